@@ -1,0 +1,50 @@
+"""Matrix products through SciPy's BLAS, callable from compiled code.
+
+BLAS is held at one thread and Numba's threads share out the work: one pool of threads, nothing oversubscribed.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from contextlib import AbstractContextManager
+
+from threadpoolctl import ThreadpoolController
+
+
+class _SingleThread(AbstractContextManager):
+    """Holds every loaded BLAS at one thread while at least one ``with`` block is open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._earlier: list[int] = []
+
+    @functools.cached_property
+    def _libraries(self) -> list:
+        importlib.import_module("scipy.linalg.cython_blas")  # the library must be loaded before it can be held
+        return ThreadpoolController().select(user_api="blas").lib_controllers
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1:
+                self._earlier = [library.get_num_threads() for library in self._libraries]
+                for library in self._libraries:
+                    library.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                for library, threads in zip(self._libraries, self._earlier, strict=True):
+                    library.set_num_threads(threads)
+
+
+_single_thread = _SingleThread()
+
+
+def single_threaded_blas() -> AbstractContextManager[None]:
+    """Hold BLAS at one thread for a ``with`` block, so that the kernels' own threads have the cores; may be nested."""
+    return _single_thread

@@ -1,0 +1,181 @@
+"""Losses, accuracy, and what they need of labels."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+from numba import prange
+
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, share
+from minicaffe.kernels.cpu.update import inner_product
+from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, FULL, NONE, Array
+
+
+@kernel()
+def _first_bad(label, classes, ignoring, ignored):
+    for i in range(label.size):
+        k = int(label[i])
+        if not (0 <= k < classes or (ignoring and k == ignored)):
+            return i
+    return -1
+
+
+@kernel()
+def _count(label, ignored):
+    """Labels that are not ignored."""
+    count = 0
+    for i in range(label.size):
+        count += int(label[i]) != ignored
+    return count
+
+
+@kernel()
+def _softmax_loss(prob, label, ignoring, ignored):
+    outer, classes, inner = prob.shape
+    total = 0.0
+    for o in range(outer):
+        for i in range(inner):
+            k = int(label[o * inner + i])
+            if 0 <= k < classes and not (ignoring and k == ignored):
+                total -= math.log(max(prob[o, k, i], prob.dtype.type(FLT_MIN)))
+    return total
+
+
+@kernel(parallel=True)
+def _softmax_loss_grad(prob, label, ignoring, ignored, scale, dx):
+    outer, classes, inner = prob.shape
+    threads = numba.get_num_threads()
+    for t in prange(threads):
+        low, high = share(t, threads, outer)
+        for o in range(low, high):
+            for k in range(classes):
+                for i in range(inner):
+                    dx[o, k, i] = prob[o, k, i] * scale
+            for i in range(inner):
+                own = int(label[o * inner + i])
+                if ignoring and own == ignored:
+                    dx[o, :, i] = 0
+                elif 0 <= own < classes:
+                    dx[o, own, i] = (prob[o, own, i] - 1) * scale
+
+
+@kernel()
+def _accuracy(score, label, top_k, ignoring, ignored, per_class, seen):
+    outer, classes, inner = score.shape
+    per_class[:] = 0
+    seen[:] = 0
+    right, total = 0, 0
+    for o in range(outer):
+        for i in range(inner):
+            own = int(label[o * inner + i])
+            if not 0 <= own < classes or (ignoring and own == ignored):
+                continue
+            rank = 0
+            for k in range(classes):
+                rank += score[o, k, i] >= score[o, own, i]
+            total += 1
+            seen[own] += 1
+            if rank <= top_k:
+                right += 1
+                per_class[own] += 1
+    for k in range(classes):
+        per_class[k] /= max(seen[k], 1)
+    return right / max(total, 1)
+
+
+@kernel(fastmath=REASSOCIATE)
+def _contrastive(a, b, similar, margin, legacy, difference, distance):
+    n, c = a.shape
+    total = 0.0
+    for i in range(n):
+        square = a.dtype.type(0)
+        for k in range(c):
+            difference[i, k] = a[i, k] - b[i, k]
+            square += difference[i, k] * difference[i, k]
+        distance[i] = square
+        if int(similar[i]) != 0:
+            total += square
+        elif legacy:
+            total += max(margin - square, 0)
+        else:
+            total += max(margin - math.sqrt(square), 0) ** 2
+    return total
+
+
+@kernel()
+def _contrastive_grad(difference, distance, similar, margin, legacy, scale, dx):
+    n, c = difference.shape
+    for i in range(n):
+        d = math.sqrt(distance[i])
+        factor = 0.0
+        if int(similar[i]) != 0:
+            factor = 1.0
+        elif legacy:
+            factor = -1.0 if margin - distance[i] > 0 else 0.0
+        elif margin - d > 0:
+            factor = -(margin - d) / (d + 1e-4)
+        alpha = dx.dtype.type(scale * factor)
+        for k in range(c):
+            dx[i, k] = alpha * difference[i, k]
+
+
+def _ignore(label: int | None) -> tuple[bool, int]:
+    """The optional label as two numbers, so that each kernel is compiled for one type only."""
+    return (False, 0) if label is None else (True, label)
+
+
+def check_labels(label: Array, classes: int, ignore_label: int | None, bad: Array) -> None:
+    """See ``reference.check_labels``."""
+    bad[...] = _first_bad(label.reshape(-1), classes, *_ignore(ignore_label))
+
+
+def loss_normalizer(label: Array, outer: int, ignore_label: int | None, normalization: int, normalizer: Array) -> None:
+    """See ``reference.loss_normalizer``."""
+    if normalization == NONE:
+        count = 1
+    elif normalization == BATCH_SIZE:
+        count = outer
+    elif normalization == FULL or ignore_label is None:
+        count = label.size
+    else:
+        count = _count(label.reshape(-1), ignore_label)
+    normalizer[...] = max(count, 1)
+
+
+def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
+    """See ``reference.softmax_loss``."""
+    loss[...] = _softmax_loss(prob, label.reshape(-1), *_ignore(ignore_label)) / normalizer
+
+
+def softmax_loss_grad(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array) -> None:
+    """See ``reference.softmax_loss_grad``."""
+    scale = dx.dtype.type(weight / normalizer)
+    _softmax_loss_grad(prob, label.reshape(-1), *_ignore(ignore_label), scale, dx)
+
+
+def accuracy(score: Array, label: Array, top_k: int, ignore_label: int | None, correct: Array, per_class: Array, seen: Array) -> None:
+    """See ``reference.accuracy``."""
+    correct[...] = _accuracy(score, label.reshape(-1), top_k, *_ignore(ignore_label), per_class, seen)
+
+
+def euclidean_loss(a: Array, b: Array, difference: Array, loss: Array) -> None:
+    """See ``reference.euclidean_loss``."""
+    np.subtract(a, b, out=difference)
+    flat = difference.reshape(-1)
+    loss[...] = inner_product(flat, flat) / (2 * len(a))
+
+
+def contrastive_loss(a: Array, b: Array, similar: Array, margin: float, legacy: bool, difference: Array, distance: Array, loss: Array) -> None:
+    """See ``reference.contrastive_loss``."""
+    total = _contrastive(a, b, similar, a.dtype.type(margin), bool(legacy), difference, distance)
+    loss[...] = total / (2 * len(a))
+
+
+def contrastive_loss_grad(
+    difference: Array, distance: Array, similar: Array, margin: float, legacy: bool, weight: Array, sign: float, dx: Array
+) -> None:
+    """See ``reference.contrastive_loss_grad``."""
+    scale = float(sign * weight / len(dx))
+    _contrastive_grad(difference, distance, similar, dx.dtype.type(margin), bool(legacy), scale, dx)

@@ -1,0 +1,136 @@
+// Pooling of images: x (planes, H, W) -> y (planes, P, Q), a plane for each image and channel.
+#include "common.cuh"
+
+const float LOWEST = -3.402823466e+38f;  // -FLT_MAX
+
+// The part of a window that lies in the image, and the divisor of average pooling: the area clipped to H + pad, W + pad.
+struct Patch {
+    int top, left, bottom, right, area;
+
+    __device__ Patch(const Window<2>& window, int row, int column) {
+        top = row * window.stride[0] - window.pad[0];
+        left = column * window.stride[1] - window.pad[1];
+        bottom = min(top + window.kernel[0], window.in[0] + window.pad[0]);
+        right = min(left + window.kernel[1], window.in[1] + window.pad[1]);
+        area = (bottom - top) * (right - left);
+        top = max(top, 0);
+        left = max(left, 0);
+        bottom = min(bottom, window.in[0]);
+        right = min(right, window.in[1]);
+    }
+
+    __device__ bool is_empty() const { return bottom <= top || right <= left; }
+};
+
+// The output positions first .. last - 1 of an axis whose window covers the pixel `at`.
+// Kernel 3, stride 2, pad 0: pixel 4 lies in the windows that start at 2 and 4, which are positions 1 and 2.
+struct Cover {
+    int first, last;
+
+    __device__ Cover(const Window<2>& window, int axis, int at) {
+        const int padded = at + window.pad[axis];
+        first = padded < window.kernel[axis] ? 0 : (padded - window.kernel[axis]) / window.stride[axis] + 1;
+        last = min(padded / window.stride[axis] + 1, window.out[axis]);
+    }
+};
+
+#define FOR_EACH_PIXEL(h, w, patch)                  \
+    for (int h = patch.top; h < patch.bottom; ++h) \
+        for (int w = patch.left; w < patch.right; ++w)
+
+template <typename T>
+__global__ void max_pool(int planes, int size, const T* x, T* y, int* mask, Window<2> window) {
+    const int width = window.in[1];
+    FOR_EACH_IN_PLANES(plane, planes, i, size) {
+        const Patch patch(window, i / window.out[1], i % window.out[1]);
+        const T* image = x + (long long)plane * volume(window.in);
+        T best = patch.is_empty() ? 0 : LOWEST;
+        int place = -1;
+        FOR_EACH_PIXEL(h, w, patch) {
+            if (image[h * width + w] > best) {
+                place = h * width + w;
+                best = image[place];
+            }
+        }
+        y[(long long)plane * size + i] = best;
+        mask[(long long)plane * size + i] = place;
+    }
+}
+
+// One thread a pixel looks at the windows that cover it: which of them chose it?
+template <typename T>
+__global__ void max_pool_grad(int planes, int size, const T* dy, const int* mask, T* dx, Window<2> window) {
+    FOR_EACH_IN_PLANES(plane, planes, i, size) {
+        const Cover rows(window, 0, i / window.in[1]), columns(window, 1, i % window.in[1]);
+        const long long start = (long long)plane * volume(window.out);
+        T sum = 0;
+        for (int p = rows.first; p < rows.last; ++p) {
+            for (int q = columns.first; q < columns.last; ++q) {
+                const long long at = start + p * window.out[1] + q;
+                if (mask[at] == i) sum += dy[at];
+            }
+        }
+        dx[(long long)plane * size + i] = sum;
+    }
+}
+
+template <typename T>
+__global__ void average_pool(int planes, int size, const T* x, T* y, Window<2> window) {
+    FOR_EACH_IN_PLANES(plane, planes, i, size) {
+        const Patch patch(window, i / window.out[1], i % window.out[1]);
+        const T* image = x + (long long)plane * volume(window.in);
+        T sum = 0;
+        FOR_EACH_PIXEL(h, w, patch) sum += image[h * window.in[1] + w];
+        y[(long long)plane * size + i] = patch.is_empty() ? T(0) : sum / patch.area;
+    }
+}
+
+template <typename T>
+__global__ void average_pool_grad(int planes, int size, const T* dy, T* dx, Window<2> window) {
+    FOR_EACH_IN_PLANES(plane, planes, i, size) {
+        const Cover rows(window, 0, i / window.in[1]), columns(window, 1, i % window.in[1]);
+        const T* image = dy + (long long)plane * volume(window.out);
+        T sum = 0;
+        for (int p = rows.first; p < rows.last; ++p)
+            for (int q = columns.first; q < columns.last; ++q) sum += image[p * window.out[1] + q] / Patch(window, p, q).area;
+        dx[(long long)plane * size + i] = sum;
+    }
+}
+
+template <typename T>
+__global__ void stochastic_pool(int planes, int size, const T* x, const T* u, T* y, int* mask, Window<2> window) {
+    const int width = window.in[1];
+    FOR_EACH_IN_PLANES(plane, planes, i, size) {
+        const Patch patch(window, i / window.out[1], i % window.out[1]);
+        const T* image = x + (long long)plane * volume(window.in);
+        T total = 0, running = 0;
+        FOR_EACH_PIXEL(h, w, patch) total += image[h * width + w];
+        const T threshold = u[(long long)plane * size + i] * total;
+        int place = -1;
+        bool reached = false;
+        FOR_EACH_PIXEL(h, w, patch) {
+            if (!reached) {
+                place = h * width + w;
+                running += image[place];
+                reached = running >= threshold;
+            }
+        }
+        y[(long long)plane * size + i] = place < 0 ? T(0) : image[place];
+        mask[(long long)plane * size + i] = place;
+    }
+}
+
+template <typename T>
+__global__ void stochastic_pool_mean(int planes, int size, const T* x, T* y, Window<2> window) {
+    FOR_EACH_IN_PLANES(plane, planes, i, size) {
+        const Patch patch(window, i / window.out[1], i % window.out[1]);
+        const T* image = x + (long long)plane * volume(window.in);
+        T total = 0, squares = 0;
+        FOR_EACH_PIXEL(h, w, patch) {
+            const T value = image[h * window.in[1] + w];
+            total += value;
+            squares += value * value;
+        }
+        y[(long long)plane * size + i] = total > 0 ? squares / total : T(0);
+    }
+}

@@ -1,0 +1,50 @@
+"""Caffe in Python: train, test, draw and take apart Caffe nets on NumPy + Numba or CuPy.
+
+The interface is pycaffe's: ``import minicaffe as caffe``.  Everything is loaded at its first use, so that importing the
+package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+TRAIN, TEST = 0, 1
+
+_HOME = {
+    "Blob": "minicaffe.blob",
+    "Layer": "minicaffe.layers",
+    "Net": "minicaffe.net",
+    "MinicaffeError": "minicaffe.errors",
+    "layer_type_list": "minicaffe.layers:layer_types",
+    "set_device": "minicaffe.backend",
+    "set_mode_cpu": "minicaffe.backend",
+    "set_mode_gpu": "minicaffe.backend",
+    "set_random_seed": "minicaffe.backend.random:seed",
+    "get_solver": "minicaffe.solvers",
+    "Solver": "minicaffe.solvers",
+    "SGDSolver": "minicaffe.solvers",
+}
+"""Where each name of the package's face is defined, as ``module`` or ``module:name``."""
+
+_SUBMODULES = ("backend", "draw", "errors", "fillers", "graph", "kernels", "models", "proto", "weights")
+
+__all__ = ["TEST", "TRAIN", "__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        module, _, attribute = _HOME[name].partition(":")
+        value = getattr(importlib.import_module(module), attribute or name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"minicaffe.{name}")
+    else:
+        raise AttributeError(f"module 'minicaffe' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME, *_SUBMODULES])

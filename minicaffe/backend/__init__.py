@@ -1,0 +1,54 @@
+"""Which device the calling process computes on, as in pycaffe: ``set_mode_cpu``, ``set_mode_gpu``, ``set_device``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from minicaffe.backend.base import Backend, RandomSource
+from minicaffe.backend.cpu import CpuBackend
+
+_cpu = CpuBackend()
+_current: Backend = _cpu
+_device = 0
+
+
+def current() -> Backend:
+    """The backend that nets, layers and solvers use now."""
+    return _current
+
+
+def set_mode_cpu() -> None:
+    """Compute on the CPU (NumPy and Numba); the mode a process starts in."""
+    _select(_cpu)
+
+
+def set_mode_gpu() -> None:
+    """Compute on the GPU chosen by ``set_device`` (CuPy); raises DeviceError or MissingExtraError if there is none."""
+    from minicaffe.backend.gpu import GpuBackend
+
+    _select(GpuBackend.on_device(_device))
+
+
+def set_device(device: int) -> None:
+    """Choose the GPU, by number, that ``set_mode_gpu`` uses."""
+    global _device
+    _device = device
+    if not _current.is_host:
+        set_mode_gpu()
+
+
+@contextlib.contextmanager
+def use(backend: Backend) -> Iterator[Backend]:
+    """Compute on ``backend`` for the length of a block."""
+    before = _current
+    _select(backend)
+    try:
+        yield backend
+    finally:
+        _select(before)
+
+
+def _select(backend: Backend) -> None:
+    global _current
+    _current = backend

@@ -1,0 +1,57 @@
+"""The CPU backend: NumPy arrays, Numba kernels."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from minicaffe.backend import random
+from minicaffe.backend.base import Backend, RandomSource
+from minicaffe.kernels import cpu
+
+
+class CpuRandom(RandomSource):
+    """Draws from Caffe's own process-wide stream, so that one seed gives Caffe's masks."""
+
+    def uniform(self, out: NDArray) -> None:
+        out.reshape(-1)[...] = random.stream().uniform(np.finfo(np.float32).tiny, 1.0, out.size)
+
+    def bernoulli(self, out: NDArray, keep: float) -> None:
+        out.reshape(-1)[...] = random.stream().bernoulli(keep, out.size)
+
+
+class CpuBackend(Backend):
+    """Layers run on NumPy arrays in host memory."""
+
+    name = "cpu"
+    xp = np
+    ops = cpu
+    is_host = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.random = CpuRandom()
+        self._lock = threading.RLock()
+
+    def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
+        return np.zeros(shape, dtype)
+
+    def upload(self, host: NDArray, out: NDArray) -> None:
+        out[...] = host
+
+    def download(self, array: NDArray, out: NDArray) -> None:
+        out[...] = array
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        # Numba's work-queue threading layer aborts the process when two threads enter parallel kernels at once,
+        # and the layers of all nets share one workspace.
+        with self._lock, cpu.single_threaded_blas():
+            yield
+
+    def synchronize(self) -> None:
+        pass

@@ -1,0 +1,123 @@
+"""The GPU backend: CuPy arrays, the CUDA kernels of ``kernels/cuda``, matrix products by cuBLAS."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minicaffe import compat
+from minicaffe.backend.device import DeviceBackend
+from minicaffe.errors import DeviceError
+
+_CUBLAS_WORKSPACE = 32 << 20  # bytes; what NVIDIA advises for Hopper, and more than older GPUs need
+
+
+class GpuBackend(DeviceBackend):
+    """Layers run on one GPU, on a stream of their own; ``on_device`` makes or finds the backend of a GPU.
+
+    Everything is issued to one stream, with a cuBLAS handle and workspace of its own, so that an iteration can be captured
+    as a CUDA graph: CuPy refuses its own cuBLAS calls while it captures.  It is a blocking stream: a user's CuPy code
+    outside ``running()`` goes to the default stream, which then waits for this one instead of racing it.
+    """
+
+    name = "gpu"
+    _of_device: ClassVar[dict[int, GpuBackend]] = {}
+
+    @classmethod
+    def on_device(cls, index: int) -> GpuBackend:
+        """The backend of GPU ``index``, made once.
+
+        Raises MissingExtraError if CuPy or nvmath-python is not installed, DeviceError if there is no such GPU.
+        """
+        if index not in cls._of_device:
+            cls._of_device[index] = cls(index)
+        return cls._of_device[index]
+
+    def __init__(self, index: int) -> None:
+        cupy = compat.require("cupy")
+        compat.require("nvmath")
+        _check_device(cupy, index)
+        self._device = cupy.cuda.Device(index)
+        self._out_of_memory = cupy.cuda.memory.OutOfMemoryError
+        with self._device:
+            self._stream = cupy.cuda.Stream()
+        with self._current():
+            gemm = CublasGemm(cupy.empty((_CUBLAS_WORKSPACE,), np.uint8), self._stream.ptr)
+        super().__init__(cupy, gemm)
+
+    @contextlib.contextmanager
+    def _current(self) -> Iterator[None]:
+        with self._device, self._stream:
+            yield
+
+    def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
+        try:
+            return super().zeros(shape, dtype)
+        except self._out_of_memory as error:
+            raise DeviceError(
+                f"GPU {self._device.id} has no memory left for an array of shape {tuple(shape)} ({np.dtype(dtype)}): {error}; "
+                "use a smaller batch_size, or end other programs on this GPU"
+            ) from error
+
+    def synchronize(self) -> None:
+        self._stream.synchronize()
+
+
+def _check_device(cupy: Any, index: int) -> None:
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise DeviceError(
+            f"no GPU can be used: {error}; install an NVIDIA driver that is recent enough for CuPy {cupy.__version__} "
+            "(nvidia-smi shows it), or compute on the CPU"
+        ) from error
+    if not 0 <= index < count:
+        found = f"this machine has {count} (numbers 0 to {count - 1})" if count else "this machine has none that CUDA can see"
+        raise DeviceError(f"there is no GPU {index}: {found}; choose another with set_device or --gpu, or compute on the CPU")
+
+
+class CublasGemm:
+    """Products of row-major float32 or float64 matrices, or of batches of them, by cuBLAS on one stream."""
+
+    def __init__(self, workspace: Any, stream: int) -> None:
+        self._cublas = compat.require("nvmath.bindings.cublas")
+        self._workspace = workspace  # cuBLAS only keeps its address
+        try:
+            self._handle = self._cublas.create()
+            # a change of stream takes the workspace away, so the order matters
+            self._cublas.set_stream(self._handle, stream)
+            self._cublas.set_workspace(self._handle, workspace.data.ptr, workspace.nbytes)
+        except (RuntimeError, self._cublas.cuBLASError) as error:
+            raise DeviceError(f"cuBLAS does not start: {error}; reinstall it with: pip install 'minicaffe[cuda12]' (or cuda13)") from error
+        self._routines: dict[np.dtype, Any] = {
+            np.dtype(np.float32): self._cublas.sgemm_strided_batched,
+            np.dtype(np.float64): self._cublas.dgemm_strided_batched,
+        }
+        self._scalars = {(dtype, value): np.array(value, dtype) for dtype in self._routines for value in (0, 1)}
+
+    def __call__(self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False) -> None:
+        """``out = op(a) op(b)``, added to out if ``accumulate``; every matrix is contiguous, batches are on a first axis.
+
+        A batch of 1 serves a whole batch.  cuBLAS reads matrices column by column, so it sees the transposes: it is asked
+        for ``out^T = op(b)^T op(a)^T``.
+        """
+        rows, columns = out.shape[-2:]
+        inner = a.shape[-2] if transpose_a else a.shape[-1]
+        batch = out.shape[0] if out.ndim == 3 else 1
+        if not out.size:
+            return
+        one, beta = self._scalars[out.dtype, 1], self._scalars[out.dtype, int(accumulate)]
+        self._routines[out.dtype](
+            self._handle, int(transpose_b), int(transpose_a), columns, rows, inner,
+            one.ctypes.data, b.data.ptr, max(1, b.shape[-1]), _batch_stride(b), a.data.ptr, max(1, a.shape[-1]), _batch_stride(a),
+            beta.ctypes.data, out.data.ptr, columns, _batch_stride(out), batch,
+        )  # fmt: skip
+
+
+def _batch_stride(array: Any) -> int:
+    """Elements from one matrix of a batch to the next; 0 where one matrix serves all."""
+    return array.strides[0] // array.itemsize if array.ndim == 3 and array.shape[0] > 1 else 0

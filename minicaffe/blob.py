@@ -1,0 +1,267 @@
+"""Blob: a tensor with a value and a gradient, on the host, on the device, or both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from minicaffe import backend, proto
+from minicaffe.errors import ShapeError
+from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
+
+MAX_AXES = 32
+
+
+def shape_string(shape: Sequence[int]) -> str:
+    """A shape as Caffe's logs print it, e.g. ``64 1 28 28 (50176)``."""
+    return "".join(f"{size} " for size in shape) + f"({math.prod(shape)})"
+
+
+class Storage:
+    """Flat zero-initialised memory that several blobs may share, kept where it was last used.
+
+    ``host`` and ``array`` both hand out writable memory, so each makes its side the head: the other is stale from then on.
+    Memory is allocated at the first use, and only grows.
+    """
+
+    __slots__ = ("size", "dtype", "_host", "_device", "_home", "_head_on_device")
+
+    def __init__(self, size: int, dtype: DTypeLike) -> None:
+        self.size = size
+        self.dtype = np.dtype(dtype)
+        self._host: NDArray | None = None
+        self._device: Any = None
+        self._home: backend.Backend | None = None
+        self._head_on_device = False
+
+    def grow(self, size: int) -> None:
+        """Hold at least ``size`` elements; contents are lost (zero again) when that takes new memory."""
+        if size > self.size:
+            self.size = size
+            self._host = self._device = self._home = None
+            self._head_on_device = False
+
+    @property
+    def touched(self) -> bool:
+        """Whether anything was ever read or written here; untouched storage is all zeros."""
+        return self._host is not None or self._device is not None
+
+    def peek(self) -> NDArray:
+        """The freshest values as a NumPy array that must not be written; the head stays where it is."""
+        if self._host is None:
+            self._host = np.zeros(self.size, self.dtype)
+        if self._head_on_device and self._home is not None:
+            self._home.download(self._device, self._host)
+        return self._host
+
+    def host(self) -> NDArray:
+        """The values as a writable NumPy array, now the head."""
+        if self._host is None or self._head_on_device:
+            self.peek()
+            self._head_on_device = False
+        return self._host  # type: ignore[return-value]
+
+    def array(self) -> Any:
+        """The values as a writable array of the current backend, now the head."""
+        where = backend.current()
+        if where.is_host:
+            return self.host()
+        if self._home is not where:
+            values = self.peek() if self.touched else None
+            self._device = where.zeros((self.size,), self.dtype)
+            self._home = where
+            if values is not None:
+                where.upload(values, self._device)
+        elif not self._head_on_device and self._host is not None:
+            where.upload(self._host, self._device)
+        self._head_on_device = True
+        return self._device
+
+
+class _Part:
+    """One side of a blob, its value or its gradient: a range of a storage, seen in the blob's shape."""
+
+    __slots__ = ("storage", "offset", "_base", "_view", "_shape")
+
+    def __init__(self, storage: Storage, offset: int = 0) -> None:
+        self.storage = storage
+        self.offset = offset
+        self._base: Any = None
+        self._view: Any = None
+        self._shape: tuple[int, ...] | None = None
+
+    def view(self, base: Any, shape: tuple[int, ...], count: int) -> Any:
+        if base is not self._base or shape is not self._shape:
+            self._view = base[self.offset : self.offset + count].reshape(shape)
+            self._base, self._shape = base, shape
+        return self._view
+
+
+class Blob:
+    """An n-dimensional tensor pair, value (``data``) and gradient (``diff``), as in Caffe.
+
+    ``data`` and ``diff`` are always writable NumPy arrays, in sync with whatever a device computed; touching them makes
+    the host the head.  ``xdata`` and ``xdiff`` are arrays of the current backend, for built-in layers and solvers; on the
+    CPU they are the same memory.  Growing in ``reshape`` loses the contents; shrinking keeps the memory.
+    """
+
+    def __init__(self, shape: Sequence[int] = (), dtype: DTypeLike = np.float32) -> None:
+        self.dtype = np.dtype(dtype)
+        self.shape: tuple[int, ...] = ()
+        self.count = 1
+        self._data = _Part(Storage(0, dtype))
+        self._diff = _Part(Storage(0, dtype))
+        self.reshape(*shape)
+
+    def __repr__(self) -> str:
+        return f"Blob({self.shape_string})"
+
+    # --- shape ---------------------------------------------------------------------------------------------------
+
+    def reshape(self, *shape: int) -> None:
+        """Take the shape given as one integer an axis (none: a scalar); ShapeError for a negative size or over 32 axes."""
+        if shape == self.shape and self._data.storage.size:
+            return
+        sizes = tuple(map(int, shape))
+        if len(sizes) > MAX_AXES or any(size < 0 for size in sizes):
+            raise ShapeError(f"a blob has at most {MAX_AXES} axes, none of negative size; found shape {sizes}")
+        count = math.prod(sizes)
+        self.shape, self.count = sizes, count
+        for part in (self._data, self._diff):
+            part.storage.grow(part.offset + max(count, 1))
+
+    def reshape_like(self, other: Blob) -> None:
+        """Take the shape of ``other``."""
+        self.reshape(*other.shape)
+
+    @property
+    def shape_string(self) -> str:
+        """The shape as Caffe's logs print it, e.g. ``64 1 28 28 (50176)``."""
+        return shape_string(self.shape)
+
+    def axis(self, axis: int) -> int:
+        """``axis`` counted from the front; ShapeError unless it lies in -ndim .. ndim - 1."""
+        axes = len(self.shape)
+        if not -axes <= axis < axes:
+            raise ShapeError(f"axis {axis} out of range for {axes}-D Blob with shape {self.shape_string}")
+        return axis % axes
+
+    def span(self, start: int, end: int | None = None) -> int:
+        """Product of the sizes of axes ``start`` to ``end`` (excluded; default: all the rest)."""
+        return math.prod(self.shape[start:end])
+
+    def _legacy(self, index: int) -> int:
+        if len(self.shape) > 4:
+            raise ShapeError(f"Cannot use legacy accessors on Blobs with > 4 axes; found shape {self.shape_string}")
+        return self.shape[index] if index < len(self.shape) else 1
+
+    @property
+    def num(self) -> int:
+        """Size of axis 0, 1 if there is none (blobs of at most 4 axes; so for the next three)."""
+        return self._legacy(0)
+
+    @property
+    def channels(self) -> int:
+        """Size of axis 1."""
+        return self._legacy(1)
+
+    @property
+    def height(self) -> int:
+        """Size of axis 2."""
+        return self._legacy(2)
+
+    @property
+    def width(self) -> int:
+        """Size of axis 3."""
+        return self._legacy(3)
+
+    # --- memory --------------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> NDArray:
+        """The value: a writable NumPy array of ``shape``."""
+        part = self._data
+        return part.view(part.storage.host(), self.shape, self.count)
+
+    @data.setter
+    def data(self, values: Any) -> None:
+        self.data[...] = values
+
+    @property
+    def diff(self) -> NDArray:
+        """The gradient: a writable NumPy array of ``shape``."""
+        part = self._diff
+        return part.view(part.storage.host(), self.shape, self.count)
+
+    @diff.setter
+    def diff(self, values: Any) -> None:
+        self.diff[...] = values
+
+    @property
+    def xdata(self) -> Any:
+        """The value as an array of the current backend."""
+        part = self._data
+        return part.view(part.storage.array(), self.shape, self.count)
+
+    @property
+    def xdiff(self) -> Any:
+        """The gradient as an array of the current backend."""
+        part = self._diff
+        return part.view(part.storage.array(), self.shape, self.count)
+
+    def peek_data(self) -> NDArray:
+        """The value for logs and snapshots: a NumPy array not to be written; a device stays the head."""
+        part = self._data
+        return part.storage.peek()[part.offset : part.offset + self.count].reshape(self.shape)
+
+    def peek_diff(self) -> NDArray:
+        """The gradient for logs and snapshots, as ``peek_data``."""
+        part = self._diff
+        return part.storage.peek()[part.offset : part.offset + self.count].reshape(self.shape)
+
+    def share_data(self, other: Blob) -> None:
+        """Use the memory of ``other``'s value from now on; counts must be equal, shapes may differ."""
+        self._require_count(other)
+        self._data = _Part(other._data.storage, other._data.offset)
+
+    def share_diff(self, other: Blob) -> None:
+        """Use the memory of ``other``'s gradient from now on; counts must be equal, shapes may differ."""
+        self._require_count(other)
+        self._diff = _Part(other._diff.storage, other._diff.offset)
+
+    def shares_data_with(self, other: Blob) -> bool:
+        """Whether both values are the same memory."""
+        return self._data.storage is other._data.storage and self._data.offset == other._data.offset
+
+    def move_to(self, data: Storage, diff: Storage, offset: int) -> None:
+        """Move value and gradient, contents included, to elements ``offset`` .. of two larger storages."""
+        for name, storage in (("_data", data), ("_diff", diff)):
+            old = getattr(self, name).storage
+            part = _Part(storage, offset)
+            if old.touched:
+                storage.host()[offset : offset + self.count] = getattr(self, "peek" + name)().reshape(-1)
+            setattr(self, name, part)
+
+    def _require_count(self, other: Blob) -> None:
+        if self.count != other.count:
+            raise ShapeError(f"cannot share memory between blobs of shapes {other.shape_string} and {self.shape_string}")
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_proto(cls, message: Any, dtype: DTypeLike = np.float32) -> Blob:
+        """A blob with the shape, value and (if stored) gradient of a BlobProto."""
+        values = blob_to_array(message)
+        blob = cls(values.shape, dtype)
+        blob.data[...] = values
+        if has_diff(message):
+            blob.diff[...] = blob_to_array(message, diff=True)
+        return blob
+
+    def to_proto(self, write_diff: bool = False) -> proto.BlobProto:
+        """This blob as a BlobProto with today's ``shape`` field."""
+        return array_to_blob(self.peek_data(), self.peek_diff() if write_diff else None)

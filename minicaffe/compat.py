@@ -1,0 +1,45 @@
+"""The one place that imports optional packages.
+
+Each function imports on call, so that ``import minicaffe`` stays cheap and a missing package is reported by the
+name of the extra that installs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from minicaffe.errors import MissingExtraError
+
+_EXTRA_OF = {
+    "cupy": "cuda12 (or cuda13)",
+    "nvmath": "cuda12 (or cuda13)",
+    "plyvel": "leveldb",
+    "matplotlib": "plot",
+    "pygraphviz": "draw",
+    "sklearn": "example",
+    "mpi4py": "mpi",
+    "onnx": "onnx",
+    "nbformat": "notebook",
+    "nbclient": "notebook",
+}
+
+
+def have(name: str) -> bool:
+    """Whether the top-level package ``name`` is installed (it is not imported)."""
+    return importlib.util.find_spec(name) is not None
+
+
+def require(module: str) -> ModuleType:
+    """Import ``module``; raise MissingExtraError naming the extra to install if its package is absent."""
+    package = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        extra = _EXTRA_OF.get(package)
+        if extra is None or (error.name or package).partition(".")[0] != package:
+            raise
+        raise MissingExtraError(
+            f"this needs the package {package!r}, which is not installed; install it with: pip install 'minicaffe[{extra.split()[0]}]'"
+        ) from error

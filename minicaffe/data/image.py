@@ -1,0 +1,101 @@
+"""Image files to arrays (channels, height, width) of bytes, colours in the order blue, green, red, as OpenCV gives them to Caffe."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any
+
+import numpy as np
+
+from minicaffe.errors import DataError
+
+_WEIGHT = 1 << 11  # OpenCV's fixed point for 8-bit images
+
+
+def read_image(path: str | os.PathLike[str], color: bool | None = True) -> np.ndarray:
+    """The image in a file, uint8 (channels, height, width); ``color`` and errors as in ``decode_image``."""
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read()
+        return decode_image(content, color)
+    except OSError as error:
+        raise DataError(f"image {os.path.abspath(path)}: cannot be read ({error.strerror})") from error
+    except DataError as error:
+        raise DataError(f"image {os.path.abspath(path)}: {error}") from error
+
+
+def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
+    """Decode an image file, uint8 (channels, height, width).
+
+    ``color``: true for 3 channels, false for 1, None for what the file has (1, 3, or 4 with transparency). As OpenCV
+    does for Caffe, the camera's orientation is applied unless ``color`` is None.
+
+    Raises DataError if the bytes are no image, or its pixels are deeper than 8 bits.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(f"an image of more than 8 bits a pixel (mode {image.mode}); convert it to 8 bits")
+            png = image.format == "PNG"
+            if color is False:
+                image.draft("L", image.size)  # a JPEG holds its gray image ready
+            upright = image if color is None else ImageOps.exif_transpose(image)
+            pixels = np.asarray(upright.convert(_mode(upright, color)))
+    except UnidentifiedImageError as error:
+        raise DataError(f"not an image of a known format ({len(content)} bytes)") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"an image that cannot be decoded ({error})") from error
+    if color is False:
+        return _gray(pixels, png)[np.newaxis]
+    if pixels.ndim == 2:
+        return pixels[np.newaxis]
+    planes = pixels.transpose(2, 0, 1)
+    return np.concatenate([planes[2::-1], planes[3:]])
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize an image (channels, h, w) of bytes by bilinear interpolation; OpenCV's INTER_LINEAR, bit for bit."""
+    if image.shape[1:] == (2 * height, 2 * width):  # OpenCV takes the mean of 4 pixels here
+        quads = image.reshape(len(image), height, 2, width, 2).sum((2, 4), dtype=np.int32)
+        return ((quads + 2) >> 2).astype(np.uint8)
+    y0, y1, wy0, wy1 = _taps(image.shape[1], height)
+    x0, x1, wx0, wx1 = _taps(image.shape[2], width)
+    outside = x0 == x1  # past the border OpenCV takes one pixel in a row, but the same row twice: that rounds otherwise
+    wx0, wx1 = np.where(outside, _WEIGHT, wx0), np.where(outside, 0, wx1)
+    pixels = image.astype(np.int32)
+    rows = (pixels[:, :, x0] * wx0 + pixels[:, :, x1] * wx1) >> 4
+    above, below = rows[:, y0] * wy0[:, np.newaxis] >> 16, rows[:, y1] * wy1[:, np.newaxis] >> 16
+    return ((above + below + 2) >> 2).astype(np.uint8)
+
+
+def _taps(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Both source indices of each destination pixel along an axis, and their weights in fixed point."""
+    position = ((np.arange(new_size) + 0.5) * (size / new_size) - 0.5).astype(np.float32)
+    left = np.floor(position).astype(np.int32)
+    fraction = position - left.astype(np.float32)
+    last = size - 1
+    return left.clip(0, last), (left + 1).clip(0, last), _fixed(1 - fraction), _fixed(fraction)
+
+
+def _fixed(weight: np.ndarray) -> np.ndarray:
+    return np.rint(weight * np.float32(_WEIGHT)).astype(np.int32)
+
+
+def _mode(image: Any, color: bool | None) -> str:
+    """The Pillow mode to decode ``image`` into."""
+    if image.mode == "1" or image.mode == "L":
+        return "RGB" if color else "L"
+    return "RGBA" if color is None and image.has_transparency_data else "RGB"
+
+
+def _gray(pixels: np.ndarray, png: bool) -> np.ndarray:
+    """The gray image of RGB ``pixels`` (height, width, 3), or of gray ones; libpng and OpenCV round differently."""
+    if pixels.ndim == 2:
+        return pixels
+    red, green, blue = pixels.astype(np.int32).transpose(2, 0, 1)
+    if png:
+        return ((9797 * red + 19234 * green + 3737 * blue) >> 15).astype(np.uint8)
+    return ((4899 * red + 9617 * green + 1868 * blue + (1 << 13)) >> 14).astype(np.uint8)

@@ -1,0 +1,125 @@
+"""LMDB databases, through py-lmdb."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+import lmdb
+
+from minicaffe.data.store import Reader, Writer
+from minicaffe.errors import DataError
+
+# A meta page: page header, magic, version, address, map size, page size, ..., last page in use, transaction.
+_META = struct.Struct("=16xII16xI92xQQ")
+_MAGIC = 0xBEEFC0DE
+_FIRST_MAP_SIZE = 16 << 20
+
+_environments: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
+_opening = threading.Lock()
+
+
+class LmdbReader(Reader):
+    """A cursor on an LMDB folder, which is never written to.
+
+    Any number may read one database: a process may open an LMDB only once, so they share its environment.
+    """
+
+    backend = "lmdb"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        try:
+            self._environment = _shared_environment(path)
+            self._transaction = self._environment.begin()
+            self._cursor = self._transaction.cursor()
+        except (lmdb.Error, OSError) as error:
+            raise self.damaged(error) from error
+
+    def seek_to_first(self) -> bool:
+        return self._move(self._cursor.first)
+
+    def seek(self, key: bytes) -> bool:
+        return self._move(self._cursor.set_key, key)
+
+    def next(self) -> bool:
+        return self._move(self._cursor.next)
+
+    def item(self) -> tuple[bytes, bytes]:
+        return self._cursor.item()
+
+    def count(self) -> int:
+        return self._environment.stat()["entries"]
+
+    def close(self) -> None:
+        self._cursor.close()
+        self._transaction.abort()
+
+    def _move(self, step: Callable[..., bool], *key: bytes) -> bool:
+        try:
+            return step(*key)
+        except lmdb.Error as error:
+            raise self.damaged(error) from error
+
+
+class LmdbWriter(Writer):
+    """Writes an LMDB folder; the map doubles whenever it is full."""
+
+    backend = "lmdb"
+    mode = 0o744
+    library_error = lmdb.Error
+
+    def _create(self) -> None:
+        # nobody else knows the folder: no locks; one flush at the end
+        self._environment = lmdb.open(self.folder, map_size=_FIRST_MAP_SIZE, lock=False, sync=False, mode=0o644)
+
+    def _write(self, records: list[tuple[bytes, bytes]]) -> None:
+        while True:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    for key, value in records:
+                        transaction.put(key, value)
+                return
+            except lmdb.MapFullError:
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+
+    def _release(self) -> None:
+        self._environment.close()
+
+
+def _shared_environment(path: str) -> lmdb.Environment:
+    """The environment of a database: the one already open in this process, or a new one."""
+    file = os.path.join(path, "data.mdb")
+    status = os.stat(file)
+    identity = status.st_dev, status.st_ino
+    with _opening:
+        environment = _environments.get(identity)
+        if environment is None:
+            _check_complete(file, status.st_size)
+            # Without a lock file nobody writes; creating one would change a folder that is only read.
+            lock = os.access(os.path.join(path, "lock.mdb"), os.W_OK)
+            environment = lmdb.open(path, readonly=True, lock=lock)
+            _environments[identity] = environment
+        return environment
+
+
+def _check_complete(file: str, size: int) -> None:
+    """Refuse a cut file: LMDB maps it into memory, where touching a page past its end kills the process."""
+    with open(file, "rb") as stream:
+        first = stream.read(_META.size)
+        if len(first) < _META.size or _META.unpack(first)[0] != _MAGIC:
+            raise DataError(f"lmdb database {file}: not an LMDB file ({size} bytes); build the database again")
+        page_size = _META.unpack(first)[2]
+        stream.seek(page_size)
+        second = stream.read(_META.size)
+    metas = [_META.unpack(meta) for meta in (first, second) if len(meta) == _META.size]
+    last_page = max(metas, key=lambda meta: meta[4])[3]
+    expected = max(last_page + 1, 2) * page_size
+    if size < expected:
+        raise DataError(
+            f"lmdb database {file}: truncated, {size} bytes where its header claims {expected}; "
+            "copy it again from its source or rebuild it"
+        )

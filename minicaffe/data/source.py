@@ -1,0 +1,207 @@
+"""Batches from a database, read, decoded and transformed ahead of their use."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from typing import Any
+
+import numpy as np
+
+from minicaffe import proto
+from minicaffe.backend.random import Stream
+from minicaffe.data.datum import parse, raw_batch, to_array
+from minicaffe.data.db import open_db
+from minicaffe.data.prefetch import Prefetcher
+from minicaffe.data.transform import Transformer
+from minicaffe.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+
+class Batch:
+    """``data`` (N, C, h, w) and ``label`` (N,), float32, and where the source stands after them."""
+
+    def __init__(self, num: int, shape: tuple[int, int, int]) -> None:
+        self.data = np.empty((num, *shape), np.float32)
+        self.label = np.empty(num, np.float32)
+        self.position: tuple[bytes, int, bytes | None] = b"", 0, None
+
+    def resize(self, shape: tuple[int, int, int]) -> None:
+        """Make room for images of ``shape``; memory of that shape is kept."""
+        if self.data.shape[1:] != shape:
+            self.data = np.empty((len(self.data), *shape), np.float32)
+
+
+class DatumSource:
+    """What Caffe's Data layer reads: the records of a database in key order, again and again, in batches.
+
+    ``data_param`` (source, backend, batch_size, prefetch) and ``transform_param`` are the layer's; ``stream`` is the
+    stream Caffe would seed the layer from: two draws for the transformer, if it needs random numbers, and one for the
+    prefetch thread. Of ``solver_count`` solvers, each reads the records whose number modulo ``solver_count`` is its
+    ``rank``; in the TEST phase every one reads all.
+
+    ``shape`` (C, h, w) is that of the first record, transformed; reading it consumes nothing. A batch takes the shape of
+    its first record.
+
+    Raises DataError: no such database, an empty or a damaged one (naming the record), records of different sizes in one
+    batch, a ``transform_param`` that does not fit them.
+    """
+
+    def __init__(
+        self, data_param: Any, transform_param: Any, phase: int, stream: Stream, rank: int = 0, solver_count: int = 1
+    ) -> None:
+        if data_param.batch_size < 1:
+            raise DataError("data_param.batch_size: must be at least 1")
+        if data_param.prefetch < 1:
+            raise DataError("data_param.prefetch: must be at least 1 batch")
+        self.batch_size = data_param.batch_size
+        transformer = Transformer(transform_param, phase, stream)
+        transformer.seed(stream)  # Caffe seeds it twice; the second seed is the one in use
+        stream.draw()  # Caffe's prefetch thread takes its own seed
+        keep_every = solver_count if phase == proto.TRAIN else 1
+        self._reader = _BatchReader(data_param, transformer, rank % keep_every, keep_every)
+        self.shape = self._reader.shape
+        self._depth = data_param.prefetch
+        self._position = self._reader.position()
+        self._prefetcher: Prefetcher[Batch] | None = None
+
+    def next_batch(self) -> Batch:
+        """The next batch; its arrays are valid until the next call. Raises what went wrong in the reading thread."""
+        if self._prefetcher is None:
+            buffers = [Batch(self.batch_size, self.shape) for _ in range(self._depth + 1)]
+            self._prefetcher = Prefetcher(self._reader.fill, buffers)
+        batch = self._prefetcher.get()
+        self._position = batch.position
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        """Where the source stands after the last batch that ``next_batch`` gave, as values that JSON can hold."""
+        key, offset, random = self._position
+        return {"key": _text(key), "offset": offset, "random": None if random is None else _text(random)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue after the batch at which ``state`` was taken, bit for bit.
+
+        Raises DataError if the database has no record where the state stands.
+        """
+        self._stop()
+        random = state["random"]
+        position = (
+            base64.b64decode(state["key"]),
+            state["offset"],
+            None if random is None else base64.b64decode(random),
+        )
+        self._reader.go_to(position)
+        self._position = position
+
+    def close(self) -> None:
+        """Stop the thread and close the database."""
+        self._stop()
+        self._reader.close()
+
+    def _stop(self) -> None:
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+            self._prefetcher = None
+
+
+class _BatchReader:
+    """Fills batches one after the other: all that the prefetch thread works on."""
+
+    def __init__(self, data_param: Any, transformer: Transformer, rank: int, keep_every: int) -> None:
+        backend = proto.DataParameter.DB.Name(data_param.backend)
+        self._records = open_db(data_param.source, backend)
+        self._transformer = transformer
+        self._batch_size = data_param.batch_size
+        self._rank, self._keep_every = rank, keep_every
+        self._offset = 0  # records passed since the start, over all rounds
+        if not self._records.seek_to_first():
+            raise DataError(f"{self._where()}: empty, not one record; build it again")
+        key, value = self._records.item()
+        try:
+            self.shape = transformer.output_shape(self._pixels(parse(value)).shape)
+        except DataError as error:
+            raise self._at(key, error) from error
+
+    def fill(self, batch: Batch) -> None:
+        """Read, decode and transform the next records into ``batch``."""
+        keys, datums = [], []
+        for _ in range(self._batch_size):
+            while self._offset % self._keep_every != self._rank:
+                self._advance()
+            key, value = self._records.item()
+            try:
+                datums.append(parse(value))
+            except DataError as error:
+                raise self._at(key, error) from error
+            keys.append(key)
+            self._advance()
+        pixels = raw_batch(datums)
+        if pixels is None:
+            self._fill_singly(batch, keys, datums)
+        else:
+            self._fill_at_once(batch, keys[0], pixels)
+        batch.label[:] = [datum.label for datum in datums]
+        batch.position = self.position()
+
+    def position(self) -> tuple[bytes, int, bytes | None]:
+        """The key of the next record, its number, the state of the transformer's random stream."""
+        return self._records.item()[0], self._offset, self._transformer.get_state()
+
+    def go_to(self, position: tuple[bytes, int, bytes | None]) -> None:
+        key, self._offset, random = position
+        if not self._records.seek(key):
+            raise DataError(
+                f"{self._where()}: no record {key.decode(errors='replace')!r}, where the snapshot stopped reading; "
+                "resume with the database that it was trained on"
+            )
+        self._transformer.set_state(random)
+
+    def close(self) -> None:
+        self._records.close()
+
+    def _fill_at_once(self, batch: Batch, key: bytes, pixels: np.ndarray) -> None:
+        try:
+            batch.resize(self._transformer.output_shape(pixels.shape[1:]))
+        except DataError as error:
+            raise self._at(key, error) from error
+        self._transformer(pixels, batch.data)
+
+    def _fill_singly(self, batch: Batch, keys: list[bytes], datums: list[Any]) -> None:
+        """The way of encoded and float Datums, and of sizes that differ where a crop makes them equal."""
+        for n, (key, datum) in enumerate(zip(keys, datums, strict=True)):
+            try:
+                pixels = self._pixels(datum)
+                shape = self._transformer.output_shape(pixels.shape)
+                if n == 0:
+                    batch.resize(shape)
+                elif shape != batch.data.shape[1:]:
+                    raise DataError(
+                        f"its shape is {shape} (channels, height, width), that of the batch's first "
+                        f"{batch.data.shape[1:]}; make all records one size, or set transform_param.crop_size or "
+                        "data_param.batch_size: 1"
+                    )
+            except DataError as error:
+                raise self._at(key, error) from error
+            self._transformer(pixels[np.newaxis], batch.data[n : n + 1])
+
+    def _pixels(self, datum: Any) -> np.ndarray:
+        return to_array(datum, self._transformer.force_color, self._transformer.force_gray)
+
+    def _advance(self) -> None:
+        if not self._records.next():
+            _log.info("Restarting data prefetching from start.")
+            self._records.seek_to_first()
+        self._offset += 1
+
+    def _where(self) -> str:
+        return f"{self._records.backend} database {self._records.path}"
+
+    def _at(self, key: bytes, error: DataError) -> DataError:
+        """``error``, naming the database and the record."""
+        return DataError(f"{self._where()}, record {key.decode(errors='replace')!r}: {error}")
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()

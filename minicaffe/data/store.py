@@ -1,0 +1,181 @@
+"""What the key/value stores have in common: a cursor that reads, and a writer that never leaves half a database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from minicaffe.errors import DataError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+COMMIT_EVERY = 1000  # records a transaction, as Caffe's tools write
+
+
+class Reader(ABC):
+    """A cursor over the records of a database, in byte order of their keys.
+
+    It stands nowhere until ``seek_to_first`` or ``seek``; each move tells whether it reached a record. Every method
+    raises DataError when the database turns out to be damaged.
+    """
+
+    backend: str
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @abstractmethod
+    def seek_to_first(self) -> bool:
+        """Go to the first record; false if there is none."""
+
+    @abstractmethod
+    def seek(self, key: bytes) -> bool:
+        """Go to the record of exactly this key; false if there is none."""
+
+    @abstractmethod
+    def next(self) -> bool:
+        """Go to the following record; false at the end."""
+
+    @abstractmethod
+    def item(self) -> tuple[bytes, bytes]:
+        """Key and value of the record the cursor stands on."""
+
+    @abstractmethod
+    def count(self) -> int | None:
+        """The number of records, or None where finding out means reading them all."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the database back; may be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def damaged(self, error: Exception) -> DataError:
+        """The DataError for a library's ``error`` while reading."""
+        return DataError(
+            f"{self.backend} database {self.path}: reading failed ({text_of(error)}); the database is damaged: "
+            "copy it again from its source or rebuild it"
+        )
+
+
+class Writer(ABC):
+    """Writes a new database beside its final place and moves it there in ``close``.
+
+    Used as a context manager: an exception inside the block, or a killed process, leaves whatever was at ``path``
+    untouched. ``replace`` lets ``close`` put the new database in the place of an existing one.
+    """
+
+    backend: str
+    mode: int  # of the folder
+    library_error: type[Exception]
+
+    def __init__(self, path: str, replace: bool) -> None:
+        self.path = path
+        self.count = 0
+        self._replace = replace
+        self._pending: list[tuple[bytes, bytes]] = []
+        target = Path(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.folder = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+            self._create()
+        except (OSError, self.library_error) as error:
+            raise self.failed(error) from error
+
+    @abstractmethod
+    def _create(self) -> None:
+        """Make an empty database in ``self.folder``."""
+
+    @abstractmethod
+    def _write(self, records: list[tuple[bytes, bytes]]) -> None:
+        """Store ``records`` in ``self.folder``."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Close the files; may be called twice."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Add a record; one of the same key is replaced. Every 1000 records are committed together."""
+        self._pending.append((key, value))
+        self.count += 1
+        if len(self._pending) >= COMMIT_EVERY:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write the records of ``put`` since the last commit."""
+        records, self._pending = self._pending, []
+        try:
+            self._write(records)
+        except (OSError, self.library_error) as error:
+            raise self.failed(error) from error
+
+    def close(self) -> None:
+        """Commit, and put the database at ``path``."""
+        self.commit()
+        try:
+            self._release()
+            os.chmod(self.folder, self.mode)
+            for name in os.listdir(self.folder):
+                _flush(os.path.join(self.folder, name))
+            self._move_into_place()
+            _flush(os.path.dirname(self.path))
+        except (OSError, self.library_error) as error:
+            raise self.failed(error) from error
+
+    def discard(self) -> None:
+        """Forget everything written."""
+        self._release()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self.discard()
+
+    def failed(self, error: Exception) -> DataError:
+        """The DataError for ``error`` while writing."""
+        return DataError(
+            f"{self.backend} database {self.path}: writing record {self.count} failed ({text_of(error)}); nothing "
+            "was left behind: check the free space and the permissions of its folder"
+        )
+
+    def _move_into_place(self) -> None:
+        if not (self._replace and os.path.exists(self.path)):
+            os.rename(self.folder, self.path)
+            return
+        old = tempfile.mkdtemp(prefix=f".{os.path.basename(self.path)}.", suffix=".old", dir=os.path.dirname(self.path))
+        os.rename(self.path, old)
+        os.rename(self.folder, self.path)
+        shutil.rmtree(old)
+
+
+def text_of(error: Exception) -> str:
+    """The text of an error; plyvel's is bytes."""
+    text = error.args[0] if error.args else ""
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(error)
+
+
+def _flush(path: str) -> None:
+    """Force a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,151 @@
+"""Caffe's data transformer, a whole batch at a time: crop, mirror, subtract the mean, scale."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from minicaffe import proto
+from minicaffe.backend.random import Stream
+from minicaffe.errors import DataError, WeightsError
+from minicaffe.kernels.cpu.transform import transform
+from minicaffe.proto.blobs import blob_to_array
+
+
+class Transformer:
+    r"""What a ``transform_param`` asks for, applied to batches of images.
+
+    .. math:: out[n, c, y, x] = (in[n, c, y_0 + y, x_0 + x'] - mean[c, y_0 + y, x_0 + x']) \cdot scale
+
+    with :math:`x' = w - 1 - x` where image n is mirrored. The mean is that of the source pixel: mirroring does not mirror it.
+
+    ``phase``: in TRAIN crops are random, in TEST they are centred. ``stream``: where the seed of the transformer's own
+    random stream is drawn from, only if it needs one (``mirror``, or a crop in TRAIN). The draws of an image are, in
+    this order: mirror, vertical offset, horizontal offset.
+
+    Raises DataError for contradicting fields and an unreadable mean file.
+    """
+
+    def __init__(self, param: Any, phase: int, stream: Stream) -> None:
+        self.scale = np.float32(param.scale)
+        self.crop_size = param.crop_size
+        self.mirror = param.mirror
+        self.force_color, self.force_gray = param.force_color, param.force_gray
+        if self.force_color and self.force_gray:
+            raise DataError("transform_param: cannot set both force_color and force_gray; keep one of them")
+        if param.mean_file and param.mean_value:
+            raise DataError(
+                "transform_param: cannot specify mean_file and mean_value at the same time; keep one of them"
+            )
+        self._mean_file = param.mean_file
+        self._mean = read_mean(param.mean_file) if param.mean_file else np.array(param.mean_value, np.float32)
+        self._means: dict[tuple[int, ...], np.ndarray] = {}  # by record shape
+        self._random_crop = self.crop_size > 0 and phase == proto.TRAIN
+        self._stream: Stream | None = None
+        self.seed(stream)
+
+    def seed(self, stream: Stream) -> None:
+        """Start the transformer's own stream from a draw of ``stream``, if it needs one."""
+        if self.mirror or self._random_crop:
+            self._stream = Stream(stream.draw())
+
+    def get_state(self) -> bytes | None:
+        """The state of the random stream; None without one."""
+        return self._stream.get_state() if self._stream else None
+
+    def set_state(self, state: bytes | None) -> None:
+        """Continue where ``get_state`` was called; DataError if that transformer drew other random numbers."""
+        if (state is None) != (self._stream is None):
+            raise DataError(
+                "transform_param: mirror or crop_size is not what it was when the snapshot was taken; restore the net's "
+                "definition or start anew"
+            )
+        if self._stream is not None and state is not None:
+            self._stream.set_state(state)
+
+    def output_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The shape (channels, height, width) that a record of ``shape`` becomes.
+
+        Raises DataError if the mean does not fit the record, or the record is smaller than the crop.
+        """
+        self._mean_of(shape)
+        channels, height, width = shape
+        crop = self.crop_size
+        if crop > min(height, width):
+            raise DataError(
+                f"transform_param.crop_size: {crop} is larger than the image, {height} x {width} (height x width); "
+                "take a smaller crop or larger images"
+            )
+        return (channels, crop, crop) if crop else shape
+
+    def __call__(self, batch: np.ndarray, out: np.ndarray) -> None:
+        """Transform ``batch`` (N, C, H, W), uint8 or float32, into ``out`` (N, C, h, w), float32."""
+        num, channels, height, width = batch.shape
+        if out.shape != (num, *self.output_shape((channels, height, width))):
+            raise DataError(f"a batch of shape {batch.shape} does not fit the output's shape {out.shape}")
+        offsets, mirror = self._draw(num, height, width)
+        transform(batch, self._mean_of((channels, height, width)), self.scale, offsets, mirror, out)
+
+    def _draw(self, num: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Crop offsets (num, 2) and mirror flags (num,) of the next ``num`` images."""
+        room = np.array((height, width)) - self.crop_size if self.crop_size else np.zeros(2, np.int64)
+        offsets = np.broadcast_to(room // 2, (num, 2))
+        mirror = np.zeros(num, np.bool_)
+        if self._stream is None:
+            return np.ascontiguousarray(offsets), mirror
+        draws = self._stream.draws(num * (self.mirror + 2 * self._random_crop)).reshape(num, -1)
+        if self.mirror:
+            mirror = draws[:, 0] % 2 == 1
+        if self._random_crop:
+            offsets = draws[:, -2:] % (room + 1)
+        return np.ascontiguousarray(offsets, np.int64), mirror
+
+    def _mean_of(self, shape: tuple[int, int, int]) -> np.ndarray:
+        """The mean to subtract from a record of ``shape``: (C, H, W), or (C, 1, 1) where it is one number a channel."""
+        mean = self._means.get(shape)
+        if mean is None:
+            self._means[shape] = mean = self._fit_mean(shape)
+        return mean
+
+    def _fit_mean(self, shape: tuple[int, int, int]) -> np.ndarray:
+        channels = shape[0]
+        if self._mean_file:
+            if self._mean.shape != shape:
+                raise DataError(
+                    f"transform_param.mean_file: {self._mean_file} is a mean of {_by(self._mean.shape)}, the images are "
+                    f"{_by(shape)} (channels x height x width, before cropping); compute the mean of this data set"
+                )
+            return self._mean
+        if self._mean.size not in (0, 1, channels):
+            raise DataError(
+                f"transform_param.mean_value: {self._mean.size} values for images of {channels} channels; "
+                f"specify either 1 mean_value or as many as channels: {channels}"
+            )
+        mean = np.zeros(channels, np.float32)
+        if self._mean.size:
+            mean[:] = self._mean
+        return mean.reshape(channels, 1, 1)
+
+
+def read_mean(path: str) -> np.ndarray:
+    """The mean image of a BlobProto file, float32 (channels, height, width); DataError if it cannot be read."""
+    where = f"transform_param.mean_file: {os.path.abspath(path)}"
+    try:
+        with open(path, "rb") as stream:
+            mean = blob_to_array(proto.BlobProto.FromString(stream.read()))
+    except OSError as error:
+        raise DataError(f"{where} cannot be read ({error.strerror}); relative to {os.getcwd()}") from error
+    except (DecodeError, WeightsError) as error:
+        raise DataError(f"{where} is not a mean image ({error}); make it with 'minicaffe data mean'") from error
+    if mean.size == 0 or mean.ndim not in (3, 4) or mean.size != np.prod(mean.shape[-3:]):
+        raise DataError(
+            f"{where} holds a blob of shape {_by(mean.shape)}; expected one image, channels x height x width"
+        )
+    return mean.reshape(mean.shape[-3:]).astype(np.float32)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

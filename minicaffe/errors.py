@@ -1,0 +1,46 @@
+"""Every exception minicaffe raises on purpose.
+
+A message says where (file:line, layer, field), what was found, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class MinicaffeError(RuntimeError):
+    """Base of all errors that a user's input can cause; the command line prints it without a traceback."""
+
+
+class PrototxtError(MinicaffeError):
+    """A prototxt that does not parse, or a solver or net definition that contradicts itself."""
+
+
+class NetError(MinicaffeError):
+    """A net whose layers do not fit together: unknown bottom, duplicate top, bad parameter sharing."""
+
+
+class LayerError(NetError):
+    """A layer's parameter or input breaks one of the layer's own rules."""
+
+
+class ShapeError(LayerError):
+    """A blob's shape is not what a layer needs."""
+
+
+class WeightsError(MinicaffeError):
+    """A weights file that cannot be read, or that belongs to another net."""
+
+
+class DataError(MinicaffeError):
+    """A database, image, list or data set that is missing, truncated or malformed."""
+
+
+class SnapshotError(MinicaffeError):
+    """A solver state that cannot be written or resumed."""
+
+
+class DeviceError(MinicaffeError):
+    """A GPU was asked for and cannot be used."""
+
+
+class MissingExtraError(MinicaffeError, ImportError):
+    """An optional package is needed; the message names the extra that installs it."""

@@ -1,0 +1,128 @@
+"""Net definitions as data: pure passes from NetParameter to NetParameter, before any layer is made."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+
+from minicaffe import proto
+from minicaffe.errors import NetError
+from minicaffe.layers import Source
+
+_log = logging.getLogger(__name__)
+
+
+def with_state(net: proto.NetParameter, phase: int, level: int = 0, stages: Sequence[str] = ()) -> proto.NetParameter:
+    """The net with this phase and level, and these stages added to its own (what pycaffe's Net does)."""
+    result = proto.NetParameter()
+    result.CopyFrom(net)
+    result.state.phase, result.state.level = phase, level
+    result.state.stage.extend(stages)
+    return result
+
+
+def filter_net(net: proto.NetParameter, source: Source | None = None) -> proto.NetParameter:
+    """The layers whose include and exclude rules admit the net's state; NetError if a layer has both kinds."""
+    source = source or Source()
+    result = proto.NetParameter()
+    result.CopyFrom(net)
+    del result.layer[:]
+    for layer in net.layer:
+        if layer.include and layer.exclude:
+            raise NetError(
+                f"{_place(source, layer)}Specify either include rules or exclude rules; not both. "
+                "Remove the include or the exclude blocks."
+            )
+        if layer.include:
+            keep = any(_meets(rule, net.state, layer.name) for rule in layer.include)
+        else:
+            keep = not any(_meets(rule, net.state, layer.name) for rule in layer.exclude)
+        if keep:
+            result.layer.add().CopyFrom(layer)
+    return result
+
+
+def _meets(rule: proto.NetStateRule, state: proto.NetState, layer: str) -> bool:
+    """Whether every condition of the rule holds; the first that does not is logged, in Caffe's words."""
+    if rule.HasField("phase") and rule.phase != state.phase:
+        reason = f"phase ({state.phase}) differed from the phase ({rule.phase}) specified by"
+    elif rule.HasField("min_level") and state.level < rule.min_level:
+        reason = f"level ({state.level}) is above the min_level ({rule.min_level}) specified by"
+    elif rule.HasField("max_level") and state.level > rule.max_level:
+        reason = f"level ({state.level}) is above the max_level ({rule.max_level}) specified by"
+    elif missing := [stage for stage in rule.stage if stage not in state.stage]:
+        reason = f"did not contain stage '{missing[0]}' specified by"
+    elif present := [stage for stage in rule.not_stage if stage in state.stage]:
+        reason = f"contained a not_stage '{present[0]}' specified by"
+    else:
+        return True
+    _log.info("The NetState %s a rule in layer %s", reason, layer)
+    return False
+
+
+def split_name(blob: str, layer: str, top: int) -> str:
+    """Name of the Split layer inserted after the ``top``-th top of ``layer``."""
+    return f"{blob}_{layer}_{top}_split"
+
+
+def insert_splits(net: proto.NetParameter, source: Source | None = None) -> proto.NetParameter:
+    """A Split layer after each top that more than one layer reads, so that every reader has a gradient of its own.
+
+    Caffe: an explicit non-zero loss_weight counts as a reader; it moves to the Split's first output.
+    """
+    source = source or Source()
+    producer: dict[str, tuple[int, int]] = {}
+    origin: dict[tuple[int, int], tuple[int, int]] = {}
+    readers: dict[tuple[int, int], int] = {}
+    weights: dict[tuple[int, int], float] = {}
+    for i, layer in enumerate(net.layer):
+        for k, name in enumerate(layer.bottom):
+            if name not in producer:
+                raise unknown_bottom(layer, k, producer, source)
+            origin[i, k] = producer[name]
+            readers[producer[name]] = readers.get(producer[name], 0) + 1
+        for j, name in enumerate(layer.top):
+            producer[name] = (i, j)
+        for j, weight in enumerate(layer.loss_weight[: len(layer.top)]):
+            weights[i, j] = weight
+            if weight:
+                readers[i, j] = readers.get((i, j), 0) + 1
+
+    result = proto.NetParameter()
+    result.CopyFrom(net)
+    del result.layer[:]
+    handed_out: dict[tuple[int, int], int] = {}
+    for i, layer in enumerate(net.layer):
+        copy = result.layer.add()
+        copy.CopyFrom(layer)
+        for k, name in enumerate(layer.bottom):
+            made_by = origin[i, k]
+            if readers[made_by] > 1:
+                first = 1 if weights.get(made_by) else 0
+                number = handed_out.setdefault(made_by, first)
+                handed_out[made_by] = number + 1
+                copy.bottom[k] = f"{split_name(name, net.layer[made_by[0]].name, made_by[1])}_{number}"
+        for j, name in enumerate(layer.top):
+            count = readers.get((i, j), 0)
+            if count > 1:
+                split = result.layer.add(name=split_name(name, layer.name, j), type="Split", bottom=[name])
+                split.top.extend(f"{split.name}_{number}" for number in range(count))
+                if weights.get((i, j)):
+                    del copy.loss_weight[:]
+                    split.loss_weight.extend([weights[i, j]] + [0.0] * (count - 1))
+    return result
+
+
+def unknown_bottom(layer: proto.LayerParameter, index: int, known: Sequence[str] | dict, source: Source) -> NetError:
+    """The error for a bottom that no earlier layer makes."""
+    name = layer.bottom[index]
+    near = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"tops made before it: {', '.join(known) or 'none'}"
+    return NetError(f"{_place(source, layer, 'bottom')}Unknown bottom blob '{name}' (layer '{layer.name}', bottom index {index}): "
+                    f"no earlier layer of this phase makes it; {hint}")
+
+
+def _place(source: Source, layer: proto.LayerParameter, field: str | None = None) -> str:
+    place = source.where(layer.name, layer.phase if layer.HasField("phase") else None, field)
+    return f"{place}: " if place else ""

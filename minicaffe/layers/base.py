@@ -1,0 +1,284 @@
+"""The Layer contract: Caffe's four verbs, and facts a class declares instead of checking them itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minicaffe import backend, fillers, proto
+from minicaffe.blob import Blob
+from minicaffe.errors import LayerError, ShapeError
+from minicaffe.proto.locations import Locations
+
+TRAIN, TEST = 0, 1
+
+Count = int | tuple[int, int | None]
+"""How many blobs a layer takes or makes: exactly n, or (at least, at most), None meaning no limit."""
+
+
+
+class Source:
+    """Where a net's definition stands: for messages, and to find the files it names."""
+
+    def __init__(self, path: str | None = None, locations: Locations | None = None) -> None:
+        self.path = path
+        self._locations = locations
+
+    def where(self, layer: str, phase: int | None = None, field: str | None = None) -> str:
+        """``file:line`` of a layer, or of one of its fields; the file if the line is not known, "" without a file."""
+        if self._locations is None:
+            return self.path or ""
+        return self._locations.of(layer, phase, field)
+
+    def resolve(self, path: str) -> str:
+        """``path`` as seen from the working folder, or else from the folder of the definition, if it exists there."""
+        if self.path is not None and not os.path.exists(path):
+            beside = os.path.join(os.path.dirname(self.path), path)
+            if os.path.exists(beside):
+                return beside
+        return path
+
+
+registry: dict[str, type[Layer]] = {}
+"""Layer classes by the type that a prototxt names."""
+
+
+class BlobVec(list[Blob]):
+    """A layer's learnable blobs, in order."""
+
+    def __init__(self, dtype: DTypeLike = np.float32) -> None:
+        super().__init__()
+        self._dtype = dtype
+
+    def add_blob(self, *shape: int) -> Blob:
+        """Append a zero-filled blob of this shape; it becomes learnable, with the layer's ``param`` specs."""
+        self.append(Blob(shape, self._dtype))
+        return self[-1]
+
+
+class Layer:
+    """A step of a net: makes top blobs from bottom blobs, and bottom gradients from top gradients.
+
+    Built-in layers and ``type: "Python"`` layers derive from this class and write four methods:
+
+    ``setup(bottom, top)``            once: read the parameters, make learnable blobs;
+    ``reshape(bottom, top)``          give the tops their shapes and make scratch memory, before a forward pass;
+    ``forward(bottom, top)``          compute the tops' values;
+    ``backward(top, propagate_down, bottom)``  compute the gradient of each bottom that is asked for (overwriting it) and of
+                                      the learnable blobs (adding to it).
+
+    Inside them ``blob.data`` and ``blob.diff`` are NumPy arrays on every backend.  Built-in layers use ``blob.xdata``,
+    ``blob.xdiff``, ``self.xp`` and ``self.ops`` instead, which stay on the device, and allocate nothing in forward and
+    backward.
+
+    Class attributes declare the rest.  The base class checks them before ``setup``.
+    """
+
+    type: str = ""
+    """The name in a prototxt; setting it in a class registers the class."""
+    param: ClassVar[str | None] = None
+    """The LayerParameter field with this layer's options; its fields become attributes of the layer."""
+    bottoms: ClassVar[Count] = 1
+    tops: ClassVar[Count] = 1
+    equal_counts: ClassVar[bool] = False
+    """Whether there must be as many tops as bottoms."""
+    auto_tops: ClassVar[bool] = False
+    """Whether missing tops are made without a name (loss layers)."""
+    in_place: ClassVar[str] = "never"
+    """``"always"``, ``"forward"`` (gradients need the input, so only where nothing goes backward) or ``"never"``."""
+    differentiable: ClassVar[tuple[int, ...] | None] = None
+    """Which bottoms can get a gradient; None: all.  Asking for another one is an error."""
+    forcible: ClassVar[tuple[int, ...] | None] = None
+    """Which bottoms ``force_backward`` may turn on; None: all."""
+    reshape_always: ClassVar[bool] = False
+    """Whether ``reshape`` looks at more than the bottoms' shapes, so that it must run before every forward."""
+
+    phase: int
+    param_str: str = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        name = cls.__dict__.get("type")
+        if isinstance(name, str) and name:
+            if name in registry and registry[name].__module__ != cls.__module__:
+                raise LayerError(f"Layer type {name} already registered, by {registry[name].__module__}")
+            registry[name] = cls
+
+    def __init__(self, layer_param: proto.LayerParameter, dtype: DTypeLike = np.float32) -> None:
+        self.layer_param = layer_param
+        self.name: str = layer_param.name
+        self.type = layer_param.type
+        self.phase = layer_param.phase
+        self.dtype = np.dtype(dtype)
+        self.definition = Source()
+        self.blobs = BlobVec(self.dtype)
+        for message in layer_param.blobs:
+            self.blobs.append(Blob.from_proto(message, self.dtype))
+        self.blobs_given = len(self.blobs) > 0
+        self.param_propagate_down: list[bool] = []
+        self.loss_weights: list[float] = []
+        self._scratch: dict[str, Any] = {}
+        if self.param is not None:
+            options = getattr(layer_param, self.param)
+            for field in options.DESCRIPTOR.fields:
+                setattr(self, field.name, getattr(options, field.name))
+
+    # --- the four verbs ------------------------------------------------------------------------------------------
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Read parameters, make learnable blobs."""
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give every top its shape."""
+        raise NotImplementedError(f"{type(self).__name__} does not define reshape")
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Compute the tops' values."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Compute the gradients of bottoms and learnable blobs."""
+        if any(propagate_down):
+            raise NotImplementedError(f"{type(self).__name__} does not define backward")
+
+    # --- set-up, the same for every layer --------------------------------------------------------------------------
+
+    def prepare(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Check the declared facts, then set up, reshape, and install the loss weights."""
+        self._check_counts(len(bottom), len(top))
+        self.setup(bottom, top)
+        self.reshape(bottom, top)
+        self._check_loss_weight(len(top))
+        self.install_loss_weights(top)
+
+    def _check_counts(self, bottoms: int, tops: int) -> None:
+        for found, declared, what, verb, side in (
+            (bottoms, self.bottoms, "bottom", "takes", "input"),
+            (tops, self.tops, "top", "produces", "output"),
+        ):
+            least, most = (declared, declared) if isinstance(declared, int) else declared
+            if found < least or (most is not None and found > most):
+                amount = f"{least}" if least == most else f"at least {least}" if found < least else f"at most {most}"
+                raise self.error(f"{self.type} Layer {verb} {amount} {what} blob(s) as {side}; found {found}", field=what)
+        if self.equal_counts and bottoms != tops:
+            raise self.error(
+                f"{self.type} Layer produces one top blob as output for each bottom blob input; "
+                f"found {bottoms} bottom(s) and {tops} top(s)", field="top",
+            )
+
+    def _check_loss_weight(self, tops: int) -> None:
+        weights = list(self.layer_param.loss_weight)
+        if weights and len(weights) != tops:
+            raise self.error(
+                "loss_weight must be unspecified or specified once per top blob; "
+                f"found {len(weights)} for {tops} top(s)", field="loss_weight",
+            )
+        self.loss_weights = weights or [0.0] * tops
+
+    def install_loss_weights(self, top: Sequence[Blob]) -> None:
+        """Fill the gradient of each weighted top with its loss weight: forward and backward read it there."""
+        for blob, weight in zip(top, self.loss_weights, strict=True):
+            if weight:
+                blob.diff.fill(weight)
+
+    # --- what layers use -------------------------------------------------------------------------------------------
+
+    @property
+    def xp(self) -> Any:
+        """The array module of the current backend."""
+        return backend.current().xp
+
+    @property
+    def ops(self) -> Any:
+        """The primitives of the current backend (``kernels/reference.py`` lists them)."""
+        return backend.current().ops
+
+    @property
+    def random(self) -> backend.RandomSource:
+        """Random numbers made in place, on the current backend."""
+        return backend.current().random
+
+    @property
+    def workspace(self) -> Any:
+        """Scratch memory shared by all layers, good for one call of an op; ``reserve`` says how much is needed."""
+        return backend.current().workspace(self.dtype)
+
+    def reserve(self, count: int) -> None:
+        """In ``reshape``: make the shared workspace hold at least ``count`` elements."""
+        backend.current().reserve(count, self.dtype)
+
+    def scratch(self, name: str, shape: Sequence[int], dtype: DTypeLike | None = None) -> Any:
+        """An array of the current backend that this layer keeps between its calls; call it in ``reshape`` only.
+
+        The memory is reused under the same name as long as it is large enough; contents are undefined.
+        """
+        where = backend.current()
+        count = int(np.prod(shape, dtype=np.int64))
+        kept = self._scratch.get(name)
+        if kept is None or kept[0] is not where or kept[1].size < count:
+            kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype or self.dtype))
+        return kept[1][:count].reshape(tuple(shape))
+
+    def add_param(self, shape: Sequence[int], filler: Any = None) -> Blob | None:
+        """In ``setup``: make the next learnable blob, filled by a FillerParameter (default: zeros).
+
+        When the layer came with blobs of its own (a net definition that holds weights) they are kept: None is returned.
+        """
+        if self.blobs_given:
+            return None
+        blob = self.blobs.add_blob(*shape)
+        if filler is not None:
+            try:
+                fillers.fill(blob.data, filler)
+            except LayerError as error:
+                raise self.error(str(error)) from None
+        return blob
+
+    def wanted(self, propagate_down: Sequence[bool], *rows: tuple) -> Iterator[tuple]:
+        """The rows ``(bottom index, …)`` whose bottom needs a gradient."""
+        return (row for row in rows if propagate_down[row[0]])
+
+    def has(self, field: str) -> bool:
+        """Whether the prototxt sets ``field`` of this layer's options."""
+        assert self.param is not None
+        return getattr(self.layer_param, self.param).HasField(field)
+
+    # --- errors ------------------------------------------------------------------------------------------------------
+
+    def find_file(self, path: str) -> str:
+        """``path`` as seen from the working folder or from the folder of the net's definition."""
+        return self.definition.resolve(path)
+
+    def error(self, problem: str, field: str | None = None, kind: type[LayerError] = LayerError) -> LayerError:
+        """An exception that says which layer, where it stands, and which field is at fault."""
+        place = self.definition.where(self.name, self.phase, field)
+        options = field in self._option_names()
+        named = f", {self.param}.{field}" if options else f", {field}" if field else ""
+        return kind(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}){named}: {problem}")
+
+    def require(self, condition: bool, problem: str, field: str | None = None, kind: type[LayerError] = LayerError) -> None:
+        """Raise ``error(problem, field)`` unless the condition holds."""
+        if not condition:
+            raise self.error(problem, field, kind)
+
+    def require_same_shape(self, *blobs: Blob) -> None:
+        """Raise a ShapeError unless all blobs have one shape."""
+        if any(blob.shape != blobs[0].shape for blob in blobs):
+            found = ", ".join(blob.shape_string for blob in blobs)
+            raise self.error(f"bottoms must have the same shape; found {found}", kind=ShapeError)
+
+    def axis_of(self, blob: Blob, axis: int, field: str = "axis") -> int:
+        """``axis`` counted from the front of ``blob``; an error naming ``field`` if it is out of range."""
+        try:
+            return blob.axis(axis)
+        except ShapeError as error:
+            raise self.error(str(error), field, ShapeError) from None
+
+    def _option_names(self) -> set[str]:
+        if self.param is None:
+            return set()
+        return set(getattr(self.layer_param, self.param).DESCRIPTOR.fields_by_name)

@@ -1,0 +1,236 @@
+"""Layers that move data about without computing: Slice, Concat, Split, Flatten, Reshape, Silence."""
+
+from __future__ import annotations
+
+import math
+
+from minicaffe.errors import ShapeError
+from minicaffe.layers.base import Layer
+
+
+class Along(Layer):
+    """Base of Slice and Concat: one axis, by ``axis`` (default 1) or by its older name, which takes no negative number."""
+
+    axis: int
+    older_name: str
+
+    def setup(self, bottom, top):
+        self.require(not (self.has("axis") and self.has(self.older_name)), f"give either axis or {self.older_name}, not both", "axis")
+
+    def find_axis(self, blob):
+        """The axis, counted from the front of ``blob``."""
+        field = self.older_name if self.has(self.older_name) else "axis"
+        return self.axis_of(blob, getattr(self, field), field)
+
+    def ranges(self, sizes):
+        """Index expressions that select consecutive parts of these sizes along the axis."""
+        lead = (slice(None),) * self.along
+        start = 0
+        for size in sizes:
+            yield (*lead, slice(start, start + size))
+            start += size
+
+
+class Slice(Along):
+    """Cut the bottom into tops along ``axis`` (1; older name ``slice_dim``).
+
+    ``slice_point`` lists where each top but the first begins; without it all tops are equally large.
+    Backward: the tops' gradients, put together again.
+    """
+
+    type = "Slice"
+    param = "slice_param"
+    tops = (1, None)
+    older_name = "slice_dim"
+
+    def setup(self, bottom, top):
+        super().setup(bottom, top)
+        points = list(self.slice_point)
+        if points:
+            self.require(len(points) == len(top) - 1, f"{len(top)} tops need {len(top) - 1} slice points; found {points}", "slice_point")
+
+    def reshape(self, bottom, top):
+        x = bottom[0]
+        self.along = self.find_axis(x)
+        size, points = x.shape[self.along], list(self.slice_point)
+        if points:
+            edges = [0, *points, size]
+            sizes = [b - a for a, b in zip(edges, edges[1:])]
+            self.require(min(sizes) > 0, f"must rise strictly between 0 and the size of the axis, {size}; found {points}", "slice_point")
+        else:
+            self.require(size % len(top) == 0, f"{len(top)} tops must divide the axis' size {size}, or give slice_point", "slice_point", ShapeError)
+            sizes = [size // len(top)] * len(top)
+        self.parts = list(self.ranges(sizes))
+        for blob, part in zip(top, sizes):
+            blob.reshape(*x.shape[: self.along], part, *x.shape[self.along + 1 :])
+        if len(top) == 1:
+            top[0].share_data(x)
+            top[0].share_diff(x)
+
+    def forward(self, bottom, top):
+        if len(top) > 1:
+            x = bottom[0].xdata
+            for blob, part in zip(top, self.parts):
+                blob.xdata[...] = x[part]
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0] and len(top) > 1:
+            dx = bottom[0].xdiff
+            for blob, part in zip(top, self.parts):
+                dx[part] = blob.xdiff
+
+
+class Concat(Along):
+    """Put the bottoms one after the other along ``axis`` (1; older name ``concat_dim``); all other axes must agree."""
+
+    type = "Concat"
+    param = "concat_param"
+    bottoms = (1, None)
+    older_name = "concat_dim"
+
+    def reshape(self, bottom, top):
+        first = bottom[0].shape
+        self.along = self.find_axis(bottom[0])
+        for blob in bottom[1:]:
+            same = len(blob.shape) == len(first) and all(
+                a == b for i, (a, b) in enumerate(zip(blob.shape, first)) if i != self.along
+            )
+            if not same:
+                found = ", ".join(b.shape_string for b in bottom)
+                raise self.error(f"all inputs must have the same shape, except along axis {self.along}; found {found}", kind=ShapeError)
+        sizes = [blob.shape[self.along] for blob in bottom]
+        self.parts = list(self.ranges(sizes))
+        top[0].reshape(*first[: self.along], sum(sizes), *first[self.along + 1 :])
+        if len(bottom) == 1:
+            top[0].share_data(bottom[0])
+            top[0].share_diff(bottom[0])
+
+    def forward(self, bottom, top):
+        if len(bottom) > 1:
+            y = top[0].xdata
+            for blob, part in zip(bottom, self.parts):
+                y[part] = blob.xdata
+
+    def backward(self, top, propagate_down, bottom):
+        if len(bottom) > 1:
+            dy = top[0].xdiff
+            for i, part in enumerate(self.parts):
+                if propagate_down[i]:
+                    bottom[i].xdiff[...] = dy[part]
+
+
+class Split(Layer):
+    """Hand one blob to several readers: the tops share the bottom's value, and their gradients are added up.
+
+    Nets insert it wherever a blob has more than one reader.
+    """
+
+    type = "Split"
+    tops = (1, None)
+
+    def reshape(self, bottom, top):
+        for blob in top:
+            blob.reshape_like(bottom[0])
+            blob.share_data(bottom[0])
+
+    def forward(self, bottom, top):
+        pass
+
+    def backward(self, top, propagate_down, bottom):
+        if not propagate_down[0]:
+            return
+        dx = bottom[0].xdiff
+        if len(top) == 1:
+            dx[...] = top[0].xdiff
+            return
+        self.xp.add(top[0].xdiff, top[1].xdiff, out=dx)
+        for blob in top[2:]:
+            dx += blob.xdiff
+
+
+class View(Layer):
+    """Base of layers whose top is the bottom's memory in another shape."""
+
+    def output_shape(self, bottom):
+        """The top's shape."""
+        raise NotImplementedError
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*self.output_shape(bottom[0]))
+        top[0].share_data(bottom[0])
+        top[0].share_diff(bottom[0])
+
+    def forward(self, bottom, top):
+        pass
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+
+class Flatten(View):
+    """Join the axes ``axis`` (1) to ``end_axis`` (-1), both included, into one."""
+
+    type = "Flatten"
+    param = "flatten_param"
+    axis: int
+    end_axis: int
+
+    def output_shape(self, x):
+        start, end = self.axis_of(x, self.axis), self.axis_of(x, self.end_axis, "end_axis")
+        self.require(end >= start - 1, f"must not come before axis {start}; found {self.end_axis}", "end_axis")
+        return (*x.shape[:start], x.span(start, end + 1), *x.shape[end + 1 :])
+
+
+class Reshape(View):
+    """Replace the axes ``axis`` (0) to ``axis + num_axes`` by ``shape``; num_axes -1 (the default) means all that follow.
+
+    In ``shape``, 0 copies the bottom's axis at the same place and one -1 takes what is left over.
+    Caffe: a negative ``axis`` counts from one past the end, so -1 appends.
+    """
+
+    type = "Reshape"
+    param = "reshape_param"
+    axis: int
+    num_axes: int
+
+    def output_shape(self, x):
+        axes = len(x.shape)
+        start = self.axis if self.axis >= 0 else axes + self.axis + 1
+        self.require(0 <= start <= axes, f"axis {self.axis} out of range for {axes}-D Blob with shape {x.shape_string}", "axis", ShapeError)
+        self.require(self.num_axes >= -1, f"must be -1 or more; found {self.num_axes}", "num_axes")
+        end = axes if self.num_axes == -1 else start + self.num_axes
+        self.require(end <= axes, f"axis {start} and num_axes {self.num_axes} go beyond shape {x.shape_string}", "num_axes", ShapeError)
+        dims = list(self.shape.dim)
+        self.require(dims.count(-1) <= 1, f"at most one dimension can be -1; found {dims}", "shape")
+        self.require(min(dims, default=0) >= -1, f"dimensions must be -1 or more; found {dims}", "shape")
+        for i, dim in enumerate(dims):
+            if dim == 0:
+                self.require(start + i < axes, f"dim 0 at place {i} copies axis {start + i}, which {x.shape_string} lacks", "shape", ShapeError)
+                dims[i] = x.shape[start + i]
+        if -1 in dims:
+            i = dims.index(-1)
+            known = math.prod(dims[:i] + dims[i + 1 :]) * x.span(0, start) * x.span(end)
+            self.require(known > 0 and x.count % known == 0, f"bottom count {x.count} is no multiple of the other dimensions ({known})", "shape", ShapeError)
+            dims[i] = x.count // known
+        shape = (*x.shape[:start], *dims, *x.shape[end:])
+        self.require(math.prod(shape) == x.count, f"output count must match input count {x.count}; found shape {list(shape)}", "shape", ShapeError)
+        return shape
+
+
+class Silence(Layer):
+    """Read blobs that nothing else reads, so that they are no outputs of the net.  Backward: zero."""
+
+    type = "Silence"
+    bottoms = (1, None)
+    tops = 0
+
+    def reshape(self, bottom, top):
+        pass
+
+    def forward(self, bottom, top):
+        pass
+
+    def backward(self, top, propagate_down, bottom):
+        for i, blob in enumerate(bottom):
+            if propagate_down[i]:
+                blob.xdiff.fill(0)

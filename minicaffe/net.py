@@ -1,0 +1,668 @@
+"""Net: a graph of layers read from a prototxt, run forward and backward.  Its interface is pycaffe's."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from minicaffe import backend, graph, proto, weights
+from minicaffe.blob import Blob, Storage
+from minicaffe.errors import LayerError, MinicaffeError, NetError
+from minicaffe.layers import Layer, Source, create
+from minicaffe.proto.files import read_net
+
+_log = logging.getLogger(__name__)
+
+PARAM_ALIGNMENT = 16
+"""Elements to which each param is aligned in the buffer of all params: one cache line of float32."""
+
+
+@dataclass
+class Step:
+    """One layer of a net, bound to its blobs."""
+
+    layer: Layer
+    bottom: list[Blob]
+    top: list[Blob]
+    bottom_ids: list[int]
+    top_ids: list[int]
+    propagate_down: list[bool]
+    need_backward: bool = False
+    weighted: list[Blob] = field(default_factory=list)
+    seen_shapes: list[tuple[int, ...] | None] = field(default_factory=list)
+    seen_backend: backend.Backend | None = None
+
+    def reshape(self, where: backend.Backend) -> None:
+        """Let the layer reshape if a bottom's shape or the backend changed since the last time."""
+        if self.seen_backend is where and not self.layer.reshape_always:
+            for blob, shape in zip(self.bottom, self.seen_shapes, strict=True):
+                if blob.shape is not shape:
+                    break
+            else:
+                return
+        self.layer.reshape(self.bottom, self.top)
+        if self.weighted:
+            self.layer.install_loss_weights(self.top)
+        self.seen_shapes = [blob.shape for blob in self.bottom]
+        self.seen_backend = where
+
+
+@dataclass
+class Param:
+    """A learnable blob that its owner does not share, with the multipliers all its users agreed on."""
+
+    blob: Blob
+    name: str
+    lr_mult: float = 1.0
+    decay_mult: float = 1.0
+    has_lr: bool = False
+    has_decay: bool = False
+    offset: int = 0
+    users: list[tuple[int, int]] = field(default_factory=list)
+
+
+class Net:
+    """A net in one phase, made from a prototxt file or a NetParameter.
+
+    ``Net(file, phase, level=0, stages=None, weights=None)``; pycaffe's older ``Net(file, weights, phase)`` works too.
+    ``dtype`` float64 is meant for gradient checks.
+
+    Caffe: blobs read by several layers get a Split layer; ``outputs`` are sorted by name; params of one name are one blob,
+    owned by the first layer that names it.
+
+    Raises PrototxtError, NetError, LayerError, ShapeError, DataError, WeightsError: whatever keeps the net from being built.
+    """
+
+    def __init__(
+        self,
+        network: str | os.PathLike | proto.NetParameter,
+        phase: Any = None,
+        level: Any = 0,
+        stages: Iterable[str] | None = None,
+        weights: str | os.PathLike | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        if isinstance(phase, (str, os.PathLike)):
+            weights, phase, level = phase, level, 0
+        if isinstance(network, proto.NetParameter):
+            param, self.source = network, Source()
+        else:
+            param, locations = read_net(network)
+            self.source = Source(os.fspath(network), locations)
+        if phase is not None:
+            param = graph.with_state(param, int(phase), level, list(stages or ()))
+        self._build(param, np.dtype(dtype))
+        if weights is not None:
+            self.copy_from(weights)
+
+    @classmethod
+    def from_param(cls, param: proto.NetParameter, source: Source, dtype: DTypeLike = np.float32) -> Net:
+        """A net from a definition that holds its own state; ``source`` says where it came from."""
+        net = cls.__new__(cls)
+        net.source = source
+        net._build(param, np.dtype(dtype))
+        return net
+
+    # --- construction --------------------------------------------------------------------------------------------
+
+    def _build(self, param: proto.NetParameter, dtype: np.dtype) -> None:
+        self.dtype = dtype
+        self.phase = param.state.phase
+        self.debug_info = param.debug_info
+        filtered = graph.filter_net(param, self.source)
+        _log.info("Initializing net from parameters: \n%s", filtered)
+        definition = graph.insert_splits(filtered, self.source)
+        self.name = definition.name
+        self.blobs: OrderedDict[str, Blob] = OrderedDict()
+        self.blob_loss_weights: OrderedDict[str, float] = OrderedDict()
+        self.steps: list[Step] = []
+        self.inputs: list[str] = []
+        self.learnable: list[Param] = []
+        self._storage: tuple[Storage, Storage] | None = None
+        self._blob_list: list[tuple[str, Blob]] = []
+        self._needs: list[bool] = []
+        self._param_names: dict[str, int] = {}
+        self._loss = Blob((), dtype)
+        self._callbacks: dict[str, list[Callable[[int], Any]]] = {
+            f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
+        }
+        ids: dict[str, int] = {}
+        available: set[str] = set()
+        memory = 0
+        for layer_param in definition.layer:
+            memory = self._add_layer(layer_param, ids, available, memory)
+        self._prune_backward()
+        if param.force_backward:
+            self._force_backward()
+        self.outputs = sorted(available, key=str.encode)
+        for name in self.outputs:
+            _log.info("This network produces output %s", name)
+        self._share_params()
+        self._check_in_place()
+        names = [step.layer.name for step in self.steps]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            _log.warning("two layers are named '%s': a weights file is matched by name, so both get the first one's", name)
+        self.layers: list[Layer] = [step.layer for step in self.steps]
+        self.layer_dict = OrderedDict((layer.name, layer) for layer in self.layers)
+        self.params = OrderedDict((layer.name, layer.blobs) for layer in self.layers if layer.blobs)
+        self.top_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.top_ids]) for s in self.steps)
+        self.bottom_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.bottom_ids]) for s in self.steps)
+        _log.info("Network initialization done.")
+
+    def _add_layer(self, layer_param: proto.LayerParameter, ids: dict[str, int], available: set[str], memory: int) -> int:
+        """Make one layer, connect and set it up; returns the elements all tops take so far."""
+        name = layer_param.name
+        if not layer_param.HasField("phase"):
+            layer_param.phase = self.phase
+        if len(layer_param.propagate_down) not in (0, len(layer_param.bottom)):
+            raise self._error(
+                layer_param, "propagate_down",
+                f"propagate_down param must be specified either 0 or bottom_size times; "
+                f"found {len(layer_param.propagate_down)} for {len(layer_param.bottom)} bottom(s)",
+            )
+        layer = create(layer_param, self.source, self.dtype)
+        _log.info("Creating Layer %s", name)
+        bottom_ids, needs = self._connect_bottoms(layer_param, ids, available)
+        step = Step(layer, [self._blob_list[i][1] for i in bottom_ids], [], bottom_ids, [], needs)
+        self._connect_tops(layer_param, step, ids, available)
+        layer.prepare(step.bottom, step.top)
+        step.seen_shapes, step.seen_backend = [blob.shape for blob in step.bottom], backend.current()
+        _log.info("Setting up %s", name)
+        for i, blob, weight in zip(step.top_ids, step.top, layer.loss_weights, strict=True):
+            self.blob_loss_weights[self._blob_list[i][0]] = weight
+            _log.info("Top shape: %s", blob.shape_string)
+            if weight:
+                step.weighted.append(blob)
+                _log.info("    with loss weight %g", weight)
+            memory += blob.count
+        _log.info("Memory required for data: %d", memory * self.dtype.itemsize)
+        step.need_backward = any(
+            self._needs[i] for k, i in enumerate(bottom_ids) if not layer_param.propagate_down
+        )
+        index = len(self.steps)
+        self.steps.append(step)
+        step.need_backward |= self._add_params(index, step)
+        for i in step.top_ids:
+            self._needs[i] |= step.need_backward
+        return memory
+
+    def _connect_bottoms(
+        self, layer_param: proto.LayerParameter, ids: dict[str, int], available: set[str]
+    ) -> tuple[list[int], list[bool]]:
+        found, needs = [], []
+        for k, name in enumerate(layer_param.bottom):
+            if name not in available:
+                raise graph.unknown_bottom(layer_param, k, sorted(available), self.source)
+            _log.info("%s <- %s", layer_param.name, name)
+            available.discard(name)
+            found.append(ids[name])
+            forced = layer_param.propagate_down
+            needs.append(bool(forced[k]) if forced else self._needs[ids[name]])
+        return found, needs
+
+    def _connect_tops(self, layer_param: proto.LayerParameter, step: Step, ids: dict[str, int], available: set[str]) -> None:
+        layer = step.layer
+        for k, name in enumerate(layer_param.top):
+            if k < len(layer_param.bottom) and layer_param.bottom[k] == name:
+                _log.info("%s -> %s (in-place)", layer.name, name)
+            elif name in ids:
+                raise self._error(
+                    layer_param, "top", f"Top blob '{name}' produced by multiple sources. Give the second one another name "
+                    "(only a layer whose top and bottom at the same place have one name works in place)."
+                )
+            else:
+                _log.info("%s -> %s", layer.name, name)
+                ids[name] = self._new_blob(name)
+            available.add(name)
+            step.top_ids.append(ids[name])
+            if layer_param.type == "Input":
+                self.inputs.append(name)
+        if layer.auto_tops:
+            least = layer.tops if isinstance(layer.tops, int) else layer.tops[0]
+            while len(step.top_ids) < least:
+                _log.info("%s -> (automatic)", layer.name)
+                step.top_ids.append(self._new_blob("(automatic)"))
+        step.top = [self._blob_list[i][1] for i in step.top_ids]
+
+    def _new_blob(self, name: str) -> int:
+        blob = Blob((0,), self.dtype)
+        self._blob_list.append((name, blob))
+        self._needs.append(False)
+        self.blobs[name] = blob
+        self.blob_loss_weights[name] = 0.0
+        return len(self._blob_list) - 1
+
+    def _add_params(self, index: int, step: Step) -> bool:
+        """Register the layer's params, shared by name; whether any of them learns."""
+        layer = step.layer
+        specs = list(layer.layer_param.param)
+        if len(specs) > len(layer.blobs):
+            raise self._error(
+                layer.layer_param, "param", f"Too many params specified for layer {layer.name}: "
+                f"{len(specs)} for {len(layer.blobs)} param blob(s)"
+            )
+        specs += [proto.ParamSpec() for _ in range(len(layer.blobs) - len(specs))]
+        layer.param_propagate_down = [spec.lr_mult != 0 for spec in specs]
+        for j, spec in enumerate(specs):
+            if not spec.name or spec.name not in self._param_names:
+                owner = Param(layer.blobs[j], spec.name or str(j))
+                if spec.name:
+                    self._param_names[spec.name] = len(self.learnable)
+                self.learnable.append(owner)
+            else:
+                owner = self.learnable[self._param_names[spec.name]]
+                self._check_sharing(owner, index, j, spec)
+            for mult, given in (("lr_mult", "has_lr"), ("decay_mult", "has_decay")):
+                if not spec.HasField(mult):
+                    continue
+                value = getattr(spec, mult)
+                if getattr(owner, given) and getattr(owner, mult) != value:
+                    raise self._error(
+                        layer.layer_param, "param", f"Shared param '{spec.name}' has mismatched {mult}: "
+                        f"{value:g} here, {getattr(owner, mult):g} in a layer before"
+                    )
+                setattr(owner, mult, value)
+                setattr(owner, given, True)
+            owner.users.append((index, j))
+        return any(layer.param_propagate_down)
+
+    def _check_sharing(self, owner: Param, index: int, j: int, spec: proto.ParamSpec) -> None:
+        layer = self.steps[index].layer
+        owner_layer, owner_index = self.steps[owner.users[0][0]].layer, owner.users[0][1]
+        _log.info("Sharing parameters '%s' owned by layer '%s', param index %d", spec.name, owner_layer.name, owner_index)
+        blob, permissive = layer.blobs[j], spec.share_mode == proto.ParamSpec.PERMISSIVE
+        agree = blob.count == owner.blob.count if permissive else blob.shape == owner.blob.shape
+        if not agree:
+            what = "count mismatch" if permissive else "shape mismatch"
+            expects = "sharing layer param shape is" if permissive else "sharing layer expects shape"
+            raise self._error(
+                layer.layer_param, "param", f"Cannot share param '{spec.name}' owned by layer '{owner_layer.name}' with layer "
+                f"'{layer.name}'; {what}.  Owner layer param shape is {owner.blob.shape_string}; {expects} {blob.shape_string}. "
+                "Give the two params different names, or make the layers alike."
+            )
+
+    def _share_params(self) -> None:
+        for owner in self.learnable:
+            for index, j in owner.users[1:]:
+                blob = self.steps[index].layer.blobs[j]
+                blob.share_data(owner.blob)
+                blob.share_diff(owner.blob)
+
+    def _prune_backward(self) -> None:
+        """Switch off what no loss reaches, and what nothing below asks for."""
+        under_loss: set[str] = set()
+        skipped: set[str] = set()
+        for step in reversed(self.steps):
+            tops = [self._blob_list[i][0] for i in step.top_ids]
+            contributes = bool(step.weighted) or any(name in under_loss for name in tops)
+            if step.need_backward and all(name in skipped for name in tops):
+                step.need_backward = False
+                step.propagate_down = [False] * len(step.bottom)
+            if not contributes:
+                step.need_backward = False
+            verb = "needs" if step.need_backward else "does not need"
+            _log.info("%s %s backward computation.", step.layer.name, verb)
+            for k, i in enumerate(step.bottom_ids):
+                name = self._blob_list[i][0]
+                if contributes:
+                    under_loss.add(name)
+                else:
+                    step.propagate_down[k] = False
+                if not step.propagate_down[k]:
+                    skipped.add(name)
+
+    def _force_backward(self) -> None:
+        for step in self.steps:
+            step.need_backward = True
+            allowed = step.layer.forcible
+            step.propagate_down = [
+                flag or allowed is None or k in allowed for k, flag in enumerate(step.propagate_down)
+            ]
+            step.layer.param_propagate_down = [True] * len(step.layer.blobs)
+
+    def _check_in_place(self) -> None:
+        for step in self.steps:
+            layer = step.layer
+            if layer.type == "Python" or not any(a is b for a, b in zip(step.bottom, step.top, strict=False)):
+                continue
+            if layer.in_place == "never" or (layer.in_place == "forward" and step.need_backward):
+                reason = "" if layer.in_place == "never" else " while it goes backward, for which it needs its input"
+                raise self._error(
+                    layer.layer_param, "top", f"a {layer.type} layer cannot work in place{reason}; give its top a name of its own"
+                )
+
+    def _error(self, layer_param: proto.LayerParameter, field_name: str, problem: str) -> NetError:
+        place = self.source.where(layer_param.name, layer_param.phase, field_name)
+        return NetError(f"{place + ': ' if place else ''}layer '{layer_param.name}' ({layer_param.type}): {problem}")
+
+    # --- params as one buffer ------------------------------------------------------------------------------------
+
+    def pack_params(self) -> tuple[Storage, Storage]:
+        """Move all learnable params into one value and one gradient buffer, and return these.
+
+        Each ``Param.offset`` tells where it starts; the elements between params stay zero.
+        """
+        if self._storage is None:
+            end = 0
+            for param in self.learnable:
+                param.offset = end
+                end += -(-param.blob.count // PARAM_ALIGNMENT) * PARAM_ALIGNMENT
+            self._storage = Storage(end, self.dtype), Storage(end, self.dtype)
+            for param in self.learnable:
+                param.blob.move_to(*self._storage, param.offset)
+            self._share_params()
+        return self._storage
+
+    def clear_param_diffs(self) -> None:
+        """Set the gradient of every learnable param to zero; backward passes add to it."""
+        if self._storage is not None:
+            self._storage[1].array().fill(0)
+        else:
+            for param in self.learnable:
+                param.blob.xdiff.fill(0)
+
+    # --- running -------------------------------------------------------------------------------------------------
+
+    def run_forward(self, start: int = 0, end: int | None = None) -> None:
+        """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss_array``."""
+        where = backend.current()
+        end = len(self.steps) - 1 if end is None else end
+        before, after = self._callbacks["before_forward"], self._callbacks["after_forward"]
+        total = self._loss.xdata
+        total.fill(0)
+        with where.running():
+            for index in range(start, end + 1):
+                step = self.steps[index]
+                for call in before:
+                    call(index)
+                step.reshape(where)
+                step.layer.forward(step.bottom, step.top)
+                for blob in step.weighted:
+                    where.ops.dot(blob.xdata, blob.xdiff, total)
+                if self.debug_info:
+                    self._log_forward(step)
+                for call in after:
+                    call(index)
+
+    def run_backward(self, start: int | None = None, end: int = 0) -> None:
+        """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
+        where = backend.current()
+        start = len(self.steps) - 1 if start is None else start
+        before, after = self._callbacks["before_backward"], self._callbacks["after_backward"]
+        with where.running():
+            for index in range(start, end - 1, -1):
+                step = self.steps[index]
+                for call in before:
+                    call(index)
+                if step.need_backward:
+                    self.backward_layer(index)
+                    if self.debug_info:
+                        self._log_backward(step)
+                for call in after:
+                    call(index)
+        if self.debug_info and start == len(self.steps) - 1 and end == 0:
+            self._log_param_norms()
+
+    def backward_layer(self, index: int) -> None:
+        """Run one layer backward; LayerError if a bottom is to get a gradient that its layer cannot give."""
+        step = self.steps[index]
+        allowed = step.layer.differentiable
+        if allowed is not None:
+            for k, flag in enumerate(step.propagate_down):
+                if flag and k not in allowed:
+                    raise step.layer.error(
+                        f"{step.layer.type} Layer cannot backpropagate to bottom {k} ('{self._blob_names[step.bottom_ids[k]]}'); "
+                        "set propagate_down: false for it, or remove force_backward", "propagate_down"
+                    )
+        step.layer.backward(step.top, step.propagate_down, step.bottom)
+
+    @property
+    def loss_array(self) -> Any:
+        """The weighted loss of the last ``run_forward``, a scalar array of the current backend."""
+        return self._loss.xdata
+
+    @property
+    def loss(self) -> float:
+        """The weighted loss of the last ``run_forward``; waits for the device."""
+        backend.current().run_checks()
+        return float(self._loss.peek_data())
+
+    def reshape(self) -> None:
+        """Give every blob the shape that follows from the inputs' shapes, without computing."""
+        for step in self.steps:
+            step.reshape(backend.current())
+
+    def layer_index(self, name: str) -> int:
+        """Place of the first layer of this name; NetError if there is none."""
+        for index, step in enumerate(self.steps):
+            if step.layer.name == name:
+                return index
+        raise NetError(f"net '{self.name}' has no layer '{name}'; it has: {', '.join(s.layer.name for s in self.steps)}")
+
+    def forward(
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
+    ) -> dict[str, NDArray]:
+        """Run forward from layer ``start`` to ``end`` (names, included) and return outputs by name, as live views.
+
+        ``inputs`` are arrays for all net inputs, by name.  ``blobs`` names further blobs to return.
+        """
+        first = 0 if start is None else self.layer_index(start)
+        last = len(self.steps) - 1 if end is None else self.layer_index(end)
+        names = self.outputs if end is None else self.top_names[end]
+        if inputs:
+            if set(inputs) != set(self.inputs):
+                raise NetError(f"Input blob arguments do not match net inputs: found {sorted(inputs)}, expected {self.inputs}")
+            self._assign(inputs, "data", "Input")
+        self.run_forward(first, last)
+        backend.current().run_checks()
+        return {name: self.blobs[name].data for name in OrderedDict.fromkeys([*names, *(blobs or ())])}
+
+    def backward(
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **output_diffs: Any
+    ) -> dict[str, NDArray]:
+        """Run backward from layer ``start`` down to ``end`` (names, included) and return the inputs' gradients, as live views.
+
+        ``output_diffs`` are gradients for all net outputs, by name.  ``diffs`` names further blobs to return.
+        """
+        first = len(self.steps) - 1 if start is None else self.layer_index(start)
+        last = 0 if end is None else self.layer_index(end)
+        names = self.inputs if end is None else self.bottom_names[end]
+        if output_diffs:
+            if set(output_diffs) != set(self.outputs):
+                raise NetError(f"Top diff arguments do not match net outputs: found {sorted(output_diffs)}, expected {self.outputs}")
+            self._assign(output_diffs, "diff", "Diff")
+        self.run_backward(first, last)
+        return {name: self.blobs[name].diff for name in OrderedDict.fromkeys([*names, *(diffs or ())])}
+
+    def _assign(self, arrays: Mapping[str, Any], part: str, what: str) -> None:
+        for name, values in arrays.items():
+            values, blob = np.asarray(values), self.blobs[name]
+            if values.ndim and blob.shape and values.shape[0] != blob.shape[0]:
+                raise NetError(f"{what} is not batch sized: '{name}' has shape {blob.shape}, found {values.shape}")
+            try:
+                getattr(blob, part)[...] = values
+            except ValueError:
+                raise NetError(f"{what} '{name}' must have shape {blob.shape}; found {values.shape}") from None
+
+    def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, NDArray]:
+        """Run forward over any number of items, batch after batch, and return copies of all rows of the outputs."""
+        length = len(next(iter(inputs.values())))
+        rows: dict[str, list[NDArray]] = {name: [] for name in OrderedDict.fromkeys([*self.outputs, *(blobs or ())])}
+        for batch in self._batch(inputs):
+            outs = self.forward(blobs=blobs, **batch)
+            for name in rows:
+                rows[name].extend(np.atleast_1d(outs[name]).copy())
+        return {name: np.asarray(values)[:length] for name, values in rows.items()}
+
+    def forward_backward_all(
+        self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: Any
+    ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+        """Run forward and backward over any number of items: inputs and output gradients by name; returns (outs, diffs)."""
+        inputs = {name: values for name, values in arrays.items() if name in self.inputs}
+        tops = {name: values for name, values in arrays.items() if name in self.outputs}
+        length = len(next(iter(arrays.values())))
+        outs: dict[str, list] = {name: [] for name in OrderedDict.fromkeys([*self.outputs, *(blobs or ())])}
+        grads: dict[str, list] = {name: [] for name in OrderedDict.fromkeys([*self.inputs, *(diffs or ())])}
+        for forward, backward in zip_longest(self._batch(inputs), self._batch(tops), fillvalue={}):
+            for collected, got in ((outs, self.forward(blobs=blobs, **forward)), (grads, self.backward(diffs=diffs, **backward))):
+                for name, rows in collected.items():
+                    rows.extend(np.atleast_1d(got[name]).copy())
+        return tuple({n: np.asarray(rows)[:length] for n, rows in part.items()} for part in (outs, grads))  # type: ignore[return-value]
+
+    def _batch(self, arrays: Mapping[str, Any]) -> Iterator[dict[str, NDArray]]:
+        """Full batches of the items, the last one padded with zeros."""
+        if not arrays:
+            return
+        size = self._blob_list[0][1].shape[0]
+        for start in range(0, len(next(iter(arrays.values()))), size):
+            batch = {name: np.asarray(values[start : start + size], self.dtype) for name, values in arrays.items()}
+            for name, values in batch.items():
+                missing = size - len(values)
+                if missing:
+                    batch[name] = np.concatenate([values, np.zeros((missing, *values.shape[1:]), self.dtype)])
+            yield batch
+
+    # --- callbacks -----------------------------------------------------------------------------------------------
+
+    def before_forward(self, call: Callable[[int], Any]) -> None:
+        """Call ``call(layer index)`` before each layer's forward."""
+        self._callbacks["before_forward"].append(call)
+
+    def after_forward(self, call: Callable[[int], Any]) -> None:
+        """Call ``call(layer index)`` after each layer's forward."""
+        self._callbacks["after_forward"].append(call)
+
+    def before_backward(self, call: Callable[[int], Any]) -> None:
+        """Call ``call(layer index)`` before each layer's backward."""
+        self._callbacks["before_backward"].append(call)
+
+    def after_backward(self, call: Callable[[int], Any]) -> None:
+        """Call ``call(layer index)`` after each layer's backward."""
+        self._callbacks["after_backward"].append(call)
+
+    # --- weights and state ---------------------------------------------------------------------------------------
+
+    def copy_from(self, path: str | os.PathLike) -> None:
+        """Load weights by layer name from a .caffemodel or .h5 file; see ``weights.copy``."""
+        weights.copy(self, path)
+
+    def share_with(self, other: Net) -> None:
+        """Use the other net's weights, by layer name, from now on (values only, not gradients)."""
+        weights.share(self, other)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write weights and definition as a binary NetParameter, atomically."""
+        weights.save(self, path)
+
+    def save_hdf5(self, path: str | os.PathLike) -> None:
+        """Write weights in Caffe's HDF5 layout, atomically."""
+        weights.save_hdf5(self, path)
+
+    def load_hdf5(self, path: str | os.PathLike) -> None:
+        """Load weights from an HDF5 file."""
+        weights.copy_hdf5(self, path)
+
+    def to_proto(self, write_diff: bool = False) -> proto.NetParameter:
+        """Name and layers, with their weights, in today's format and with the Splits (what ``save`` writes)."""
+        result = proto.NetParameter(name=self.name)
+        for layer in self.layers:
+            message = result.layer.add()
+            message.CopyFrom(layer.layer_param)
+            del message.blobs[:]
+            for blob in layer.blobs:
+                message.blobs.append(blob.to_proto(write_diff))
+        return result
+
+    def state(self) -> dict[str, Any]:
+        """Where each data layer stands, by layer name, for a snapshot."""
+        return {layer.name: layer.state() for layer in self.layers if hasattr(layer, "state")}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put the data layers back to a ``state``."""
+        for layer in self.layers:
+            if layer.name in state and hasattr(layer, "restore"):
+                layer.restore(state[layer.name])
+
+    def close(self) -> None:
+        """Close files and stop threads of the data layers."""
+        for layer in self.layers:
+            if hasattr(layer, "close"):
+                layer.close()
+
+    # --- pycaffe's raw views -------------------------------------------------------------------------------------
+
+    @property
+    def _layer_names(self) -> list[str]:
+        return [step.layer.name for step in self.steps]
+
+    @property
+    def _blob_names(self) -> list[str]:
+        return [name for name, _ in self._blob_list]
+
+    @property
+    def _blobs(self) -> list[Blob]:
+        return [blob for _, blob in self._blob_list]
+
+    @property
+    def _blob_loss_weights(self) -> list[float]:
+        return [self.blob_loss_weights[name] for name in self._blob_names]
+
+    @property
+    def _inputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.inputs]
+
+    @property
+    def _outputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.outputs]
+
+    def _bottom_ids(self, index: int) -> list[int]:
+        return self.steps[index].bottom_ids
+
+    def _top_ids(self, index: int) -> list[int]:
+        return self.steps[index].top_ids
+
+    def _forward(self, start: int, end: int) -> float:
+        self.run_forward(start, end)
+        return self.loss
+
+    def _backward(self, start: int, end: int) -> None:
+        self.run_backward(start, end)
+
+    # --- debug_info ----------------------------------------------------------------------------------------------
+
+    def _log_forward(self, step: Step) -> None:
+        layer = step.layer
+        for i, blob in zip(step.top_ids, step.top, strict=True):
+            _log.info("    [Forward] Layer %s, top blob %s data: %g", layer.name, self._blob_names[i], _mean_abs(blob.peek_data()))
+        for j, blob in enumerate(layer.blobs):
+            specs = layer.layer_param.param
+            name = specs[j].name if j < len(specs) and specs[j].name else str(j)
+            _log.info("    [Forward] Layer %s, param blob %s data: %g", layer.name, name, _mean_abs(blob.peek_data()))
+
+    def _log_backward(self, step: Step) -> None:
+        for k, (i, blob) in enumerate(zip(step.bottom_ids, step.bottom, strict=True)):
+            if step.propagate_down[k]:
+                _log.info("    [Backward] Layer %s, bottom blob %s diff: %g", step.layer.name, self._blob_names[i], _mean_abs(blob.peek_diff()))
+        for j, blob in enumerate(step.layer.blobs):
+            if step.layer.param_propagate_down[j]:
+                _log.info("    [Backward] Layer %s, param blob %d diff: %g", step.layer.name, j, _mean_abs(blob.peek_diff()))
+
+    def _log_param_norms(self) -> None:
+        norms = []
+        for peek in (Blob.peek_data, Blob.peek_diff):
+            values = [peek(param.blob).reshape(-1).astype(np.float64) for param in self.learnable]
+            norms.append((sum(np.abs(v).sum() for v in values), np.sqrt(sum(v @ v for v in values))))
+        (a, c), (b, d) = norms
+        _log.error("    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)", a, b, c, d)
+
+
+def _mean_abs(values: NDArray) -> float:
+    return float(np.abs(values).sum(dtype=np.float64) / values.size) if values.size else 0.0

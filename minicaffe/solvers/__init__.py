@@ -1,0 +1,31 @@
+"""Solvers by their prototxt ``type``."""
+
+from __future__ import annotations
+
+import difflib
+import os
+
+from minicaffe import proto
+from minicaffe.errors import PrototxtError
+from minicaffe.proto.files import read_solver
+from minicaffe.solvers.base import SNAPSHOT, STOP, Monitor, Scalar, Solver, registry
+from minicaffe.solvers.sgd import SGDSolver
+
+__all__ = ["SNAPSHOT", "STOP", "Monitor", "SGDSolver", "Scalar", "Solver", "create", "get_solver"]
+
+
+def get_solver(path: str | os.PathLike) -> Solver:
+    """The solver that a prototxt describes, of the ``type`` it names (SGD if none)."""
+    return create(read_solver(path), os.fspath(path))
+
+
+def create(param: proto.SolverParameter, path: str | None = None) -> Solver:
+    """The solver of a SolverParameter; ``path`` is the file it came from, to find the nets it names."""
+    if param.type not in registry:
+        near = difflib.get_close_matches(param.type, registry, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise PrototxtError(
+            f"{path + ': ' if path else ''}solver field type: Unknown solver type: {param.type}{hint} "
+            f"(known types: {', '.join(sorted(registry))})"
+        )
+    return registry[param.type](param, path)

@@ -1,0 +1,421 @@
+"""The solver: the training loop, tests, learning rate, regularisation and snapshots that all update rules share."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicaffe import backend, proto, weights
+from minicaffe.backend import random
+from minicaffe.blob import Blob, Storage
+from minicaffe.errors import MinicaffeError, PrototxtError, SnapshotError
+from minicaffe.layers import TEST, TRAIN, Source
+from minicaffe.net import Net
+from minicaffe.proto.files import read_net, read_solver
+from minicaffe.solvers import snapshot as snapshots
+from minicaffe.solvers.policy import POLICIES, check_policy
+
+_log = logging.getLogger(__name__)
+
+SNAPSHOT, STOP = "snapshot", "stop"
+
+registry: dict[str, type[Solver]] = {}
+"""Solver classes by the ``type`` that a solver prototxt names."""
+
+
+@dataclass
+class Scalar:
+    """One number of an output blob, with its loss weight."""
+
+    name: str
+    value: float
+    weight: float = 0.0
+
+    def __str__(self) -> str:
+        weighted = f" (* {self.weight:g} = {self.weight * self.value:g} loss)" if self.weight else ""
+        return f"{self.name} = {self.value:g}{weighted}"
+
+
+class Monitor:
+    """Told what a solver does, as it does it; derive from it and pass an instance to ``Solver.monitors``."""
+
+    def iteration(self, solver: Solver) -> None:
+        """An iteration ended; ``solver.iter`` counts it already."""
+
+    def display(self, iteration: int, loss: float, outputs: list[Scalar], rate: float) -> None:
+        """The (smoothed) training loss, the train net's outputs, and the learning rate."""
+
+    def test(self, iteration: int, net: int, outputs: list[Scalar], loss: float | None) -> None:
+        """Mean outputs of test net number ``net``, and its mean loss if ``test_compute_loss`` is on."""
+
+    def snapshot(self, model: str, state: str) -> None:
+        """Snapshot files were written."""
+
+
+class Solver:
+    """Trains a net as a solver prototxt says.
+
+    A kind of solver declares how many history buffers it keeps (``slots``) and how one contiguous segment of the params is
+    updated (``update``); everything else is here.  Caffe's order of an iteration: test, forward and backward ``iter_size``
+    times, clip the summed gradient, divide it by ``iter_size``, add the weight decay, update, snapshot.
+
+    Raises PrototxtError for a solver that contradicts itself, and whatever building its nets raises.
+    """
+
+    type: ClassVar[str] = ""
+    slots: ClassVar[int] = 1
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.type:
+            registry[cls.type] = cls
+
+    def __init__(self, solver: str | os.PathLike | proto.SolverParameter, path: str | None = None) -> None:
+        if isinstance(solver, proto.SolverParameter):
+            self.param, self.source = solver, Source(path)
+        else:
+            self.param, self.source = read_solver(solver), Source(os.fspath(solver))
+        self.iter = 0
+        self.current_step = 0
+        self.stopped = False
+        self.monitors: list[Monitor] = []
+        self.requested_action: Callable[[], str | None] = lambda: None
+        self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
+        self._check()
+        _log.info("Initializing solver from parameters: \n%s", self.param)
+        if self.param.random_seed >= 0:
+            random.seed(self.param.random_seed)
+        self.net = self._train_net()
+        for paths in self.param.weights:
+            weights.load_into(self.net, paths)
+        self.test_nets = list(self._make_test_nets())
+        self._data, self._diff = self.net.pack_params()
+        self.history = [Storage(self._data.size, self.net.dtype) for _ in range(self.slots)]
+        self._segments = list(_segments(self.net))
+        self._norm = Blob((), self.net.dtype)
+        self._losses = Blob((self.param.average_loss,), self.net.dtype)
+        self._stored = 0
+        self._displayed_at = (0, time.perf_counter())
+        _log.info("Solver scaffolding done.")
+
+    # --- set-up --------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        p = self.param
+        self._require(p.average_loss >= 1, "average_loss", "should be non-negative and at least 1", p.average_loss)
+        self._require(p.iter_size >= 1, "iter_size", "must be at least 1", p.iter_size)
+        self._require(p.regularization_type in ("L1", "L2"), "regularization_type",
+                      "Unknown regularization type; it must be L1 or L2", p.regularization_type)
+        check_policy(p)
+        if p.snapshot:
+            self._require(p.HasField("snapshot_prefix"), "snapshot_prefix",
+                          "In solver params, snapshot is specified but snapshot_prefix is not", "nothing")
+        if p.snapshot or p.snapshot_after_train:
+            snapshots.check_prefix(p.snapshot_prefix)
+
+    def _require(self, condition: bool, field: str, problem: str, found: Any) -> None:
+        if not condition:
+            place = f"{self.source.path}: " if self.source.path else ""
+            raise PrototxtError(f"{place}solver field {field}: {problem}; found {found}")
+
+    def _definition(self, message: proto.NetParameter | None, path: str) -> tuple[proto.NetParameter, Source]:
+        """A net given in the solver itself, or by a path seen from the working folder or from the solver's."""
+        if message is not None:
+            copy = proto.NetParameter()
+            copy.CopyFrom(message)
+            return copy, Source(self.source.path)
+        path = self.source.resolve(path)
+        param, locations = read_net(path)
+        return param, Source(path, locations)
+
+    def _train_net(self) -> Net:
+        p = self.param
+        given = [field for field in ("net", "net_param", "train_net", "train_net_param") if p.HasField(field)]
+        self._require(len(given) == 1, "net", "SolverParameter must specify a train net using exactly one of these fields: "
+                      "net, net_param, train_net, train_net_param", ", ".join(given) or "none")
+        value = getattr(p, given[0])
+        inline = given[0].endswith("_param")
+        param, source = self._definition(value if inline else None, "" if inline else value)
+        _log.info("Creating training net from %s", f"{given[0]} file: {value}" if not inline else given[0])
+        _merge_state(param, TRAIN, p.train_state)
+        return Net.from_param(param, source)
+
+    def _make_test_nets(self) -> Iterator[Net]:
+        p = self.param
+        sources: list[tuple[str, proto.NetParameter | None, str]] = [
+            *(("test_net_param", message, "") for message in p.test_net_param),
+            *((f"test_net file: {path}", None, path) for path in p.test_net),
+        ]
+        generic = p.HasField("net") or p.HasField("net_param")
+        if generic:
+            self._require(len(p.test_iter) >= len(sources), "test_iter", "test_iter must be specified for each test network",
+                          f"{len(p.test_iter)} for {len(sources)} test nets")
+            shared = ("net_param", p.net_param, "") if p.HasField("net_param") else (f"net file: {p.net}", None, p.net)
+            sources += [shared] * (len(p.test_iter) - len(sources))
+        else:
+            self._require(len(p.test_iter) == len(sources), "test_iter", "test_iter must be specified for each test network",
+                          f"{len(p.test_iter)} for {len(sources)} test nets")
+        if p.test_state:
+            self._require(len(p.test_state) == len(sources), "test_state",
+                          "test_state must be unspecified or specified once per test net", len(p.test_state))
+        if sources:
+            self._require(p.test_interval > 0, "test_interval", "must be positive when there is a test net", p.test_interval)
+        for i, (what, message, path) in enumerate(sources):
+            _log.info("Creating test net (#%d) specified by %s", i, what)
+            param, source = self._definition(message, path)
+            _merge_state(param, TEST, p.test_state[i] if p.test_state else proto.NetState())
+            net = Net.from_param(param, source)
+            net.debug_info = p.debug_info
+            for paths in p.weights:
+                weights.load_into(net, paths)
+            yield net
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    def solve(self, resume: str | os.PathLike | None = None) -> None:
+        """Train until ``max_iter``, from the beginning or from a solver state; stops early if asked to."""
+        _log.info("Solving %s", self.net.name)
+        _log.info("Learning Rate Policy: %s", self.param.lr_policy)
+        self.stopped = False
+        if resume is not None:
+            self.restore(resume)
+        self.step(self.param.max_iter - self.iter)
+        p = self.param
+        if p.snapshot_after_train and (not p.snapshot or self.iter % p.snapshot):
+            self.snapshot()
+        if self.stopped:
+            _log.info("Optimization stopped early.")
+            return
+        if p.display and self.iter % p.display == 0:
+            self.net.run_forward()
+            self._note_loss(self.net.loss_array, first=True)
+            _log.info("Iteration %d, loss = %g", self.iter, self.smoothed_loss)
+        if p.test_interval and self.iter % p.test_interval == 0:
+            self.test_all()
+        _log.info("Optimization Done.")
+
+    def step(self, n: int) -> None:
+        """Run ``n`` iterations.  Caffe: the smoothed loss starts anew at every call."""
+        p, net = self.param, self.net
+        stop = self.iter + n
+        self._stored = 0
+        self._displayed_at = (self.iter, time.perf_counter())
+        while self.iter < stop:
+            net.clear_param_diffs()
+            if p.test_interval and self.iter % p.test_interval == 0 and (self.iter > 0 or p.test_initialization):
+                self.test_all()
+                if self.stopped:
+                    break
+            for on_start, _ in self._callbacks:
+                on_start()
+            show = bool(p.display) and self.iter % p.display == 0
+            net.debug_info = show and p.debug_info
+            for k in range(p.iter_size):
+                net.run_forward()
+                self._note_loss(net.loss_array, first=k == 0)
+                net.run_backward()
+            if backend.current().is_host or show:
+                self._check_finite()
+            if show:
+                self._display()
+            for _, on_gradients_ready in self._callbacks:
+                on_gradients_ready()
+            self.apply_update()
+            for monitor in self.monitors:
+                monitor.iteration(self)
+            action = self.requested_action()
+            if (p.snapshot and self.iter % p.snapshot == 0) or action == SNAPSHOT:
+                self.snapshot()
+            if action == STOP:
+                self.stopped = True
+                break
+
+    def _note_loss(self, loss: Any, first: bool) -> None:
+        """Add a pass's loss to this iteration's place among the last ``average_loss`` losses; nothing waits for a device."""
+        if first:
+            self._slot = self._stored % self.param.average_loss
+            self._stored += 1
+        place = self._losses.xdata[self._slot : self._slot + 1]
+        if first:
+            place.fill(0)
+        place += loss if self.param.iter_size == 1 else loss / self.param.iter_size
+
+    @property
+    def smoothed_loss(self) -> float:
+        """Mean of the last ``average_loss`` losses of this ``step``."""
+        stored = min(self._stored, self.param.average_loss)
+        return float(np.mean(self._losses.peek_data()[:stored], dtype=np.float64)) if stored else math.nan
+
+    def _check_finite(self) -> None:
+        backend.current().run_checks()
+        loss = float(self._losses.peek_data()[self._slot])
+        if not math.isfinite(loss):
+            raise MinicaffeError(
+                f"the training loss is {loss} at iteration {self.iter}{self._first_non_finite()}; training cannot recover. "
+                "Lower base_lr, set clip_gradients, and check the data for values that are not finite; resume from the last "
+                "snapshot with --snapshot. Snapshots written so far are unharmed"
+            )
+
+    def _first_non_finite(self) -> str:
+        for step in self.net.steps:
+            for name, blob in [*((f"param {j}", b) for j, b in enumerate(step.layer.blobs)),
+                               *((f"top '{self.net._blob_names[i]}'", b) for i, b in zip(step.top_ids, step.top, strict=True))]:
+                if not np.isfinite(blob.peek_data()).all():
+                    return f" (first found in layer '{step.layer.name}', {name})"
+        return ""
+
+    def _display(self) -> None:
+        since, began = self._displayed_at
+        now = time.perf_counter()
+        loss, rate = self.smoothed_loss, self.lr
+        done, seconds = self.iter - since, now - began
+        self._displayed_at = (self.iter, now)
+        _log.info("Iteration %d (%g iter/s, %gs/%d iters), loss = %g",
+                  self.iter, done / seconds if seconds else 0, seconds, self.param.display, loss)
+        outputs = _scalars(self.net, {name: self.net.blobs[name].peek_data() for name in self.net.outputs})
+        for k, scalar in enumerate(outputs):
+            _log.info("    Train net output #%d: %s", k, scalar)
+        for monitor in self.monitors:
+            monitor.display(self.iter, loss, outputs, rate)
+
+    # --- tests ---------------------------------------------------------------------------------------------------
+
+    def test_all(self) -> None:
+        """Test every test net with the current weights."""
+        for i in range(len(self.test_nets)):
+            if not self.stopped:
+                self.test(i)
+
+    def test(self, index: int = 0) -> None:
+        """Run test net ``index`` over ``test_iter`` batches and report the mean of each output."""
+        net, batches = self.test_nets[index], self.param.test_iter[index]
+        _log.info("Iteration %d, Testing net (#%d)", self.iter, index)
+        net.share_with(self.net)
+        sums = {name: np.zeros(net.blobs[name].shape) for name in net.outputs}
+        loss = 0.0
+        for _ in range(batches):
+            while (action := self.requested_action()) is not None:
+                if action == SNAPSHOT:
+                    self.snapshot()
+                else:
+                    self.stopped = True
+                    _log.info("Test interrupted.")
+                    return
+            net.run_forward()
+            loss += net.loss
+            for name, total in sums.items():
+                total += net.blobs[name].peek_data()
+        mean_loss = loss / batches if self.param.test_compute_loss else None
+        if mean_loss is not None:
+            _log.info("Test loss: %g", mean_loss)
+        outputs = _scalars(net, {name: total / batches for name, total in sums.items()})
+        for k, scalar in enumerate(outputs):
+            _log.info("    Test net output #%d: %s", k, scalar)
+        for monitor in self.monitors:
+            monitor.test(self.iter, index, outputs, mean_loss)
+
+    # --- the update ----------------------------------------------------------------------------------------------
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the coming update.  Caffe: under "multistep", reading it may advance the step."""
+        return POLICIES[self.param.lr_policy](self, self.param, self.iter)
+
+    def apply_update(self) -> None:
+        """Turn the gradients into a step, take it, and count the iteration; gradients are left holding the step."""
+        p = self.param
+        rate = self.lr
+        if p.display and self.iter % p.display == 0:
+            _log.info("Iteration %d, lr = %g", self.iter, rate)
+        w, g = self._data.array(), self._diff.array()
+        history = [slot.array() for slot in self.history]
+        ops = backend.current().ops
+        with backend.current().running():
+            if p.clip_gradients >= 0:
+                ops.clip_by_norm(g, p.clip_gradients, self._norm.xdata)
+                self._log_clipping()
+            for start, stop, lr_mult, decay_mult in self._segments:
+                self.update(
+                    ops, w[start:stop], g[start:stop], [h[start:stop] for h in history], rate * lr_mult,
+                    1 / p.iter_size, p.weight_decay * decay_mult, p.regularization_type == "L1",
+                )
+        self.iter += 1
+
+    def update(
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+    ) -> None:
+        """Step one segment: flat arrays w, g and one array a history slot, all of one size."""
+        raise NotImplementedError
+
+    def _log_clipping(self) -> None:
+        norm, limit = float(self._norm.peek_data()), self.param.clip_gradients
+        if norm > limit:
+            _log.info("Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g", norm, limit, limit / norm)
+
+    def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
+        """Call the first before each iteration, the second when its gradients are complete."""
+        self._callbacks.append((on_start, on_gradients_ready))
+
+    def share_weights(self, net: Net) -> None:
+        """Let ``net`` use this solver's weights from now on."""
+        net.share_with(self.net)
+
+    # --- snapshots -----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> str:
+        """Write ``<snapshot_prefix>_iter_<iter>`` weights and solver state, each whole or not at all; returns the state's path."""
+        if not all(np.isfinite(param.blob.peek_data()).all() for param in self.net.learnable):
+            raise SnapshotError(f"not writing a snapshot at iteration {self.iter}: the weights are not finite{self._first_non_finite()}")
+        model, state = snapshots.write(self)
+        for monitor in self.monitors:
+            monitor.snapshot(model, state)
+        return state
+
+    def restore(self, path: str | os.PathLike) -> None:
+        """Continue from a solver state, binary or HDF5: iteration, weights, history; and, if minicaffe wrote it, bit for bit."""
+        snapshots.read(self, os.fspath(path))
+
+    def history_blobs(self) -> list[NDArray]:
+        """The history as Caffe stores it: slot after slot, one array a learnable param (views)."""
+        return [
+            slot.host()[param.offset : param.offset + param.blob.count].reshape(param.blob.shape)
+            for slot in self.history
+            for param in self.net.learnable
+        ]
+
+
+def _merge_state(net: proto.NetParameter, phase: int, state: proto.NetState) -> None:
+    """The net's state: ``phase``, overridden by what the net says, then by what the solver says; stages add up."""
+    merged = proto.NetState(phase=phase)
+    merged.MergeFrom(net.state)
+    merged.MergeFrom(state)
+    net.state.CopyFrom(merged)
+
+
+def _segments(net: Net) -> Iterator[tuple[int, int, float, float]]:
+    """Ranges of the packed params with equal multipliers: (start, stop, lr_mult, decay_mult)."""
+    current: tuple[int, int, float, float] | None = None
+    for param in net.learnable:
+        stop = param.offset + param.blob.count
+        if current and current[2:] == (param.lr_mult, param.decay_mult):
+            current = (current[0], stop, *current[2:])
+        else:
+            if current:
+                yield current
+            current = (param.offset, stop, param.lr_mult, param.decay_mult)
+    if current:
+        yield current
+
+
+def _scalars(net: Net, values: dict[str, NDArray]) -> list[Scalar]:
+    return [
+        Scalar(name, float(value), net.blob_loss_weights[name]) for name, array in values.items() for value in array.reshape(-1)
+    ]

@@ -1,0 +1,17 @@
+"""Stochastic gradient descent with momentum."""
+
+from __future__ import annotations
+
+from minicaffe.solvers.base import Solver
+
+
+class SGDSolver(Solver):
+    r"""SGD with momentum: :math:`h \leftarrow \mu h + \eta g, \; w \leftarrow w - h`.
+
+    History: h.  Caffe: the rate is folded into h, so that changing it does not rescale past momentum.
+    """
+
+    type = "SGD"
+
+    def update(self, ops, w, g, history, rate, scale, decay, l1):
+        ops.sgd_update(w, g, history[0], rate, self.param.momentum, scale, decay, l1)

@@ -1,0 +1,141 @@
+"""Snapshots: weights and solver state in Caffe's files, with what else an exact resume needs.
+
+A solver state of minicaffe also holds the random stream and the position of every data layer (a field that Caffe skips),
+so that training resumes bit for bit.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from minicaffe import proto, weights
+from minicaffe.backend import random
+from minicaffe.errors import SnapshotError
+from minicaffe.proto.atomic import atomic_path
+from minicaffe.proto.files import array_to_blob, blob_to_array, read_binary, write_binary
+
+if TYPE_CHECKING:
+    from minicaffe.solvers.base import Solver
+
+_log = logging.getLogger(__name__)
+
+
+def check_prefix(prefix: str) -> None:
+    """SnapshotError unless files can be made at the prefix; nothing is left there."""
+    folder = os.path.dirname(os.path.abspath(prefix))
+    problem = (
+        f"the folder {folder} does not exist; create it" if not os.path.isdir(folder)
+        else f"the folder {folder} is not writable" if not os.access(folder, os.W_OK | os.X_OK)
+        else None
+    )
+    if problem:
+        raise SnapshotError(f"solver field snapshot_prefix: Cannot write to snapshot prefix '{prefix}': {problem}")
+
+
+def write(solver: Solver) -> tuple[str, str]:
+    """Write weights, then state; returns both paths.  The files of earlier snapshots stay as they are."""
+    p = solver.param
+    stem = f"{p.snapshot_prefix}_iter_{solver.iter}"
+    if p.snapshot_format == proto.SolverParameter.HDF5:
+        model, state = stem + ".caffemodel.h5", stem + ".solverstate.h5"
+        _log.info("Snapshotting to HDF5 file %s", model)
+        weights.save_hdf5(solver.net, model, p.snapshot_diff)
+        _log.info("Snapshotting solver state to HDF5 file %s", state)
+        with atomic_path(state) as temporary, h5py.File(temporary, "w") as file:
+            file["iter"] = np.array([solver.iter], np.int32)
+            file["current_step"] = np.array([solver.current_step], np.int32)
+            file["learned_net"] = np.bytes_(model)
+            file["minicaffe_state"] = np.frombuffer(_resume_state(solver), np.uint8)
+            group = file.create_group("history")
+            for k, values in enumerate(solver.history_blobs()):
+                group.create_dataset(str(k), data=values)
+    else:
+        model, state = stem + ".caffemodel", stem + ".solverstate"
+        _log.info("Snapshotting to binary proto file %s", model)
+        weights.save(solver.net, model, p.snapshot_diff)
+        _log.info("Snapshotting solver state to binary proto file %s", state)
+        message = proto.SolverState(
+            iter=solver.iter, learned_net=model, current_step=solver.current_step, minicaffe_state=_resume_state(solver)
+        )
+        for values in solver.history_blobs():
+            message.history.append(array_to_blob(values))
+        write_binary(state, message)
+    return model, state
+
+
+def _resume_state(solver: Solver) -> bytes:
+    return json.dumps({
+        "random": base64.b64encode(random.stream().get_state()).decode(),
+        "train": solver.net.state(),
+        "test": [net.state() for net in solver.test_nets],
+    }).encode()
+
+
+def read(solver: Solver, path: str) -> None:
+    """Put a solver where a solver state says; SnapshotError or WeightsError leave it as it was."""
+    values = _read_hdf5(path) if path.endswith(".h5") else _read_binary(path)
+    iteration, learned_net, current_step, history, resume = values
+    targets = solver.history_blobs()
+    if len(history) != len(targets):
+        raise SnapshotError(
+            f"solver state {path}: Incorrect length of history blobs: found {len(history)}, expected {len(targets)} for a "
+            f"{solver.type} solver of net '{solver.net.name}'; resume with the solver and net that wrote it"
+        )
+    for k, (source, target) in enumerate(zip(history, targets, strict=True)):
+        if source.size != target.size:
+            raise SnapshotError(
+                f"solver state {path}: history blob {k} has shape {source.shape}, expected {target.shape}; resume with the net that wrote it"
+            )
+    if learned_net:
+        solver.net.copy_from(_find_model(learned_net, path))
+    for source, target in zip(history, targets, strict=True):
+        target[...] = source.reshape(target.shape)
+    solver.iter, solver.current_step = iteration, current_step
+    if resume is None:
+        _log.warning("%s was not written by minicaffe: data layers start from the first record, random numbers anew", path)
+        return
+    try:
+        state = json.loads(resume)
+        random.stream().set_state(base64.b64decode(state["random"]))
+        nets = [(solver.net, state["train"]), *zip(solver.test_nets, state["test"], strict=False)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SnapshotError(f"solver state {path}: its minicaffe_state is damaged ({error}); resume from another snapshot") from None
+    for net, positions in nets:
+        net.restore(positions)
+
+
+State = tuple[int, str, int, list[NDArray], "bytes | None"]
+
+
+def _read_binary(path: str) -> State:
+    message = read_binary(path, proto.SolverState, "solver state", SnapshotError)
+    resume = message.minicaffe_state if message.HasField("minicaffe_state") else None
+    return message.iter, message.learned_net, message.current_step, [blob_to_array(b) for b in message.history], resume
+
+
+def _read_hdf5(path: str) -> State:
+    try:
+        with h5py.File(path, "r") as file:
+            group: Any = file["history"]
+            history = [group[str(k)][...] for k in range(len(group))]
+            resume = file["minicaffe_state"][...].tobytes() if "minicaffe_state" in file else None
+            name = file["learned_net"][()] if "learned_net" in file else b""
+            learned_net = name.decode() if isinstance(name, bytes) else str(name)
+            return int(file["iter"][0]), learned_net, int(file["current_step"][0]), history, resume
+    except (OSError, KeyError, RuntimeError) as error:
+        reason = "no such file" if not os.path.exists(path) else f"no HDF5 solver state, or truncated ({error})"
+        raise SnapshotError(f"solver state {os.path.abspath(path)}: {reason}") from None
+
+
+def _find_model(learned_net: str, state_path: str) -> str:
+    """The weights a state names: as written, or else beside the state, where a moved run has them."""
+    beside = os.path.join(os.path.dirname(state_path), os.path.basename(learned_net))
+    return learned_net if os.path.exists(learned_net) or not os.path.exists(beside) else beside

@@ -1,0 +1,233 @@
+"""Weights in and out of a net: binary NetParameter and HDF5, matched by layer name as Caffe does."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from minicaffe.blob import Blob, shape_string
+from minicaffe.errors import WeightsError
+from minicaffe.layers import Layer
+from minicaffe.proto.atomic import atomic_path
+from minicaffe.proto.files import blob_to_array, has_diff, read_net_binary, shape_equals, write_binary
+
+if TYPE_CHECKING:
+    from minicaffe.net import Net
+
+_log = logging.getLogger(__name__)
+
+
+class _Report:
+    """What a load did; raises once, with every mismatch, before anything was copied."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = os.fspath(path)
+        self.problems: list[str] = []
+        self.copied: set[str] = set()
+        self.ignored: list[str] = []
+
+    def ignore(self, layer: str, has_weights: bool) -> None:
+        _log.info("Ignoring source layer %s", layer)
+        if has_weights:
+            self.ignored.append(layer)
+
+    def finish(self, net: Net) -> None:
+        """Raise if a layer did not fit or none matched; name the layers that keep their initial weights."""
+        if self.problems:
+            raise WeightsError(f"weights {self.path} do not fit net '{net.name}':\n  " + "\n  ".join(self.problems) + (
+                "\nTo learn a layer's parameters from scratch rather than copying them, rename the layer in the net."
+            ))
+        learners = [layer.name for layer in net.layers if layer.blobs]
+        if self.ignored and learners and not self.copied:
+            raise WeightsError(
+                f"weights {self.path} belong to another net: it holds weights for {', '.join(self.ignored)}; "
+                f"net '{net.name}' has weights in {', '.join(learners)}, and no name agrees"
+            )
+        missing = [name for name in learners if name not in self.copied]
+        if missing:
+            _log.warning("%s holds no weights for %s: they keep their initial values", self.path, ", ".join(missing))
+
+
+def is_hdf5(path: str | os.PathLike) -> bool:
+    """Whether the file begins as HDF5 files do."""
+    try:
+        return bool(h5py.is_hdf5(path))
+    except OSError:
+        return False
+
+
+def copy(net: Net, path: str | os.PathLike) -> None:
+    """Load weights from a file, binary or HDF5, into the layers of the same names.
+
+    Caffe: binary files go to the first layer of a name and must have as many blobs; legacy four-dimensional shapes are
+    accepted where they mean the same.  Layers that the net lacks are ignored, layers that the file lacks keep their weights.
+    Here every mismatch is listed at once, and nothing is copied then; a file that shares no layer name with the net is refused.
+
+    Raises WeightsError.
+    """
+    if is_hdf5(path):
+        copy_hdf5(net, path)
+        return
+    report = _Report(path)
+    pending: list[tuple[Blob, Any]] = []
+    targets: dict[str, Layer] = {}
+    for layer in net.layers:
+        targets.setdefault(layer.name, layer)
+    for message in read_net_binary(path).layer:
+        target = targets.get(message.name)
+        if target is None:
+            report.ignore(message.name, bool(message.blobs))
+            continue
+        if len(message.blobs) != len(target.blobs):
+            report.problems.append(
+                f"Incompatible number of blobs for layer {message.name}: {len(message.blobs)} in the file, {len(target.blobs)} in the net"
+            )
+            continue
+        for j, (source, blob) in enumerate(zip(message.blobs, target.blobs, strict=True)):
+            if not shape_equals(blob.shape, source):
+                report.problems.append(_mismatch(j, message.name, blob_to_array(source).shape, blob))
+            else:
+                pending.append((blob, source))
+        if message.blobs:
+            report.copied.add(message.name)
+    report.finish(net)
+    for blob, source in pending:
+        blob.data[...] = blob_to_array(source).reshape(blob.shape)
+        if has_diff(source):
+            blob.diff[...] = blob_to_array(source, diff=True).reshape(blob.shape)
+
+
+def _mismatch(index: int, layer: str, found: tuple[int, ...], blob: Blob) -> str:
+    source = shape_string(found)
+    return (
+        f"Cannot copy param {index} weights from layer '{layer}'; shape mismatch.  Source param shape is {source}; "
+        f"target param shape is {blob.shape_string}."
+    )
+
+
+def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
+    """Load weights from groups ``/data/<layer>/<index>`` of an HDF5 file; the same errors as ``copy``.
+
+    Caffe: shapes must agree exactly, and a param may be missing only where another layer owns it.
+    """
+    report = _Report(path)
+    pending: list[tuple[Blob, NDArray]] = []
+    owned = {id(param.blob) for param in net.learnable}
+    targets = {layer.name: layer for layer in net.layers}
+    with _open(path) as file:
+        if not isinstance(file.get("data"), h5py.Group):
+            raise WeightsError(f"{report.path}: no group /data; expected HDF5 weights as Caffe writes them")
+        groups = _layer_groups(file["data"])
+        for name, group in groups.items():
+            if name not in targets:
+                report.ignore(name, len(group) > 0)
+                continue
+            target = targets[name]
+            stored = [key for key in group if isinstance(group[key], h5py.Dataset)]
+            if len(stored) > len(target.blobs):
+                report.problems.append(
+                    f"Incompatible number of blobs for layer {name}: {len(stored)} in the file, {len(target.blobs)} in the net"
+                )
+                continue
+            for j, blob in enumerate(target.blobs):
+                if str(j) not in stored:
+                    if id(blob) in owned:
+                        report.problems.append(f"Incompatible number of blobs for layer {name}: the file lacks param {j}")
+                    continue
+                values = group[str(j)]
+                if values.dtype.kind not in "fiu":
+                    report.problems.append(f"layer '{name}' param {j}: unsupported datatype {values.dtype}")
+                elif values.shape != blob.shape:
+                    report.problems.append(_mismatch(j, name, values.shape, blob))
+                else:
+                    pending.append((blob, values[...]))
+            if target.blobs:
+                report.copied.add(name)
+    report.finish(net)
+    for blob, values in pending:
+        blob.data[...] = values
+
+
+def _open(path: str | os.PathLike) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except (OSError, RuntimeError) as error:
+        reason = "no such file" if not os.path.exists(path) else f"cannot be read as HDF5, it may be truncated ({error})"
+        raise WeightsError(f"weights file {os.path.abspath(path)}: {reason}") from None
+
+
+def _layer_groups(data: h5py.Group) -> dict[str, h5py.Group]:
+    """Groups that stand for layers: all that hold datasets, or nothing.  A slash in a layer's name nests groups."""
+    found: dict[str, h5py.Group] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Group) and (not len(item) or any(isinstance(v, h5py.Dataset) for v in item.values())):
+            found[name] = item
+
+    data.visititems(visit)
+    return found
+
+
+def share(net: Net, other: Net) -> None:
+    """Let the layers of ``net`` use the values of ``other``'s params, by layer name.
+
+    Raises WeightsError listing every layer whose params differ in number or shape; nothing is shared then.
+    """
+    report = _Report(f"of net '{other.name}'")
+    pairs: list[tuple[Blob, Blob]] = []
+    targets: dict[str, Layer] = {}
+    for layer in net.layers:
+        targets.setdefault(layer.name, layer)
+    for source in other.layers:
+        target = targets.get(source.name)
+        if target is None:
+            _log.debug("Ignoring source layer %s", source.name)
+            continue
+        if len(target.blobs) != len(source.blobs):
+            report.problems.append(f"Incompatible number of blobs for layer {source.name}: {len(source.blobs)} and {len(target.blobs)}")
+            continue
+        for j, (ours, theirs) in enumerate(zip(target.blobs, source.blobs, strict=True)):
+            if ours.shape != theirs.shape:
+                report.problems.append(_mismatch(j, source.name, theirs.shape, ours))
+            elif not ours.shares_data_with(theirs):
+                pairs.append((ours, theirs))
+    if report.problems:
+        report.finish(net)
+    for ours, theirs in pairs:
+        ours.share_data(theirs)
+
+
+def save(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
+    """Write the net as a binary NetParameter, whole or not at all; SnapshotError if that fails."""
+    write_binary(path, net.to_proto(write_diff))
+
+
+def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
+    """Write weights as HDF5, whole or not at all: a group for every layer, a param under the layer that owns it.
+
+    Caffe: gradients, if asked for, are written for all params under ``/diff``.  Caffe cannot save a layer whose name has a
+    slash; here it becomes nested groups, which read back.
+    """
+    owned = {id(param.blob) for param in net.learnable}
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for layer in net.layers:
+            group = file.require_group(f"data/{layer.name}")
+            for j, blob in enumerate(layer.blobs):
+                if id(blob) in owned:
+                    group.create_dataset(str(j), data=np.asarray(blob.peek_data()))
+            if write_diff:
+                diffs = file.require_group(f"diff/{layer.name}")
+                for j, blob in enumerate(layer.blobs):
+                    diffs.create_dataset(str(j), data=np.asarray(blob.peek_diff()))
+
+
+def load_into(net: Net, paths: str) -> None:
+    """Load each file of a comma-separated list, in order."""
+    for path in filter(None, map(str.strip, paths.split(","))):
+        _log.info("Finetuning from %s", path)
+        net.copy_from(path)

@@ -1,0 +1,171 @@
+"""Reading a user's nets, solvers and weights from files, upgraded to today's format; writing them whole or not at all.
+
+Also the home of `write_atomic` and `atomic_path`, and of the conversions between blobs and NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, EncodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from minicaffe import proto
+from minicaffe.errors import MinicaffeError, SnapshotError, WeightsError
+from minicaffe.proto import kinds, text, upgrade
+from minicaffe.proto.atomic import atomic_path, write_atomic
+from minicaffe.proto.blobs import array_to_blob, blob_to_array, has_diff, shape_equals
+from minicaffe.proto.locations import Locations
+
+__all__ = [
+    "Locations",
+    "array_to_blob",
+    "atomic_path",
+    "blob_to_array",
+    "has_diff",
+    "read_binary",
+    "read_net",
+    "read_net_binary",
+    "read_solver",
+    "shape_equals",
+    "write_atomic",
+    "write_binary",
+]
+
+log = logging.getLogger(__name__)
+
+Path = str | os.PathLike[str]
+M = TypeVar("M", bound=Message)
+
+_LARGEST_MESSAGE = 2**31 - 1  # bytes; a limit of protocol buffers
+
+
+def read_net(path: Path) -> tuple[Any, Locations]:
+    """The NetParameter of a prototxt, in today's format, and where each of its layers stands.
+
+    Raises:
+        PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
+    """
+    name = os.fspath(path)
+    characters = text.load(path)
+    net = text.parse(characters, proto.NetParameter(), name)
+    return upgrade.upgrade_net(net, name)[0], Locations(characters, name)
+
+
+def read_solver(path: Path) -> Any:
+    """The SolverParameter of a prototxt, its inline nets upgraded too, and with a snapshot prefix.
+
+    As in Caffe, without ``snapshot_prefix`` snapshots go beside the solver file under its name, and a prefix that is a
+    folder gets the solver file's name appended. Paths inside the file stay relative to the working directory.
+
+    Raises:
+        PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
+    """
+    name = os.fspath(path)
+    solver = upgrade.upgrade_solver(text.read_text(path, proto.SolverParameter), name)
+    for field, value in solver.ListFields():
+        if field.message_type and field.message_type.name == "NetParameter":
+            for net in [value] if isinstance(value, Message) else value:
+                net.CopyFrom(upgrade.upgrade_net(net, f"{name} ({field.name})")[0])
+    if not solver.HasField("snapshot_prefix"):
+        solver.snapshot_prefix = os.path.splitext(name)[0]
+        log.info("snapshot_prefix was not specified and is set to %s", solver.snapshot_prefix)
+    elif os.path.isdir(solver.snapshot_prefix):
+        stem = os.path.splitext(os.path.basename(name))[0]
+        solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, stem)
+        log.info("snapshot_prefix was a directory and is replaced to %s", solver.snapshot_prefix)
+    return solver
+
+
+def read_net_binary(path: Path) -> Any:
+    """The NetParameter of a .caffemodel, in today's format.
+
+    Raises:
+        WeightsError: the file cannot be read or is no binary net; see `read_binary`.
+        PrototxtError: the net cannot be upgraded.
+    """
+    name = os.fspath(path)
+    return upgrade.upgrade_net(read_binary(path, proto.NetParameter), name)[0]
+
+
+def read_binary(
+    path: Path, message_class: type[M], what: str = "weights", error: type[MinicaffeError] = WeightsError
+) -> M:
+    """The message in a binary file: a NetParameter (.caffemodel), SolverState (.solverstate) or BlobProto (mean).
+
+    Args:
+        what: what the file is to the user, for errors ("weights", "solver state", "mean").
+        error: the class to raise when the file is missing, empty, truncated or another kind of file; the message says
+            which.
+    """
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise error(
+            f"File not found: {name} ({what}; tried {os.path.abspath(name)}; the working directory is {os.getcwd()})"
+        ) from None
+    except IsADirectoryError:
+        raise error(f"{name} is a directory; a {what} file is expected") from None
+    except OSError as failure:
+        raise error(f"cannot read the {what} file {name}: {failure.strerror}") from None
+
+    expected = f"a {what} file (a binary {message_class.DESCRIPTOR.name}) is expected"
+    if kind := kinds.describe(data):
+        advice = "; Caffe's HDF5 files are known by a name that ends in .h5" if kind == "an HDF5 file" else ""
+        raise error(f"{name} is {kind}; {expected}{advice}")
+    if kinds.is_text(data):
+        raise error(f"{name} is a text file, probably a prototxt; {expected}")
+    if len(data) > _LARGEST_MESSAGE:
+        raise error(f"{name} has {len(data)} bytes; a message has at most {_LARGEST_MESSAGE}: use the HDF5 form")
+    message = _decode(data, message_class)
+    if (message is None or len(UnknownFieldSet(message)) > 0) and (kind := _message_kind(data, message_class)):
+        raise error(f"{name} is {kind}; {expected}")
+    if message is None:
+        raise error(
+            f"{name} ({len(data)} bytes) is truncated, corrupt or of another kind; {expected}; "
+            "copy or download it again, and compare its size or checksum with the source"
+        )
+    return message
+
+
+def write_binary(path: Path, message: Message) -> None:
+    """Write ``message`` in binary form; raises SnapshotError if it is too large or the file cannot be written."""
+    try:
+        data = message.SerializeToString()
+    except (EncodeError, ValueError) as failure:
+        raise SnapshotError(
+            f"cannot write {os.fspath(path)}: {failure}; a message has at most {_LARGEST_MESSAGE} bytes: "
+            "set snapshot_format: HDF5"
+        ) from None
+    write_atomic(path, data)
+
+
+def _decode(data: bytes, message_class: type[M]) -> M | None:
+    """The message, or None if ``data`` does not decode or holds no field that the class knows."""
+    try:
+        message = message_class.FromString(data)
+    except DecodeError:
+        return None
+    return message if message.ListFields() else None
+
+
+_KINDS = {
+    "NetParameter": "a net with its weights (.caffemodel)",
+    "SolverState": "a solver state (.solverstate): resume from it, or load the .caffemodel saved with it",
+    "BlobProto": "a single blob, such as an image mean (.binaryproto)",
+}
+
+
+def _message_kind(data: bytes, wrong: type[Message]) -> str | None:
+    """Which other kind of Caffe file decodes ``data`` without a rest, as a noun phrase."""
+    for name, phrase in _KINDS.items():
+        message_class = getattr(proto, name)
+        if message_class is not wrong:
+            message = _decode(data, message_class)
+            if message is not None and len(UnknownFieldSet(message)) == 0:
+                return phrase
+    return None

@@ -1,0 +1,60 @@
+"""Prototxt fields that Caffe 1.0 does not know but a fork of it does, so that errors can say where a file is from."""
+
+from __future__ import annotations
+
+_SSD = "SSD (weiliu89/caffe)"
+_FAST_RCNN = "Fast/Faster R-CNN (rbgirshick)"
+_YOLO = "MobileNet-YOLO (eric612)"
+_NVIDIA = "NVCaffe (NVIDIA/caffe)"
+
+FORK_FIELDS: dict[str, str] = {
+    "annotated_data_param": _SSD,
+    "multibox_loss_param": _SSD,
+    "permute_param": _SSD,
+    "prior_box_param": _SSD,
+    "detection_output_param": _SSD,
+    "detection_evaluate_param": _SSD,
+    "norm_param": _SSD,
+    "video_data_param": _SSD,
+    "resize_param": _SSD,
+    "noise_param": _SSD,
+    "distort_param": _SSD,
+    "expand_param": _SSD,
+    "emit_constraint": _SSD,
+    "eval_type": _SSD,
+    "ap_version": _SSD,
+    "show_per_class_result": _SSD,
+    "roi_pooling_param": _FAST_RCNN,
+    "smooth_l1_loss_param": _FAST_RCNN,
+    "proposal_param": "Faster R-CNN ports with a C++ proposal layer",
+    "psroi_pooling_param": "R-FCN (daijifeng001/caffe-rfcn)",
+    "box_annotator_ohem_param": "R-FCN (daijifeng001/caffe-rfcn)",
+    "roi_align_param": "Mask R-CNN ports",
+    "reorg_param": _YOLO,
+    "region_loss_param": _YOLO,
+    "yolo_detection_output_param": _YOLO,
+    "yolov3_detection_output_param": _YOLO,
+    "yolov3_param": _YOLO,
+    "relu6_param": _YOLO,
+    "upsample_param": "SegNet or YOLO ports",
+    "mish_param": "YOLOv4 ports",
+    "shuffle_channel_param": "ShuffleNet (farmingyard/ShuffleNet)",
+    "interp_param": "DeepLab or PSPNet",
+    "bn_param": "SegNet, PSPNet or yjxiong/caffe",
+    "center_loss_param": "caffe-face (ydwen)",
+    "focal_loss_param": "focal-loss ports",
+    "triplet_loss_param": "triplet-loss ports",
+    "spatial_dropout_param": "Intel Caffe",
+    "detectnet_groundtruth_param": _NVIDIA,
+    "detectnet_augmentation_param": _NVIDIA,
+    "forward_type": _NVIDIA,
+    "backward_type": _NVIDIA,
+    "forward_math": _NVIDIA,
+    "backward_math": _NVIDIA,
+    "default_forward_type": _NVIDIA,
+    "default_backward_type": _NVIDIA,
+    "rampup_interval": _NVIDIA,
+    "rampup_lr": _NVIDIA,
+    "min_lr": _NVIDIA,
+    "scale_bias": _NVIDIA,
+}

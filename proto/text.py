@@ -1,0 +1,167 @@
+"""Prototxt, the text form of Caffe's messages: reading with errors that name file, line, field and remedy; writing."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import numpy as np
+from google.protobuf import text_format
+from google.protobuf.message import Message
+
+from minicaffe.errors import PrototxtError
+from minicaffe.proto import kinds
+from minicaffe.proto.atomic import write_atomic
+from minicaffe.proto.forks import FORK_FIELDS
+from minicaffe.proto.locations import scan
+
+M = TypeVar("M", bound=Message)
+
+
+def parse(text: str, message: M, source: str = "<string>") -> M:
+    """Merge the fields written in ``text`` into ``message`` and return it; ``source`` names the text in errors.
+
+    Raises:
+        PrototxtError: says ``source:line:column``, the field or value at fault and the nearest known name, and shows
+            the line with a caret.
+    """
+    try:
+        return text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        raise PrototxtError(_explain(error, text, message.DESCRIPTOR, source)) from None
+
+
+def read_text(path: str | os.PathLike[str], message_class: type[M]) -> M:
+    """The message written in the prototxt ``path``; raises PrototxtError if it cannot be read or does not parse."""
+    return parse(load(path), message_class(), os.fspath(path))
+
+
+def format(message: Message) -> str:
+    """``message`` as Caffe prints it: one field a line, floats as short as they read back unchanged."""
+    return _FLOAT_LINE.sub(_shorten, text_format.MessageToString(message))
+
+
+def write_text(path: str | os.PathLike[str], message: Message) -> None:
+    """Write ``message`` as prototxt; raises SnapshotError if the file cannot be written."""
+    write_atomic(path, format(message).encode())
+
+
+def load(path: str | os.PathLike[str]) -> str:
+    """The characters of a prototxt; raises PrototxtError if the file is missing, binary or not UTF-8."""
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise PrototxtError(
+            f"File not found: {name} (tried {os.path.abspath(name)}; the working directory is {os.getcwd()})"
+        ) from None
+    except IsADirectoryError:
+        raise PrototxtError(f"{name} is a directory; a prototxt file is expected") from None
+    except OSError as error:
+        raise PrototxtError(f"cannot read {name}: {error.strerror}") from None
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise PrototxtError(f"{name} is encoded in UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
+    kind = kinds.describe(data) if data else None
+    if kind:
+        raise PrototxtError(f"{name} is {kind}; a prototxt file (text) is expected")
+    if b"\0" in data:
+        raise PrototxtError(
+            f"{name} is a binary file, such as a .caffemodel, .solverstate or mean; a prototxt file (text) is expected"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise PrototxtError(
+            f"{name}:{line}: the file is not encoded in UTF-8 (byte 0x{data[error.start]:02x}); "
+            "convert it, for example with iconv -f LATIN1 -t UTF-8"
+        ) from None
+
+
+_FLOAT_LINE = re.compile(r"(?m)^( *(?!double_)\w+: )(-?\d+(?:\.\d+(?:e[+-]\d+)?|e[+-]\d+))$")
+
+
+def _shorten(match: re.Match[str]) -> str:
+    name, number = match.groups()
+    short = f"{float(number):.6g}"
+    return name + (short if np.float32(short) == np.float32(number) else number)
+
+
+_NO_FIELD = re.compile(r'Message type "caffe\.([\w.]+)" has no field named "([^"]*)"')
+_NO_VALUE = re.compile(r'Enum type "caffe\.([\w.]+)" has no value (?:named|with number) (.*)')
+_TWICE = re.compile(r'Message type "caffe\.([\w.]+)" should not have multiple "([^"]*)" fields')
+_FIELD_BEFORE = re.compile(r"(\w+)\s*:\s*\[?[^:]*$")
+
+
+def _explain(error: text_format.ParseError, text: str, root: Any, source: str) -> str:
+    """The parse error in words a user can act on, then the line and a caret; ``root`` describes the message parsed."""
+    lines = text.split("\n")
+    row = min(error.GetLine() or 1, len(lines))
+    line = lines[row - 1].rstrip("\r")
+    column = min(error.GetColumn() or 1, len(line) + 1)
+    plain = re.sub(r"^\d+:\d+ : ", "", str(error)).removeprefix(f"'{line}': ").rstrip(".")
+
+    if match := _NO_FIELD.match(plain):
+        problem = _unknown_field(root, *match.groups())
+    elif match := _NO_VALUE.match(plain):
+        problem = _unknown_value(root, *match.groups())
+    elif match := _TWICE.match(plain):
+        problem = f"{match[1]}.{match[2]} is given a second time; it takes one value"
+    elif plain in ('Expected "}"', 'Expected ">"') and (unclosed := scan(text)[1]):
+        problem = (
+            f'the text ends inside "{unclosed[-1].name} {{", opened at line {unclosed[-1].line}; a "}}" is missing'
+        )
+    else:
+        before = _FIELD_BEFORE.search(line[: column - 1])
+        problem = (f'in field "{before[1]}": ' if before else "") + plain
+    caret = re.sub(r"[^\t]", " ", line[: column - 1]) + "^"
+    return f"{source}:{row}:{column}: {problem}\n    {line}\n    {caret}"
+
+
+def _unknown_field(root: Any, message: str, name: str) -> str:
+    """Says that ``message`` has no field ``name``, and which message it is probably meant for."""
+    messages = root.file.message_types_by_name
+    here = messages[message]
+    problem = f'{message} has no field "{name}"'
+    if name in FORK_FIELDS:
+        return f"{problem}; it belongs to a fork of Caffe: {FORK_FIELDS[name]}"
+    if here == root:
+        other, file = _OTHER_FILE.get(message, ("", ""))
+        if other and name in messages[other].fields_by_name:
+            return f"{problem}, but {other} does: is this {file}?"
+    else:
+        for around in messages.values():
+            block = around.fields_by_name.get(name)
+            if block and block.message_type and any(field.message_type == here for field in around.fields):
+                return f'{problem}, but {around.name} does: is a "}}" missing above?'
+    inside = [f.name for f in here.fields if f.message_type and name in f.message_type.fields_by_name]
+    if inside:
+        return f"{problem}; it belongs inside {' or '.join(inside)}"
+    return problem + _did_you_mean(name, here.fields_by_name)
+
+
+_OTHER_FILE = {
+    "NetParameter": ("SolverParameter", "a solver file, given where a net is expected"),
+    "SolverParameter": ("NetParameter", "a net file, given where a solver is expected"),
+}
+
+
+def _unknown_value(root: Any, enum: str, value: str) -> str:
+    owner, _, name = enum.rpartition(".")
+    if owner:
+        descriptor = root.file.message_types_by_name[owner].enum_types_by_name[name]
+    else:
+        descriptor = root.file.enum_types_by_name[name]
+    legal = descriptor.values_by_name
+    return f"{enum} has no value {value} (legal: {', '.join(legal)})" + _did_you_mean(value.strip('"'), legal)
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean "nearest"?``, letter case aside, or nothing if no known name is near."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f'; did you mean "{by_lower[near[0]]}"?' if near else ""

@@ -1,0 +1,32 @@
+"""Where the tests find Caffe's numbers and, if it is there, the real MNIST."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SHARED = Path(os.environ.get("MINICAFFE_SHARED", HERE.parent.parent / "shared"))
+
+
+@pytest.fixture
+def golden() -> Path:
+    """Numbers computed by Caffe itself; see tests/golden/README.md."""
+    return HERE / "golden"
+
+
+@pytest.fixture
+def mnist() -> Path:
+    """The folder of the real MNIST's four files."""
+    folder = SHARED / "data" / "mnist"
+    if not folder.is_dir():
+        pytest.skip(f"the real MNIST is not at {folder}; set MINICAFFE_SHARED to the folder that holds data/mnist")
+    return folder
+
+
+@pytest.fixture
+def in_folder(monkeypatch):
+    """Call it with a path to work in that folder for the rest of the test."""
+    return monkeypatch.chdir

@@ -1,0 +1,38 @@
+"""The GPU path without a GPU: the same backend, ops and kernels, on the arrays of ``strict_cupy``."""
+
+from __future__ import annotations
+
+import numpy as np
+import strict_cupy
+
+from minicaffe.backend.device import DeviceBackend
+
+
+class StrictBackend(DeviceBackend):
+    """A backend whose device is ``strict_cupy``; only the matrix products are NumPy's."""
+
+    name = "strict"
+
+    def __init__(self) -> None:
+        super().__init__(strict_cupy, gemm)
+
+
+def gemm(
+    a: strict_cupy.ndarray,
+    b: strict_cupy.ndarray,
+    out: strict_cupy.ndarray,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    accumulate: bool = False,
+) -> None:
+    """What ``minicaffe.backend.gpu.CublasGemm`` does, with the same demands on the arrays."""
+    for array in (a, b, out):
+        matrix = array._host if array.ndim == 2 else array._host[0]
+        if array.dtype != out.dtype or not matrix.flags.c_contiguous:
+            raise ValueError(f"gemm takes contiguous matrices of one dtype, not {array!r} with strides {array.strides}")
+    left = a._host.swapaxes(-1, -2) if transpose_a else a._host
+    right = b._host.swapaxes(-1, -2) if transpose_b else b._host
+    if accumulate:
+        out._host[...] += left @ right
+    else:
+        np.matmul(left, right, out=out._host)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minicaffe import proto
+from minicaffe.blob import Blob
+from minicaffe.errors import ShapeError
+
+
+def test_new_blob_is_zero_and_prints_its_shape_as_caffe_does():
+    blob = Blob((64, 1, 28, 28))
+    assert blob.shape_string == "64 1 28 28 (50176)"
+    assert not blob.data.any() and not blob.diff.any()
+    assert Blob().shape_string == "(1)"
+
+
+def test_shrinking_keeps_memory_and_growing_loses_contents():
+    blob = Blob((4, 3))
+    blob.data[...] = 7
+    blob.reshape(2, 3)
+    assert (blob.data == 7).all()
+    blob.reshape(4, 3)
+    assert (blob.data == 7).all()
+    blob.reshape(5, 3)
+    assert not blob.data.any()
+
+
+def test_legacy_accessors_are_front_aligned_and_refuse_five_axes():
+    blob = Blob((6, 5))
+    assert (blob.num, blob.channels, blob.height, blob.width) == (6, 5, 1, 1)
+    with pytest.raises(ShapeError, match="legacy accessors"):
+        Blob((1, 2, 3, 4, 5)).num  # noqa: B018
+
+
+@pytest.mark.parametrize(("axis", "expected"), [(0, 0), (2, 2), (-1, 2), (-3, 0)])
+def test_axis_counts_from_either_end(axis, expected):
+    assert Blob((2, 3, 4)).axis(axis) == expected
+
+
+@pytest.mark.parametrize("axis", [3, -4])
+def test_axis_out_of_range_is_refused(axis):
+    with pytest.raises(ShapeError, match=rf"axis {axis} out of range for 3-D Blob with shape 2 3 4 \(24\)"):
+        Blob((2, 3, 4)).axis(axis)
+
+
+def test_negative_size_and_too_many_axes_are_refused():
+    for shape in ((2, -1), (1,) * 33):
+        with pytest.raises(ShapeError):
+            Blob(shape)
+
+
+def test_shared_data_is_one_memory_and_survives_growth():
+    a, b = Blob((2, 3)), Blob((6,))
+    b.share_data(a)
+    a.data[...] = np.arange(6).reshape(2, 3)
+    assert (b.data == np.arange(6)).all()
+    assert b.shares_data_with(a) and not b.diff.any()
+    with pytest.raises(ShapeError, match="cannot share"):
+        Blob((5,)).share_data(a)
+
+
+def test_proto_round_trip_keeps_value_and_gradient():
+    blob = Blob((2, 3))
+    blob.data[...], blob.diff[...] = np.arange(6).reshape(2, 3), 1.5
+    back = Blob.from_proto(proto.BlobProto.FromString(blob.to_proto(write_diff=True).SerializeToString()))
+    assert back.shape == (2, 3) and (back.data == blob.data).all() and (back.diff == 1.5).all()
+    assert not Blob.from_proto(blob.to_proto()).diff.any()
+
+
+def test_legacy_shape_is_read():
+    message = proto.BlobProto(num=1, channels=1, height=2, width=2, data=[1, 2, 3, 4])
+    assert Blob.from_proto(message).shape == (1, 1, 2, 2)

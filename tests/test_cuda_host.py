@@ -1,0 +1,208 @@
+"""Every CUDA kernel, built for the CPU, agrees with ``kernels/reference.py``; needs g++, no GPU."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import cuda_host
+import numpy as np
+import pytest
+import strict_cupy
+from strict_gpu import StrictBackend
+
+from minicaffe.backend import random
+from minicaffe.errors import ShapeError, SnapshotError
+from minicaffe.kernels import reference
+from minicaffe.kernels.cuda import convolution
+from minicaffe.kernels.cuda.translate import translate
+from minicaffe.kernels.window import Window
+
+pytestmark = pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ is not installed")
+
+REDUCTION_SIZES = (1, 2, 31, 257, 5000)
+TOLERANCE = {np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-12}
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return StrictBackend()
+
+
+@pytest.fixture
+def agrees(backend, monkeypatch):
+    """Calls an op on copies of its arguments, with NumPy and with the kernels, and compares every array afterwards.
+
+    The kernels run twice, their threads first to last and last to first: a missing barrier or a race changes the result.
+    """
+
+    def check(name, *args):
+        parameters = list(inspect.signature(getattr(reference, name)).parameters)
+        expected = [np.copy(a) if isinstance(a, np.ndarray) else a for a in args]
+        getattr(reference, name)(*expected)
+        results = []
+        for reverse in (False, True):
+            monkeypatch.setattr(strict_cupy.RawModule, "reverse", reverse)
+            actual = [strict_cupy.array(a) if isinstance(a, np.ndarray) else a for a in args]
+            with strict_cupy.no_sync():
+                getattr(backend.ops, name)(*actual)
+            results.append([a.get() if isinstance(a, strict_cupy.ndarray) else None for a in actual])
+        for parameter, want, got, again in zip(parameters, expected, *results, strict=True):
+            if isinstance(want, np.ndarray) and parameter != "workspace":
+                tolerance = TOLERANCE.get(want.dtype, 0)
+                scale = np.abs(want[np.isfinite(want)]).max(initial=0)
+                np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * scale, err_msg=f"{name}: {parameter}")
+                np.testing.assert_array_equal(again, got, err_msg=f"{name}: {parameter}, threads in reverse")
+
+    return check
+
+
+def numbers(shape, dtype, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def positive(shape, dtype, seed=0):
+    return np.abs(numbers(shape, dtype, seed))
+
+
+def window(kernel, stride=1, pad=0, dilation=1, axes=2):
+    sides = (side if isinstance(side, tuple) else (side,) * axes for side in (kernel, stride, pad, dilation))
+    return Window(*sides)
+
+
+def positions(shape, window):
+    return tuple(
+        (size + 2 * p - extent) // s + 1 for size, extent, s, p in zip(shape, window.extent, window.stride, window.pad, strict=True)
+    )
+
+
+# --- linear algebra
+
+
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_gemm(agrees, dtype, transpose_a, transpose_b, accumulate):
+    a, b = numbers((4, 3) if transpose_a else (3, 4), dtype), numbers((5, 4) if transpose_b else (4, 5), dtype)
+    agrees("gemm", a, b, numbers((3, 5), dtype), transpose_a, transpose_b, accumulate)
+
+
+@pytest.mark.parametrize("count", REDUCTION_SIZES)
+def test_dot(agrees, dtype, count):
+    agrees("dot", numbers(count, dtype), numbers(count, dtype, 1), np.array(3, dtype))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 1), (2, 40, 1), (300, 3, 1), (2, 3, 49), (2, 3, 5000), (2, 1500, 2), (0, 3, 4)])
+def test_bias(agrees, dtype, shape):
+    agrees("bias_add", numbers(shape, dtype), numbers(shape[1], dtype, 1))
+    agrees("bias_grad", numbers(shape, dtype), numbers(shape[1], dtype, 1))
+
+
+# --- windows
+
+CONVOLUTIONS = [  # in_shape, window, group, channels, filters
+    ((5,), window(3, axes=1), 1, 2, 3),
+    ((9, 8), window(3), 1, 3, 4),
+    ((9, 8), window((3, 2), (2, 1), (1, 2)), 1, 3, 4),
+    ((9, 11), window(3, 2, 2, 2), 1, 2, 4),
+    ((7, 7), window(3, 1, 1), 2, 4, 6),
+    ((6, 6), window(3, 2), 4, 4, 4),
+    ((5, 6), window(1), 1, 3, 2),
+    ((5, 6), window(1), 2, 4, 2),
+    ((5, 6), window(1, 2), 1, 3, 2),
+    ((3, 3), window(5, 1, 3), 1, 1, 1),
+    ((4, 5, 6), window((2, 3, 2), (1, 2, 1), (1, 0, 1), axes=3), 1, 2, 3),
+    ((2, 3, 2, 3), window(2, 1, 1, axes=4), 1, 2, 2),
+]
+
+
+@pytest.mark.parametrize(("in_shape", "window", "group", "channels", "filters"), CONVOLUTIONS)
+@pytest.mark.parametrize("images", [1, 3])
+def test_convolution(agrees, backend, dtype, in_shape, window, group, channels, filters, images):
+    out_shape = positions(in_shape, window)
+    x, y = numbers((images, channels, *in_shape), dtype), numbers((images, filters, *out_shape), dtype, 1)
+    w = numbers((filters, channels // group, *window.kernel), dtype, 2)
+    columns = numbers((images, channels * window.taps, *out_shape), dtype, 3)
+    agrees("im2col", x, columns, window)
+    agrees("col2im", columns, x, window)
+    size = max(ops.convolution_workspace(x.shape, y.shape, window, group) for ops in (reference, backend.ops))
+    workspace = np.empty(size, dtype)
+    agrees("convolve", x, w, numbers(filters, dtype, 4), y, window, group, workspace)
+    agrees("convolve", x, w, None, y, window, group, workspace)
+    agrees("convolve_data_grad", y, w, x, window, group, workspace)
+    agrees("convolve_weight_grad", x, y, w, window, group, workspace)
+
+
+@pytest.mark.parametrize(("limit", "large"), [(1, 1 << 20), (400, 1 << 20), (1, 1), (400, 1)])
+def test_convolution_in_chunks_and_with_large_products(agrees, backend, monkeypatch, limit, large):
+    monkeypatch.setattr(convolution, "_CHUNK_ELEMENTS", limit)
+    monkeypatch.setattr(convolution, "_LARGE_PRODUCT", large)
+    three_by_three, shape = window(3, 1, 1), (5, 4, 3, 3)
+    x, y, w = numbers(shape, np.float64), numbers((5, 6, 3, 3), np.float64, 1), numbers((6, 2, 3, 3), np.float64, 2)
+    assert backend.ops.convolution_workspace(x.shape, y.shape, three_by_three, 2) < 5 * 4 * 9 * 9
+    workspace = np.empty(5 * 4 * 9 * 9, np.float64)
+    agrees("convolve", x, w, None, y, three_by_three, 2, workspace)
+    agrees("convolve_data_grad", y, w, x, three_by_three, 2, workspace)
+    agrees("convolve_weight_grad", x, y, w, three_by_three, 2, workspace)
+
+
+POOLINGS = [  # in_shape, window, out_shape; Caffe rounds the number of positions up, so windows may cross the border
+    ((4, 4), window(2, 2), (2, 2)),
+    ((5, 7), window(3, 2), (2, 3)),
+    ((6, 6), window(3, 2), (3, 3)),
+    ((5, 4), window((2, 3), (1, 2), (1, 1)), (6, 3)),
+    ((3, 3), window(2, 3), (2, 2)),
+    ((1, 1), window(2, 2, 1), (2, 2)),
+    ((4, 4), window(2, 5), (2, 2)),
+    ((40, 33), window(3, 1, 1), (40, 33)),
+]
+
+
+@pytest.mark.parametrize(("in_shape", "window", "out_shape"), POOLINGS)
+def test_pooling(agrees, dtype, in_shape, window, out_shape):
+    shape, pooled = (2, 3, *in_shape), (2, 3, *out_shape)
+    x, y, mask = np.round(numbers(shape, dtype)), numbers(pooled, dtype, 1), np.full(pooled, 99, np.int32)
+    agrees("max_pool", x, y, mask, window)
+    reference.max_pool(x, np.copy(y), mask, window)
+    agrees("max_pool_grad", y, mask, x, window)
+    agrees("average_pool", x, y, window)
+    agrees("average_pool_grad", y, x, window)
+    u = np.random.default_rng(2).uniform(0.01, 1, pooled).astype(dtype)
+    x = np.maximum(np.round(2 * numbers(shape, dtype)), 0)
+    agrees("stochastic_pool", x, u, y, mask, window)
+    agrees("stochastic_pool_mean", x, y, window)
+
+
+def test_max_pool_of_nan_and_of_very_small_numbers(agrees, dtype):
+    x = np.full((1, 1, 2, 6), np.nan, dtype)
+    x[0, 0, 0, 2:] = (-np.inf, np.nan, 7, -np.inf)
+    agrees("max_pool", x, numbers((1, 1, 1, 3), dtype), np.zeros((1, 1, 1, 3), np.int32), window(2, 2))
+
+
+# --- neurons
+
+
+def polynomial(x, y, z, a, b):
+    """A formula with every operator that a neuron may use."""
+    return a * x**2 - y / (abs(z) + 1) + (b if x > 0 else -y) + (0 < y <= 1.5) * +z - (x == y) + (y != z)
+
+
+def functions(x, y):
+    return math.exp(-abs(x)) + math.log(x * x + 1) + math.sqrt(abs(y)) + math.tanh(x) + min(x, y, 0.5) - max(x, 0)
+
+
+def constant(default):
+    return default
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 4), (70000,)])
+def test_elementwise(agrees, dtype, shape):
+    x, y, z = (numbers(shape, dtype, seed) for seed in range(3))
+    agrees("elementwise", polynomial, [x, y, z], [0.5, 3], numbers(shape, dtype, 3))
+    agrees("elementwise", functions, [x, y], [], numbers(shape, dtype, 3))
+    agrees("elementwise", constant, [x], [], numbers(shape, dtype, 3))

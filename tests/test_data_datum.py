@@ -1,0 +1,136 @@
+"""Datums and images: arrays in, the same arrays out, and what is no image is refused."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden_data import first_layer
+from PIL import Image
+
+from minicaffe import proto
+from minicaffe.data.datum import from_array, parse, raw_batch, to_array
+from minicaffe.data.image import decode_image, read_image, resize
+from minicaffe.errors import DataError
+
+FORMATS = Path(__file__).parent / "golden" / "formats"
+PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+
+
+def encoded(image, kind="PNG", **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_round_trip(dtype):
+    datum = parse(from_array(PIXELS.astype(dtype), label=7).SerializeToString())
+    assert to_array(datum).dtype == dtype
+    np.testing.assert_array_equal(to_array(datum), PIXELS)
+    assert datum.label == 7
+
+
+def test_data_wins_over_float_data():
+    datum = from_array(PIXELS)
+    datum.float_data.extend([0.5] * PIXELS.size)
+    np.testing.assert_array_equal(to_array(datum), PIXELS)
+
+
+@pytest.mark.parametrize("payload", [b"", b"12345"])
+def test_a_datum_of_another_size_than_it_says(payload):
+    with pytest.raises(DataError, match=f"{len(payload)} values that says it is 1 x 2 x 3"):
+        to_array(proto.Datum(channels=1, height=2, width=3, data=payload))
+
+
+def test_bytes_that_are_no_datum():
+    with pytest.raises(DataError, match="not a Datum"):
+        parse(b"\xff\xff\xff")
+
+
+def test_raw_batch_is_all_or_nothing():
+    same = [from_array(PIXELS), from_array(PIXELS[:, ::-1])]
+    np.testing.assert_array_equal(raw_batch(same), [PIXELS, PIXELS[:, ::-1]])
+    assert raw_batch([*same, from_array(PIXELS.reshape(2, 4, 3))]) is None
+    assert raw_batch([*same, from_array(PIXELS.astype(np.float32))]) is None
+    assert raw_batch([proto.Datum(), proto.Datum()]) is None
+
+
+def test_colours_are_decoded_to_blue_green_red():
+    content = encoded(Image.new("RGB", (2, 1), (10, 20, 30)))
+    datum = proto.Datum(encoded=True, data=content)
+    np.testing.assert_array_equal(to_array(datum), np.array([30, 20, 10]).reshape(3, 1, 1).repeat(2, axis=2))
+    assert to_array(datum, force_gray=True).shape == (1, 1, 2)
+
+
+def test_gray_is_decoded_as_stored_or_to_three_equal_channels():
+    datum = proto.Datum(encoded=True, data=encoded(Image.new("L", (2, 3), 9)))
+    np.testing.assert_array_equal(to_array(datum), np.full((1, 3, 2), 9))
+    np.testing.assert_array_equal(to_array(datum, force_color=True), np.full((3, 3, 2), 9))
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("1", 1), ("L", 1), ("RGB", 3), ("P", 3), ("RGBA", 4), ("LA", 4), ("CMYK", 3)]
+)
+def test_channels_as_stored(mode, channels):
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    assert decode_image(encoded(Image.new(mode, (5, 4)), kind)).shape == (channels, 4, 5)
+
+
+def test_the_gray_of_a_jpeg_is_its_luma():
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    content = encoded(image, "JPEG", quality=95)
+    with Image.open(io.BytesIO(content)) as stored:
+        stored.draft("YCbCr", stored.size)
+        luma = np.asarray(stored)[..., 0]
+    np.testing.assert_array_equal(decode_image(content, color=False), [luma])
+
+
+def test_the_orientation_of_the_camera():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    content = encoded(Image.new("RGB", (6, 4)), "JPEG", exif=exif)
+    assert decode_image(content).shape == (3, 4, 6)
+    assert decode_image(content, color=True).shape == (3, 6, 4)
+
+
+def test_images_deeper_than_8_bits():
+    with pytest.raises(DataError, match="more than 8 bits"):
+        decode_image(encoded(Image.new("I;16", (2, 2))))
+
+
+@pytest.mark.parametrize("content", [b"", b"plain text", encoded(Image.new("RGB", (64, 64)))[:60]])
+def test_bytes_that_are_no_image(content):
+    with pytest.raises(DataError, match="not an image|cannot be decoded"):
+        to_array(proto.Datum(encoded=True, data=content))
+
+
+def test_an_image_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=f"image {tmp_path / 'a.png'}: cannot be read"):
+        read_image(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(b"plain text")
+    with pytest.raises(DataError, match=f"image {tmp_path / 'a.png'}: not an image"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("case", ["resize", "up_meanvalue"])
+def test_resize_is_opencvs(case):
+    layer = first_layer(FORMATS / f"imagedata__{case}.prototxt")
+    param = layer.image_data_param
+    mean = np.array(layer.transform_param.mean_value or [0], np.float32).reshape(-1, 1, 1)
+    paths = [line.rsplit(" ", 1)[0] for line in (FORMATS / param.source).read_text().splitlines()]
+    with np.load(FORMATS / f"imagedata__{case}.npz") as golden:
+        for image, path in zip(golden["data_0"], paths, strict=False):
+            pixels = read_image(FORMATS / param.root_folder / path)
+            np.testing.assert_array_equal(resize(pixels, param.new_height, param.new_width) - mean, image)
+
+
+def test_halving_takes_the_mean_of_four():
+    image = np.array([[[1, 2, 10, 20], [3, 4, 30, 41]]], np.uint8)
+    np.testing.assert_array_equal(resize(image, 1, 2), [[[3, 25]]])
+
+
+def test_resizing_to_the_same_size_changes_nothing():
+    np.testing.assert_array_equal(resize(PIXELS, 3, 4), PIXELS)

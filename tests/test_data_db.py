@@ -1,0 +1,282 @@
+"""Databases: what is written is read back, and everything that can be wrong with one is said."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minicaffe.data.db import backend_of, open_db
+from minicaffe.errors import DataError
+
+FORMATS = Path(__file__).parent / "golden" / "formats"
+RECORDS = [(b"b", b"two"), (b"a", b"one"), (b"c", b"three")]
+
+backends = pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
+
+
+def write(path, backend, records=RECORDS, mode="new"):
+    with open_db(path, backend, mode) as database:
+        for key, value in records:
+            database.put(key, value)
+
+
+def read(path, backend):
+    with open_db(path, backend) as database:
+        records, found = [], database.seek_to_first()
+        while found:
+            records.append(database.item())
+            found = database.next()
+        return records
+
+
+def content(folder):
+    return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in Path(folder).iterdir()}
+
+
+@backends
+def test_records_come_in_key_order(tmp_path, backend):
+    write(tmp_path / "db", backend)
+    assert read(tmp_path / "db", backend) == sorted(RECORDS)
+    assert backend_of(tmp_path / "db") == backend
+
+
+@backends
+def test_seek_finds_exactly_a_key(tmp_path, backend):
+    write(tmp_path / "db", backend)
+    with open_db(tmp_path / "db", backend) as database:
+        assert database.seek(b"b")
+        assert database.item() == (b"b", b"two")
+        assert not database.seek(b"bb")
+        assert database.count() == (3 if backend == "lmdb" else None)
+
+
+@backends
+def test_two_readers_of_one_database_are_independent(tmp_path, backend):
+    write(tmp_path / "db", backend)
+    with open_db(tmp_path / "db", backend) as one, open_db(tmp_path / "db", backend) as other:
+        one.seek_to_first()
+        other.seek_to_first()
+        one.next()
+        assert (one.item()[0], other.item()[0]) == (b"b", b"a")
+
+
+@pytest.mark.parametrize("name", ["db_raw_lmdb", "db_raw_leveldb", "db_fresh_leveldb"])
+def test_reading_changes_nothing_in_the_folder(tmp_path, name):
+    folder = shutil.copytree(FORMATS / name, tmp_path / name)
+    before = content(folder)
+    assert len(read(folder, name.rsplit("_", 1)[1])) == 20
+    assert content(folder) == before
+
+
+def test_leveldb_of_caffe_holds_the_records_of_the_lmdb():
+    expected = read(FORMATS / "db_raw_lmdb", "lmdb")
+    assert read(FORMATS / "db_raw_leveldb", "leveldb") == expected
+    assert read(FORMATS / "db_fresh_leveldb", "leveldb") == expected
+
+
+def test_lmdb_grows_beyond_its_first_map(tmp_path):
+    values = np.random.default_rng(1).bytes(30 << 20)
+    records = [(b"%04d" % n, values[n << 16 : n + 1 << 16]) for n in range(480)]
+    write(tmp_path / "db", "lmdb", records)
+    assert read(tmp_path / "db", "lmdb") == records
+
+
+@backends
+def test_more_records_than_a_commit_holds(tmp_path, backend):
+    records = [(b"%05d" % n, b"%d" % n) for n in range(2500)]
+    write(tmp_path / "db", backend, records)
+    assert read(tmp_path / "db", backend) == records
+
+
+@backends
+def test_an_existing_database_is_not_touched(tmp_path, backend):
+    write(tmp_path / "db", backend)
+    before = content(tmp_path / "db")
+    with pytest.raises(DataError, match="exists already"):
+        open_db(tmp_path / "db", backend, "new")
+    assert content(tmp_path / "db") == before
+
+
+@backends
+def test_replace_puts_the_new_database_in_place(tmp_path, backend):
+    write(tmp_path / "db", backend)
+    write(tmp_path / "db", backend, [(b"x", b"new")], "replace")
+    assert read(tmp_path / "db", backend) == [(b"x", b"new")]
+    assert [file.name for file in tmp_path.iterdir()] == ["db"]
+
+
+@backends
+def test_a_reader_keeps_the_database_that_it_opened(tmp_path, backend):
+    write(tmp_path / "db", backend)
+    with open_db(tmp_path / "db", backend) as old:
+        write(tmp_path / "db", backend, [(b"x", b"new")], "replace")
+        assert old.seek_to_first()
+        assert old.item() == (b"a", b"one")
+        assert read(tmp_path / "db", backend) == [(b"x", b"new")]
+
+
+def test_replace_refuses_a_folder_that_is_no_database(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(DataError, match="is no database"):
+        open_db(tmp_path, "lmdb", "replace")
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+@backends
+@pytest.mark.parametrize("mode", ["new", "replace"])
+def test_an_error_while_writing_leaves_nothing_behind(tmp_path, backend, mode):
+    if mode == "replace":
+        write(tmp_path / "db", backend)
+    with pytest.raises(ZeroDivisionError), open_db(tmp_path / "db", backend, mode) as database:
+        database.put(b"k", b"v")
+        database.commit()
+        raise ZeroDivisionError
+    assert [file.name for file in tmp_path.iterdir()] == (["db"] if mode == "replace" else [])
+    if mode == "replace":
+        assert read(tmp_path / "db", backend) == sorted(RECORDS)
+
+
+@backends
+def test_a_killed_writer_leaves_no_database(tmp_path, backend):
+    script = (
+        "import os, signal, sys; from minicaffe.data.db import open_db\n"
+        "database = open_db(sys.argv[1], sys.argv[2], 'new')\n"
+        "database.put(b'k', b'v'); database.commit(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    path = tmp_path / "db"
+    assert subprocess.run([sys.executable, "-c", script, path, backend], check=False).returncode == -signal.SIGKILL
+    assert not path.exists()
+    write(path, backend)
+    assert read(path, backend) == sorted(RECORDS)
+
+
+@backends
+def test_a_full_disk_is_reported(tmp_path, backend):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    value = np.random.default_rng(1).bytes(1 << 20)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, hard))
+    try:
+        with pytest.raises(DataError, match=r"database .*db: writing record 1 failed \(.*free space"):
+            write(tmp_path / "db", backend, [(b"k", value)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+@backends
+def test_missing(tmp_path, backend, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as error:
+        open_db("examples/db", backend)
+    text = str(error.value)
+    assert str(tmp_path / "examples" / "db") in text
+    assert f"relative to the working directory {tmp_path}" in text
+    assert "minicaffe data" in text
+
+
+@pytest.mark.parametrize(("name", "asked"), [("db_raw_lmdb", "LEVELDB"), ("db_raw_leveldb", "LMDB")])
+def test_the_other_backend_is_recognised(name, asked):
+    found = name.rsplit("_", 1)[1]
+    with pytest.raises(DataError, match=f"this is an {found} database; set data_param.backend to {found.upper()}"):
+        open_db(FORMATS / name, asked)
+
+
+def test_the_file_instead_of_its_folder():
+    with pytest.raises(DataError, match=f"a file.*give its folder: {FORMATS / 'db_raw_lmdb'}"):
+        open_db(FORMATS / "db_raw_lmdb" / "data.mdb", "lmdb")
+
+
+def test_an_empty_source():
+    with pytest.raises(DataError, match="source is empty"):
+        open_db("", "lmdb")
+
+
+def test_an_unknown_backend(tmp_path):
+    with pytest.raises(DataError, match="unknown database backend 'hdf5': choose lmdb or leveldb"):
+        open_db(tmp_path, "hdf5")
+
+
+@backends
+def test_a_folder_without_a_database(tmp_path, backend):
+    with pytest.raises(DataError, match="an empty folder, not a database"):
+        open_db(tmp_path, backend)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match="a folder without (data.mdb|CURRENT), not a database"):
+        open_db(tmp_path, backend)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@backends
+def test_no_permission(tmp_path, backend):
+    write(tmp_path / "db", backend)
+    (tmp_path / "db").chmod(0)
+    try:
+        with pytest.raises(DataError, match="permission denied"):
+            open_db(tmp_path / "db", backend)
+    finally:
+        (tmp_path / "db").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [(0, "not an LMDB file"), (100, "not an LMDB file"), (4096, "truncated"), (20480, "truncated")]
+)
+def test_a_truncated_lmdb(tmp_path, size, message):
+    folder = shutil.copytree(FORMATS / "db_raw_lmdb", tmp_path / "db")
+    os.truncate(folder / "data.mdb", size)
+    with pytest.raises(DataError, match=rf"{folder}/data.mdb: {message}"):
+        open_db(folder, "lmdb")
+
+
+def test_an_lmdb_file_of_something_else(tmp_path):
+    (tmp_path / "data.mdb").write_bytes(b"no database " * 1000)
+    with pytest.raises(DataError, match="not an LMDB file"):
+        open_db(tmp_path, "lmdb")
+
+
+@pytest.mark.parametrize("name", ["db_raw_leveldb", "db_fresh_leveldb"])
+def test_a_damaged_leveldb_is_not_read_as_a_shorter_one(tmp_path, name):
+    folder = shutil.copytree(FORMATS / name, tmp_path / "db")
+    largest = max(folder.iterdir(), key=lambda file: file.stat().st_size)
+    damaged = bytearray(largest.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    largest.write_bytes(damaged)
+    with pytest.raises(DataError, match=f"leveldb database {folder}: reading failed .*the database is damaged"):
+        read(folder, "leveldb")
+
+
+def test_a_leveldb_without_its_table(tmp_path):
+    folder = shutil.copytree(FORMATS / "db_raw_leveldb", tmp_path / "db")
+    next(folder.glob("*.ldb")).unlink()
+    with pytest.raises(DataError, match="reading failed .*the database is damaged"):
+        open_db(folder, "leveldb")
+
+
+def test_a_leveldb_that_another_process_writes(tmp_path):
+    script = (
+        "import plyvel, sys; database = plyvel.DB(sys.argv[1], create_if_missing=True)\n"
+        "print('open', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, tmp_path / "db"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        with pytest.raises(DataError, match="in use by another process"):
+            open_db(tmp_path / "db", "leveldb")
+        writer.communicate()
+
+
+def test_temporary_folders_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    database = open_db(FORMATS / "db_raw_leveldb", "leveldb")
+    assert len(list(tmp_path.iterdir())) == 1
+    database.close()
+    database.close()
+    assert not list(tmp_path.iterdir())

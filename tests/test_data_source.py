@@ -1,0 +1,246 @@
+"""Batches: Caffe's own, bit for bit; ahead of time, resumable, and without hanging when something is wrong."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden_data import first_layer
+
+from minicaffe import proto
+from minicaffe.backend.random import Stream
+from minicaffe.data.datum import from_array
+from minicaffe.data.db import open_db
+from minicaffe.data.source import DatumSource
+from minicaffe.errors import DataError
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = sorted(path.stem for path in (GOLDEN / "formats").glob("data__*.prototxt"))
+backends = pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
+
+
+def numbered(path, backend="lmdb", count=10, shape=(1, 2, 3)):
+    """A database whose record n holds the pixels n and the label n."""
+    with open_db(path, backend, "new") as database:
+        for n in range(count):
+            database.put(b"%08d" % n, from_array(np.full(shape, n, np.uint8), n).SerializeToString())
+    return path
+
+
+def source(
+    path, batch_size=4, backend="lmdb", phase=proto.TRAIN, prefetch=4, seed=1, rank=0, solver_count=1, **transform
+):
+    data_param = proto.DataParameter(
+        source=str(path), batch_size=batch_size, backend=backend.upper(), prefetch=prefetch
+    )
+    transform_param = proto.TransformationParameter(**transform)
+    return DatumSource(data_param, transform_param, phase, Stream(seed), rank, solver_count)
+
+
+def labels(data, batches):
+    return [data.next_batch().label.tolist() for _ in range(batches)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_caffes_batches(case, monkeypatch):
+    monkeypatch.chdir(GOLDEN / "formats")
+    layer = first_layer(Path(f"{case}.prototxt"))
+    with np.load(f"{case}.npz") as golden:
+        phase = proto.Phase.Value(str(golden["phase"]))
+        data = DatumSource(layer.data_param, layer.transform_param, phase, Stream(1))
+        count = sum(key.startswith("data_") for key in golden)
+        for n in range(count):
+            batch = data.next_batch()
+            np.testing.assert_array_equal(batch.data, golden[f"data_{n}"])
+            if len(layer.top) > 1:
+                np.testing.assert_array_equal(batch.label, golden[f"label_{n}"])
+        assert data.shape == golden["data_0"].shape[1:]
+    data.close()
+
+
+@pytest.mark.parametrize("seed", [1, 1701])
+@pytest.mark.parametrize("case", ["crop", "mirror", "crop_mirror"])
+def test_caffes_random_crops_and_mirrors(case, seed, monkeypatch):
+    monkeypatch.chdir(GOLDEN / "rng")
+    layer = first_layer(Path(f"data_train_{case}.prototxt"))
+    data = DatumSource(layer.data_param, layer.transform_param, proto.TRAIN, Stream(seed))
+    with np.load("data_train.npz") as golden:
+        for n in range(3):
+            np.testing.assert_array_equal(data.next_batch().data, golden[f"{case}__seed{seed}__batch{n}"])
+    data.close()
+
+
+@pytest.mark.parametrize(("transform", "draws"), [({}, 1), ({"mirror": True}, 3)])
+def test_the_draws_that_caffe_takes_from_the_seeding_stream(tmp_path, transform, draws):
+    stream, expected = Stream(7), Stream(7)
+    data_param = proto.DataParameter(source=str(numbered(tmp_path / "db")), batch_size=1, backend="LMDB")
+    DatumSource(data_param, proto.TransformationParameter(**transform), proto.TRAIN, stream).close()
+    expected.draws(draws)
+    assert stream.draw() == expected.draw()
+
+
+@backends
+def test_batches_wrap_around_and_say_so(tmp_path, backend, caplog):
+    caplog.set_level(logging.INFO)
+    data = source(numbered(tmp_path / "db", backend), backend=backend, scale=0.5)
+    batch = data.next_batch()
+    np.testing.assert_array_equal(
+        batch.data, 0.5 * np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1) * np.ones((1, 2, 3))
+    )
+    assert labels(data, 3) == [[4, 5, 6, 7], [8, 9, 0, 1], [2, 3, 4, 5]]
+    assert "Restarting data prefetching from start." in caplog.messages
+    data.close()
+
+
+def test_a_batch_larger_than_the_database(tmp_path):
+    data = source(numbered(tmp_path / "db", count=3), batch_size=7)
+    assert labels(data, 2) == [[0, 1, 2, 0, 1, 2, 0], [1, 2, 0, 1, 2, 0, 1]]
+    data.close()
+
+
+def test_the_batch_in_hand_stays_while_others_are_read_ahead(tmp_path):
+    data = source(numbered(tmp_path / "db"), prefetch=1)
+    for _ in range(50):
+        batch = data.next_batch()
+        before = batch.data.copy(), batch.label.copy()
+        threading.Event().wait(0.001)
+        np.testing.assert_array_equal(batch.data, before[0])
+        np.testing.assert_array_equal(batch.label, before[1])
+    data.close()
+
+
+@pytest.mark.parametrize("consumed", [0, 1, 7])
+@backends
+def test_a_restored_source_continues_bit_for_bit(tmp_path, backend, consumed):
+    path = numbered(tmp_path / "db", backend, shape=(3, 8, 9))
+    transform = {"crop_size": 5, "mirror": True}
+    one = source(path, backend=backend, **transform)
+    for _ in range(consumed):
+        one.next_batch()
+    state = json.loads(json.dumps(one.state()))
+    other = source(path, backend=backend, seed=2, **transform)
+    other.next_batch()
+    other.restore(state)
+    assert other.state() == state
+    for _ in range(6):
+        expected, batch = one.next_batch(), other.next_batch()
+        np.testing.assert_array_equal(batch.data, expected.data)
+        np.testing.assert_array_equal(batch.label, expected.label)
+    one.close()
+    other.close()
+
+
+def test_a_state_of_another_database_is_refused(tmp_path):
+    long, short = numbered(tmp_path / "long"), numbered(tmp_path / "short", count=2)
+    one, other = source(long), source(short)
+    one.next_batch()
+    with pytest.raises(DataError, match=f"{short}: no record '00000004', where the snapshot stopped reading"):
+        other.restore(one.state())
+    one.close()
+    other.close()
+
+
+def test_solvers_share_the_records_in_training(tmp_path):
+    path = numbered(tmp_path / "db", count=9)
+    ranks = [source(path, batch_size=3, rank=rank, solver_count=2) for rank in range(2)]
+    assert [labels(data, 3) for data in ranks] == [
+        [[0, 2, 4], [6, 8, 1], [3, 5, 7]],
+        [[1, 3, 5], [7, 0, 2], [4, 6, 8]],
+    ]
+    test = source(path, batch_size=3, phase=proto.TEST, rank=1, solver_count=2)
+    assert labels(test, 1) == [[0, 1, 2]]
+    for data in (*ranks, test):
+        data.close()
+
+
+def test_a_rank_resumes_among_its_own_records(tmp_path):
+    path = numbered(tmp_path / "db", count=9)
+    one = source(path, batch_size=2, rank=1, solver_count=2)
+    one.next_batch()
+    other = source(path, batch_size=2, rank=1, solver_count=2)
+    other.restore(one.state())
+    assert labels(other, 4) == labels(one, 4)
+    one.close()
+    other.close()
+
+
+def test_sizes_may_differ_under_a_crop(tmp_path):
+    with open_db(tmp_path / "db", "lmdb", "new") as database:
+        for n, side in enumerate((4, 6, 5)):
+            database.put(b"%d" % n, from_array(np.full((1, side, side), n, np.uint8)).SerializeToString())
+    data = source(tmp_path / "db", batch_size=3, crop_size=3)
+    np.testing.assert_array_equal(data.next_batch().data[:, 0, 0, 0], [0, 1, 2])
+    data.close()
+    one_by_one = source(tmp_path / "db", batch_size=1)
+    assert [one_by_one.next_batch().data.shape for _ in range(3)] == [(1, 1, 4, 4), (1, 1, 6, 6), (1, 1, 5, 5)]
+    one_by_one.close()
+    data = source(tmp_path / "db", batch_size=3)
+    with pytest.raises(DataError, match=r"record '1': its shape is \(1, 6, 6\)"):
+        data.next_batch()
+    data.close()
+
+
+def test_float_data(tmp_path):
+    values = np.random.default_rng(1).normal(size=(4, 2, 1, 1)).astype(np.float32)
+    with open_db(tmp_path / "db", "lmdb", "new") as database:
+        for n, value in enumerate(values):
+            database.put(b"%d" % n, from_array(value).SerializeToString())
+    data = source(tmp_path / "db")
+    np.testing.assert_array_equal(data.next_batch().data, values)
+    data.close()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xff\xff", proto.Datum(channels=1, height=2, width=3, data=b"12").SerializeToString()]
+)
+def test_a_damaged_record_is_named_and_does_not_hang(tmp_path, damage):
+    path = numbered(tmp_path / "db", count=6)
+    shutil.copytree(path, tmp_path / "damaged")
+    with open_db(tmp_path / "damaged", "lmdb", "replace") as database, open_db(path, "lmdb") as good:
+        good.seek_to_first()
+        for n in range(6):
+            database.put(good.item()[0], damage if n == 5 else good.item()[1])
+            good.next()
+    data = source(tmp_path / "damaged")
+    assert labels(data, 1) == [[0, 1, 2, 3]]
+    for _ in range(2):
+        with pytest.raises(DataError, match=f"lmdb database {tmp_path}/damaged, record '00000005': "):
+            data.next_batch()
+    data.close()
+
+
+def test_an_empty_database(tmp_path):
+    numbered(tmp_path / "db", count=0)
+    with pytest.raises(DataError, match="empty, not one record"):
+        source(tmp_path / "db")
+
+
+@pytest.mark.parametrize(("field", "value"), [("batch_size", 0), ("prefetch", 0)])
+def test_bad_data_param(tmp_path, field, value):
+    with pytest.raises(DataError, match=f"data_param.{field}: must be at least 1"):
+        source(numbered(tmp_path / "db"), **{field: value})
+
+
+def test_the_record_is_named_when_the_transform_does_not_fit(tmp_path):
+    with pytest.raises(DataError, match=r"record '00000000': transform_param.crop_size: 5 is larger"):
+        source(numbered(tmp_path / "db"), crop_size=5)
+
+
+@pytest.mark.parametrize("end", ["close", "collect"])
+def test_the_thread_ends(tmp_path, end):
+    before = threading.active_count()
+    data = source(numbered(tmp_path / "db"))
+    data.next_batch()
+    assert threading.active_count() == before + 1
+    if end == "close":
+        data.close()
+    else:
+        del data
+        gc.collect()
+    assert threading.active_count() == before
