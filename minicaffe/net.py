@@ -6,7 +6,6 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
@@ -14,60 +13,16 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import backend, graph, proto, weights
+from minicaffe.assembly import Assembly, Step
 from minicaffe.blob import Blob, Storage
-from minicaffe.errors import LayerError, MinicaffeError, NetError
-from minicaffe.layers import Layer, Source, create
+from minicaffe.errors import NetError
+from minicaffe.layers import Layer, Source
 from minicaffe.proto.files import read_net
 
 _log = logging.getLogger(__name__)
 
 PARAM_ALIGNMENT = 16
 """Elements to which each param is aligned in the buffer of all params: one cache line of float32."""
-
-
-@dataclass
-class Step:
-    """One layer of a net, bound to its blobs."""
-
-    layer: Layer
-    bottom: list[Blob]
-    top: list[Blob]
-    bottom_ids: list[int]
-    top_ids: list[int]
-    propagate_down: list[bool]
-    need_backward: bool = False
-    weighted: list[Blob] = field(default_factory=list)
-    seen_shapes: list[tuple[int, ...] | None] = field(default_factory=list)
-    seen_backend: backend.Backend | None = None
-
-    def reshape(self, where: backend.Backend) -> None:
-        """Let the layer reshape if a bottom's shape or the backend changed since the last time."""
-        if self.seen_backend is where and not self.layer.reshape_always:
-            for blob, shape in zip(self.bottom, self.seen_shapes, strict=True):
-                if blob.shape is not shape:
-                    break
-            else:
-                return
-        self.layer.reshape(self.bottom, self.top)
-        if self.weighted:
-            self.layer.install_loss_weights(self.top)
-        self.seen_shapes = [blob.shape for blob in self.bottom]
-        self.seen_backend = where
-
-
-@dataclass
-class Param:
-    """A learnable blob that its owner does not share, with the multipliers all its users agreed on."""
-
-    blob: Blob
-    name: str
-    lr_mult: float = 1.0
-    decay_mult: float = 1.0
-    has_lr: bool = False
-    has_decay: bool = False
-    offset: int = 0
-    users: list[tuple[int, int]] = field(default_factory=list)
-
 
 class Net:
     """A net in one phase, made from a prototxt file or a NetParameter.
@@ -121,227 +76,24 @@ class Net:
         _log.info("Initializing net from parameters: \n%s", filtered)
         definition = graph.insert_splits(filtered, self.source)
         self.name = definition.name
-        self.blobs: OrderedDict[str, Blob] = OrderedDict()
-        self.blob_loss_weights: OrderedDict[str, float] = OrderedDict()
-        self.steps: list[Step] = []
-        self.inputs: list[str] = []
-        self.learnable: list[Param] = []
-        self._storage: tuple[Storage, Storage] | None = None
-        self._blob_list: list[tuple[str, Blob]] = []
-        self._needs: list[bool] = []
-        self._param_names: dict[str, int] = {}
-        self._loss = Blob((), dtype)
-        self._callbacks: dict[str, list[Callable[[int], Any]]] = {
-            f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
-        }
-        ids: dict[str, int] = {}
-        available: set[str] = set()
-        memory = 0
-        for layer_param in definition.layer:
-            memory = self._add_layer(layer_param, ids, available, memory)
-        self._prune_backward()
-        if param.force_backward:
-            self._force_backward()
-        self.outputs = sorted(available, key=str.encode)
-        for name in self.outputs:
-            _log.info("This network produces output %s", name)
-        self._share_params()
-        self._check_in_place()
-        names = [step.layer.name for step in self.steps]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            _log.warning("two layers are named '%s': a weights file is matched by name, so both get the first one's", name)
+        built = Assembly(definition, self.source, dtype)
+        self.steps, self.learnable = built.steps, built.learnable
+        self.inputs, self.outputs = built.inputs, built.outputs
+        self._blob_list = built.blobs
+        self.blobs = OrderedDict(built.blobs)
+        self.blob_loss_weights = OrderedDict((name, built.loss_weights[name]) for name in self.blobs)
         self.layers: list[Layer] = [step.layer for step in self.steps]
         self.layer_dict = OrderedDict((layer.name, layer) for layer in self.layers)
         self.params = OrderedDict((layer.name, layer.blobs) for layer in self.layers if layer.blobs)
         self.top_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.top_ids]) for s in self.steps)
         self.bottom_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.bottom_ids]) for s in self.steps)
+        self._storage: tuple[Storage, Storage] | None = None
+        self._loss = Blob((), dtype)
+        self._callbacks: dict[str, list[Callable[[int], Any]]] = {
+            f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
+        }
+        self._share_params()
         _log.info("Network initialization done.")
-
-    def _add_layer(self, layer_param: proto.LayerParameter, ids: dict[str, int], available: set[str], memory: int) -> int:
-        """Make one layer, connect and set it up; returns the elements all tops take so far."""
-        name = layer_param.name
-        if not layer_param.HasField("phase"):
-            layer_param.phase = self.phase
-        if len(layer_param.propagate_down) not in (0, len(layer_param.bottom)):
-            raise self._error(
-                layer_param, "propagate_down",
-                f"propagate_down param must be specified either 0 or bottom_size times; "
-                f"found {len(layer_param.propagate_down)} for {len(layer_param.bottom)} bottom(s)",
-            )
-        layer = create(layer_param, self.source, self.dtype)
-        _log.info("Creating Layer %s", name)
-        bottom_ids, needs = self._connect_bottoms(layer_param, ids, available)
-        step = Step(layer, [self._blob_list[i][1] for i in bottom_ids], [], bottom_ids, [], needs)
-        self._connect_tops(layer_param, step, ids, available)
-        layer.prepare(step.bottom, step.top)
-        step.seen_shapes, step.seen_backend = [blob.shape for blob in step.bottom], backend.current()
-        _log.info("Setting up %s", name)
-        for i, blob, weight in zip(step.top_ids, step.top, layer.loss_weights, strict=True):
-            self.blob_loss_weights[self._blob_list[i][0]] = weight
-            _log.info("Top shape: %s", blob.shape_string)
-            if weight:
-                step.weighted.append(blob)
-                _log.info("    with loss weight %g", weight)
-            memory += blob.count
-        _log.info("Memory required for data: %d", memory * self.dtype.itemsize)
-        step.need_backward = any(
-            self._needs[i] for k, i in enumerate(bottom_ids) if not layer_param.propagate_down
-        )
-        index = len(self.steps)
-        self.steps.append(step)
-        step.need_backward |= self._add_params(index, step)
-        for i in step.top_ids:
-            self._needs[i] |= step.need_backward
-        return memory
-
-    def _connect_bottoms(
-        self, layer_param: proto.LayerParameter, ids: dict[str, int], available: set[str]
-    ) -> tuple[list[int], list[bool]]:
-        found, needs = [], []
-        for k, name in enumerate(layer_param.bottom):
-            if name not in available:
-                raise graph.unknown_bottom(layer_param, k, sorted(available), self.source)
-            _log.info("%s <- %s", layer_param.name, name)
-            available.discard(name)
-            found.append(ids[name])
-            forced = layer_param.propagate_down
-            needs.append(bool(forced[k]) if forced else self._needs[ids[name]])
-        return found, needs
-
-    def _connect_tops(self, layer_param: proto.LayerParameter, step: Step, ids: dict[str, int], available: set[str]) -> None:
-        layer = step.layer
-        for k, name in enumerate(layer_param.top):
-            if k < len(layer_param.bottom) and layer_param.bottom[k] == name:
-                _log.info("%s -> %s (in-place)", layer.name, name)
-            elif name in ids:
-                raise self._error(
-                    layer_param, "top", f"Top blob '{name}' produced by multiple sources. Give the second one another name "
-                    "(only a layer whose top and bottom at the same place have one name works in place)."
-                )
-            else:
-                _log.info("%s -> %s", layer.name, name)
-                ids[name] = self._new_blob(name)
-            available.add(name)
-            step.top_ids.append(ids[name])
-            if layer_param.type == "Input":
-                self.inputs.append(name)
-        if layer.auto_tops:
-            least = layer.tops if isinstance(layer.tops, int) else layer.tops[0]
-            while len(step.top_ids) < least:
-                _log.info("%s -> (automatic)", layer.name)
-                step.top_ids.append(self._new_blob("(automatic)"))
-        step.top = [self._blob_list[i][1] for i in step.top_ids]
-
-    def _new_blob(self, name: str) -> int:
-        blob = Blob((0,), self.dtype)
-        self._blob_list.append((name, blob))
-        self._needs.append(False)
-        self.blobs[name] = blob
-        self.blob_loss_weights[name] = 0.0
-        return len(self._blob_list) - 1
-
-    def _add_params(self, index: int, step: Step) -> bool:
-        """Register the layer's params, shared by name; whether any of them learns."""
-        layer = step.layer
-        specs = list(layer.layer_param.param)
-        if len(specs) > len(layer.blobs):
-            raise self._error(
-                layer.layer_param, "param", f"Too many params specified for layer {layer.name}: "
-                f"{len(specs)} for {len(layer.blobs)} param blob(s)"
-            )
-        specs += [proto.ParamSpec() for _ in range(len(layer.blobs) - len(specs))]
-        layer.param_propagate_down = [spec.lr_mult != 0 for spec in specs]
-        for j, spec in enumerate(specs):
-            if not spec.name or spec.name not in self._param_names:
-                owner = Param(layer.blobs[j], spec.name or str(j))
-                if spec.name:
-                    self._param_names[spec.name] = len(self.learnable)
-                self.learnable.append(owner)
-            else:
-                owner = self.learnable[self._param_names[spec.name]]
-                self._check_sharing(owner, index, j, spec)
-            for mult, given in (("lr_mult", "has_lr"), ("decay_mult", "has_decay")):
-                if not spec.HasField(mult):
-                    continue
-                value = getattr(spec, mult)
-                if getattr(owner, given) and getattr(owner, mult) != value:
-                    raise self._error(
-                        layer.layer_param, "param", f"Shared param '{spec.name}' has mismatched {mult}: "
-                        f"{value:g} here, {getattr(owner, mult):g} in a layer before"
-                    )
-                setattr(owner, mult, value)
-                setattr(owner, given, True)
-            owner.users.append((index, j))
-        return any(layer.param_propagate_down)
-
-    def _check_sharing(self, owner: Param, index: int, j: int, spec: proto.ParamSpec) -> None:
-        layer = self.steps[index].layer
-        owner_layer, owner_index = self.steps[owner.users[0][0]].layer, owner.users[0][1]
-        _log.info("Sharing parameters '%s' owned by layer '%s', param index %d", spec.name, owner_layer.name, owner_index)
-        blob, permissive = layer.blobs[j], spec.share_mode == proto.ParamSpec.PERMISSIVE
-        agree = blob.count == owner.blob.count if permissive else blob.shape == owner.blob.shape
-        if not agree:
-            what = "count mismatch" if permissive else "shape mismatch"
-            expects = "sharing layer param shape is" if permissive else "sharing layer expects shape"
-            raise self._error(
-                layer.layer_param, "param", f"Cannot share param '{spec.name}' owned by layer '{owner_layer.name}' with layer "
-                f"'{layer.name}'; {what}.  Owner layer param shape is {owner.blob.shape_string}; {expects} {blob.shape_string}. "
-                "Give the two params different names, or make the layers alike."
-            )
-
-    def _share_params(self) -> None:
-        for owner in self.learnable:
-            for index, j in owner.users[1:]:
-                blob = self.steps[index].layer.blobs[j]
-                blob.share_data(owner.blob)
-                blob.share_diff(owner.blob)
-
-    def _prune_backward(self) -> None:
-        """Switch off what no loss reaches, and what nothing below asks for."""
-        under_loss: set[str] = set()
-        skipped: set[str] = set()
-        for step in reversed(self.steps):
-            tops = [self._blob_list[i][0] for i in step.top_ids]
-            contributes = bool(step.weighted) or any(name in under_loss for name in tops)
-            if step.need_backward and all(name in skipped for name in tops):
-                step.need_backward = False
-                step.propagate_down = [False] * len(step.bottom)
-            if not contributes:
-                step.need_backward = False
-            verb = "needs" if step.need_backward else "does not need"
-            _log.info("%s %s backward computation.", step.layer.name, verb)
-            for k, i in enumerate(step.bottom_ids):
-                name = self._blob_list[i][0]
-                if contributes:
-                    under_loss.add(name)
-                else:
-                    step.propagate_down[k] = False
-                if not step.propagate_down[k]:
-                    skipped.add(name)
-
-    def _force_backward(self) -> None:
-        for step in self.steps:
-            step.need_backward = True
-            allowed = step.layer.forcible
-            step.propagate_down = [
-                flag or allowed is None or k in allowed for k, flag in enumerate(step.propagate_down)
-            ]
-            step.layer.param_propagate_down = [True] * len(step.layer.blobs)
-
-    def _check_in_place(self) -> None:
-        for step in self.steps:
-            layer = step.layer
-            if layer.type == "Python" or not any(a is b for a, b in zip(step.bottom, step.top, strict=False)):
-                continue
-            if layer.in_place == "never" or (layer.in_place == "forward" and step.need_backward):
-                reason = "" if layer.in_place == "never" else " while it goes backward, for which it needs its input"
-                raise self._error(
-                    layer.layer_param, "top", f"a {layer.type} layer cannot work in place{reason}; give its top a name of its own"
-                )
-
-    def _error(self, layer_param: proto.LayerParameter, field_name: str, problem: str) -> NetError:
-        place = self.source.where(layer_param.name, layer_param.phase, field_name)
-        return NetError(f"{place + ': ' if place else ''}layer '{layer_param.name}' ({layer_param.type}): {problem}")
 
     # --- params as one buffer ------------------------------------------------------------------------------------
 
@@ -360,6 +112,13 @@ class Net:
                 param.blob.move_to(*self._storage, param.offset)
             self._share_params()
         return self._storage
+
+    def _share_params(self) -> None:
+        for owner in self.learnable:
+            for index, j in owner.users[1:]:
+                blob = self.steps[index].layer.blobs[j]
+                blob.share_data(owner.blob)
+                blob.share_diff(owner.blob)
 
     def clear_param_diffs(self) -> None:
         """Set the gradient of every learnable param to zero; backward passes add to it."""

@@ -91,7 +91,7 @@ class ndarray:
         if name in _ATTRIBUTES:
             return getattr(self._host, name)
         if name in _METHODS:
-            return functools.partial(_call, getattr(self._host, name), name)
+            return functools.partial(_call, getattr(np.ndarray, name), name, self)
         raise AttributeError(f"an array of the device has no {name!r} here")
 
     def __dir__(self) -> list[str]:
@@ -245,7 +245,7 @@ def _call(function: Any, name: str, *args: Any, **kwargs: Any) -> Any:
     """NumPy's function on the memory behind the arrays."""
     if "where" in kwargs:
         raise TypeError(f"CuPy's {name} takes no where=")
-    owners = [a for a in (*args, *kwargs.values(), getattr(function, "__self__", None)) if isinstance(a, ndarray)]
+    owners = [a for a in (*args, *kwargs.values()) if isinstance(a, ndarray)]
     out = kwargs.get("out")
     with np.errstate(all="ignore"):  # a GPU does not warn
         result = function(*map(_unwrap, args), **{key: _unwrap(value) for key, value in kwargs.items()})

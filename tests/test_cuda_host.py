@@ -11,11 +11,9 @@ import pytest
 import strict_cupy
 from strict_gpu import StrictBackend
 
-from minicaffe.backend import random
-from minicaffe.errors import ShapeError, SnapshotError
+from minicaffe.errors import ShapeError
 from minicaffe.kernels import reference
 from minicaffe.kernels.cuda import convolution
-from minicaffe.kernels.cuda.translate import translate
 from minicaffe.kernels.window import Window
 
 pytestmark = pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ is not installed")
@@ -43,15 +41,15 @@ def agrees(backend, monkeypatch):
 
     def check(name, *args):
         parameters = list(inspect.signature(getattr(reference, name)).parameters)
-        expected = [np.copy(a) if isinstance(a, np.ndarray) else a for a in args]
+        expected = [on_arrays(np.copy, arg) for arg in args]
         getattr(reference, name)(*expected)
         results = []
         for reverse in (False, True):
             monkeypatch.setattr(strict_cupy.RawModule, "reverse", reverse)
-            actual = [strict_cupy.array(a) if isinstance(a, np.ndarray) else a for a in args]
+            actual = [on_arrays(strict_cupy.array, arg) for arg in args]
             with strict_cupy.no_sync():
                 getattr(backend.ops, name)(*actual)
-            results.append([a.get() if isinstance(a, strict_cupy.ndarray) else None for a in actual])
+            results.append([arg.get() if isinstance(arg, strict_cupy.ndarray) else None for arg in actual])
         for parameter, want, got, again in zip(parameters, expected, *results, strict=True):
             if isinstance(want, np.ndarray) and parameter != "workspace":
                 tolerance = TOLERANCE.get(want.dtype, 0)
@@ -62,12 +60,15 @@ def agrees(backend, monkeypatch):
     return check
 
 
+def on_arrays(convert, value):
+    """``convert`` applied to an array or to a list of arrays; anything else as it is."""
+    if isinstance(value, list):
+        return [on_arrays(convert, item) for item in value]
+    return convert(value) if isinstance(value, np.ndarray) else value
+
+
 def numbers(shape, dtype, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-
-
-def positive(shape, dtype, seed=0):
-    return np.abs(numbers(shape, dtype, seed))
 
 
 def window(kernel, stride=1, pad=0, dilation=1, axes=2):
@@ -206,3 +207,124 @@ def test_elementwise(agrees, dtype, shape):
     agrees("elementwise", polynomial, [x, y, z], [0.5, 3], numbers(shape, dtype, 3))
     agrees("elementwise", functions, [x, y], [], numbers(shape, dtype, 3))
     agrees("elementwise", constant, [x], [], numbers(shape, dtype, 3))
+
+
+# --- softmax, losses, accuracy
+
+SCORES = [(1, 1, 1), (5, 10, 1), (3, 300, 1), (2, 4, 35), (1, 1000, 3), (70, 3, 2)]
+
+
+@pytest.mark.parametrize("shape", SCORES)
+def test_softmax(agrees, dtype, shape):
+    x, y = 10 * numbers(shape, dtype), numbers(shape, dtype, 1)
+    agrees("softmax", x, y)
+    agrees("softmax_grad", y, numbers(shape, dtype, 2), x)
+
+
+def labels(shape, classes, dtype, *others):
+    """Random labels, and ``others`` at the front."""
+    values = np.random.default_rng(0).integers(0, classes, shape).astype(dtype)
+    values.reshape(-1)[: len(others)] = others[: values.size]
+    return values
+
+
+@pytest.mark.parametrize("ignore_label", [None, 0, 255, -1])
+@pytest.mark.parametrize("shape", SCORES)
+def test_softmax_loss(agrees, dtype, shape, ignore_label):
+    outer, classes, inner = shape
+    prob, label = np.abs(numbers(shape, dtype)), labels((outer, inner), classes, dtype, 0, 255, -1)
+    prob[0, 0, 0] = 0
+    normalizer, weight = np.array(7, dtype), np.array(0.5, dtype)
+    agrees("softmax_loss", prob, label, ignore_label, normalizer, np.array(9, dtype))
+    agrees("softmax_loss_grad", prob, label, ignore_label, normalizer, weight, numbers(shape, dtype, 1))
+    agrees("check_labels", label, classes, ignore_label, np.array(0, np.int32))
+    agrees("check_labels", labels((outer, inner), classes, dtype), classes, ignore_label, np.array(0, np.int32))
+
+
+@pytest.mark.parametrize("normalization", [reference.FULL, reference.VALID, reference.BATCH_SIZE, reference.NONE])
+@pytest.mark.parametrize("ignore_label", [None, 1])
+@pytest.mark.parametrize("count", [1, 3, 4000])
+def test_loss_normalizer(agrees, dtype, normalization, ignore_label, count):
+    agrees("loss_normalizer", labels((1, count), 2, dtype, 1), 1, ignore_label, normalization, np.array(0, dtype))
+
+
+def test_a_loss_that_is_not_a_number_stays_visible(agrees, dtype):
+    prob = np.full((2, 3, 1), np.nan, dtype)
+    agrees("softmax_loss", prob, np.zeros((2, 1), dtype), None, np.array(2, dtype), np.array(0, dtype))
+
+
+@pytest.mark.parametrize("ignore_label", [None, 0])
+@pytest.mark.parametrize("top_k", [1, 3])
+@pytest.mark.parametrize("shape", SCORES)
+def test_accuracy(agrees, dtype, shape, top_k, ignore_label):
+    outer, classes, inner = shape
+    score, label = np.round(2 * numbers(shape, dtype)), labels((outer, inner), classes, dtype, 0, 2000, -1)
+    per_class, seen = numbers(classes, dtype), numbers(classes, dtype)
+    agrees("accuracy", score, label, top_k, ignore_label, np.array(9, dtype), per_class, seen)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (4, 2000)])
+def test_euclidean_loss(agrees, dtype, shape):
+    a, b, difference = numbers(shape, dtype), numbers(shape, dtype, 1), numbers(shape, dtype, 2)
+    agrees("euclidean_loss", a, b, difference, np.array(9, dtype))
+    agrees("euclidean_loss_grad", difference, np.array(0.3, dtype), -1.0, a)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (64, 2), (300, 3), (5, 700)])
+def test_contrastive_loss(agrees, dtype, shape, legacy):
+    a, b = numbers(shape, dtype) / shape[1], numbers(shape, dtype, 1) / shape[1]
+    b[0] = a[0]  # distance 0
+    difference, distance = a - b, ((a - b) ** 2).sum(axis=1)
+    similar, scalar = labels(shape[:1], 2, dtype, 0), np.array(0.3, dtype)
+    agrees("contrastive_loss", a, b, similar, 0.9, legacy, numbers(shape, dtype, 2), distance, scalar)
+    agrees("contrastive_loss_grad", difference, distance, similar, 0.9, legacy, scalar, -1.0, numbers(shape, dtype, 3))
+
+
+# --- solver updates
+
+
+@pytest.mark.parametrize("limit", [0.01, 1e6])
+@pytest.mark.parametrize("count", REDUCTION_SIZES)
+def test_clip_by_norm(agrees, dtype, count, limit):
+    agrees("clip_by_norm", numbers(count, dtype), limit, np.array(0, dtype))
+
+
+@pytest.mark.parametrize("l1", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 5000])
+def test_sgd_update(agrees, dtype, count, l1):
+    w, g, h = (numbers(count, dtype, seed) for seed in range(3))
+    w[:1] = 0
+    agrees("sgd_update", w, g, h, 0.1, 0.9, 0.5, 0.01, l1)
+
+
+# --- memory
+
+
+def test_ops_do_not_allocate_the_second_time(backend, dtype):
+    x, dbias, workspace = (strict_cupy.zeros(shape, dtype) for shape in ((8, 3000, 2), (3000,), (8 * 3000 * 2,)))
+    loss, image, w = (strict_cupy.zeros(shape, dtype) for shape in ((), (2, 3, 6, 6), (4, 3, 3, 3)))
+    y = strict_cupy.zeros((2, 4, 4, 4), dtype)
+
+    def calls():
+        backend.ops.bias_grad(x, dbias)
+        backend.ops.dot(x, x, loss)
+        backend.ops.clip_by_norm(x, 1.0, loss)
+        backend.ops.convolve(image, w, None, y, window(3), 1, workspace)
+        backend.ops.convolve_weight_grad(image, y, w, window(3), 1, workspace)
+
+    calls()
+    before = strict_cupy.allocations()
+    calls()
+    assert strict_cupy.allocations() == before
+
+
+def test_a_row_too_long_for_a_kernel_is_refused(backend):
+    y = strict_cupy.zeros((1, 1, 1), np.float32)
+    with pytest.raises(ShapeError, match=r"2\*\*30"):
+        backend.ops.launch.planes("linear", "bias_add", np.float32, 1, 1 << 30, y, y, 1)
+
+
+def test_half_precision_is_refused(backend):
+    with pytest.raises(TypeError, match="float16"):
+        backend.ops.bias_add(strict_cupy.zeros((1, 1, 1), np.float16), strict_cupy.zeros((1,), np.float16))

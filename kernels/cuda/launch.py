@@ -141,7 +141,7 @@ def _argument(value: Any) -> Any:
         if abs(value) >= 2**30:
             raise ShapeError(f"a channel, row or batch has {value} elements; the CUDA kernels take fewer than 2**30")
         return np.int32(value)
-    return value
+    return np.float64(value) if type(value) is float else value
 
 
 def _power_of_two(count: int) -> int:

@@ -18,8 +18,6 @@ struct Patch {
         bottom = min(bottom, window.in[0]);
         right = min(right, window.in[1]);
     }
-
-    __device__ bool is_empty() const { return bottom <= top || right <= left; }
 };
 
 // The output positions first .. last - 1 of an axis whose window covers the pixel `at`.
@@ -44,7 +42,7 @@ __global__ void max_pool(int planes, int size, const T* x, T* y, int* mask, Wind
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
         const Patch patch(window, i / window.out[1], i % window.out[1]);
         const T* image = x + (long long)plane * volume(window.in);
-        T best = patch.is_empty() ? 0 : LOWEST;
+        T best = LOWEST;
         int place = -1;
         FOR_EACH_PIXEL(h, w, patch) {
             if (image[h * width + w] > best) {
@@ -81,7 +79,7 @@ __global__ void average_pool(int planes, int size, const T* x, T* y, Window<2> w
         const T* image = x + (long long)plane * volume(window.in);
         T sum = 0;
         FOR_EACH_PIXEL(h, w, patch) sum += image[h * window.in[1] + w];
-        y[(long long)plane * size + i] = patch.is_empty() ? T(0) : sum / patch.area;
+        y[(long long)plane * size + i] = sum / patch.area;  // NaN where the area is 0
     }
 }
 

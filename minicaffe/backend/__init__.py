@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from minicaffe.backend.base import Backend, RandomSource
 from minicaffe.backend.cpu import CpuBackend
 
+__all__ = ["Backend", "RandomSource", "current", "set_device", "set_mode_cpu", "set_mode_gpu", "use"]
+
 _cpu = CpuBackend()
 _current: Backend = _cpu
 _device = 0
