@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from minicaffe.kernels.reference_layers import *  # noqa: F403
+from minicaffe.kernels.reference_layers import is_valid
 from minicaffe.kernels.window import Window
 
 Array = NDArray
@@ -248,19 +250,15 @@ def softmax_grad(y: Array, dy: Array, dx: Array) -> None:
     dx[...] = y * (dy - (dy * y).sum(axis=1, keepdims=True))
 
 
-def _valid(label: Array, ignore_label: int | None) -> Array:
-    return np.ones(label.shape, bool) if ignore_label is None else label.astype(np.int64) != ignore_label
-
-
 def check_labels(label: Array, classes: int, ignore_label: int | None, bad: Array) -> None:
     """Writes into int32 ``bad`` () the index of a label outside 0 .. classes - 1 that is not ignored, or -1."""
-    index = np.flatnonzero(~((label.astype(np.int64) >= 0) & (label.astype(np.int64) < classes)) & _valid(label, ignore_label))
+    index = np.flatnonzero(~((label.astype(np.int64) >= 0) & (label.astype(np.int64) < classes)) & is_valid(label, ignore_label))
     bad[...] = index[0] if index.size else -1
 
 
 def loss_normalizer(label: Array, outer: int, ignore_label: int | None, normalization: int, normalizer: Array) -> None:
     """What a loss is divided by (LossParameter.normalization), at least 1, into the scalar ``normalizer``."""
-    count = {FULL: label.size, VALID: int(_valid(label, ignore_label).sum()), BATCH_SIZE: outer, NONE: 1}[normalization]
+    count = {FULL: label.size, VALID: int(is_valid(label, ignore_label).sum()), BATCH_SIZE: outer, NONE: 1}[normalization]
     normalizer[...] = max(count, 1)
 
 
@@ -270,7 +268,7 @@ def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer
     Labels are truncated to integers; those equal to ``ignore_label``, or outside 0 .. C - 1, contribute nothing.
     """
     index = label.astype(np.int64)
-    valid = _valid(label, ignore_label) & (index >= 0) & (index < prob.shape[1])
+    valid = is_valid(label, ignore_label) & (index >= 0) & (index < prob.shape[1])
     p = np.take_along_axis(prob, np.where(valid, index, 0)[:, None, :], axis=1)[:, 0]
     loss[...] = -np.log(np.maximum(p, FLT_MIN))[valid].sum(dtype=np.float64) / normalizer
 
@@ -278,7 +276,7 @@ def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer
 def softmax_loss_grad(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array) -> None:
     """``dx = (prob - onehot(label)) * weight / normalizer``, 0 at ignored positions; weight and normalizer are scalars."""
     index = label.astype(np.int64)
-    valid = _valid(label, ignore_label)
+    valid = is_valid(label, ignore_label)
     onehot = np.arange(prob.shape[1])[None, :, None] == index[:, None, :]
     dx[...] = np.where(valid[:, None, :], (prob - onehot) * (weight / normalizer), 0)
 
@@ -290,7 +288,7 @@ def accuracy(score: Array, label: Array, top_k: int, ignore_label: int | None, c
     label (Caffe): it is right if at most ``top_k`` classes, itself included, score as high.
     """
     index = label.astype(np.int64)
-    valid = _valid(label, ignore_label) & (index >= 0) & (index < score.shape[1])
+    valid = is_valid(label, ignore_label) & (index >= 0) & (index < score.shape[1])
     safe = np.where(valid, index, 0)
     own = np.take_along_axis(score, safe[:, None, :], axis=1)
     hit = ((score >= own).sum(axis=1) <= top_k) & valid

@@ -18,6 +18,7 @@ from minicaffe.blob import Blob, Storage
 from minicaffe.errors import NetError
 from minicaffe.layers import Layer, Source
 from minicaffe.proto.files import read_net
+from minicaffe.proto.upgrade import upgrade_net
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Net:
         if isinstance(phase, (str, os.PathLike)):
             weights, phase, level = phase, level, 0
         if isinstance(network, proto.NetParameter):
-            param, self.source = network, Source()
+            param, self.source = upgrade_net(network)[0], Source()
         else:
             param, locations = read_net(network)
             self.source = Source(os.fspath(network), locations)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
 from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, share
 from minicaffe.kernels.reference import Array
@@ -24,9 +23,8 @@ def row_sum(x):
 
 
 @kernel(parallel=True)
-def _add(y, bias):
+def _add(y, bias, threads):
     n, c, inner = y.shape
-    threads = numba.get_num_threads()
     for t in prange(threads):
         if inner == 1:
             low, high = share(t, threads, n)
@@ -43,9 +41,8 @@ def _add(y, bias):
 
 
 @kernel(parallel=True)
-def _grad(dy, dbias):
+def _grad(dy, dbias, threads):
     n, c, inner = dy.shape
-    threads = numba.get_num_threads()
     for t in prange(threads):
         low, high = share(t, threads, c)
         total = np.zeros(high - low)
@@ -63,9 +60,9 @@ def _grad(dy, dbias):
 
 def bias_add(y: Array, bias: Array) -> None:
     """See ``reference.bias_add``."""
-    _add(y, bias)
+    _add(y, bias, get_num_threads())
 
 
 def bias_grad(dy: Array, dbias: Array) -> None:
     """See ``reference.bias_grad``."""
-    _grad(dy, dbias)
+    _grad(dy, dbias, get_num_threads())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numba
-from numba import prange
+from numba import get_num_threads, prange
 
 from minicaffe.kernels import reference
 from minicaffe.kernels.cpu.jit import kernel, share
@@ -93,8 +92,7 @@ def _scatter(columns, x, kernel, stride, pad, dilation):
 
 
 @kernel(parallel=True)
-def _im2col(x, columns, kernel, stride, pad, dilation):
-    threads = numba.get_num_threads()
+def _im2col(x, columns, kernel, stride, pad, dilation, threads):
     for t in prange(threads):
         low, high = share(t, threads, len(x))
         for i in range(low, high):
@@ -102,8 +100,7 @@ def _im2col(x, columns, kernel, stride, pad, dilation):
 
 
 @kernel(parallel=True)
-def _col2im(columns, x, kernel, stride, pad, dilation):
-    threads = numba.get_num_threads()
+def _col2im(columns, x, kernel, stride, pad, dilation, threads):
     for t in prange(threads):
         low, high = share(t, threads, len(x))
         for i in range(low, high):
@@ -128,7 +125,7 @@ def im2col(x: Array, columns: Array, window: Window) -> None:
         reference.im2col(x, columns, window)
         return
     x, columns, window = _views(x, columns, window)
-    _im2col(x, columns, *window)
+    _im2col(x, columns, *window, get_num_threads())
 
 
 def col2im(columns: Array, x: Array, window: Window) -> None:
@@ -137,4 +134,4 @@ def col2im(columns: Array, x: Array, window: Window) -> None:
         reference.col2im(columns, x, window)
         return
     x, columns, window = _views(x, columns, window)
-    _col2im(columns, x, *window)
+    _col2im(columns, x, *window, get_num_threads())

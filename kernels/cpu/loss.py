@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
 from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, share
 from minicaffe.kernels.cpu.update import inner_product
@@ -44,9 +43,8 @@ def _softmax_loss(prob, label, ignoring, ignored):
 
 
 @kernel(parallel=True)
-def _softmax_loss_grad(prob, label, ignoring, ignored, scale, dx):
+def _softmax_loss_grad(prob, label, ignoring, ignored, scale, dx, threads):
     outer, classes, inner = prob.shape
-    threads = numba.get_num_threads()
     for t in prange(threads):
         low, high = share(t, threads, outer)
         for o in range(low, high):
@@ -152,7 +150,7 @@ def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer
 def softmax_loss_grad(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array) -> None:
     """See ``reference.softmax_loss_grad``."""
     scale = dx.dtype.type(weight / normalizer)
-    _softmax_loss_grad(prob, label.reshape(-1), *_ignore(ignore_label), scale, dx)
+    _softmax_loss_grad(prob, label.reshape(-1), *_ignore(ignore_label), scale, dx, get_num_threads())
 
 
 def accuracy(score: Array, label: Array, top_k: int, ignore_label: int | None, correct: Array, per_class: Array, seen: Array) -> None:

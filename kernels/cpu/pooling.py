@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
 from minicaffe.kernels.cpu.im2col import tap_range
 from minicaffe.kernels.cpu.jit import kernel, share
@@ -95,10 +94,9 @@ def _max_plane_2x2(x, y, mask, best, where):
 
 
 @kernel(parallel=True)
-def _max_pool(x, y, mask, kernel, stride, pad):
+def _max_pool(x, y, mask, kernel, stride, pad, threads):
     planes, height, width = x.shape
     side_by_side = kernel == stride == (2, 2) and pad == (0, 0) and (height, width) == (2 * y.shape[1], 2 * y.shape[2])
-    threads = numba.get_num_threads()
     for t in prange(threads):
         low, high = share(t, threads, planes)
         if side_by_side:
@@ -111,8 +109,7 @@ def _max_pool(x, y, mask, kernel, stride, pad):
 
 
 @kernel(parallel=True)
-def _max_pool_grad(dy, mask, dx):
-    threads = numba.get_num_threads()
+def _max_pool_grad(dy, mask, dx, threads):
     for t in prange(threads):
         low, high = share(t, threads, len(dx))
         for p in range(low, high):
@@ -175,8 +172,7 @@ def _average_plane_grad(dy, dx, share_of_row, kernel, stride, pad):
 
 
 @kernel(parallel=True)
-def _average_pool(x, y, kernel, stride, pad):
-    threads = numba.get_num_threads()
+def _average_pool(x, y, kernel, stride, pad, threads):
     for t in prange(threads):
         low, high = share(t, threads, len(x))
         for p in range(low, high):
@@ -184,8 +180,7 @@ def _average_pool(x, y, kernel, stride, pad):
 
 
 @kernel(parallel=True)
-def _average_pool_grad(dy, dx, kernel, stride, pad):
-    threads = numba.get_num_threads()
+def _average_pool_grad(dy, dx, kernel, stride, pad, threads):
     for t in prange(threads):
         share_of_row = np.empty(dy.shape[2], dy.dtype)
         low, high = share(t, threads, len(dx))
@@ -218,8 +213,7 @@ def _stochastic_plane(x, u, y, mask, kernel, stride, pad):
 
 
 @kernel(parallel=True)
-def _stochastic_pool(x, u, y, mask, kernel, stride, pad):
-    threads = numba.get_num_threads()
+def _stochastic_pool(x, u, y, mask, kernel, stride, pad, threads):
     for t in prange(threads):
         low, high = share(t, threads, len(x))
         for p in range(low, high):
@@ -227,9 +221,8 @@ def _stochastic_pool(x, u, y, mask, kernel, stride, pad):
 
 
 @kernel(parallel=True)
-def _stochastic_pool_mean(x, y, kernel, stride, pad):
+def _stochastic_pool_mean(x, y, kernel, stride, pad, threads):
     planes, height, width = x.shape
-    threads = numba.get_num_threads()
     for t in prange(threads):
         low, high = share(t, threads, planes)
         for p in range(low, high):
@@ -246,7 +239,7 @@ def _stochastic_pool_mean(x, y, kernel, stride, pad):
 
 def _planes(array: Array) -> Array:
     """(N, C, H, W) as (N * C, H, W)."""
-    return array.reshape(-1, *array.shape[2:])
+    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
 def _geometry(window: Window) -> tuple:
@@ -255,30 +248,30 @@ def _geometry(window: Window) -> tuple:
 
 def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:
     """See ``reference.max_pool``."""
-    _max_pool(_planes(x), _planes(y), _planes(mask), *_geometry(window))
+    _max_pool(_planes(x), _planes(y), _planes(mask), *_geometry(window), get_num_threads())
 
 
 def max_pool_grad(dy: Array, mask: Array, dx: Array, window: Window) -> None:
     """See ``reference.max_pool_grad``."""
     planes = dx.shape[0] * dx.shape[1]
-    _max_pool_grad(dy.reshape(planes, -1), mask.reshape(planes, -1), dx.reshape(planes, -1))
+    _max_pool_grad(dy.reshape(planes, -1), mask.reshape(planes, -1), dx.reshape(planes, -1), get_num_threads())
 
 
 def average_pool(x: Array, y: Array, window: Window) -> None:
     """See ``reference.average_pool``."""
-    _average_pool(_planes(x), _planes(y), *_geometry(window))
+    _average_pool(_planes(x), _planes(y), *_geometry(window), get_num_threads())
 
 
 def average_pool_grad(dy: Array, dx: Array, window: Window) -> None:
     """See ``reference.average_pool_grad``."""
-    _average_pool_grad(_planes(dy), _planes(dx), *_geometry(window))
+    _average_pool_grad(_planes(dy), _planes(dx), *_geometry(window), get_num_threads())
 
 
 def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -> None:
     """See ``reference.stochastic_pool``."""
-    _stochastic_pool(_planes(x), _planes(u), _planes(y), _planes(mask), *_geometry(window))
+    _stochastic_pool(_planes(x), _planes(u), _planes(y), _planes(mask), *_geometry(window), get_num_threads())
 
 
 def stochastic_pool_mean(x: Array, y: Array, window: Window) -> None:
     """See ``reference.stochastic_pool_mean``."""
-    _stochastic_pool_mean(_planes(x), _planes(y), *_geometry(window))
+    _stochastic_pool_mean(_planes(x), _planes(y), *_geometry(window), get_num_threads())

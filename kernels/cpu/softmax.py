@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
 from minicaffe.kernels.cpu.jit import kernel, share
 from minicaffe.kernels.reference import Array
@@ -46,9 +45,8 @@ def _columns_grad(y, dy, dx, total):
 
 
 @kernel(parallel=True)
-def _softmax(x, y):
+def _softmax(x, y, threads):
     outer, _, inner = x.shape
-    threads = numba.get_num_threads()
     blocks = -(-inner // _BLOCK)
     for t in prange(threads):
         largest, total = np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, x.dtype)
@@ -59,9 +57,8 @@ def _softmax(x, y):
 
 
 @kernel(parallel=True)
-def _softmax_grad(y, dy, dx):
+def _softmax_grad(y, dy, dx, threads):
     outer, _, inner = y.shape
-    threads = numba.get_num_threads()
     blocks = -(-inner // _BLOCK)
     for t in prange(threads):
         total = np.empty(_BLOCK, y.dtype)
@@ -74,9 +71,9 @@ def _softmax_grad(y, dy, dx):
 
 def softmax(x: Array, y: Array) -> None:
     """See ``reference.softmax``."""
-    _softmax(x, y)
+    _softmax(x, y, get_num_threads())
 
 
 def softmax_grad(y: Array, dy: Array, dx: Array) -> None:
     """See ``reference.softmax_grad``."""
-    _softmax_grad(y, dy, dx)
+    _softmax_grad(y, dy, dx, get_num_threads())

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
 from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, share
 from minicaffe.kernels.reference import Array
 
 
 @kernel(parallel=True, fastmath=REASSOCIATE)
-def inner_product(a, b):
+def inner_product(a, b, threads):
     """Inner product of two vectors in float64."""
-    threads = numba.get_num_threads()
     partial = np.zeros(threads)
     for t in prange(threads):
         low, high = share(t, threads, a.size)
@@ -28,8 +26,7 @@ def inner_product(a, b):
 
 
 @kernel(parallel=True)
-def _sgd(w, g, h, rate, momentum, scale, decay, l1):
-    threads = numba.get_num_threads()
+def _sgd(w, g, h, rate, momentum, scale, decay, l1, threads):
     for t in prange(threads):
         low, high = share(t, threads, w.size)
         u, d, v = w[low:high], g[low:high], h[low:high]
@@ -42,13 +39,13 @@ def _sgd(w, g, h, rate, momentum, scale, decay, l1):
 
 def dot(a: Array, b: Array, out: Array) -> None:
     """See ``reference.dot``."""
-    out += inner_product(a.reshape(-1), b.reshape(-1))
+    out += inner_product(a.reshape(-1), b.reshape(-1), get_num_threads())
 
 
 def clip_by_norm(g: Array, limit: float, norm: Array) -> None:
     """See ``reference.clip_by_norm``."""
     flat = g.reshape(-1)
-    length = math.sqrt(inner_product(flat, flat))
+    length = math.sqrt(inner_product(flat, flat, get_num_threads()))
     norm[...] = length
     if length > limit:
         g *= g.dtype.type(limit / length)
@@ -57,4 +54,4 @@ def clip_by_norm(g: Array, limit: float, norm: Array) -> None:
 def sgd_update(w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool) -> None:
     """See ``reference.sgd_update``."""
     real = w.dtype.type
-    _sgd(w.reshape(-1), g.reshape(-1), h.reshape(-1), real(rate), real(momentum), real(scale), real(decay), bool(l1))
+    _sgd(w.reshape(-1), g.reshape(-1), h.reshape(-1), real(rate), real(momentum), real(scale), real(decay), bool(l1), get_num_threads())

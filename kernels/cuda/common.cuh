@@ -3,7 +3,7 @@
 // A kernel is launched in one of three ways, and its first parameters say which:
 //   (long long count, ...)            flat: one thread an element, grid-stride
 //   (int planes, int size, ...)       planes: a plane is an image's channel or a row; index = plane * size + i
-//   (int columns, ... length, ...)    reduction: x runs over the columns that are kept, y down what is combined
+//   (int columns, int length, ...)    reduction: x runs over the columns that are kept, y down what is combined
 // Indices inside a plane are ints, because a GPU divides 64-bit integers slowly; offsets of planes are long long.
 
 #define FOR_EACH(i, count)                                                                        \
@@ -14,9 +14,8 @@
     for (int plane = blockIdx.y * blockDim.y + threadIdx.y; plane < (planes); plane += gridDim.y * blockDim.y) \
         for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < (size); i += gridDim.x * blockDim.x)
 
-#define FOR_EACH_REDUCED(i, count)                                                                \
-    for (long long i = blockIdx.y * (long long)blockDim.y + threadIdx.y; i < (count);             \
-         i += (long long)gridDim.y * blockDim.y)
+#define FOR_EACH_REDUCED(i, length) \
+    for (int i = blockIdx.y * blockDim.y + threadIdx.y; i < (length); i += gridDim.y * blockDim.y)
 
 const int THREADS = 256;  // of a block, at most; both sides of a block are powers of two
 
@@ -76,9 +75,9 @@ __device__ void keep_partial(double value, int column, int columns, double* part
     if (threadIdx.y == 0 && column < columns) partials[(long long)blockIdx.y * columns + column] = sum;
 }
 
-__device__ double sum_partials(const double* partials, int count, int column, int columns) {
+__device__ double sum_partials(const double* partials, int length, int column, int columns) {
     double sum = 0;
-    if (column < columns) FOR_EACH_REDUCED(i, count) sum += partials[i * columns + column];
+    if (column < columns) FOR_EACH_REDUCED(i, length) sum += partials[(long long)i * columns + column];
     return reduce(sum, Add());
 }
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 from minicaffe.kernels.cuda.launch import Launcher, window_struct
 from minicaffe.kernels.window import Window
 
@@ -50,7 +48,7 @@ class ConvolutionOps:
     def im2col(self, x: Any, columns: Any, window: Window) -> None:
         """See ``kernels.reference.im2col``; up to 10 spatial axes."""
         planes, out = x.shape[0] * x.shape[1], columns.shape[2:]
-        size = window.taps * math.prod(out)
+        size = math.prod(out)
         self.launch.planes("im2col", "im2col", x.dtype, planes, size, x, columns, window_struct(window, x.shape[2:], out), axes=len(out))
 
     def col2im(self, columns: Any, x: Any, window: Window) -> None:
@@ -104,7 +102,7 @@ class ConvolutionOps:
         products = workspace[: math.prod(shape)].reshape(shape)
         self._product(dy, columns, products, transpose_b=True)
         count = shape[0]
-        self.launch.reduction("linear", "add_rows", dw.dtype, dw.size, count, 1, dw.size, np.int64(count), products, dw)
+        self.launch.reduction("linear", "add_rows", dw.dtype, dw.size, count, 1, dw.size, count, products, dw)
 
     def _columns_of(self, x: Any, y_shape: Sequence[int], window: Window, group: int, workspace: Any) -> Any:
         """The columns of images x, shape (images, group, channels * taps / group, positions)."""

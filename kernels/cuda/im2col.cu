@@ -1,30 +1,38 @@
 // Convolution as a matrix product: the pixels under the window, laid out in columns, and back.
 #include "common.cuh"
 
-// size = taps * positions of a channel; entry i of a plane holds, for output position i % positions, the pixel under
-// tap i / positions.  Kernel 2, stride 1 over the row  a b c d  (positions 3):
+// Copies the pixels under a window into a column: the taps of axis AXIS and of those after it.  `corner` is the pixel under
+// the window's first tap; `tap` and `pixel` number the tap and the pixel chosen on the axes before.
+template <typename T, int AXES, int AXIS>
+__device__ void spread(const T* x, T* column, const int (&corner)[AXES], const Window<AXES>& window, int positions, int tap, int pixel,
+                       bool inside) {
+    if constexpr (AXIS == AXES) {
+        column[(long long)tap * positions] = inside ? x[pixel] : T(0);
+    } else {
+        for (int q = 0; q < window.kernel[AXIS]; ++q) {
+            const int at = corner[AXIS] + q * window.dilation[AXIS];
+            spread<T, AXES, AXIS + 1>(x, column, corner, window, positions, tap * window.kernel[AXIS] + q, pixel * window.in[AXIS] + at,
+                                      inside && at >= 0 && at < window.in[AXIS]);
+        }
+    }
+}
+
+// One thread an output position (size = positions) fills that position's column, an entry for each tap; neighbours write
+// side by side.  Kernel 2, stride 1 over the row  a b c d:
 //
-//     i       0 1 2   3 4 5
-//     column  a b c | b c d
-//     tap     0 0 0   1 1 1
+//     position  0 1 2
+//     tap 0     a b c
+//     tap 1     b c d
 template <typename T, int AXES>
 __global__ void im2col(int planes, int size, const T* x, T* columns, Window<AXES> window) {
-    const long long pixels = volume(window.in);
-    const int positions = volume(window.out);
+    const long long pixels = volume(window.in), column_size = (long long)volume(window.kernel) * size;
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
-        int position = i % positions, tap = i / positions;
-        int pixel = 0, step = 1;
-        bool inside = true;
-        for (int axis = AXES - 1; axis >= 0; --axis) {
-            const int at = position % window.out[axis] * window.stride[axis] - window.pad[axis] +
-                           tap % window.kernel[axis] * window.dilation[axis];
-            position /= window.out[axis];
-            tap /= window.kernel[axis];
-            inside = inside && at >= 0 && at < window.in[axis];
-            pixel += at * step;
-            step *= window.in[axis];
+        int corner[AXES];
+        for (int axis = AXES - 1, rest = i; axis >= 0; --axis) {
+            corner[axis] = rest % window.out[axis] * window.stride[axis] - window.pad[axis];
+            rest /= window.out[axis];
         }
-        columns[(long long)plane * size + i] = inside ? x[plane * pixels + pixel] : T(0);
+        spread<T, AXES, 0>(x + plane * pixels, columns + plane * column_size + i, corner, window, size, 0, 0, true);
     }
 }
 

@@ -15,8 +15,15 @@ THREADS = 256
 
 _MAX_BLOCKS = 4096  # more than any GPU runs at once; the kernels' loops take what is left
 _MAX_GRID_Y = 65535
+_MAX_INT = 2**31 - 2**25  # a loop's index may pass the end by a grid's threads without overflowing
 _PARTIAL_BLOCKS = 1024  # blocks among which a long sum is divided
 _C_TYPE = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+
+
+def kernel_files() -> list[str]:
+    """The names of all ``.cu`` files, without the suffix."""
+    folder = importlib.resources.files(__package__)
+    return sorted(file.name.removesuffix(".cu") for file in folder.iterdir() if file.name.endswith(".cu"))
 
 
 @functools.cache
@@ -93,9 +100,9 @@ class Launcher:
     ) -> tuple[int, int, Any]:
         """Starts a long sum down each column; returns the first arguments of the kernel that ends it."""
         share = max(1, _PARTIAL_BLOCKS // columns)
-        blocks = max(1, min(-(-length // (4 * THREADS)), share))
+        blocks = max(1, min(-(-length // (16 * THREADS)), share))
         partials = self._partial_buffer(blocks * columns)
-        self.reduction(file, kernel, dtype, columns, length, blocks, columns, np.int64(length), partials, *args, contiguous=contiguous)
+        self.reduction(file, kernel, dtype, columns, length, blocks, columns, length, partials, *args, contiguous=contiguous)
         return columns, blocks, partials
 
     def finish(self, file: str, kernel: str, dtype: Any, partials: tuple[int, int, Any], *args: Any) -> None:
@@ -138,8 +145,8 @@ def _argument(value: Any) -> Any:
     if isinstance(value, bool):
         return np.bool_(value)
     if isinstance(value, int):
-        if abs(value) >= 2**30:
-            raise ShapeError(f"a channel, row or batch has {value} elements; the CUDA kernels take fewer than 2**30")
+        if abs(value) > _MAX_INT:
+            raise ShapeError(f"an array has {value} elements in one plane or one sum; the CUDA kernels take {_MAX_INT} at most")
         return np.int32(value)
     return np.float64(value) if type(value) is float else value
 

@@ -9,13 +9,13 @@ __global__ void bias_add(int planes, int size, T* y, const T* bias, int channels
 
 // length = N * inner, the elements of a channel of dy (N, C, inner): element i lies in image i / inner.
 template <typename T>
-__global__ void bias_grad_partials(int channels, long long length, double* partials, const T* dy, int inner) {
+__global__ void bias_grad_partials(int channels, int length, double* partials, const T* dy, int inner) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     double sum = 0;
     if (c < channels) {
         FOR_EACH_REDUCED(i, length) {
-            const long long n = i / inner;
-            sum += dy[(n * channels + c) * inner + (i - n * inner)];
+            const int n = i / inner;
+            sum += dy[((long long)n * channels + c) * inner + i % inner];
         }
     }
     keep_partial(sum, c, channels, partials);
@@ -23,14 +23,14 @@ __global__ void bias_grad_partials(int channels, long long length, double* parti
 
 // Accumulates the partial sums of every column into out.
 template <typename T>
-__global__ void add_partials(int columns, int count, const double* partials, T* out) {
+__global__ void add_partials(int columns, int length, const double* partials, T* out) {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
-    const double sum = sum_partials(partials, count, column, columns);
+    const double sum = sum_partials(partials, length, column, columns);
     if (threadIdx.y == 0 && column < columns) out[column] += sum;
 }
 
 template <typename T>
-__global__ void dot_partials(int columns, long long length, double* partials, const T* a, const T* b) {
+__global__ void dot_partials(int columns, int length, double* partials, const T* a, const T* b) {
     double sum = 0;
     FOR_EACH_REDUCED(i, length) sum += (double)a[i] * b[i];
     keep_partial(sum, threadIdx.x, columns, partials);
@@ -38,10 +38,10 @@ __global__ void dot_partials(int columns, long long length, double* partials, co
 
 // Adds the rows of a matrix (length, columns) to out (columns,): the weight gradients of single images to their sum.
 template <typename T>
-__global__ void add_rows(int columns, long long length, const T* rows, T* out) {
+__global__ void add_rows(int columns, int length, const T* rows, T* out) {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
     T sum = 0;
-    if (column < columns) FOR_EACH_REDUCED(i, length) sum += rows[i * columns + column];
+    if (column < columns) FOR_EACH_REDUCED(i, length) sum += rows[(long long)i * columns + column];
     sum = reduce(sum, Add());
     if (threadIdx.y == 0 && column < columns) out[column] += sum;
 }

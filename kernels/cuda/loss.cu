@@ -22,7 +22,7 @@ __global__ void check_labels(long long count, const T* label, int classes, bool 
 }
 
 template <typename T>
-__global__ void valid_partials(int columns, long long length, double* partials, const T* label, bool ignoring, int ignored) {
+__global__ void valid_partials(int columns, int length, double* partials, const T* label, bool ignoring, int ignored) {
     const Ignore ignore{ignoring, ignored};
     double valid = 0;
     FOR_EACH_REDUCED(i, length) valid += !ignore((long long)label[i]);
@@ -30,29 +30,29 @@ __global__ void valid_partials(int columns, long long length, double* partials, 
 }
 
 template <typename T>
-__global__ void normalizer_of_partials(int columns, int count, const double* partials, T* normalizer) {
-    const double valid = sum_partials(partials, count, 0, columns);
+__global__ void normalizer_of_partials(int columns, int length, const double* partials, T* normalizer) {
+    const double valid = sum_partials(partials, length, 0, columns);
     if (is_first_thread()) *normalizer = valid < 1 ? 1 : valid;
 }
 
 // length = outer * inner: position i is the pixel i % inner of the outer index i / inner.
 template <typename T>
-__global__ void softmax_loss_partials(int columns, long long length, double* partials, const T* prob, const T* label, int channels,
+__global__ void softmax_loss_partials(int columns, int length, double* partials, const T* prob, const T* label, int channels,
                                       int inner, bool ignoring, int ignored) {
     const Ignore ignore{ignoring, ignored};
     double sum = 0;
     FOR_EACH_REDUCED(i, length) {
-        const long long index = label[i], o = i / inner;
+        const long long index = label[i];
         if (index < 0 || index >= channels || ignore(index)) continue;
-        const T p = prob[(o * channels + index) * inner + (i - o * inner)];
+        const T p = prob[((long long)(i / inner) * channels + index) * inner + i % inner];
         sum -= log(p < SMALLEST ? T(SMALLEST) : p);
     }
     keep_partial(sum, threadIdx.x, columns, partials);
 }
 
 template <typename T>
-__global__ void softmax_loss_of_partials(int columns, int count, const double* partials, const T* normalizer, T* loss) {
-    const double sum = sum_partials(partials, count, 0, columns);
+__global__ void softmax_loss_of_partials(int columns, int length, const double* partials, const T* normalizer, T* loss) {
+    const double sum = sum_partials(partials, length, 0, columns);
     if (is_first_thread()) *loss = sum / *normalizer;
 }
 
@@ -99,7 +99,7 @@ __global__ void accuracy_shares(int columns, int channels, T* correct, T* per_cl
 }
 
 template <typename T>
-__global__ void euclidean_loss_partials(int columns, long long length, double* partials, const T* a, const T* b, T* difference) {
+__global__ void euclidean_loss_partials(int columns, int length, double* partials, const T* a, const T* b, T* difference) {
     double sum = 0;
     FOR_EACH_REDUCED(i, length) {
         const T d = a[i] - b[i];
@@ -110,8 +110,8 @@ __global__ void euclidean_loss_partials(int columns, long long length, double* p
 }
 
 template <typename T>
-__global__ void euclidean_loss_of_partials(int columns, int count, const double* partials, int num, T* loss) {
-    const double sum = sum_partials(partials, count, 0, columns);
+__global__ void euclidean_loss_of_partials(int columns, int length, const double* partials, int num, T* loss) {
+    const double sum = sum_partials(partials, length, 0, columns);
     if (is_first_thread()) *loss = sum / (2.0 * num);
 }
 

@@ -17,8 +17,8 @@ __global__ void sgd_update(long long count, T* w, T* g, T* h, double rate, doubl
 
 // The square root of the sum that dot_partials began.
 template <typename T>
-__global__ void norm_of_partials(int columns, int count, const double* partials, T* norm) {
-    const double sum = sum_partials(partials, count, 0, columns);
+__global__ void norm_of_partials(int columns, int length, const double* partials, T* norm) {
+    const double sum = sum_partials(partials, length, 0, columns);
     if (is_first_thread()) *norm = sqrt(sum);
 }
 

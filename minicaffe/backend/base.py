@@ -22,6 +22,14 @@ class RandomSource(ABC):
     def bernoulli(self, out: Any, keep: float) -> None:
         """Fill ``out`` with 1 (probability ``keep``) and 0."""
 
+    @abstractmethod
+    def get_state(self) -> bytes:
+        """Where the numbers stand, for a snapshot."""
+
+    @abstractmethod
+    def set_state(self, state: bytes) -> None:
+        """Continue where ``get_state`` was called; SnapshotError if ``state`` is not of this kind of source."""
+
 
 class Backend(ABC):
     """One kind of array memory with the primitives that run on it.

@@ -23,6 +23,12 @@ class CpuRandom(RandomSource):
     def bernoulli(self, out: NDArray, keep: float) -> None:
         out.reshape(-1)[...] = random.stream().bernoulli(keep, out.size)
 
+    def get_state(self) -> bytes:
+        return random.stream().get_state()
+
+    def set_state(self, state: bytes) -> None:
+        random.stream().set_state(state)
+
 
 class CpuBackend(Backend):
     """Layers run on NumPy arrays in host memory."""

@@ -26,6 +26,11 @@ class Source(Layer):
     def backward(self, top, propagate_down, bottom):
         pass
 
+    def data_error(self, problem: object) -> DataError:
+        """A DataError naming this layer and where it stands."""
+        place = self.definition.where(self.name, self.phase, None)
+        return DataError(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}): {problem}")
+
     def once_or_per_top(self, field: str, found: int, tops: int, optional: bool = False) -> None:
         """``field`` must be given once, or once for each top; or not at all if it is optional."""
         if found not in (1, tops) and not (optional and found == 0):
@@ -125,11 +130,6 @@ class Data(Source):
         num = options.batch_size
         for blob, shape in zip(top, ((num, *self.batches.shape), (num,)), strict=False):
             blob.reshape(*shape)
-
-    def data_error(self, error: DataError) -> DataError:
-        """The same error, naming this layer and where it stands."""
-        place = self.definition.where(self.name, self.phase, None)
-        return DataError(f"{place + ': ' if place else ''}layer '{self.name}' (Data): {error}")
 
     def forward(self, bottom, top):
         try:

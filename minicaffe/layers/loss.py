@@ -193,6 +193,38 @@ class ContrastiveLoss(Loss):
             )
 
 
+class HingeLoss(Loss):
+    r"""One-versus-all hinge loss, of a linear support vector machine.
+
+    .. math:: L = \frac{1}{N} \sum_{n,k} \max(0, 1 - s_{nk} x_{nk})^p, \qquad s_{nk} = 1 \text{ if } k = y_n \text{ else } -1
+
+    Bottoms: scores x (N, C…), one integer label y each.  Top: the loss, a scalar.  p: 1 for ``norm: L1``, 2 for L2.
+    Caffe: at a margin of exactly 0 the gradient is 0.
+    """
+
+    type = "HingeLoss"
+    param = "hinge_loss_param"
+    norm: int
+
+    L1, L2 = 1, 2
+
+    def reshape(self, bottom, top):
+        super().reshape(bottom, top)
+        self.rows = (bottom[0].shape[0], bottom[0].span(1))
+        self.check_label_count(bottom, self.rows)
+        self.margin = self.scratch("margin", self.rows)
+
+    def forward(self, bottom, top):
+        x, label = bottom[0].xdata.reshape(self.rows), bottom[1].xdata.reshape(-1)
+        self.check_labels(label, self.rows[1])
+        self.ops.hinge_loss(x, label, self.norm == self.L2, self.margin, top[0].xdata)
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            label, dx = bottom[1].xdata.reshape(-1), bottom[0].xdiff.reshape(self.rows)
+            self.ops.hinge_loss_grad(self.margin, label, self.norm == self.L2, top[0].xdiff, dx)
+
+
 class Accuracy(Labelled):
     """Share of labels that are among the ``top_k`` highest scores; with a second top, each class's own share.
 

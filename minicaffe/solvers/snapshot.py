@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import proto, weights
+from minicaffe import backend, proto, weights
 from minicaffe.backend import random
 from minicaffe.errors import SnapshotError
 from minicaffe.proto.atomic import atomic_path
@@ -72,8 +72,10 @@ def write(solver: Solver) -> tuple[str, str]:
 
 
 def _resume_state(solver: Solver) -> bytes:
+    where = backend.current()
     return json.dumps({
         "random": base64.b64encode(random.stream().get_state()).decode(),
+        "device": {where.name: base64.b64encode(where.random.get_state()).decode()},
         "train": solver.net.state(),
         "test": [net.state() for net in solver.test_nets],
     }).encode()
@@ -105,6 +107,9 @@ def read(solver: Solver, path: str) -> None:
     try:
         state = json.loads(resume)
         random.stream().set_state(base64.b64decode(state["random"]))
+        where = backend.current()
+        if where.name in state["device"]:
+            where.random.set_state(base64.b64decode(state["device"][where.name]))
         nets = [(solver.net, state["train"]), *zip(solver.test_nets, state["test"], strict=False)]
     except (ValueError, KeyError, TypeError) as error:
         raise SnapshotError(f"solver state {path}: its minicaffe_state is damaged ({error}); resume from another snapshot") from None

@@ -1,0 +1,208 @@
+"""More primitives in plain NumPy, with the conventions of ``reference``, which exports them: rows, channels, further losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray
+LOG_FLOOR = 1e-20
+"""The least probability of the losses that take probabilities."""
+
+__all__ = [
+    "channel_sum", "channelwise", "gather_rows", "hinge_loss", "hinge_loss_grad", "infogain_loss", "infogain_loss_grad", "lrn",
+    "lrn_grad", "lstm_unit", "lstm_unit_grad", "multinomial_loss", "multinomial_loss_grad", "scatter_rows", "sigmoid_loss",
+    "sigmoid_loss_grad",
+]
+
+
+def is_valid(label: Array, ignore_label: int | None) -> Array:
+    """Which labels, truncated to integers, are not the one to ignore."""
+    return np.ones(label.shape, bool) if ignore_label is None else label.astype(np.int64) != ignore_label
+
+
+# --- formulas with one value a channel ----------------------------------------------------------------------------
+
+
+def _apply(function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float]) -> Array:
+    values = np.vectorize(lambda *items: function(*items, *scalars), otypes=[np.float64])
+    operands = [*arrays, *(np.broadcast_to(v[:, None], arrays[0].shape) for v in vectors)]
+    with np.errstate(all="ignore"):
+        return values(*(a.astype(np.float64) for a in operands)) if arrays[0].size else np.zeros(arrays[0].shape)
+
+
+def channelwise(
+    function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array
+) -> None:
+    """``out[n, c, i] = function(*(a[n, c, i] for a in arrays), *(v[c] for v in vectors), *scalars)``.
+
+    ``arrays`` and ``out`` (N, C, inner), ``vectors`` (C,); ``out`` may be one of the arrays.  ``function`` as in ``elementwise``.
+    """
+    out[...] = _apply(function, arrays, vectors, scalars)
+
+
+def channel_sum(
+    function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array
+) -> None:
+    """Accumulates the values of ``channelwise``, summed over N and inner, into ``out`` (C,)."""
+    out += _apply(function, arrays, vectors, scalars).sum(axis=(0, 2))
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
+def gather_rows(x: Array, index: Array, y: Array) -> None:
+    """``y[m] = x[index[m]]``: x (R, K), index (M,) truncated to integers, y (M, K); an index outside 0 .. R - 1 gives zeros."""
+    row = index.astype(np.int64)
+    inside = (row >= 0) & (row < len(x))
+    y[...] = np.where(inside[:, None], x[np.where(inside, row, 0)], 0)
+
+
+def scatter_rows(y: Array, index: Array, x: Array) -> None:
+    """Accumulates ``x[index[m]] += y[m]``, the transpose of ``gather_rows``."""
+    row = index.astype(np.int64)
+    inside = (row >= 0) & (row < len(x))
+    np.add.at(x, row[inside], y[inside])
+
+
+# --- local response normalisation -----------------------------------------------------------------------------------
+
+
+def _neighbours(x: Array, size: int) -> Iterator[Array]:
+    """x (N, C, inner) shifted by each of the ``size`` channel offsets of a centred window, zeros coming in."""
+    half = (size - 1) // 2
+    padded = np.pad(x, ((0, 0), (half, half), (0, 0)))
+    for offset in range(size):
+        yield padded[:, offset : offset + x.shape[1]]
+
+
+def lrn(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
+    """Normalisation across ``size`` channels: x, scale, y (N, C, inner).
+
+    ``scale = k + alpha / size * (sum of x^2 over the window)``, ``y = x * scale^-beta``.
+    """
+    scale[...] = k + alpha / size * sum(_neighbours(x * x, size))
+    y[...] = x * scale**-beta
+
+
+def lrn_grad(x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, alpha: float, beta: float) -> None:
+    """``dx = dy * scale^-beta - 2 alpha beta / size * x * (sum of dy * y / scale over the window)``."""
+    dx[...] = dy * scale**-beta - 2 * alpha * beta / size * x * sum(_neighbours(dy * y / scale, size))
+
+
+# --- losses ---------------------------------------------------------------------------------------------------------
+
+
+def sigmoid_loss(x: Array, target: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
+    """Cross entropy of sigmoid(x) and targets of the same size, summed, over the scalar ``normalizer``."""
+    positive = x >= 0
+    with np.errstate(invalid="ignore"):
+        terms = np.log(1 + np.exp(np.where(positive, -x, x))) - x * (target - positive)
+    loss[...] = terms[is_valid(target, ignore_label)].sum(dtype=np.float64) / normalizer
+
+
+def sigmoid_loss_grad(x: Array, target: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array) -> None:
+    """``dx = (sigmoid(x) - target) * weight / normalizer``, 0 where the target is ignored."""
+    slope = (0.5 * np.tanh(0.5 * x) + 0.5 - target) * (weight / normalizer)
+    dx[...] = np.where(is_valid(target, ignore_label), slope, 0)
+
+
+def _own(prob: Array, label: Array) -> tuple[Array, Array]:
+    """Each row's label as an index, and whether it is one of the classes: prob (N, C), label (N,)."""
+    index = label.astype(np.int64)
+    inside = (index >= 0) & (index < prob.shape[1])
+    return np.where(inside, index, 0), inside
+
+
+def multinomial_loss(prob: Array, label: Array, loss: Array) -> None:
+    """Mean of ``-log(max(p, 1e-20))`` of each label's probability: prob (N, C), label (N,) -> scalar."""
+    index, inside = _own(prob, label)
+    p = np.maximum(prob[np.arange(len(prob)), index], LOG_FLOOR)[inside]
+    loss[...] = -np.log(p).sum(dtype=np.float64) / len(prob)
+
+
+def multinomial_loss_grad(prob: Array, label: Array, weight: Array, dx: Array) -> None:
+    """``-weight / (N max(p, 1e-20))`` at each label's place of dx (N, C), 0 elsewhere."""
+    index, inside = _own(prob, label)
+    rows = np.flatnonzero(inside)
+    dx[...] = 0
+    dx[rows, index[rows]] = -weight / (len(prob) * np.maximum(prob[rows, index[rows]], LOG_FLOOR))
+
+
+def hinge_loss(x: Array, label: Array, squared: bool, margin: Array, loss: Array) -> None:
+    """One-versus-all hinge loss: x (N, C), label (N,) -> scalar, the mean over N of the margins' sum (or sum of squares).
+
+    ``margin`` (N, C) keeps ``max(0, 1 - s x)`` for the gradient, s being 1 for the label's class and -1 for others.
+    """
+    own = label.astype(np.int64)[:, None] == np.arange(x.shape[1])
+    np.maximum(0, 1 + np.where(own, -x, x), out=margin)
+    wide = margin.astype(np.float64)
+    loss[...] = (wide * wide if squared else wide).sum() / len(x)
+
+
+def hinge_loss_grad(margin: Array, label: Array, squared: bool, weight: Array, dx: Array) -> None:
+    """Gradient of ``hinge_loss``, dx (N, C); at a margin of exactly 0 it is 0."""
+    own = label.astype(np.int64)[:, None] == np.arange(margin.shape[1])
+    slope = 2 * margin if squared else np.sign(margin)
+    dx[...] = np.where(own, -slope, slope) * (weight / len(margin))
+
+
+def infogain_loss(prob: Array, label: Array, gain: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
+    """Sum of ``-gain[label, k] log(max(p[k], 1e-20))`` over the scalar ``normalizer``.
+
+    prob (outer, C, inner), label (outer, inner), gain (C, C).
+    """
+    index = label.astype(np.int64)
+    valid = is_valid(label, ignore_label) & (index >= 0) & (index < len(gain))
+    rows = gain[np.where(valid, index, 0)].transpose(0, 2, 1)
+    terms = rows * np.log(np.maximum(prob, LOG_FLOOR))
+    loss[...] = -np.where(valid[:, None], terms, 0).sum(dtype=np.float64) / normalizer
+
+
+def infogain_loss_grad(
+    prob: Array, label: Array, gain: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
+) -> None:
+    """Gradient with respect to the scores under a softmax: ``(p[k] sum_j gain[label, j] - gain[label, k]) weight / normalizer``."""
+    index = label.astype(np.int64)
+    valid = is_valid(label, ignore_label) & (index >= 0) & (index < len(gain))
+    rows = gain[np.where(valid, index, 0)].transpose(0, 2, 1)
+    slope = (prob * rows.sum(axis=1, keepdims=True) - rows) * (weight / normalizer)
+    dx[...] = np.where(valid[:, None], slope, 0)
+
+
+# --- long short-term memory -------------------------------------------------------------------------------------------
+
+
+def _sigmoid(x: Array) -> Array:
+    return 0.5 * np.tanh(0.5 * x) + 0.5
+
+
+def lstm_unit(c_before: Array, gates: Array, cont: Array, c: Array, h: Array) -> None:
+    """One step of an LSTM: c_before, c, h (N, D), gates (N, 4D) in the order i, f, o, g before their nonlinearities, cont (N,).
+
+    ``c = cont sigmoid(f) c_before + sigmoid(i) tanh(g)``, ``h = sigmoid(o) tanh(c)``; where cont is 0, c_before is not read.
+    """
+    i, f, o, g = np.split(gates, 4, axis=1)
+    keep = np.where(cont[:, None] == 0, 0, cont[:, None] * _sigmoid(f) * np.where(cont[:, None] == 0, 0, c_before))
+    c[...] = keep + _sigmoid(i) * np.tanh(g)
+    h[...] = _sigmoid(o) * np.tanh(c)
+
+
+def lstm_unit_grad(
+    c_before: Array, gates: Array, cont: Array, c: Array, dc: Array, dh: Array, dc_before: Array, dgates: Array
+) -> None:
+    """Gradients of ``lstm_unit``: dc_before (N, D) and dgates (N, 4D) from dc and dh (N, D); dc_before may be dc.
+
+    Caffe: the gradient of f uses ``cont sigmoid(f)`` as if it were a sigmoid's value, which differs if cont is neither 0 nor 1.
+    """
+    i, f, o = (_sigmoid(part) for part in np.split(gates[:, : 3 * c.shape[1]], 3, axis=1))
+    g, squashed = np.tanh(gates[:, 3 * c.shape[1] :]), np.tanh(c)
+    keep = np.where(cont[:, None] == 0, 0, cont[:, None] * f)
+    before = np.where(cont[:, None] == 0, 0, c_before)
+    total = dc + dh * o * (1 - squashed * squashed)
+    dgates[...] = np.concatenate(
+        [total * g * i * (1 - i), total * before * keep * (1 - keep), dh * squashed * o * (1 - o), total * i * (1 - g * g)], axis=1
+    )
+    dc_before[...] = total * keep

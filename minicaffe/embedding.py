@@ -1,0 +1,144 @@
+"""What a siamese net makes of single images: one of its towers as a net of its own, and how well its features tell labels."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicaffe import graph, proto
+from minicaffe.data.db import backend_of, open_db
+from minicaffe.errors import DataError, NetError
+from minicaffe.layers import TEST, Source
+from minicaffe.net import Net
+from minicaffe.proto.files import read_net
+
+_LABEL = "label of the image"  # a blob's name that no tower uses
+
+
+class Tower(NamedTuple):
+    """The layers that make ``feature`` of ``image``, and the Data layer that feeds the net."""
+
+    layers: list[proto.LayerParameter]
+    image: str
+    feature: str
+    data: proto.LayerParameter
+
+
+def tower_of_file(path: str | os.PathLike[str]) -> Tower:
+    """The tower of the net in a prototxt, as it is in the TEST phase; see ``find_tower``."""
+    definition, locations = read_net(path)
+    source = Source(os.fspath(path), locations)
+    try:
+        return find_tower(graph.filter_net(graph.with_state(definition, TEST), source).layer)
+    except NetError as error:
+        raise NetError(f"{os.fspath(path)}: {error}") from None
+
+
+def find_tower(layers: Iterable[proto.LayerParameter]) -> Tower:
+    """The tower on the first side of a net's ContrastiveLoss: what only its first bottom depends on.
+
+    Raises NetError unless there is one ContrastiveLoss, fed by towers that start at one blob each and by a Data layer.
+    """
+    layers = list(layers)
+    losses = [i for i, layer in enumerate(layers) if layer.type == "ContrastiveLoss"]
+    if len(losses) != 1:
+        raise NetError(f"a siamese net has one ContrastiveLoss layer; found {len(losses)}")
+    loss = layers[losses[0]]
+    first, second = (_ancestors(layers[: losses[0]], blob) for blob in loss.bottom[:2])
+    tower = [layers[i] for i in first if i not in second and layers[i].bottom]
+    made = {top for layer in tower for top in layer.top}
+    images = list(dict.fromkeys(blob for layer in tower for blob in layer.bottom if blob not in made))
+    sources = [layers[i] for i in first if layers[i].type == "Data"]
+    if len(images) != 1 or len(sources) != 1:
+        raise NetError(
+            f"no tower can be told apart: what only '{loss.bottom[0]}' depends on, the first bottom of '{loss.name}', must "
+            f"start at one blob and come from one Data layer; found blobs {images}, {len(sources)} Data layers"
+        )
+    return Tower(tower, images[0], loss.bottom[0], sources[0])
+
+
+def _ancestors(layers: Sequence[proto.LayerParameter], blob: str) -> list[int]:
+    """Which layers ``blob`` depends on, in order; a layer in place counts like any other."""
+    needed, found = {blob}, []
+    for i in range(len(layers) - 1, -1, -1):
+        if needed.intersection(layers[i].top):
+            needed.update(layers[i].bottom)
+            found.append(i)
+    return found[::-1]
+
+
+def extract(
+    tower: Tower, images: str | os.PathLike[str], load: Callable[[Net], object], batch_size: int = 100
+) -> tuple[NDArray, NDArray]:
+    """Features float32 (N, D) and labels int64 (N,) of all N records of a database of single, labelled images.
+
+    Images are transformed as the Data layer of the tower's net says.  ``load(net)`` gives the tower its weights.
+
+    Raises DataError for a database that cannot be read, and whatever building the net and ``load`` raise.
+    """
+    path, count = os.fspath(images), _count(images)
+    data = proto.LayerParameter(name="images", type="Data", top=[tower.image, _LABEL], phase=TEST)
+    data.transform_param.CopyFrom(tower.data.transform_param)
+    data.data_param.source = path
+    data.data_param.batch_size = min(batch_size, count)
+    data.data_param.backend = proto.DataParameter.DB.Value((backend_of(path) or "").upper())
+    definition = proto.NetParameter(name="tower", layer=[data, *tower.layers])
+    definition.state.phase = TEST
+    for layer in definition.layer:
+        layer.phase = TEST
+        del layer.include[:], layer.exclude[:]
+    features: list[NDArray] = []
+    labels: list[NDArray] = []
+    with contextlib.closing(Net.from_param(definition, Source())) as net:
+        load(net)
+        while sum(map(len, labels)) < count:
+            net.run_forward()
+            rows = net.blobs[tower.feature].peek_data()
+            features.append(rows.reshape(len(rows), -1).copy())
+            labels.append(net.blobs[_LABEL].peek_data().astype(np.int64))
+    return np.concatenate(features)[:count], np.concatenate(labels)[:count]
+
+
+def _count(path: str | os.PathLike[str]) -> int:
+    """Records in a database; DataError if it is none, or empty."""
+    with open_db(path, backend_of(path) or "lmdb") as records:
+        count = records.count()
+        if count is None:
+            count = int(records.seek_to_first())
+            while count and records.next():
+                count += 1
+    if not count:
+        raise DataError(f"database {os.path.abspath(path)}: empty, not one record; build it again")
+    return count
+
+
+def neighbour_accuracy(
+    features: NDArray, labels: NDArray, k: int = 1, reference: tuple[NDArray, NDArray] | None = None
+) -> float:
+    """Share of ``features`` (N, D) whose label (N,) is the one that most of their ``k`` nearest neighbours have.
+
+    Neighbours are looked for in ``reference``, features and labels of other images; without it among the other rows of
+    ``features`` (leave one out).  Of labels that are equally frequent the smallest wins.
+
+    Raises DataError if there are no ``k`` neighbours.
+    """
+    from scipy.spatial import cKDTree
+
+    others, classes = reference or (features, labels)
+    wanted = k + (reference is None)
+    if len(others) < wanted:
+        raise DataError(f"{k} nearest neighbours of an image need at least {wanted} images; found {len(others)}")
+    nearest = cKDTree(others).query(features, wanted)[1].reshape(len(features), wanted)
+    if reference is None:
+        itself = nearest == np.arange(len(features))[:, np.newaxis]
+        itself[~itself.any(axis=1), -1] = True  # images of equal features: it may not be among the nearest
+        nearest = nearest[~itself].reshape(len(features), k)
+    known, number = np.unique(classes, return_inverse=True)
+    votes = np.zeros((len(features), len(known)), np.int64)
+    np.add.at(votes, (np.arange(len(features))[:, np.newaxis], number[nearest]), 1)
+    return float((known[votes.argmax(axis=1)] == labels).mean())

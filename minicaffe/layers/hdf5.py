@@ -1,0 +1,190 @@
+"""Layers that read and write HDF5 files: HDF5Data, HDF5Output."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from minicaffe.backend import random
+from minicaffe.errors import DataError, ShapeError
+from minicaffe.layers.base import Layer
+from minicaffe.layers.data import Source
+
+
+class HDF5Data(Source):
+    """Rows of the datasets named like the tops, from the HDF5 files that the text file ``source`` lists.
+
+    Tops: (batch_size, *rest of the dataset's shape).  The files are read whole, one at a time, again and again; a batch may
+    begin in one file and end in the next.  ``shuffle`` shuffles the files for each round, and the rows of each file.
+    Caffe: a ``transform_param`` is an error; shuffles come from the C library there, here from a copy of the random stream.  File
+    names are separated by white space, so they hold none.  The position is part of a snapshot here.
+    """
+
+    type = "HDF5Data"
+    param = "hdf5_data_param"
+    batch_size: int
+    shuffle: bool
+    source: str
+
+    def setup(self, bottom, top):
+        self.require(not self.layer_param.HasField("transform_param"), "HDF5Data does not transform data; remove it", "transform_param")
+        self.require(self.batch_size > 0, f"must be positive; found {self.batch_size}", "batch_size")
+        self.names = list(self.layer_param.top)
+        self.files = self._listed_files()
+        self.order = list(range(len(self.files)))
+        self.shuffler = random.Stream(0) if self.shuffle else None
+        if self.shuffler:
+            self.shuffler.set_state(random.stream().get_state())  # draws nothing: the fillers get Caffe's numbers
+            self.shuffler.shuffle(self.order)
+        self.shapes: list[tuple[int, ...]] = []
+        self._load(0)
+        for blob, shape in zip(top, self.shapes, strict=True):
+            blob.reshape(self.batch_size, *shape)
+
+    def _listed_files(self) -> list[str]:
+        path = self.find_file(self.source)
+        try:
+            with open(path) as file:
+                files = file.read().split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise self.data_error(f"hdf5_data_param.source: cannot read {path}: {error}") from None
+        if not files:
+            raise self.data_error(f"hdf5_data_param.source: {path} must list at least one HDF5 file; found none")
+        return files
+
+    def _load(self, index: int) -> None:
+        """Read file number ``index`` of this round; its rows come next."""
+        self.index, self.row = index, 0
+        path = self.find_file(self.files[self.order[index]])
+        try:
+            with h5py.File(path, "r") as file:
+                self.values = [self._read(file, path, name) for name in self.names]
+        except OSError as error:
+            raise self.data_error(f"cannot read HDF5 file {path}: {error}") from None
+        counts = [len(values) for values in self.values]
+        if len(set(counts)) > 1 or counts[0] == 0:
+            found = ", ".join(f"{name} {count}" for name, count in zip(self.names, counts, strict=True))
+            raise self.data_error(f"HDF5 file {path}: all datasets must have the same number of rows, at least 1; found {found}")
+        shapes = [values.shape[1:] for values in self.values]
+        if self.shapes and shapes != self.shapes:
+            raise self.data_error(f"HDF5 file {path}: its rows have shapes {shapes}, those of the first file {self.shapes}")
+        self.shapes = shapes
+        self._permute_rows()
+
+    def _read(self, file: Any, path: str, name: str) -> NDArray:
+        dataset = file.get(name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise self.data_error(f"HDF5 file {path} has no dataset '{name}', which top '{name}' reads; it has: {', '.join(file)}")
+        if dataset.dtype.kind not in "fiu" or dataset.ndim < 1:
+            raise self.data_error(
+                f"HDF5 file {path}, dataset '{name}': must hold numbers along at least 1 axis; found {dataset.dtype} of shape {dataset.shape}"
+            )
+        return dataset[...].astype(self.dtype)
+
+    def _permute_rows(self) -> None:
+        rows = np.arange(len(self.values[0]))
+        if self.shuffler:
+            self.before_shuffle = self.shuffler.get_state()
+            self.shuffler.shuffle(rows)
+        self.rows = rows
+
+    def forward(self, bottom, top):
+        outputs = [blob.data for blob in top]
+        filled = 0
+        while filled < self.batch_size:
+            chosen = self.rows[self.row : self.row + self.batch_size - filled]
+            for values, out in zip(self.values, outputs, strict=True):
+                out[filled : filled + len(chosen)] = values[chosen]
+            filled += len(chosen)
+            self._advance(len(chosen))
+
+    def _advance(self, rows: int) -> None:
+        self.row += rows
+        if self.row < len(self.rows):
+            return
+        if len(self.files) == 1:
+            self.row = 0
+            self._permute_rows()
+            return
+        following = (self.index + 1) % len(self.files)
+        if following == 0 and self.shuffler:
+            self.shuffler.shuffle(self.order)
+        self._load(following)
+
+    def state(self) -> dict[str, Any]:
+        """Where reading stands, for a snapshot."""
+        random_state = base64.b64encode(self.before_shuffle).decode() if self.shuffler else None
+        return {"order": list(self.order), "file": self.index, "row": self.row, "random": random_state}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on reading from a ``state``; DataError if it was taken with other files or another ``shuffle``."""
+        if sorted(state["order"]) != sorted(self.order) or (state["random"] is None) != (self.shuffler is None):
+            raise self.data_error("the snapshot was taken with another list of files or another shuffle; resume with the same net")
+        self.order = list(state["order"])
+        if self.shuffler:
+            self.shuffler.set_state(base64.b64decode(state["random"]))
+        self._load(state["file"])
+        if state["row"] >= len(self.rows):
+            raise self.data_error(f"the snapshot stands at row {state['row']} of a file that has {len(self.rows)} rows now")
+        self.row = state["row"]
+
+
+class HDF5Output(Layer):
+    """Write two blobs to an HDF5 file, as its datasets ``data`` and ``label``.
+
+    Bottoms: both (N, …), of at most 4 axes.  Each forward appends N rows to datasets of 4 axes, missing ones being 1; the file
+    begins empty when the net is made.
+    Caffe: a second forward fails because the datasets exist; here the rows are added.
+    """
+
+    type = "HDF5Output"
+    param = "hdf5_output_param"
+    bottoms = 2
+    tops = 0
+    file_name: str
+    DATASETS = ("data", "label")
+
+    def setup(self, bottom, top):
+        self.require(self.file_name != "", "give the file to write", "file_name")
+        try:
+            h5py.File(self.file_name, "w").close()
+        except OSError as error:
+            raise self.data_error(error) from None
+
+    def data_error(self, error: OSError) -> DataError:
+        """A DataError saying that the file cannot be written."""
+        return DataError(str(self.error(f"cannot write HDF5 file {self.file_name}: {error}", "file_name")))
+
+    def reshape(self, bottom, top):
+        for blob in bottom:
+            self.require(1 <= len(blob.shape) <= 4, f"takes blobs of 1 to 4 axes; found {blob.shape_string}", kind=ShapeError)
+        if bottom[0].num != bottom[1].num:
+            found = " and ".join(blob.shape_string for blob in bottom)
+            raise self.error(f"both inputs must have the same first dimension; found {found}", kind=ShapeError)
+
+    def forward(self, bottom, top):
+        try:
+            with h5py.File(self.file_name, "a") as file:
+                for name, blob in zip(self.DATASETS, bottom, strict=True):
+                    values = blob.peek_data()
+                    self._append(file, name, values.reshape(values.shape + (1,) * (4 - values.ndim)))
+        except OSError as error:
+            raise self.data_error(error) from None
+
+    def _append(self, file: Any, name: str, values: NDArray) -> None:
+        if name not in file:
+            file.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]))
+            return
+        dataset = file[name]
+        if dataset.shape[1:] != values.shape[1:]:
+            raise self.error(f"rows of {name} had shape {dataset.shape[1:]} before, now {values.shape[1:]}", kind=ShapeError)
+        before = len(dataset)
+        dataset.resize(before + len(values), axis=0)
+        dataset[before:] = values
+
+    def backward(self, top, propagate_down, bottom):
+        pass

@@ -1,0 +1,57 @@
+"""Every CUDA kernel compiles for every generation of GPU that is in use; needs CuPy's NVRTC, no driver and no GPU."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from minicaffe.kernels.cuda.launch import kernel_files, kernel_names, kernel_source
+from minicaffe.kernels.cuda.translate import translate
+
+nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="CuPy is not installed")
+
+ARCHITECTURES = (75, 80, 90, 100)
+TYPES = {  # template arguments after the dtype
+    "im2col": (", 1", ", 2", ", 3", ", 10"),
+    "elementwise": (", const {T}*, const {T}*, {T}",),
+}
+
+
+def formula(x, y, a):
+    return a * x**2 - y / (abs(x) + 1) + (math.exp(x) if x > 0 else math.log(a)) + min(math.tanh(x), max(y, 0.5)) * math.sqrt(a)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def have_nvrtc():
+    try:
+        nvrtc.getVersion()
+    except (ImportError, RuntimeError, OSError) as error:
+        pytest.skip(f"NVRTC does not load: {error}")
+
+
+def compile_for(architecture, source, names):
+    """The machine code that NVRTC makes; its log goes into the exception."""
+    program = nvrtc.createProgram(source, "kernels.cu", (), ())
+    try:
+        for name in names:
+            nvrtc.addNameExpression(program, name)
+        try:
+            nvrtc.compileProgram(program, ("-std=c++17", f"-arch=sm_{architecture}"))
+        except nvrtc.NVRTCError as error:
+            raise AssertionError(nvrtc.getProgramLog(program)) from error
+        assert all(nvrtc.getLoweredName(program, name) for name in names)
+        return nvrtc.getCUBIN(program)
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["float", "double"])
+@pytest.mark.parametrize("file", kernel_files())
+def test_kernels_compile(file, dtype, architecture):
+    if architecture not in nvrtc.getSupportedArchs():
+        pytest.skip(f"this NVRTC {nvrtc.getVersion()} does not know sm_{architecture}")
+    source = kernel_source(file, translate(formula) if file == "elementwise" else "")
+    names = [f"{kernel}<{dtype}{types.format(T=dtype)}>" for kernel in kernel_names(file) for types in TYPES.get(file, ("",))]
+    assert len(compile_for(architecture, source, names)) > 0

@@ -1,0 +1,271 @@
+"""Every compiled kernel against the plain NumPy version of the same name."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from minicaffe.kernels import cpu, reference
+from minicaffe.kernels.window import Window
+
+DTYPES = [np.float32, np.float64]
+FLT_MAX = np.finfo(np.float32).max
+
+
+def tolerance(dtype) -> dict:
+    return dict(rtol=2e-5, atol=2e-5) if dtype == np.float32 else dict(rtol=1e-11, atol=1e-11)
+
+
+class Case:
+    """Random arrays of one dtype, the same in every run."""
+
+    def __init__(self, dtype):
+        self.dtype = np.dtype(dtype)
+        self.random = np.random.default_rng(1701)
+
+    def normal(self, *shape):
+        return self.random.standard_normal(shape).astype(self.dtype)
+
+    def uniform(self, *shape):
+        return 1 - self.random.random(shape).astype(self.dtype)
+
+    def labels(self, classes, *shape):
+        return self.random.integers(0, classes, shape).astype(self.dtype)
+
+    def scalar(self, value):
+        return np.array(value, self.dtype)
+
+    def garbage(self, *shape):
+        """Room for a result: what a kernel forgets to write shows."""
+        return np.full(shape, 7e5, self.dtype)
+
+    def check(self, name, inputs, outputs):
+        """Call the kernel both ways; ``inputs`` is a function of the outputs that lists all arguments in order."""
+        expected, actual = [a.copy() for a in outputs], [a.copy() for a in outputs]
+        getattr(reference, name)(*inputs(*expected))
+        getattr(cpu, name)(*inputs(*actual))
+        for e, a in zip(expected, actual, strict=True):
+            assert a.dtype == e.dtype
+            np.testing.assert_allclose(a, e, **tolerance(self.dtype))
+
+
+@pytest.fixture(params=DTYPES, ids=["float32", "float64"])
+def case(request) -> Case:
+    return Case(request.param)
+
+
+def window(kernel, stride=1, pad=0, dilation=1) -> Window:
+    axes = len(kernel)
+    return Window(kernel, *((v,) * axes if isinstance(v, int) else v for v in (stride, pad, dilation)))
+
+
+def test_every_name_of_the_reference_is_there_with_its_signature():
+    import inspect
+
+    for name in cpu.__all__:
+        if hasattr(reference, name):
+            assert inspect.signature(getattr(cpu, name)) == inspect.signature(getattr(reference, name)), name
+    public = {n for n, f in vars(reference).items() if inspect.isfunction(f) and not n.startswith("_") and f.__module__ == reference.__name__}
+    assert public <= set(cpu.__all__)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 7, 1), (3, 4, 9), (2, 3, 3000), (64, 500, 1), (0, 3, 4)])
+def test_bias(case, shape):
+    bias = case.normal(shape[1])
+    case.check("bias_add", lambda y: (y, bias), [case.normal(*shape)])
+    dy = case.normal(*shape) + 1
+    case.check("bias_grad", lambda db: (dy, db), [case.normal(shape[1])])
+
+
+@pytest.mark.parametrize("size", [1, 3, 100, 40_000])
+def test_dot(case, size):
+    a, b = case.normal(size), case.normal(size)
+    case.check("dot", lambda out: (a, b, out), [case.scalar(2)])
+
+
+IM2COL = [
+    ((1, 1, 5), window((3,))),
+    ((2, 3, 7, 9), window((3, 2), stride=(2, 1), pad=(1, 2))),
+    ((2, 3, 7, 9), window((3, 3), stride=3, pad=2, dilation=2)),
+    ((1, 2, 4, 4), window((1, 1), pad=1)),
+    ((1, 2, 3, 3), window((5, 5), pad=4)),
+    ((2, 2, 4, 5, 6), window((2, 3, 2), stride=(1, 2, 3), pad=(0, 1, 1))),
+    ((1, 2, 3, 3, 3, 3), window((2, 2, 2, 2))),
+]
+
+
+def positions(shape, w: Window) -> tuple[int, ...]:
+    return tuple((n + 2 * p - e) // s + 1 for n, p, e, s in zip(shape, w.pad, w.extent, w.stride, strict=True))
+
+
+@pytest.mark.parametrize("shape, w", IM2COL)
+def test_im2col_and_back(case, shape, w):
+    x = case.normal(*shape)
+    columns = case.garbage(shape[0], shape[1] * w.taps, *positions(shape[2:], w))
+    case.check("im2col", lambda c: (x, c, w), [columns])
+    columns = case.normal(*columns.shape)
+    case.check("col2im", lambda x: (columns, x, w), [case.garbage(*shape)])
+
+
+POOLING = [
+    ((1, 1, 1, 1), window((1, 1)), (1, 1)),
+    ((2, 3, 8, 8), window((2, 2), stride=2), (4, 4)),
+    ((3, 2, 24, 24), window((2, 2), stride=2), (12, 12)),
+    ((2, 1, 6, 40), window((2, 2), stride=2), (3, 20)),
+    ((2, 3, 7, 9), window((2, 2), stride=2), (4, 5)),
+    ((2, 3, 13, 13), window((3, 3), stride=2), (6, 6)),
+    ((2, 2, 16, 16), window((3, 3), stride=2), (8, 8)),
+    ((1, 2, 9, 7), window((3, 2), stride=(1, 3), pad=(1, 0)), (9, 3)),
+    ((1, 2, 5, 5), window((3, 3), stride=3, pad=2), (3, 3)),
+    ((1, 2, 6, 5), window((6, 5)), (1, 1)),
+    ((1, 1, 3, 3), window((1, 1), stride=2, pad=2), (4, 4)),  # windows that hold no pixel
+]
+
+
+@pytest.mark.parametrize("shape, w, pooled", POOLING)
+def test_pooling(case, shape, w, pooled):
+    x, out = case.normal(*shape), (*shape[:2], *pooled)
+    mask = np.full(out, 99, np.int32)
+    case.check("max_pool", lambda y, m: (x, y, m, w), [case.garbage(*out), mask])
+    reference.max_pool(x, case.garbage(*out), mask, w)
+    dy = case.normal(*out)
+    case.check("max_pool_grad", lambda dx: (dy, mask, dx, w), [case.garbage(*shape)])
+    case.check("average_pool", lambda y: (x, y, w), [case.garbage(*out)])
+    case.check("average_pool_grad", lambda dx: (dy, dx, w), [case.garbage(*shape)])
+    positive, u = np.maximum(x, 0), case.uniform(*out)
+    case.check("stochastic_pool", lambda y, m: (positive, u, y, m, w), [case.garbage(*out), mask])
+    case.check("stochastic_pool_mean", lambda y: (positive, y, w), [case.garbage(*out)])
+
+
+@pytest.mark.parametrize("shape, w, pooled", [POOLING[1], POOLING[5]])
+@pytest.mark.parametrize("values", [(0, 1), (np.nan, 1, 2), (np.nan, -np.inf), (-np.inf, np.inf, 0)], ids=str)
+def test_max_pool_takes_the_first_of_equals_and_never_nan(case, shape, w, pooled, values):
+    x = case.random.choice(np.array(values, case.dtype), shape)
+    case.check("max_pool", lambda y, m: (x, y, m, w), [case.garbage(*shape[:2], *pooled), np.full((*shape[:2], *pooled), 99, np.int32)])
+
+
+def leaky(x, slope):
+    return x if x > 0 else slope * x
+
+
+def logistic_grad(y, dy):
+    return dy * y * (1 - y)
+
+
+def three(a, b, c, power, shift):
+    return math.tanh(a) ** power + max(b, 0) * math.exp(min(c, 1)) - abs(shift) * math.sqrt(b * b) + math.log(c * c + 1)
+
+
+@pytest.mark.parametrize("function, scalars", [(leaky, [0.25]), (logistic_grad, []), (three, [2.0, -3])])
+@pytest.mark.parametrize("shape", [(1,), (2, 3, 4), (40_000,), (0,)])
+def test_elementwise(case, function, scalars, shape):
+    arrays = [case.normal(*shape) for _ in range(function.__code__.co_argcount - len(scalars))]
+    case.check("elementwise", lambda out: (function, arrays, scalars, out), [case.garbage(*shape)])
+
+
+def test_elementwise_in_place_and_with_nan(case):
+    x = np.array([np.nan, np.inf, -np.inf, 1], case.dtype)
+    cpu.elementwise(leaky, [x], [0.5], x)
+    np.testing.assert_array_equal(x, [np.nan, np.inf, -np.inf, 1])
+
+
+def test_elementwise_tells_formulas_of_one_name_apart(case):
+    def formula(x):
+        return x + 1
+
+    first = formula
+
+    def formula(x):
+        return x + 2
+
+    x, y = case.normal(10), case.garbage(10)
+    for f, step in ((first, 1), (formula, 2)):
+        cpu.elementwise(f, [x], [], y)
+        np.testing.assert_allclose(y, x + step, **tolerance(case.dtype))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (64, 10, 1), (2, 3, 5), (3, 4, 700), (1, 21, 513)])
+def test_softmax(case, shape):
+    x = case.normal(*shape) * 20
+    case.check("softmax", lambda y: (x, y), [case.garbage(*shape)])
+    y, dy = case.uniform(*shape), case.normal(*shape)
+    case.check("softmax_grad", lambda dx: (y, dy, dx), [case.garbage(*shape)])
+
+
+def test_softmax_in_place(case):
+    x = case.normal(4, 5, 6)
+    expected = case.garbage(4, 5, 6)
+    reference.softmax(x, expected)
+    cpu.softmax(x, x)
+    np.testing.assert_allclose(x, expected, **tolerance(case.dtype))
+
+
+@pytest.mark.parametrize("outer, classes, inner", [(1, 1, 1), (64, 10, 1), (3, 4, 5)])
+@pytest.mark.parametrize("ignore", [None, 0, 2, 255, -1])
+def test_labels_and_softmax_loss(case, outer, classes, inner, ignore):
+    label = case.labels(classes, outer, inner)
+    if ignore is not None:
+        label[case.random.random(label.shape) < 0.3] = ignore
+    prob = case.uniform(outer, classes, inner)
+    prob[0] = 0  # its logarithm is taken of FLT_MIN
+    case.check("check_labels", lambda bad: (label, classes, ignore, bad), [np.array(99, np.int32)])
+    for normalization in range(4):
+        case.check("loss_normalizer", lambda n, m=normalization: (label, outer, ignore, m, n), [case.scalar(9)])
+    normalizer, weight = case.scalar(3), case.scalar(0.5)
+    case.check("softmax_loss", lambda loss: (prob, label, ignore, normalizer, loss), [case.scalar(9)])
+    case.check("softmax_loss_grad", lambda dx: (prob, label, ignore, normalizer, weight, dx), [case.garbage(*prob.shape)])
+    for top_k in (1, 3):
+        outputs = [case.scalar(9), case.garbage(classes), case.garbage(classes)]
+        case.check("accuracy", lambda *out, k=top_k: (prob, label, k, ignore, *out), outputs)
+
+
+@pytest.mark.parametrize("bad", [-1, 10, 1e9, np.nan])
+def test_a_bad_label_is_found_and_adds_nothing(case, bad):
+    label = case.labels(10, 6, 1)
+    label[4] = bad
+    prob = case.uniform(6, 10, 1)
+    case.check("check_labels", lambda out: (label, 10, None, out), [np.array(-1, np.int32)])
+    case.check("softmax_loss", lambda loss: (prob, label, None, case.scalar(1), loss), [case.scalar(9)])
+    case.check("softmax_loss_grad", lambda dx: (prob, label, None, case.scalar(1), case.scalar(1), dx), [case.garbage(*prob.shape)])
+
+
+def test_accuracy_counts_ties_against_the_label(case):
+    score, label = np.zeros((1, 3, 1), case.dtype), case.labels(3, 1, 1)
+    for top_k in (1, 2, 3):
+        outputs = [case.scalar(9), case.garbage(3), case.garbage(3)]
+        case.check("accuracy", lambda *out, k=top_k: (score, label, k, None, *out), outputs)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (64, 2), (5, 300)])
+def test_euclidean_loss(case, shape):
+    a, b = case.normal(*shape), case.normal(*shape)
+    case.check("euclidean_loss", lambda d, loss: (a, b, d, loss), [case.garbage(*shape), case.scalar(9)])
+    case.check("euclidean_loss_grad", lambda dx: (a, case.scalar(2), -1.0, dx), [case.garbage(*shape)])
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (64, 2), (5, 300)])
+def test_contrastive_loss(case, shape, legacy):
+    a, b, similar = case.normal(*shape), case.normal(*shape), case.labels(2, shape[0])
+    b[0] = a[0]  # no distance at all
+    outputs = [case.garbage(*shape), case.garbage(shape[0]), case.scalar(9)]
+    case.check("contrastive_loss", lambda *out: (a, b, similar, 1.5, legacy, *out), outputs)
+    reference.contrastive_loss(a, b, similar, 1.5, legacy, *outputs)
+    difference, distance, _ = outputs
+    for sign in (1.0, -1.0):
+        arguments = (difference, distance, similar, 1.5, legacy, case.scalar(0.7), sign)
+        case.check("contrastive_loss_grad", lambda dx, args=arguments: (*args, dx), [case.garbage(*shape)])
+
+
+@pytest.mark.parametrize("size, limit", [(1, 0.1), (1000, 5.0), (1000, 500.0)])
+def test_clip_by_norm(case, size, limit):
+    case.check("clip_by_norm", lambda g, norm: (g, limit, norm), [case.normal(size), case.scalar(9)])
+
+
+@pytest.mark.parametrize("l1", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 1000, 30_001])
+def test_sgd_update(case, size, l1):
+    state = [case.normal(size), case.normal(size), case.normal(size)]
+    state[0][::3] = 0
+    case.check("sgd_update", lambda w, g, h: (w, g, h, 0.1, 0.9, 0.5, 0.01, l1), state)

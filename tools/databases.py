@@ -1,0 +1,45 @@
+"""Names and places of the databases that ``minicaffe data`` makes and the shipped models read."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from minicaffe.data.db import backend_of
+
+FOLDERS = {"digits": "examples/digits", "mnist": "examples/siamese"}
+"""Where ``data siamese`` puts the databases of a source, seen from the working folder."""
+LENET_FOLDER = "examples/mnist"
+"""Where ``data mnist`` puts its databases."""
+
+_MADE_BY = (
+    (r"mnist_siamese_(train|test)_leveldb", "minicaffe data siamese mnist"),
+    (r"digits_(siamese_)?(train|test)_lmdb", "minicaffe data siamese digits"),
+    (r"mnist_(train|test)_lmdb", "minicaffe data mnist"),
+)
+
+
+def pairs(name: str, split: str, backend: str) -> str:
+    """Name of the database of image pairs of a ``split``, "train" or "test"."""
+    return f"{name}_siamese_{split}_{backend}"
+
+
+def images(name: str, split: str) -> str:
+    """Name of the database of labelled images of a ``split``."""
+    return f"{name}_{split}_lmdb"
+
+
+def images_beside(pair_database: str, split: str) -> str | None:
+    """The labelled images whose pairs are in ``pair_database``: the database of that name beside it, if there is one."""
+    folder, name = os.path.split(os.path.normpath(pair_database))
+    match = re.fullmatch(r"(.+)_siamese_(train|test)_\w+", name)
+    path = os.path.join(folder, images(match[1], split)) if match else None
+    return path if path is not None and backend_of(path) else None
+
+
+def how_to_make(message: str) -> str | None:
+    """The command that makes the database of which ``message`` says that it is not there."""
+    for name, command in _MADE_BY:
+        if re.search(rf"\b{name}: not found", message):
+            return command
+    return None

@@ -1,0 +1,84 @@
+"""Flags that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import click
+
+from minicaffe.errors import DeviceError, MissingExtraError
+
+_log = logging.getLogger(__name__)
+
+gpu = click.option("--gpu", default="", metavar="ID|all", help="Compute on this GPU (default: on the CPU).")
+level = click.option("--level", default=0, show_default=True, help="The net's level, for include and exclude rules.")
+stage = click.option("--stage", default="", metavar="A,B", help="The net's stages, separated by commas.")
+model = click.option("--model", required=True, metavar="FILE", help="The net, a prototxt: a path or a shipped model's file.")
+iterations = click.option(
+    "--iterations", default=50, show_default=True, type=click.IntRange(min=1), help="The number of iterations to run."
+)
+
+
+def net_state(command: Callable) -> Callable:
+    """``--level`` and ``--stage``."""
+    return level(stage(command))
+
+
+def split(text: str) -> list[str]:
+    """The parts of a comma-separated list that are not empty."""
+    return [part for part in text.split(",") if part]
+
+
+def choose_device(flag: str, asked_by_file: int | None = None) -> None:
+    """Compute on the GPU that ``--gpu`` names, else on the one that the solver file asks for, else on the CPU.
+
+    Without ``--gpu`` a GPU that cannot be used is a warning, and the CPU does the work.  Raises DeviceError if ``--gpu``
+    names no GPU that can be used.
+    """
+    from minicaffe import backend
+
+    if not flag and asked_by_file is None:
+        backend.set_mode_cpu()
+        _log.info("Use CPU.")
+        return
+    try:
+        device = gpu_ids(flag)[0] if flag else asked_by_file
+        assert device is not None
+        backend.set_device(device)
+        backend.set_mode_gpu()
+    except (DeviceError, MissingExtraError) as error:
+        if flag:
+            raise DeviceError(f"--gpu {flag}: {error}") from error
+        backend.set_mode_cpu()
+        _log.warning("The solver file asks for a GPU (solver_mode: GPU), but %s. Use CPU.", error)
+        return
+    _log.info("Using GPU %d", device)
+
+
+def gpu_ids(flag: str, several: bool = False) -> list[int]:
+    """The numbers in ``--gpu``, "all" standing for every GPU of this machine.
+
+    Raises DeviceError for anything else, and for more than one GPU unless ``several``.
+    """
+    if flag == "all":
+        ids = list(range(_gpu_count()))
+    elif all(part.strip().isdigit() for part in flag.split(",")):
+        ids = [int(part) for part in flag.split(",")]
+    else:
+        raise DeviceError(f"expected a GPU's number (0, 1, ...) or 'all'; found '{flag}'")
+    if len(ids) != 1 and not several:
+        raise DeviceError(f"one process computes on one GPU; found {len(ids)}: choose one of them")
+    return ids
+
+
+def _gpu_count() -> int:
+    from minicaffe import compat
+
+    runtime = compat.require("cupy").cuda.runtime
+    try:
+        return int(runtime.getDeviceCount())
+    except runtime.CUDARuntimeError as error:
+        raise DeviceError(f"no GPU can be used: {error}") from error
+
+
