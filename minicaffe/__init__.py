@@ -26,6 +26,11 @@ _HOME = {
     "get_solver": "minicaffe.solvers",
     "Solver": "minicaffe.solvers",
     "SGDSolver": "minicaffe.solvers",
+    "NesterovSolver": "minicaffe.solvers",
+    "AdaGradSolver": "minicaffe.solvers",
+    "RMSPropSolver": "minicaffe.solvers",
+    "AdaDeltaSolver": "minicaffe.solvers",
+    "AdamSolver": "minicaffe.solvers",
 }
 """Where each name of the package's face is defined, as ``module`` or ``module:name``."""
 

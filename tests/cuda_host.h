@@ -1,9 +1,9 @@
 // Runs CUDA kernels on the CPU, one thread at a time, so that a test needs no GPU.
 //
-// strict_cupy.py compiles a kernel file with g++ after including this header, which gives the source the names it uses:
-// threadIdx, __shared__, __syncthreads, atomicAdd and so on.  Blocks run one after the other.  The threads of a block are
-// fibers: each runs until it ends or reaches __syncthreads, where the next one is switched in.  The order of threads and
-// blocks can be reversed, which changes the result of a kernel that lacks a barrier or whose blocks race.
+// cuda_host.py compiles a kernel file with g++ after this header, which gives the source the names it uses: threadIdx,
+// __shared__, __syncthreads, atomicAdd and so on.  Blocks run one after the other.  The threads of a block are fibers:
+// each runs until it ends or reaches __syncthreads, where the next one is switched in.  The order of threads and blocks
+// can be reversed, which changes the result of a kernel that lacks a barrier or whose blocks race.
 #pragma once
 
 #include <cmath>
@@ -30,9 +30,13 @@ using std::sqrt;
 using std::tanh;
 
 template <typename T>
-inline T min(T a, T b) { return b < a ? b : a; }
+inline T min(T a, T b) {
+    return b < a ? b : a;
+}
 template <typename T>
-inline T max(T a, T b) { return a < b ? b : a; }
+inline T max(T a, T b) {
+    return a < b ? b : a;
+}
 
 template <typename T>
 inline T atomicAdd(T* at, T value) {
@@ -129,25 +133,28 @@ constexpr char code() {
     return 'V';
 }
 
+// size is that of the value, or of what the pointer points to.
 struct Parameter {
     char type;
-    bool is_pointer, is_const;
+    bool is_pointer;
     int size;
 };
 
 template <typename... A>
 struct Parameters {
     static constexpr int count = sizeof...(A);
-    static constexpr Parameter list[] = {{code<std::remove_pointer_t<A>>(), std::is_pointer_v<A>, std::is_const_v<std::remove_pointer_t<A>>,
-                                          (int)sizeof(A)}...};
+    static constexpr Parameter list[] = {
+        {code<std::remove_pointer_t<A>>(), std::is_pointer_v<A>, (int)sizeof(std::remove_pointer_t<A>)}...};
 };
 
 template <typename... A>
-constexpr Parameters<A...> parameters_of(void (*)(A...)) { return {}; }
+constexpr Parameters<A...> parameters_of(void (*)(A...)) {
+    return {};
+}
 
 // 0, or 1 if the threads of a block did not all come to the same barriers.
-template <typename... A>
-inline int launch(void (*call_kernel)(void**), const unsigned* grid, const unsigned* block, void** arguments, bool reverse) {
+inline int launch(void (*call_kernel)(void**), const unsigned* grid, const unsigned* block, void** arguments,
+                  bool reverse) {
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {block[0], block[1], block[2]};
     kernel_call = call_kernel;
@@ -170,12 +177,15 @@ __attribute__((noinline)) inline void __syncthreads() {
 }
 
 // What ctypes calls for the kernel ... (a template-id may hold commas): its parameters, and a launch.
-#define HOST_KERNEL(number, ...)                                                                               \
-    extern "C" int parameter_count_##number() { return decltype(host::parameters_of(__VA_ARGS__))::count; }    \
-    extern "C" const host::Parameter* parameters_##number() { return decltype(host::parameters_of(__VA_ARGS__))::list; } \
-    static void call_##number(void** arguments) {                                                              \
-        host::call(__VA_ARGS__, arguments, std::make_index_sequence<decltype(host::parameters_of(__VA_ARGS__))::count>()); \
-    }                                                                                                          \
+#define HOST_KERNEL(number, ...)                                                                                  \
+    extern "C" int parameter_count_##number() { return decltype(host::parameters_of(__VA_ARGS__))::count; }       \
+    extern "C" const host::Parameter* parameters_##number() {                                                     \
+        return decltype(host::parameters_of(__VA_ARGS__))::list;                                                  \
+    }                                                                                                             \
+    static void call_##number(void** arguments) {                                                                 \
+        host::call(__VA_ARGS__, arguments,                                                                        \
+                   std::make_index_sequence<decltype(host::parameters_of(__VA_ARGS__))::count>());                \
+    }                                                                                                             \
     extern "C" int launch_##number(const unsigned* grid, const unsigned* block, void** arguments, bool reverse) { \
-        return host::launch(call_##number, grid, block, arguments, reverse);                                   \
+        return host::launch(call_##number, grid, block, arguments, reverse);                                      \
     }

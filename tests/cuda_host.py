@@ -33,7 +33,11 @@ class Pointer(NamedTuple):
 
 
 class _Parameter(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_char), ("is_pointer", ctypes.c_bool), ("is_const", ctypes.c_bool), ("size", ctypes.c_int)]
+    _fields_ = [
+        ("code", ctypes.c_char),
+        ("is_pointer", ctypes.c_bool),
+        ("size", ctypes.c_int),
+    ]
 
     def check(self, value: Any) -> None:
         """Raise TypeError where CuPy would pass ``value`` and the kernel would read something else."""
@@ -41,7 +45,9 @@ class _Parameter(ctypes.Structure):
             raise TypeError(f"the kernel takes {'an array' if self.is_pointer else 'a value'}, not {value!r}")
         dtype = value.dtype
         expected = _CODES.get(self.code.decode())
-        right = dtype == expected if expected else dtype.kind == "V" and dtype.itemsize == self.size
+        right = (
+            dtype == expected if expected else dtype.itemsize == self.size and (self.is_pointer or dtype.kind == "V")
+        )
         if not right:
             raise TypeError(f"the kernel takes {expected or f'a struct of {self.size} bytes'}, not {dtype}: {value!r}")
 
@@ -77,7 +83,10 @@ class Kernel:
 
 @functools.cache
 def build(code: str, names: tuple[str, ...]) -> dict[str, Kernel]:
-    """The kernels of ``code`` by name expression; libraries are kept in the user's cache folder under a hash of their source."""
+    """The kernels of ``code`` by name expression.
+
+    A library is kept in the user's cache folder under a hash of its source and of the compiler's options.
+    """
     wrappers = "\n".join(f"HOST_KERNEL({number}, {name})" for number, name in enumerate(names))
     source = f"{_HEADER.read_text()}\n{code}\n{wrappers}\n"
     key = hashlib.sha256(f"{_FLAGS}{source}".encode()).hexdigest()[:24]

@@ -15,20 +15,33 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import cuda_host
 import numpy as np
 
-import cuda_host
 
-_FUNCTIONS = frozenset(
-    ["abs", "absolute", "add", "all", "amax", "amin", "any", "arange", "argmax", "argmin", "argsort", "around", "array_equal", "ascontiguousarray", "astype", "broadcast_to", "cbrt", "ceil", "clip", "concatenate", "copysign", "copyto", "cos", "cosh", "cumprod", "cumsum", "divide", "dot", "einsum", "empty_like", "equal", "exp", "exp2", "expand_dims", "expm1", "fabs", "flip", "floor", "floor_divide", "fmax", "fmin", "full", "full_like", "greater", "greater_equal", "hypot", "isfinite", "isinf", "isnan", "less", "less_equal", "log", "log10", "log1p", "log2", "logical_and", "logical_not", "logical_or", "logical_xor", "matmul", "max", "maximum", "mean", "min", "minimum", "mod", "moveaxis", "multiply", "nan_to_num", "negative", "not_equal", "ones", "ones_like", "power", "prod", "put_along_axis", "ravel", "reciprocal", "remainder", "repeat", "reshape", "rint", "roll", "round", "searchsorted", "sign", "signbit", "sin", "sinh", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "transpose", "true_divide", "trunc", "var", "vdot", "where", "zeros_like"]
-)
-_CONSTANTS = frozenset(
-    ["bool_", "dtype", "e", "finfo", "float16", "float32", "float64", "iinfo", "inf", "int16", "int32", "int64", "int8", "nan", "newaxis", "pi", "uint16", "uint32", "uint64", "uint8"]
-)
-_METHODS = frozenset(
-    ["all", "any", "argmax", "argmin", "argsort", "astype", "clip", "copy", "cumprod", "cumsum", "diagonal", "dot", "flatten", "max", "mean", "min", "prod", "ravel", "repeat", "reshape", "round", "squeeze", "std", "sum", "swapaxes", "take", "trace", "transpose", "var", "view"]
-)
-_ATTRIBUTES = frozenset(["dtype", "flags", "itemsize", "nbytes", "ndim", "shape", "size", "strides"])
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_FUNCTIONS = _names("""
+    abs absolute add all amax amin any arange argmax argmin argsort around array_equal ascontiguousarray astype
+    broadcast_to cbrt ceil clip concatenate copysign copyto cos cosh cumprod cumsum divide dot einsum empty_like
+    equal exp exp2 expand_dims expm1 fabs flip floor floor_divide fmax fmin full full_like greater greater_equal
+    hypot isfinite isinf isnan less less_equal log log10 log1p log2 logical_and logical_not logical_or logical_xor
+    matmul max maximum mean min minimum mod moveaxis multiply nan_to_num negative not_equal ones ones_like power
+    prod put_along_axis ravel reciprocal remainder repeat reshape rint roll round searchsorted sign signbit sin sinh
+    sort split sqrt square squeeze stack std subtract sum swapaxes take take_along_axis tan tanh tensordot tile
+    transpose true_divide trunc var vdot where zeros_like
+""")
+_CONSTANTS = _names("""
+    bool_ dtype e finfo float16 float32 float64 iinfo inf int16 int32 int64 int8 nan newaxis pi uint16 uint32 uint64
+    uint8
+""")
+_METHODS = _names("""
+    all any argmax argmin argsort astype clip copy cumprod cumsum diagonal dot flatten max mean min prod ravel
+    repeat reshape round squeeze std sum swapaxes take trace transpose var view
+""")
+_ATTRIBUTES = _names("dtype flags itemsize nbytes ndim shape size strides")
 _GUARD = 64  # bytes before and after an array
 _CANARY = 0xFF  # makes NaN of every float
 
@@ -166,7 +179,21 @@ def _operator(name: str) -> Any:
     return method
 
 
-for _name in ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift", "matmul"]:
+for _name in [
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+    "matmul",
+]:
     for _form in ("__{}__", "__r{}__", "__i{}__"):
         setattr(ndarray, _form.format(_name), _operator(_form.format(_name)))
 for _name in ["lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert"]:
@@ -238,7 +265,9 @@ def __getattr__(name: str) -> Any:
         return getattr(np, name)
     if name in _FUNCTIONS:
         return functools.partial(_call, getattr(np, name), name)
-    raise AttributeError(f"strict_cupy has no {name!r}; if CuPy has it, and it does not wait for the device, add it to the list")
+    raise AttributeError(
+        f"strict_cupy has no {name!r}; if CuPy has it, and it does not wait for the device, add it to the list"
+    )
 
 
 def _call(function: Any, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -290,5 +319,3 @@ def _index(index: Any, writing: bool = False) -> Any:
         if isinstance(part, ndarray) and part.dtype == bool and not writing:
             _synchronize("indexing with a mask")
     return _unwrap(index)
-
-

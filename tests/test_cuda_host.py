@@ -13,7 +13,8 @@ from strict_gpu import StrictBackend
 
 from minicaffe.errors import ShapeError
 from minicaffe.kernels import reference
-from minicaffe.kernels.cuda import convolution
+from minicaffe.kernels.cuda import convolution, launch
+from minicaffe.kernels.cuda.launch import program
 from minicaffe.kernels.window import Window
 
 pytestmark = pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ is not installed")
@@ -36,7 +37,7 @@ def backend():
 def agrees(backend, monkeypatch):
     """Calls an op on copies of its arguments, with NumPy and with the kernels, and compares every array afterwards.
 
-    The kernels run twice, their threads first to last and last to first: a missing barrier or a race changes the result.
+    The kernels run twice, threads first to last and last to first: a missing barrier or a race changes the result.
     """
 
     def check(name, *args):
@@ -54,7 +55,9 @@ def agrees(backend, monkeypatch):
             if isinstance(want, np.ndarray) and parameter != "workspace":
                 tolerance = TOLERANCE.get(want.dtype, 0)
                 scale = np.abs(want[np.isfinite(want)]).max(initial=0)
-                np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * scale, err_msg=f"{name}: {parameter}")
+                np.testing.assert_allclose(
+                    got, want, rtol=tolerance, atol=tolerance * scale, err_msg=f"{name}: {parameter}"
+                )
                 np.testing.assert_array_equal(again, got, err_msg=f"{name}: {parameter}, threads in reverse")
 
     return check
@@ -78,7 +81,8 @@ def window(kernel, stride=1, pad=0, dilation=1, axes=2):
 
 def positions(shape, window):
     return tuple(
-        (size + 2 * p - extent) // s + 1 for size, extent, s, p in zip(shape, window.extent, window.stride, window.pad, strict=True)
+        (size + 2 * p - extent) // s + 1
+        for size, extent, s, p in zip(shape, window.extent, window.stride, window.pad, strict=True)
     )
 
 
@@ -98,7 +102,9 @@ def test_dot(agrees, dtype, count):
     agrees("dot", numbers(count, dtype), numbers(count, dtype, 1), np.array(3, dtype))
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 1), (2, 40, 1), (300, 3, 1), (2, 3, 49), (2, 3, 5000), (2, 1500, 2), (0, 3, 4)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (3, 5, 1), (2, 40, 1), (300, 3, 1), (2, 3, 49), (2, 3, 5000), (2, 1500, 2), (0, 3, 4)]
+)
 def test_bias(agrees, dtype, shape):
     agrees("bias_add", numbers(shape, dtype), numbers(shape[1], dtype, 1))
     agrees("bias_grad", numbers(shape, dtype), numbers(shape[1], dtype, 1))
@@ -209,6 +215,62 @@ def test_elementwise(agrees, dtype, shape):
     agrees("elementwise", constant, [x], [], numbers(shape, dtype, 3))
 
 
+def normalize(x, y, mean, variance, eps):
+    return (x - mean) / math.sqrt(variance + eps) * y
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 1), (2, 40, 1), (2, 3, 49), (2, 3, 20000), (0, 3, 4)])
+def test_formulas_with_a_value_a_channel(agrees, dtype, shape):
+    x, y = numbers(shape, dtype), numbers(shape, dtype, 1)
+    mean, variance = numbers(shape[1], dtype, 2), np.abs(numbers(shape[1], dtype, 3))
+    agrees("channelwise", normalize, [x, y], [mean, variance], [0.01], numbers(shape, dtype, 4))
+    agrees("channelwise", constant, [x], [], [], numbers(shape, dtype, 4))
+    agrees("channel_sum", normalize, [x, y], [mean, variance], [0.01], mean)
+
+
+# --- rows, normalisation, recurrence
+
+
+@pytest.mark.parametrize(("rows", "count", "size"), [(1, 1, 1), (7, 20, 3), (50, 9, 300)])
+def test_rows(agrees, dtype, rows, count, size):
+    x, y, index = (
+        numbers((rows, size), dtype),
+        numbers((count, size), dtype, 1),
+        labels((count,), rows, dtype, 0, -1, 50),
+    )
+    agrees("gather_rows", x, index, y)
+    agrees("scatter_rows", y, index, x)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 9), (3, 20, 5), (2, 7, 300)])
+def test_lrn(agrees, dtype, shape, size):
+    x, y, dy = (numbers(shape, dtype, seed) for seed in range(3))
+    scale = 1 + np.abs(numbers(shape, dtype, 3))
+    agrees("lrn", x, scale, y, size, 1.0, 0.75, 2.0)
+    agrees("lrn_grad", x, y, scale, dy, numbers(shape, dtype, 4), size, 1.0, 0.75)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (4, 300)])
+def test_lstm(agrees, dtype, shape):
+    n, size = shape
+    c_before, c, h = (numbers(shape, dtype, seed) for seed in range(3))
+    gates, cont = numbers((n, 4 * size), dtype, 3), labels((n,), 2, dtype, 1, 0, 0.5)
+    c_before[cont == 0] = np.nan
+    agrees("lstm_unit", c_before, gates, cont, c, h)
+    agrees(
+        "lstm_unit_grad",
+        c_before,
+        gates,
+        cont,
+        c,
+        h,
+        numbers(shape, dtype, 4),
+        numbers(shape, dtype, 5),
+        np.empty_like(gates),
+    )
+
+
 # --- softmax, losses, accuracy
 
 SCORES = [(1, 1, 1), (5, 10, 1), (3, 300, 1), (2, 4, 35), (1, 1000, 3), (70, 3, 2)]
@@ -219,6 +281,14 @@ def test_softmax(agrees, dtype, shape):
     x, y = 10 * numbers(shape, dtype), numbers(shape, dtype, 1)
     agrees("softmax", x, y)
     agrees("softmax_grad", y, numbers(shape, dtype, 2), x)
+
+
+def test_softmax_in_place(backend, dtype):
+    x = numbers((2, 4, 35), dtype)
+    device, expected = strict_cupy.array(x), np.empty_like(x)
+    reference.softmax(x, expected)
+    backend.ops.softmax(device, device)
+    np.testing.assert_allclose(device.get(), expected, rtol=TOLERANCE[dtype])
 
 
 def labels(shape, classes, dtype, *others):
@@ -263,6 +333,36 @@ def test_accuracy(agrees, dtype, shape, top_k, ignore_label):
     agrees("accuracy", score, label, top_k, ignore_label, np.array(9, dtype), per_class, seen)
 
 
+@pytest.mark.parametrize("ignore_label", [None, 1])
+@pytest.mark.parametrize("count", REDUCTION_SIZES)
+def test_sigmoid_loss(agrees, dtype, count, ignore_label):
+    x, target = 10 * numbers(count, dtype), labels((count,), 2, dtype, 0.3)
+    normalizer, weight = np.array(7, dtype), np.array(0.5, dtype)
+    agrees("sigmoid_loss", x, target, ignore_label, normalizer, np.array(9, dtype))
+    agrees("sigmoid_loss_grad", x, target, ignore_label, normalizer, weight, numbers(count, dtype, 1))
+
+
+@pytest.mark.parametrize("ignore_label", [None, 0])
+@pytest.mark.parametrize("shape", SCORES)
+def test_infogain_loss(agrees, dtype, shape, ignore_label):
+    outer, classes, inner = shape
+    prob, label = np.abs(numbers(shape, dtype)), labels((outer, inner), classes, dtype, 0, 2000, -1)
+    prob[0, 0, 0] = 0
+    gain, normalizer, weight = numbers((classes, classes), dtype, 1), np.array(7, dtype), np.array(0.5, dtype)
+    agrees("infogain_loss", prob, label, gain, ignore_label, normalizer, np.array(9, dtype))
+    agrees("infogain_loss_grad", prob, label, gain, ignore_label, normalizer, weight, numbers(shape, dtype, 2))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 10), (300, 20)])
+def test_multinomial_and_hinge_loss(agrees, dtype, shape):
+    x, label, weight = numbers(shape, dtype), labels(shape[:1], shape[1], dtype, 0, -1, 2000), np.array(0.5, dtype)
+    agrees("multinomial_loss", np.maximum(x, 0), label, np.array(9, dtype))
+    agrees("multinomial_loss_grad", np.maximum(x, 0), label, weight, numbers(shape, dtype, 1))
+    for squared in (False, True):
+        agrees("hinge_loss", x, label, squared, numbers(shape, dtype, 2), np.array(9, dtype))
+        agrees("hinge_loss_grad", np.maximum(x, 0), label, squared, weight, numbers(shape, dtype, 3))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (4, 2000)])
 def test_euclidean_loss(agrees, dtype, shape):
     a, b, difference = numbers(shape, dtype), numbers(shape, dtype, 1), numbers(shape, dtype, 2)
@@ -292,13 +392,38 @@ def test_clip_by_norm(agrees, dtype, count, limit):
 
 @pytest.mark.parametrize("l1", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 5000])
-def test_sgd_update(agrees, dtype, count, l1):
-    w, g, h = (numbers(count, dtype, seed) for seed in range(3))
+@pytest.mark.parametrize(
+    ("name", "numbers_before"),
+    [
+        ("sgd_update", (0.1, 0.9)),
+        ("nesterov_update", (0.1, 0.9)),
+        ("adagrad_update", (0.1, 1e-3)),
+        ("rmsprop_update", (0.1, 0.9, 1e-3)),
+        ("adadelta_update", (0.1, 0.9, 1e-3)),
+        ("adam_update", (0.1, 0.9, 0.99, 1e-3)),
+    ],
+)
+def test_updates(agrees, dtype, name, numbers_before, count, l1):
+    w, g, *histories = (
+        numbers(count, dtype, seed) for seed in range(4 if name in ("adadelta_update", "adam_update") else 3)
+    )
+    histories = [np.abs(h) for h in histories]
     w[:1] = 0
-    agrees("sgd_update", w, g, h, 0.1, 0.9, 0.5, 0.01, l1)
+    agrees(name, w, g, *histories, *numbers_before, 0.5, 0.01, l1)
 
 
-# --- memory
+# --- grids and memory
+
+
+def test_grids_smaller_than_the_arrays(agrees, monkeypatch, dtype):
+    monkeypatch.setattr(launch, "_MAX_BLOCKS", 2)
+    monkeypatch.setattr(launch, "_MAX_GRID_Y", 2)
+    scores = [numbers((7, 5, 3), dtype, seed) for seed in range(3)]
+    agrees("softmax", *scores[:2])
+    agrees("softmax_grad", *scores)
+    agrees("bias_add", numbers((3, 5, 700), dtype), numbers(5, dtype))
+    agrees("bias_add", numbers((300, 5, 1), dtype), numbers(5, dtype))
+    agrees("sgd_update", *(numbers(3000, dtype, seed) for seed in range(3)), 0.1, 0.9, 0.5, 0.01, False)
 
 
 def test_ops_do_not_allocate_the_second_time(backend, dtype):
@@ -322,7 +447,7 @@ def test_ops_do_not_allocate_the_second_time(backend, dtype):
 def test_a_row_too_long_for_a_kernel_is_refused(backend):
     y = strict_cupy.zeros((1, 1, 1), np.float32)
     with pytest.raises(ShapeError, match="2147483648 elements"):
-        backend.ops.launch.planes("linear", "bias_add", np.float32, 1, 1 << 31, y, y, 1)
+        backend.ops.launch.planes(program("linear", np.float32), "bias_add", 1, 1 << 31, y, y, 1)
 
 
 def test_half_precision_is_refused(backend):

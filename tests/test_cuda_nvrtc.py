@@ -15,11 +15,17 @@ ARCHITECTURES = (75, 80, 90, 100)
 TYPES = {  # template arguments after the dtype
     "im2col": (", 1", ", 2", ", 3", ", 10"),
     "elementwise": (", const {T}*, const {T}*, {T}",),
+    "channelwise": (", const {T}*, const Channel<{T}>*, {T}",),
 }
 
 
 def formula(x, y, a):
-    return a * x**2 - y / (abs(x) + 1) + (math.exp(x) if x > 0 else math.log(a)) + min(math.tanh(x), max(y, 0.5)) * math.sqrt(a)
+    return (
+        a * x**2
+        - y / (abs(x) + 1)
+        + (math.exp(x) if x > 0 else math.log(a))
+        + min(math.tanh(x), max(y, 0.5)) * math.sqrt(a)
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,6 +58,8 @@ def compile_for(architecture, source, names):
 def test_kernels_compile(file, dtype, architecture):
     if architecture not in nvrtc.getSupportedArchs():
         pytest.skip(f"this NVRTC {nvrtc.getVersion()} does not know sm_{architecture}")
-    source = kernel_source(file, translate(formula) if file == "elementwise" else "")
-    names = [f"{kernel}<{dtype}{types.format(T=dtype)}>" for kernel in kernel_names(file) for types in TYPES.get(file, ("",))]
+    source = kernel_source(file, translate(formula) if file.endswith("wise") else "")
+    names = [
+        f"{kernel}<{dtype}{types.format(T=dtype)}>" for kernel in kernel_names(file) for types in TYPES.get(file, ("",))
+    ]
     assert len(compile_for(architecture, source, names)) > 0

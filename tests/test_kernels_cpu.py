@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import math
 
+import numba
 import numpy as np
 import pytest
 from minicaffe.kernels import cpu, reference
@@ -55,14 +58,21 @@ def case(request) -> Case:
     return Case(request.param)
 
 
+@contextlib.contextmanager
+def use(threads):
+    """Run the kernels with at most so many threads."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    yield
+    numba.set_num_threads(before)
+
+
 def window(kernel, stride=1, pad=0, dilation=1) -> Window:
     axes = len(kernel)
     return Window(kernel, *((v,) * axes if isinstance(v, int) else v for v in (stride, pad, dilation)))
 
 
 def test_every_name_of_the_reference_is_there_with_its_signature():
-    import inspect
-
     for name in cpu.__all__:
         if hasattr(reference, name):
             assert inspect.signature(getattr(cpu, name)) == inspect.signature(getattr(reference, name)), name
@@ -119,7 +129,8 @@ POOLING = [
     ((1, 2, 9, 7), window((3, 2), stride=(1, 3), pad=(1, 0)), (9, 3)),
     ((1, 2, 5, 5), window((3, 3), stride=3, pad=2), (3, 3)),
     ((1, 2, 6, 5), window((6, 5)), (1, 1)),
-    ((1, 1, 3, 3), window((1, 1), stride=2, pad=2), (4, 4)),  # windows that hold no pixel
+    ((1, 1, 3, 3), window((1, 1), stride=2, pad=2), (4, 4)),  # windows that hold padding only
+    ((1, 1, 3, 3), window((2, 2), stride=1, pad=1), (6, 5)),  # windows beyond the padding, too
 ]
 
 
@@ -269,3 +280,101 @@ def test_sgd_update(case, size, l1):
     state = [case.normal(size), case.normal(size), case.normal(size)]
     state[0][::3] = 0
     case.check("sgd_update", lambda w, g, h: (w, g, h, 0.1, 0.9, 0.5, 0.01, l1), state)
+
+
+GEMM = [
+    (1, 1, 1),
+    (64, 500, 800),  # siamese ip1
+    (64, 10, 500),
+    (64, 2, 10),
+    (500, 800, 64),
+    (100, 1, 300),
+    (1, 1000, 50),
+    (7, 16, 600),
+    (13, 33, 5),
+    (65, 129, 257),
+    (3, 4, 0),
+    (0, 3, 4),
+]
+
+
+@pytest.mark.parametrize("m, n, k", GEMM)
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_gemm(case, m, n, k, transpose_a, transpose_b, accumulate):
+    a = case.normal(*((k, m) if transpose_a else (m, k)))
+    b = case.normal(*((n, k) if transpose_b else (k, n))) / max(1, math.sqrt(k))
+    case.check("gemm", lambda out: (a, b, out, transpose_a, transpose_b, accumulate), [case.normal(m, n)])
+
+
+def test_gemm_keeps_nan_and_infinity_where_they_belong():
+    a, b = np.ones((9, 5), np.float32), np.ones((5, 7), np.float32)
+    a[2, 3], b[1, 4] = np.nan, np.inf
+    expected, actual = np.empty((9, 7), np.float32), np.empty((9, 7), np.float32)
+    reference.gemm(a, b, expected)
+    cpu.gemm(a, b, actual)
+    np.testing.assert_array_equal(actual, expected)
+
+
+CONVOLUTION = [  # x (N, C, *in), output channels, window, groups
+    ((1, 1, 5, 5), 1, window((3, 3)), 1),
+    ((3, 1, 28, 28), 20, window((5, 5)), 1),  # siamese conv1
+    ((5, 20, 12, 12), 50, window((5, 5)), 1),  # siamese conv2
+    ((7, 4, 13, 13), 6, window((3, 3), pad=1), 2),
+    ((9, 3, 4, 4), 5, window((3, 3), pad=1), 1),  # several images a panel
+    ((9, 3, 9, 11), 5, window((3, 2), stride=(2, 3), pad=(1, 2), dilation=(2, 1)), 1),
+    ((2, 8, 6, 7), 8, window((3, 3), stride=2, pad=1), 8),  # depthwise
+    ((2, 3, 30, 30), 16, window((11, 11), stride=4), 1),
+    ((2, 6, 10), 8, window((3,), stride=2, pad=1), 1),
+    ((2, 3, 5, 6, 7), 4, window((2, 3, 2), stride=(1, 2, 2), pad=(0, 1, 1)), 1),
+    ((17, 70, 7, 7), 130, window((1, 1)), 1),
+    ((2, 70, 8, 8), 12, window((1, 1), stride=2), 1),
+    ((1, 140, 9, 9), 140, window((3, 3), pad=1), 1),  # fewer images than threads
+    ((2, 2, 3, 3), 3, window((3, 3), stride=5, pad=2), 1),  # pixels that no window sees
+    ((2, 2, 3, 3, 3, 3), 3, window((2, 2, 2, 2)), 1),  # more axes than are compiled
+]
+
+
+def scratch(case, x_shape, y_shape, w, group):
+    """Memory for both versions, full of NaN so that what is read before it is written shows."""
+    count = max(m.convolution_workspace(x_shape, y_shape, w, group) for m in (reference, cpu))
+    return np.full(count, np.nan, case.dtype)
+
+
+@pytest.mark.parametrize("shape, outputs, w, group", CONVOLUTION)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_convolution(case, shape, outputs, w, group, threads):
+    y_shape = (shape[0], outputs, *positions(shape[2:], w))
+    x, bias = case.normal(*shape), case.normal(outputs)
+    weights = case.normal(outputs, shape[1] // group, *w.kernel) / math.sqrt(w.taps * shape[1])
+    dy = case.normal(*y_shape) / math.sqrt(shape[0] * math.prod(y_shape[2:]))
+    memory = scratch(case, shape, y_shape, w, group)
+    with use(threads):
+        for b in (bias, None):
+            case.check("convolve", lambda y, b=b: (x, weights, b, y, w, group, memory), [case.garbage(*y_shape)])
+        case.check("convolve_data_grad", lambda dx: (dy, weights, dx, w, group, memory), [case.garbage(*shape)])
+        case.check("convolve_weight_grad", lambda dw: (x, dy, dw, w, group, memory), [case.normal(*weights.shape)])
+
+
+def test_convolution_stays_inside_its_workspace(case):
+    for shape, outputs, w, group in CONVOLUTION:
+        y_shape = (shape[0], outputs, *positions(shape[2:], w))
+        count = cpu.convolution_workspace(shape, y_shape, w, group)
+        memory = np.full(count + 1000, 7e5, case.dtype)
+        x, dy, weights = case.normal(*shape), case.normal(*y_shape), case.normal(outputs, shape[1] // group, *w.kernel)
+        cpu.convolve(x, weights, None, dy.copy(), w, group, memory[:count])
+        cpu.convolve_data_grad(dy, weights, x.copy(), w, group, memory[:count])
+        cpu.convolve_weight_grad(x, dy, weights.copy(), w, group, memory[:count])
+        assert (memory[count:] == 7e5).all()
+
+
+def test_convolution_is_reproducible(case):
+    shape, outputs, w, group = CONVOLUTION[2]
+    y_shape = (shape[0], outputs, *positions(shape[2:], w))
+    x, dy = case.normal(*shape), case.normal(*y_shape)
+    memory = scratch(case, shape, y_shape, w, group)
+    results = [np.zeros((outputs, shape[1], *w.kernel), case.dtype) for _ in range(5)]
+    for dw in results:
+        cpu.convolve_weight_grad(x, dy, dw, w, group, memory)
+    assert all((dw == results[0]).all() for dw in results)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = [
-    ["minicaffe", "data", "siamese", "--digits"],
+    ["minicaffe", "data", "siamese", "digits"],
     ["minicaffe", "train", "--solver", "siamese/digits_solver.prototxt"],
 ]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from minicaffe import __version__
-from minicaffe.errors import DataError, MinicaffeError
+from minicaffe.errors import MinicaffeError
 from minicaffe.tools import databases
 from minicaffe.tools.command import Group
 
@@ -42,20 +42,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         return cli.main(args, prog_name="minicaffe", standalone_mode=False) or 0
-    except click.Abort:
-        message, status = "interrupted", 130
-    except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "minicaffe"
-        message, status = f"error: {error.format_message()}\n('{where} --help' tells the flags)", 2
-    except click.ClickException as error:
-        message, status = f"error: {error.format_message()}", 1
-    except MinicaffeError as error:
-        hint = databases.how_to_make(str(error)) if isinstance(error, DataError) else None
-        message, status = f"error: {error}" + (f"\n(make it with: {hint})" if hint else ""), 1
-    except Exception as error:  # a bug, or an error in a user's own Python layer
-        message = f"error: unexpected {type(error).__name__}: {error}\n(run it again with --traceback to see where it comes from)"
-        status = 1
-    if any(arg.lstrip("-") == "traceback" for arg in args):
-        traceback.print_exc()
-    click.echo(message, err=True)
-    return status
+    except Exception as error:
+        if any(arg.lstrip("-") == "traceback" for arg in args):
+            traceback.print_exception(error)
+        message, status = _explain(error)
+        click.echo(message, err=True)
+        return status
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """What to tell about an error, and the exit status."""
+    if isinstance(error, click.Abort):
+        return "interrupted", 130
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "minicaffe"
+        return f"error: {error.format_message()}\n('{command} --help' tells the flags)", 2
+    if isinstance(error, click.ClickException):
+        return f"error: {error.format_message()}", 1
+    if isinstance(error, MinicaffeError):
+        remedy = databases.how_to_make(str(error))
+        return f"error: {error}" + (f"\n(make it with: {remedy})" if remedy else ""), 1
+    problem = f"unexpected {type(error).__name__}: {error}"  # a bug, or an error in a user's own Python layer
+    return f"error: {problem}\n(run it again with --traceback to see where it comes from)", 1

@@ -46,7 +46,8 @@ class Group(click.Group):
     command_class = Command
 
     def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, no_args_is_help=False, **kwargs)
+        super().__init__(*args, **kwargs)
+        self.no_args_is_help = False
         self.table = dict(table or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:

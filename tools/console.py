@@ -51,8 +51,12 @@ def messages(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
 
 
 def _for_people(record: logging.LogRecord) -> bool:
-    """Warnings, what the commands say, and what concerns the whole package (a first compilation)."""
-    return record.levelno >= logging.WARNING or record.name == "minicaffe" or record.name.startswith("minicaffe.tools")
+    """Warnings, what the commands say, what concerns the whole package (a first compilation), and downloads."""
+    return (
+        record.levelno >= logging.WARNING
+        or record.name in ("minicaffe", "minicaffe.data.fetch")
+        or record.name.startswith("minicaffe.tools")
+    )
 
 
 class _TerminalHandler(logging.Handler):

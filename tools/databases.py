@@ -13,9 +13,11 @@ LENET_FOLDER = "examples/mnist"
 """Where ``data mnist`` puts its databases."""
 
 _MADE_BY = (
-    (r"mnist_siamese_(train|test)_leveldb", "minicaffe data siamese mnist"),
-    (r"digits_(siamese_)?(train|test)_lmdb", "minicaffe data siamese digits"),
-    (r"mnist_(train|test)_lmdb", "minicaffe data mnist"),
+    (r"mnist_siamese_(train|test)_leveldb: not found", "minicaffe data siamese mnist"),
+    (r"digits_(siamese_)?(train|test)_lmdb: not found", "minicaffe data siamese digits"),
+    (r"\bmnist_(train|test)_lmdb: not found", "minicaffe data mnist"),
+    *((rf"folder \S*{folder} does not exist", f"minicaffe data siamese {source}") for source, folder in FOLDERS.items()),
+    (rf"folder \S*{LENET_FOLDER} does not exist", "minicaffe data mnist"),
 )
 
 
@@ -24,9 +26,9 @@ def pairs(name: str, split: str, backend: str) -> str:
     return f"{name}_siamese_{split}_{backend}"
 
 
-def images(name: str, split: str) -> str:
+def images(name: str, split: str, backend: str = "lmdb") -> str:
     """Name of the database of labelled images of a ``split``."""
-    return f"{name}_{split}_lmdb"
+    return f"{name}_{split}_{backend}"
 
 
 def images_beside(pair_database: str, split: str) -> str | None:
@@ -38,8 +40,5 @@ def images_beside(pair_database: str, split: str) -> str | None:
 
 
 def how_to_make(message: str) -> str | None:
-    """The command that makes the database of which ``message`` says that it is not there."""
-    for name, command in _MADE_BY:
-        if re.search(rf"\b{name}: not found", message):
-            return command
-    return None
+    """The command that makes the database, or its folder, of which an error's ``message`` says that it is not there."""
+    return next((command for problem, command in _MADE_BY if re.search(problem, message)), None)

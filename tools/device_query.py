@@ -24,7 +24,10 @@ def command(gpu: str) -> None:
     Without --gpu nothing is asked.
     """
     _log.info("Querying GPUs %s", gpu)
-    for number in gpu_ids(gpu, several=True) if gpu else ():
+    if not gpu:
+        _log.info("No GPU was named: give --gpu 0, or --gpu all")
+        return
+    for number in gpu_ids(gpu, several=True):
         for label, value in describe(number, _properties(number)):
             _log.info("%s%s", f"{label}:".ljust(_LABEL_WIDTH), value)
 

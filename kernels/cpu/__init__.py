@@ -2,7 +2,14 @@
 
 from minicaffe.kernels.cpu.bias import bias_add, bias_grad
 from minicaffe.kernels.cpu.blas import single_threaded_blas
+from minicaffe.kernels.cpu.convolution import (
+    convolution_workspace,
+    convolve,
+    convolve_data_grad,
+    convolve_weight_grad,
+)
 from minicaffe.kernels.cpu.elementwise import elementwise
+from minicaffe.kernels.cpu.gemm import gemm
 from minicaffe.kernels.cpu.im2col import col2im, im2col
 from minicaffe.kernels.cpu.loss import (
     accuracy,
@@ -25,20 +32,41 @@ from minicaffe.kernels.cpu.pooling import (
 from minicaffe.kernels.cpu.softmax import softmax, softmax_grad
 from minicaffe.kernels.cpu.update import clip_by_norm, dot, sgd_update
 from minicaffe.kernels.reference import (
-    convolution_workspace,
-    convolve,
-    convolve_data_grad,
-    convolve_weight_grad,
+    adadelta_update,
+    adagrad_update,
+    adam_update,
+    channel_sum,
+    channelwise,
     euclidean_loss_grad,
-    gemm,
+    gather_rows,
+    hinge_loss,
+    hinge_loss_grad,
+    infogain_loss,
+    infogain_loss_grad,
+    lrn,
+    lrn_grad,
+    lstm_unit,
+    lstm_unit_grad,
+    multinomial_loss,
+    multinomial_loss_grad,
+    nesterov_update,
+    rmsprop_update,
+    scatter_rows,
+    sigmoid_loss,
+    sigmoid_loss_grad,
 )
 
 __all__ = [
     "accuracy",
+    "adadelta_update",
+    "adagrad_update",
+    "adam_update",
     "average_pool",
     "average_pool_grad",
     "bias_add",
     "bias_grad",
+    "channel_sum",
+    "channelwise",
     "check_labels",
     "clip_by_norm",
     "col2im",
@@ -52,12 +80,28 @@ __all__ = [
     "elementwise",
     "euclidean_loss",
     "euclidean_loss_grad",
+    "gather_rows",
     "gemm",
+    "hinge_loss",
+    "hinge_loss_grad",
     "im2col",
+    "infogain_loss",
+    "infogain_loss_grad",
     "loss_normalizer",
+    "lrn",
+    "lrn_grad",
+    "lstm_unit",
+    "lstm_unit_grad",
     "max_pool",
     "max_pool_grad",
+    "multinomial_loss",
+    "multinomial_loss_grad",
+    "nesterov_update",
+    "rmsprop_update",
+    "scatter_rows",
     "sgd_update",
+    "sigmoid_loss",
+    "sigmoid_loss_grad",
     "single_threaded_blas",
     "softmax",
     "softmax_grad",

@@ -14,12 +14,18 @@ from minicaffe.kernels.cpu.jit import kernel
 from minicaffe.kernels.reference import Array
 
 
+def formula_stamp(function: Callable[..., float]) -> str:
+    """What a loop around ``function`` must close over, too.
+
+    Numba's cache tells closures apart by the values they close over, and a function there only by its name.
+    """
+    code = function.__code__
+    return hashlib.sha1(code.co_code + repr((code.co_consts, code.co_names)).encode()).hexdigest()
+
+
 @functools.cache
 def _loop(function: Callable[..., float], arrays: int) -> Callable[..., None]:
-    code = function.__code__
-    formula = register_jitable(function)
-    # Numba's cache tells closures apart by the values they close over, and a function there only by its name.
-    stamp = hashlib.sha1(code.co_code + repr((code.co_consts, code.co_names)).encode()).hexdigest()
+    formula, stamp = register_jitable(function), formula_stamp(function)
 
     if arrays == 1:
 

@@ -161,8 +161,7 @@ def accuracy(score: Array, label: Array, top_k: int, ignore_label: int | None, c
 def euclidean_loss(a: Array, b: Array, difference: Array, loss: Array) -> None:
     """See ``reference.euclidean_loss``."""
     np.subtract(a, b, out=difference)
-    flat = difference.reshape(-1)
-    loss[...] = inner_product(flat, flat) / (2 * len(a))
+    loss[...] = inner_product(difference, difference) / (2 * len(a))
 
 
 def contrastive_loss(a: Array, b: Array, similar: Array, margin: float, legacy: bool, difference: Array, distance: Array, loss: Array) -> None:

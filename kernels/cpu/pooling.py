@@ -56,15 +56,6 @@ def _max_plane(x, y, mask, kernel, stride, pad):
                     _max_row(pixels, place, 2, best, where)
                 else:
                     _max_row(pixels, place, stride[1], best, where)
-        for j in range(y.shape[1]):
-            if _is_empty(top, kernel[0], height) or _is_empty(j * stride[1] - pad[1], kernel[1], width):
-                y[i, j] = 0
-
-
-@kernel(inline=True)
-def _is_empty(first, extent, size):
-    """Whether a window's axis that starts at pixel ``first`` lies wholly outside an axis of ``size`` pixels."""
-    return first >= size or first + extent <= 0
 
 
 @kernel()
@@ -122,11 +113,11 @@ def _max_pool_grad(dy, mask, dx, threads):
 
 @kernel(inline=True)
 def _area(i, j, kernel, stride, pad, height, width):
-    """Pixels of window (i, j), those of the padding included."""
+    """Pixels of window (i, j), those of the padding included; 0 for one that starts where the padding ends."""
     top, left = i * stride[0] - pad[0], j * stride[1] - pad[1]
     rows = min(top + kernel[0], height + pad[0]) - top
     columns = min(left + kernel[1], width + pad[1]) - left
-    return max(rows, 0) * max(columns, 0)
+    return rows * columns
 
 
 @kernel()
@@ -147,7 +138,7 @@ def _average_plane(x, y, kernel, stride, pad):
                 else:
                     _add_row(pixels, stride[1], total)
         for j in range(y.shape[1]):
-            y[i, j] /= max(_area(i, j, kernel, stride, pad, height, width), 1)
+            y[i, j] /= _area(i, j, kernel, stride, pad, height, width)
 
 
 @kernel()
@@ -156,7 +147,7 @@ def _average_plane_grad(dy, dx, share_of_row, kernel, stride, pad):
     dx[:] = 0
     for i in range(dy.shape[0]):
         for j in range(dy.shape[1]):
-            share_of_row[j] = dy[i, j] / max(_area(i, j, kernel, stride, pad, height, width), 1)
+            share_of_row[j] = dy[i, j] / _area(i, j, kernel, stride, pad, height, width)
         top = i * stride[0] - pad[0]
         for h in range(max(top, 0), min(top + kernel[0], height)):
             for c in range(kernel[1]):

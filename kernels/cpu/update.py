@@ -12,8 +12,7 @@ from minicaffe.kernels.reference import Array
 
 
 @kernel(parallel=True, fastmath=REASSOCIATE)
-def inner_product(a, b, threads):
-    """Inner product of two vectors in float64."""
+def _inner_product(a, b, threads):
     partial = np.zeros(threads)
     for t in prange(threads):
         low, high = share(t, threads, a.size)
@@ -37,15 +36,19 @@ def _sgd(w, g, h, rate, momentum, scale, decay, l1, threads):
             u[i] -= step
 
 
+def inner_product(a: Array, b: Array) -> float:
+    """The inner product of two arrays of equal size, in float64."""
+    return _inner_product(a.reshape(-1), b.reshape(-1), get_num_threads())
+
+
 def dot(a: Array, b: Array, out: Array) -> None:
     """See ``reference.dot``."""
-    out += inner_product(a.reshape(-1), b.reshape(-1), get_num_threads())
+    out += inner_product(a, b)
 
 
 def clip_by_norm(g: Array, limit: float, norm: Array) -> None:
     """See ``reference.clip_by_norm``."""
-    flat = g.reshape(-1)
-    length = math.sqrt(inner_product(flat, flat, get_num_threads()))
+    length = math.sqrt(inner_product(g, g))
     norm[...] = length
     if length > limit:
         g *= g.dtype.type(limit / length)

@@ -6,11 +6,11 @@
 //   (int columns, int length, ...)    reduction: x runs over the columns that are kept, y down what is combined
 // Indices inside a plane are ints, because a GPU divides 64-bit integers slowly; offsets of planes are long long.
 
-#define FOR_EACH(i, count)                                                                        \
-    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < (count);             \
+#define FOR_EACH(i, count)                                                            \
+    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < (count); \
          i += (long long)gridDim.x * blockDim.x)
 
-#define FOR_EACH_IN_PLANES(plane, planes, i, size)                                                          \
+#define FOR_EACH_IN_PLANES(plane, planes, i, size)                                                             \
     for (int plane = blockIdx.y * blockDim.y + threadIdx.y; plane < (planes); plane += gridDim.y * blockDim.y) \
         for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < (size); i += gridDim.x * blockDim.x)
 
@@ -34,18 +34,30 @@ __device__ int volume(const int (&sizes)[AXES]) {
 
 struct Add {
     template <typename T>
-    __device__ T operator()(T a, T b) const { return a + b; }
+    __device__ T operator()(T a, T b) const {
+        return a + b;
+    }
 };
 
+// The larger, or the first of equals, as Python's max; Smaller as its min.
 struct Larger {
     template <typename T>
-    __device__ T operator()(T a, T b) const { return b > a ? b : a; }
+    __device__ T operator()(T a, T b) const {
+        return b > a ? b : a;
+    }
 };
 
 struct Smaller {
     template <typename T>
-    __device__ T operator()(T a, T b) const { return b < a ? b : a; }
+    __device__ T operator()(T a, T b) const {
+        return b < a ? b : a;
+    }
 };
+
+template <typename T>
+__device__ T sigmoid(T x) {
+    return T(0.5) * tanh(T(0.5) * x) + T(0.5);
+}
 
 // Combines the values of the threads of a block that have the same threadIdx.x; each of them gets the result.
 // The order is fixed, so a sum is the same in every run.  All threads of the block must call it.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
-from minicaffe.kernels.cuda.launch import Launcher, window_struct
+
+from minicaffe.kernels.cuda.launch import Launcher, program, window_struct
 from minicaffe.kernels.window import Window
 
 _CHUNK_ELEMENTS = 1 << 26  # of workspace, at most, unless one image alone needs more: 256 MB in float32
@@ -36,9 +37,9 @@ class ConvolutionOps:
     """The convolution functions of ``kernels/reference.py``.
 
     ``gemm`` multiplies row-major matrices, or batches of them on a first axis, where a batch of 1 serves a whole batch.
-    The weight gradient of a small layer is one batched product, an image each, whose results are then added up: a single
-    product over all images would need dy transposed first, and one small product after the other would leave the GPU
-    idle.  A large layer's products fill the GPU one by one, so each is added to dw as it is made.
+    The weight gradient of a small layer is one batched product, an image each, whose results are then added up: a
+    single product over all images would need dy transposed first, and one small product after the other would leave the
+    GPU idle.  A large layer's products fill the GPU one by one, so each is added to dw as it is made.
     """
 
     launch: Launcher
@@ -46,16 +47,18 @@ class ConvolutionOps:
     bias_add: Callable[[Any, Any], None]
 
     def im2col(self, x: Any, columns: Any, window: Window) -> None:
-        """See ``kernels.reference.im2col``; up to 10 spatial axes."""
+        """See ``kernels.reference.im2col``."""
         planes, out = x.shape[0] * x.shape[1], columns.shape[2:]
         size = math.prod(out)
-        self.launch.planes("im2col", "im2col", x.dtype, planes, size, x, columns, window_struct(window, x.shape[2:], out), axes=len(out))
+        struct = window_struct(window, x.shape[2:], out)
+        self.launch.planes(program("im2col", x.dtype, len(out)), "im2col", planes, size, x, columns, struct)
 
     def col2im(self, columns: Any, x: Any, window: Window) -> None:
-        """See ``kernels.reference.col2im``; up to 10 spatial axes."""
+        """See ``kernels.reference.col2im``."""
         planes, out = x.shape[0] * x.shape[1], columns.shape[2:]
         size = math.prod(x.shape[2:])
-        self.launch.planes("im2col", "col2im", x.dtype, planes, size, columns, x, window_struct(window, x.shape[2:], out), axes=len(out))
+        struct = window_struct(window, x.shape[2:], out)
+        self.launch.planes(program("im2col", x.dtype, len(out)), "col2im", planes, size, columns, x, struct)
 
     def convolution_workspace(self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
         """See ``kernels.reference.convolution_workspace``."""
@@ -101,8 +104,7 @@ class ConvolutionOps:
         shape = (*dy.shape[:3], columns.shape[2])
         products = workspace[: math.prod(shape)].reshape(shape)
         self._product(dy, columns, products, transpose_b=True)
-        count = shape[0]
-        self.launch.reduction("linear", "add_rows", dw.dtype, dw.size, count, 1, dw.size, count, products, dw)
+        self.launch.reduction(program("linear", dw.dtype), "add_rows", dw.size, shape[0], products, dw)
 
     def _columns_of(self, x: Any, y_shape: Sequence[int], window: Window, group: int, workspace: Any) -> Any:
         """The columns of images x, shape (images, group, channels * taps / group, positions)."""

@@ -3,10 +3,14 @@
 #include "common.cuh"
 
 template <typename T>
-__device__ T at(const T* array, long long i) { return array[i]; }
+__device__ T at(const T* array, long long i) {
+    return array[i];
+}
 
 template <typename T>
-__device__ T at(T scalar, long long) { return scalar; }
+__device__ T at(T scalar, long long) {
+    return scalar;
+}
 
 // Arguments are arrays (const T*) and then scalars (T), in the order of the function's parameters.
 template <typename T, typename... Arguments>

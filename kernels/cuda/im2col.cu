@@ -1,24 +1,24 @@
 // Convolution as a matrix product: the pixels under the window, laid out in columns, and back.
 #include "common.cuh"
 
-// Copies the pixels under a window into a column: the taps of axis AXIS and of those after it.  `corner` is the pixel under
-// the window's first tap; `tap` and `pixel` number the tap and the pixel chosen on the axes before.
+// Copies the pixels under a window into a column: the taps of axis AXIS and of those after it.  `corner` is the pixel
+// under the window's first tap; `tap` and `pixel` number the tap and the pixel chosen on the axes before.
 template <typename T, int AXES, int AXIS>
-__device__ void spread(const T* x, T* column, const int (&corner)[AXES], const Window<AXES>& window, int positions, int tap, int pixel,
-                       bool inside) {
+__device__ void spread(const T* x, T* column, const int (&corner)[AXES], const Window<AXES>& window, int positions,
+                       int tap, int pixel, bool inside) {
     if constexpr (AXIS == AXES) {
         column[(long long)tap * positions] = inside ? x[pixel] : T(0);
     } else {
         for (int q = 0; q < window.kernel[AXIS]; ++q) {
             const int at = corner[AXIS] + q * window.dilation[AXIS];
-            spread<T, AXES, AXIS + 1>(x, column, corner, window, positions, tap * window.kernel[AXIS] + q, pixel * window.in[AXIS] + at,
-                                      inside && at >= 0 && at < window.in[AXIS]);
+            spread<T, AXES, AXIS + 1>(x, column, corner, window, positions, tap * window.kernel[AXIS] + q,
+                                      pixel * window.in[AXIS] + at, inside && at >= 0 && at < window.in[AXIS]);
         }
     }
 }
 
-// One thread an output position (size = positions) fills that position's column, an entry for each tap; neighbours write
-// side by side.  Kernel 2, stride 1 over the row  a b c d:
+// One thread an output position (size = positions) fills that position's column, an entry for each tap; neighbours
+// write side by side.  Kernel 2, stride 1 over the row  a b c d:
 //
 //     position  0 1 2
 //     tap 0     a b c
@@ -39,7 +39,8 @@ __global__ void im2col(int planes, int size, const T* x, T* columns, Window<AXES
 // Sum of the column entries that came from the pixel at `place`, over the taps of axis AXIS and of those after it;
 // `tap` and `position` number the taps and output positions chosen on the axes before.
 template <typename T, int AXES, int AXIS>
-__device__ T gather(const T* columns, const int (&place)[AXES], const Window<AXES>& window, int positions, int tap, int position) {
+__device__ T gather(const T* columns, const int (&place)[AXES], const Window<AXES>& window, int positions, int tap,
+                    int position) {
     if constexpr (AXIS == AXES) {
         return columns[(long long)tap * positions + position];
     } else {
@@ -67,6 +68,7 @@ __global__ void col2im(int planes, int size, const T* columns, T* x, Window<AXES
             place[axis] = rest % window.in[axis];
             rest /= window.in[axis];
         }
-        x[(long long)plane * size + i] = gather<T, AXES, 0>(columns + plane * column_size, place, window, positions, 0, 0);
+        x[(long long)plane * size + i] =
+            gather<T, AXES, 0>(columns + plane * column_size, place, window, positions, 0, 0);
     }
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.window import Window
 
@@ -49,6 +51,29 @@ def c_type(dtype: Any) -> str:
         raise TypeError(f"the kernels compute in float32 and float64, not in {np.dtype(dtype)}") from None
 
 
+class Program(NamedTuple):
+    """What is compiled at once: the kernels of a file, all with the same template arguments."""
+
+    file: str
+    arguments: str
+    prelude: str = ""
+
+
+def program(file: str, dtype: Any, *more: Any) -> Program:
+    """The kernels of ``file.cu`` for ``dtype`` and, if their template has any, ``more`` arguments."""
+    return Program(file, ", ".join(map(str, (c_type(dtype), *more))))
+
+
+def formula(
+    file: str, source: str, dtype: Any, arrays: int, vectors: int, scalars: Sequence[float]
+) -> tuple[Program, tuple]:
+    """The kernels of ``file.cu`` behind the C++ function ``source``, and its scalars as the kernels take them."""
+    c = c_type(dtype)
+    arguments = [c, *[f"const {c}*"] * arrays, *[f"const Channel<{c}>*"] * vectors, *[c] * len(scalars)]
+    return Program(file, ", ".join(arguments), source), tuple(np.dtype(dtype).type(scalar) for scalar in scalars)
+
+
+@functools.lru_cache(maxsize=1024)
 def window_struct(window: Window, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> np.ndarray:
     """``window`` over spatial axes ``in_shape`` -> ``out_shape`` as common.cuh's struct, an array of one element."""
     fields = ("in", "out", "kernel", "stride", "pad", "dilation")
@@ -57,67 +82,60 @@ def window_struct(window: Window, in_shape: tuple[int, ...], out_shape: tuple[in
 
 
 class Launcher:
-    """Compiles a file at its first launch, for one dtype, and launches its kernels on the current stream.
+    """Compiles a program at its first launch, and launches its kernels on the current stream.
 
-    ``xp`` is CuPy or a module like it.  Nothing here waits for the device.  Of a kernel's arguments a Python int becomes
-    an ``int``, a float a ``double``, a bool a ``bool``; NumPy scalars and structs are passed as they are.
+    ``xp`` is CuPy or a module like it.  Nothing here waits for the device.  Of a kernel's arguments a Python int
+    becomes an ``int``, a float a ``double``, a bool a ``bool``; NumPy scalars and structs are passed as they are.
     """
 
     def __init__(self, xp: Any) -> None:
         self._xp = xp
-        self._modules: dict[tuple[str, str, str], Any] = {}
-        self._kernels: dict[tuple[str, str, str, str], Any] = {}
+        self._modules: dict[Program, Any] = {}
+        self._kernels: dict[tuple[Program, str], Any] = {}
         self._partials: list[Any] = []
 
-    def flat(self, file: str, kernel: str, dtype: Any, count: int, *args: Any) -> None:
+    def flat(self, program: Program, kernel: str, count: int, *args: Any) -> None:
         """One thread for each of ``count`` elements."""
         if count:
             grid = (min(-(-count // THREADS), _MAX_BLOCKS),)
-            self._launch(file, kernel, c_type(dtype), grid, (THREADS,), (np.int64(count), *args))
+            self._launch(program, kernel, grid, (THREADS,), (np.int64(count), *args))
 
-    def planes(self, file: str, kernel: str, dtype: Any, planes: int, size: int, *args: Any, axes: int = 0) -> None:
-        """One thread for each element of ``planes`` planes of ``size``; ``axes`` is the kernel's AXES, if it has any."""
+    def planes(self, program: Program, kernel: str, planes: int, size: int, *args: Any) -> None:
+        """One thread for each element of ``planes`` planes of ``size``."""
         if planes and size:
             x = min(_power_of_two(size), THREADS)
             y = THREADS // x
             grid = (min(-(-size // x), _MAX_BLOCKS), min(-(-planes // y), _MAX_GRID_Y))
-            types = f"{c_type(dtype)}, {axes}" if axes else c_type(dtype)
-            self._launch(file, kernel, types, grid, (x, y), (planes, size, *args))
+            self._launch(program, kernel, grid, (x, y), (planes, size, *args))
 
     def reduction(
-        self, file: str, kernel: str, dtype: Any, columns: int, length: int, blocks: int, *args: Any, contiguous: bool = False
+        self,
+        program: Program,
+        kernel: str,
+        columns: int,
+        length: int,
+        *args: Any,
+        contiguous: bool = False,
+        blocks: int = 1,
     ) -> None:
-        """``blocks`` blocks go down each tile of columns, ``length`` long; all arguments are given.
+        """``blocks`` blocks go down each tile of ``columns`` columns, ``length`` long.
 
         ``contiguous`` says that the elements of a column, not those of a row, are neighbours in memory.
         """
         x = 1 if contiguous else min(_power_of_two(columns), 32)
         y = min(_power_of_two(length), THREADS // x)
-        self._launch(file, kernel, c_type(dtype), (-(-columns // x), blocks), (x, y), args)
+        grid = (-(-columns // x), min(blocks, _MAX_GRID_Y))
+        self._launch(program, kernel, grid, (x, y), (columns, length, *args))
 
     def partial_sums(
-        self, file: str, kernel: str, dtype: Any, columns: int, length: int, *args: Any, contiguous: bool = True
+        self, program: Program, kernel: str, columns: int, length: int, *args: Any, contiguous: bool = True
     ) -> tuple[int, int, Any]:
-        """Starts a long sum down each column; returns the first arguments of the kernel that ends it."""
+        """Starts a long sum down each column; returns the first arguments of the ``reduction`` that ends it."""
         share = max(1, _PARTIAL_BLOCKS // columns)
         blocks = max(1, min(-(-length // (16 * THREADS)), share))
         partials = self._partial_buffer(blocks * columns)
-        self.reduction(file, kernel, dtype, columns, length, blocks, columns, length, partials, *args, contiguous=contiguous)
+        self.reduction(program, kernel, columns, length, partials, *args, contiguous=contiguous, blocks=blocks)
         return columns, blocks, partials
-
-    def finish(self, file: str, kernel: str, dtype: Any, partials: tuple[int, int, Any], *args: Any) -> None:
-        """Ends the sum that ``partial_sums`` started."""
-        columns, blocks, _ = partials
-        self.reduction(file, kernel, dtype, columns, blocks, 1, *partials, *args)
-
-    def elementwise(self, function_source: str, dtype: Any, count: int, out: Any, arrays: tuple, scalars: tuple[float, ...]) -> None:
-        """Launches ``elementwise.cu`` with the C++ function in front of it."""
-        if count:
-            c = c_type(dtype)
-            types = ", ".join([c, *[f"const {c}*"] * len(arrays), *[c] * len(scalars)])
-            grid = (min(-(-count // THREADS), _MAX_BLOCKS),)
-            values = tuple(np.dtype(dtype).type(scalar) for scalar in scalars)
-            self._launch("elementwise", "elementwise", types, grid, (THREADS,), (np.int64(count), out, *arrays, *values), function_source)
 
     def _partial_buffer(self, count: int) -> Any:
         """Device memory for ``count`` doubles.  Outgrown buffers are kept: a captured graph may still write to them."""
@@ -125,20 +143,18 @@ class Launcher:
             self._partials.append(self._xp.zeros((max(_PARTIAL_BLOCKS, _power_of_two(count)),), np.float64))
         return self._partials[-1]
 
-    def _launch(self, file: str, kernel: str, types: str, grid: tuple, block: tuple, args: tuple, prelude: str = "") -> None:
-        key = (file, kernel, types, prelude)
+    def _launch(self, program: Program, kernel: str, grid: tuple, block: tuple, args: tuple) -> None:
+        key = (program, kernel)
         if key not in self._kernels:
-            self._kernels[key] = self._module(file, types, prelude).get_function(f"{kernel}<{types}>")
+            self._kernels[key] = self._module(program).get_function(f"{kernel}<{program.arguments}>")
         self._kernels[key](grid, block, tuple(map(_argument, args)))
 
-    def _module(self, file: str, types: str, prelude: str) -> Any:
-        key = (file, types, prelude)
-        if key not in self._modules:
-            names = [f"{kernel}<{types}>" for kernel in kernel_names(file)]
-            self._modules[key] = self._xp.RawModule(
-                code=kernel_source(file, prelude), options=("-std=c++17",), name_expressions=names
-            )
-        return self._modules[key]
+    def _module(self, program: Program) -> Any:
+        if program not in self._modules:
+            names = [f"{kernel}<{program.arguments}>" for kernel in kernel_names(program.file)]
+            code = kernel_source(program.file, program.prelude)
+            self._modules[program] = self._xp.RawModule(code=code, options=("-std=c++17",), name_expressions=names)
+        return self._modules[program]
 
 
 def _argument(value: Any) -> Any:
@@ -146,7 +162,9 @@ def _argument(value: Any) -> Any:
         return np.bool_(value)
     if isinstance(value, int):
         if abs(value) > _MAX_INT:
-            raise ShapeError(f"an array has {value} elements in one plane or one sum; the CUDA kernels take {_MAX_INT} at most")
+            raise ShapeError(
+                f"an array has {value} elements in one plane or one sum; the CUDA kernels take {_MAX_INT} at most"
+            )
         return np.int32(value)
     return np.float64(value) if type(value) is float else value
 

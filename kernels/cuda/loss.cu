@@ -1,7 +1,14 @@
 // Losses and accuracy.  Labels are T and are truncated to integers; scalars that other kernels made stay on the device.
 #include "common.cuh"
 
-const float SMALLEST = 1.175494351e-38f;  // FLT_MIN, so that no loss is infinite
+const double SMALLEST = 0x1p-126;  // FLT_MIN: the least probability of softmax_loss
+const double LOG_FLOOR = 1e-20;    // the least probability of the losses that take probabilities
+
+// max(p, least), but NaN for NaN.
+template <typename T>
+__device__ T at_least(T p, double least) {
+    return p < T(least) ? T(least) : p;
+}
 
 // A label that may be told to be ignored.
 struct Ignore {
@@ -35,31 +42,38 @@ __global__ void normalizer_of_partials(int columns, int length, const double* pa
     if (is_first_thread()) *normalizer = valid < 1 ? 1 : valid;
 }
 
+// What ends the long sum of a loss: the sum over a normalizer that lies on the device, or over a known count.
+template <typename T>
+__global__ void normalized_loss(int columns, int length, const double* partials, const T* normalizer, T* loss) {
+    const double sum = sum_partials(partials, length, 0, columns);
+    if (is_first_thread()) *loss = sum / *normalizer;
+}
+
+template <typename T>
+__global__ void mean_loss(int columns, int length, const double* partials, double count, T* loss) {
+    const double sum = sum_partials(partials, length, 0, columns);
+    if (is_first_thread()) *loss = sum / count;
+}
+
 // length = outer * inner: position i is the pixel i % inner of the outer index i / inner.
 template <typename T>
-__global__ void softmax_loss_partials(int columns, int length, double* partials, const T* prob, const T* label, int channels,
-                                      int inner, bool ignoring, int ignored) {
+__global__ void softmax_loss_partials(int columns, int length, double* partials, const T* prob, const T* label,
+                                      int channels, int inner, bool ignoring, int ignored) {
     const Ignore ignore{ignoring, ignored};
     double sum = 0;
     FOR_EACH_REDUCED(i, length) {
         const long long index = label[i];
         if (index < 0 || index >= channels || ignore(index)) continue;
         const T p = prob[((long long)(i / inner) * channels + index) * inner + i % inner];
-        sum -= log(p < SMALLEST ? T(SMALLEST) : p);
+        sum -= log(at_least(p, SMALLEST));
     }
     keep_partial(sum, threadIdx.x, columns, partials);
 }
 
-template <typename T>
-__global__ void softmax_loss_of_partials(int columns, int length, const double* partials, const T* normalizer, T* loss) {
-    const double sum = sum_partials(partials, length, 0, columns);
-    if (is_first_thread()) *loss = sum / *normalizer;
-}
-
 // A plane is one outer index of prob (outer, C, inner); size = C * inner.
 template <typename T>
-__global__ void softmax_loss_grad(int planes, int size, const T* prob, const T* label, int inner, bool ignoring, int ignored,
-                                  const T* normalizer, const T* weight, T* dx) {
+__global__ void softmax_loss_grad(int planes, int size, const T* prob, const T* label, int inner, bool ignoring,
+                                  int ignored, const T* normalizer, const T* weight, T* dx) {
     const Ignore ignore{ignoring, ignored};
     const T scale = *weight / *normalizer;
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
@@ -68,10 +82,110 @@ __global__ void softmax_loss_grad(int planes, int size, const T* prob, const T* 
     }
 }
 
+// A score or target of its own at every place: i runs over all of x.
+template <typename T>
+__global__ void sigmoid_loss_partials(int columns, int length, double* partials, const T* x, const T* target,
+                                      bool ignoring, int ignored) {
+    const Ignore ignore{ignoring, ignored};
+    double sum = 0;
+    FOR_EACH_REDUCED(i, length) {
+        const bool positive = x[i] >= 0;
+        if (!ignore((long long)target[i])) sum += log(1 + exp(positive ? -x[i] : x[i])) - x[i] * (target[i] - positive);
+    }
+    keep_partial(sum, threadIdx.x, columns, partials);
+}
+
+template <typename T>
+__global__ void sigmoid_loss_grad(long long count, const T* x, const T* target, bool ignoring, int ignored,
+                                  const T* normalizer, const T* weight, T* dx) {
+    const Ignore ignore{ignoring, ignored};
+    const T scale = *weight / *normalizer;
+    FOR_EACH(i, count) dx[i] = ignore((long long)target[i]) ? T(0) : (sigmoid(x[i]) - target[i]) * scale;
+}
+
+// prob (N, C); a row a label.
+template <typename T>
+__global__ void multinomial_loss_partials(int columns, int num, double* partials, const T* prob, const T* label,
+                                          int channels) {
+    double sum = 0;
+    FOR_EACH_REDUCED(n, num) {
+        const long long index = label[n];
+        if (index >= 0 && index < channels) sum -= log(at_least(prob[(long long)n * channels + index], LOG_FLOOR));
+    }
+    keep_partial(sum, threadIdx.x, columns, partials);
+}
+
+template <typename T>
+__global__ void multinomial_loss_grad(int num, int channels, const T* prob, const T* label, const T* weight, T* dx) {
+    FOR_EACH_IN_PLANES(n, num, c, channels) {
+        const long long at = (long long)n * channels + c;
+        dx[at] = (long long)label[n] == c ? -*weight / (num * at_least(prob[at], LOG_FLOOR)) : T(0);
+    }
+}
+
+// length = N * C; margin is kept for the gradient.
+template <typename T>
+__global__ void hinge_loss_partials(int columns, int length, double* partials, const T* x, const T* label, int channels,
+                                    bool squared, T* margin) {
+    double sum = 0;
+    FOR_EACH_REDUCED(i, length) {
+        const bool own = (long long)label[i / channels] == i % channels;
+        const T m = 1 + (own ? -x[i] : x[i]);
+        margin[i] = m < 0 ? T(0) : m;
+        sum += squared ? (double)margin[i] * margin[i] : (double)margin[i];
+    }
+    keep_partial(sum, threadIdx.x, columns, partials);
+}
+
+template <typename T>
+__global__ void hinge_loss_grad(int num, int channels, const T* margin, const T* label, bool squared, const T* weight,
+                                T* dx) {
+    const T scale = *weight / num;
+    FOR_EACH_IN_PLANES(n, num, c, channels) {
+        const long long at = (long long)n * channels + c;
+        const T slope = squared ? 2 * margin[at] : T(margin[at] > 0);
+        dx[at] = ((long long)label[n] == c ? -slope : slope) * scale;
+    }
+}
+
+// length = outer * C * inner; gain (C, C) weighs the log of every class's probability by the label's row.
+template <typename T>
+__global__ void infogain_loss_partials(int columns, int length, double* partials, const T* prob, const T* label,
+                                       const T* gain, int channels, int inner, bool ignoring, int ignored) {
+    const Ignore ignore{ignoring, ignored};
+    double sum = 0;
+    FOR_EACH_REDUCED(i, length) {
+        const int c = i / inner % channels, o = i / inner / channels;
+        const long long index = label[(long long)o * inner + i % inner];
+        if (index < 0 || index >= channels || ignore(index)) continue;
+        sum -= gain[index * channels + c] * log(at_least(prob[i], LOG_FLOOR));
+    }
+    keep_partial(sum, threadIdx.x, columns, partials);
+}
+
+// A plane is one outer index of prob (outer, C, inner).
+template <typename T>
+__global__ void infogain_loss_grad(int planes, int size, const T* prob, const T* label, const T* gain, int channels,
+                                   int inner, bool ignoring, int ignored, const T* normalizer, const T* weight, T* dx) {
+    const Ignore ignore{ignoring, ignored};
+    const T scale = *weight / *normalizer;
+    FOR_EACH_IN_PLANES(plane, planes, i, size) {
+        const long long index = label[(long long)plane * inner + i % inner], at = (long long)plane * size + i;
+        T slope = 0;
+        if (index >= 0 && index < channels && !ignore(index)) {
+            const T* row = gain + index * channels;
+            T sum = 0;
+            for (int c = 0; c < channels; ++c) sum += row[c];
+            slope = (prob[at] * sum - row[i / inner]) * scale;
+        }
+        dx[at] = slope;
+    }
+}
+
 // per_class and seen start as 0; they count in whole numbers, so that the order of the additions does not matter.
 template <typename T>
-__global__ void accuracy_counts(long long count, const T* score, const T* label, int channels, int inner, int top_k, bool ignoring,
-                                int ignored, T* per_class, T* seen) {
+__global__ void accuracy_counts(long long count, const T* score, const T* label, int channels, int inner, int top_k,
+                                bool ignoring, int ignored, T* per_class, T* seen) {
     const Ignore ignore{ignoring, ignored};
     FOR_EACH(i, count) {
         const long long index = label[i], o = i / inner;
@@ -96,75 +210,4 @@ __global__ void accuracy_shares(int columns, int channels, T* correct, T* per_cl
     hits = reduce(hits, Add());
     valid = reduce(valid, Add());
     if (is_first_thread()) *correct = hits / (valid < 1 ? 1 : valid);
-}
-
-template <typename T>
-__global__ void euclidean_loss_partials(int columns, int length, double* partials, const T* a, const T* b, T* difference) {
-    double sum = 0;
-    FOR_EACH_REDUCED(i, length) {
-        const T d = a[i] - b[i];
-        difference[i] = d;
-        sum += (double)d * d;
-    }
-    keep_partial(sum, threadIdx.x, columns, partials);
-}
-
-template <typename T>
-__global__ void euclidean_loss_of_partials(int columns, int length, const double* partials, int num, T* loss) {
-    const double sum = sum_partials(partials, length, 0, columns);
-    if (is_first_thread()) *loss = sum / (2.0 * num);
-}
-
-template <typename T>
-__global__ void euclidean_loss_grad(long long count, const T* difference, const T* weight, double sign, int num, T* dx) {
-    const T scale = T(sign) * *weight / num;
-    FOR_EACH(i, count) dx[i] = scale * difference[i];
-}
-
-// x runs over the pairs, y down their channels: difference (N, C) and its squared length (N,).
-template <typename T>
-__global__ void contrastive_distance(int num, int channels, const T* a, const T* b, T* difference, T* distance) {
-    const int n = blockIdx.x * blockDim.x + threadIdx.x;
-    double sum = 0;
-    if (n < num) {
-        FOR_EACH_REDUCED(c, channels) {
-            const long long at = (long long)n * channels + c;
-            const T d = a[at] - b[at];
-            difference[at] = d;
-            sum += (double)d * d;
-        }
-    }
-    sum = reduce(sum, Add());
-    if (threadIdx.y == 0 && n < num) distance[n] = sum;
-}
-
-template <typename T>
-__global__ void contrastive_loss(int columns, int num, const T* distance, const T* similar, double margin, bool legacy, T* loss) {
-    double sum = 0;
-    FOR_EACH_REDUCED(n, num) {
-        const T squared = distance[n];
-        T term = squared;
-        if ((long long)similar[n] == 0) {
-            const T apart = T(margin) - (legacy ? squared : sqrt(squared));
-            term = apart < 0 ? T(0) : legacy ? apart : apart * apart;
-        }
-        sum += term;
-    }
-    sum = reduce(sum, Add());
-    if (is_first_thread()) *loss = sum / (2.0 * num);
-}
-
-// A plane is one pair of difference (N, C).
-template <typename T>
-__global__ void contrastive_loss_grad(int planes, int size, const T* difference, const T* distance, const T* similar, double margin,
-                                      bool legacy, const T* weight, double sign, T* dx) {
-    const T scale = T(sign) * *weight / planes;
-    FOR_EACH_IN_PLANES(plane, planes, i, size) {
-        T factor = 1;
-        if ((long long)similar[plane] == 0) {
-            const T d = legacy ? distance[plane] : sqrt(distance[plane]), apart = T(margin) - d;
-            factor = apart > 0 ? (legacy ? T(-1) : -apart / (d + T(1e-4))) : T(0);
-        }
-        dx[(long long)plane * size + i] = scale * factor * difference[(long long)plane * size + i];
-    }
 }

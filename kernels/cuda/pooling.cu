@@ -3,7 +3,7 @@
 
 const float LOWEST = -3.402823466e+38f;  // -FLT_MAX
 
-// The part of a window that lies in the image, and the divisor of average pooling: the area clipped to H + pad, W + pad.
+// The part of a window that lies in the image, and the divisor of average pooling: its area up to H + pad, W + pad.
 struct Patch {
     int top, left, bottom, right, area;
 
@@ -32,7 +32,7 @@ struct Cover {
     }
 };
 
-#define FOR_EACH_PIXEL(h, w, patch)                  \
+#define FOR_EACH_PIXEL(h, w, patch)                \
     for (int h = patch.top; h < patch.bottom; ++h) \
         for (int w = patch.left; w < patch.right; ++w)
 
@@ -90,7 +90,8 @@ __global__ void average_pool_grad(int planes, int size, const T* dy, T* dx, Wind
         const T* image = dy + (long long)plane * volume(window.out);
         T sum = 0;
         for (int p = rows.first; p < rows.last; ++p)
-            for (int q = columns.first; q < columns.last; ++q) sum += image[p * window.out[1] + q] / Patch(window, p, q).area;
+            for (int q = columns.first; q < columns.last; ++q)
+                sum += image[p * window.out[1] + q] / Patch(window, p, q).area;
         dx[(long long)plane * size + i] = sum;
     }
 }

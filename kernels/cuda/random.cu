@@ -1,6 +1,6 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3").
-// state = {seed, counter} in device memory: block number counter + i of four 32-bit words belongs to thread i alone, and
-// `advance` moves the counter on the device, so that a captured graph draws new numbers each time it is replayed.
+// Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as
+// 1, 2, 3").  state = {seed, counter} lies in device memory.  Index i alone uses block number counter + i, four 32-bit
+// words, and `advance` moves the counter on the device, so that a captured graph draws new numbers when it is replayed.
 #include "common.cuh"
 
 struct Words {
@@ -48,7 +48,8 @@ __global__ void uniform(long long count, const unsigned long long* state, T* out
 
 // A word is below threshold = keep * 2^32 with probability keep.
 template <typename T>
-__global__ void bernoulli(long long count, const unsigned long long* state, T* out, long long size, long long threshold) {
+__global__ void bernoulli(long long count, const unsigned long long* state, T* out, long long size,
+                          long long threshold) {
     FOR_EACH(i, count) {
         const Words words = philox(state[0], state[1] + i);
         for (int k = 0; k < 4 && i * 4 + k < size; ++k) out[i * 4 + k] = words.word[k] < threshold;

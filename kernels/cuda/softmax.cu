@@ -8,7 +8,7 @@
 template <typename T>
 __global__ void softmax(int inner, int channels, int outer, const T* x, T* y) {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
-    const int there = min(column, inner - 1);  // a thread beyond the last column reads along, because all must reach reduce
+    const int there = min(column, inner - 1);  // beyond the last column a thread reads along: all must reach reduce
     for (int o = blockIdx.y; o < outer; o += gridDim.y) {
         const long long start = (long long)o * channels * inner + there;
         T largest = x[start];
@@ -17,7 +17,11 @@ __global__ void softmax(int inner, int channels, int outer, const T* x, T* y) {
         T sum = 0;
         FOR_EACH_CHANNEL(c, channels) sum += exp(x[start + (long long)c * inner] - largest);
         sum = reduce(sum, Add());
-        if (column < inner) FOR_EACH_CHANNEL(c, channels) y[start + (long long)c * inner] = exp(x[start + (long long)c * inner] - largest) / sum;
+        if (column >= inner) continue;
+        FOR_EACH_CHANNEL(c, channels) {
+            const long long at = start + (long long)c * inner;
+            y[at] = exp(x[at] - largest) / sum;
+        }
     }
 }
 

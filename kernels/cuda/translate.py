@@ -24,7 +24,7 @@ def translate(function: Callable[..., float]) -> str:
     """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, TypeError) as error:
         raise TypeError(f"the source of {function!r} cannot be read; write it as a def in a file") from error
     if not isinstance(tree, ast.FunctionDef):
         raise TypeError(f"{function.__name__!r} is not a def: a lambda cannot be translated to C++")
@@ -64,11 +64,13 @@ class _Formula(ast.NodeVisitor):
         return f"({self.visit(node.left)} {sign} {self.visit(node.right)})" if sign else self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> str:
-        values = [self.visit(value) for value in (node.left, *node.comparators)]
         signs = [_COMPARE.get(type(operator)) for operator in node.ops]
         if None in signs:
             return self.generic_visit(node)
-        return "T(" + " && ".join(f"{a} {sign} {b}" for a, sign, b in zip(values, signs, values[1:], strict=False)) + ")"
+        values = [self.visit(value) for value in (node.left, *node.comparators)]
+        return (
+            "T(" + " && ".join(f"{a} {sign} {b}" for a, sign, b in zip(values, signs, values[1:], strict=False)) + ")"
+        )
 
     def visit_IfExp(self, node: ast.IfExp) -> str:
         return f"({self.visit(node.test)} ? {self.visit(node.body)} : {self.visit(node.orelse)})"

@@ -14,13 +14,14 @@ from minicaffe.backend import random
 from minicaffe.backend.base import Backend, RandomSource
 from minicaffe.errors import SnapshotError
 from minicaffe.kernels.cuda import CudaOps
+from minicaffe.kernels.cuda.launch import program
 
 
 class PhiloxRandom(RandomSource):
     """Counter-based random numbers (Philox4x32-10), made on the device from a seed and a counter that lie there.
 
-    The seed is drawn from the process's stream (``minicaffe.backend.random``) before the first number, and again whenever
-    that stream has been restarted by ``random.seed``.
+    The seed is drawn from the process's stream (``minicaffe.backend.random``) before the first number, and again
+    whenever that stream has been restarted by ``random.seed``.
     """
 
     def __init__(self, backend: DeviceBackend) -> None:
@@ -44,7 +45,9 @@ class PhiloxRandom(RandomSource):
     def set_state(self, state: bytes) -> None:
         """Continue where ``get_state`` was called; raises SnapshotError if ``state`` is not from there."""
         if len(state) != 16:
-            raise SnapshotError(f"the state of a device's random numbers has 16 bytes, this one {len(state)}; was it saved on a CPU?")
+            raise SnapshotError(
+                f"the state of a device's random numbers has 16 bytes, this one {len(state)}; was it saved on a CPU?"
+            )
         self._restart(np.frombuffer(state, "<u8").astype(np.uint64))
 
     def _seed(self) -> None:
@@ -59,9 +62,9 @@ class PhiloxRandom(RandomSource):
         """Fill ``out`` from blocks of four 32-bit words, of which ``words`` make a number each."""
         self._seed()
         blocks = -(-out.size // words)
-        launch = self._backend.ops.launch
-        launch.flat("random", kernel, out.dtype, blocks, self._state, out, np.int64(out.size), *args)
-        launch.flat("random", "advance", out.dtype, blocks, self._state)
+        launch, philox = self._backend.ops.launch, program("random", out.dtype)
+        launch.flat(philox, kernel, blocks, self._state, out, np.int64(out.size), *args)
+        launch.flat(philox, "advance", blocks, self._state)
 
 
 class DeviceBackend(Backend):
@@ -92,7 +95,7 @@ class DeviceBackend(Backend):
 
     def upload(self, host: NDArray, out: Any) -> None:
         with self._current():
-            out.set(np.ascontiguousarray(host))
+            out.set(host)
 
     def download(self, array: Any, out: NDArray) -> None:
         with self._current():

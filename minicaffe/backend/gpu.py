@@ -19,9 +19,9 @@ _CUBLAS_WORKSPACE = 32 << 20  # bytes; what NVIDIA advises for Hopper, and more 
 class GpuBackend(DeviceBackend):
     """Layers run on one GPU, on a stream of their own; ``on_device`` makes or finds the backend of a GPU.
 
-    Everything is issued to one stream, with a cuBLAS handle and workspace of its own, so that an iteration can be captured
-    as a CUDA graph: CuPy refuses its own cuBLAS calls while it captures.  It is a blocking stream: a user's CuPy code
-    outside ``running()`` goes to the default stream, which then waits for this one instead of racing it.
+    Everything is issued to one stream, with a cuBLAS handle and workspace of its own, so that an iteration can be
+    captured as a CUDA graph: CuPy refuses its own cuBLAS calls while it captures.  It is a blocking stream: a user's
+    CuPy code outside ``running()`` goes to the default stream, which then waits for this one instead of racing it.
     """
 
     name = "gpu"
@@ -39,7 +39,6 @@ class GpuBackend(DeviceBackend):
 
     def __init__(self, index: int) -> None:
         cupy = compat.require("cupy")
-        compat.require("nvmath")
         _check_device(cupy, index)
         self._device = cupy.cuda.Device(index)
         self._out_of_memory = cupy.cuda.memory.OutOfMemoryError
@@ -59,8 +58,8 @@ class GpuBackend(DeviceBackend):
             return super().zeros(shape, dtype)
         except self._out_of_memory as error:
             raise DeviceError(
-                f"GPU {self._device.id} has no memory left for an array of shape {tuple(shape)} ({np.dtype(dtype)}): {error}; "
-                "use a smaller batch_size, or end other programs on this GPU"
+                f"GPU {self._device.id} has no memory left for an array of shape {tuple(shape)}, {np.dtype(dtype)}: "
+                f"{error}; use a smaller batch_size, or end other programs on this GPU"
             ) from error
 
     def synchronize(self) -> None:
@@ -76,8 +75,14 @@ def _check_device(cupy: Any, index: int) -> None:
             "(nvidia-smi shows it), or compute on the CPU"
         ) from error
     if not 0 <= index < count:
-        found = f"this machine has {count} (numbers 0 to {count - 1})" if count else "this machine has none that CUDA can see"
-        raise DeviceError(f"there is no GPU {index}: {found}; choose another with set_device or --gpu, or compute on the CPU")
+        found = (
+            f"this machine has {count} (numbers 0 to {count - 1})"
+            if count
+            else "this machine has none that CUDA can see"
+        )
+        raise DeviceError(
+            f"there is no GPU {index}: {found}; choose another with set_device or --gpu, or compute on the CPU"
+        )
 
 
 class CublasGemm:
@@ -92,18 +97,22 @@ class CublasGemm:
             self._cublas.set_stream(self._handle, stream)
             self._cublas.set_workspace(self._handle, workspace.data.ptr, workspace.nbytes)
         except (RuntimeError, self._cublas.cuBLASError) as error:
-            raise DeviceError(f"cuBLAS does not start: {error}; reinstall it with: pip install 'minicaffe[cuda12]' (or cuda13)") from error
+            raise DeviceError(
+                f"cuBLAS does not start: {error}; reinstall it with: pip install 'minicaffe[cuda12]' (or cuda13)"
+            ) from error
         self._routines: dict[np.dtype, Any] = {
             np.dtype(np.float32): self._cublas.sgemm_strided_batched,
             np.dtype(np.float64): self._cublas.dgemm_strided_batched,
         }
         self._scalars = {(dtype, value): np.array(value, dtype) for dtype in self._routines for value in (0, 1)}
 
-    def __call__(self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False) -> None:
-        """``out = op(a) op(b)``, added to out if ``accumulate``; every matrix is contiguous, batches are on a first axis.
+    def __call__(
+        self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False
+    ) -> None:
+        """``out = op(a) op(b)``, added to out if ``accumulate``; matrices are contiguous, batches on a first axis.
 
-        A batch of 1 serves a whole batch.  cuBLAS reads matrices column by column, so it sees the transposes: it is asked
-        for ``out^T = op(b)^T op(a)^T``.
+        A batch of 1 serves a whole batch.  cuBLAS reads matrices column by column, so it sees the transposes: it is
+        asked for ``out^T = op(b)^T op(a)^T``.
         """
         rows, columns = out.shape[-2:]
         inner = a.shape[-2] if transpose_a else a.shape[-1]
@@ -113,7 +122,8 @@ class CublasGemm:
         one, beta = self._scalars[out.dtype, 1], self._scalars[out.dtype, int(accumulate)]
         self._routines[out.dtype](
             self._handle, int(transpose_b), int(transpose_a), columns, rows, inner,
-            one.ctypes.data, b.data.ptr, max(1, b.shape[-1]), _batch_stride(b), a.data.ptr, max(1, a.shape[-1]), _batch_stride(a),
+            one.ctypes.data, b.data.ptr, max(1, b.shape[-1]), _batch_stride(b),
+            a.data.ptr, max(1, a.shape[-1]), _batch_stride(a),
             beta.ctypes.data, out.data.ptr, columns, _batch_stride(out), batch,
         )  # fmt: skip
 

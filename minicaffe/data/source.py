@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class Batch:
     def __init__(self, num: int, shape: tuple[int, int, int]) -> None:
         self.data = np.empty((num, *shape), np.float32)
         self.label = np.empty(num, np.float32)
-        self.position: tuple[bytes, int, bytes | None] = b"", 0, None
+        self.position: Any = None
 
     def resize(self, shape: tuple[int, int, int]) -> None:
         """Make room for images of ``shape``; memory of that shape is kept."""
@@ -33,7 +34,98 @@ class Batch:
             self.data = np.empty((len(self.data), *shape), np.float32)
 
 
-class DatumSource:
+class BatchReader(ABC):
+    """Fills batches one after the other: all that a prefetch thread works on.
+
+    ``shape`` is that of the first item, transformed, (C, h, w).  A position, as ``fill`` leaves it in each batch, is what ``encode``
+    takes.
+    """
+
+    shape: tuple[int, int, int]
+
+    @abstractmethod
+    def fill(self, batch: Batch) -> None:
+        """Read, decode and transform the next items into ``batch``."""
+
+    @abstractmethod
+    def position(self) -> Any:
+        """Where the reader stands."""
+
+    @abstractmethod
+    def encode(self, position: Any) -> dict[str, Any]:
+        """A position as values that JSON can hold."""
+
+    @abstractmethod
+    def go_to(self, state: dict[str, Any]) -> None:
+        """Continue from an encoded position; DataError if there is nothing to read there."""
+
+    def close(self) -> None:  # noqa: B027  (most readers hold nothing open)
+        """Give up what is open; may be called twice."""
+
+
+class BatchSource:
+    """Batches of ``batch_size`` items that ``reader`` fills in a thread, ``depth`` of them ahead of their use."""
+
+    def __init__(self, reader: BatchReader, batch_size: int, depth: int) -> None:
+        self.batch_size = batch_size
+        self.shape = reader.shape
+        self._reader = reader
+        self._depth = depth
+        self._position = reader.position()
+        self._prefetcher: Prefetcher[Batch] | None = None
+
+    def next_batch(self) -> Batch:
+        """The next batch; its arrays are valid until the next call. Raises what went wrong in the reading thread."""
+        if self._prefetcher is None:
+            buffers = [Batch(self.batch_size, self.shape) for _ in range(self._depth + 1)]
+            self._prefetcher = Prefetcher(self._reader.fill, buffers)
+        batch = self._prefetcher.get()
+        self._position = batch.position
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        """Where the source stands after the last batch that ``next_batch`` gave, as values that JSON can hold."""
+        return self._reader.encode(self._position)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue after the batch at which ``state`` was taken, bit for bit.
+
+        Raises DataError if there is nothing to read where the state stands.
+        """
+        self._stop()
+        self._reader.go_to(state)
+        self._position = self._reader.position()
+
+    def close(self) -> None:
+        """Stop the thread and close what it reads from."""
+        self._stop()
+        self._reader.close()
+
+    def _stop(self) -> None:
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+            self._prefetcher = None
+
+
+def check_sizes(batch_size: int, prefetch: int, param: str) -> None:
+    """DataError unless a batch holds an item and a batch is read ahead."""
+    if batch_size < 1:
+        raise DataError(f"{param}.batch_size: must be at least 1")
+    if prefetch < 1:
+        raise DataError("data_param.prefetch: must be at least 1 batch")
+
+
+def text_of_state(content: bytes | None) -> str | None:
+    """Bytes, such as the state of a random stream, as text."""
+    return None if content is None else base64.b64encode(content).decode()
+
+
+def state_of_text(text: str | None) -> bytes | None:
+    """What ``text_of_state`` was given."""
+    return None if text is None else base64.b64decode(text)
+
+
+class DatumSource(BatchSource):
     """What Caffe's Data layer reads: the records of a database in key order, again and again, in batches.
 
     ``data_param`` (source, backend, batch_size, prefetch) and ``transform_param`` are the layer's; ``stream`` is the
@@ -51,63 +143,17 @@ class DatumSource:
     def __init__(
         self, data_param: Any, transform_param: Any, phase: int, stream: Stream, rank: int = 0, solver_count: int = 1
     ) -> None:
-        if data_param.batch_size < 1:
-            raise DataError("data_param.batch_size: must be at least 1")
-        if data_param.prefetch < 1:
-            raise DataError("data_param.prefetch: must be at least 1 batch")
-        self.batch_size = data_param.batch_size
+        check_sizes(data_param.batch_size, data_param.prefetch, "data_param")
         transformer = Transformer(transform_param, phase, stream)
         transformer.seed(stream)  # Caffe seeds it twice; the second seed is the one in use
         stream.draw()  # Caffe's prefetch thread takes its own seed
         keep_every = solver_count if phase == proto.TRAIN else 1
-        self._reader = _BatchReader(data_param, transformer, rank % keep_every, keep_every)
-        self.shape = self._reader.shape
-        self._depth = data_param.prefetch
-        self._position = self._reader.position()
-        self._prefetcher: Prefetcher[Batch] | None = None
-
-    def next_batch(self) -> Batch:
-        """The next batch; its arrays are valid until the next call. Raises what went wrong in the reading thread."""
-        if self._prefetcher is None:
-            buffers = [Batch(self.batch_size, self.shape) for _ in range(self._depth + 1)]
-            self._prefetcher = Prefetcher(self._reader.fill, buffers)
-        batch = self._prefetcher.get()
-        self._position = batch.position
-        return batch
-
-    def state(self) -> dict[str, Any]:
-        """Where the source stands after the last batch that ``next_batch`` gave, as values that JSON can hold."""
-        key, offset, random = self._position
-        return {"key": _text(key), "offset": offset, "random": None if random is None else _text(random)}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue after the batch at which ``state`` was taken, bit for bit.
-
-        Raises DataError if the database has no record where the state stands.
-        """
-        self._stop()
-        random = state["random"]
-        position = (
-            base64.b64decode(state["key"]),
-            state["offset"],
-            None if random is None else base64.b64decode(random),
-        )
-        self._reader.go_to(position)
-        self._position = position
-
-    def close(self) -> None:
-        """Stop the thread and close the database."""
-        self._stop()
-        self._reader.close()
-
-    def _stop(self) -> None:
-        if self._prefetcher is not None:
-            self._prefetcher.close()
-            self._prefetcher = None
+        reader = _DatumReader(data_param, transformer, rank % keep_every, keep_every)
+        super().__init__(reader, data_param.batch_size, data_param.prefetch)
 
 
-class _BatchReader:
-    """Fills batches one after the other: all that the prefetch thread works on."""
+class _DatumReader(BatchReader):
+    """Fills batches with the records of a database."""
 
     def __init__(self, data_param: Any, transformer: Transformer, rank: int, keep_every: int) -> None:
         backend = proto.DataParameter.DB.Name(data_param.backend)
@@ -149,14 +195,18 @@ class _BatchReader:
         """The key of the next record, its number, the state of the transformer's random stream."""
         return self._records.item()[0], self._offset, self._transformer.get_state()
 
-    def go_to(self, position: tuple[bytes, int, bytes | None]) -> None:
-        key, self._offset, random = position
+    def encode(self, position: Any) -> dict[str, Any]:
+        key, offset, random = position
+        return {"key": text_of_state(key), "offset": offset, "random": text_of_state(random)}
+
+    def go_to(self, state: dict[str, Any]) -> None:
+        key, self._offset = base64.b64decode(state["key"]), state["offset"]
         if not self._records.seek(key):
             raise DataError(
                 f"{self._where()}: no record {key.decode(errors='replace')!r}, where the snapshot stopped reading; "
                 "resume with the database that it was trained on"
             )
-        self._transformer.set_state(random)
+        self._transformer.set_state(state_of_text(state["random"]))
 
     def close(self) -> None:
         self._records.close()
@@ -201,7 +251,3 @@ class _BatchReader:
     def _at(self, key: bytes, error: DataError) -> DataError:
         """``error``, naming the database and the record."""
         return DataError(f"{self._where()}, record {key.decode(errors='replace')!r}: {error}")
-
-
-def _text(content: bytes) -> str:
-    return base64.b64encode(content).decode()

@@ -271,6 +271,17 @@ class Layer:
             found = ", ".join(blob.shape_string for blob in blobs)
             raise self.error(f"bottoms must have the same shape; found {found}", kind=ShapeError)
 
+    def check_indices(self, values: Any, limit: int, bad: Any, ignored: int | None = None, hint: str = "") -> None:
+        """Report a value that is no integer in 0 .. limit - 1: at once on the host, at the next synchronisation on a device.
+
+        ``bad`` is int32 scratch of shape ``()``; values equal to ``ignored`` may lie outside.
+        """
+        self.ops.check_labels(values, limit, ignored, bad)
+        exception = "" if ignored is None else f" (or {ignored}, which is ignored)"
+        backend.current().check_later(
+            bad, lambda place: self.error(f"value number {place} of the batch is not an integer in 0 .. {limit - 1}{exception}{hint}")
+        )
+
     def axis_of(self, blob: Blob, axis: int, field: str = "axis") -> int:
         """``axis`` counted from the front of ``blob``; an error naming ``field`` if it is out of range."""
         try:

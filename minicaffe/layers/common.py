@@ -1,7 +1,8 @@
-"""Layers with weights that are not windows, and the softmax: InnerProduct, Softmax."""
+"""Layers with weights that are not windows, and what joins blobs of one shape: InnerProduct, Embed, Parameter, Bias, Scale, Eltwise, Softmax."""
 
 from __future__ import annotations
 
+from minicaffe import proto
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Layer
 
@@ -57,6 +58,290 @@ class InnerProduct(Layer):
         if propagate_down[0]:
             dx = bottom[0].xdiff.reshape(self.rows, self.inputs)
             self.ops.gemm(dy, w.xdata, dx, transpose_b=self.transpose)
+
+
+class Embed(Layer):
+    """Look up a row of weights for each integer: ``y[m] = w[x[m]] + b``.
+
+    Bottom: integers in 0 .. input_dim - 1, any shape.  Top: that shape, and num_output.  Params: w (input_dim, num_output),
+    b (num_output,) unless ``bias_term: false``.  The bottom cannot get a gradient.
+    Caffe: without a filler the weights are 0.
+    """
+
+    type = "Embed"
+    param = "embed_param"
+    differentiable = ()
+    num_output: int
+    input_dim: int
+    bias_term: bool
+
+    def setup(self, bottom, top):
+        for field in ("num_output", "input_dim"):
+            self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
+        options = self.layer_param.embed_param
+        self.add_param((self.input_dim, self.num_output), options.weight_filler)
+        if self.bias_term:
+            self.add_param((self.num_output,), options.bias_filler)
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape, self.num_output)
+        self.rows = (bottom[0].count, self.num_output)
+        self.bad_index = self.scratch("bad_index", (), "int32")
+
+    def forward(self, bottom, top):
+        index, y = bottom[0].xdata.reshape(-1), top[0].xdata.reshape(self.rows)
+        self.check_indices(index, self.input_dim, self.bad_index, hint="; check input_dim")
+        self.ops.gather_rows(self.blobs[0].xdata, index, y)
+        if self.bias_term:
+            self.ops.bias_add(y[:, :, None], self.blobs[1].xdata)
+
+    def backward(self, top, propagate_down, bottom):
+        dy = top[0].xdiff.reshape(self.rows)
+        if self.param_propagate_down[0]:
+            self.ops.scatter_rows(dy, bottom[0].xdata.reshape(-1), self.blobs[0].xdiff)
+        if self.bias_term and self.param_propagate_down[1]:
+            self.ops.bias_grad(dy[:, :, None], self.blobs[1].xdiff)
+
+
+class Parameter(Layer):
+    """A learned blob as a top, of ``shape``, zero at first.
+
+    Caffe: the top is the param's own memory, so that its gradient is overwritten; here it adds up as every param's.
+    """
+
+    type = "Parameter"
+    param = "parameter_param"
+    bottoms = 0
+
+    def setup(self, bottom, top):
+        self.add_param(tuple(self.shape.dim))
+
+    def reshape(self, bottom, top):
+        top[0].reshape_like(self.blobs[0])
+
+    def forward(self, bottom, top):
+        top[0].xdata[...] = self.blobs[0].xdata
+
+    def backward(self, top, propagate_down, bottom):
+        if self.param_propagate_down[0]:
+            dw = self.blobs[0].xdiff
+            dw += top[0].xdiff
+
+
+class Broadcast(Layer):
+    """Base of Bias and Scale: an operand v with the sizes of some axes of x, the same for all others.
+
+    With one bottom v is learned and covers ``num_axes`` (1) axes of x from ``axis`` (1) on: -1 covers all that follow, 0 none (one
+    number for all of x).  A second bottom is v itself; ``num_axes`` is not read then.
+    """
+
+    bottoms = (1, 2)
+    in_place = "always"
+    axis: int
+    num_axes: int
+
+    def add_operand(self, bottom, filler):
+        """Make v, unless it is a bottom."""
+        if len(bottom) > 1:
+            return
+        x, start = bottom[0], self.axis_of(bottom[0], self.axis)
+        self.require(self.num_axes >= -1, f"must be -1 or more; found {self.num_axes}", "num_axes")
+        end = len(x.shape) if self.num_axes == -1 else start + self.num_axes
+        self.require(end <= len(x.shape), f"{self.num_axes} axes from axis {start} on go beyond shape {x.shape_string}", "num_axes", ShapeError)
+        self.add_param(x.shape[start:end], filler)
+
+    def operand(self, bottom):
+        """The blob v."""
+        return bottom[1] if len(bottom) > 1 else self.blobs[0]
+
+    def reshape(self, bottom, top):
+        x, v = bottom[0], self.operand(bottom)
+        start = self.axis_of(x, self.axis) if v.shape else 0
+        end = start + len(v.shape)
+        if x.shape[start:end] != v.shape:
+            raise self.error(
+                f"the input's axes from {start} on must have the sizes {list(v.shape)}; found {x.shape_string}", "axis", ShapeError
+            )
+        self.rows = (x.span(0, start), v.count, x.span(end))
+        top[0].reshape_like(x)
+
+    def wants_operand(self, propagate_down):
+        """Whether v gets a gradient."""
+        return propagate_down[1] if len(propagate_down) > 1 else self.param_propagate_down[0]
+
+    def operand_diff(self, bottom):
+        """Where v's gradient is to be added: a learned one adds up, that of a bottom starts from 0."""
+        dv = self.operand(bottom).xdiff.reshape(-1)
+        if len(bottom) > 1:
+            dv.fill(0)
+        return dv
+
+
+class Bias(Broadcast):
+    """Add v to x: ``y = x + v``, v (0 at first) stretched over the axes it does not have; see ``Broadcast``.
+
+    Bottoms: x; optionally v.  Top: as x.  Param with one bottom: v.
+    """
+
+    type = "Bias"
+    param = "bias_param"
+
+    def setup(self, bottom, top):
+        self.add_operand(bottom, self.layer_param.bias_param.filler)
+
+    def forward(self, bottom, top):
+        if top[0] is not bottom[0]:
+            top[0].xdata[...] = bottom[0].xdata
+        self.ops.bias_add(top[0].xdata.reshape(self.rows), self.operand(bottom).xdata.reshape(-1))
+
+    def backward(self, top, propagate_down, bottom):
+        if self.wants_operand(propagate_down):
+            self.ops.bias_grad(top[0].xdiff.reshape(self.rows), self.operand_diff(bottom))
+        if propagate_down[0] and top[0] is not bottom[0]:
+            bottom[0].xdiff[...] = top[0].xdiff
+
+
+class Scale(Broadcast):
+    """Multiply x by v, and add a bias if ``bias_term``: ``y = v x + b``, both stretched over the axes they do not have.
+
+    Bottoms: x; optionally v.  Top: as x.  Params: v with one bottom (1 at first, unless there is a ``filler``); b of v's shape
+    (0 at first).  In place, a copy of x is kept.
+    Caffe: its gradient of v overwrites instead of adding up if v is as large as x, or x has one item; here it always adds up.
+    """
+
+    type = "Scale"
+    param = "scale_param"
+    bias_term: bool
+
+    def setup(self, bottom, top):
+        self.add_operand(bottom, self.layer_param.scale_param.filler if self.has("filler") else proto.FillerParameter(value=1))
+        if self.bias_term:
+            self.add_param(self.operand(bottom).shape, self.layer_param.scale_param.bias_filler)
+
+    def reshape(self, bottom, top):
+        super().reshape(bottom, top)
+        if top[0] is bottom[0]:
+            self.kept = self.scratch("kept", bottom[0].shape)
+        if self.bias_term:
+            b, v = self.blobs[-1], self.operand(bottom)
+            self.require(b.count == v.count, f"the bias has shape {b.shape_string}, the factors {v.shape_string}", kind=ShapeError)
+
+    def forward(self, bottom, top):
+        x = bottom[0].xdata
+        if top[0] is bottom[0]:
+            self.kept[...] = x
+        vectors = [self.operand(bottom).xdata.reshape(-1)]
+        if self.bias_term:
+            vectors.append(self.blobs[-1].xdata.reshape(-1))
+        formula = Scale.scaled_and_shifted if self.bias_term else Scale.scaled
+        self.ops.channelwise(formula, (x.reshape(self.rows),), vectors, (), top[0].xdata.reshape(self.rows))
+
+    def backward(self, top, propagate_down, bottom):
+        dy = top[0].xdiff.reshape(self.rows)
+        if self.bias_term and self.param_propagate_down[-1]:
+            self.ops.bias_grad(dy, self.blobs[-1].xdiff.reshape(-1))
+        if self.wants_operand(propagate_down):
+            x = (self.kept if top[0] is bottom[0] else bottom[0].xdata).reshape(self.rows)
+            self.ops.channel_sum(Scale.scaled, (x, dy), (), (), self.operand_diff(bottom))
+        if propagate_down[0]:
+            self.ops.channelwise(Scale.scaled, (dy,), (self.operand(bottom).xdata.reshape(-1),), (), bottom[0].xdiff.reshape(self.rows))
+
+    @staticmethod
+    def scaled(x, v):
+        return x * v
+
+    @staticmethod
+    def scaled_and_shifted(x, v, b):
+        return x * v + b
+
+
+class Eltwise(Layer):
+    """Join blobs of one shape element by element: their product, weighted sum or maximum.
+
+    Bottoms: two or more.  Top: as they are.  ``operation``: PROD, SUM (default, weighted by ``coeff``, one a bottom), MAX.
+    The gradient of PROD multiplies the other bottoms if ``stable_prod_grad`` (default), else divides: NaN or infinite at 0.
+    Caffe (CPU): of equal maxima the gradient goes to the earlier bottom, but to bottom 1 rather than 0.
+    """
+
+    type = "Eltwise"
+    param = "eltwise_param"
+    bottoms = (2, None)
+    operation: int
+    stable_prod_grad: bool
+
+    PROD, SUM, MAX = range(3)
+
+    def setup(self, bottom, top):
+        given = list(self.coeff)
+        self.require(len(given) in (0, len(bottom)), f"must be given for each of the {len(bottom)} bottoms, or not at all; found {given}", "coeff")
+        self.require(not (given and self.operation == self.PROD), "only SUM takes coefficients", "coeff")
+        self.coefficients = given or [1.0] * len(bottom)
+        self.in_place = "forward" if self.operation == self.PROD else "never"
+
+    def reshape(self, bottom, top):
+        self.require_same_shape(*bottom)
+        top[0].reshape_like(bottom[0])
+        if self.operation == self.MAX:
+            self.winner = self.scratch("winner", bottom[0].shape)
+
+    def forward(self, bottom, top):
+        y, (first, second, *others) = top[0].xdata, (blob.xdata for blob in bottom)
+        if self.operation == self.PROD:
+            self.xp.multiply(first, second, out=y)
+            for x in others:
+                y *= x
+        elif self.operation == self.SUM:
+            self.ops.elementwise(Eltwise.weighted_sum, (first, second), tuple(self.coefficients[:2]), y)
+            for x, c in zip(others, self.coefficients[2:], strict=True):
+                self.ops.elementwise(Eltwise.weighted_sum, (y, x), (1.0, c), y)
+        else:
+            self.ops.elementwise(Eltwise.first_winner, (first, second), (), self.winner)
+            self.ops.elementwise(Eltwise.larger, (second, first), (), y)
+            for i, x in enumerate(others, start=2):
+                self.ops.elementwise(Eltwise.next_winner, (self.winner, y, x), (float(i),), self.winner)
+                self.ops.elementwise(Eltwise.larger, (y, x), (), y)
+
+    def backward(self, top, propagate_down, bottom):
+        dy = top[0].xdiff
+        for i, blob in enumerate(bottom):
+            if not propagate_down[i]:
+                continue
+            dx = blob.xdiff
+            if self.operation == self.SUM:
+                self.xp.multiply(dy, self.dtype.type(self.coefficients[i]), out=dx)
+            elif self.operation == self.MAX:
+                self.ops.elementwise(Eltwise.won, (self.winner, dy), (float(i),), dx)
+            elif self.stable_prod_grad:
+                dx[...] = dy
+                for other in bottom:
+                    if other is not blob:
+                        dx *= other.xdata
+            else:
+                self.ops.elementwise(Eltwise.quotient, (top[0].xdata, blob.xdata, dy), (), dx)
+
+    @staticmethod
+    def weighted_sum(a, b, p, q):
+        return p * a + q * b
+
+    @staticmethod
+    def larger(a, b):
+        return b if b > a else a
+
+    @staticmethod
+    def first_winner(a, b):
+        return 0.0 if a > b else 1.0
+
+    @staticmethod
+    def next_winner(winner, largest, x, i):
+        return i if x > largest else winner
+
+    @staticmethod
+    def won(winner, dy, i):
+        return dy if winner == i else 0.0
+
+    @staticmethod
+    def quotient(y, x, dy):
+        return y / x * dy
 
 
 class Softmax(Layer):

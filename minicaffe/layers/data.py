@@ -1,13 +1,18 @@
-"""Layers that bring data into a net: Input, DummyData, Data."""
+"""Layers that bring data into a net: Input, DummyData, Data, ImageData, WindowData, MemoryData."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minicaffe import fillers, proto
 from minicaffe.backend import random
-from minicaffe.data.source import DatumSource
-from minicaffe.errors import DataError
+from minicaffe.data.image_source import ImageSource
+from minicaffe.data.source import BatchSource, DatumSource
+from minicaffe.data.window_source import WindowSource
+from minicaffe.errors import DataError, ShapeError
 from minicaffe.layers.base import Layer
 
 
@@ -101,33 +106,31 @@ class DummyData(Source):
             self._fill(top[i], filler)
 
 
-class Data(Source):
-    """Batches of images and labels from a database of Datums (LMDB or LevelDB), read and transformed ahead in a thread.
+class Batches(Source):
+    """Base of layers that take batches of images and labels from a source that reads ahead in a thread.
 
-    Tops: images (batch_size, C, H, W), or crop_size × crop_size; if a second is named, labels (batch_size,).
-    ``transform_param``: scale, mean_file or mean_value, crop_size, mirror.  At the end of the database reading goes on from
-    its start.
-    Caffe: ``backend`` is LEVELDB unless set.  The position and the random stream are part of a snapshot here.
+    The position and the random stream are part of a snapshot.
     """
 
-    type = "Data"
-    param = "data_param"
-    tops = (1, 2)
+    tops = 2
     reshape_always = True
 
+    def open(self, options: Any, transform: Any) -> BatchSource:
+        """The source of the batches, from copies of the layer's options and of its ``transform_param``, files found."""
+        raise NotImplementedError
+
     def setup(self, bottom, top):
-        options = proto.DataParameter()
-        options.CopyFrom(self.layer_param.data_param)
-        transform = proto.TransformationParameter()
+        options, transform = type(getattr(self.layer_param, self.param))(), proto.TransformationParameter()
+        options.CopyFrom(getattr(self.layer_param, self.param))
         transform.CopyFrom(self.layer_param.transform_param)
-        options.source = self.find_file(options.source)
-        if transform.mean_file:
-            transform.mean_file = self.find_file(transform.mean_file)
+        for message, field in ((options, "source"), (options, "root_folder"), (transform, "mean_file")):
+            if getattr(message, field, ""):
+                setattr(message, field, self.find_file(getattr(message, field)))
         try:
-            self.batches = DatumSource(options, transform, self.phase, random.stream())
+            self.batches = self.open(options, transform)
         except DataError as error:
             raise self.data_error(error) from None
-        num = options.batch_size
+        num = self.batches.batch_size
         for blob, shape in zip(top, ((num, *self.batches.shape), (num,)), strict=False):
             blob.reshape(*shape)
 
@@ -146,8 +149,110 @@ class Data(Source):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on reading from a ``state``."""
-        self.batches.restore(state)
+        try:
+            self.batches.restore(state)
+        except DataError as error:
+            raise self.data_error(error) from None
 
     def close(self) -> None:
-        """Stop reading ahead, and close the database."""
+        """Stop reading ahead, and close what is read from."""
         self.batches.close()
+
+
+class Data(Batches):
+    """Batches of images and labels from a database of Datums (LMDB or LevelDB).
+
+    Tops: images (batch_size, C, H, W), or crop_size x crop_size; if a second is named, labels (batch_size,).
+    ``transform_param``: scale, mean_file or mean_value, crop_size, mirror.  At the end of the database reading goes on from
+    its start.
+    Caffe: ``backend`` is LEVELDB unless set.
+    """
+
+    type = "Data"
+    param = "data_param"
+    tops = (1, 2)
+
+    def open(self, options, transform):
+        return DatumSource(options, transform, self.phase, random.stream())
+
+
+class ImageData(Batches):
+    """Batches of image files that the text file ``source`` lists, a path and a label a line.
+
+    Tops: images (batch_size, C, H, W), or crop_size x crop_size; labels (batch_size,).  ``new_height`` and ``new_width`` resize,
+    ``is_color`` (true) asks for BGR, else gray, ``shuffle`` shuffles before each round, ``transform_param`` as for Data.
+    Caffe: a batch takes the shape of its first image.
+    """
+
+    type = "ImageData"
+    param = "image_data_param"
+
+    def open(self, options, transform):
+        return ImageSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
+
+
+class WindowData(Batches):
+    """Batches of windows cut out of images and warped to one size, for detection (R-CNN, Girshick et al. 2014).
+
+    Tops: windows (batch_size, 3, crop_size, crop_size), background before foreground; classes (batch_size,), 0 for background.
+    ``source`` lists images and windows; see ``data.window_source`` for its format and the options.
+    """
+
+    type = "WindowData"
+    param = "window_data_param"
+
+    def open(self, options, transform):
+        return WindowSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
+
+
+class MemoryData(Source):
+    """Batches of arrays that a program hands over with ``reset``, again and again.
+
+    Tops: data (batch_size, channels, height, width); labels.
+    Caffe: labels are (batch_size,) until the first forward, (batch_size, 1, 1, 1) from then on; a ``transform_param`` is not
+    applied.  The position is part of a snapshot here; the arrays are not.
+    """
+
+    type = "MemoryData"
+    param = "memory_data_param"
+    tops = 2
+    SIZES = ("batch_size", "channels", "height", "width")
+
+    def setup(self, bottom, top):
+        for field in self.SIZES:
+            self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
+        self.item = tuple(getattr(self, field) for field in self.SIZES[1:])
+        self.values: NDArray | None = None
+        self.position = 0
+        top[0].reshape(self.batch_size, *self.item)
+        top[1].reshape(self.batch_size)
+
+    def reset(self, data: NDArray, labels: NDArray) -> None:
+        """Serve these from the next forward on: data (n, channels, height, width), n labels, n a multiple of ``batch_size``.
+
+        The arrays are used as they are, not copied, where their dtype and order allow.  Raises ShapeError for other shapes.
+        """
+        values = np.ascontiguousarray(data, self.dtype)
+        labels = np.ascontiguousarray(labels, self.dtype)
+        n = len(values) if values.ndim else 0
+        self.require(values.shape == (n, *self.item), f"data must have the shape (n, {', '.join(map(str, self.item))}); found {values.shape}", kind=ShapeError)
+        self.require(labels.size == n, f"data and labels must have the same first dimension; found {n} and {labels.shape}", kind=ShapeError)
+        self.require(n > 0 and n % self.batch_size == 0, f"n must be a multiple of batch size; found {n} items", "batch_size", ShapeError)
+        self.values, self.labels, self.position = values, labels.reshape(n, 1, 1, 1), 0
+
+    def forward(self, bottom, top):
+        if self.values is None:
+            raise self.error("MemoryData needs to be initialized by calling reset (or the net's set_input_arrays)")
+        rows = slice(self.position, self.position + self.batch_size)
+        for blob, values in zip(top, (self.values, self.labels), strict=True):
+            blob.reshape(self.batch_size, *values.shape[1:])
+            blob.data[...] = values[rows]
+        self.position = rows.stop % len(self.values)
+
+    def state(self) -> dict[str, Any]:
+        """Where reading stands, for a snapshot."""
+        return {"position": self.position}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a ``state``, with the arrays that were handed over since."""
+        self.position = state["position"]

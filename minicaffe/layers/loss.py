@@ -1,10 +1,8 @@
-"""Loss layers, and Accuracy."""
+"""Losses: their base, and those that compare two blobs element by element."""
 
 from __future__ import annotations
 
-from minicaffe import backend
-from minicaffe.errors import LayerError, ShapeError
-from minicaffe.kernels.reference import BATCH_SIZE, VALID
+from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Layer
 
 
@@ -30,90 +28,6 @@ class Loss(Layer):
                 f"found {bottom[0].shape_string} and {bottom[1].shape_string}", kind=ShapeError,
             )
         top[0].reshape()
-
-
-class Labelled(Loss):
-    """Base of losses over classes along an axis, with one integer label a position, some of them ignored.
-
-    ``loss_param``: ``ignore_label``; ``normalization`` divides the sum by all positions (FULL), those not ignored (VALID,
-    the default), the product of the axes before the class axis (BATCH_SIZE) or nothing (NONE), by at least 1.  The older
-    ``normalize`` counts where ``normalization`` is absent: true is VALID, false BATCH_SIZE.
-    """
-
-    def setup(self, bottom, top):
-        super().setup(bottom, top)
-        options = self.layer_param.loss_param
-        self.ignore_label = options.ignore_label if options.HasField("ignore_label") else None
-        self.normalization = options.normalization
-        if not options.HasField("normalization") and options.HasField("normalize"):
-            self.normalization = VALID if options.normalize else BATCH_SIZE
-
-    def class_axis(self, bottom, axis):
-        """Sizes (outer, classes, inner) about the class axis; sets up label checks and the normaliser."""
-        scores, labels = bottom[:2]
-        axis = self.axis_of(scores, axis)
-        outer, classes, inner = scores.span(0, axis), scores.shape[axis], scores.span(axis + 1)
-        if labels.count != outer * inner:
-            raise self.error(
-                f"the number of labels must match the number of predictions: with class axis {axis} of scores "
-                f"{scores.shape_string} there must be {outer * inner} integer labels in 0 .. {classes - 1}; "
-                f"found {labels.shape_string}", kind=ShapeError,
-            )
-        self.bad_label = self.scratch("bad_label", (), "int32")
-        return outer, classes, inner
-
-    def check_labels(self, label, classes):
-        """Report a label that is no class: at once on the host, at the next synchronisation on a device."""
-        self.ops.check_labels(label, classes, self.ignore_label, self.bad_label)
-        backend.current().check_later(self.bad_label, lambda index: self._label_error(index, classes))
-
-    def _label_error(self, index: int, classes: int) -> LayerError:
-        ignored = "" if self.ignore_label is None else f" (or {self.ignore_label}, which is ignored)"
-        return self.error(
-            f"label number {index} of the batch is not an integer in 0 .. {classes - 1}{ignored}; the layer below gives "
-            f"{classes} scores, so check its num_output and the labels of the data"
-        )
-
-
-class SoftmaxWithLoss(Labelled):
-    r"""Multinomial logistic loss of the softmax of the scores, computed together for numerical stability.
-
-    .. math:: L = -\frac{1}{D} \sum_i \log \max(p_{i, y_i}, 2^{-126}), \qquad p = \mathrm{softmax}(x)
-
-    Bottoms: scores x, and integer labels y, one for each position along the class axis (``softmax_param.axis``, 1).  Tops: the
-    loss, a scalar; if a second is named, p.  D: see ``Labelled``.
-    Caffe: one term is at most 87.33655; the gradient ``(p - onehot(y)) / D`` ignores that floor.  Caffe fails with two tops;
-    here the second is p and has no gradient.
-    """
-
-    type = "SoftmaxWithLoss"
-    param = "softmax_param"
-    tops = (1, 2)
-    axis: int
-
-    def reshape(self, bottom, top):
-        super().reshape(bottom, top)
-        self.shape = self.class_axis(bottom, self.axis)
-        self.prob = self.scratch("prob", self.shape)
-        self.normalizer = self.scratch("normalizer", ())
-        if len(top) > 1:
-            top[1].reshape_like(bottom[0])
-
-    def forward(self, bottom, top):
-        outer, classes, inner = self.shape
-        label = bottom[1].xdata.reshape(outer, inner)
-        self.check_labels(label, classes)
-        self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
-        self.ops.loss_normalizer(label, outer, self.ignore_label, self.normalization, self.normalizer)
-        self.ops.softmax_loss(self.prob, label, self.ignore_label, self.normalizer, top[0].xdata)
-        if len(top) > 1:
-            top[1].xdata[...] = self.prob.reshape(top[1].shape)
-
-    def backward(self, top, propagate_down, bottom):
-        if propagate_down[0]:
-            outer, _, inner = self.shape
-            label, dx = bottom[1].xdata.reshape(outer, inner), bottom[0].xdiff.reshape(self.shape)
-            self.ops.softmax_loss_grad(self.prob, label, self.ignore_label, self.normalizer, top[0].xdiff, dx)
 
 
 class EuclideanLoss(Loss):
@@ -191,79 +105,3 @@ class ContrastiveLoss(Loss):
                 self.difference, self.distance, y, self.margin, self.legacy_version, top[0].xdiff, sign,
                 bottom[i].xdiff.reshape(self.rows),
             )
-
-
-class HingeLoss(Loss):
-    r"""One-versus-all hinge loss, of a linear support vector machine.
-
-    .. math:: L = \frac{1}{N} \sum_{n,k} \max(0, 1 - s_{nk} x_{nk})^p, \qquad s_{nk} = 1 \text{ if } k = y_n \text{ else } -1
-
-    Bottoms: scores x (N, C…), one integer label y each.  Top: the loss, a scalar.  p: 1 for ``norm: L1``, 2 for L2.
-    Caffe: at a margin of exactly 0 the gradient is 0.
-    """
-
-    type = "HingeLoss"
-    param = "hinge_loss_param"
-    norm: int
-
-    L1, L2 = 1, 2
-
-    def reshape(self, bottom, top):
-        super().reshape(bottom, top)
-        self.rows = (bottom[0].shape[0], bottom[0].span(1))
-        self.check_label_count(bottom, self.rows)
-        self.margin = self.scratch("margin", self.rows)
-
-    def forward(self, bottom, top):
-        x, label = bottom[0].xdata.reshape(self.rows), bottom[1].xdata.reshape(-1)
-        self.check_labels(label, self.rows[1])
-        self.ops.hinge_loss(x, label, self.norm == self.L2, self.margin, top[0].xdata)
-
-    def backward(self, top, propagate_down, bottom):
-        if propagate_down[0]:
-            label, dx = bottom[1].xdata.reshape(-1), bottom[0].xdiff.reshape(self.rows)
-            self.ops.hinge_loss_grad(self.margin, label, self.norm == self.L2, top[0].xdiff, dx)
-
-
-class Accuracy(Labelled):
-    """Share of labels that are among the ``top_k`` highest scores; with a second top, each class's own share.
-
-    Bottoms: scores, and integer labels, one for each position along ``axis`` (1).  Tops: a scalar; (classes,).
-    ``ignore_label`` positions do not count.  A class without labels, or a batch without any, gives 0.
-    Caffe: ties count against the label, so equal scores everywhere give 0.  It is no loss: its loss weight is 0, and it
-    cannot go backward.
-    """
-
-    type = "Accuracy"
-    param = "accuracy_param"
-    tops = (1, 2)
-    auto_tops = False
-    differentiable = ()
-    forcible = None
-    top_k: int
-    axis: int
-
-    def setup(self, bottom, top):
-        self.ignore_label = self.ignore_label if self.has("ignore_label") else None
-
-    def reshape(self, bottom, top):
-        self.require(
-            self.top_k * bottom[1].count <= bottom[0].count,
-            f"top_k must not exceed the number of classes; found {self.top_k} with scores {bottom[0].shape_string} "
-            f"and labels {bottom[1].shape_string}", "top_k",
-        )
-        self.shape = self.class_axis(bottom, self.axis)
-        top[0].reshape()
-        self.seen = self.scratch("seen", (self.shape[1],))
-        self.per_class = self.scratch("per_class", (self.shape[1],))
-        if len(top) > 1:
-            top[1].reshape(self.shape[1])
-
-    def forward(self, bottom, top):
-        outer, classes, inner = self.shape
-        label = bottom[1].xdata.reshape(outer, inner)
-        self.check_labels(label, classes)
-        score = bottom[0].xdata.reshape(self.shape)
-        self.ops.accuracy(score, label, self.top_k, self.ignore_label, top[0].xdata, self.per_class, self.seen)
-        if len(top) > 1:
-            top[1].xdata[...] = self.per_class

@@ -7,16 +7,18 @@ backend compiles it for the CPU or the GPU (``ops.elementwise``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import tanh
+from math import exp, log, tanh
 
+from minicaffe import proto
+from minicaffe.errors import ShapeError
 from minicaffe.layers.base import TRAIN, Layer
 
 
 class Neuron(Layer):
-    """Base: ``value(x, *options)`` and ``slope``, the factor by which backward multiplies dy.
+    """Base: ``value(x, *options)``, and ``gradient(…, dy, *options)``, which gives dx.
 
-    ``slope`` is a function of y if ``slope_of`` is "top" (so the layer can run in place), of x if it is "bottom".
-    Bottom and top: one shape.
+    ``gradient_from`` says what else ``gradient`` takes, before dy: y if it is "top" (so the layer can run in place), x if it is
+    "bottom", x and y if it is "both".  Bottom and top: one shape.
     """
 
     in_place = "always"
@@ -36,20 +38,25 @@ class Neuron(Layer):
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            seen = top[0] if self.gradient_from == "top" else bottom[0]
-            self.ops.elementwise(type(self).gradient, (seen.xdata, top[0].xdiff), self.options(), bottom[0].xdiff)
+            seen = {"top": top, "bottom": bottom, "both": (*bottom, *top)}[self.gradient_from]
+            arrays = (*(blob.xdata for blob in seen), top[0].xdiff)
+            self.ops.elementwise(type(self).gradient, arrays, self.options(), bottom[0].xdiff)
 
 
 class ReLU(Neuron):
     """Rectified linear unit: ``max(x, 0) + negative_slope * min(x, 0)`` (Nair and Hinton 2010; leaky: Maas et al. 2013).
 
-    Caffe: the slope at exactly 0 is ``negative_slope``.  Backward reads y, whose sign is that of x while
-    ``negative_slope`` is not negative.
+    Caffe: the slope at exactly 0 is ``negative_slope``.  In place, backward takes the sign of x from y; that needs a
+    ``negative_slope`` that is not negative.
     """
 
     type = "ReLU"
     param = "relu_param"
+    gradient_from = "bottom"
     negative_slope: float
+
+    def setup(self, bottom, top):
+        self.in_place = "always" if self.negative_slope >= 0 else "forward"
 
     def options(self):
         return (self.negative_slope,)
@@ -59,8 +66,8 @@ class ReLU(Neuron):
         return max(x, 0.0) + a * min(x, 0.0)
 
     @staticmethod
-    def gradient(y, dy, a):
-        return dy * (1.0 if y > 0 else a)
+    def gradient(x, dy, a):
+        return dy * (1.0 if x > 0 else a)
 
 
 class Sigmoid(Neuron):
@@ -91,6 +98,192 @@ class TanH(Neuron):
     @staticmethod
     def gradient(y, dy):
         return dy * (1.0 - y * y)
+
+
+class ELU(Neuron):
+    """Exponential linear unit: x if ``x > 0``, else ``alpha (exp(x) - 1)`` (Clevert, Unterthiner, Hochreiter 2016)."""
+
+    type = "ELU"
+    param = "elu_param"
+    gradient_from = "both"
+    alpha: float
+
+    def setup(self, bottom, top):
+        self.in_place = "always" if self.alpha >= 0 else "forward"
+
+    def options(self):
+        return (self.alpha,)
+
+    @staticmethod
+    def value(x, alpha):
+        return x if x > 0 else alpha * (exp(x) - 1.0)
+
+    @staticmethod
+    def gradient(x, y, dy, alpha):
+        return dy if x > 0 else dy * (y + alpha)
+
+
+class BNLL(Neuron):
+    """Binomial normal log likelihood: ``log(1 + exp(x))``, computed so that nothing overflows."""
+
+    type = "BNLL"
+    in_place = "forward"
+    gradient_from = "bottom"
+
+    @staticmethod
+    def value(x):
+        return x + log(1.0 + exp(-x)) if x > 0 else log(1.0 + exp(x))
+
+    @staticmethod
+    def gradient(x, dy):
+        return dy * exp(min(x, 50.0)) / (exp(min(x, 50.0)) + 1.0)
+
+
+class AbsVal(Neuron):
+    """``|x|``.  Backward: ``dy sign(x)``, 0 at 0."""
+
+    type = "AbsVal"
+    in_place = "never"
+    gradient_from = "bottom"
+
+    @staticmethod
+    def value(x):
+        return abs(x)
+
+    @staticmethod
+    def gradient(x, dy):
+        return dy if x > 0 else -dy if x < 0 else 0.0
+
+
+class Clip(Neuron):
+    """``max(min, min(x, max))``.  Backward: dy where x lies between the bounds, both included, else 0.
+
+    Caffe: it is not checked that ``min <= max``; NaN gives ``min``.
+    """
+
+    type = "Clip"
+    param = "clip_param"
+    in_place = "forward"
+    gradient_from = "bottom"
+    min: float
+    max: float
+
+    def setup(self, bottom, top):
+        for field in ("min", "max"):
+            self.require(self.has(field), "must be given", field)
+
+    def options(self):
+        return self.min, self.max
+
+    @staticmethod
+    def value(x, low, high):
+        return high if x > high > low else x if x > low else low
+
+    @staticmethod
+    def gradient(x, dy, low, high):
+        return dy if low <= x <= high else 0.0
+
+
+class Threshold(Neuron):
+    """1 where x is greater than ``threshold`` (0), else 0.  It cannot go backward."""
+
+    type = "Threshold"
+    param = "threshold_param"
+    in_place = "forward"
+    differentiable = ()
+    threshold: float
+
+    def options(self):
+        return (self.threshold,)
+
+    @staticmethod
+    def value(x, threshold):
+        return 1.0 if x > threshold else 0.0
+
+
+class Swish(Neuron):
+    """``x sigmoid(beta x)`` (Ramachandran, Zoph, Le 2017)."""
+
+    type = "Swish"
+    param = "swish_param"
+    beta: float
+
+    def reshape(self, bottom, top):
+        super().reshape(bottom, top)
+        self.sigmoid = self.scratch("sigmoid", bottom[0].shape)
+
+    def forward(self, bottom, top):
+        self.ops.elementwise(Swish.squash, (bottom[0].xdata,), (self.beta,), self.sigmoid)
+        self.xp.multiply(bottom[0].xdata, self.sigmoid, out=top[0].xdata)
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            self.ops.elementwise(Swish.gradient, (top[0].xdata, self.sigmoid, top[0].xdiff), (self.beta,), bottom[0].xdiff)
+
+    @staticmethod
+    def squash(x, beta):
+        return 0.5 * tanh(0.5 * beta * x) + 0.5
+
+    @staticmethod
+    def gradient(y, sigmoid, dy, beta):
+        return dy * (beta * y + sigmoid * (1.0 - beta * y))
+
+
+class PReLU(Layer):
+    """Parametric rectified linear unit: ``max(x, 0) + a_c min(x, 0)``, a learned (He et al. 2015).
+
+    Bottom and top: (N, C, …).  Param: a (C,), a scalar if ``channel_shared``; 0.25 unless there is a ``filler``.
+    In place, a copy of x is kept.
+    """
+
+    type = "PReLU"
+    param = "prelu_param"
+    in_place = "always"
+    channel_shared: bool
+
+    def setup(self, bottom, top):
+        self.require(len(bottom[0].shape) >= 2, f"the input must have at least 2 axes; found {bottom[0].shape_string}", kind=ShapeError)
+        self.channels = bottom[0].shape[1]
+        filler = self.layer_param.prelu_param.filler if self.has("filler") else proto.FillerParameter(value=0.25)
+        self.add_param(() if self.channel_shared else (self.channels,), filler)
+        expected = 1 if self.channel_shared else self.channels
+        found = [blob.shape for blob in self.blobs]
+        self.require([blob.count for blob in self.blobs] == [expected], f"the given blob must hold {expected} slopes; found {found}", "blobs", ShapeError)
+
+    def reshape(self, bottom, top):
+        x = bottom[0]
+        self.require(x.shape[1:2] == (self.channels,), f"the input must keep {self.channels} channels; found {x.shape_string}", kind=ShapeError)
+        top[0].reshape_like(x)
+        self.rows = (1, 1, x.count) if self.channel_shared else (x.shape[0], self.channels, x.span(2))
+        if top[0] is x:
+            self.kept = self.scratch("kept", x.shape)
+
+    def forward(self, bottom, top):
+        x = bottom[0].xdata
+        if top[0] is bottom[0]:
+            self.kept[...] = x
+        a = self.blobs[0].xdata.reshape(-1)
+        self.ops.channelwise(PReLU.value, (x.reshape(self.rows),), (a,), (), top[0].xdata.reshape(self.rows))
+
+    def backward(self, top, propagate_down, bottom):
+        x = (self.kept if top[0] is bottom[0] else bottom[0].xdata).reshape(self.rows)
+        a, dy = self.blobs[0], top[0].xdiff.reshape(self.rows)
+        if self.param_propagate_down[0]:
+            self.ops.channel_sum(PReLU.slope_gradient, (x, dy), (), (), a.xdiff.reshape(-1))
+        if propagate_down[0]:
+            self.ops.channelwise(PReLU.gradient, (x, dy), (a.xdata.reshape(-1),), (), bottom[0].xdiff.reshape(self.rows))
+
+    @staticmethod
+    def value(x, a):
+        return max(x, 0.0) + a * min(x, 0.0)
+
+    @staticmethod
+    def gradient(x, dy, a):
+        return dy * (1.0 if x > 0 else a)
+
+    @staticmethod
+    def slope_gradient(x, dy):
+        return 0.0 if x > 0 else x * dy
 
 
 class Dropout(Layer):

@@ -8,10 +8,14 @@ import os
 from minicaffe import proto
 from minicaffe.errors import PrototxtError
 from minicaffe.proto.files import read_solver
+from minicaffe.solvers.adaptive import AdaDeltaSolver, AdaGradSolver, AdamSolver, RMSPropSolver
 from minicaffe.solvers.base import SNAPSHOT, STOP, Monitor, Scalar, Solver, registry
-from minicaffe.solvers.sgd import SGDSolver
+from minicaffe.solvers.sgd import NesterovSolver, SGDSolver
 
-__all__ = ["SNAPSHOT", "STOP", "Monitor", "SGDSolver", "Scalar", "Solver", "create", "get_solver"]
+__all__ = [
+    "SNAPSHOT", "STOP", "AdaDeltaSolver", "AdaGradSolver", "AdamSolver", "Monitor", "NesterovSolver", "RMSPropSolver", "SGDSolver",
+    "Scalar", "Solver", "create", "get_solver",
+]
 
 
 def get_solver(path: str | os.PathLike) -> Solver:

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum."""
+"""Stochastic gradient descent with momentum, and with Nesterov's."""
 
 from __future__ import annotations
 
@@ -15,3 +15,15 @@ class SGDSolver(Solver):
 
     def update(self, ops, w, g, history, rate, scale, decay, l1):
         ops.sgd_update(w, g, history[0], rate, self.param.momentum, scale, decay, l1)
+
+
+class NesterovSolver(Solver):
+    r"""Nesterov's accelerated gradient: :math:`h' = \mu h + \eta g, \; w \leftarrow w - ((1 + \mu) h' - \mu h), \; h \leftarrow h'`.
+
+    History: h (Sutskever et al. 2013).
+    """
+
+    type = "Nesterov"
+
+    def update(self, ops, w, g, history, rate, scale, decay, l1):
+        ops.nesterov_update(w, g, history[0], rate, self.param.momentum, scale, decay, l1)

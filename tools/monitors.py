@@ -6,13 +6,35 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from minicaffe.plot import Record
 from minicaffe.solvers import Monitor, Scalar, Solver
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
 _REFRESH = 0.5  # seconds between two looks at the loss, each of which waits for the device
+
+
+class Recorder(Monitor):
+    """Keeps the training loss and the test nets' outputs as ``records``."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def display(self, iteration: int, loss: float, outputs: list[Scalar], rate: float) -> None:
+        self.records.append(Record(iteration, "train loss", loss, True))
+
+    def test(self, iteration: int, net: int, outputs: list[Scalar], loss: float | None) -> None:
+        seen: Counter[str] = Counter()
+        total = Counter(output.name for output in outputs)
+        for output in outputs:
+            index = f"[{seen[output.name]}]" if total[output.name] > 1 else ""
+            seen[output.name] += 1
+            name = f"test{f' #{net}' if net else ''} {output.name}{index}"
+            self.records.append(Record(iteration, name, output.value, output.weight != 0))
 
 
 class ProgressBar(Monitor):
@@ -20,15 +42,15 @@ class ProgressBar(Monitor):
 
     def __init__(self, progress: Progress, solver: Solver) -> None:
         self._progress = progress
-        self._task = progress.add_task(
-            "", total=solver.param.max_iter, completed=solver.iter, speed="", loss="", test=""
-        )
+        self._task = progress.add_task("", total=solver.param.max_iter, completed=solver.iter, speed="", loss="", test="")
         self._looked_at = 0.0
 
     @classmethod
     @contextlib.contextmanager
     def shown(cls, console: Console, solver: Solver) -> Iterator[ProgressBar]:
         """The bar for ``solver`` on ``console``, for the length of a block."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         columns = (MofNCompleteColumn(), BarColumn(None), TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
                    TextColumn("[bold]{task.fields[loss]}"), TextColumn("{task.fields[test]}", markup=False))
         with Progress(*columns, console=console) as progress:
@@ -39,7 +61,7 @@ class ProgressBar(Monitor):
         now = time.monotonic()
         if now - self._looked_at >= _REFRESH:
             self._looked_at = now
-            speed = self._progress.tasks[self._task].speed or 0
+            speed = self._progress.tasks[0].speed or 0
             self._progress.update(self._task, speed=f"{speed:.3g} it/s", loss=f"loss {solver.smoothed_loss:.4g}")
 
     def display(self, iteration: int, loss: float, outputs: list[Scalar], rate: float) -> None:

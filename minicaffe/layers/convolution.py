@@ -1,4 +1,4 @@
-"""Layers that slide a window over space: Convolution and Pooling."""
+"""Layers that slide filters over space: Convolution, Deconvolution, Im2col."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.window import Window
-from minicaffe.layers.base import TRAIN, Layer
+from minicaffe.layers.base import Layer
 
 
 class Windowed(Layer):
@@ -160,99 +160,79 @@ class Convolution(Windowed):
                 )
 
 
-class Pooling(Layer):
-    r"""Reduce each window of each channel to its maximum, its mean, or a pixel drawn from it.
+class Deconvolution(Convolution):
+    r"""The transpose of a convolution: every input pixel adds its filters, weighted by its value, to the output.
 
-    Bottom: (N, C, H, W).  Tops: (N, C, P, Q); for MAX a second may be named: the mask, each maximum's place ``h * W + w``.
-    ``P = round((H + 2 pad - kernel) / stride) + 1``, rounded up (``round_mode: FLOOR``: down); with padding, a last window that
-    would start beyond the image and its leading pad is dropped.
-    STOCHASTIC (Zeiler and Fergus 2013) draws a pixel with probability proportional to its value in TRAIN phase, and weighs
-    all of them in TEST phase.
+    .. math:: y_{n,\,o,\,p \cdot stride - pad + q \cdot dilation} = b_o + \sum_c w_{c,o,q} \, x_{n,c,p}
 
-    Caffe: AVE divides by the window clipped to H + pad, so padding counts; MAX takes the first of equal pixels.  A window that
-    holds no pixel (stride > kernel at the border) gives -FLT_MAX or NaN as in Caffe, which then corrupts memory going
-    backward; here it gets no gradient.  Caffe has STOCHASTIC on the GPU only.
+    summed over all p and q that name the same place of y.  Bottoms, tops and options as for Convolution; the size of the output
+    is ``stride (in - 1) + extent - 2 pad``.  Params: w (C, num_output / group, *kernel); b (num_output,) unless
+    ``bias_term: false``.
     """
 
-    type = "Pooling"
-    param = "pooling_param"
-    tops = (1, 2)
-    pool: int
-    global_pooling: bool
-    round_mode: int
+    type = "Deconvolution"
 
-    MAX, AVE, STOCHASTIC = range(3)
-    CEIL, FLOOR = range(2)
+    def filter_channels(self):
+        return self.in_channels, self.num_output // self.group
 
-    def setup(self, bottom, top):
-        self.require(self.pool == self.MAX or len(top) == 1, "only MAX pooling makes a second top, the mask", "top")
-        sized = any(self.has(field) for field in ("kernel_size", "kernel_h", "kernel_w"))
-        if self.global_pooling:
-            self.require(not sized, "with global_pooling the window is the whole image: give no kernel size", "kernel_size")
-        self.stride = self._pair("stride", "stride", 1)
-        self.pad = self._pair("pad", "pad", 0)
-        self.kernel = None if self.global_pooling else self._pair("kernel_size", "kernel", 0)
-        if self.global_pooling:
-            self.require(self.stride == (1, 1) and self.pad == (0, 0),
-                         f"global_pooling needs stride 1 and pad 0; found stride {self.stride} and pad {self.pad}", "stride")
-        else:
-            self.require(sized, "give kernel_size, or kernel_h and kernel_w", "kernel_size")
-            self.require(min(self.kernel) > 0, f"must be positive; found {self.kernel}", "kernel_size")
-            self.require(all(p < k for p, k in zip(self.pad, self.kernel, strict=True)),
-                         f"must be smaller than the kernel {self.kernel}; found {self.pad}", "pad")
-        self.require(min(self.stride) > 0, f"must be positive; found {self.stride}", "stride")
-        self.require(self.pool != self.STOCHASTIC or self.pad == (0, 0), f"STOCHASTIC pooling takes no pad; found {self.pad}", "pad")
+    def output_size(self, spatial):
+        window = self.window
+        sizes = tuple(
+            s * (size - 1) + e - 2 * p for size, e, s, p in zip(spatial, window.extent, window.stride, window.pad, strict=True)
+        )
+        self.require(min(sizes, default=1) > 0, f"{list(window.pad)} leaves nothing of the output, of size {list(sizes)}", "pad", ShapeError)
+        return sizes
 
-    def _pair(self, field: str, prefix: str, default: int) -> tuple[int, int]:
-        h, w = f"{prefix}_h", f"{prefix}_w"
-        if not (self.has(h) or self.has(w)):
-            value = getattr(self, field) if self.has(field) else default
-            return value, value
-        self.require(self.has(h) and self.has(w), f"{h} and {w} must be given together", h)
-        self.require(not self.has(field), f"give either {field} or {h} and {w}, not both", field)
-        return getattr(self, h), getattr(self, w)
-
-    def reshape(self, bottom, top):
-        x = bottom[0]
-        self.require(len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError)
-        self.window = Window(self.kernel or x.shape[2:], self.stride, self.pad, (1, 1))
-        rows, cols = (self._pooled(*sizes) for sizes in zip(x.shape[2:], *self.window[:3], strict=True))
-        for blob in top:
-            blob.reshape(x.num, x.channels, rows, cols)
-        if self.pool != self.AVE:
-            self.mask = self.scratch("mask", top[0].shape, "int32")
-        if self.pool == self.STOCHASTIC:
-            self.draws = self.scratch("draws", top[0].shape)
-
-    def _pooled(self, size: int, kernel: int, stride: int, pad: int) -> int:
-        rounded = math.ceil if self.round_mode == self.CEIL else math.floor
-        pooled = rounded((size + 2 * pad - kernel) / stride) + 1
-        if any(self.pad) and (pooled - 1) * stride >= size + pad:
-            pooled -= 1
-        self.require(pooled > 0, f"the kernel ({kernel}) is larger than the input ({size}) with pad {pad}", "kernel_size", ShapeError)
-        return pooled
+    def reserve_columns(self, x_shape, y_shape):
+        super().reserve_columns(y_shape, x_shape)
 
     def forward(self, bottom, top):
-        x, y = bottom[0].xdata, top[0].xdata
-        if self.pool == self.MAX:
-            self.ops.max_pool(x, y, self.mask, self.window)
-        elif self.pool == self.AVE:
-            self.ops.average_pool(x, y, self.window)
-        elif self.phase == TRAIN:
-            self.random.uniform(self.draws)
-            self.ops.stochastic_pool(x, self.draws, y, self.mask, self.window)
-        else:
-            self.ops.stochastic_pool_mean(x, y, self.window)
-        if len(top) > 1:
-            top[1].xdata[...] = self.mask
+        for x, y in zip(bottom, top, strict=True):
+            out = y.xdata.reshape(self.y_shape)
+            self.ops.convolve_data_grad(
+                x.xdata.reshape(self.x_shape), self.blobs[0].xdata, out, self.window, self.group, self.workspace
+            )
+            if self.bias_term:
+                self.ops.bias_add(out.reshape(self.y_rows), self.blobs[1].xdata)
 
     def backward(self, top, propagate_down, bottom):
-        if not propagate_down[0]:
-            return
-        dy, dx = top[0].xdiff, bottom[0].xdiff
-        if self.pool == self.AVE:
-            self.ops.average_pool_grad(dy, dx, self.window)
-        elif self.pool == self.STOCHASTIC and self.phase != TRAIN:
-            raise self.error("STOCHASTIC pooling goes backward in TRAIN phase only", "pool")
-        else:
-            self.ops.max_pool_grad(dy, self.mask, dx, self.window)
+        w = self.blobs[0]
+        for i, (y, x) in enumerate(zip(top, bottom, strict=True)):
+            dy = y.xdiff.reshape(self.y_shape)
+            if self.bias_term and self.param_propagate_down[1]:
+                self.ops.bias_grad(dy.reshape(self.y_rows), self.blobs[1].xdiff)
+            if self.param_propagate_down[0]:
+                self.ops.convolve_weight_grad(
+                    dy, x.xdata.reshape(self.x_shape), w.xdiff, self.window, self.group, self.workspace
+                )
+            if propagate_down[i]:
+                self.ops.convolve(dy, w.xdata, None, x.xdiff.reshape(self.x_shape), self.window, self.group, self.workspace)
+
+
+class Im2col(Windowed):
+    """The pixels under each position of a window, laid out as channels, as convolutions use them.
+
+    Bottom: (…, C, *in), C at ``axis`` (1).  Top: (…, C * taps, *out); channel ``c * taps + q`` holds the pixels of channel c under
+    tap q of the kernel, 0 outside the image.  Options: those of the window in ``convolution_param``.
+    """
+
+    type = "Im2col"
+
+    def setup(self, bottom, top):
+        super().setup(bottom, top)
+        self.require(len(self.window.kernel) > 0, f"needs an axis after it; found {bottom[0].shape_string}", "axis", ShapeError)
+
+    def reshape(self, bottom, top):
+        self.check_input(bottom)
+        shape, axis = bottom[0].shape, self.channel_axis
+        lead, spatial, channels = shape[:axis], shape[axis + 1 :], self.in_channels * self.window.taps
+        out = self.convolved_size(spatial)
+        top[0].reshape(*lead, channels, *out)
+        self.x_shape, self.y_shape = (math.prod(lead), self.in_channels, *spatial), (math.prod(lead), channels, *out)
+
+    def forward(self, bottom, top):
+        self.ops.im2col(bottom[0].xdata.reshape(self.x_shape), top[0].xdata.reshape(self.y_shape), self.window)
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            self.ops.col2im(top[0].xdiff.reshape(self.y_shape), bottom[0].xdiff.reshape(self.x_shape), self.window)

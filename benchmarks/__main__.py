@@ -1,0 +1,90 @@
+"""``python -m benchmarks``: run families of cases, print their tables, keep, compare and draw the figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from benchmarks import harness, machine, report
+from minicaffe.errors import MinicaffeError
+
+FAMILIES = ("kernels", "layers", "solvers", "data", "nets", "process")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("families", nargs=-1, type=click.Choice(FAMILIES))
+@click.option("--only", metavar="PATTERN", help="Cases whose family/name contains PATTERN; * and ? are wildcards.")
+@click.option("--threads", type=click.IntRange(1, machine.cores()), default=machine.cores(), show_default=True, help="Threads of every contestant.")
+@click.option("--repeat", type=click.IntRange(1), default=15, show_default=True, help="Samples of each contestant.")
+@click.option("--quick", is_flag=True, help="Three short samples: to see that everything runs.")
+@click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the results; into a folder under the machine's name.")
+@click.option("--compare", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Set the figures beside those of an earlier FILE.")
+@click.option("--plot", "plot_path", metavar="FILE", type=click.Path(path_type=Path), help="Draw the ratios to PyTorch (.png, .svg, .pdf).")
+@click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
+def main(
+    families: tuple[str, ...], only: str | None, threads: int, repeat: int, quick: bool,
+    json_path: Path | None, compare: Path | None, plot_path: Path | None, markdown: bool,
+) -> None:
+    """Time minicaffe beside PyTorch and Caffe, where they are installed, with equal threads.
+
+    FAMILIES are those to run (default: all).  Times are medians of samples taken in turn, with the least and the most;
+    "floor" is the time of the matrix products alone at this machine's best rate, or that of a copy of the same bytes.
+    """
+    repeat, seconds = (3, 0.002) if quick else (repeat, 0.05)
+    load = os.getloadavg()[0]
+    machine.set_threads(threads)
+    described, rates = machine.describe(threads), machine.Rates(threads)
+    results: list[harness.Result] = []
+    failures: list[str] = []
+    for family in families or FAMILIES:
+        rates.multiply()
+        for case in harness.select(importlib.import_module(f"benchmarks.{family}").cases(threads), only):
+            click.echo(f"{case.title} ...", err=True)
+            try:
+                result = harness.measure(case, repeat, seconds)
+            except Exception as error:  # one broken case must not lose the others' figures
+                failures.append(f"{case.title}: {type(error).__name__}: {error}")
+            else:
+                results.append(result)
+    results = [dataclasses.replace(result, floor=rates.floor(result.flops, result.moved)) for result in results]
+    made = report.tables(results)
+    if compare:
+        before, where = report.load(compare)
+        made.append(report.comparison(results, before))
+        if where != described:
+            click.echo(f"note: {compare} was measured on {where}", err=True)
+    for table in made:
+        if markdown:
+            click.echo(report.markdown(table))
+        else:
+            report.show(table)
+    click.echo(_conditions(described, rates, load))
+    if json_path:
+        settings = {"repeat": repeat, "seconds": seconds, "load_before": round(load, 2)}
+        click.echo(f"written: {report.save(json_path, report.document(results, described, rates.figures(), settings))}", err=True)
+    if plot_path:
+        report.plot(results, plot_path)
+    for failure in failures:
+        click.echo(f"failed: {failure}", err=True)
+    sys.exit(bool(failures))
+
+
+def _conditions(described: dict, rates: machine.Rates, load: float) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in described["packages"].items() if version)
+    busy = f"; other programs were running (load {load:.1f} before the start)" if load > 0.3 else ""
+    return (
+        f"{described['cpu']}, {described['threads']} of {described['cores']} cores, Python {described['python']}, {versions}; "
+        f"SGEMM {rates.sgemm / 1e9:.0f} GFLOP/s{busy}"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MinicaffeError as error:
+        sys.exit(f"error: {error}")

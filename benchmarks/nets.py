@@ -1,0 +1,105 @@
+"""Whole nets: one training iteration (forward, backward, SGD with momentum) on a batch that is in memory.
+
+To add a net, add its line to ``NETS``: PyTorch's side is made from the net's own layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import flops, peers
+from benchmarks.harness import Case, Probe, Work
+from benchmarks.machine import child_environment
+from minicaffe import models, proto, solvers
+from minicaffe.proto import text
+from minicaffe.proto.files import read_net
+
+SOLVER = 'base_lr: 0.001 momentum: 0.9 weight_decay: 0.0005 lr_policy: "fixed" random_seed: 1 snapshot_prefix: "benchmark"'
+CHECKED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A prototxt, shipped or given by its path, whose data layers are replaced by ``inputs``; one axis: labels 0 .. ``labels`` - 1."""
+
+    model: str
+    inputs: dict[str, tuple[int, ...]]
+    labels: int
+
+    def net_param(self) -> proto.NetParameter:
+        """The definition with Input layers."""
+        given, _ = read_net(models.find(self.model))
+        net = proto.NetParameter(name=given.name)
+        for name, shape in self.inputs.items():
+            layer = net.layer.add(name=name, type="Input", top=[name])
+            layer.input_param.shape.add(dim=shape)
+        net.layer.extend(layer for layer in given.layer if layer.bottom)
+        return net
+
+
+NETS = {
+    "siamese_mnist_b64": Definition("siamese/mnist_siamese_train_test.prototxt", {"pair_data": (64, 2, 28, 28), "sim": (64,)}, 2),
+    "lenet_b64": Definition("lenet/lenet_train_test.prototxt", {"data": (64, 1, 28, 28), "label": (64,)}, 10),
+    "cifar10_full_b100": Definition(str(Path(__file__).with_name("cifar10_full.prototxt")), {"data": (100, 3, 32, 32), "label": (100,)}, 10),
+}
+
+
+def solver(definition: Definition) -> solvers.Solver:
+    """An SGD solver of the net, its weights drawn and its inputs filled from fixed seeds."""
+    param = text.parse(SOLVER, proto.SolverParameter())
+    param.net_param.CopyFrom(definition.net_param())
+    made = solvers.create(param)
+    rng = np.random.default_rng(1)
+    for name in made.net.inputs:
+        values = made.net.blobs[name].data
+        if values.ndim == 1:
+            values[:] = rng.integers(definition.labels, size=values.shape)
+        else:
+            values[:] = rng.random(values.shape, np.float32)
+    return made
+
+
+def torch_net(made: solvers.Solver) -> Any:
+    """The same net, weights, inputs and optimizer in PyTorch."""
+    from benchmarks.torch_net import TorchNet, translate
+
+    net = TorchNet(translate(made.net))
+    net.forward(check_shapes=True)
+    net.optimize(made.param.base_lr, made.param.momentum, made.param.weight_decay)
+    return net
+
+
+def _build(definition: Definition, threads: int) -> Work:
+    made = solver(definition)
+    total, moved = flops.training_step(made.net)
+    work = Work({"minicaffe": partial(made.step, 1)}, total, moved)
+    if peers.torch():
+        work.run["torch"] = torch_net(made).step
+        work.verify = partial(same_losses, made)
+    time_caffe = partial(peers.caffe_time, made.param.net_param, child_environment(threads))
+    if peers.have_caffe():
+        work.run["caffe"] = Probe(time_caffe)
+    return work
+
+
+def same_losses(made: solvers.Solver) -> None:
+    """Train a few steps beside PyTorch: the losses agree, so gradients and updates do too; Disagreement if not."""
+    from benchmarks.torch_net import without_dropout
+
+    with without_dropout(made.net):
+        peer = torch_net(made)
+        for step in range(CHECKED_STEPS):
+            made.step(1)
+            peers.agree(made.net.loss, peer.step(), f"loss of step {step}")
+
+
+def cases(threads: int) -> Iterator[Case]:
+    """One case a net."""
+    for name, definition in NETS.items():
+        yield Case("nets", name, partial(_build, definition, threads))

@@ -1,0 +1,161 @@
+"""Any scalar formula over channels: arrays (N, C, inner) and vectors of one value a channel.
+
+The loops see the arrays as matrices.  Where ``inner`` is 1 these are (N, C), and a row runs along the channels; else they are
+(N * C, inner), and a row belongs to one channel.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numba import get_num_threads, prange
+from numba.extending import register_jitable
+
+from minicaffe.kernels.cpu.elementwise import formula_stamp
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, share
+from minicaffe.kernels.reference import Array
+
+_PIECE = 1024  # values summed in the arrays' dtype before the sum goes on in float64
+
+
+@register_jitable
+def _none(vectors, i):
+    return ()
+
+
+@register_jitable
+def _one(vectors, i):
+    return (vectors[0][i],)
+
+
+@register_jitable
+def _two(vectors, i):
+    return vectors[0][i], vectors[1][i]
+
+
+@register_jitable
+def _three(vectors, i):
+    return vectors[0][i], vectors[1][i], vectors[2][i]
+
+
+@register_jitable
+def _one_row(matrices, r, first, last):
+    return (matrices[0][r, first:last],)
+
+
+@register_jitable
+def _two_rows(matrices, r, first, last):
+    return matrices[0][r, first:last], matrices[1][r, first:last]
+
+
+_AT = (_none, _one, _two, _three)
+_ROW = (None, _one_row, _two_rows)
+
+
+@functools.cache
+def _loops(function: Callable[..., float], arrays: int, vectors: int) -> dict[tuple[str, str], Any]:
+    """The loops around a formula of so many arrays and vectors, compiled at their first call, by task and what a row is."""
+    formula, at, of_channel, row = register_jitable(function), _AT[arrays], _AT[vectors], _ROW[arrays]
+    stamp = f"{formula_stamp(function)} {arrays} {vectors}"  # tells these loops apart in Numba's cache
+
+    @kernel(parallel=True)
+    def apply_along(out, matrices, channels, scalars, threads):
+        len(stamp)
+        for t in prange(threads):
+            low, high = share(t, threads, len(out))
+            for r in range(low, high):
+                inputs, y = row(matrices, r, 0, out.shape[1]), out[r]
+                for i in range(y.size):
+                    y[i] = formula(*(at(inputs, i) + of_channel(channels, i) + scalars))
+
+    @kernel(parallel=True)
+    def apply_within(out, matrices, channels, scalars, threads):
+        len(stamp)
+        inner = out.shape[1]
+        for t in prange(threads):
+            place, end = share(t, threads, out.size)
+            while place < end:
+                r, first = place // inner, place % inner
+                last = min(inner, first + end - place)
+                inputs, y = row(matrices, r, first, last), out[r, first:last]
+                values = of_channel(channels, r % channels[0].size) + scalars
+                for i in range(y.size):
+                    y[i] = formula(*(at(inputs, i) + values))
+                place += last - first
+
+    @kernel(parallel=True)
+    def sum_along(out, matrices, channels, scalars, threads):
+        len(stamp)
+        partial = np.zeros((threads, out.size))
+        for t in prange(threads):
+            low, high = share(t, threads, len(matrices[0]))
+            total = partial[t]
+            for r in range(low, high):
+                inputs = row(matrices, r, 0, out.size)
+                for i in range(total.size):
+                    total[i] += formula(*(at(inputs, i) + of_channel(channels, i) + scalars))
+        for t in range(threads):
+            for k in range(out.size):
+                partial[0, k] += partial[t, k] if t else 0
+        for k in range(out.size):
+            out[k] += partial[0, k]
+
+    @kernel(parallel=True, fastmath=REASSOCIATE)
+    def sum_within(out, matrices, channels, scalars, threads):
+        len(stamp)
+        inner = matrices[0].shape[1]
+        partial = np.zeros((threads, out.size))
+        for t in prange(threads):
+            place, end = share(t, threads, matrices[0].size)
+            while place < end:
+                r, first = place // inner, place % inner
+                last = min(inner, first + end - place, first + _PIECE)
+                inputs = row(matrices, r, first, last)
+                values = of_channel(channels, r % out.size) + scalars
+                piece = out.dtype.type(0)
+                for i in range(last - first):
+                    piece += formula(*(at(inputs, i) + values))
+                partial[t, r % out.size] += piece
+                place += last - first
+        for t in range(threads):
+            for k in range(out.size):
+                partial[0, k] += partial[t, k] if t else 0
+        for k in range(out.size):
+            out[k] += partial[0, k]
+
+    return {
+        ("apply", "along"): apply_along, ("apply", "within"): apply_within,
+        ("sum", "along"): sum_along, ("sum", "within"): sum_within,
+    }  # fmt: skip
+
+
+def _run(
+    task: str, function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array,
+    result: Callable[[tuple[int, int]], Array],
+) -> None:
+    n, c, inner = arrays[0].shape
+    if not arrays[0].size:
+        return
+    way, shape = ("along", (n, c)) if inner == 1 else ("within", (n * c, inner))
+    loop = _loops(function, len(arrays), len(vectors))[task, way]
+    matrices = tuple(a.reshape(shape) for a in arrays)
+    # an empty tuple has no type of items for Numba, and the number of channels is read from a vector
+    channels = tuple(vectors) or (np.empty(c, out.dtype),)
+    loop(result(shape), matrices, channels, tuple(map(out.dtype.type, scalars)), get_num_threads())
+
+
+def channelwise(
+    function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array
+) -> None:
+    """See ``reference.channelwise``; one or two arrays, up to three vectors."""
+    _run("apply", function, arrays, vectors, scalars, out, out.reshape)
+
+
+def channel_sum(
+    function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array
+) -> None:
+    """See ``reference.channel_sum``; one or two arrays, up to three vectors."""
+    _run("sum", function, arrays, vectors, scalars, out, lambda shape: out)

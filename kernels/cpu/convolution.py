@@ -1,0 +1,434 @@
+"""Convolution and its gradients as matrix products whose panels are gathered from the image, never im2col as a whole.
+
+All three split their work so that each number is summed by one thread in a fixed order: a result depends on nothing but
+the number of threads.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numba import config, get_num_threads, prange
+
+from minicaffe.kernels import reference
+from minicaffe.kernels.cpu.im2col import AXES
+from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
+from minicaffe.kernels.cpu.tile import (
+    CHUNK,
+    DEPTH,
+    LONGEST_TILE,
+    PANEL,
+    WIDTH,
+    add_chunk,
+    align,
+    copy_chunk,
+    copy_row,
+    load,
+    multiply,
+    panel_depth,
+    panel_vectors,
+    size_of,
+    store,
+    transpose,
+)
+from minicaffe.kernels.reference import Array
+from minicaffe.kernels.window import Window
+
+_ROWS = 60  # rows of a product worked on before they are scattered: a multiple of the tile heights 4, 5 and 6
+
+
+# --- moving pixels ----------------------------------------------------------------------------------------------
+
+
+@kernel()
+def _clear(address, count, like):
+    """Write ``count`` times ``like``, which is 0 in all of this module."""
+    for i in range(count):
+        store(address + i * size_of(like), like)
+
+
+@kernel()
+def _move_image(image, target, channels, frame, outward, like):
+    """Copy an image's channels (address ``image``) into their frames (``target``), or back if ``outward``."""
+    size = size_of(like)
+    depth, height, width = frame[0]
+    front, top, left = frame[1]
+    d_phases, h_phases, w_phases = frame[2]
+    d_size, h_size, w_size = frame[3]
+    phase = d_size * h_size * w_size
+    if front + top + left == 0 and d_phases * h_phases * w_phases == 1:
+        _move_row(target, image, channels * depth * height * width, outward, like)
+        return
+    for c in range(channels):
+        for z in range(depth):
+            d = z + front
+            for y in range(height):
+                h = y + top
+                line = ((c * d_phases + d % d_phases) * h_phases + h % h_phases) * w_phases * phase
+                line += (d // d_phases * h_size + h // h_phases) * w_size
+                pixels = image + ((c * depth + z) * height + y) * width * size
+                if w_phases == 1:
+                    _move_row(target + (line + left) * size, pixels, width, outward, like)
+                else:
+                    for x in range(width):
+                        w = x + left
+                        _move_row(target + (line + w % w_phases * phase + w // w_phases) * size, pixels + x * size, 1, outward, like)
+
+
+@kernel(inline=True)
+def _move_row(inside, outside, count, outward, like):
+    if outward:
+        copy_row(outside, inside, count, like)
+    else:
+        copy_row(inside, outside, count, like)
+
+
+@kernel()
+def _move_columns(panel, row, y, places, m, first, last, outward, like):
+    """Copy columns [first, last) of some images' y (N, group, m, positions) into a panel, or back if ``outward``.
+
+    ``places`` holds the first image, the group, the number of groups and the number of positions.
+    """
+    size = size_of(like)
+    first_image, g, group, positions = places
+    column = first
+    while column < last:
+        i, p = column // positions, column % positions
+        count = min(positions - p, last - column)
+        for r in range(m):
+            outside = y + ((((first_image + i) * group + g) * m + r) * positions + p) * size
+            _move_row(panel + r * row + (column - first) * size, outside, count, outward, like)
+        column += count
+
+
+@kernel()
+def _gather(panel, row, frames, offsets, runs, like):
+    """Rows of a panel, ``row`` bytes each: the runs of pixels at each offset into the frames.
+
+    A run is copied as a whole chunk; what is too much is overwritten by the next.
+    """
+    for i in range(offsets.size):
+        source, target = frames + offsets[i], panel + i * row
+        for j in range(len(runs)):
+            copy_chunk(target + runs[j, 1], source + runs[j, 0], like)
+
+
+@kernel()
+def _scatter(frames, product, runs, like):
+    """Add one row of a product to the pixels that ``_gather`` would fill it with."""
+    for j in range(len(runs)):
+        add_chunk(frames + runs[j, 0], product + runs[j, 1], runs[j, 2], like)
+
+
+# --- the three products -----------------------------------------------------------------------------------------
+
+
+@kernel()
+def _convolve_part(part, parts, x, w, bias, y, memory, frame, channel, together, taps, offsets, panels, runs, like):
+    size = size_of(like)
+    n, group, c = x.shape[:3]
+    m, k = w.shape[1:]
+    positions, width = offsets.size, PANEL // size
+    image, frames_image = x[0, 0].size * size, c * channel * size
+    frames = memory
+    panel = align(frames + together * frames_image + CHUNK)
+    product = align(panel + DEPTH * PANEL + CHUNK)
+    scratch = product + m * PANEL
+    _clear(frames, (scratch - frames) // size, like)
+
+    low, high = share(part, parts, -(-n // together) * group * (panels.size - 1))
+    framed = -1
+    for item in range(low, high):
+        batch, p = item // (panels.size - 1), item % (panels.size - 1)
+        first_image, g = batch // group * together, batch % group
+        images = min(together, n - first_image)
+        if batch != framed:
+            framed = batch
+            for i in range(images):
+                pixels = x.ctypes.data + ((first_image + i) * group + g) * image
+                _move_image(pixels, frames + i * frames_image, c, frame, False, like)
+        first, last = p * width, min((p + 1) * width, images * positions)
+        if last <= first:
+            continue
+        vectors = panel_vectors(min(width, together * positions - first), WIDTH // size)
+        one_image = first // positions == (last - 1) // positions
+        if one_image:
+            place = ((first_image + first // positions) * group + g) * m * positions + first % positions
+            out, row, columns = y.ctypes.data + place * size, positions * size, last - first
+        else:
+            out, row, columns = product, vectors * WIDTH, vectors * WIDTH // size
+        for i in range(m):
+            for j in range(columns):
+                store(out + i * row + j * size, bias[g, i])
+        for first_k in range(0, k, panel_depth(vectors)):
+            depth = min(panel_depth(vectors), k - first_k)
+            _gather(panel, vectors * WIDTH, frames, taps[first_k : first_k + depth], runs[panels[p] : panels[p + 1]], like)
+            weights = w.ctypes.data + (g * m * k + first_k) * size
+            multiply(m, columns, depth, weights, k * size, size, panel, vectors, out, row, True, scratch, like)
+        if not one_image:
+            _move_columns(product, row, y.ctypes.data, (first_image, g, group, positions), m, first, last, True, like)
+
+
+@kernel()
+def _data_grad_part(part, parts, dy, wt, dx, blocks, memory, frame, channel, together, taps, offsets, panels, runs, like):
+    size = size_of(like)
+    n, group, c = dx.shape[:3]
+    m = dy.shape[2]
+    positions, width = offsets.size, PANEL // size
+    image, frames_image = dx[0, 0].size * size, c * channel * size
+    frames = memory
+    panel = align(frames + together * frames_image + CHUNK)
+    product = align(panel + m * PANEL + CHUNK)
+    scratch = product + _ROWS * PANEL
+    _clear(panel, m * width, like)
+
+    low, high = share(part, parts, -(-n // together) * group * blocks)
+    for item in range(low, high):
+        batch, block = item // blocks, item % blocks
+        first_image, g = batch // group * together, batch % group
+        images = min(together, n - first_image)
+        first_channel, last_channel = share(block, blocks, c)
+        channels = last_channel - first_channel
+        k = taps.size // c * channels
+        weights = wt + (g * c + first_channel) * (taps.size // c) * m * size
+        for i in range(together):
+            _clear(frames + i * frames_image, channels * channel, like)
+        for p in range(panels.size - 1):
+            first, last = p * width, min((p + 1) * width, images * positions)
+            if last <= first:
+                break
+            vectors = panel_vectors(min(width, together * positions - first), WIDTH // size)
+            row = vectors * WIDTH
+            _move_columns(panel, row, dy.ctypes.data, (first_image, g, group, positions), m, first, last, False, like)
+            for first_k in range(0, k, _ROWS):
+                rows = min(_ROWS, k - first_k)
+                for r in range(0, m, panel_depth(vectors)):
+                    a, b = weights + (first_k * m + r) * size, panel + r * row
+                    multiply(rows, row // size, min(panel_depth(vectors), m - r), a, m * size, size, b, vectors, product, row, r > 0, scratch, like)
+                for r in range(rows):
+                    offset = taps[(first_k + r) // channels] + (first_k + r) % channels * channel * size
+                    _scatter(frames + offset, product + r * row, runs[panels[p] : panels[p + 1]], like)
+        for i in range(images):
+            pixels = dx.ctypes.data + ((first_image + i) * group + g) * image + first_channel * (image // c)
+            _move_image(pixels, frames + i * frames_image, channels, frame, True, like)
+
+
+@kernel()
+def _weight_grad_part(low, high, first_image, last_image, x, dy, sums, memory, frame, channel, taps, offsets, panels, runs, like):
+    """Products summed over some images, for panels [low, high) of all groups: panel p's lies at ``sums + p * m * PANEL``."""
+    size = size_of(like)
+    group, c = x.shape[1:3]
+    m, positions = dy.shape[2:]
+    image = x[0, 0].size * size
+    frames = memory
+    panel = align(frames + c * channel * size + CHUNK)
+    scratch = align(panel + DEPTH * PANEL + CHUNK)
+    width = PANEL // size
+    _clear(frames, (scratch - frames) // size, like)
+    _clear(sums + low * m * PANEL, (high - low) * m * width, like)
+    for i in range(first_image, last_image):
+        framed = -1
+        for item in range(low, high):
+            g, p = item // (panels.size - 1), item % (panels.size - 1)
+            if g != framed:
+                framed = g
+                _move_image(x.ctypes.data + (i * group + g) * image, frames, c, frame, False, like)
+            vectors = panel_vectors(min(width, taps.size - p * width), WIDTH // size)
+            row = vectors * WIDTH
+            for k in range(0, positions, panel_depth(vectors)):
+                depth = min(panel_depth(vectors), positions - k)
+                _gather(panel, row, frames, offsets[k : k + depth], runs[panels[p] : panels[p + 1]], like)
+                a, out = dy.ctypes.data + ((i * group + g) * m * positions + k) * size, sums + item * m * PANEL
+                multiply(m, row // size, depth, a, positions * size, size, panel, vectors, out, row, True, scratch, like)
+
+
+# --- parallel loops ---------------------------------------------------------------------------------------------
+
+
+@kernel(parallel=True)
+def _convolve(x, w, bias, y, memory, stride, threads, frame, channel, together, taps, offsets, panels, runs):
+    base = align(memory.ctypes.data)
+    like = x.dtype.type(0)
+    for t in prange(threads):
+        area = base + t * stride
+        _convolve_part(t, threads, x, w, bias, y, area, frame, channel, together, taps, offsets, panels, runs, like)
+
+
+@kernel()
+def _transpose_weights(w, wt, blocks, low, high, like):
+    """Input channels [low, high) of w (group, m, c, taps) -> wt (group, block of c, taps, c in block, m)."""
+    group, m, c, taps = w.shape
+    size = size_of(like)
+    for g in range(group):
+        for block in range(blocks):
+            first, last = share(block, blocks, c)
+            for channel in range(max(first, low), min(last, high)):
+                row = (g * c + first) * taps + channel - first
+                target_row = (last - first) * m * size
+                transpose(wt + row * m * size, target_row, w.ctypes.data + (g * m * c + channel) * taps * size, c * taps * size, m, taps, like)
+
+
+@kernel(parallel=True)
+def _data_grad(dy, w, dx, blocks, memory, stride, threads, frame, channel, together, taps, offsets, panels, runs):
+    wt = memory.ctypes.data
+    base = align(wt + w.size * w.itemsize)
+    like = dy.dtype.type(0)
+    for t in prange(threads):
+        low, high = share(t, threads, w.shape[2])
+        _transpose_weights(w, wt, blocks, low, high, like)
+    for t in prange(threads):
+        area = base + t * stride
+        _data_grad_part(t, threads, dy, wt, dx, blocks, area, frame, channel, together, taps, offsets, panels, runs, like)
+
+
+@kernel(parallel=True)
+def _weight_grad(x, dy, dw, panel_parts, image_parts, memory, stride, frame, channel, together, taps, offsets, panels, runs):
+    group, m, k = dw.shape
+    like = dy.dtype.type(0)
+    size = size_of(like)
+    count = group * (panels.size - 1)
+    sums = align(memory.ctypes.data)
+    base = sums + image_parts * count * m * PANEL
+    for t in prange(panel_parts * image_parts):
+        low, high = share(t % panel_parts, panel_parts, count)
+        first, last = share(t // panel_parts, image_parts, len(x))
+        out, area = sums + t // panel_parts * count * m * PANEL, base + t * stride
+        _weight_grad_part(low, high, first, last, x, dy, out, area, frame, channel, taps, offsets, panels, runs, like)
+    for item in prange(count):
+        g, first = item // (panels.size - 1), item % (panels.size - 1) * (PANEL // size)
+        columns = min(PANEL // size, k - first)
+        row = panel_vectors(columns, WIDTH // size) * WIDTH
+        for part in range(image_parts):
+            for i in range(m):
+                source = sums + (part * count + item) * m * PANEL + i * row
+                for j in range(columns):
+                    dw[g, i, first + j] += load(source + j * size, like)
+
+
+# --- the ops ----------------------------------------------------------------------------------------------------
+
+
+class _Job(NamedTuple):
+    """What the convolutions of one shape need."""
+
+    images: int
+    columns: Plan
+    rows: Plan
+    panels: int
+    """Panels that the columns of the weights fill, over all groups."""
+    weights: int
+    """Elements of the weights."""
+    panel: int
+    """Elements of such a panel's product."""
+    area: int
+    """Elements of scratch memory for each thread."""
+
+    def parts(self, threads: int) -> tuple[int, int]:
+        """Into how many parts to split panels and images so that the threads finish soonest; rather panels than images."""
+        splits = [(p, threads // p) for p in range(threads, 0, -1)]
+        return min(splits, key=lambda split: -(-self.panels // split[0]) * -(-self.images // split[1]))
+
+
+def _spatial(shape: Axes) -> Axes:
+    return (1,) * (AXES + 2 - len(shape)) + shape[2:]
+
+
+@functools.lru_cache(maxsize=1024)
+def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int) -> _Job:
+    n, c, m = x_shape[0], x_shape[1] // group, y_shape[1] // group
+    window, pixels, out = window.with_axes(AXES), _spatial(x_shape), _spatial(y_shape)
+    columns = column_plan(c, pixels, out, window, n, itemsize)
+    rows = row_plan(c, pixels, out, window, itemsize)
+    width = PANEL // itemsize
+    frames = max(columns.together * columns.channel, rows.channel) * c
+    panel, product = max(DEPTH, m) * width, max(_ROWS, m) * width
+    slack = 4 * (64 + CHUNK) // itemsize  # to align each of the areas, and to copy their last chunk whole
+    return _Job(
+        n,
+        columns,
+        rows,
+        group * -(-c * window.taps // width),
+        group * m * c * window.taps,
+        m * width,
+        frames + panel + product + LONGEST_TILE * width + slack,
+    )
+
+
+def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
+    """See ``reference.convolution_workspace``; enough for as many threads as Numba can use."""
+    if len(x_shape) > AXES + 2:
+        return reference.convolution_workspace(x_shape, y_shape, window, group)
+    needed = 0
+    for itemsize in (4, 8):
+        job = _job(tuple(x_shape), tuple(y_shape), window, group, itemsize)
+        for threads in range(1, config.NUMBA_NUM_THREADS + 1):
+            sums = job.parts(threads)[1] * job.panels * job.panel
+            needed = max(needed, max(sums, job.weights) + threads * job.area + 2 * 64)
+    return needed
+
+
+def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, group: int, workspace: Array) -> None:
+    """See ``reference.convolve``."""
+    if x.ndim > AXES + 2:
+        reference.convolve(x, w, bias, y, window, group, workspace)
+        return
+    job = _job(x.shape, y.shape, window, group, x.itemsize)
+    n, c, m = len(x), x.shape[1] // group, len(w) // group
+    if bias is None:
+        bias = np.zeros(len(w), w.dtype)
+    _convolve(
+        x.reshape(n, group, c, -1),
+        w.reshape(group, m, -1),
+        bias.reshape(group, m),
+        y,
+        workspace,
+        job.area * x.itemsize,
+        get_num_threads(),
+        *job.columns,
+    )
+
+
+def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: int, workspace: Array) -> None:
+    """See ``reference.convolve_data_grad``."""
+    if dx.ndim > AXES + 2:
+        reference.convolve_data_grad(dy, w, dx, window, group, workspace)
+        return
+    job = _job(dx.shape, dy.shape, window, group, dx.itemsize)
+    n, c, m = len(dx), dx.shape[1] // group, len(w) // group
+    threads = get_num_threads()
+    # few images: channels are shared out, too
+    blocks = min(c, -(-threads // max(1, n // job.columns.together * group)))
+    _data_grad(
+        dy.reshape(n, group, m, -1),
+        w.reshape(group, m, c, -1),
+        dx.reshape(n, group, c, -1),
+        blocks,
+        workspace,
+        job.area * dx.itemsize,
+        threads,
+        *job.columns,
+    )
+
+
+def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array) -> None:
+    """See ``reference.convolve_weight_grad``."""
+    if x.ndim > AXES + 2:
+        reference.convolve_weight_grad(x, dy, dw, window, group, workspace)
+        return
+    job = _job(x.shape, dy.shape, window, group, x.itemsize)
+    n, c, m = len(x), x.shape[1] // group, len(dw) // group
+    panel_parts, image_parts = job.parts(get_num_threads())
+    _weight_grad(
+        x.reshape(n, group, c, -1),
+        dy.reshape(n, group, m, -1),
+        dw.reshape(group, m, -1),
+        panel_parts,
+        image_parts,
+        workspace,
+        job.area * x.itemsize,
+        *job.rows,
+    )

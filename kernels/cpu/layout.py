@@ -1,0 +1,118 @@
+"""Where the pixels that a window reads lie in memory: the tables behind the convolutions.
+
+An image is first copied into a *frame*: its channels with their padding, and, for a stride above 1, split into phases so
+that pixels under neighbouring output positions are neighbours.  The pixel of tap q at position p then lies at
+``taps[q] + positions[p]`` for every q and p, and im2col is a copy of runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicaffe.kernels.cpu.tile import CHUNK, DEPTH, LONGEST_TILE, PANEL, WIDTH
+from minicaffe.kernels.window import Window
+
+Axes = tuple[int, ...]
+_MOST_IMAGES = 8  # small images share a panel with at most so many others
+
+
+class Frame(NamedTuple):
+    """The padded copy of a channel; sizes in elements, one entry for each of three axes."""
+
+    pixels: Axes
+    pad: Axes
+    phases: Axes
+    size: Axes
+
+    @property
+    def channel(self) -> int:
+        return math.prod(self.phases) * math.prod(self.size)
+
+    def offsets(self, *coordinates: NDArray) -> NDArray:
+        """Where the pixels at these coordinates (an array an axis, in raster order of all three) lie."""
+        total = np.zeros((1, 1, 1), np.int64)
+        for axis, at in enumerate(coordinates):
+            within, outside = math.prod(self.size[axis + 1 :]), math.prod(self.phases[axis + 1 :]) * math.prod(self.size)
+            place = at // self.phases[axis] * within + at % self.phases[axis] * outside
+            total = total + np.expand_dims(place, tuple({0, 1, 2} - {axis}))
+        return total.reshape(-1)
+
+
+class Plan(NamedTuple):
+    """One convolution in plain arrays, as compiled code takes them; offsets and places are in bytes."""
+
+    frame: NDArray
+    """(4, 3): pixels, pad, phases and size of a channel's frame."""
+    channel: int
+    """Elements of a channel's frame."""
+    together: int
+    """Images whose columns lie side by side."""
+    taps: NDArray
+    """Offset of each tap of each channel."""
+    positions: NDArray
+    """Offset of each output position."""
+    panels: NDArray
+    """Index of each panel's first run; one more entry for the number of runs."""
+    runs: NDArray
+    """Runs of at most CHUNK bytes that make up the columns: source offset, place in the panel's row, elements."""
+
+
+def _frame(pixels: Axes, window: Window, split: bool) -> Frame:
+    phases = window.stride if split else (1, 1, 1)
+    size = tuple(-(-(n + 2 * p) // s) for n, p, s in zip(pixels, window.pad, phases, strict=True))
+    return Frame(pixels, window.pad, phases, size)
+
+
+def _taps(frame: Frame, window: Window, channels: int) -> NDArray:
+    taps = frame.offsets(*(np.arange(k) * d for k, d in zip(window.kernel, window.dilation, strict=True)))
+    return (np.arange(channels)[:, None] * frame.channel + taps).reshape(-1)
+
+
+def _positions(frame: Frame, window: Window, out: Axes) -> NDArray:
+    return frame.offsets(*(np.arange(n) * s for n, s in zip(out, window.stride, strict=True)))
+
+
+def _plan(frame: Frame, images: int, taps: NDArray, positions: NDArray, columns: NDArray, itemsize: int) -> Plan:
+    width, chunk = PANEL // itemsize, CHUNK // itemsize
+    index = np.arange(columns.size)
+    breaks = (index % width == 0) | (np.diff(columns, prepend=-2) != 1)
+    since_break = index - np.maximum.accumulate(np.where(breaks, index, 0))
+    starts = np.flatnonzero(since_break % chunk == 0)
+    panels = np.searchsorted(starts, np.arange(-(-columns.size // width) + 1) * width)
+    runs = np.stack([columns[starts] * itemsize, starts % width * itemsize, np.diff(starts, append=columns.size)], axis=1)
+    sizes = np.array([frame.pixels, frame.pad, frame.phases, frame.size])
+    return Plan(sizes, frame.channel, images, taps * itemsize, positions * itemsize, panels, np.ascontiguousarray(runs))
+
+
+def _images_together(positions: int, batch: int, itemsize: int) -> int:
+    """How many images to put side by side so that few columns of their last panel stay empty."""
+
+    def waste(images: int) -> float:
+        columns = images * positions
+        unit = WIDTH // itemsize if columns % (PANEL // itemsize) <= WIDTH // itemsize else PANEL // itemsize
+        return -(-columns // unit) * unit / columns + 0.01 * images
+
+    return min(range(1, min(batch, _MOST_IMAGES) + 1), key=waste)
+
+
+@functools.lru_cache(maxsize=1024)
+def column_plan(channels: int, pixels: Axes, out: Axes, window: Window, batch: int, itemsize: int) -> Plan:
+    """Panels whose columns are output positions: for the convolution itself and its data gradient."""
+    frame = _frame(pixels, window, split=True)
+    images = _images_together(math.prod(out), batch, itemsize)
+    positions = _positions(frame, window, out)
+    columns = np.arange(images)[:, None] * (channels * frame.channel) + positions
+    return _plan(frame, images, _taps(frame, window, channels), positions, columns.reshape(-1), itemsize)
+
+
+@functools.lru_cache(maxsize=1024)
+def row_plan(channels: int, pixels: Axes, out: Axes, window: Window, itemsize: int) -> Plan:
+    """Panels whose columns are the taps of all channels: for the weight gradient."""
+    frame = _frame(pixels, window, split=False)
+    taps = _taps(frame, window, channels)
+    return _plan(frame, 1, taps, _positions(frame, window, out), taps, itemsize)

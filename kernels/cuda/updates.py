@@ -1,0 +1,81 @@
+"""Solver steps on flat arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minicaffe.kernels.cuda.launch import Launcher, program
+
+
+class UpdateOps:
+    """The solver functions of ``kernels/reference.py``."""
+
+    launch: Launcher
+
+    def clip_by_norm(self, g: Any, limit: float, norm: Any) -> None:
+        """See ``kernels.reference.clip_by_norm``."""
+        update = program("update", g.dtype)
+        partials = self.launch.partial_sums(program("linear", g.dtype), "dot_partials", 1, g.size, g, g)
+        self.launch.reduction(update, "norm_of_partials", *partials, norm)
+        self.launch.flat(update, "clip_to_norm", g.size, g, float(limit), norm)
+
+    def sgd_update(
+        self, w: Any, g: Any, h: Any, rate: float, momentum: float, scale: float, decay: float, l1: bool
+    ) -> None:
+        """See ``kernels.reference.sgd_update``."""
+        self._update("sgd_update", (w, g, h), (rate, momentum, scale, decay), l1)
+
+    def nesterov_update(
+        self, w: Any, g: Any, h: Any, rate: float, momentum: float, scale: float, decay: float, l1: bool
+    ) -> None:
+        """See ``kernels.reference.nesterov_update``."""
+        self._update("nesterov_update", (w, g, h), (rate, momentum, scale, decay), l1)
+
+    def adagrad_update(
+        self, w: Any, g: Any, h: Any, rate: float, delta: float, scale: float, decay: float, l1: bool
+    ) -> None:
+        """See ``kernels.reference.adagrad_update``."""
+        self._update("adagrad_update", (w, g, h), (rate, delta, scale, decay), l1)
+
+    def rmsprop_update(
+        self, w: Any, g: Any, h: Any, rate: float, memory: float, delta: float, scale: float, decay: float, l1: bool
+    ) -> None:
+        """See ``kernels.reference.rmsprop_update``."""
+        self._update("rmsprop_update", (w, g, h), (rate, memory, delta, scale, decay), l1)
+
+    def adadelta_update(
+        self,
+        w: Any,
+        g: Any,
+        h: Any,
+        steps: Any,
+        rate: float,
+        memory: float,
+        delta: float,
+        scale: float,
+        decay: float,
+        l1: bool,
+    ) -> None:
+        """See ``kernels.reference.adadelta_update``."""
+        self._update("adadelta_update", (w, g, h, steps), (rate, memory, delta, scale, decay), l1)
+
+    def adam_update(
+        self,
+        w: Any,
+        g: Any,
+        m: Any,
+        v: Any,
+        rate: float,
+        beta1: float,
+        beta2: float,
+        delta: float,
+        scale: float,
+        decay: float,
+        l1: bool,
+    ) -> None:
+        """See ``kernels.reference.adam_update``."""
+        self._update("adam_update", (w, g, m, v), (rate, beta1, beta2, delta, scale, decay), l1)
+
+    def _update(self, kernel: str, arrays: tuple, numbers: tuple[float, ...], l1: bool) -> None:
+        w = arrays[0]
+        self.launch.flat(program("update", w.dtype), kernel, w.size, *arrays, *map(float, numbers), bool(l1))

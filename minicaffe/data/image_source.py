@@ -1,0 +1,155 @@
+"""Batches of image files that a text file lists, read and transformed ahead of their use."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from typing import Any
+
+import numpy as np
+
+from minicaffe.backend.random import Stream
+from minicaffe.data.image import read_image, resize
+from minicaffe.data.source import Batch, BatchReader, BatchSource, check_sizes, state_of_text, text_of_state
+from minicaffe.data.transform import Transformer
+from minicaffe.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+
+def read_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
+    """The images and labels in a text file of lines ``path label``; DataError if it cannot be read or holds none.
+
+    Caffe: the label is what follows the last space, as far as it is a number, else 0; a line without a space is both; so paths
+    may contain spaces.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise DataError(f"list of images {os.path.abspath(path)} cannot be read ({error.strerror}); relative to {os.getcwd()}") from error
+    entries = []
+    for line in lines:
+        name, space, label = line.rpartition(" ")
+        number = re.match(r"\s*([+-]?\d+)", label)
+        entries.append((name if space else line, int(number.group(1)) if number else 0))
+    if not entries:
+        raise DataError(f"list of images {os.path.abspath(path)}: File is empty; it needs a line 'path label' for each image")
+    return entries
+
+
+class ImageSource(BatchSource):
+    """What Caffe's ImageData layer reads: the images of a list, again and again, in batches.
+
+    ``param`` is an ImageDataParameter: ``source`` (the list), ``root_folder`` (put before each path), ``batch_size``,
+    ``new_height`` and ``new_width`` (both or neither), ``is_color`` (BGR, else gray), ``shuffle`` (before each round), ``rand_skip`` (begin
+    at a random place before this one). ``stream`` is the stream Caffe would seed the layer from, in this order: the transformer, the
+    shuffling, the place to begin at, the transformer again, the prefetch thread.
+
+    A batch takes the shape of its first image. Raises DataError: an unreadable or empty list, an unreadable image (naming it and
+    its line), images of different sizes in one batch.
+    """
+
+    def __init__(self, param: Any, transform_param: Any, prefetch: int, phase: int, stream: Stream) -> None:
+        check_sizes(param.batch_size, prefetch, "image_data_param")
+        if (param.new_height > 0) != (param.new_width > 0):
+            raise DataError(
+                "image_data_param: new_height and new_width must be set at the same time; "
+                f"found {param.new_height} and {param.new_width}"
+            )
+        transformer = Transformer(transform_param, phase, stream)
+        reader = _ImageReader(param, transformer, stream)
+        transformer.seed(stream)  # Caffe seeds it twice; the second seed is the one in use
+        stream.draw()  # Caffe's prefetch thread takes its own seed
+        super().__init__(reader, param.batch_size, prefetch)
+
+
+class _ImageReader(BatchReader):
+    """Fills batches with the images of a list."""
+
+    def __init__(self, param: Any, transformer: Transformer, stream: Stream) -> None:
+        self._param = param
+        self._transformer = transformer
+        self._entries = read_list(param.source)
+        self._order = np.arange(len(self._entries))
+        self._shuffler = Stream(stream.draw()) if param.shuffle else None
+        self._shuffle()
+        _log.info("A total of %d images.", len(self._entries))
+        self._place = stream.draw() % param.rand_skip if param.rand_skip else 0
+        if self._place >= len(self._entries):
+            raise DataError(
+                f"image_data_param.rand_skip: Not enough points to skip: {self._place} of {len(self._entries)}; set a smaller rand_skip"
+            )
+        self.shape = transformer.output_shape(self._read(self._order[self._place]).shape)
+
+    def fill(self, batch: Batch) -> None:
+        for n in range(self._param.batch_size):
+            line = self._order[self._place]
+            pixels = self._read(line)
+            try:
+                shape = self._transformer.output_shape(pixels.shape)
+                if n == 0:
+                    batch.resize(shape)
+                elif shape != batch.data.shape[1:]:
+                    raise DataError(
+                        f"its shape is {shape} (channels, height, width), that of the batch's first {batch.data.shape[1:]}; set "
+                        "image_data_param.new_height and new_width, transform_param.crop_size, or batch_size: 1"
+                    )
+            except DataError as error:
+                raise self._at(line, error) from error
+            self._transformer(pixels[np.newaxis], batch.data[n : n + 1])
+            batch.label[n] = self._entries[line][1]
+            self._advance()
+        batch.position = self.position()
+
+    def position(self) -> tuple:
+        """The next place, the order of this round, the states of both random streams."""
+        shuffler = self._shuffler.get_state() if self._shuffler else None
+        return self._place, self._order, shuffler, self._transformer.get_state()
+
+    def encode(self, position: Any) -> dict[str, Any]:
+        place, order, shuffler, random = position
+        lines = text_of_state(order.astype("<i4").tobytes()) if self._shuffler else None
+        return {"place": place, "lines": len(order), "order": lines, "shuffler": text_of_state(shuffler), "random": text_of_state(random)}
+
+    def go_to(self, state: dict[str, Any]) -> None:
+        if state["lines"] != len(self._entries) or (state["order"] is None) != (self._shuffler is None):
+            raise DataError(
+                f"{self._where()}: the snapshot was taken with {state['lines']} lines, {'' if state['order'] else 'not '}shuffled; now there "
+                f"are {len(self._entries)}, {'' if self._shuffler else 'not '}shuffled; resume with the list that it was trained on"
+            )
+        self._place = state["place"]
+        if self._shuffler:
+            self._order = np.frombuffer(state_of_text(state["order"]) or b"", "<i4")
+            self._shuffler.set_state(state_of_text(state["shuffler"]) or b"")
+        self._transformer.set_state(state_of_text(state["random"]))
+
+    def _shuffle(self) -> None:
+        if self._shuffler:
+            self._order = self._order.copy()  # positions handed out before keep theirs
+            self._shuffler.shuffle(self._order)
+
+    def _advance(self) -> None:
+        self._place += 1
+        if self._place == len(self._order):
+            _log.debug("Restarting data prefetching from start.")
+            self._place = 0
+            self._shuffle()
+
+    def _read(self, line: int) -> np.ndarray:
+        """The image of a line, uint8 (channels, height, width), resized if the layer asks for it."""
+        try:
+            pixels = read_image(self._param.root_folder + self._entries[line][0], self._param.is_color)
+        except DataError as error:
+            raise self._at(line, error) from error
+        if not self._param.new_height or pixels.shape[1:] == (self._param.new_height, self._param.new_width):
+            return pixels
+        return resize(pixels, self._param.new_height, self._param.new_width)
+
+    def _where(self) -> str:
+        return f"list of images {self._param.source}"
+
+    def _at(self, line: int, error: DataError) -> DataError:
+        """``error``, naming the list and the line."""
+        return DataError(f"{self._where()}, line {line + 1}: {error}")

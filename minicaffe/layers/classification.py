@@ -1,0 +1,288 @@
+"""Losses that compare scores or probabilities with labels, and Accuracy."""
+
+from __future__ import annotations
+
+from minicaffe import proto
+from minicaffe.blob import Blob
+from minicaffe.errors import DataError, ShapeError
+from minicaffe.kernels.reference import BATCH_SIZE, VALID
+from minicaffe.layers.loss import Loss
+from minicaffe.proto.files import read_binary
+
+
+class Classified(Loss):
+    """Base of what compares scores over classes with integer labels, one for each position."""
+
+    ignore_label: int | None = None
+
+    def expect_labels(self, bottom, shape):
+        """Require one label for each position of scores seen as ``shape`` (outer, classes, inner); set up their check."""
+        (outer, classes, inner), (scores, labels) = shape, bottom[:2]
+        if labels.count != outer * inner:
+            raise self.error(
+                f"the number of labels must match the number of predictions: scores {scores.shape_string} over {classes} classes "
+                f"need {outer * inner} integer labels in 0 .. {classes - 1}; found {labels.shape_string}", kind=ShapeError,
+            )
+        self.bad_label = self.scratch("bad_label", (), "int32")
+        return shape
+
+    def about_axis(self, blob, axis):
+        """The sizes (outer, classes, inner) before, at and after the class axis."""
+        axis = self.axis_of(blob, axis)
+        return blob.span(0, axis), blob.shape[axis], blob.span(axis + 1)
+
+    def check_labels(self, label, classes):
+        """Report a label that is no class."""
+        hint = f" among the labels; the layer below gives {classes} scores, so check its num_output and the labels of the data"
+        self.check_indices(label, classes, self.bad_label, self.ignore_label, hint)
+
+
+class Normalized(Classified):
+    """Base of losses that are divided by a count of positions, some of which may be ignored.
+
+    ``loss_param``: ``ignore_label``; ``normalization`` divides the sum by all positions (FULL), those not ignored (VALID,
+    the default), the product of the axes before the class axis (BATCH_SIZE) or nothing (NONE), by at least 1.  The older
+    ``normalize`` counts where ``normalization`` is absent: true is VALID, false BATCH_SIZE.
+    """
+
+    default_normalization = VALID
+
+    def setup(self, bottom, top):
+        super().setup(bottom, top)
+        options = self.layer_param.loss_param
+        self.ignore_label = options.ignore_label if options.HasField("ignore_label") else None
+        self.normalization = options.normalization if options.HasField("normalization") else self.default_normalization
+        if not options.HasField("normalization") and options.HasField("normalize"):
+            self.normalization = VALID if options.normalize else BATCH_SIZE
+
+
+class SoftmaxWithLoss(Normalized):
+    r"""Multinomial logistic loss of the softmax of the scores, computed together for numerical stability.
+
+    .. math:: L = -\frac{1}{D} \sum_i \log \max(p_{i, y_i}, 2^{-126}), \qquad p = \mathrm{softmax}(x)
+
+    Bottoms: scores x, and integer labels y, one for each position along the class axis (``softmax_param.axis``, 1).  Tops: the
+    loss, a scalar; if a second is named, p.  D: see ``Normalized``.
+    Caffe: one term is at most 87.33655; the gradient ``(p - onehot(y)) / D`` ignores that floor.  Caffe fails with two tops;
+    here the second is p and has no gradient.
+    """
+
+    type = "SoftmaxWithLoss"
+    param = "softmax_param"
+    tops = (1, 2)
+    axis: int
+
+    def reshape(self, bottom, top):
+        super().reshape(bottom, top)
+        self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
+        self.prob = self.scratch("prob", self.shape)
+        self.normalizer = self.scratch("normalizer", ())
+        if len(top) > 1:
+            top[1].reshape_like(bottom[0])
+
+    def forward(self, bottom, top):
+        outer, classes, inner = self.shape
+        label = bottom[1].xdata.reshape(outer, inner)
+        self.check_labels(label, classes)
+        self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
+        self.ops.loss_normalizer(label, outer, self.ignore_label, self.normalization, self.normalizer)
+        self.ops.softmax_loss(self.prob, label, self.ignore_label, self.normalizer, top[0].xdata)
+        if len(top) > 1:
+            top[1].xdata[...] = self.prob.reshape(top[1].shape)
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            outer, _, inner = self.shape
+            label, dx = bottom[1].xdata.reshape(outer, inner), bottom[0].xdiff.reshape(self.shape)
+            self.ops.softmax_loss_grad(self.prob, label, self.ignore_label, self.normalizer, top[0].xdiff, dx)
+
+
+class SigmoidCrossEntropyLoss(Normalized):
+    r"""Cross entropy of independent probabilities, the sigmoids of the scores, with targets in [0, 1].
+
+    .. math:: L = -\frac{1}{D} \sum_i t_i \log \sigma(x_i) + (1 - t_i) \log(1 - \sigma(x_i))
+
+    Bottoms: scores x and targets t, of equal counts.  Top: the loss, a scalar.  D: see ``Normalized``, but without
+    ``normalization`` and ``normalize`` it is the number of items, N.
+    """
+
+    type = "SigmoidCrossEntropyLoss"
+    default_normalization = BATCH_SIZE
+
+    def reshape(self, bottom, top):
+        super().reshape(bottom, top)
+        if bottom[0].count != bottom[1].count:
+            found = " and ".join(blob.shape_string for blob in bottom)
+            raise self.error(f"inputs must have the same count; found {found}", kind=ShapeError)
+        self.normalizer = self.scratch("normalizer", ())
+
+    def forward(self, bottom, top):
+        x, target = bottom[0].xdata, bottom[1].xdata.reshape(bottom[0].shape)
+        self.ops.loss_normalizer(target, bottom[0].shape[0], self.ignore_label, self.normalization, self.normalizer)
+        self.ops.sigmoid_loss(x, target, self.ignore_label, self.normalizer, top[0].xdata)
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            x, target, dx = bottom[0].xdata, bottom[1].xdata.reshape(bottom[0].shape), bottom[0].xdiff
+            self.ops.sigmoid_loss_grad(x, target, self.ignore_label, self.normalizer, top[0].xdiff, dx)
+
+
+class InfogainLoss(Normalized):
+    r"""Cross entropy of the softmax of the scores in which each pair of classes has a weight of its own.
+
+    .. math:: L = -\frac{1}{D} \sum_i \sum_k H_{y_i k} \log \max(p_{i, k}, 10^{-20}), \qquad p = \mathrm{softmax}(x)
+
+    Bottoms: scores x; integer labels y, one for each position along ``axis`` (1); optionally H (classes, classes), which is read
+    from the BlobProto file ``source`` otherwise.  Tops: the loss, a scalar; if a second is named, p.  D: see ``Normalized``.
+    Caffe: ``normalize`` is an error; the gradient ignores the floor; two tops need two values of ``loss_weight``.
+    """
+
+    type = "InfogainLoss"
+    param = "infogain_loss_param"
+    bottoms = (2, 3)
+    tops = (1, 2)
+    axis: int
+    source: str
+
+    def setup(self, bottom, top):
+        self.require(not self.layer_param.loss_param.HasField("normalize"), "is deprecated; use normalization", "loss_param")
+        super().setup(bottom, top)
+        if len(bottom) == 2:
+            self.gain = Blob.from_proto(self._read_gain(), self.dtype)
+
+    def _read_gain(self):
+        self.require(self.source != "", "give the matrix H as a third bottom, or the file that holds it", "source")
+        return read_binary(self.find_file(self.source), proto.BlobProto, "infogain matrix", DataError)
+
+    def reshape(self, bottom, top):
+        super().reshape(bottom, top)
+        self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
+        gain, classes = self.gain_of(bottom), self.shape[1]
+        self.require(gain.count == classes * classes, f"H must hold {classes} x {classes} values; found {gain.shape_string}", "source", ShapeError)
+        self.prob = self.scratch("prob", self.shape)
+        self.normalizer = self.scratch("normalizer", ())
+        if len(top) > 1:
+            top[1].reshape_like(bottom[0])
+
+    def gain_of(self, bottom):
+        """The blob that holds H."""
+        return bottom[2] if len(bottom) > 2 else self.gain
+
+    def forward(self, bottom, top):
+        outer, classes, inner = self.shape
+        label, gain = bottom[1].xdata.reshape(outer, inner), self.gain_of(bottom).xdata.reshape(classes, classes)
+        self.check_labels(label, classes)
+        self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
+        self.ops.loss_normalizer(label, outer, self.ignore_label, self.normalization, self.normalizer)
+        self.ops.infogain_loss(self.prob, label, gain, self.ignore_label, self.normalizer, top[0].xdata)
+        if len(top) > 1:
+            top[1].xdata[...] = self.prob.reshape(top[1].shape)
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            outer, classes, inner = self.shape
+            label, gain = bottom[1].xdata.reshape(outer, inner), self.gain_of(bottom).xdata.reshape(classes, classes)
+            dx = bottom[0].xdiff.reshape(self.shape)
+            self.ops.infogain_loss_grad(self.prob, label, gain, self.ignore_label, self.normalizer, top[0].xdiff, dx)
+
+
+class MultinomialLogisticLoss(Classified):
+    r"""Mean negative logarithm of the probability of each item's label.
+
+    .. math:: L = -\frac{1}{N} \sum_n \log \max(p_{n, y_n}, 10^{-20})
+
+    Bottoms: probabilities p (N, C…), one integer label y each.  Top: the loss, a scalar.
+    """
+
+    type = "MultinomialLogisticLoss"
+
+    def reshape(self, bottom, top):
+        super().reshape(bottom, top)
+        self.rows = (bottom[0].shape[0], bottom[0].span(1))
+        self.expect_labels(bottom, (*self.rows, 1))
+
+    def forward(self, bottom, top):
+        label = bottom[1].xdata.reshape(-1)
+        self.check_labels(label, self.rows[1])
+        self.ops.multinomial_loss(bottom[0].xdata.reshape(self.rows), label, top[0].xdata)
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            p, dx = bottom[0].xdata.reshape(self.rows), bottom[0].xdiff.reshape(self.rows)
+            self.ops.multinomial_loss_grad(p, bottom[1].xdata.reshape(-1), top[0].xdiff, dx)
+
+
+class HingeLoss(Classified):
+    r"""One-versus-all hinge loss, of a linear support vector machine.
+
+    .. math:: L = \frac{1}{N} \sum_{n,k} \max(0, 1 - s_{nk} x_{nk})^p, \qquad s_{nk} = 1 \text{ if } k = y_n \text{ else } -1
+
+    Bottoms: scores x (N, C…), one integer label y each.  Top: the loss, a scalar.  p: 1 for ``norm: L1``, 2 for L2.
+    Caffe: at a margin of exactly 0 the gradient is 0.
+    """
+
+    type = "HingeLoss"
+    param = "hinge_loss_param"
+    norm: int
+
+    L1, L2 = 1, 2
+
+    def reshape(self, bottom, top):
+        super().reshape(bottom, top)
+        self.rows = (bottom[0].shape[0], bottom[0].span(1))
+        self.expect_labels(bottom, (*self.rows, 1))
+        self.margin = self.scratch("margin", self.rows)
+
+    def forward(self, bottom, top):
+        x, label = bottom[0].xdata.reshape(self.rows), bottom[1].xdata.reshape(-1)
+        self.check_labels(label, self.rows[1])
+        self.ops.hinge_loss(x, label, self.norm == self.L2, self.margin, top[0].xdata)
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            label, dx = bottom[1].xdata.reshape(-1), bottom[0].xdiff.reshape(self.rows)
+            self.ops.hinge_loss_grad(self.margin, label, self.norm == self.L2, top[0].xdiff, dx)
+
+
+class Accuracy(Classified):
+    """Share of labels that are among the ``top_k`` highest scores; with a second top, each class's own share.
+
+    Bottoms: scores, and integer labels, one for each position along ``axis`` (1).  Tops: a scalar; (classes,).
+    ``ignore_label`` positions do not count.  A class without labels, or a batch without any, gives 0.
+    Caffe: ties count against the label, so equal scores everywhere give 0.  It is no loss: its loss weight is 0, and it
+    cannot go backward.
+    """
+
+    type = "Accuracy"
+    param = "accuracy_param"
+    tops = (1, 2)
+    auto_tops = False
+    differentiable = ()
+    forcible = None
+    top_k: int
+    axis: int
+
+    def setup(self, bottom, top):
+        self.ignore_label = self.ignore_label if self.has("ignore_label") else None
+
+    def reshape(self, bottom, top):
+        self.require(
+            self.top_k * bottom[1].count <= bottom[0].count,
+            f"top_k must not exceed the number of classes; found {self.top_k} with scores {bottom[0].shape_string} "
+            f"and labels {bottom[1].shape_string}", "top_k",
+        )
+        self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
+        top[0].reshape()
+        self.seen = self.scratch("seen", (self.shape[1],))
+        self.per_class = self.scratch("per_class", (self.shape[1],))
+        if len(top) > 1:
+            top[1].reshape(self.shape[1])
+
+    def forward(self, bottom, top):
+        outer, classes, inner = self.shape
+        label = bottom[1].xdata.reshape(outer, inner)
+        self.check_labels(label, classes)
+        score = bottom[0].xdata.reshape(self.shape)
+        self.ops.accuracy(score, label, self.top_k, self.ignore_label, top[0].xdata, self.per_class, self.seen)
+        if len(top) > 1:
+            top[1].xdata[...] = self.per_class

@@ -1,0 +1,280 @@
+"""Layers that normalise: LRN, BatchNorm, MVN."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from minicaffe.errors import ShapeError
+from minicaffe.kernels.window import Window
+from minicaffe.layers.base import TEST, Layer
+
+
+class LRN(Layer):
+    r"""Local response normalisation (Krizhevsky, Sutskever, Hinton 2012).
+
+    ACROSS_CHANNELS, with n = ``local_size`` (5, odd) channels around each one, zeros beyond the ends:
+
+    .. math:: y_c = x_c \, s_c^{-\beta}, \qquad s_c = k + \frac{\alpha}{n} \sum_{c'} x_{c'}^2
+
+    WITHIN_CHANNEL, with the n x n pixels around each one: :math:`s = 1 + \frac{\alpha}{n^2} \sum x^2`.
+    Bottom and top: (N, C, H, W).
+    Caffe: alpha is divided by the number of values; k (1) counts across channels only.
+    """
+
+    type = "LRN"
+    param = "lrn_param"
+    local_size: int
+    alpha: float
+    beta: float
+    norm_region: int
+    k: float
+
+    ACROSS_CHANNELS, WITHIN_CHANNEL = range(2)
+
+    def setup(self, bottom, top):
+        self.require(self.local_size % 2 == 1, f"must be odd; found {self.local_size}", "local_size")
+        side, pad = (self.local_size,) * 2, ((self.local_size - 1) // 2,) * 2
+        self.window = Window(side, (1, 1), pad, (1, 1))
+
+    def reshape(self, bottom, top):
+        x = bottom[0]
+        self.require(len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError)
+        top[0].reshape_like(x)
+        self.rows = (*x.shape[:2], x.span(2))
+        self.scale = self.scratch("scale", x.shape)
+        if self.norm_region == self.WITHIN_CHANNEL:
+            self.work = self.scratch("work", x.shape)
+
+    def forward(self, bottom, top):
+        x, y = bottom[0].xdata, top[0].xdata
+        if self.norm_region == self.ACROSS_CHANNELS:
+            self.ops.lrn(*(a.reshape(self.rows) for a in (x, self.scale, y)), self.local_size, self.alpha, self.beta, self.k)
+        else:
+            self.xp.multiply(x, x, out=self.work)
+            self.ops.average_pool(self.work, self.scale, self.window)
+            self.ops.elementwise(LRN.damped, (x, self.scale), (self.alpha, self.beta), y)
+
+    def backward(self, top, propagate_down, bottom):
+        if not propagate_down[0]:
+            return
+        x, y, dy, dx = bottom[0].xdata, top[0].xdata, top[0].xdiff, bottom[0].xdiff
+        if self.norm_region == self.ACROSS_CHANNELS:
+            arrays = (a.reshape(self.rows) for a in (x, y, self.scale, dy, dx))
+            self.ops.lrn_grad(*arrays, self.local_size, self.alpha, self.beta)
+            return
+        self.xp.multiply(x, dy, out=self.work)
+        self.ops.elementwise(LRN.damped_slope, (self.work, self.scale), (self.alpha, self.beta), self.work)
+        self.ops.average_pool_grad(self.work, dx, self.window)
+        dx *= x
+        self.ops.elementwise(LRN.damped_sum, (dx, dy, self.scale), (self.alpha, self.beta), dx)
+
+    @staticmethod
+    def damped(x, mean, alpha, beta):
+        return x * (1.0 + alpha * mean) ** -beta
+
+    @staticmethod
+    def damped_slope(x, mean, alpha, beta):
+        return -2.0 * x * alpha * beta * (1.0 + alpha * mean) ** (-beta - 1.0)
+
+    @staticmethod
+    def damped_sum(spread, dy, mean, alpha, beta):
+        return spread + dy * (1.0 + alpha * mean) ** -beta
+
+
+class Standardized(Layer):
+    """Base of layers that subtract the mean of groups of values, and divide by their deviation.
+
+    ``rows`` (outer, groups, inner) is how x is seen; a group's values are those of all outer and inner places.
+    """
+
+    rows: tuple[int, int, int]
+
+    def keep_rows(self, rows):
+        """Set ``rows``, and make memory for the statistics of each group."""
+        self.rows = rows
+        self.size = max(rows[0] * rows[2], 1)
+        names = ("mean", "variance", "factor", "gradient_sum", "gradient_dot")
+        self.mean, self.variance, self.factor, self.gradient_sum, self.gradient_dot = (
+            self.scratch(name, rows[1:2]) for name in names
+        )
+
+    def measure(self, x, variance=True):
+        """Mean, and variance, of each group of x."""
+        self.mean.fill(0)
+        self.ops.channel_sum(Standardized.same, (x,), (), (1 / self.size,), self.mean)
+        if variance:
+            self.variance.fill(0)
+            self.ops.channel_sum(Standardized.square, (x,), (self.mean,), (1 / self.size,), self.variance)
+
+    def standardized_gradient(self, y, dy, dx):
+        """``dx = (dy - mean(dy) - y mean(dy y)) factor``: the gradient through mean and deviation."""
+        self.gradient_sum.fill(0)
+        self.ops.channel_sum(Standardized.same, (dy,), (), (1 / self.size,), self.gradient_sum)
+        self.gradient_dot.fill(0)
+        self.ops.channel_sum(Standardized.product, (y, dy), (), (1 / self.size,), self.gradient_dot)
+        vectors = (self.gradient_sum, self.gradient_dot, self.factor)
+        self.ops.channelwise(Standardized.gradient, (y, dy), vectors, (), dx)
+
+    @staticmethod
+    def same(x, weight):
+        return x * weight
+
+    @staticmethod
+    def square(x, mean, weight):
+        return (x - mean) * (x - mean) * weight
+
+    @staticmethod
+    def product(y, dy, weight):
+        return y * dy * weight
+
+    @staticmethod
+    def centred(x, mean):
+        return x - mean
+
+    @staticmethod
+    def standard(x, mean, factor):
+        return (x - mean) * factor
+
+    @staticmethod
+    def scaled(dy, factor):
+        return dy * factor
+
+    @staticmethod
+    def gradient(y, dy, dy_mean, dot_mean, factor):
+        return (dy - dy_mean - y * dot_mean) * factor
+
+
+class BatchNorm(Standardized):
+    r"""Batch normalisation (Ioffe, Szegedy 2015), without its scale and shift; put a Scale layer with ``bias_term`` after it.
+
+    .. math:: y = (x - \mu_c) / \sqrt{\sigma_c^2 + \epsilon}
+
+    Bottom and top: (N, C, …).  While training, mean and variance are those of the batch, and the running ones are updated;
+    with ``use_global_stats`` (default: in TEST phase) they are the running ones.
+    Params, which no solver changes: sums of the means (C,) and of the variances (C,), and what to divide them by (1,): at each
+    update all are multiplied by ``moving_average_fraction``, before the new mean, variance and 1 are added.
+    Caffe: the running variance is corrected by m / (m - 1), that of the batch is not; a ``param`` must have ``lr_mult: 0``.
+    """
+
+    type = "BatchNorm"
+    param = "batch_norm_param"
+    in_place = "always"
+    moving_average_fraction: float
+    eps: float
+
+    def setup(self, bottom, top):
+        x = bottom[0]
+        self.require(len(x.shape) >= 2, f"the input must have at least 2 axes; found {x.shape_string}", kind=ShapeError)
+        self.channels = x.shape[1]
+        self.use_global_stats = self.use_global_stats if self.has("use_global_stats") else self.phase == TEST
+        for shape in ((self.channels,), (self.channels,), (1,)):
+            self.add_param(shape)
+        self.require([blob.count for blob in self.blobs] == [self.channels, self.channels, 1],
+                     f"needs the blobs mean ({self.channels}), variance ({self.channels}) and factor (1)", "blobs", ShapeError)
+        specs = self.layer_param.param
+        self.require(all(spec.lr_mult == 0 for spec in specs), "the running statistics are not learned: set lr_mult: 0 in each", "param")
+        for _ in range(3 - len(specs)):
+            specs.add(lr_mult=0)
+
+    def reshape(self, bottom, top):
+        x = bottom[0]
+        self.require(x.shape[1:2] == (self.channels,), f"the input must keep {self.channels} channels; found {x.shape_string}", kind=ShapeError)
+        top[0].reshape_like(x)
+        self.keep_rows((x.shape[0], self.channels, x.span(2)))
+        if not self.use_global_stats:
+            self.normalized = self.scratch("normalized", self.rows)
+
+    def forward(self, bottom, top):
+        x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
+        if self.use_global_stats:
+            self._recall()
+        else:
+            self.measure(x)
+            self._remember()
+        self.ops.elementwise(BatchNorm.inverse_deviation, (self.variance,), (self.eps,), self.factor)
+        out = y if self.use_global_stats else self.normalized
+        self.ops.channelwise(Standardized.standard, (x,), (self.mean, self.factor), (), out)
+        if out is not y:
+            y[...] = out
+
+    def _recall(self):
+        """Take the running mean and variance."""
+        total = self.blobs[2].xdata
+        for blob, out in ((self.blobs[0], self.mean), (self.blobs[1], self.variance)):
+            flat = (1, 1, self.channels)
+            self.ops.channelwise(BatchNorm.quotient, (blob.xdata.reshape(flat),), (total,), (), out.reshape(flat))
+
+    def _remember(self):
+        """Add this batch's mean and variance to the running ones."""
+        keep, unbiased = self.moving_average_fraction, self.size / (self.size - 1) if self.size > 1 else 1.0
+        mean, variance, total = (blob.xdata for blob in self.blobs)
+        total *= keep
+        total += 1
+        self.ops.elementwise(BatchNorm.running, (mean.reshape(-1), self.mean), (keep, 1.0), mean)
+        self.ops.elementwise(BatchNorm.running, (variance.reshape(-1), self.variance), (keep, unbiased), variance)
+
+    def backward(self, top, propagate_down, bottom):
+        if not propagate_down[0]:
+            return
+        dy, dx = top[0].xdiff.reshape(self.rows), bottom[0].xdiff.reshape(self.rows)
+        if self.use_global_stats:
+            self.ops.channelwise(Standardized.scaled, (dy,), (self.factor,), (), dx)
+        else:
+            self.standardized_gradient(self.normalized, dy, dx)
+
+    @staticmethod
+    def inverse_deviation(variance, eps):
+        return 1.0 / sqrt(variance + eps)
+
+    @staticmethod
+    def quotient(total, count):
+        return 0.0 if count == 0 else total / count
+
+    @staticmethod
+    def running(total, new, keep, weight):
+        return total * keep + new * weight
+
+
+class MVN(Standardized):
+    """Subtract the mean of each channel of each image, and divide by its deviation if ``normalize_variance`` (default).
+
+    Bottom: at most 4 axes.  Top: (N, C, H, W), missing axes being 1.  ``across_channels``: one mean and deviation an image.
+    Caffe: ``eps`` (1e-9) is added to the deviation, not to the variance.
+    """
+
+    type = "MVN"
+    param = "mvn_param"
+    in_place = "forward"
+    normalize_variance: bool
+    across_channels: bool
+    eps: float
+
+    def reshape(self, bottom, top):
+        x = bottom[0]
+        self.require(len(x.shape) <= 4, f"the input must have at most 4 axes; found {x.shape_string}", kind=ShapeError)
+        top[0].reshape(x.num, x.channels, x.height, x.width)
+        groups = x.num if self.across_channels else x.num * x.channels
+        self.keep_rows((1, groups, x.count // max(groups, 1)))
+
+    def forward(self, bottom, top):
+        x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
+        self.measure(x, self.normalize_variance)
+        if self.normalize_variance:
+            self.ops.elementwise(MVN.inverse_deviation, (self.variance,), (self.eps,), self.factor)
+            self.ops.channelwise(Standardized.standard, (x,), (self.mean, self.factor), (), y)
+        else:
+            self.ops.channelwise(Standardized.centred, (x,), (self.mean,), (), y)
+
+    def backward(self, top, propagate_down, bottom):
+        if not propagate_down[0]:
+            return
+        y, dy, dx = (a.reshape(self.rows) for a in (top[0].xdata, top[0].xdiff, bottom[0].xdiff))
+        if self.normalize_variance:
+            self.standardized_gradient(y, dy, dx)
+        else:
+            self.measure(dy, variance=False)
+            self.ops.channelwise(Standardized.centred, (dy,), (self.mean,), (), dx)
+
+    @staticmethod
+    def inverse_deviation(variance, eps):
+        return 1.0 / (sqrt(variance) + eps)

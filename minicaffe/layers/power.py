@@ -1,0 +1,132 @@
+"""Neurons made of a power, an exponential or a logarithm of a linear function: Power, Exp, Log."""
+
+from __future__ import annotations
+
+from math import exp, inf, log
+
+import numpy as np
+
+from minicaffe.layers.base import Layer
+from minicaffe.layers.neuron import Neuron
+
+
+class Power(Layer):
+    """``(shift + scale x)^power``.  Bottom and top: one shape.
+
+    Caffe: backward computes ``power y / x`` or ``power scale y / (shift + scale x)``, which is NaN where the base is 0, unless
+    ``power`` is 0, 1 or 2.  With ``power scale == 0`` the input is not read.
+    """
+
+    type = "Power"
+    param = "power_param"
+    power: float
+    scale: float
+    shift: float
+
+    def setup(self, bottom, top):
+        self.factor = self.power * self.scale
+        self.in_place = "always" if self.power == 1 or self.factor == 0 else "forward"
+
+    def reshape(self, bottom, top):
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom, top):
+        if self.factor == 0:
+            top[0].xdata.fill(self._constant())
+        else:
+            formula = Power.linear if self.power == 1 else Power.general
+            self.ops.elementwise(formula, (bottom[0].xdata,), (self.power, self.scale, self.shift), top[0].xdata)
+
+    def _constant(self) -> float:
+        with np.errstate(all="ignore"):
+            return float(np.float64(self.shift) ** self.power)
+
+    def backward(self, top, propagate_down, bottom):
+        if not propagate_down[0]:
+            return
+        x, y, dy, dx = bottom[0].xdata, top[0].xdata, top[0].xdiff, bottom[0].xdiff
+        if self.factor == 0:
+            dx.fill(0)
+        elif self.power == 1:
+            self.xp.multiply(dy, self.dtype.type(self.factor), out=dx)
+        elif self.power == 2:
+            self.ops.elementwise(Power.square_gradient, (x, dy), (self.factor, self.scale, self.shift), dx)
+        elif self.shift == 0:
+            self.ops.elementwise(Power.ratio_gradient, (x, y, dy), (self.power,), dx)
+        else:
+            self.ops.elementwise(Power.gradient, (x, y, dy), (self.factor, self.scale, self.shift), dx)
+
+    @staticmethod
+    def linear(x, power, scale, shift):
+        return shift + scale * x
+
+    @staticmethod
+    def general(x, power, scale, shift):
+        return (shift + scale * x) ** power
+
+    @staticmethod
+    def square_gradient(x, dy, factor, scale, shift):
+        return dy * factor * (scale * x + shift)
+
+    @staticmethod
+    def ratio_gradient(x, y, dy, power):
+        return dy * power * (y / x)
+
+    @staticmethod
+    def gradient(x, y, dy, factor, scale, shift):
+        return dy * factor * (y / (shift + scale * x))
+
+
+class Logarithmic(Neuron):
+    """Base of Exp and Log: ``base``, of which -1 (the default) means e, ``scale`` and ``shift``."""
+
+    base: float
+    scale: float
+    shift: float
+
+    def setup(self, bottom, top):
+        self.require(self.base == -1 or 0 < self.base < inf, f"must be positive, or -1 for e; found {self.base:g}", "base")
+        self.log_base = 1.0 if self.base == -1 else log(self.base)
+
+
+class Exp(Logarithmic):
+    """``base^(shift + scale x)``."""
+
+    type = "Exp"
+    param = "exp_param"
+
+    def options(self):
+        with np.errstate(over="ignore"):
+            return self.log_base * self.scale, float(np.exp(self.log_base * self.shift))
+
+    @staticmethod
+    def value(x, inner, outer):
+        return outer * exp(inner * x)
+
+    @staticmethod
+    def gradient(y, dy, inner, outer):
+        return dy * y * inner
+
+
+class Log(Logarithmic):
+    """``log(shift + scale x)`` to ``base``, which is not 1.  Nothing guards against arguments that are not positive."""
+
+    type = "Log"
+    param = "log_param"
+    in_place = "forward"
+    gradient_from = "bottom"
+
+    def setup(self, bottom, top):
+        super().setup(bottom, top)
+        self.require(self.log_base != 0, "must not be 1, to which there is no logarithm", "base")
+
+    def options(self):
+        return self.scale, self.shift, 1 / self.log_base
+
+    @staticmethod
+    def value(x, scale, shift, factor):
+        return log(scale * x + shift) * factor
+
+    @staticmethod
+    def gradient(x, dy, scale, shift, factor):
+        return dy * scale * factor / (scale * x + shift)

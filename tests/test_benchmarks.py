@@ -1,0 +1,255 @@
+"""The benchmarks run, and what they compare computes the same.  Nothing here depends on how long anything takes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
+
+from benchmarks import flops, harness, layers, machine, nets, peers, report, solvers  # noqa: E402
+from benchmarks.__main__ import FAMILIES, main  # noqa: E402
+from benchmarks.harness import Case, Probe, Result, Spread, Work  # noqa: E402
+
+needs_torch = pytest.mark.skipif(peers.torch() is None, reason="PyTorch is not installed")
+
+
+def _result(case: str, *, unit: str = "s", **samples: list[float]) -> Result:
+    return Result("kernels", case, unit, 2e9, 1e6, {name: Spread.of(values) for name, values in samples.items()}, floor=0.01)
+
+
+# --- timing -------------------------------------------------------------------------------------------------------
+
+
+def test_contestants_take_turns_and_the_median_is_kept():
+    order: list[str] = []
+
+    def probe(name: str, values: list[float]) -> Probe:
+        return Probe(lambda: (order.append(name), values.pop(0))[1])
+
+    work = Work({"minicaffe": probe("a", [3.0, 1.0, 8.0]), "torch": probe("b", [6.0, 6.0, 9.0])})
+    result = harness.measure(Case("nets", "x", lambda: work), repeat=3, seconds=0)
+    assert order == ["a", "b"] * 3
+    assert result.spreads["minicaffe"] == Spread(1.0, 3.0, 8.0, 3)
+    assert result.ratio == 2.0
+
+
+def test_a_function_is_called_until_its_sample_is_long_enough():
+    calls = []
+    work = Work({"minicaffe": lambda: calls.append(1)})
+    result = harness.measure(Case("nets", "x", lambda: work), repeat=2, seconds=0.001)
+    assert len(calls) > 10
+    assert result.spreads["minicaffe"].count == 2
+    assert result.ratio is None
+
+
+def test_nothing_is_timed_when_results_differ():
+    calls = []
+
+    def verify() -> None:
+        peers.agree([1.0, 2.0], [1.0, 2.1], "y")
+
+    work = Work({"minicaffe": lambda: calls.append(1)}, verify=verify)
+    with pytest.raises(peers.Disagreement, match="y: minicaffe and the peer differ by 0.1"):
+        harness.measure(Case("nets", "x", lambda: work), repeat=1, seconds=0)
+    assert not calls
+
+
+@pytest.mark.parametrize("bad", [[1.0, np.nan], [1.0], [1.0, 2.1]])
+def test_agree_refuses(bad):
+    with pytest.raises(peers.Disagreement):
+        peers.agree(bad, [1.0, 2.0], "y")
+
+
+# --- cases --------------------------------------------------------------------------------------------------------
+
+
+def test_every_case_has_a_title_of_its_own():
+    titles = [case.title for family in FAMILIES for case in importlib.import_module(f"benchmarks.{family}").cases(1)]
+    assert len(titles) == len(set(titles)) > 50
+
+
+def test_cases_are_selected_by_a_part_of_the_title():
+    cases = [Case("nets", name, lambda: Work({})) for name in ("lenet_b64", "siamese_b64", "lenet_b1")]
+    assert [case.name for case in harness.select(cases, "lenet*64")] == ["lenet_b64"]
+    assert len(harness.select(cases, "nets/")) == len(harness.select(cases, None)) == 3
+
+
+def test_flops_and_bytes_of_a_convolution():
+    step = layers.single_net(layers.LAYERS["lenet_conv2"]).steps[-1]
+    once = 2 * (64 * 50 * 8 * 8) * (20 * 5 * 5)
+    x, w, y = 4 * 64 * 20 * 12 * 12, 4 * (50 * 20 * 5 * 5 + 50), 4 * 64 * 50 * 8 * 8
+    assert flops.forward_flops(step) == once
+    assert flops.backward_flops(step) == 2 * once
+    assert flops.forward_bytes(step) == x + w + y
+    assert flops.backward_bytes(step) == 2 * x + 3 * w + y
+
+
+def test_flops_of_lenet_leave_out_the_gradient_of_the_images():
+    total, _ = flops.training_step(nets.solver(nets.NETS["lenet_b64"]).net)
+    conv1, conv2 = 20 * 24 * 24 * 25, 50 * 8 * 8 * 500
+    inner = 800 * 500 + 500 * 10
+    assert total == 2 * 64 * (2 * conv1 + 3 * (conv2 + inner))
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_nets_have_their_data_in_memory(name):
+    made = nets.solver(nets.NETS[name])
+    definition = nets.NETS[name]
+    assert made.net.inputs == list(definition.inputs)
+    for blob, shape in definition.inputs.items():
+        assert made.net.blobs[blob].shape == shape
+        assert made.net.blobs[blob].data.any()
+
+
+# --- PyTorch ------------------------------------------------------------------------------------------------------
+
+
+@needs_torch
+@pytest.mark.parametrize("name", [case.name for case in layers.cases(1) if case.name.endswith("backward")])
+def test_layers_equal_those_of_pytorch(name):
+    work = next(case for case in layers.cases(1) if case.name == name).build()
+    assert work.verify is not None
+    work.verify()
+
+
+@needs_torch
+@pytest.mark.parametrize("name", nets.NETS)
+def test_training_equals_that_of_pytorch(name):
+    definition = nets.NETS[name]
+    small = {blob: (4, *shape[1:]) for blob, shape in definition.inputs.items()}
+    nets.same_losses(nets.solver(nets.Definition(definition.model, small, definition.labels)))
+
+
+@needs_torch
+def test_another_rate_of_learning_is_noticed(monkeypatch):
+    made = nets.solver(nets.NETS["lenet_b64"])
+    honest = nets.torch_net
+
+    def hasty(made):
+        peer = honest(made)
+        peer.optimize(0.1, 0.9, 0.0005)
+        return peer
+
+    monkeypatch.setattr(nets, "torch_net", hasty)
+    with pytest.raises(peers.Disagreement, match="loss of step 1"):
+        nets.same_losses(made)
+
+
+# --- Caffe --------------------------------------------------------------------------------------------------------
+
+
+def _time_fake_caffe(folder: Path, line: str) -> float:
+    """What is read from a program that looks for its net and prints ``line``."""
+    program = folder / "caffe"
+    program.write_text(f'#!/bin/sh\ngrep -q conv1 "${{2#-model=}}" && echo "{line}" >&2\n')
+    program.chmod(0o755)
+    return peers.caffe_time(nets.NETS["lenet_b64"].net_param(), {"PATH": f"{folder}:/usr/bin:/bin"})
+
+
+def test_caffes_own_timing_is_read(tmp_path, monkeypatch):
+    line = "I1122 11:03:26.097960  2711 caffe.cpp:412] Average Forward-Backward: 28.6 ms."
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert _time_fake_caffe(tmp_path, line) == pytest.approx(0.0286)
+    assert peers.have_caffe()
+
+
+def test_a_failing_caffe_is_an_error_with_its_output(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(peers.MinicaffeError, match="Unknown layer type"):
+        _time_fake_caffe(tmp_path, "F1122 Unknown layer type")
+
+
+# --- the machine and the report -----------------------------------------------------------------------------------
+
+
+def test_the_floor_is_the_larger_of_arithmetic_and_traffic():
+    rates = machine.Rates(1, matrix=64)
+    rates.sgemm = 1e9
+    traffic = 1e6 / rates.copy(1e6)
+    assert rates.floor(2e9, 1e6) == 2.0
+    assert rates.floor(1.0, 1e6) == pytest.approx(traffic)
+    assert rates.floor(0, 0) == 0
+
+
+@pytest.mark.parametrize(("value", "unit", "text"), [
+    (1.5, "s", "1.50 s"), (0.0123, "s", "12.3 ms"), (0.123, "s", "123 ms"), (4.5e-6, "s", "4.50 µs"), (219 << 20, "B", "219 MiB"),
+])
+def test_amounts_have_three_digits(value, unit, text):
+    assert report.amount(value, unit) == text
+
+
+def test_tables_and_markdown():
+    results = [_result("a", minicaffe=[0.02, 0.04, 0.03], torch=[0.06, 0.06, 0.09]), _result("b", minicaffe=[0.5, 1.5, 0.4])]
+    (table,) = report.tables(results)
+    assert list(table.columns) == ["case", "minicaffe", "torch", "torch / minicaffe", "floor", "× floor"]
+    assert table.rows[0] == ["a", "30.0 ms (20.0–40.0)", "60.0 ms (60.0–90.0)", "2.00", "10.0 ms", "3.0"]
+    assert table.rows[1] == ["b", "500 ms (400–1500)", "", "", "10.0 ms", "50.0"]
+    assert report.markdown(table).splitlines()[2:5] == [
+        "| case | minicaffe | torch | torch / minicaffe | floor | × floor |",
+        "| --- | --: | --: | --: | --: | --: |",
+        "| a | 30.0 ms (20.0–40.0) | 60.0 ms (60.0–90.0) | 2.00 | 10.0 ms | 3.0 |",
+    ]
+
+
+def test_results_come_back_from_json_under_the_machines_name(tmp_path):
+    described = {**machine.describe(2), "cpu": "Intel(R) Xeon(R) CPU @ 2.80GHz", "cores": 4}
+    results = [_result("a", minicaffe=[1.0, 2.0], torch=[3.0])]
+    path = report.save(tmp_path, report.document(results, described, {}, {}))
+    assert path.name == "intel-xeon-cpu-2-80ghz-4cores-2threads.json"
+    assert report.load(path) == (results, described)
+
+
+def test_comparison_tells_change_from_noise():
+    before = [_result("a", minicaffe=[2.0, 2.2]), _result("b", minicaffe=[2.0, 2.2]), _result("gone", minicaffe=[1.0])]
+    now = [_result("a", minicaffe=[1.0, 1.1]), _result("b", minicaffe=[2.1, 2.3]), _result("new", minicaffe=[1.0])]
+    assert [(row[0], row[3], row[4]) for row in report.comparison(now, before).rows] == [
+        ("kernels/a", "0.50", "less"), ("kernels/b", "1.05", "the same"),
+    ]
+
+
+def test_plot(tmp_path):
+    pytest.importorskip("matplotlib")
+    report.plot([_result("a", minicaffe=[1.0], torch=[3.0]), _result("b", minicaffe=[1.0])], tmp_path / "plot.svg")
+    assert "<svg" in (tmp_path / "plot.svg").read_text()
+
+
+def test_the_command_measures_prints_and_keeps(tmp_path):
+    arguments = ["solvers", "--only", "SGD/1M", "--quick", "--threads", "1", "--markdown", "--json", str(tmp_path)]
+    outcome = CliRunner().invoke(main, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    assert "| SGD/1M |" in outcome.output
+    (path,) = tmp_path.iterdir()
+    content = json.loads(path.read_text())
+    assert [entry["case"] for entry in content["results"]] == ["SGD/1M"]
+    assert content["machine"]["threads"] == 1
+    assert not re.search(r"/home|/tmp|site-packages", path.read_text())
+    assert platform.node() not in path.read_text()
+
+
+def test_a_failing_case_is_named_and_the_others_still_run(monkeypatch):
+    def broken() -> Work:
+        raise ValueError("no such thing")
+
+    cases = [Case("solvers", "broken", broken), Case("solvers", "fine", lambda: Work({"minicaffe": lambda: None}))]
+    monkeypatch.setattr(solvers, "cases", lambda threads: cases)
+    outcome = CliRunner().invoke(main, ["solvers", "--quick", "--threads", "1"])
+    assert outcome.exit_code == 1
+    assert "failed: solvers/broken: ValueError: no such thing" in outcome.output
+    assert "fine" in outcome.output
+
+
+def test_a_child_process_prints_the_peak_of_its_memory():
+    command = [sys.executable, "-m", "benchmarks.memory", "minicaffe", "lenet_b64"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert 50 << 20 < int(printed) < 2 << 30

@@ -1,0 +1,270 @@
+"""The GPU backend without a GPU: CuPy and cuBLAS are replaced by models of the calls that it makes to them."""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+from typing import ClassVar
+
+import cuda_host
+import numpy as np
+import pytest
+import strict_cupy
+
+from minicaffe import compat
+from minicaffe.backend.gpu import CublasGemm, GpuBackend
+from minicaffe.errors import DeviceError, MissingExtraError
+from minicaffe.kernels import reference
+
+
+class CudaRuntimeError(RuntimeError):
+    pass
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class Context:
+    """A device or a stream: which of them are entered is recorded."""
+
+    current: ClassVar[list[Context]] = []
+
+    def __init__(self, index=0):
+        self.id, self.ptr = index, 0x51
+
+    def __enter__(self):
+        self.current.append(self)
+
+    def __exit__(self, *_):
+        self.current.pop()
+
+    def synchronize(self):
+        assert self not in self.current
+
+
+class FakeCupy:
+    """strict_cupy with the part of ``cupy.cuda`` that the backend uses; arrays are made on a device and a stream."""
+
+    __version__ = "14.0.0"
+
+    def __init__(self, devices=1, error=None):
+        self.cuda = SimpleNamespace(
+            Device=Context,
+            Stream=Context,
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            runtime=SimpleNamespace(CUDARuntimeError=CudaRuntimeError, getDeviceCount=self.device_count),
+        )
+        self._devices, self._error = devices, error
+
+    def device_count(self):
+        if self._error:
+            raise CudaRuntimeError(self._error)
+        return self._devices
+
+    def __getattr__(self, name):
+        return getattr(strict_cupy, name)
+
+    def zeros(self, shape, dtype):
+        assert len(Context.current) >= 2
+        if np.prod(shape, dtype=float) > 1e12:
+            raise OutOfMemoryError("Out of memory allocating")
+        return strict_cupy.zeros(shape, dtype)
+
+
+class FakeCublas:
+    """cuBLAS as documented, on host memory: matrices are column-major, alpha and beta are read through pointers."""
+
+    class cuBLASError(Exception):
+        pass
+
+    def __init__(self):
+        self.stream = self.workspace = None
+
+    def create(self):
+        return 7
+
+    def set_stream(self, handle, stream):
+        self.stream, self.workspace = stream, None
+
+    def set_workspace(self, handle, address, size):
+        self.workspace = address, size
+
+    def _gemm(
+        self,
+        ctype,
+        handle,
+        transa,
+        transb,
+        m,
+        n,
+        k,
+        alpha,
+        a,
+        lda,
+        stride_a,
+        b,
+        ldb,
+        stride_b,
+        beta,
+        c,
+        ldc,
+        stride_c,
+        batch,
+    ):
+        assert handle == 7 and self.stream and self.workspace
+
+        def matrix(address, rows, columns, leading, stride, i):
+            assert leading >= max(1, rows)
+            count = leading * (columns - 1) + rows if rows and columns else 0
+            start = ctypes.cast(address + i * stride * ctypes.sizeof(ctype), ctypes.POINTER(ctype))
+            flat = np.ctypeslib.as_array(start, (max(count, 1),))
+            return np.lib.stride_tricks.as_strided(flat, (rows, columns), (flat.itemsize, leading * flat.itemsize))
+
+        alpha, beta = (ctypes.cast(pointer, ctypes.POINTER(ctype))[0] for pointer in (alpha, beta))
+        for i in range(batch):
+            left = matrix(a, *((k, m) if transa else (m, k)), lda, stride_a, i)
+            right = matrix(b, *((n, k) if transb else (k, n)), ldb, stride_b, i)
+            out = matrix(c, m, n, ldc, stride_c, i)
+            product = alpha * (left.T if transa else left) @ (right.T if transb else right)
+            out[...] = product + (beta * out if beta else 0)
+
+    def sgemm_strided_batched(self, *args):
+        self._gemm(ctypes.c_float, *args)
+
+    def dgemm_strided_batched(self, *args):
+        self._gemm(ctypes.c_double, *args)
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """Puts models in the place of the packages; None takes one away."""
+
+    def put(cupy, cublas=None):
+        modules = {"cupy": cupy, "nvmath": SimpleNamespace(), "nvmath.bindings.cublas": cublas or FakeCublas()}
+        monkeypatch.setattr(compat, "require", modules.__getitem__)
+        monkeypatch.setattr(GpuBackend, "_of_device", {})
+
+    return put
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("batches", [None, (1, 1, 1), (4, 4, 4), (1, 4, 4), (4, 1, 4)])
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(3, 4, 5), (1, 4, 1), (2, 1, 3)])
+def test_gemm(install, dtype, accumulate, transpose_a, transpose_b, batches, rows, inner, columns):
+    install(FakeCupy())
+    rng = np.random.default_rng(0)
+    shapes = [
+        (inner, rows) if transpose_a else (rows, inner),
+        (columns, inner) if transpose_b else (inner, columns),
+        (rows, columns),
+    ]
+    if batches:
+        # every other matrix, as the groups of a convolution are
+        shapes = [(batch, 2, *shape) for batch, shape in zip(batches, shapes, strict=True)]
+    a, b, out = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    device = [strict_cupy.asarray(array) for array in (a, b, out)]
+    views = [array[:, 1] for array in device] if batches else device
+    gemm = CublasGemm(strict_cupy.empty((64,), np.uint8), 0x51)
+    gemm(*views, transpose_a, transpose_b, accumulate)
+    for i in range(max(batches) if batches else 1):
+        parts = [array[min(i, len(array) - 1), 1] if batches else array for array in (a, b, out)]
+        reference.gemm(*parts, transpose_a, transpose_b, accumulate)
+    np.testing.assert_allclose(device[2].get(), out, rtol=1e-5 if dtype == "float32" else 1e-12)
+
+
+def test_nothing_is_asked_of_cublas_for_an_empty_product(install):
+    install(FakeCupy())
+    empty = strict_cupy.zeros((0, 3), np.float32)
+    CublasGemm(strict_cupy.empty((64,), np.uint8), 0x51)(
+        empty, strict_cupy.zeros((3, 2), np.float32), strict_cupy.zeros((0, 2), np.float32)
+    )
+
+
+def test_a_backend_is_made_once_for_each_gpu(install):
+    install(FakeCupy(devices=2))
+    assert GpuBackend.on_device(1) is GpuBackend.on_device(1)
+    assert GpuBackend.on_device(0) is not GpuBackend.on_device(1)
+
+
+def test_copies_go_through_the_stream_of_the_backend(install):
+    install(FakeCupy())
+    backend = GpuBackend.on_device(0)
+    array, back = backend.zeros((2, 3), np.float32), np.empty((3, 2), np.float32)
+    backend.upload(np.arange(6, dtype=np.float32).reshape(3, 2).T, array)
+    backend.download(array, back.T)
+    np.testing.assert_array_equal(back.reshape(-1), np.arange(6))
+    scalar, number = backend.zeros((), np.float64), np.empty((), np.float64)
+    backend.upload(np.array(3.0), scalar)
+    backend.download(scalar, number)
+    assert number == 3 and not Context.current
+    with backend.running(), backend.running():
+        assert len({id(context) for context in Context.current}) == 2
+    backend.synchronize()
+
+
+@pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ is not installed")
+def test_ops_run_on_the_backend(install):
+    install(FakeCupy())
+    backend = GpuBackend.on_device(0)
+    a, b, out = (backend.zeros(shape, np.float32) for shape in ((3, 2), (2, 4), (3, 4)))
+    with backend.running():
+        backend.random.uniform(a)
+        backend.random.uniform(b)
+        backend.ops.gemm(a, b, out)
+    np.testing.assert_allclose(out.get(), a.get() @ b.get(), rtol=1e-6)
+
+
+def test_flags_are_read_on_the_backends_stream(install):
+    install(FakeCupy())
+    backend = GpuBackend.on_device(0)
+
+    class Flag:
+        def __int__(self):
+            assert len(Context.current) == 2
+            return 5
+
+    backend.check_later(Flag(), lambda index: ValueError(f"item {index}"))
+    with pytest.raises(ValueError, match="item 5"):
+        backend.run_checks()
+
+
+@pytest.mark.parametrize(
+    ("devices", "index", "message"),
+    [(0, 0, "none that CUDA can see"), (2, 2, r"has 2 \(numbers 0 to 1\)"), (2, -1, "no GPU -1")],
+)
+def test_a_gpu_that_is_not_there(install, devices, index, message):
+    install(FakeCupy(devices))
+    with pytest.raises(DeviceError, match=message):
+        GpuBackend.on_device(index)
+
+
+def test_a_driver_that_does_not_work(install):
+    install(FakeCupy(error="cudaErrorInsufficientDriver: too old"))
+    with pytest.raises(DeviceError, match=r"cudaErrorInsufficientDriver.*nvidia-smi"):
+        GpuBackend.on_device(0)
+
+
+def test_cublas_that_does_not_start(install):
+    class Broken(FakeCublas):
+        def create(self):
+            raise self.cuBLASError("NOT_INITIALIZED (1)")
+
+    install(FakeCupy(), Broken())
+    with pytest.raises(DeviceError, match=r"NOT_INITIALIZED.*minicaffe\[cuda12\]"):
+        GpuBackend.on_device(0)
+
+
+def test_memory_that_runs_out(install):
+    install(FakeCupy())
+    with pytest.raises(DeviceError, match=r"GPU 0 has no memory left.*\(1000000, 10000000\).*batch_size"):
+        GpuBackend.on_device(0).zeros((1000000, 10000000), np.float32)
+
+
+@pytest.mark.skipif(compat.have("cupy"), reason="CuPy is installed")
+def test_a_missing_package_names_its_extra():
+    with pytest.raises(MissingExtraError, match=r"cupy.*minicaffe\[cuda12\]"):
+        GpuBackend.on_device(0)

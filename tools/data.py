@@ -1,0 +1,265 @@
+"""``minicaffe data``: data sets, and databases for nets to read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from minicaffe.tools import databases
+from minicaffe.tools.command import Group
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from minicaffe.data.pairs import Pairs
+    from minicaffe.data.write import Written
+
+_DIGITS_PAIRS = {"train": 20_000, "test": 4_000}
+
+_backend = click.option(
+    "--backend", type=click.Choice(["lmdb", "leveldb"]), help="The kind of database (default: what the shipped nets read)."
+)
+_overwrite = click.option("--overwrite", is_flag=True, help="Replace databases that exist.")
+_seed = click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**32 - 2), help="Draws other pairs.")
+_count = click.option("--count", type=click.IntRange(min=1), help="How many pairs to draw.")
+_balance = click.option("--balance/--nobalance", default=None, help="Make every other pair a similar one.")
+_height = click.option("--height", required=True, type=click.IntRange(min=1), help="Resize images to this height.")
+_width = click.option("--width", required=True, type=click.IntRange(min=1), help="Resize images to this width.")
+_color = click.option("--color", is_flag=True, help="Keep colours (blue, green, red); otherwise images are made gray.")
+
+
+@click.group(cls=Group)
+def command() -> None:
+    """Download data, and make databases for nets to read.
+
+    Databases that exist are left as they are, unless --overwrite is given.
+    """
+
+
+@command.command("fetch")
+@click.argument("dataset", type=click.Choice(["mnist"]))
+@click.option("--from", "source", metavar="DIR", help="Take the files from this folder, instead of downloading them.")
+@click.option("--to", "target", metavar="DIR", help="Where to put the files (default: the user's cache).")
+def fetch(dataset: str, source: str | None, target: str | None) -> None:
+    """Download a data set, where the other commands find it.
+
+    Every file is checked against its SHA256; an interrupted download goes on where it stopped.
+    """
+    from minicaffe.data.mnist import SHA256, check_mnist, fetch_mnist
+
+    if source is None:
+        click.echo(f"MNIST is in {fetch_mnist(target)}")
+        return
+    check_mnist(source)
+    folder = Path(target) if target else _mnist_cache()
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(Path(source).iterdir()):
+        if file.name.removesuffix(".gz") in SHA256:
+            shutil.copyfile(file, folder / file.name)
+    click.echo(f"MNIST is in {check_mnist(folder)}")
+
+
+@command.command("mnist")
+@click.argument("folder", required=False)
+@click.option("--output", default=databases.LENET_FOLDER, show_default=True, metavar="DIR", help="Where to put them.")
+@_backend
+@_overwrite
+def mnist(folder: str | None, output: str, backend: str | None, overwrite: bool) -> None:
+    """Make databases of MNIST's labelled images.
+
+    FOLDER holds MNIST's four files; without it they are those of 'minicaffe data fetch mnist'.  The LeNet model reads
+    these databases.
+    """
+    _write_images("mnist", _mnist_reader(folder), output, backend or "lmdb", overwrite)
+
+
+@command.command("siamese")
+@click.argument("source", type=click.Choice(["digits", "mnist"]), required=False)
+@click.option("--from", "folder", metavar="DIR", help="The folder of MNIST's files, if they are not in the user's cache.")
+@click.option("--output", metavar="DIR", help="Where to put them (default: where the shipped nets read).")
+@_count
+@_balance
+@_seed
+@_backend
+@_overwrite
+def siamese(
+    source: str | None, folder: str | None, output: str | None, count: int | None, balance: bool | None, seed: int,
+    backend: str | None, overwrite: bool,
+) -> None:  # fmt: skip
+    """Make databases of pairs of digits for the siamese model.
+
+    SOURCE is mnist, or digits: the 1,797 real handwritten digits that scikit-learn brings along.  By default it is mnist
+    if that was downloaded ('minicaffe data fetch mnist') or --from is given, else digits.  The labelled images are put
+    beside the pairs, to plot and score the features.
+
+    By default mnist gives as many pairs as images, drawn at random as Caffe's converter does, so that one in ten is
+    similar; digits give 20,000 balanced pairs (4,000 to test).
+    """
+    from minicaffe.data.digits import read_digits
+    from minicaffe.data.pairs import draw_pairs
+    from minicaffe.data.write import write_pairs
+
+    source = source or ("mnist" if folder or _downloaded() else "digits")
+    read = read_digits if source == "digits" else _mnist_reader(folder)
+    output = output or databases.FOLDERS[source]
+    backend = backend or ("lmdb" if source == "digits" else "leveldb")
+    balance = source == "digits" if balance is None else balance
+    for split, split_seed in (("train", seed), ("test", seed + 1)):
+        images, labels = read(split)
+        wanted = count or (_DIGITS_PAIRS[split] if source == "digits" else None)
+        pairs, similar = draw_pairs(labels, wanted, split_seed, balance)
+        path = os.path.join(output, databases.pairs(source, split, backend))
+        _report(write_pairs(path, images, pairs, similar, backend, overwrite), "pairs")
+    _write_images(source, read, output, "lmdb", overwrite)
+
+
+@command.command("pairs")
+@click.argument("list_file", metavar="LIST")
+@click.argument("database", metavar="DB")
+@_height
+@_width
+@_color
+@_backend
+@_overwrite
+def pairs(
+    list_file: str, database: str, height: int, width: int, color: bool, backend: str | None, overwrite: bool
+) -> None:  # fmt: skip
+    """Make a database of the image pairs that a text file lists.
+
+    LIST has a line for each pair: path_a path_b same, where same is 1 for similar images and 0 for others.  The siamese
+    nets read such a database: the channels of both images, one behind the other, and the label.
+    """
+    from minicaffe.data.pairs import pairs_from_list
+
+    _write_pairs(pairs_from_list(list_file, height, width, color), database, backend, overwrite)
+
+
+@command.command("folder")
+@click.argument("folder", metavar="DIR")
+@click.argument("database", metavar="DB")
+@_height
+@_width
+@_color
+@_count
+@_balance
+@_seed
+@_backend
+@_overwrite
+def folder(
+    folder: str, database: str, height: int, width: int, color: bool, count: int | None, balance: bool | None, seed: int,
+    backend: str | None, overwrite: bool,
+) -> None:  # fmt: skip
+    """Make a database of pairs of the images in a folder of folders.
+
+    DIR holds one folder of images for each class; a pair is similar if both images are of one class.
+    """
+    from minicaffe.data.pairs import pairs_from_folder
+
+    drawn = pairs_from_folder(folder, height, width, color, count, seed, bool(balance))
+    _write_pairs(drawn, database, backend, overwrite)
+
+
+@command.command("mean")
+@click.argument("database", metavar="DB")
+@click.argument("output", metavar="FILE")
+def mean(database: str, output: str) -> None:
+    """Compute the mean image of a database, for transform_param.mean_file.
+
+    All images must be of one size.  Prints the mean of each channel, too: what transform_param.mean_value takes.
+    """
+    import numpy as np
+
+    from minicaffe import proto
+    from minicaffe.proto.files import write_binary
+
+    images = _images_of(database)
+    total, count = next(images).astype(np.float64), 1
+    for image in images:
+        total += image
+        count += 1
+    mean = (total / count).astype(np.float32)
+    channels, height, width = mean.shape
+    write_binary(output, proto.BlobProto(num=1, channels=channels, height=height, width=width, data=mean.ravel().tolist()))
+    click.echo(f"{output}: the mean of {count} images, {channels} x {height} x {width} (channels x height x width)")
+    for channel, value in enumerate(mean.mean(axis=(1, 2), dtype=np.float64)):
+        click.echo(f"mean_value channel [{channel}]: {value:g}")
+
+
+def _images_of(database: str) -> Iterator[np.ndarray]:
+    """The images of a database, decoded, at least one; DataError if there is none or one differs in size from the first."""
+    from minicaffe.data.datum import parse, to_array
+    from minicaffe.data.db import backend_of, open_db
+    from minicaffe.errors import DataError
+
+    shape = None
+    with open_db(database, backend_of(database) or "lmdb") as records:
+        more = records.seek_to_first()
+        if not more:
+            raise DataError(f"database {os.path.abspath(database)}: empty, not one record; build it again")
+        while more:
+            key, value = records.item()
+            try:
+                image = to_array(parse(value))
+                shape = shape or image.shape
+                if image.shape != shape:
+                    raise DataError(f"an image of shape {image.shape}, the first one is {shape}; resize them to one size")
+            except DataError as error:
+                place = f"database {os.path.abspath(database)}, record {key.decode(errors='replace')!r}"
+                raise DataError(f"{place}: {error}") from error
+            yield image
+            more = records.next()
+
+
+def _write_pairs(found: Pairs, database: str, backend: str | None, overwrite: bool) -> None:
+    from minicaffe.data.write import write_pairs
+
+    _report(write_pairs(database, *found, backend or "lmdb", overwrite), "pairs")
+
+
+def _write_images(
+    name: str, read: Callable[[str], tuple[np.ndarray, np.ndarray]], output: str, backend: str, overwrite: bool
+) -> None:
+    """Write the labelled images of both splits."""
+    from minicaffe.data.write import write_images
+
+    for split in ("train", "test"):
+        path = os.path.join(output, databases.images(name, split, backend))
+        _report(write_images(path, *read(split), backend, overwrite), "images")
+
+
+def _report(written: Written, what: str) -> None:
+    labels = ", ".join(f"{count} of label {label}" for label, count in written.labels.items())
+    click.echo(f"{os.path.relpath(written.path)} ({written.backend}): {written.records} {what}: {labels}")
+
+
+def _mnist_reader(folder: str | None) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
+    """Reads a split of MNIST from a folder, or else from the user's cache; DataError if it is not there."""
+    from minicaffe.data.mnist import check_mnist, read_mnist
+    from minicaffe.errors import DataError
+
+    place = Path(folder) if folder else _mnist_cache()
+    if folder is None and not _downloaded():
+        raise DataError(
+            "MNIST has not been downloaded: run 'minicaffe data fetch mnist', or name the folder that holds its four files"
+        )
+    check_mnist(place)
+    return lambda split: read_mnist(place, split)
+
+
+def _mnist_cache() -> Path:
+    from minicaffe import compat
+
+    return Path(compat.require("pooch").os_cache("minicaffe"))
+
+
+def _downloaded() -> bool:
+    """Whether MNIST's files are all in the user's cache."""
+    from minicaffe.data.mnist import SHA256
+
+    cache = _mnist_cache()
+    return all((cache / name).is_file() or (cache / f"{name}.gz").is_file() for name in SHA256)

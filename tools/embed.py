@@ -1,0 +1,60 @@
+"""``minicaffe embed``: what a trained siamese net makes of labelled images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from minicaffe.tools import options
+from minicaffe.tools.command import Command
+
+if TYPE_CHECKING:
+    from minicaffe.embedding import Tower
+    from minicaffe.net import Net
+
+_log = logging.getLogger(__name__)
+
+_NEIGHBOURS = (1, 5)
+
+
+@click.command(cls=Command)
+@options.model
+@click.option("--weights", required=True, metavar="FILE", help="The trained weights.")
+@click.option("--source", required=True, metavar="DB", help="A database of single, labelled images.")
+@click.option("--train_source", metavar="DB", help="Labelled images among which to look for nearest neighbours.")
+@click.option("--output", default="embedding.png", show_default=True, metavar="FILE", help="Where to write the plot.")
+@options.gpu
+def command(model: str, weights: str, source: str, train_source: str | None, output: str, gpu: str) -> None:
+    """Plot and score the features that a siamese net gives images.
+
+    The net is the one that was trained, with its ContrastiveLoss: one of its towers is taken out and run over the images of
+    --source.  The score is how many get their label from their nearest neighbours, in --train_source or else among the
+    other images.
+    """
+    from minicaffe import models
+    from minicaffe.embedding import tower_of_file
+
+    tower = tower_of_file(models.find(model))
+    options.choose_device(gpu)
+    embed(tower, lambda net: net.copy_from(weights), source, train_source, output)
+
+
+def embed(tower: Tower, load: Callable[[Net], object], images: str, train_images: str | None, path: str) -> None:
+    """Report the nearest-neighbour accuracy of a tower's features of a database of images, and plot them at ``path``."""
+    from minicaffe import plot
+    from minicaffe.embedding import extract, neighbour_accuracy
+
+    features, labels = extract(tower, images, load)
+    reference = extract(tower, train_images, load) if train_images else None
+    against = f"{len(reference[1])} of {train_images}" if reference else "the others"
+    for k in _NEIGHBOURS:
+        score = neighbour_accuracy(features, labels, k, reference)
+        _log.info(
+            "Accuracy of %d nearest neighbour%s: %.4g (%d images of %s against %s)",
+            k, "s" if k > 1 else "", score, len(labels), images, against,
+        )
+    plot.embedding(features, labels, path, title=f"{tower.feature} of {images}")
+    _log.info("Plot of the features: %s", path)
