@@ -12,7 +12,7 @@ LOG_FLOOR = 1e-20
 """The least probability of the losses that take probabilities."""
 
 __all__ = [
-    "channel_sum", "channelwise", "gather_rows", "hinge_loss", "hinge_loss_grad", "infogain_loss", "infogain_loss_grad", "lrn",
+    "LOG_FLOOR", "channel_sum", "channelwise", "gather_rows", "hinge_loss", "hinge_loss_grad", "infogain_loss", "infogain_loss_grad", "lrn",
     "lrn_grad", "lstm_unit", "lstm_unit_grad", "multinomial_loss", "multinomial_loss_grad", "scatter_rows", "sigmoid_loss",
     "sigmoid_loss_grad",
 ]

@@ -61,8 +61,8 @@ def dot_source(
 ) -> str:
     """A net as a graph in Graphviz' language; nets in older formats are upgraded first.  Errors as in ``draw_net``.
 
-    Caffe: layers are boxes, coloured by type; blobs that a layer reads are gray octagons, the net's outputs plain.  Of the
-    include and exclude rules only those on the phase count.
+    Caffe: layers are boxes, coloured by type; blobs that a layer reads are gray octagons, the net's outputs plain.
+    Of the include and exclude rules only those on the phase count.
     """
     if rankdir not in RANKDIRS:
         raise MinicaffeError(f"rankdir must be one of {', '.join(RANKDIRS)}; found '{rankdir}'")
@@ -73,15 +73,22 @@ def dot_source(
         if phase is not None and not _in_phase(layer, phase):
             continue
         node = f"{layer.name}_{layer.type}"
-        nodes[node] = _attributes(label=_layer_label(layer, rankdir, display_lrm), shape="record", style="filled",
-                                  fillcolor=_colour(layer), _escape="{}|<>")
+        nodes[node] = _attributes(
+            label=_layer_label(layer, rankdir, display_lrm),
+            shape="record",
+            style="filled",
+            fillcolor=_colour(layer),
+            _escape="{}|<>",
+        )
         for bottom in layer.bottom:
             nodes[f"{bottom}_blob"] = _attributes(label=bottom, **_BLOB)
             edges.append(f"{_quote(f'{bottom}_blob')} -> {_quote(node)}")
         for top in layer.top:
             nodes[f"{top}_blob"] = _attributes(label=top)
             label = _edge_label(layer) if label_edges else ""
-            edges.append(f"{_quote(node)} -> {_quote(f'{top}_blob')}" + (f" {_attributes(label=label)}" if label else ""))
+            edges.append(
+                f"{_quote(node)} -> {_quote(f'{top}_blob')}" + (f" {_attributes(label=label)}" if label else "")
+            )
     body = [f"rankdir={rankdir}", *(f"{_quote(name)} {attributes}" for name, attributes in nodes.items()), *edges]
     return f"digraph {_quote(net.name or 'Net')} {{\n" + "".join(f"  {line};\n" for line in body) + "}\n"
 
@@ -147,7 +154,11 @@ def _edge_label(layer: proto.LayerParameter) -> str:
 
 
 def _attributes(_escape: str = "", **values: str) -> str:
-    return "[" + ", ".join(f"{name}={_quote(value, _escape if name == 'label' else '')}" for name, value in values.items()) + "]"
+    return (
+        "["
+        + ", ".join(f"{name}={_quote(value, _escape if name == 'label' else '')}" for name, value in values.items())
+        + "]"
+    )
 
 
 def _quote(text: str, special: str = "") -> str:

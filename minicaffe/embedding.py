@@ -1,4 +1,4 @@
-"""What a siamese net makes of single images: one of its towers as a net of its own, and how well its features tell labels."""
+"""What a siamese net makes of single images: a tower as a net of its own, and how well its features tell labels."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def find_tower(layers: Iterable[proto.LayerParameter]) -> Tower:
     sources = [layers[i] for i in first if layers[i].type == "Data"]
     if len(images) != 1 or len(sources) != 1:
         raise NetError(
-            f"no tower can be told apart: what only '{loss.bottom[0]}' depends on, the first bottom of '{loss.name}', must "
-            f"start at one blob and come from one Data layer; found blobs {images}, {len(sources)} Data layers"
+            f"no tower can be told apart: what only '{loss.bottom[0]}' depends on, the first bottom of '{loss.name}', "
+            f"must start at one blob and come from one Data layer; found blobs {images}, {len(sources)} Data layers"
         )
     return Tower(tower, images[0], loss.bottom[0], sources[0])
 

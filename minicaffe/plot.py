@@ -25,8 +25,8 @@ class Record(NamedTuple):
 def loss_curve(records: Sequence[Record], path: str | os.PathLike[str]) -> None:
     """Plot every series of ``records`` over the iterations, losses above all other outputs, as a PNG file.
 
-    The losses' axis is logarithmic where all are positive.  Raises MissingExtraError without matplotlib, SnapshotError if
-    the file cannot be written.
+    The losses' axis is logarithmic where all are positive.  Raises MissingExtraError without matplotlib, SnapshotError
+    if the file cannot be written.
     """
     panels = [chosen for is_loss in (True, False) if (chosen := [r for r in records if r.is_loss == is_loss])]
     figure = compat.require("matplotlib.figure").Figure(figsize=(8, 1 + 3.5 * len(panels)), layout="constrained")

@@ -9,7 +9,7 @@ _ROOT = os.fspath(resources.files(__name__))  # type: ignore[call-overload]
 
 
 def find(path: str | os.PathLike[str]) -> str:
-    """``path`` if it exists, else the shipped file of that name (such as "siamese/digits_solver.prototxt"), else ``path``."""
+    """``path`` if it exists, else the shipped file of that name ("siamese/digits_solver.prototxt"), else ``path``."""
     name = os.fspath(path)
     shipped = os.path.join(_ROOT, name)
     return shipped if not os.path.exists(name) and os.path.isfile(shipped) else name

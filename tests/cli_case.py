@@ -22,7 +22,8 @@ layer {
     data_filler { type: "constant" value: 1 }
   }
 }
-layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+        inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
 layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy" include { phase: TEST } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
 """
@@ -34,7 +35,7 @@ SOLVER = {
 
 
 def write_case(folder: Path, net: str = NET, **fields: object) -> Path:
-    """Write ``net`` and a solver for it; ``fields`` are the solver's, over those of ``SOLVER`` (None leaves one out)."""
+    """Write ``net`` and a solver; ``fields`` are the solver's, over those of ``SOLVER`` (None leaves one out)."""
     (folder / "net.prototxt").write_text(net)
     solver = {name: value for name, value in {**SOLVER, **fields}.items() if value is not None}
     path = folder / "solver.prototxt"

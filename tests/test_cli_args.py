@@ -98,7 +98,9 @@ def test_the_overview_has_a_line_for_each_command(capsys):
 
 def test_the_overview_loads_no_heavy_package():
     heavy = "{'numpy', 'numba', 'scipy', 'h5py', 'matplotlib', 'rich', 'google.protobuf', 'lmdb'}"
-    code = f"import sys; from minicaffe.tools.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    code = (
+        f"import sys; from minicaffe.tools.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
 
@@ -158,7 +160,13 @@ def test_ctrl_c_outside_training(capsys, monkeypatch):
 
 
 def test_a_closed_pipe_is_quiet():
-    command = [sys.executable, "-c", "import sys; from minicaffe.tools.cli import main; sys.exit(main())", "models", "list"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from minicaffe.tools.cli import main; sys.exit(main())",
+        "models",
+        "list",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
     assert process.stderr.read() == ""

@@ -93,7 +93,7 @@ def test_fetch_refuses_files_that_are_not_mnists(capsys, tmp_path, monkeypatch):
 
 
 def test_siamese_mnist_is_what_caffes_converter_writes(capsys, tmp_path, monkeypatch):
-    """A LevelDB with as many pairs as images, the bytes of both one behind the other, label 1 where the digits are equal."""
+    """A LevelDB: as many pairs as images, the bytes of one behind the other's, label 1 where the digits are equal."""
     data = write_idx(tmp_path / "files", monkeypatch)
     outcome = run(capsys, "data", "siamese", "mnist", "-from", "files")
     assert outcome.status == 0
@@ -114,7 +114,10 @@ def test_siamese_digits_are_balanced_pairs_of_real_digits(capsys, tmp_path):
     pytest.importorskip("sklearn")
     outcome = run(capsys, "data", "siamese", "-count", 40)
     assert outcome.status == 0
-    assert outcome.out.splitlines()[0] == "examples/digits/digits_siamese_train_lmdb (lmdb): 40 pairs: 20 of label 0, 20 of label 1"
+    assert (
+        outcome.out.splitlines()[0]
+        == "examples/digits/digits_siamese_train_lmdb (lmdb): 40 pairs: 20 of label 0, 20 of label 1"
+    )
     folder = tmp_path / "examples" / "digits"
     assert sorted(path.name for path in folder.iterdir()) == [
         "digits_siamese_test_lmdb", "digits_siamese_train_lmdb", "digits_test_lmdb", "digits_train_lmdb",
@@ -186,7 +189,22 @@ def test_a_bad_line_of_a_list_is_named(capsys, tmp_path, folders):
 
 
 def test_pairs_of_a_folder(capsys, tmp_path, folders):
-    outcome = run(capsys, "data", "folder", "images", "db", "-height", 3, "-width", 4, "-count", 10, "-balance", "-backend", "leveldb")
+    outcome = run(
+        capsys,
+        "data",
+        "folder",
+        "images",
+        "db",
+        "-height",
+        3,
+        "-width",
+        4,
+        "-count",
+        10,
+        "-balance",
+        "-backend",
+        "leveldb",
+    )
     assert outcome.status == 0
     images, labels, _ = records(tmp_path / "db")
     assert images.shape == (10, 2, 3, 4)
@@ -203,8 +221,12 @@ def test_mean_of_a_database(capsys, tmp_path):
     outcome = run(capsys, "data", "mean", "db", "mean.binaryproto")
     assert outcome.status == 0
     expected = images.mean(axis=0)
-    np.testing.assert_allclose(blob_to_array(read_binary("mean.binaryproto", proto.BlobProto)).reshape(3, 4, 5), expected, rtol=1e-6)
-    assert [float(line.rpartition(": ")[2]) for line in outcome.out.splitlines()[1:]] == pytest.approx(expected.mean(axis=(1, 2)), rel=1e-5)
+    np.testing.assert_allclose(
+        blob_to_array(read_binary("mean.binaryproto", proto.BlobProto)).reshape(3, 4, 5), expected, rtol=1e-6
+    )
+    assert [float(line.rpartition(": ")[2]) for line in outcome.out.splitlines()[1:]] == pytest.approx(
+        expected.mean(axis=(1, 2)), rel=1e-5
+    )
 
 
 def test_mean_needs_images_of_one_size(capsys, tmp_path):

@@ -20,6 +20,10 @@ layer {
 layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 2 } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
 """
+SHARING = """\
+layer {{ name: "{0}" type: "InnerProduct" bottom: "data" top: "{0}" param {{ name: "w" }}
+        inner_product_param {{ num_output: {1} }} }}
+"""
 NO_TEST = {"test_iter": None, "test_interval": None}
 
 
@@ -36,7 +40,7 @@ def fails(capsys, folder, *args) -> str:
     assert len(outcome.errors) == 1
     assert "Traceback" not in outcome.err
     assert contents(folder) == before
-    return outcome.err[outcome.err.index("error:"):]
+    return outcome.err[outcome.err.index("error:") :]
 
 
 def test_a_missing_solver(capsys, tmp_path):
@@ -68,7 +72,7 @@ def test_a_net_that_does_not_parse(capsys, tmp_path, broken, line, message):
 def test_an_unknown_field_of_the_solver(capsys, tmp_path):
     solver = write_case(tmp_path, base_learning_rate=1)
     told = fails(capsys, tmp_path, "train", "-solver", solver)
-    assert f"{solver}:11:1: SolverParameter has no field \"base_learning_rate\"" in told
+    assert f'{solver}:11:1: SolverParameter has no field "base_learning_rate"' in told
 
 
 @pytest.mark.parametrize("fields, message", [
@@ -83,16 +87,19 @@ def test_a_solver_that_contradicts_itself(capsys, tmp_path, fields, message):
 
 
 @pytest.mark.parametrize("net, place, message", [
-    (NET.replace('"InnerProduct"', '"InnerProdct"'), "net.prototxt:14", "Unknown layer type: InnerProdct; did you mean 'InnerProduct'?"),
+    (NET.replace('"InnerProduct"', '"InnerProdct"'), "net.prototxt:14",
+     "Unknown layer type: InnerProdct; did you mean 'InnerProduct'?"),
     (NET.replace('bottom: "data" top: "ip"', 'bottom: "dta" top: "ip"'), "net.prototxt:14",
      "Unknown bottom blob 'dta' (layer 'ip', bottom index 0)"),
-    (NET.replace("shape { dim: 4 }", "shape { dim: 5 }"), "net.prototxt:16", "layer 'loss' (SoftmaxWithLoss)"),
-    (NET.replace('bottom: "label" top: "loss"', 'top: "loss"'), "net.prototxt:16", "SoftmaxWithLoss Layer takes 2 bottom blob(s) as input; found 1"),
-    (NET + 'layer { name: "again" type: "ReLU" bottom: "data" top: "ip" }\n', "net.prototxt:17", "produced by multiple sources"),
-    (NET + 'layer { name: "a" type: "InnerProduct" bottom: "data" top: "a" param { name: "w" } inner_product_param { num_output: 2 } }\n'
-           'layer { name: "b" type: "InnerProduct" bottom: "data" top: "b" param { name: "w" } inner_product_param { num_output: 3 } }\n',
-     "net.prototxt:18", "Cannot share param 'w' owned by layer 'a' with layer 'b'; shape mismatch"),
-], ids=["unknown layer", "bottom no one makes", "shapes that do not fit", "missing bottom", "top made twice", "named params of two shapes"])  # fmt: skip
+    (NET.replace("shape { dim: 4 }", "shape { dim: 5 }"), "net.prototxt:17", "layer 'loss' (SoftmaxWithLoss)"),
+    (NET.replace('bottom: "label" top: "loss"', 'top: "loss"'), "net.prototxt:17",
+     "SoftmaxWithLoss Layer takes 2 bottom blob(s) as input; found 1"),
+    (NET + 'layer { name: "again" type: "ReLU" bottom: "data" top: "ip" }\n', "net.prototxt:18",
+     "produced by multiple sources"),
+    (NET + "".join(SHARING.format(name, size) for name, size in (("a", 2), ("b", 3))), "net.prototxt:20",
+     "Cannot share param 'w' owned by layer 'a' with layer 'b'; shape mismatch"),
+], ids=["unknown layer", "bottom no one makes", "shapes that do not fit", "missing bottom", "top made twice",
+        "named params of two shapes"])  # fmt: skip
 def test_a_net_whose_layers_do_not_fit(capsys, tmp_path, net, place, message):
     told = fails(capsys, tmp_path, "train", "-solver", write_case(tmp_path, net))
     assert place in told

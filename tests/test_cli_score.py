@@ -30,7 +30,7 @@ def values(messages, start):
 def test_test_reports_every_batch_and_the_means(capsys, weights):
     outcome = run(capsys, "test", "-model", "net.prototxt", "-weights", weights, "-iterations", 3)
     assert outcome.status == 0
-    told = outcome.messages[outcome.messages.index("Running for 3 iterations."):]
+    told = outcome.messages[outcome.messages.index("Running for 3 iterations.") :]
     assert [re.sub(r"= [-+.\de]+", "= _", m) for m in told[1:]] == [
         *(f"Batch {i}, {name} = _" for i in range(3) for name in ("accuracy", "loss")),
         "Loss: " + told[7].removeprefix("Loss: "), "accuracy = _", "loss = _ (* 1 = _ loss)",
@@ -49,7 +49,8 @@ def test_test_uses_the_weights(capsys, tmp_path, weights):
 
 
 def test_test_takes_level_and_stage(capsys, tmp_path, weights):
-    extra = 'layer { name: "again" type: "Accuracy" bottom: "ip" bottom: "label" top: "again" include { min_level: 1 stage: "more" } }\n'
+    rule = 'include { min_level: 1 stage: "more" }'
+    extra = f'layer {{ name: "again" type: "Accuracy" bottom: "ip" bottom: "label" top: "again" {rule} }}\n'
     (tmp_path / "net.prototxt").write_text(NET + extra)
     args = ("test", "-model", "net.prototxt", "-weights", weights, "-iterations", 1)
     assert "Batch 0, again" in run(capsys, *args, "-level", 1, "-stage", "more").err
@@ -60,7 +61,7 @@ def test_time_tells_every_layer_as_caffe_does(capsys, tmp_path):
     write_case(tmp_path)
     outcome = run(capsys, "time", "-model", "net.prototxt", "-iterations", 2)
     assert outcome.status == 0
-    told = outcome.messages[outcome.messages.index("Performing Forward"):]
+    told = outcome.messages[outcome.messages.index("Performing Forward") :]
     number = r"[-+.\de]+"
     patterns = [
         "Performing Forward", f"Initial loss: {number}", "Performing Backward", r"\*\*\* Benchmark begins \*\*\*",
@@ -78,8 +79,14 @@ def test_time_tells_every_layer_as_caffe_does(capsys, tmp_path):
 def test_times_add_up(capsys, tmp_path):
     write_case(tmp_path)
     told = run(capsys, "time", "-model", "net.prototxt", "-iterations", 4).messages
-    numbers = {line.rpartition(": ")[0].strip(): float(line.rpartition(": ")[2].split()[0]) for line in told if line.endswith(" ms.")}
-    forward, backward = (sum(numbers[f"{name}\t{way}"] for name in ("data", "ip", "loss")) for way in ("forward", "backward"))
+    numbers = {
+        line.rpartition(": ")[0].strip(): float(line.rpartition(": ")[2].split()[0])
+        for line in told
+        if line.endswith(" ms.")
+    }
+    forward, backward = (
+        sum(numbers[f"{name}\t{way}"] for name in ("data", "ip", "loss")) for way in ("forward", "backward")
+    )
     assert numbers["Average Forward pass"] == pytest.approx(forward, rel=1e-3)
     assert numbers["Average Backward pass"] == pytest.approx(backward, rel=1e-3)
     assert numbers["Average Forward-Backward"] == pytest.approx(forward + backward, rel=1e-3)
@@ -112,9 +119,10 @@ def test_device_query_asks_nothing_without_gpu(capsys):
 
 
 PROPERTIES = {
-    "name": b"Tesla K40", "major": 3, "minor": 5, "totalGlobalMem": 12079136768, "sharedMemPerBlock": 49152, "regsPerBlock": 65536,
-    "warpSize": 32, "memPitch": 2147483647, "maxThreadsPerBlock": 1024, "maxThreadsDim": (1024, 1024, 64),
-    "maxGridSize": (2147483647, 65535, 65535), "clockRate": 745000, "totalConstMem": 65536, "textureAlignment": 512,
+    "name": b"Tesla K40", "major": 3, "minor": 5, "totalGlobalMem": 12079136768, "sharedMemPerBlock": 49152,
+    "regsPerBlock": 65536, "warpSize": 32, "memPitch": 2147483647, "maxThreadsPerBlock": 1024,
+    "maxThreadsDim": (1024, 1024, 64), "maxGridSize": (2147483647, 65535, 65535),
+    "clockRate": 745000, "totalConstMem": 65536, "textureAlignment": 512,
     "deviceOverlap": 1, "multiProcessorCount": 15, "kernelExecTimeoutEnabled": 0,
 }  # fmt: skip
 

@@ -28,7 +28,7 @@ def skeleton(messages):
     """Log messages from the start of the optimisation on, all numbers but those of iterations and outputs left out."""
     text = [re.sub(r"= [-+.\de]+", "= _", message) for message in messages]
     text = [re.sub(r"\([-+.\de]+ iter/s, [-+.\de]+s/", "(_ iter/s, _s/", message) for message in text]
-    return text[text.index("Starting Optimization"):]
+    return text[text.index("Starting Optimization") :]
 
 
 def test_the_log_has_caffes_lines_in_caffes_order(capsys, tmp_path):
@@ -37,14 +37,24 @@ def test_the_log_has_caffes_lines_in_caffes_order(capsys, tmp_path):
     assert outcome.status == 0
 
     def test(i):
-        return [f"Iteration {i}, Testing net (#0)", "    Test net output #0: accuracy = _", "    Test net output #1: loss = _ (* 1 = _ loss)"]
+        return [
+            f"Iteration {i}, Testing net (#0)",
+            "    Test net output #0: accuracy = _",
+            "    Test net output #1: loss = _ (* 1 = _ loss)",
+        ]
 
     def show(i):
-        return [f"Iteration {i} (_ iter/s, _s/2 iters), loss = _", "    Train net output #0: loss = _ (* 1 = _ loss)", f"Iteration {i}, lr = _"]
+        return [
+            f"Iteration {i} (_ iter/s, _s/2 iters), loss = _",
+            "    Train net output #0: loss = _ (* 1 = _ loss)",
+            f"Iteration {i}, lr = _",
+        ]
 
     def snapshot(i):
-        return [f"Snapshotting to binary proto file tiny_iter_{i}.caffemodel",
-                f"Snapshotting solver state to binary proto file tiny_iter_{i}.solverstate"]
+        return [
+            f"Snapshotting to binary proto file tiny_iter_{i}.caffemodel",
+            f"Snapshotting solver state to binary proto file tiny_iter_{i}.solverstate",
+        ]
 
     assert skeleton(outcome.messages) == [
         "Starting Optimization", "Solving tiny", "Learning Rate Policy: fixed",
@@ -53,7 +63,13 @@ def test_the_log_has_caffes_lines_in_caffes_order(capsys, tmp_path):
     ]  # fmt: skip
     start = outcome.messages.index("Creating Layer ip")
     assert outcome.messages[0] == "Use CPU."
-    assert outcome.messages[start : start + 5] == ["Creating Layer ip", "ip <- data", "ip -> ip", "Setting up ip", "Top shape: 4 2 (8)"]
+    assert outcome.messages[start : start + 5] == [
+        "Creating Layer ip",
+        "ip <- data",
+        "ip -> ip",
+        "Setting up ip",
+        "Top shape: 4 2 (8)",
+    ]
 
 
 def test_caffes_log_parsers_read_the_log(capsys, tmp_path):
@@ -61,7 +77,7 @@ def test_caffes_log_parsers_read_the_log(capsys, tmp_path):
     lines = run(capsys, "train", "-solver", write_case(tmp_path)).err.splitlines()
     rows = {"Train": [], "Test": []}
     rates, iteration = [], None
-    for line in lines[next(i for i, line in enumerate(lines) if "Solving" in line):]:
+    for line in lines[next(i for i, line in enumerate(lines) if "Solving" in line) :]:
         assert re.match(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \w+\.py:\d+\] ", line)
         if match := re.search(r"Iteration (\d+)", line):
             iteration = int(match[1])
@@ -88,8 +104,9 @@ def test_max_iter_replaces_the_solvers(capsys, tmp_path):
 
 
 def test_level_and_stage_reach_the_train_net(capsys, tmp_path):
-    net = NET + 'layer { name: "extra" type: "Silence" bottom: "data" include { min_level: 2 stage: "a" stage: "b" phase: TRAIN } }\n'
-    solver = write_case(tmp_path, net, max_iter=0)
+    rule = 'include { min_level: 2 stage: "a" stage: "b" phase: TRAIN }'
+    extra = f'layer {{ name: "extra" type: "Silence" bottom: "data" {rule} }}\n'
+    solver = write_case(tmp_path, NET + extra, max_iter=0)
     assert "Creating Layer extra" in run(capsys, "train", "-solver", solver, "-level", 2, "-stage", "b,a").messages
     assert "Creating Layer extra" not in run(capsys, "train", "-solver", solver, "-level", 2, "-stage", "b").messages
     assert "Creating Layer extra" not in run(capsys, "train", "-solver", solver, "-stage", "a,b").messages
@@ -111,7 +128,9 @@ def test_weights_replace_the_solvers_and_a_snapshot_clears_them(capsys, tmp_path
     refused = run(capsys, "train", "-solver", solver)
     assert refused.status == 1
     assert "absent.caffemodel" in refused.errors[0]
-    finetuned = run(capsys, "train", "-solver", solver, "-weights", "tiny_iter_4.caffemodel,tiny_iter_6.caffemodel", "-max_iter", 0)
+    finetuned = run(
+        capsys, "train", "-solver", solver, "-weights", "tiny_iter_4.caffemodel,tiny_iter_6.caffemodel", "-max_iter", 0
+    )
     assert finetuned.status == 0
     assert [m for m in finetuned.messages if m.startswith("Finetuning")] == [
         f"Finetuning from tiny_iter_{i}.caffemodel" for _ in ("train net", "test net") for i in (4, 6)
@@ -123,8 +142,14 @@ def test_finetuning_starts_from_the_given_weights(capsys, tmp_path):
     solver = write_case(tmp_path)
     run(capsys, "train", "-solver", solver)
     learned = read_net_binary("tiny_iter_6.caffemodel")
-    run(capsys, "train", "-solver", write_case(tmp_path, base_lr=0, random_seed=2, snapshot_prefix='"tuned"'),
-        "-weights", "tiny_iter_6.caffemodel")
+    run(
+        capsys,
+        "train",
+        "-solver",
+        write_case(tmp_path, base_lr=0, random_seed=2, snapshot_prefix='"tuned"'),
+        "-weights",
+        "tiny_iter_6.caffemodel",
+    )
     tuned = read_net_binary("tuned_iter_6.caffemodel")
     assert [layer.blobs for layer in tuned.layer] == [layer.blobs for layer in learned.layer]
 
@@ -188,7 +213,14 @@ def test_a_second_ctrl_c_does_not_wait():
 
 def test_ctrl_c_stops_with_a_snapshot(tmp_path):
     solver = write_case(tmp_path, max_iter=10**8, snapshot=0, test_interval=10**8)
-    command = [sys.executable, "-c", "import sys; from minicaffe.tools.cli import main; sys.exit(main())", "train", "-solver", solver]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from minicaffe.tools.cli import main; sys.exit(main())",
+        "train",
+        "-solver",
+        solver,
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     lines = iter(process.stderr.readline, "")
     assert any("Iteration 4, lr" in line for line in lines)
@@ -231,8 +263,15 @@ def test_a_terminal_gets_a_progress_bar_and_what_is_meant_for_people(tmp_path):
 
     def shown(*flags):
         master, slave = pty.openpty()
-        command = [sys.executable, "-c", "import sys; from minicaffe.tools.cli import main; sys.exit(main())", "train",
-                   "-solver", str(solver), *flags]
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; from minicaffe.tools.cli import main; sys.exit(main())",
+            "train",
+            "-solver",
+            str(solver),
+            *flags,
+        ]
         process = subprocess.Popen(command, stderr=slave, env={**os.environ, "TERM": "xterm", "COLUMNS": "160"})
         os.close(slave)
         output = b""

@@ -13,7 +13,8 @@ from minicaffe.proto.text import parse
 NET = """
 name: "small"
 layer { name: "d" type: "Data" top: "x" top: "y" data_param { batch_size: 5 } include { phase: TRAIN } }
-layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 7 kernel_size: 3 stride: 2 pad: 1 }
+layer { name: "c" type: "Convolution" bottom: "x" top: "c"
+        convolution_param { num_output: 7 kernel_size: 3 stride: 2 pad: 1 }
         param { lr_mult: 0.5 } }
 layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param { pool: AVE kernel_h: 2 kernel_w: 3 } }
 layer { name: "r" type: "ReLU" bottom: "p" top: "p" }
@@ -27,7 +28,9 @@ def small() -> proto.NetParameter:
 
 
 def test_the_graph_of_a_net():
-    assert draw.dot_source(small()) == r'''digraph "small" {
+    assert (
+        draw.dot_source(small())
+        == r"""digraph "small" {
   rankdir=LR;
   "d_Data" [label="d\n(Data)", shape="record", style="filled", fillcolor="#6495ED"];
   "x_blob" [label="x", shape="octagon", style="filled", fillcolor="#E0E0E0"];
@@ -55,7 +58,8 @@ def test_the_graph_of_a_net():
   "y_blob" -> "acc_Accuracy";
   "acc_Accuracy" -> "acc_blob";
 }
-'''
+"""
+    )
 
 
 def test_labels_stand_side_by_side_where_the_graph_grows_down():
@@ -71,7 +75,9 @@ def test_learning_rates_on_request():
     assert "lr mult" not in draw.dot_source(small())
 
 
-@pytest.mark.parametrize("phase, there, absent", [(proto.TRAIN, "d_Data", "acc_Accuracy"), (proto.TEST, "acc_Accuracy", "d_Data")])
+@pytest.mark.parametrize(
+    "phase, there, absent", [(proto.TRAIN, "d_Data", "acc_Accuracy"), (proto.TEST, "acc_Accuracy", "d_Data")]
+)
 def test_a_phase_leaves_out_the_other_ones_layers(phase, there, absent):
     text = draw.dot_source(small(), phase=phase)
     assert there in text
@@ -92,7 +98,9 @@ def test_names_with_special_characters_survive():
     assert pygraphviz.AGraph(string=draw.dot_source(net)).name == 'a "net"'
 
 
-@pytest.mark.parametrize("ext, start", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF"), ("dot", b"digraph"), ("raw", b"digraph")])
+@pytest.mark.parametrize(
+    "ext, start", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF"), ("dot", b"digraph"), ("raw", b"digraph")]
+)
 def test_formats(tmp_path, ext, start):
     if ext not in draw.TEXT_FORMATS:
         pytest.importorskip("pygraphviz")
@@ -106,7 +114,10 @@ def test_text_needs_no_pygraphviz(monkeypatch):
 
 
 def test_a_net_of_an_older_format_is_upgraded():
-    legacy = parse('layers { name: "i" type: INNER_PRODUCT bottom: "x" top: "i" inner_product_param { num_output: 4 } }', proto.NetParameter())
+    legacy = parse(
+        'layers { name: "i" type: INNER_PRODUCT bottom: "x" top: "i" inner_product_param { num_output: 4 } }',
+        proto.NetParameter(),
+    )
     assert r'"i_InnerProduct" [label="i\n(InnerProduct)"' in draw.dot_source(legacy)
 
 
@@ -115,14 +126,25 @@ def test_what_cannot_be_drawn():
         draw.draw_net(small(), ext="jpg")
     with pytest.raises(MinicaffeError, match="rankdir must be one of LR, TB, BT, RL; found 'XY'"):
         draw.draw_net(small(), "XY", "dot")
-    both = parse('layer { name: "x" type: "ReLU" include { phase: TEST } exclude { phase: TRAIN } }', proto.NetParameter())
+    both = parse(
+        'layer { name: "x" type: "ReLU" include { phase: TEST } exclude { phase: TRAIN } }', proto.NetParameter()
+    )
     with pytest.raises(NetError, match="layer 'x': Specify either include rules or exclude rules"):
         draw.draw_net(both, ext="dot", phase=proto.TEST)
 
 
 def test_the_command(capsys, tmp_path):
     out = tmp_path / "net.dot"
-    outcome = run(capsys, "draw", "siamese/mnist_siamese_train_test.prototxt", out, "-rankdir=BT", "-phase", "TRAIN", "-display_lrm")
+    outcome = run(
+        capsys,
+        "draw",
+        "siamese/mnist_siamese_train_test.prototxt",
+        out,
+        "-rankdir=BT",
+        "-phase",
+        "TRAIN",
+        "-display_lrm",
+    )
     assert (outcome.status, outcome.out) == (0, f"Drawing net to {out}\n")
     net, _ = read_net(models.find("siamese/mnist_siamese_train_test.prototxt"))
     assert out.read_text() == draw.dot_source(net, "BT", phase=proto.TRAIN, display_lrm=True)

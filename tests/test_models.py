@@ -98,7 +98,10 @@ def test_lenet_gives_ten_probabilities():
     assert [blob.shape for blobs in net.params.values() for blob in blobs] == [
         (20, 1, 5, 5), (20,), (50, 20, 5, 5), (50,), (500, 800), (500,), (10, 500), (10,),
     ]  # fmt: skip
-    assert [layer.type for layer in layers("lenet/lenet_train_test.prototxt", proto.TEST)][-2:] == ["Accuracy", "SoftmaxWithLoss"]
+    assert [layer.type for layer in layers("lenet/lenet_train_test.prototxt", proto.TEST)][-2:] == [
+        "Accuracy",
+        "SoftmaxWithLoss",
+    ]
 
 
 @pytest.mark.parametrize("path, expected", [

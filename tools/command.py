@@ -15,7 +15,7 @@ _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
 
 class Command(click.Command):
-    """A command whose flags may be written as Caffe's: ``-solver x``, ``-solver=x``, ``--solver=x``, ``-x=false``, ``--nox``.
+    """A command whose flags may have Caffe's forms: ``-solver x``, ``-solver=x``, ``-q=false``, ``-noq``.
 
     Every command shows log messages on stderr, and has ``--quiet``, ``--verbose`` and ``--traceback``.
     """
@@ -25,7 +25,9 @@ class Command(click.Command):
         self.params += [
             click.Option(["--quiet"], is_flag=True, help="Show only warnings and errors."),
             click.Option(["--verbose"], is_flag=True, help="Show everything that is logged."),
-            click.Option(["--traceback"], is_flag=True, expose_value=False, help="Show Python's traceback with an error."),
+            click.Option(
+                ["--traceback"], is_flag=True, expose_value=False, help="Show Python's traceback with an error."
+            ),
         ]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -39,8 +41,8 @@ class Command(click.Command):
 class Group(click.Group):
     """A group that knows the names and short helps of its commands and imports a command's module when it is used.
 
-    ``table`` maps a name to (module, short help); the module's ``command`` is the command.  As with Caffe, flags may stand
-    before the command's name.
+    ``table`` maps a name to (module, short help); the module's ``command`` is the command.  As with Caffe, flags may
+    stand before the command's name.
     """
 
     command_class = Command
@@ -76,7 +78,9 @@ class Group(click.Group):
             args = [args[at], *args[:at], *args[at + 1 :]]
         return super().parse_args(ctx, args)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         names = self.list_commands(ctx)
         if args[0] not in names:
             near = difflib.get_close_matches(args[0], names, n=1)
@@ -90,7 +94,9 @@ def click_style(args: Sequence[str], params: Iterable[click.Parameter]) -> list[
 
     Raises click.BadParameter for a boolean that is neither true nor false.
     """
-    options = {opt.lstrip("-"): p for p in params if isinstance(p, click.Option) for opt in (*p.opts, *p.secondary_opts)}
+    options = {
+        opt.lstrip("-"): p for p in params if isinstance(p, click.Option) for opt in (*p.opts, *p.secondary_opts)
+    }
     result: list[str] = []
     rest = iter(args)
     for arg in rest:

@@ -25,7 +25,8 @@ def terminal() -> Console | None:
 def messages(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     """Show minicaffe's log on stderr for the length of a block.
 
-    A pipe gets all that Caffe logs; a terminal what is meant for a person, unless ``verbose``.  ``quiet`` leaves warnings.
+    A pipe gets all that Caffe logs; a terminal what is meant for a person, unless ``verbose``.  ``quiet`` leaves
+    warnings.
     """
     global _terminal
     logger = logging.getLogger("minicaffe")
@@ -69,5 +70,7 @@ class _TerminalHandler(logging.Handler):
         self.console = Console(stderr=True)
 
     def emit(self, record: logging.LogRecord) -> None:
-        style = "bold red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else None
+        style = (
+            "bold red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else None
+        )
         self.console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 _DIGITS_PAIRS = {"train": 20_000, "test": 4_000}
 
 _backend = click.option(
-    "--backend", type=click.Choice(["lmdb", "leveldb"]), help="The kind of database (default: what the shipped nets read)."
+    "--backend",
+    type=click.Choice(["lmdb", "leveldb"]),
+    help="The kind of database (default: what the shipped nets read).",
 )
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace databases that exist.")
-_seed = click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**32 - 2), help="Draws other pairs.")
+_seed = click.option(
+    "--seed", default=1, show_default=True, type=click.IntRange(0, 2**32 - 2), help="Draws other pairs."
+)
 _count = click.option("--count", type=click.IntRange(min=1), help="How many pairs to draw.")
 _balance = click.option("--balance/--nobalance", default=None, help="Make every other pair a similar one.")
 _height = click.option("--height", required=True, type=click.IntRange(min=1), help="Resize images to this height.")
@@ -80,7 +84,9 @@ def mnist(folder: str | None, output: str, backend: str | None, overwrite: bool)
 
 @command.command("siamese")
 @click.argument("source", type=click.Choice(["digits", "mnist"]), required=False)
-@click.option("--from", "folder", metavar="DIR", help="The folder of MNIST's files, if they are not in the user's cache.")
+@click.option(
+    "--from", "folder", metavar="DIR", help="The folder of MNIST's files, if they are not in the user's cache."
+)
 @click.option("--output", metavar="DIR", help="Where to put them (default: where the shipped nets read).")
 @_count
 @_balance
@@ -93,9 +99,9 @@ def siamese(
 ) -> None:  # fmt: skip
     """Make databases of pairs of digits for the siamese model.
 
-    SOURCE is mnist, or digits: the 1,797 real handwritten digits that scikit-learn brings along.  By default it is mnist
-    if that was downloaded ('minicaffe data fetch mnist') or --from is given, else digits.  The labelled images are put
-    beside the pairs, to plot and score the features.
+    SOURCE is mnist, or digits: the 1,797 real handwritten digits that scikit-learn brings along.  By default it is
+    mnist if that was downloaded ('minicaffe data fetch mnist') or --from is given, else digits.  The labelled images
+    are put beside the pairs, to plot and score the features.
 
     By default mnist gives as many pairs as images, drawn at random as Caffe's converter does, so that one in ten is
     similar; digits give 20,000 balanced pairs (4,000 to test).
@@ -151,8 +157,8 @@ def pairs(
 @_backend
 @_overwrite
 def folder(
-    folder: str, database: str, height: int, width: int, color: bool, count: int | None, balance: bool | None, seed: int,
-    backend: str | None, overwrite: bool,
+    folder: str, database: str, height: int, width: int, color: bool, count: int | None, balance: bool | None,
+    seed: int, backend: str | None, overwrite: bool,
 ) -> None:  # fmt: skip
     """Make a database of pairs of the images in a folder of folders.
 
@@ -184,14 +190,16 @@ def mean(database: str, output: str) -> None:
         count += 1
     mean = (total / count).astype(np.float32)
     channels, height, width = mean.shape
-    write_binary(output, proto.BlobProto(num=1, channels=channels, height=height, width=width, data=mean.ravel().tolist()))
+    write_binary(
+        output, proto.BlobProto(num=1, channels=channels, height=height, width=width, data=mean.ravel().tolist())
+    )
     click.echo(f"{output}: the mean of {count} images, {channels} x {height} x {width} (channels x height x width)")
     for channel, value in enumerate(mean.mean(axis=(1, 2), dtype=np.float64)):
         click.echo(f"mean_value channel [{channel}]: {value:g}")
 
 
 def _images_of(database: str) -> Iterator[np.ndarray]:
-    """The images of a database, decoded, at least one; DataError if there is none or one differs in size from the first."""
+    """The images of a database, decoded, at least one; DataError if there is none, or if they differ in size."""
     from minicaffe.data.datum import parse, to_array
     from minicaffe.data.db import backend_of, open_db
     from minicaffe.errors import DataError
@@ -207,7 +215,9 @@ def _images_of(database: str) -> Iterator[np.ndarray]:
                 image = to_array(parse(value))
                 shape = shape or image.shape
                 if image.shape != shape:
-                    raise DataError(f"an image of shape {image.shape}, the first one is {shape}; resize them to one size")
+                    raise DataError(
+                        f"an image of shape {image.shape}, the first one is {shape}; resize them to one size"
+                    )
             except DataError as error:
                 place = f"database {os.path.abspath(database)}, record {key.decode(errors='replace')!r}"
                 raise DataError(f"{place}: {error}") from error
@@ -245,7 +255,7 @@ def _mnist_reader(folder: str | None) -> Callable[[str], tuple[np.ndarray, np.nd
     place = Path(folder) if folder else _mnist_cache()
     if folder is None and not _downloaded():
         raise DataError(
-            "MNIST has not been downloaded: run 'minicaffe data fetch mnist', or name the folder that holds its four files"
+            "MNIST has not been downloaded: run 'minicaffe data fetch mnist', or name the folder that holds its files"
         )
     check_mnist(place)
     return lambda split: read_mnist(place, split)

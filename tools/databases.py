@@ -16,7 +16,10 @@ _MADE_BY = (
     (r"mnist_siamese_(train|test)_leveldb: not found", "minicaffe data siamese mnist"),
     (r"digits_(siamese_)?(train|test)_lmdb: not found", "minicaffe data siamese digits"),
     (r"\bmnist_(train|test)_lmdb: not found", "minicaffe data mnist"),
-    *((rf"folder \S*{folder} does not exist", f"minicaffe data siamese {source}") for source, folder in FOLDERS.items()),
+    *(
+        (rf"folder \S*{folder} does not exist", f"minicaffe data siamese {source}")
+        for source, folder in FOLDERS.items()
+    ),
     (rf"folder \S*{LENET_FOLDER} does not exist", "minicaffe data mnist"),
 )
 
@@ -32,7 +35,7 @@ def images(name: str, split: str, backend: str = "lmdb") -> str:
 
 
 def images_beside(pair_database: str, split: str) -> str | None:
-    """The labelled images whose pairs are in ``pair_database``: the database of that name beside it, if there is one."""
+    """The labelled images whose pairs are in ``pair_database``: a database beside it, if there is one."""
     folder, name = os.path.split(os.path.normpath(pair_database))
     match = re.fullmatch(r"(.+)_siamese_(train|test)_\w+", name)
     path = os.path.join(folder, images(match[1], split)) if match else None

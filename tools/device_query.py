@@ -40,11 +40,13 @@ def _properties(number: int) -> Mapping[str, Any]:
     try:
         return runtime.getDeviceProperties(number)
     except runtime.CUDARuntimeError as error:
-        raise DeviceError(f"GPU {number} cannot be asked: {error}; device_query --gpu all shows those that can") from error
+        raise DeviceError(
+            f"GPU {number} cannot be asked: {error}; device_query --gpu all shows those that can"
+        ) from error
 
 
 def describe(number: int, p: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Label and value of each line about GPU ``number``, from its cudaDeviceProp ``p`` (sizes in bytes, clock in kHz)."""
+    """Label and value of each line about GPU ``number``, from its cudaDeviceProp ``p`` (bytes, kHz)."""
 
     def axes(values: Any) -> str:
         return ", ".join(map(str, values))

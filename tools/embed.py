@@ -30,9 +30,9 @@ _NEIGHBOURS = (1, 5)
 def command(model: str, weights: str, source: str, train_source: str | None, output: str, gpu: str) -> None:
     """Plot and score the features that a siamese net gives images.
 
-    The net is the one that was trained, with its ContrastiveLoss: one of its towers is taken out and run over the images of
-    --source.  The score is how many get their label from their nearest neighbours, in --train_source or else among the
-    other images.
+    The net is the one that was trained, with its ContrastiveLoss: one of its towers is taken out and run over the
+    images of --source.  The score is how many get their label from their nearest neighbours, in --train_source or else
+    among the other images.
     """
     from minicaffe import models
     from minicaffe.embedding import tower_of_file
@@ -43,7 +43,7 @@ def command(model: str, weights: str, source: str, train_source: str | None, out
 
 
 def embed(tower: Tower, load: Callable[[Net], object], images: str, train_images: str | None, path: str) -> None:
-    """Report the nearest-neighbour accuracy of a tower's features of a database of images, and plot them at ``path``."""
+    """Report the nearest-neighbour accuracy of a tower's features of a database's images, and plot them."""
     from minicaffe import plot
     from minicaffe.embedding import extract, neighbour_accuracy
 
@@ -54,7 +54,12 @@ def embed(tower: Tower, load: Callable[[Net], object], images: str, train_images
         score = neighbour_accuracy(features, labels, k, reference)
         _log.info(
             "Accuracy of %d nearest neighbour%s: %.4g (%d images of %s against %s)",
-            k, "s" if k > 1 else "", score, len(labels), images, against,
+            k,
+            "s" if k > 1 else "",
+            score,
+            len(labels),
+            images,
+            against,
         )
     plot.embedding(features, labels, path, title=f"{tower.feature} of {images}")
     _log.info("Plot of the features: %s", path)

@@ -38,11 +38,13 @@ class Recorder(Monitor):
 
 
 class ProgressBar(Monitor):
-    """A bar with iteration, iterations a second, time left, loss and last test scores; what is reported scrolls above it."""
+    """A bar with iteration, iterations a second, time left, loss and test scores; what is reported scrolls above it."""
 
     def __init__(self, progress: Progress, solver: Solver) -> None:
         self._progress = progress
-        self._task = progress.add_task("", total=solver.param.max_iter, completed=solver.iter, speed="", loss="", test="")
+        self._task = progress.add_task(
+            "", total=solver.param.max_iter, completed=solver.iter, speed="", loss="", test=""
+        )
         self._looked_at = 0.0
 
     @classmethod
@@ -51,8 +53,14 @@ class ProgressBar(Monitor):
         """The bar for ``solver`` on ``console``, for the length of a block."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (MofNCompleteColumn(), BarColumn(None), TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
-                   TextColumn("[bold]{task.fields[loss]}"), TextColumn("{task.fields[test]}", markup=False))
+        columns = (
+            MofNCompleteColumn(),
+            BarColumn(None),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            TextColumn("[bold]{task.fields[loss]}"),
+            TextColumn("{task.fields[test]}", markup=False),
+        )
         with Progress(*columns, console=console) as progress:
             yield cls(progress, solver)
 

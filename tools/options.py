@@ -14,7 +14,9 @@ _log = logging.getLogger(__name__)
 gpu = click.option("--gpu", default="", metavar="ID|all", help="Compute on this GPU (default: on the CPU).")
 level = click.option("--level", default=0, show_default=True, help="The net's level, for include and exclude rules.")
 stage = click.option("--stage", default="", metavar="A,B", help="The net's stages, separated by commas.")
-model = click.option("--model", required=True, metavar="FILE", help="The net, a prototxt: a path or a shipped model's file.")
+model = click.option(
+    "--model", required=True, metavar="FILE", help="The net, a prototxt: a path or a shipped model's file."
+)
 iterations = click.option(
     "--iterations", default=50, show_default=True, type=click.IntRange(min=1), help="The number of iterations to run."
 )
@@ -33,8 +35,8 @@ def split(text: str) -> list[str]:
 def choose_device(flag: str, asked_by_file: int | None = None) -> None:
     """Compute on the GPU that ``--gpu`` names, else on the one that the solver file asks for, else on the CPU.
 
-    Without ``--gpu`` a GPU that cannot be used is a warning, and the CPU does the work.  Raises DeviceError if ``--gpu``
-    names no GPU that can be used.
+    Without ``--gpu`` a GPU that cannot be used is a warning, and the CPU does the work.  Raises DeviceError if
+    ``--gpu`` names no GPU that can be used.
     """
     from minicaffe import backend
 
@@ -80,5 +82,3 @@ def _gpu_count() -> int:
         return int(runtime.getDeviceCount())
     except runtime.CUDARuntimeError as error:
         raise DeviceError(f"no GPU can be used: {error}") from error
-
-

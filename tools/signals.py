@@ -17,8 +17,8 @@ _log = logging.getLogger(__name__)
 class SignalActions:
     """The action that signals ask a solver for: its ``requested_action``, while used as a context manager.
 
-    ``effects`` maps a signal to "snapshot", "stop" or "none"; the first one has precedence.  A call returns one action and
-    forgets it.  A second SIGINT that comes before the first was obeyed is a KeyboardInterrupt.
+    ``effects`` maps a signal to "snapshot", "stop" or "none"; the first one has precedence.  A call returns one action
+    and forgets it.  A second SIGINT that comes before the first was obeyed is a KeyboardInterrupt.
     """
 
     def __init__(self, effects: Mapping[signal.Signals, str]) -> None:
@@ -30,7 +30,9 @@ class SignalActions:
         self._before = {number: signal.signal(number, self._note) for number in self._effects}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

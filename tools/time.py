@@ -21,7 +21,9 @@ _log = logging.getLogger(__name__)
 
 @click.command(cls=Command)
 @options.model
-@click.option("--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", show_default=True, help="The net's phase.")
+@click.option(
+    "--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", show_default=True, help="The net's phase."
+)
 @options.iterations
 @options.gpu
 @options.net_state

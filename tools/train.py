@@ -24,17 +24,21 @@ _EFFECTS = click.Choice(["snapshot", "stop", "none"])
 
 
 @click.command(cls=Command)
-@click.option("--solver", required=True, metavar="FILE", help="The solver, a prototxt: a path or a shipped model's file.")
+@click.option(
+    "--solver", required=True, metavar="FILE", help="The solver, a prototxt: a path or a shipped model's file."
+)
 @click.option("--snapshot", default="", metavar="FILE", help="Resume from this solver state.")
 @click.option("--weights", default="", metavar="FILE[,FILE]", help="Start from these weights (fine-tuning).")
-@click.option("--max_iter", type=click.IntRange(min=0), help="Stop at this iteration, instead of the solver's max_iter.")
+@click.option(
+    "--max_iter", type=click.IntRange(min=0), help="Stop at this iteration, instead of the solver's max_iter."
+)
 @options.gpu
 @options.net_state
 @click.option("--sigint_effect", type=_EFFECTS, default="stop", show_default=True, help="What Ctrl-C does.")
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", show_default=True, help="What SIGHUP does.")
 def command(
-    solver: str, snapshot: str, weights: str, max_iter: int | None, gpu: str, level: int, stage: str, sigint_effect: str,
-    sighup_effect: str,
+    solver: str, snapshot: str, weights: str, max_iter: int | None, gpu: str, level: int, stage: str,
+    sigint_effect: str, sighup_effect: str,
 ) -> None:  # fmt: skip
     """Train a net, or fine-tune one.
 
@@ -125,6 +129,8 @@ def _leave_embedding(solver: Solver, net: Net, path: str) -> None:
     pairs = net.source.resolve(tower.data.data_param.source)
     images, train_images = (databases.images_beside(pairs, split) for split in ("test", "train"))
     if images is None:
-        _log.info("No plot of the features: there are no labelled images beside %s ('minicaffe embed' takes any)", pairs)
+        _log.info(
+            "No plot of the features: there are no labelled images beside %s ('minicaffe embed' takes any)", pairs
+        )
         return
     embed(tower, lambda alone: alone.share_with(solver.net), images, train_images, path)

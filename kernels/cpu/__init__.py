@@ -2,6 +2,17 @@
 
 from minicaffe.kernels.cpu.bias import bias_add, bias_grad
 from minicaffe.kernels.cpu.blas import single_threaded_blas
+from minicaffe.kernels.cpu.channel import channel_sum, channelwise
+from minicaffe.kernels.cpu.class_loss import (
+    hinge_loss,
+    hinge_loss_grad,
+    infogain_loss,
+    infogain_loss_grad,
+    multinomial_loss,
+    multinomial_loss_grad,
+    sigmoid_loss,
+    sigmoid_loss_grad,
+)
 from minicaffe.kernels.cpu.convolution import (
     convolution_workspace,
     convolve,
@@ -21,6 +32,8 @@ from minicaffe.kernels.cpu.loss import (
     softmax_loss,
     softmax_loss_grad,
 )
+from minicaffe.kernels.cpu.lrn import lrn, lrn_grad
+from minicaffe.kernels.cpu.lstm import lstm_unit, lstm_unit_grad
 from minicaffe.kernels.cpu.pooling import (
     average_pool,
     average_pool_grad,
@@ -29,31 +42,20 @@ from minicaffe.kernels.cpu.pooling import (
     stochastic_pool,
     stochastic_pool_mean,
 )
+from minicaffe.kernels.cpu.rows import gather_rows, scatter_rows
 from minicaffe.kernels.cpu.softmax import softmax, softmax_grad
-from minicaffe.kernels.cpu.update import clip_by_norm, dot, sgd_update
-from minicaffe.kernels.reference import (
+from minicaffe.kernels.cpu.update import (
     adadelta_update,
     adagrad_update,
     adam_update,
-    channel_sum,
-    channelwise,
-    euclidean_loss_grad,
-    gather_rows,
-    hinge_loss,
-    hinge_loss_grad,
-    infogain_loss,
-    infogain_loss_grad,
-    lrn,
-    lrn_grad,
-    lstm_unit,
-    lstm_unit_grad,
-    multinomial_loss,
-    multinomial_loss_grad,
+    clip_by_norm,
+    dot,
     nesterov_update,
     rmsprop_update,
-    scatter_rows,
-    sigmoid_loss,
-    sigmoid_loss_grad,
+    sgd_update,
+)
+from minicaffe.kernels.reference import (
+    euclidean_loss_grad,
 )
 
 __all__ = [

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
 from minicaffe.kernels.reference import Array
 
 
@@ -22,40 +22,48 @@ def row_sum(x):
     return total
 
 
-@kernel(parallel=True)
-def _add(y, bias, threads):
+@kernel()
+def _add_part(part, parts, y, bias):
     n, c, inner = y.shape
-    for t in prange(threads):
-        if inner == 1:
-            low, high = share(t, threads, n)
-            for i in range(low, high):
-                row = y[i, :, 0]
-                for k in range(c):
-                    row[k] += bias[k]
-        else:
-            low, high = share(t, threads, n * c)
-            for r in range(low, high):
-                row, b = y[r // c, r % c], bias[r % c]
-                for k in range(inner):
-                    row[k] += b
+    if inner == 1:
+        low, high = share(part, parts, n)
+        for i in range(low, high):
+            row = y[i, :, 0]
+            for k in range(c):
+                row[k] += bias[k]
+    else:
+        low, high = share(part, parts, n * c)
+        for r in range(low, high):
+            row, b = y[r // c, r % c], bias[r % c]
+            for k in range(inner):
+                row[k] += b
 
 
-@kernel(parallel=True)
-def _grad(dy, dbias, threads):
+@kernel()
+def _grad_part(part, parts, dy, dbias):
     n, c, inner = dy.shape
-    for t in prange(threads):
-        low, high = share(t, threads, c)
-        total = np.zeros(high - low)
-        for i in range(n):
-            if inner == 1:
-                row = dy[i, low:high, 0]
-                for k in range(row.size):
-                    total[k] += row[k]
-            else:
-                for k in range(high - low):
-                    total[k] += row_sum(dy[i, low + k])
-        for k in range(high - low):
-            dbias[low + k] += total[k]
+    low, high = share(part, parts, c)
+    total = np.zeros(high - low)
+    for i in range(n):
+        if inner == 1:
+            row = dy[i, low:high, 0]
+            for k in range(row.size):
+                total[k] += row[k]
+        else:
+            for k in range(high - low):
+                total[k] += row_sum(dy[i, low + k])
+    for k in range(high - low):
+        dbias[low + k] += total[k]
+
+
+@kernel()
+def _add(y, bias, threads):
+    parallel(_add_part, threads, (y, bias))
+
+
+@kernel()
+def _grad(dy, dbias, threads):
+    parallel(_grad_part, threads, (dy, dbias))
 
 
 def bias_add(y: Array, bias: Array) -> None:

@@ -97,11 +97,8 @@ def _loops(function: Callable[..., float], arrays: int, vectors: int) -> dict[tu
                 inputs = row(matrices, r, 0, out.size)
                 for i in range(total.size):
                     total[i] += formula(*(at(inputs, i) + of_channel(channels, i) + scalars))
-        for t in range(threads):
-            for k in range(out.size):
-                partial[0, k] += partial[t, k] if t else 0
         for k in range(out.size):
-            out[k] += partial[0, k]
+            out[k] += partial[:, k].sum()
 
     @kernel(parallel=True, fastmath=REASSOCIATE)
     def sum_within(out, matrices, channels, scalars, threads):
@@ -120,11 +117,8 @@ def _loops(function: Callable[..., float], arrays: int, vectors: int) -> dict[tu
                     piece += formula(*(at(inputs, i) + values))
                 partial[t, r % out.size] += piece
                 place += last - first
-        for t in range(threads):
-            for k in range(out.size):
-                partial[0, k] += partial[t, k] if t else 0
         for k in range(out.size):
-            out[k] += partial[0, k]
+            out[k] += partial[:, k].sum()
 
     return {
         ("apply", "along"): apply_along, ("apply", "within"): apply_within,
@@ -133,29 +127,29 @@ def _loops(function: Callable[..., float], arrays: int, vectors: int) -> dict[tu
 
 
 def _run(
-    task: str, function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array,
-    result: Callable[[tuple[int, int]], Array],
+    task: str, function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array
 ) -> None:
     n, c, inner = arrays[0].shape
     if not arrays[0].size:
         return
     way, shape = ("along", (n, c)) if inner == 1 else ("within", (n * c, inner))
-    loop = _loops(function, len(arrays), len(vectors))[task, way]
     matrices = tuple(a.reshape(shape) for a in arrays)
-    # an empty tuple has no type of items for Numba, and the number of channels is read from a vector
-    channels = tuple(vectors) or (np.empty(c, out.dtype),)
-    loop(result(shape), matrices, channels, tuple(map(out.dtype.type, scalars)), get_num_threads())
+    # Numba finds no type for the items of an empty tuple, and the number of channels is read from a vector: any c values do
+    channels = tuple(vectors) or (matrices[0].reshape(-1)[:c],)
+    result = out.reshape(shape) if task == "apply" else out
+    loop = _loops(function, len(arrays), len(vectors))[task, way]
+    loop(result, matrices, channels, tuple(map(out.dtype.type, scalars)), get_num_threads())
 
 
 def channelwise(
     function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array
 ) -> None:
     """See ``reference.channelwise``; one or two arrays, up to three vectors."""
-    _run("apply", function, arrays, vectors, scalars, out, out.reshape)
+    _run("apply", function, arrays, vectors, scalars, out)
 
 
 def channel_sum(
     function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array
 ) -> None:
     """See ``reference.channel_sum``; one or two arrays, up to three vectors."""
-    _run("sum", function, arrays, vectors, scalars, out, lambda shape: out)
+    _run("sum", function, arrays, vectors, scalars, out)

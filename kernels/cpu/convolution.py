@@ -28,6 +28,7 @@ from minicaffe.kernels.cpu.tile import (
     copy_chunk,
     copy_row,
     load,
+    multiplier,
     multiply,
     panel_depth,
     panel_vectors,
@@ -128,7 +129,7 @@ def _scatter(frames, product, runs, like):
 
 
 @kernel()
-def _convolve_part(part, parts, x, w, bias, y, memory, frame, channel, together, taps, offsets, panels, runs, like):
+def _convolve_part(part, parts, code, x, w, bias, y, memory, frame, channel, together, taps, offsets, panels, runs, like):
     size = size_of(like)
     n, group, c = x.shape[:3]
     m, k = w.shape[1:]
@@ -168,13 +169,13 @@ def _convolve_part(part, parts, x, w, bias, y, memory, frame, channel, together,
             depth = min(panel_depth(vectors), k - first_k)
             _gather(panel, vectors * WIDTH, frames, taps[first_k : first_k + depth], runs[panels[p] : panels[p + 1]], like)
             weights = w.ctypes.data + (g * m * k + first_k) * size
-            multiply(m, columns, depth, weights, k * size, size, panel, vectors, out, row, True, scratch, like)
+            multiply(code, m, columns, depth, weights, k * size, size, panel, vectors, out, row, True, scratch)
         if not one_image:
             _move_columns(product, row, y.ctypes.data, (first_image, g, group, positions), m, first, last, True, like)
 
 
 @kernel()
-def _data_grad_part(part, parts, dy, wt, dx, blocks, memory, frame, channel, together, taps, offsets, panels, runs, like):
+def _data_grad_part(part, parts, code, dy, wt, dx, blocks, memory, frame, channel, together, taps, offsets, panels, runs, like):
     size = size_of(like)
     n, group, c = dx.shape[:3]
     m = dy.shape[2]
@@ -208,7 +209,8 @@ def _data_grad_part(part, parts, dy, wt, dx, blocks, memory, frame, channel, tog
                 rows = min(_ROWS, k - first_k)
                 for r in range(0, m, panel_depth(vectors)):
                     a, b = weights + (first_k * m + r) * size, panel + r * row
-                    multiply(rows, row // size, min(panel_depth(vectors), m - r), a, m * size, size, b, vectors, product, row, r > 0, scratch, like)
+                    depth = min(panel_depth(vectors), m - r)
+                    multiply(code, rows, row // size, depth, a, m * size, size, b, vectors, product, row, r > 0, scratch)
                 for r in range(rows):
                     offset = taps[(first_k + r) // channels] + (first_k + r) % channels * channel * size
                     _scatter(frames + offset, product + r * row, runs[panels[p] : panels[p + 1]], like)
@@ -218,7 +220,7 @@ def _data_grad_part(part, parts, dy, wt, dx, blocks, memory, frame, channel, tog
 
 
 @kernel()
-def _weight_grad_part(low, high, first_image, last_image, x, dy, sums, memory, frame, channel, taps, offsets, panels, runs, like):
+def _weight_grad_part(low, high, first_image, last_image, code, x, dy, sums, memory, frame, channel, taps, offsets, panels, runs, like):
     """Products summed over some images, for panels [low, high) of all groups: panel p's lies at ``sums + p * m * PANEL``."""
     size = size_of(like)
     group, c = x.shape[1:3]
@@ -243,19 +245,19 @@ def _weight_grad_part(low, high, first_image, last_image, x, dy, sums, memory, f
                 depth = min(panel_depth(vectors), positions - k)
                 _gather(panel, row, frames, offsets[k : k + depth], runs[panels[p] : panels[p + 1]], like)
                 a, out = dy.ctypes.data + ((i * group + g) * m * positions + k) * size, sums + item * m * PANEL
-                multiply(m, row // size, depth, a, positions * size, size, panel, vectors, out, row, True, scratch, like)
+                multiply(code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, True, scratch)
 
 
 # --- parallel loops ---------------------------------------------------------------------------------------------
 
 
 @kernel(parallel=True)
-def _convolve(x, w, bias, y, memory, stride, threads, frame, channel, together, taps, offsets, panels, runs):
+def _convolve(code, x, w, bias, y, memory, stride, threads, frame, channel, together, taps, offsets, panels, runs):
     base = align(memory.ctypes.data)
     like = x.dtype.type(0)
     for t in prange(threads):
         area = base + t * stride
-        _convolve_part(t, threads, x, w, bias, y, area, frame, channel, together, taps, offsets, panels, runs, like)
+        _convolve_part(np.intp(t), threads, code, x, w, bias, y, area, frame, channel, together, taps, offsets, panels, runs, like)
 
 
 @kernel()
@@ -273,20 +275,20 @@ def _transpose_weights(w, wt, blocks, low, high, like):
 
 
 @kernel(parallel=True)
-def _data_grad(dy, w, dx, blocks, memory, stride, threads, frame, channel, together, taps, offsets, panels, runs):
+def _data_grad(code, dy, w, dx, blocks, memory, stride, threads, frame, channel, together, taps, offsets, panels, runs):
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
     like = dy.dtype.type(0)
     for t in prange(threads):
-        low, high = share(t, threads, w.shape[2])
+        low, high = share(np.intp(t), threads, w.shape[2])
         _transpose_weights(w, wt, blocks, low, high, like)
     for t in prange(threads):
         area = base + t * stride
-        _data_grad_part(t, threads, dy, wt, dx, blocks, area, frame, channel, together, taps, offsets, panels, runs, like)
+        _data_grad_part(np.intp(t), threads, code, dy, wt, dx, blocks, area, frame, channel, together, taps, offsets, panels, runs, like)
 
 
 @kernel(parallel=True)
-def _weight_grad(x, dy, dw, panel_parts, image_parts, memory, stride, frame, channel, together, taps, offsets, panels, runs):
+def _weight_grad(code, x, dy, dw, panel_parts, image_parts, memory, stride, frame, channel, together, taps, offsets, panels, runs):
     group, m, k = dw.shape
     like = dy.dtype.type(0)
     size = size_of(like)
@@ -294,10 +296,11 @@ def _weight_grad(x, dy, dw, panel_parts, image_parts, memory, stride, frame, cha
     sums = align(memory.ctypes.data)
     base = sums + image_parts * count * m * PANEL
     for t in prange(panel_parts * image_parts):
-        low, high = share(t % panel_parts, panel_parts, count)
-        first, last = share(t // panel_parts, image_parts, len(x))
-        out, area = sums + t // panel_parts * count * m * PANEL, base + t * stride
-        _weight_grad_part(low, high, first, last, x, dy, out, area, frame, channel, taps, offsets, panels, runs, like)
+        image_part, panel_part = divmod(np.intp(t), panel_parts)
+        low, high = share(panel_part, panel_parts, count)
+        first, last = share(image_part, image_parts, len(x))
+        out, area = sums + image_part * count * m * PANEL, base + t * stride
+        _weight_grad_part(low, high, first, last, code, x, dy, out, area, frame, channel, taps, offsets, panels, runs, like)
     for item in prange(count):
         g, first = item // (panels.size - 1), item % (panels.size - 1) * (PANEL // size)
         columns = min(PANEL // size, k - first)
@@ -381,6 +384,7 @@ def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, g
     if bias is None:
         bias = np.zeros(len(w), w.dtype)
     _convolve(
+        multiplier(w.dtype).address,
         x.reshape(n, group, c, -1),
         w.reshape(group, m, -1),
         bias.reshape(group, m),
@@ -403,6 +407,7 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
     # few images: channels are shared out, too
     blocks = min(c, -(-threads // max(1, n // job.columns.together * group)))
     _data_grad(
+        multiplier(w.dtype).address,
         dy.reshape(n, group, m, -1),
         w.reshape(group, m, c, -1),
         dx.reshape(n, group, c, -1),
@@ -423,6 +428,7 @@ def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: 
     n, c, m = len(x), x.shape[1] // group, len(dw) // group
     panel_parts, image_parts = job.parts(get_num_threads())
     _weight_grad(
+        multiplier(dw.dtype).address,
         x.reshape(n, group, c, -1),
         dy.reshape(n, group, m, -1),
         dw.reshape(group, m, -1),

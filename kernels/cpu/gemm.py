@@ -14,6 +14,7 @@ from minicaffe.kernels.cpu.tile import (
     WIDTH,
     align,
     copy_row,
+    multiplier,
     multiply,
     panel_depth,
     panel_vectors,
@@ -24,7 +25,7 @@ from minicaffe.kernels.reference import Array
 
 
 @kernel()
-def _product(a, a_row, a_step, rows, b, b_row, transposed_b, first, columns, k, c, c_row, accumulate, panel, scratch, like):
+def _product(code, a, a_row, a_step, rows, b, b_row, transposed_b, first, columns, k, c, c_row, accumulate, panel, scratch, like):
     """Columns [first, first + columns) of C (rows, ...) = A B, at most a panel's worth; B is stored (k, n), or (n, k)."""
     size = size_of(like)
     vectors = panel_vectors(columns, WIDTH // size)
@@ -35,19 +36,20 @@ def _product(a, a_row, a_step, rows, b, b_row, transposed_b, first, columns, k, 
         else:
             for i in range(depth):
                 copy_row(panel + i * vectors * WIDTH, b + (low + i) * b_row + first * size, columns, like)
-        multiply(rows, columns, depth, a + low * a_step, a_row, a_step, panel, vectors, c, c_row, accumulate or low > 0, scratch, like)
+        multiply(code, rows, columns, depth, a + low * a_step, a_row, a_step, panel, vectors, c, c_row, accumulate or low > 0, scratch)
 
 
 @kernel(parallel=True)
-def _gemm(a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, row_parts, panel_parts):
+def _gemm(code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, row_parts, panel_parts):
     m, n, k = shape
     like = c.dtype.type(0)
     size = size_of(like)
     b_row, c_row = b.shape[1] * size, c.shape[1] * size
     width = PANEL // size
     for t in prange(row_parts * panel_parts):
-        low, high = share(t // panel_parts, row_parts, m)
-        first_panel, last_panel = share(t % panel_parts, panel_parts, -(-n // width))
+        row_part, panel_part = divmod(np.intp(t), panel_parts)
+        low, high = share(row_part, row_parts, m)
+        first_panel, last_panel = share(panel_part, panel_parts, -(-n // width))
         rows = high - low
         memory = np.zeros((DEPTH + LONGEST_TILE + (rows if transposed_c else 0)) * PANEL + 2 * CHUNK + 64, np.uint8)
         panel = align(memory.ctypes.data)
@@ -62,7 +64,7 @@ def _gemm(a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate,
                 part, row = c.ctypes.data + low * c_row + first * size, c_row
             x = a.ctypes.data + low * a_row
             _product(
-                x, a_row, a_step, rows, b.ctypes.data, b_row, transposed_b, first, columns, k, part, row, accumulate, panel, scratch, like
+                code, x, a_row, a_step, rows, b.ctypes.data, b_row, transposed_b, first, columns, k, part, row, accumulate, panel, scratch, like
             )
             if transposed_c:
                 transpose(c.ctypes.data + first * c_row + low * size, c_row, part, row, rows, columns, like)
@@ -96,4 +98,4 @@ def gemm(a: Array, b: Array, out: Array, transpose_a: bool = False, transpose_b:
         a, b, m, n, transpose_a, transpose_b = b, a, n, m, not transpose_b, not transpose_a
     steps = (a.itemsize, a.shape[1] * a.itemsize) if transpose_a else (a.shape[1] * a.itemsize, a.itemsize)
     parts = _split(get_num_threads(), m, -(-n // (PANEL // out.itemsize)))
-    _gemm(a, *steps, b, transpose_b, out, transposed, (m, n, k), accumulate, *parts)
+    _gemm(multiplier(out.dtype).address, a, *steps, b, transpose_b, out, transposed, (m, n, k), accumulate, *parts)

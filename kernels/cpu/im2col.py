@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from numba import get_num_threads, prange
+from numba import get_num_threads
 
 from minicaffe.kernels import reference
-from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, share
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
@@ -91,20 +91,28 @@ def _scatter(columns, x, kernel, stride, pad, dilation):
                             _scatter_row(columns[a, b, c, p, q], first, stride[2], low, high, x[d, h])
 
 
-@kernel(parallel=True)
+@kernel()
+def _im2col_part(part, parts, x, columns, kernel, stride, pad, dilation):
+    low, high = share(part, parts, len(x))
+    for i in range(low, high):
+        _gather(x[i], columns[i], kernel, stride, pad, dilation)
+
+
+@kernel()
 def _im2col(x, columns, kernel, stride, pad, dilation, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, len(x))
-        for i in range(low, high):
-            _gather(x[i], columns[i], kernel, stride, pad, dilation)
+    parallel(_im2col_part, threads, (x, columns, kernel, stride, pad, dilation))
 
 
-@kernel(parallel=True)
+@kernel()
+def _col2im_part(part, parts, columns, x, kernel, stride, pad, dilation):
+    low, high = share(part, parts, len(x))
+    for i in range(low, high):
+        _scatter(columns[i], x[i], kernel, stride, pad, dilation)
+
+
+@kernel()
 def _col2im(columns, x, kernel, stride, pad, dilation, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, len(x))
-        for i in range(low, high):
-            _scatter(columns[i], x[i], kernel, stride, pad, dilation)
+    parallel(_col2im_part, threads, (columns, x, kernel, stride, pad, dilation))
 
 
 def _views(x: Array, columns: Array, window: Window) -> tuple[Array, Array, Window]:

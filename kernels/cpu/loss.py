@@ -119,14 +119,14 @@ def _contrastive_grad(difference, distance, similar, margin, legacy, scale, dx):
             dx[i, k] = alpha * difference[i, k]
 
 
-def _ignore(label: int | None) -> tuple[bool, int]:
+def with_ignored(label: int | None) -> tuple[bool, int]:
     """The optional label as two numbers, so that each kernel is compiled for one type only."""
     return (False, 0) if label is None else (True, label)
 
 
 def check_labels(label: Array, classes: int, ignore_label: int | None, bad: Array) -> None:
     """See ``reference.check_labels``."""
-    bad[...] = _first_bad(label.reshape(-1), classes, *_ignore(ignore_label))
+    bad[...] = _first_bad(label.reshape(-1), classes, *with_ignored(ignore_label))
 
 
 def loss_normalizer(label: Array, outer: int, ignore_label: int | None, normalization: int, normalizer: Array) -> None:
@@ -144,18 +144,18 @@ def loss_normalizer(label: Array, outer: int, ignore_label: int | None, normaliz
 
 def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
     """See ``reference.softmax_loss``."""
-    loss[...] = _softmax_loss(prob, label.reshape(-1), *_ignore(ignore_label)) / normalizer
+    loss[...] = _softmax_loss(prob, label.reshape(-1), *with_ignored(ignore_label)) / normalizer
 
 
 def softmax_loss_grad(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array) -> None:
     """See ``reference.softmax_loss_grad``."""
     scale = dx.dtype.type(weight / normalizer)
-    _softmax_loss_grad(prob, label.reshape(-1), *_ignore(ignore_label), scale, dx, get_num_threads())
+    _softmax_loss_grad(prob, label.reshape(-1), *with_ignored(ignore_label), scale, dx, get_num_threads())
 
 
 def accuracy(score: Array, label: Array, top_k: int, ignore_label: int | None, correct: Array, per_class: Array, seen: Array) -> None:
     """See ``reference.accuracy``."""
-    correct[...] = _accuracy(score, label.reshape(-1), top_k, *_ignore(ignore_label), per_class, seen)
+    correct[...] = _accuracy(score, label.reshape(-1), top_k, *with_ignored(ignore_label), per_class, seen)
 
 
 def euclidean_loss(a: Array, b: Array, difference: Array, loss: Array) -> None:

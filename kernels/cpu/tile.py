@@ -6,16 +6,18 @@ contiguous rows of ``vectors`` SIMD registers each; rows of A are read where the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.jit import kernel
+from minicaffe.kernels.cpu.jit import callback, kernel
 
 _features = llvm.get_host_cpu_features()
 WIDTH = 64 if _features.get("avx512f") else 32 if _features.get("avx") else 16
@@ -51,7 +53,7 @@ def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: 
     k, a, a_row, a_step, a_rows, b, c, c_row, accumulate = function.args
     lanes = WIDTH // size
     kind = ir.VectorType(scalar, lanes)
-    fma = cgutils.get_or_insert_function(module, ir.FunctionType(kind, [kind] * 3), f"llvm.fma.v{lanes}f{8 * size}")
+    fma = cgutils.get_or_insert_function(module, ir.FunctionType(kind, [kind] * 3), f"llvm.fmuladd.v{lanes}f{8 * size}")
     entry, start, loop, done = (function.append_basic_block(label) for label in ("entry", "start", "loop", "done"))
     places = [(r, v) for r in range(rows) for v in range(vectors)]
 
@@ -254,21 +256,6 @@ def _tile_rows(rows, vectors):
 
 
 @kernel()
-def _any_tile(height, vectors, k, a, a_row, a_step, a_rows, b, c, c_row, accumulate, like):
-    if vectors == VECTORS:
-        if height == 6:
-            _tile_6x4(k, a, a_row, a_step, a_rows, b, c, c_row, accumulate, like)
-        elif height == 5:
-            _tile_5x4(k, a, a_row, a_step, a_rows, b, c, c_row, accumulate, like)
-        else:
-            _tile_4x4(k, a, a_row, a_step, a_rows, b, c, c_row, accumulate, like)
-    elif vectors == 2:
-        _tile_8x2(k, a, a_row, a_step, a_rows, b, c, c_row, accumulate, like)
-    else:
-        _tile_8x1(k, a, a_row, a_step, a_rows, b, c, c_row, accumulate, like)
-
-
-@kernel()
 def copy_row(target, source, count, like):
     """Copy ``count`` numbers."""
     size = size_of(like)
@@ -294,24 +281,52 @@ def transpose(target, target_row, source, source_row, rows, columns, like):
             store(target + j * target_row + i * size, load(source + i * source_row + j * size, like))
 
 
-@kernel()
-def multiply(rows, columns, k, a, a_row, a_step, panel, vectors, c, c_row, accumulate, scratch, like):
+@intrinsic
+def multiply(context, multiplier, rows, columns, k, a, a_row, a_step, panel, vectors, c, c_row, accumulate, scratch):
     """C (rows, columns) overwritten with, or increased by, A (rows, k) times a panel (k, vectors).
 
-    Addresses and distances are in bytes.  ``scratch`` has room for one tile.
+    Addresses and distances are in bytes.  ``scratch`` has room for one tile, ``multiplier`` is that of the dtype.
     """
-    height = _tile_rows(rows, vectors)
-    whole = columns * size_of(like) == vectors * WIDTH
-    for i in range(0, rows, height):
-        inside = min(height, rows - i)
-        a_tile, c_tile = a + i * a_row, c + i * c_row
-        if whole and inside == height:
-            _any_tile(height, vectors, k, a_tile, a_row, a_step, inside, panel, c_tile, c_row, accumulate, like)
-        else:
-            scratch_row = vectors * WIDTH
-            if accumulate:
+
+    def generate(context, builder, signature, arguments):
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [word] * 12)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 13), generate
+
+
+@functools.cache
+def multiplier(dtype: np.dtype) -> Any:
+    """The code behind ``multiply``, compiled once and apart from the many kernels that call it at its ``address``."""
+    like = dtype.type(0)
+
+    @callback(types.void(*[types.intp] * 12))
+    def multiplier(rows, columns, k, a, a_row, a_step, panel, vectors, c, c_row, accumulate, scratch):
+        size = size_of(like)
+        height = _tile_rows(rows, vectors)
+        for i in range(0, rows, height):
+            inside = min(height, rows - i)
+            a_tile, c_tile, tile, tile_row = a + i * a_row, c + i * c_row, c + i * c_row, c_row
+            whole = columns * size == vectors * WIDTH and inside == height
+            if not whole:
+                tile, tile_row = scratch, vectors * WIDTH
+                if accumulate:
+                    for r in range(inside):
+                        copy_row(tile + r * tile_row, c_tile + r * c_row, columns, like)
+            if vectors == 1:
+                _tile_8x1(k, a_tile, a_row, a_step, inside, panel, tile, tile_row, accumulate, like)
+            elif vectors < VECTORS:
+                _tile_8x2(k, a_tile, a_row, a_step, inside, panel, tile, tile_row, accumulate, like)
+            elif height == 6:
+                _tile_6x4(k, a_tile, a_row, a_step, inside, panel, tile, tile_row, accumulate, like)
+            elif height == 5:
+                _tile_5x4(k, a_tile, a_row, a_step, inside, panel, tile, tile_row, accumulate, like)
+            else:
+                _tile_4x4(k, a_tile, a_row, a_step, inside, panel, tile, tile_row, accumulate, like)
+            if not whole:
                 for r in range(inside):
-                    copy_row(scratch + r * scratch_row, c_tile + r * c_row, columns, like)
-            _any_tile(height, vectors, k, a_tile, a_row, a_step, inside, panel, scratch, scratch_row, accumulate, like)
-            for r in range(inside):
-                copy_row(c_tile + r * c_row, scratch + r * scratch_row, columns, like)
+                    copy_row(c_tile + r * c_row, tile + r * tile_row, columns, like)
+
+    return multiplier

@@ -1,0 +1,148 @@
+"""Losses over classes other than the softmax loss."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import get_num_threads, prange
+
+from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.loss import with_ignored
+from minicaffe.kernels.reference import LOG_FLOOR, Array
+
+
+@kernel(parallel=True)
+def _sigmoid_loss(x, target, ignoring, ignored, threads):
+    partial = np.zeros(threads)
+    for t in prange(threads):
+        low, high = share(t, threads, x.size)
+        total = 0.0
+        for i in range(low, high):
+            if not (ignoring and int(target[i]) == ignored):
+                total += math.log(1 + math.exp(-abs(x[i]))) - x[i] * (target[i] - (x[i] >= 0))
+        partial[t] = total
+    return partial.sum()
+
+
+@kernel(parallel=True)
+def _sigmoid_loss_grad(x, target, ignoring, ignored, scale, dx, threads):
+    for t in prange(threads):
+        low, high = share(t, threads, x.size)
+        for i in range(low, high):
+            if ignoring and int(target[i]) == ignored:
+                dx[i] = 0
+            else:
+                dx[i] = (0.5 * math.tanh(0.5 * x[i]) + 0.5 - target[i]) * scale
+
+
+@kernel()
+def _multinomial_loss(prob, label):
+    total = 0.0
+    for n in range(len(prob)):
+        k = int(label[n])
+        if 0 <= k < prob.shape[1]:
+            total -= math.log(max(prob[n, k], LOG_FLOOR))
+    return total
+
+
+@kernel()
+def _multinomial_loss_grad(prob, label, scale, dx):
+    dx[:] = 0
+    for n in range(len(prob)):
+        k = int(label[n])
+        if 0 <= k < prob.shape[1]:
+            dx[n, k] = -scale / max(prob[n, k], LOG_FLOOR)
+
+
+@kernel()
+def _hinge_loss(x, label, squared, margin):
+    total = 0.0
+    for n in range(len(x)):
+        own = int(label[n])
+        for k in range(x.shape[1]):
+            value = max(0, 1 - x[n, k] if k == own else 1 + x[n, k])
+            margin[n, k] = value
+            total += value * value if squared else value
+    return total
+
+
+@kernel()
+def _hinge_loss_grad(margin, label, squared, scale, dx):
+    for n in range(len(margin)):
+        own = int(label[n])
+        for k in range(margin.shape[1]):
+            slope = 2 * margin[n, k] if squared else np.sign(margin[n, k])
+            dx[n, k] = -scale * slope if k == own else scale * slope
+
+
+@kernel()
+def _infogain_loss(prob, label, gain, ignoring, ignored):
+    outer, classes, inner = prob.shape
+    total = 0.0
+    for o in range(outer):
+        for i in range(inner):
+            own = int(label[o * inner + i])
+            if 0 <= own < classes and not (ignoring and own == ignored):
+                for k in range(classes):
+                    total -= gain[own, k] * math.log(max(prob[o, k, i], LOG_FLOOR))
+    return total
+
+
+@kernel()
+def _infogain_loss_grad(prob, label, gain, ignoring, ignored, scale, dx):
+    outer, classes, inner = prob.shape
+    dx[:] = 0
+    for o in range(outer):
+        for i in range(inner):
+            own = int(label[o * inner + i])
+            if 0 <= own < classes and not (ignoring and own == ignored):
+                total = gain[own].sum()
+                for k in range(classes):
+                    dx[o, k, i] = (prob[o, k, i] * total - gain[own, k]) * scale
+
+
+def sigmoid_loss(x: Array, target: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
+    """See ``reference.sigmoid_loss``."""
+    total = _sigmoid_loss(x.reshape(-1), target.reshape(-1), *with_ignored(ignore_label), get_num_threads())
+    loss[...] = total / normalizer
+
+
+def sigmoid_loss_grad(x: Array, target: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array) -> None:
+    """See ``reference.sigmoid_loss_grad``."""
+    scale = dx.dtype.type(weight / normalizer)
+    _sigmoid_loss_grad(x.reshape(-1), target.reshape(-1), *with_ignored(ignore_label), scale, dx.reshape(-1), get_num_threads())
+
+
+def multinomial_loss(prob: Array, label: Array, loss: Array) -> None:
+    """See ``reference.multinomial_loss``."""
+    loss[...] = _multinomial_loss(prob, label) / len(prob)
+
+
+def multinomial_loss_grad(prob: Array, label: Array, weight: Array, dx: Array) -> None:
+    """See ``reference.multinomial_loss_grad``."""
+    _multinomial_loss_grad(prob, label, float(weight / len(prob)), dx)
+
+
+def hinge_loss(x: Array, label: Array, squared: bool, margin: Array, loss: Array) -> None:
+    """See ``reference.hinge_loss``."""
+    loss[...] = _hinge_loss(x, label, bool(squared), margin) / len(x)
+
+
+def hinge_loss_grad(margin: Array, label: Array, squared: bool, weight: Array, dx: Array) -> None:
+    """See ``reference.hinge_loss_grad``."""
+    _hinge_loss_grad(margin, label, bool(squared), dx.dtype.type(weight / len(margin)), dx)
+
+
+def infogain_loss(prob: Array, label: Array, gain: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
+    """See ``reference.infogain_loss``."""
+    total = _infogain_loss(prob, label.reshape(-1), gain, *with_ignored(ignore_label))
+    loss[...] = total / normalizer
+
+
+def infogain_loss_grad(
+    prob: Array, label: Array, gain: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
+) -> None:
+    """See ``reference.infogain_loss_grad``."""
+    scale = dx.dtype.type(weight / normalizer)
+    _infogain_loss_grad(prob, label.reshape(-1), gain, *with_ignored(ignore_label), scale, dx)

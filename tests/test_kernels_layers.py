@@ -1,0 +1,137 @@
+"""Compiled kernels of channels, rows, normalisation, further losses, the LSTM and the solvers against plain NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_kernels_cpu import Case, case  # noqa: F401  (a fixture)
+
+from minicaffe.kernels import cpu, reference
+from minicaffe.kernels.cpu.loss import with_ignored
+
+
+def weigh(x, weight):
+    return x * weight
+
+
+def shift(x, mean, weight):
+    return (x - mean) * weight
+
+
+def mix(x, y, p, q, r):
+    return p * x + q * y * r
+
+
+SHAPES = [(1, 1, 1), (5, 7, 1), (3, 4, 9), (1, 1, 5000), (1, 3000, 3), (2, 3, 3000), (40, 300, 1), (0, 3, 4)]
+FORMULAS = [(weigh, 1, 0, 1), (shift, 1, 1, 1), (mix, 2, 3, 0)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("function", "arrays", "vectors", "scalars"), FORMULAS)
+def test_formulas_over_channels(case, shape, function, arrays, vectors, scalars):  # noqa: F811
+    inputs = [case.normal(*shape) for _ in range(arrays)]
+    per_channel = [case.normal(shape[1]) for _ in range(vectors)]
+    numbers = [0.5] * scalars
+    case.check("channelwise", lambda out: (function, inputs, per_channel, numbers, out), [case.garbage(*shape)])
+    case.check("channel_sum", lambda out: (function, inputs, per_channel, numbers, out), [case.normal(shape[1])])
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 1), (3, 4, 9)])
+def test_a_formula_over_channels_in_place(shape):
+    x, v = np.random.default_rng(1).standard_normal(shape), np.arange(shape[1]) + 1.0
+    expected = x * v[:, None]
+    cpu.channelwise(weigh, (x,), (v,), (), x)
+    np.testing.assert_allclose(x, expected)
+
+
+def test_a_long_sum_keeps_its_precision():
+    x = np.full((1, 1, 10_000_019), 0.1, np.float32)
+    out = np.zeros(1, np.float32)
+    cpu.channel_sum(weigh, (x,), (), (1.0,), out)
+    np.testing.assert_allclose(out, x.sum(dtype=np.float64), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "index", "columns"), [(1, 1, 1), (5, 12, 3), (300, 50, 70), (4, 0, 3)])
+def test_rows_by_index(case, rows, index, columns):  # noqa: F811
+    where = case.random.integers(-1, rows + 1, index).astype(case.dtype) + case.dtype.type(0.25)
+    x, y = case.normal(rows, columns), case.normal(index, columns)
+    case.check("gather_rows", lambda out: (x, where, out), [case.garbage(index, columns)])
+    case.check("scatter_rows", lambda out: (y, where, out), [case.normal(rows, columns)])
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5, 0.6])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((1, 1, 1), 1), ((2, 5, 7), 3), ((3, 8, 300), 5), ((1, 3, 4), 9), ((2, 32, 5), 5), ((0, 3, 4), 3)]
+)
+def test_lrn(case, shape, size, beta):  # noqa: F811
+    x, dy = case.normal(*shape), case.normal(*shape)
+    case.check("lrn", lambda scale, y: (x, scale, y, size, 1.5, beta, 1.0), [case.garbage(*shape), case.garbage(*shape)])
+    scale, y = np.empty_like(x), np.empty_like(x)
+    reference.lrn(x, scale, y, size, 1.5, beta, 1.0)
+    case.check("lrn_grad", lambda dx: (x, y, scale, dy, dx, size, 1.5, beta), [case.garbage(*shape)])
+
+
+@pytest.mark.parametrize("ignore", [None, 1, 0])
+@pytest.mark.parametrize("size", [1, 37, 5000])
+def test_sigmoid_loss(case, size, ignore):  # noqa: F811
+    x, target = 4 * case.normal(size), case.labels(3, size) * case.dtype.type(0.5)
+    x[: size // 3] *= 20
+    arguments = (x, target, ignore, case.scalar(7))
+    case.check("sigmoid_loss", lambda loss: (*arguments, loss), [case.garbage()])
+    case.check("sigmoid_loss_grad", lambda dx: (*arguments, case.scalar(3), dx), [case.garbage(size)])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (6, 4), (50, 30)])
+def test_losses_of_rows(case, shape):  # noqa: F811
+    label, weight = case.labels(shape[1] + 1, shape[0]) - 0 * case.scalar(1), case.scalar(3)
+    prob = case.uniform(*shape)
+    prob[::2, 0] = 0
+    case.check("multinomial_loss", lambda loss: (prob, label, loss), [case.garbage()])
+    case.check("multinomial_loss_grad", lambda dx: (prob, label, weight, dx), [case.garbage(*shape)])
+    x, margin = case.normal(*shape), np.maximum(case.normal(*shape), 0)
+    for squared in (False, True):
+        case.check("hinge_loss", lambda margin, loss, s=squared: (x, label, s, margin, loss), [case.garbage(*shape), case.garbage()])
+        case.check("hinge_loss_grad", lambda dx, s=squared: (margin, label, s, weight, dx), [case.garbage(*shape)])
+
+
+@pytest.mark.parametrize("ignore", [None, 2])
+@pytest.mark.parametrize("shape", [(1, 3, 1), (6, 5, 4), (2, 10, 100)])
+def test_infogain_loss(case, shape, ignore):  # noqa: F811
+    outer, classes, inner = shape
+    prob, label, gain = case.uniform(*shape), case.labels(classes, outer, inner), case.normal(classes, classes)
+    prob[0, 0] = 0
+    arguments = (prob, label, gain, ignore, case.scalar(5))
+    case.check("infogain_loss", lambda loss: (*arguments, loss), [case.garbage()])
+    case.check("infogain_loss_grad", lambda dx: (*arguments, case.scalar(2), dx), [case.garbage(*shape)])
+
+
+def test_an_ignored_label_as_two_numbers():
+    assert with_ignored(None) == (False, 0)
+    assert with_ignored(255) == (True, 255)
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (5, 3), (20, 64)])
+def test_lstm_unit(case, n, d):  # noqa: F811
+    before, gates, c, dc, dh = case.normal(n, d), case.normal(n, 4 * d), case.normal(n, d), case.normal(n, d), case.normal(n, d)
+    cont = np.array([0, 1, 0.5] * n, case.dtype)[:n]
+    before[0] = np.nan  # a sequence begins: not read
+    case.check("lstm_unit", lambda c, h: (before, gates, cont, c, h), [case.garbage(n, d), case.garbage(n, d)])
+    outputs = [case.garbage(n, d), case.garbage(n, 4 * d)]
+    case.check("lstm_unit_grad", lambda db, dg: (before, gates, cont, c, dc, dh, db, dg), outputs)
+    case.check("lstm_unit_grad", lambda dc, dg: (before, gates, cont, c, dc, dh, dc, dg), [dc, outputs[1]])  # in place
+
+
+UPDATES = {
+    "sgd_update": (1, (0.1, 0.9)), "nesterov_update": (1, (0.1, 0.9)), "adagrad_update": (1, (0.1, 1e-8)),
+    "rmsprop_update": (1, (0.1, 0.95, 1e-8)), "adadelta_update": (2, (1.0, 0.95, 1e-6)), "adam_update": (2, (0.01, 0.9, 0.999, 1e-8)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("l1", [False, True])
+@pytest.mark.parametrize("size", [1, 7, 20_000])
+@pytest.mark.parametrize("name", sorted(UPDATES))
+def test_solver_updates(case: Case, name, size, l1):  # noqa: F811
+    slots, numbers = UPDATES[name]
+    outputs = [case.normal(size), case.normal(size), *(case.uniform(size) for _ in range(slots))]
+    outputs[0][0] = 0
+    case.check(name, lambda *arrays: (*arrays, *numbers, 0.5, 0.25, l1), outputs)
