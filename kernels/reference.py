@@ -136,9 +136,9 @@ def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: 
     dw += np.matmul(dy.reshape(n, group, m // group, -1), columns.transpose(0, 1, 3, 2)).sum(axis=0).reshape(dw.shape)
 
 
-def _pool_windows(window: Window, height: int, width: int, pooled: Sequence[int]) -> Iterator[tuple]:
+def _pool_windows(window: Window, pixels: Sequence[int], pooled: Sequence[int]) -> Iterator[tuple]:
     """Each output position with its window clipped to the image, and the divisor of average pooling."""
-    (kh, kw), (sh, sw), (ph, pw) = window.kernel, window.stride, window.pad
+    (height, width), (kh, kw), (sh, sw), (ph, pw) = pixels, window.kernel, window.stride, window.pad
     for i, j in itertools.product(range(pooled[0]), range(pooled[1])):
         top, left = i * sh - ph, j * sw - pw
         bottom, right = min(top + kh, height + ph), min(left + kw, width + pw)
@@ -153,7 +153,7 @@ def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:
     which gets no gradient (Caffe; it corrupts memory going backward).
     """
     n, c, height, width = x.shape
-    for i, j, rows, cols, _ in _pool_windows(window, height, width, y.shape[2:]):
+    for i, j, rows, cols, _ in _pool_windows(window, x.shape[2:], y.shape[2:]):
         patch = x[:, :, rows, cols]
         if patch.size == 0:
             y[:, :, i, j], mask[:, :, i, j] = -FLT_MAX, -1
@@ -181,14 +181,14 @@ def average_pool(x: Array, y: Array, window: Window) -> None:
 
     The area counts padding inside that border, and a window that lies wholly beyond it gives NaN (Caffe).
     """
-    for i, j, rows, cols, area in _pool_windows(window, *x.shape[2:], y.shape[2:]):
+    for i, j, rows, cols, area in _pool_windows(window, x.shape[2:], y.shape[2:]):
         y[:, :, i, j] = x[:, :, rows, cols].sum(axis=(2, 3)) / area if area else np.nan
 
 
 def average_pool_grad(dy: Array, dx: Array, window: Window) -> None:
     """Spreads each dy (N, C, P, Q) evenly over its window of dx (N, C, H, W)."""
     dx[...] = 0
-    for i, j, rows, cols, area in _pool_windows(window, *dx.shape[2:], dy.shape[2:]):
+    for i, j, rows, cols, area in _pool_windows(window, dx.shape[2:], dy.shape[2:]):
         if area:
             dx[:, :, rows, cols] += (dy[:, :, i, j] / area)[:, :, None, None]
 
@@ -200,7 +200,7 @@ def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -
     reaches u times the window's sum; mask int32 like y is its place ``h * W + w`` (-1 and y 0 for an empty window).
     """
     n, c, height, width = x.shape
-    for i, j, rows, cols, _ in _pool_windows(window, height, width, y.shape[2:]):
+    for i, j, rows, cols, _ in _pool_windows(window, x.shape[2:], y.shape[2:]):
         patch = x[:, :, rows, cols]
         if patch.size == 0:
             y[:, :, i, j], mask[:, :, i, j] = 0, -1
@@ -215,7 +215,7 @@ def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -
 
 def stochastic_pool_mean(x: Array, y: Array, window: Window) -> None:
     """What stochastic pooling gives on average, used when testing: ``sum(x^2) / sum(x)``, 0 where the sum is not positive."""
-    for i, j, rows, cols, _ in _pool_windows(window, *x.shape[2:], y.shape[2:]):
+    for i, j, rows, cols, _ in _pool_windows(window, x.shape[2:], y.shape[2:]):
         patch = x[:, :, rows, cols]
         total, squares = patch.sum(axis=(2, 3)), (patch * patch).sum(axis=(2, 3))
         y[:, :, i, j] = np.where(total > 0, squares / np.where(total > 0, total, 1), 0)

@@ -257,7 +257,7 @@ class Net:
         length = len(next(iter(inputs.values())))
         rows: dict[str, list[NDArray]] = {name: [] for name in OrderedDict.fromkeys([*self.outputs, *(blobs or ())])}
         for batch in self._batch(inputs):
-            outs = self.forward(blobs=blobs, **batch)
+            outs = self.forward(blobs, **batch)  # type: ignore[arg-type]
             for name in rows:
                 rows[name].extend(np.atleast_1d(outs[name]).copy())
         return {name: np.asarray(values)[:length] for name, values in rows.items()}
@@ -271,8 +271,8 @@ class Net:
         length = len(next(iter(arrays.values())))
         outs: dict[str, list] = {name: [] for name in OrderedDict.fromkeys([*self.outputs, *(blobs or ())])}
         grads: dict[str, list] = {name: [] for name in OrderedDict.fromkeys([*self.inputs, *(diffs or ())])}
-        for forward, backward in zip_longest(self._batch(inputs), self._batch(tops), fillvalue={}):
-            for collected, got in ((outs, self.forward(blobs=blobs, **forward)), (grads, self.backward(diffs=diffs, **backward))):
+        for forward, backward in zip_longest(self._batch(inputs), self._batch(tops)):
+            for collected, got in ((outs, self.forward(blobs, **forward or {})), (grads, self.backward(diffs, **backward or {}))):
                 for name, rows in collected.items():
                     rows.extend(np.atleast_1d(got[name]).copy())
         return tuple({n: np.asarray(rows)[:length] for n, rows in part.items()} for part in (outs, grads))  # type: ignore[return-value]

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import config, get_num_threads, prange
+from numba import config, get_num_threads
 
 from minicaffe.kernels import reference
 from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, share
 from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
 from minicaffe.kernels.cpu.tile import (
     CHUNK,
@@ -125,17 +125,32 @@ def _scatter(frames, product, runs, like):
         add_chunk(frames + runs[j, 0], product + runs[j, 1], runs[j, 2], like)
 
 
+@kernel()
+def _transpose_weights_part(part, parts, w, wt, blocks, like):
+    """w (group, m, c, taps) -> wt (group, block of c, taps, c in block, m), at an address."""
+    group, m, c, taps = w.shape
+    size = size_of(like)
+    low, high = share(part, parts, c)
+    for g in range(group):
+        for block in range(blocks):
+            first, last = share(block, blocks, c)
+            for channel in range(max(first, low), min(last, high)):
+                target = wt + ((g * c + first) * taps + channel - first) * m * size
+                source = w.ctypes.data + (g * m * c + channel) * taps * size
+                transpose(target, (last - first) * m * size, source, c * taps * size, m, taps, like)
+
+
 # --- the three products -----------------------------------------------------------------------------------------
 
 
 @kernel()
-def _convolve_part(part, parts, code, x, w, bias, y, memory, frame, channel, together, taps, offsets, panels, runs, like):
+def _convolve_part(part, parts, code, x, w, bias, y, base, stride, like, frame, channel, together, taps, offsets, panels, runs):
     size = size_of(like)
     n, group, c = x.shape[:3]
     m, k = w.shape[1:]
     positions, width = offsets.size, PANEL // size
     image, frames_image = x[0, 0].size * size, c * channel * size
-    frames = memory
+    frames = base + part * stride
     panel = align(frames + together * frames_image + CHUNK)
     product = align(panel + DEPTH * PANEL + CHUNK)
     scratch = product + m * PANEL
@@ -175,13 +190,13 @@ def _convolve_part(part, parts, code, x, w, bias, y, memory, frame, channel, tog
 
 
 @kernel()
-def _data_grad_part(part, parts, code, dy, wt, dx, blocks, memory, frame, channel, together, taps, offsets, panels, runs, like):
+def _data_grad_part(part, parts, code, dy, wt, dx, blocks, base, stride, like, frame, channel, together, taps, offsets, panels, runs):
     size = size_of(like)
     n, group, c = dx.shape[:3]
     m = dy.shape[2]
     positions, width = offsets.size, PANEL // size
     image, frames_image = dx[0, 0].size * size, c * channel * size
-    frames = memory
+    frames = base + part * stride
     panel = align(frames + together * frames_image + CHUNK)
     product = align(panel + m * PANEL + CHUNK)
     scratch = product + _ROWS * PANEL
@@ -220,25 +235,31 @@ def _data_grad_part(part, parts, code, dy, wt, dx, blocks, memory, frame, channe
 
 
 @kernel()
-def _weight_grad_part(low, high, first_image, last_image, code, x, dy, sums, memory, frame, channel, taps, offsets, panels, runs, like):
-    """Products summed over some images, for panels [low, high) of all groups: panel p's lies at ``sums + p * m * PANEL``."""
+def _weight_grad_part(part, parts, panel_parts, code, x, dy, sums, base, stride, like, frame, channel, together, taps, offsets, panels, runs):
+    """Products summed over some images, for some panels of all groups; panel p's lies at ``sums + p * m * PANEL``."""
     size = size_of(like)
-    group, c = x.shape[1:3]
+    n, group, c = x.shape[:3]
     m, positions = dy.shape[2:]
-    image = x[0, 0].size * size
-    frames = memory
+    image, width = x[0, 0].size * size, PANEL // size
+    count, window = panels.size - 1, taps.size // c
+    low, high = share(part % panel_parts, panel_parts, group * count)
+    first_image, last_image = share(part // panel_parts, parts // panel_parts, n)
+    sums += part // panel_parts * group * count * m * PANEL
+    frames = base + part * stride
     panel = align(frames + c * channel * size + CHUNK)
     scratch = align(panel + DEPTH * PANEL + CHUNK)
-    width = PANEL // size
     _clear(frames, (scratch - frames) // size, like)
     _clear(sums + low * m * PANEL, (high - low) * m * width, like)
     for i in range(first_image, last_image):
         framed = -1
         for item in range(low, high):
-            g, p = item // (panels.size - 1), item % (panels.size - 1)
+            g, p = item // count, item % count
             if g != framed:
                 framed = g
-                _move_image(x.ctypes.data + (i * group + g) * image, frames, c, frame, False, like)
+                first = p * width // window
+                channels = min(-(-min(high - g * count, count) * width // window), c) - first
+                pixels = x.ctypes.data + (i * group + g) * image + first * (image // c)
+                _move_image(pixels, frames + first * channel * size, channels, frame, False, like)
             vectors = panel_vectors(min(width, taps.size - p * width), WIDTH // size)
             row = vectors * WIDTH
             for k in range(0, positions, panel_depth(vectors)):
@@ -248,68 +269,52 @@ def _weight_grad_part(low, high, first_image, last_image, code, x, dy, sums, mem
                 multiply(code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, True, scratch)
 
 
+@kernel()
+def _sum_part(part, parts, sums, image_parts, dw, like, panels):
+    """Add up the products of ``_weight_grad_part`` in the order of the images."""
+    size = size_of(like)
+    group, m, k = dw.shape
+    count = panels.size - 1
+    low, high = share(part, parts, group * count * m)
+    for item in range(low, high):
+        g, p, i = item // m // count, item // m % count, item % m
+        columns = min(PANEL // size, k - p * (PANEL // size))
+        row = panel_vectors(columns, WIDTH // size) * WIDTH
+        out = dw[g, i, p * (PANEL // size) :]
+        for images in range(image_parts):
+            source = sums + ((images * group * count + g * count + p) * m) * PANEL + i * row
+            for j in range(columns):
+                out[j] += load(source + j * size, like)
+
+
 # --- parallel loops ---------------------------------------------------------------------------------------------
 
 
-@kernel(parallel=True)
+@kernel()
 def _convolve(code, x, w, bias, y, memory, stride, threads, frame, channel, together, taps, offsets, panels, runs):
-    base = align(memory.ctypes.data)
-    like = x.dtype.type(0)
-    for t in prange(threads):
-        area = base + t * stride
-        _convolve_part(np.intp(t), threads, code, x, w, bias, y, area, frame, channel, together, taps, offsets, panels, runs, like)
+    plan = (frame, channel, together, taps, offsets, panels, runs)
+    parallel(_convolve_part, threads, (code, x, w, bias, y, align(memory.ctypes.data), stride, x.dtype.type(0), *plan))
 
 
 @kernel()
-def _transpose_weights(w, wt, blocks, low, high, like):
-    """Input channels [low, high) of w (group, m, c, taps) -> wt (group, block of c, taps, c in block, m)."""
-    group, m, c, taps = w.shape
-    size = size_of(like)
-    for g in range(group):
-        for block in range(blocks):
-            first, last = share(block, blocks, c)
-            for channel in range(max(first, low), min(last, high)):
-                row = (g * c + first) * taps + channel - first
-                target_row = (last - first) * m * size
-                transpose(wt + row * m * size, target_row, w.ctypes.data + (g * m * c + channel) * taps * size, c * taps * size, m, taps, like)
-
-
-@kernel(parallel=True)
 def _data_grad(code, dy, w, dx, blocks, memory, stride, threads, frame, channel, together, taps, offsets, panels, runs):
+    plan = (frame, channel, together, taps, offsets, panels, runs)
+    like = dy.dtype.type(0)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
-    like = dy.dtype.type(0)
-    for t in prange(threads):
-        low, high = share(np.intp(t), threads, w.shape[2])
-        _transpose_weights(w, wt, blocks, low, high, like)
-    for t in prange(threads):
-        area = base + t * stride
-        _data_grad_part(np.intp(t), threads, code, dy, wt, dx, blocks, area, frame, channel, together, taps, offsets, panels, runs, like)
+    parallel(_transpose_weights_part, threads, (w, wt, blocks, like))
+    parallel(_data_grad_part, threads, (code, dy, wt, dx, blocks, base, stride, like, *plan))
 
 
-@kernel(parallel=True)
+@kernel()
 def _weight_grad(code, x, dy, dw, panel_parts, image_parts, memory, stride, frame, channel, together, taps, offsets, panels, runs):
-    group, m, k = dw.shape
+    plan = (frame, channel, together, taps, offsets, panels, runs)
     like = dy.dtype.type(0)
-    size = size_of(like)
-    count = group * (panels.size - 1)
     sums = align(memory.ctypes.data)
-    base = sums + image_parts * count * m * PANEL
-    for t in prange(panel_parts * image_parts):
-        image_part, panel_part = divmod(np.intp(t), panel_parts)
-        low, high = share(panel_part, panel_parts, count)
-        first, last = share(image_part, image_parts, len(x))
-        out, area = sums + image_part * count * m * PANEL, base + t * stride
-        _weight_grad_part(low, high, first, last, code, x, dy, out, area, frame, channel, taps, offsets, panels, runs, like)
-    for item in prange(count):
-        g, first = item // (panels.size - 1), item % (panels.size - 1) * (PANEL // size)
-        columns = min(PANEL // size, k - first)
-        row = panel_vectors(columns, WIDTH // size) * WIDTH
-        for part in range(image_parts):
-            for i in range(m):
-                source = sums + (part * count + item) * m * PANEL + i * row
-                for j in range(columns):
-                    dw[g, i, first + j] += load(source + j * size, like)
+    base = sums + image_parts * dw.shape[0] * (panels.size - 1) * dw.shape[1] * PANEL
+    threads = panel_parts * image_parts
+    parallel(_weight_grad_part, threads, (panel_parts, code, x, dy, sums, base, stride, like, *plan))
+    parallel(_sum_part, threads, (sums, image_parts, dw, like, panels))
 
 
 # --- the ops ----------------------------------------------------------------------------------------------------

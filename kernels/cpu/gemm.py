@@ -1,11 +1,11 @@
-"""The matrix product of two arrays."""
+"""The matrix product of two arrays: C = A B, or its transpose where that is cheaper."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads
 
-from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, share
 from minicaffe.kernels.cpu.tile import (
     CHUNK,
     DEPTH,
@@ -25,49 +25,44 @@ from minicaffe.kernels.reference import Array
 
 
 @kernel()
-def _product(code, a, a_row, a_step, rows, b, b_row, transposed_b, first, columns, k, c, c_row, accumulate, panel, scratch, like):
-    """Columns [first, first + columns) of C (rows, ...) = A B, at most a panel's worth; B is stored (k, n), or (n, k)."""
-    size = size_of(like)
-    vectors = panel_vectors(columns, WIDTH // size)
-    for low in range(0, k, panel_depth(vectors)):
-        depth = min(panel_depth(vectors), k - low)
-        if transposed_b:
-            transpose(panel, vectors * WIDTH, b + first * b_row + low * size, b_row, columns, depth, like)
-        else:
-            for i in range(depth):
-                copy_row(panel + i * vectors * WIDTH, b + (low + i) * b_row + first * size, columns, like)
-        multiply(code, rows, columns, depth, a + low * a_step, a_row, a_step, panel, vectors, c, c_row, accumulate or low > 0, scratch)
-
-
-@kernel(parallel=True)
-def _gemm(code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, row_parts, panel_parts):
+def _gemm_part(part, parts, code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, panel_parts):
     m, n, k = shape
     like = c.dtype.type(0)
     size = size_of(like)
     b_row, c_row = b.shape[1] * size, c.shape[1] * size
     width = PANEL // size
-    for t in prange(row_parts * panel_parts):
-        row_part, panel_part = divmod(np.intp(t), panel_parts)
-        low, high = share(row_part, row_parts, m)
-        first_panel, last_panel = share(panel_part, panel_parts, -(-n // width))
-        rows = high - low
-        memory = np.zeros((DEPTH + LONGEST_TILE + (rows if transposed_c else 0)) * PANEL + 2 * CHUNK + 64, np.uint8)
-        panel = align(memory.ctypes.data)
-        scratch = panel + DEPTH * PANEL
-        part = scratch + LONGEST_TILE * PANEL
-        for p in range(first_panel, last_panel):
-            first = p * width
-            columns = min(width, n - first)
-            if transposed_c:
-                row = panel_vectors(columns, WIDTH // size) * WIDTH
+    low, high = share(part // panel_parts, parts // panel_parts, m)
+    first_panel, last_panel = share(part % panel_parts, panel_parts, -(-n // width))
+    rows = high - low
+    memory = np.zeros((DEPTH + LONGEST_TILE + (rows if transposed_c else 0)) * PANEL + 2 * CHUNK + 64, np.uint8)
+    panel = align(memory.ctypes.data)
+    scratch = panel + DEPTH * PANEL
+    a_part = a.ctypes.data + low * a_row
+    for p in range(first_panel, last_panel):
+        first = p * width
+        columns = min(width, n - first)
+        vectors = panel_vectors(columns, WIDTH // size)
+        if transposed_c:
+            product, row = scratch + LONGEST_TILE * PANEL, vectors * WIDTH
+        else:
+            product, row = c.ctypes.data + low * c_row + first * size, c_row
+        for r in range(0, k, panel_depth(vectors)):
+            depth = min(panel_depth(vectors), k - r)
+            if transposed_b:
+                transpose(panel, vectors * WIDTH, b.ctypes.data + first * b_row + r * size, b_row, columns, depth, like)
             else:
-                part, row = c.ctypes.data + low * c_row + first * size, c_row
-            x = a.ctypes.data + low * a_row
-            _product(
-                code, x, a_row, a_step, rows, b.ctypes.data, b_row, transposed_b, first, columns, k, part, row, accumulate, panel, scratch, like
-            )
-            if transposed_c:
-                transpose(c.ctypes.data + first * c_row + low * size, c_row, part, row, rows, columns, like)
+                for i in range(depth):
+                    copy_row(panel + i * vectors * WIDTH, b.ctypes.data + (r + i) * b_row + first * size, columns, like)
+            more = accumulate or r > 0
+            multiply(code, rows, columns, depth, a_part + r * a_step, a_row, a_step, panel, vectors, product, row, more, scratch)
+        if transposed_c:
+            transpose(c.ctypes.data + first * c_row + low * size, c_row, product, row, rows, columns, like)
+
+
+@kernel()
+def _gemm(code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, row_parts, panel_parts):
+    arguments = (code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, panel_parts)
+    parallel(_gemm_part, row_parts * panel_parts, arguments)
 
 
 def _cost(m: int, n: int, k: int, transposed_b: bool, transposed_c: bool, lanes: int) -> float:

@@ -51,7 +51,8 @@ def _cached(compiler: Callable[..., Any], function: Callable, **options: Any) ->
 
 def kernel(*, parallel: bool = False, fastmath: set[str] | bool = False, inline: bool = False) -> Callable[[Callable], Any]:
     """Decorator: compile for nopython mode at the first call, without the interpreter's lock, and cache on disk."""
-    return lambda function: _cached(numba.njit, function, parallel=parallel, fastmath=fastmath, forceinline=inline)
+    options = dict(parallel=parallel, fastmath=fastmath, inline="always" if inline else "never")
+    return lambda function: _cached(numba.njit, function, **options)
 
 
 def callback(signature: Any) -> Callable[[Callable], Any]:

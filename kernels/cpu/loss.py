@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
 from minicaffe.kernels.cpu.update import inner_product
 from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, FULL, NONE, Array
 
@@ -42,21 +42,25 @@ def _softmax_loss(prob, label, ignoring, ignored):
     return total
 
 
-@kernel(parallel=True)
-def _softmax_loss_grad(prob, label, ignoring, ignored, scale, dx, threads):
+@kernel()
+def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, scale, dx):
     outer, classes, inner = prob.shape
-    for t in prange(threads):
-        low, high = share(t, threads, outer)
-        for o in range(low, high):
-            for k in range(classes):
-                for i in range(inner):
-                    dx[o, k, i] = prob[o, k, i] * scale
+    low, high = share(part, parts, outer)
+    for o in range(low, high):
+        for k in range(classes):
             for i in range(inner):
-                own = int(label[o * inner + i])
-                if ignoring and own == ignored:
-                    dx[o, :, i] = 0
-                elif 0 <= own < classes:
-                    dx[o, own, i] = (prob[o, own, i] - 1) * scale
+                dx[o, k, i] = prob[o, k, i] * scale
+        for i in range(inner):
+            own = int(label[o * inner + i])
+            if ignoring and own == ignored:
+                dx[o, :, i] = 0
+            elif 0 <= own < classes:
+                dx[o, own, i] = (prob[o, own, i] - 1) * scale
+
+
+@kernel()
+def _softmax_loss_grad(prob, label, ignoring, ignored, scale, dx, threads):
+    parallel(_softmax_loss_grad_part, threads, (prob, label, ignoring, ignored, scale, dx))
 
 
 @kernel()

@@ -23,14 +23,14 @@ def _sum_planes(planes, first, last, total):
 
 @kernel()
 def _power(base, exponent):
-    """``base ** exponent``; roots, which are what nets use, are much faster than the general power."""
-    if exponent == base.dtype.type(-0.75):
+    """``base ** exponent``, rounded once; roots, which are what nets use, are much faster than the general power."""
+    if exponent == -0.75:
         for i in range(base.size):
-            root = np.sqrt(base[i])
+            root = np.sqrt(np.float64(base[i]))
             base[i] = 1 / (root * np.sqrt(root))
-    elif exponent == base.dtype.type(-0.5):
+    elif exponent == -0.5:
         for i in range(base.size):
-            base[i] = 1 / np.sqrt(base[i])
+            base[i] = 1 / np.sqrt(np.float64(base[i]))
     else:
         for i in range(base.size):
             base[i] = base[i] ** exponent
@@ -92,10 +92,10 @@ def _lrn_grad(x, y, scale, dy, dx, half, factor, beta, threads):
 def lrn(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
     """See ``reference.lrn``."""
     real, half = x.dtype.type, (size - 1) // 2
-    _lrn(x, scale, y, half, real(alpha / size), real(beta), real(k), get_num_threads())
+    _lrn(x, scale, y, half, real(alpha / size), float(beta), real(k), get_num_threads())
 
 
 def lrn_grad(x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, alpha: float, beta: float) -> None:
     """See ``reference.lrn_grad``."""
     real, half = x.dtype.type, (size - 1) // 2
-    _lrn_grad(x, y, scale, dy, dx, half, real(2 * alpha * beta / size), real(beta), get_num_threads())
+    _lrn_grad(x, y, scale, dy, dx, half, real(2 * alpha * beta / size), float(beta), get_num_threads())

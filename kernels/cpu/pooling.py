@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads
 
 from minicaffe.kernels.cpu.im2col import tap_range
-from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, share
 from minicaffe.kernels.reference import FLT_MAX, Array
 from minicaffe.kernels.window import Window
 
@@ -50,9 +50,7 @@ def _max_plane(x, y, mask, kernel, stride, pad):
                 low, high = tap_range(first, stride[1], width, y.shape[1])
                 place = h * width + first + low * stride[1]
                 pixels, best, where = flat[place:], y[i, low:high], mask[i, low:high]
-                if stride[1] == 1:
-                    _max_row(pixels, place, 1, best, where)
-                elif stride[1] == 2:
+                if stride[1] == 2:
                     _max_row(pixels, place, 2, best, where)
                 else:
                     _max_row(pixels, place, stride[1], best, where)
@@ -84,31 +82,39 @@ def _max_plane_2x2(x, y, mask, best, where):
         mask[j] = q if second else p
 
 
-@kernel(parallel=True)
-def _max_pool(x, y, mask, kernel, stride, pad, threads):
+@kernel()
+def _max_pool_part(part, parts, x, y, mask, kernel, stride, pad):
     planes, height, width = x.shape
     side_by_side = kernel == stride == (2, 2) and pad == (0, 0) and (height, width) == (2 * y.shape[1], 2 * y.shape[2])
-    for t in prange(threads):
-        low, high = share(t, threads, planes)
-        if side_by_side:
-            best, where = np.empty(height * width // 2, x.dtype), np.empty(height * width // 2, np.int32)
-            for p in range(low, high):
-                _max_plane_2x2(x[p], y[p], mask[p], best, where)
-        else:
-            for p in range(low, high):
-                _max_plane(x[p], y[p], mask[p], kernel, stride, pad)
-
-
-@kernel(parallel=True)
-def _max_pool_grad(dy, mask, dx, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, len(dx))
+    low, high = share(part, parts, planes)
+    if side_by_side:
+        best, where = np.empty(height * width // 2, x.dtype), np.empty(height * width // 2, np.int32)
         for p in range(low, high):
-            pixels, values, where = dx[p], dy[p], mask[p]
-            pixels[:] = 0
-            for i in range(values.size):
-                if where[i] >= 0:
-                    pixels[where[i]] += values[i]
+            _max_plane_2x2(x[p], y[p], mask[p], best, where)
+    else:
+        for p in range(low, high):
+            _max_plane(x[p], y[p], mask[p], kernel, stride, pad)
+
+
+@kernel()
+def _max_pool(x, y, mask, kernel, stride, pad, threads):
+    parallel(_max_pool_part, threads, (x, y, mask, kernel, stride, pad))
+
+
+@kernel()
+def _max_pool_grad_part(part, parts, dy, mask, dx):
+    low, high = share(part, parts, len(dx))
+    for p in range(low, high):
+        pixels, values, where = dx[p], dy[p], mask[p]
+        pixels[:] = 0
+        for i in range(values.size):
+            if where[i] >= 0:
+                pixels[where[i]] += values[i]
+
+
+@kernel()
+def _max_pool_grad(dy, mask, dx, threads):
+    parallel(_max_pool_grad_part, threads, (dy, mask, dx))
 
 
 @kernel(inline=True)
@@ -131,9 +137,7 @@ def _average_plane(x, y, kernel, stride, pad):
                 first = c - pad[1]
                 low, high = tap_range(first, stride[1], width, y.shape[1])
                 pixels, total = x[h, max(0, first + low * stride[1]) :], y[i, low:high]
-                if stride[1] == 1:
-                    _add_row(pixels, 1, total)
-                elif stride[1] == 2:
+                if stride[1] == 2:
                     _add_row(pixels, 2, total)
                 else:
                     _add_row(pixels, stride[1], total)
@@ -154,29 +158,35 @@ def _average_plane_grad(dy, dx, share_of_row, kernel, stride, pad):
                 first = c - pad[1]
                 low, high = tap_range(first, stride[1], width, dy.shape[1])
                 pixels, values = dx[h, max(0, first + low * stride[1]) :], share_of_row[low:high]
-                if stride[1] == 1:
-                    _spread_row(values, 1, pixels)
-                elif stride[1] == 2:
+                if stride[1] == 2:
                     _spread_row(values, 2, pixels)
                 else:
                     _spread_row(values, stride[1], pixels)
 
 
-@kernel(parallel=True)
+@kernel()
+def _average_pool_part(part, parts, x, y, kernel, stride, pad):
+    low, high = share(part, parts, len(x))
+    for p in range(low, high):
+        _average_plane(x[p], y[p], kernel, stride, pad)
+
+
+@kernel()
 def _average_pool(x, y, kernel, stride, pad, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, len(x))
-        for p in range(low, high):
-            _average_plane(x[p], y[p], kernel, stride, pad)
+    parallel(_average_pool_part, threads, (x, y, kernel, stride, pad))
 
 
-@kernel(parallel=True)
+@kernel()
+def _average_pool_grad_part(part, parts, dy, dx, kernel, stride, pad):
+    share_of_row = np.empty(dy.shape[2], dy.dtype)
+    low, high = share(part, parts, len(dx))
+    for p in range(low, high):
+        _average_plane_grad(dy[p], dx[p], share_of_row, kernel, stride, pad)
+
+
+@kernel()
 def _average_pool_grad(dy, dx, kernel, stride, pad, threads):
-    for t in prange(threads):
-        share_of_row = np.empty(dy.shape[2], dy.dtype)
-        low, high = share(t, threads, len(dx))
-        for p in range(low, high):
-            _average_plane_grad(dy[p], dx[p], share_of_row, kernel, stride, pad)
+    parallel(_average_pool_grad_part, threads, (dy, dx, kernel, stride, pad))
 
 
 @kernel()
@@ -203,29 +213,37 @@ def _stochastic_plane(x, u, y, mask, kernel, stride, pad):
                         y[i, j], mask[i, j] = x[h, w], h * width + w
 
 
-@kernel(parallel=True)
+@kernel()
+def _stochastic_pool_part(part, parts, x, u, y, mask, kernel, stride, pad):
+    low, high = share(part, parts, len(x))
+    for p in range(low, high):
+        _stochastic_plane(x[p], u[p], y[p], mask[p], kernel, stride, pad)
+
+
+@kernel()
 def _stochastic_pool(x, u, y, mask, kernel, stride, pad, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, len(x))
-        for p in range(low, high):
-            _stochastic_plane(x[p], u[p], y[p], mask[p], kernel, stride, pad)
+    parallel(_stochastic_pool_part, threads, (x, u, y, mask, kernel, stride, pad))
 
 
-@kernel(parallel=True)
-def _stochastic_pool_mean(x, y, kernel, stride, pad, threads):
+@kernel()
+def _stochastic_pool_mean_part(part, parts, x, y, kernel, stride, pad):
     planes, height, width = x.shape
-    for t in prange(threads):
-        low, high = share(t, threads, planes)
-        for p in range(low, high):
-            for i in range(y.shape[1]):
-                for j in range(y.shape[2]):
-                    top, left = i * stride[0] - pad[0], j * stride[1] - pad[1]
-                    total, squares = x.dtype.type(0), x.dtype.type(0)
-                    for h in range(max(top, 0), min(top + kernel[0], height)):
-                        for w in range(max(left, 0), min(left + kernel[1], width)):
-                            total += x[p, h, w]
-                            squares += x[p, h, w] * x[p, h, w]
-                    y[p, i, j] = squares / total if total > 0 else 0
+    low, high = share(part, parts, planes)
+    for p in range(low, high):
+        for i in range(y.shape[1]):
+            for j in range(y.shape[2]):
+                top, left = i * stride[0] - pad[0], j * stride[1] - pad[1]
+                total, squares = x.dtype.type(0), x.dtype.type(0)
+                for h in range(max(top, 0), min(top + kernel[0], height)):
+                    for w in range(max(left, 0), min(left + kernel[1], width)):
+                        total += x[p, h, w]
+                        squares += x[p, h, w] * x[p, h, w]
+                y[p, i, j] = squares / total if total > 0 else 0
+
+
+@kernel()
+def _stochastic_pool_mean(x, y, kernel, stride, pad, threads):
+    parallel(_stochastic_pool_mean_part, threads, (x, y, kernel, stride, pad))
 
 
 def _planes(array: Array) -> Array:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads
 
-from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, share
 from minicaffe.kernels.reference import Array
 
 _BLOCK = 256  # columns worked on at a time: a few rows of them stay in the L1 cache
@@ -44,29 +44,37 @@ def _columns_grad(y, dy, dx, total):
             dx[k, i] = y[k, i] * (dy[k, i] - total[i])
 
 
-@kernel(parallel=True)
-def _softmax(x, y, threads):
+@kernel()
+def _softmax_part(part, parts, x, y):
     outer, _, inner = x.shape
     blocks = -(-inner // _BLOCK)
-    for t in prange(threads):
-        largest, total = np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, x.dtype)
-        low, high = share(t, threads, outer * blocks)
-        for item in range(low, high):
-            o, first = item // blocks, item % blocks * _BLOCK
-            _columns(x[o, :, first : first + _BLOCK], y[o, :, first : first + _BLOCK], largest, total)
+    largest, total = np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, x.dtype)
+    low, high = share(part, parts, outer * blocks)
+    for item in range(low, high):
+        o, first = item // blocks, item % blocks * _BLOCK
+        _columns(x[o, :, first : first + _BLOCK], y[o, :, first : first + _BLOCK], largest, total)
 
 
-@kernel(parallel=True)
-def _softmax_grad(y, dy, dx, threads):
+@kernel()
+def _softmax(x, y, threads):
+    parallel(_softmax_part, threads, (x, y))
+
+
+@kernel()
+def _softmax_grad_part(part, parts, y, dy, dx):
     outer, _, inner = y.shape
     blocks = -(-inner // _BLOCK)
-    for t in prange(threads):
-        total = np.empty(_BLOCK, y.dtype)
-        low, high = share(t, threads, outer * blocks)
-        for item in range(low, high):
-            o, first = item // blocks, item % blocks * _BLOCK
-            last = first + _BLOCK
-            _columns_grad(y[o, :, first:last], dy[o, :, first:last], dx[o, :, first:last], total)
+    total = np.empty(_BLOCK, y.dtype)
+    low, high = share(part, parts, outer * blocks)
+    for item in range(low, high):
+        o, first = item // blocks, item % blocks * _BLOCK
+        last = first + _BLOCK
+        _columns_grad(y[o, :, first:last], dy[o, :, first:last], dx[o, :, first:last], total)
+
+
+@kernel()
+def _softmax_grad(y, dy, dx, threads):
+    parallel(_softmax_grad_part, threads, (y, dy, dx))
 
 
 def softmax(x: Array, y: Array) -> None:

@@ -8,33 +8,41 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numba import get_num_threads, prange
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
 from minicaffe.kernels.reference import Array
 
 
-@kernel(parallel=True, fastmath=REASSOCIATE)
+@kernel(fastmath=REASSOCIATE)
+def _inner_product_part(part, parts, a, b, partial):
+    low, high = share(part, parts, a.size)
+    p, q = a[low:high], b[low:high]
+    total = 0.0
+    for i in range(p.size):
+        total += np.float64(p[i]) * np.float64(q[i])
+    partial[part] = total
+
+
+@kernel()
 def _inner_product(a, b, threads):
     partial = np.zeros(threads)
-    for t in prange(threads):
-        low, high = share(t, threads, a.size)
-        p, q = a[low:high], b[low:high]
-        total = 0.0
-        for i in range(p.size):
-            total += np.float64(p[i]) * np.float64(q[i])
-        partial[t] = total
+    parallel(_inner_product_part, threads, (a, b, partial))
     return partial.sum()
 
 
-@kernel(parallel=True)
+@kernel()
+def _sgd_part(part, parts, w, g, h, rate, momentum, scale, decay, l1):
+    low, high = share(part, parts, w.size)
+    u, d, v = w[low:high], g[low:high], h[low:high]
+    for i in range(u.size):
+        step = momentum * v[i] + rate * (scale * d[i] + decay * (np.sign(u[i]) if l1 else u[i]))
+        v[i] = step
+        d[i] = step
+        u[i] -= step
+
+
+@kernel()
 def _sgd(w, g, h, rate, momentum, scale, decay, l1, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, w.size)
-        u, d, v = w[low:high], g[low:high], h[low:high]
-        for i in range(u.size):
-            step = momentum * v[i] + rate * (scale * d[i] + decay * (np.sign(u[i]) if l1 else u[i]))
-            v[i] = step
-            d[i] = step
-            u[i] -= step
+    parallel(_sgd_part, threads, (w, g, h, rate, momentum, scale, decay, l1))
 
 
 @kernel(inline=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -253,14 +253,14 @@ class Layer:
         """``path`` as seen from the working folder or from the folder of the net's definition."""
         return self.definition.resolve(path)
 
-    def error(self, problem: str, field: str | None = None, kind: type[LayerError] = LayerError) -> LayerError:
+    def error(self, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError) -> LayerError:
         """An exception that says which layer, where it stands, and which field is at fault."""
         place = self.definition.where(self.name, self.phase, field)
         options = field in self._option_names()
         named = f", {self.param}.{field}" if options else f", {field}" if field else ""
         return kind(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}){named}: {problem}")
 
-    def require(self, condition: bool, problem: str, field: str | None = None, kind: type[LayerError] = LayerError) -> None:
+    def require(self, condition: bool, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError) -> None:
         """Raise ``error(problem, field)`` unless the condition holds."""
         if not condition:
             raise self.error(problem, field, kind)
