@@ -52,8 +52,10 @@ class Outcome(NamedTuple):
 
     @property
     def messages(self) -> list[str]:
-        """The log lines, without what glog puts before the message."""
-        return [line.partition("] ")[2] for line in self.err.splitlines() if line[:1] in "IWEF" and "] " in line]
+        """The messages of the log lines; not that kernels are compiled, which depends on what ran before."""
+        lines = [line for line in self.err.splitlines() if line[:1] in "IWEF" and "] " in line]
+        messages = [line.partition("] ")[2] for line in lines]
+        return [message for message in messages if not message.startswith("compiling kernels")]
 
     @property
     def errors(self) -> list[str]:

@@ -39,6 +39,7 @@ from minicaffe.kernels.cpu.tile import (
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
+_IN, _OUT = np.bool_(False), np.bool_(True)  # not Python's: Numba would compile a function for each of those
 _ROWS = 60  # rows of a product worked on before they are scattered: a multiple of the tile heights 4, 5 and 6
 
 
@@ -77,7 +78,11 @@ def _move_image(image, target, channels, frame, outward, like):
                 else:
                     for x in range(width):
                         w = x + left
-                        _move_row(target + (line + w % w_phases * phase + w // w_phases) * size, pixels + x * size, 1, outward, like)
+                        inside, outside = target + (line + w % w_phases * phase + w // w_phases) * size, pixels + x * size
+                        if outward:
+                            store(outside, load(inside, like))
+                        else:
+                            store(inside, load(outside, like))
 
 
 @kernel(inline=True)
@@ -166,7 +171,7 @@ def _convolve_part(part, parts, code, x, w, bias, y, base, stride, like, frame, 
             framed = batch
             for i in range(images):
                 pixels = x.ctypes.data + ((first_image + i) * group + g) * image
-                _move_image(pixels, frames + i * frames_image, c, frame, False, like)
+                _move_image(pixels, frames + i * frames_image, c, frame, _IN, like)
         first, last = p * width, min((p + 1) * width, images * positions)
         if last <= first:
             continue
@@ -186,7 +191,7 @@ def _convolve_part(part, parts, code, x, w, bias, y, base, stride, like, frame, 
             weights = w.ctypes.data + (g * m * k + first_k) * size
             multiply(code, m, columns, depth, weights, k * size, size, panel, vectors, out, row, True, scratch)
         if not one_image:
-            _move_columns(product, row, y.ctypes.data, (first_image, g, group, positions), m, first, last, True, like)
+            _move_columns(product, row, y.ctypes.data, (first_image, g, group, positions), m, first, last, _OUT, like)
 
 
 @kernel()
@@ -219,7 +224,7 @@ def _data_grad_part(part, parts, code, dy, wt, dx, blocks, base, stride, like, f
                 break
             vectors = panel_vectors(min(width, together * positions - first), WIDTH // size)
             row = vectors * WIDTH
-            _move_columns(panel, row, dy.ctypes.data, (first_image, g, group, positions), m, first, last, False, like)
+            _move_columns(panel, row, dy.ctypes.data, (first_image, g, group, positions), m, first, last, _IN, like)
             for first_k in range(0, k, _ROWS):
                 rows = min(_ROWS, k - first_k)
                 for r in range(0, m, panel_depth(vectors)):
@@ -231,7 +236,7 @@ def _data_grad_part(part, parts, code, dy, wt, dx, blocks, base, stride, like, f
                     _scatter(frames + offset, product + r * row, runs[panels[p] : panels[p + 1]], like)
         for i in range(images):
             pixels = dx.ctypes.data + ((first_image + i) * group + g) * image + first_channel * (image // c)
-            _move_image(pixels, frames + i * frames_image, channels, frame, True, like)
+            _move_image(pixels, frames + i * frames_image, channels, frame, _OUT, like)
 
 
 @kernel()
@@ -259,7 +264,7 @@ def _weight_grad_part(part, parts, panel_parts, code, x, dy, sums, base, stride,
                 first = p * width // window
                 channels = min(-(-min(high - g * count, count) * width // window), c) - first
                 pixels = x.ctypes.data + (i * group + g) * image + first * (image // c)
-                _move_image(pixels, frames + first * channel * size, channels, frame, False, like)
+                _move_image(pixels, frames + first * channel * size, channels, frame, _IN, like)
             vectors = panel_vectors(min(width, taps.size - p * width), WIDTH // size)
             row = vectors * WIDTH
             for k in range(0, positions, panel_depth(vectors)):

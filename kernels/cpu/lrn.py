@@ -1,4 +1,4 @@
-"""Local response normalisation across channels, a block of pixels at a time."""
+"""Local response normalisation across channels, a block of pixels at a time, in float64 within the block."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def _sum_planes(planes, first, last, total):
 
 @kernel()
 def _power(base, exponent):
-    """``base ** exponent``, rounded once; roots, which are what nets use, are much faster than the general power."""
+    """``base ** exponent``; roots, which are what nets use, are much faster than the general power."""
     if exponent == -0.75:
         for i in range(base.size):
-            root = np.sqrt(np.float64(base[i]))
+            root = np.sqrt(base[i])
             base[i] = 1 / (root * np.sqrt(root))
     elif exponent == -0.5:
         for i in range(base.size):
-            base[i] = 1 / np.sqrt(np.float64(base[i]))
+            base[i] = 1 / np.sqrt(base[i])
     else:
         for i in range(base.size):
             base[i] = base[i] ** exponent
@@ -41,7 +41,7 @@ def _lrn(x, scale, y, half, factor, beta, k, threads):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
     for t in prange(threads):
-        squares, total = np.empty((c, _BLOCK), x.dtype), np.empty(_BLOCK, x.dtype)
+        squares, total = np.empty((c, _BLOCK)), np.empty(_BLOCK)
         low, high = share(t, threads, n * blocks)
         for item in range(low, high):
             image, first = item // blocks, item % blocks * _BLOCK
@@ -50,14 +50,14 @@ def _lrn(x, scale, y, half, factor, beta, k, threads):
             for j in range(c):
                 source, square = x[image, j, first:last], squares[j, :width]
                 for i in range(width):
-                    square[i] = source[i] * source[i]
+                    square[i] = np.float64(source[i]) * source[i]
             for j in range(c):
                 part = total[:width]
                 _sum_planes(squares, j - half, j + half + 1, part)
                 source, kept, out = x[image, j, first:last], scale[image, j, first:last], y[image, j, first:last]
                 for i in range(width):
-                    kept[i] = k + factor * part[i]
-                    part[i] = kept[i]
+                    part[i] = k + factor * part[i]
+                    kept[i] = part[i]
                 _power(part, -beta)
                 for i in range(width):
                     out[i] = source[i] * part[i]
@@ -68,7 +68,7 @@ def _lrn_grad(x, y, scale, dy, dx, half, factor, beta, threads):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
     for t in prange(threads):
-        ratios, total, power = np.empty((c, _BLOCK), x.dtype), np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, x.dtype)
+        ratios, total, power = np.empty((c, _BLOCK)), np.empty(_BLOCK), np.empty(_BLOCK)
         low, high = share(t, threads, n * blocks)
         for item in range(low, high):
             image, first = item // blocks, item % blocks * _BLOCK
@@ -78,7 +78,7 @@ def _lrn_grad(x, y, scale, dy, dx, half, factor, beta, threads):
                 top, slope, kept = y[image, j, first:last], dy[image, j, first:last], scale[image, j, first:last]
                 ratio = ratios[j, :width]
                 for i in range(width):
-                    ratio[i] = slope[i] * top[i] / kept[i]
+                    ratio[i] = np.float64(slope[i]) * top[i] / kept[i]
             for j in range(c):
                 part, damping = total[:width], power[:width]
                 _sum_planes(ratios, j - half, j + half + 1, part)
@@ -91,11 +91,11 @@ def _lrn_grad(x, y, scale, dy, dx, half, factor, beta, threads):
 
 def lrn(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
     """See ``reference.lrn``."""
-    real, half = x.dtype.type, (size - 1) // 2
-    _lrn(x, scale, y, half, real(alpha / size), float(beta), real(k), get_num_threads())
+    half = (size - 1) // 2
+    _lrn(x, scale, y, half, float(alpha / size), float(beta), float(k), get_num_threads())
 
 
 def lrn_grad(x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, alpha: float, beta: float) -> None:
     """See ``reference.lrn_grad``."""
-    real, half = x.dtype.type, (size - 1) // 2
-    _lrn_grad(x, y, scale, dy, dx, half, real(2 * alpha * beta / size), float(beta), get_num_threads())
+    half = (size - 1) // 2
+    _lrn_grad(x, y, scale, dy, dx, half, float(2 * alpha * beta / size), float(beta), get_num_threads())
