@@ -1,4 +1,4 @@
-"""More primitives in plain NumPy, with the conventions of ``reference``, which exports them: rows, channels, further losses."""
+"""More primitives in plain NumPy, with the conventions of ``reference``, which exports them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,22 @@ LOG_FLOOR = 1e-20
 """The least probability of the losses that take probabilities."""
 
 __all__ = [
-    "LOG_FLOOR", "channel_sum", "channelwise", "gather_rows", "hinge_loss", "hinge_loss_grad", "infogain_loss", "infogain_loss_grad", "lrn",
-    "lrn_grad", "lstm_unit", "lstm_unit_grad", "multinomial_loss", "multinomial_loss_grad", "scatter_rows", "sigmoid_loss",
+    "LOG_FLOOR",
+    "channel_sum",
+    "channelwise",
+    "gather_rows",
+    "hinge_loss",
+    "hinge_loss_grad",
+    "infogain_loss",
+    "infogain_loss_grad",
+    "lrn",
+    "lrn_grad",
+    "lstm_unit",
+    "lstm_unit_grad",
+    "multinomial_loss",
+    "multinomial_loss_grad",
+    "scatter_rows",
+    "sigmoid_loss",
     "sigmoid_loss_grad",
 ]
 
@@ -26,7 +40,9 @@ def is_valid(label: Array, ignore_label: int | None) -> Array:
 # --- formulas with one value a channel ----------------------------------------------------------------------------
 
 
-def _apply(function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float]) -> Array:
+def _apply(
+    function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float]
+) -> Array:
     values = np.vectorize(lambda *items: function(*items, *scalars), otypes=[np.float64])
     operands = [*arrays, *(np.broadcast_to(v[:, None], arrays[0].shape) for v in vectors)]
     with np.errstate(all="ignore"):
@@ -34,17 +50,26 @@ def _apply(function: Callable[..., float], arrays: Sequence[Array], vectors: Seq
 
 
 def channelwise(
-    function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array
+    function: Callable[..., float],
+    arrays: Sequence[Array],
+    vectors: Sequence[Array],
+    scalars: Sequence[float],
+    out: Array,
 ) -> None:
     """``out[n, c, i] = function(*(a[n, c, i] for a in arrays), *(v[c] for v in vectors), *scalars)``.
 
-    ``arrays`` and ``out`` (N, C, inner), ``vectors`` (C,); ``out`` may be one of the arrays.  ``function`` as in ``elementwise``.
+    ``arrays`` and ``out`` (N, C, inner), ``vectors`` (C,); ``out`` may be one of the arrays.  ``function`` as in
+    ``elementwise``.
     """
     out[...] = _apply(function, arrays, vectors, scalars)
 
 
 def channel_sum(
-    function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array
+    function: Callable[..., float],
+    arrays: Sequence[Array],
+    vectors: Sequence[Array],
+    scalars: Sequence[float],
+    out: Array,
 ) -> None:
     """Accumulates the values of ``channelwise``, summed over N and inner, into ``out`` (C,)."""
     out += _apply(function, arrays, vectors, scalars).sum(axis=(0, 2))
@@ -54,7 +79,7 @@ def channel_sum(
 
 
 def gather_rows(x: Array, index: Array, y: Array) -> None:
-    """``y[m] = x[index[m]]``: x (R, K), index (M,) truncated to integers, y (M, K); an index outside 0 .. R - 1 gives zeros."""
+    """``y[m] = x[index[m]]``: x (R, K), index (M,) truncated to integers, y (M, K); zeros where no such row is."""
     row = index.astype(np.int64)
     inside = (row >= 0) & (row < len(x))
     y[...] = np.where(inside[:, None], x[np.where(inside, row, 0)], 0)
@@ -103,7 +128,9 @@ def sigmoid_loss(x: Array, target: Array, ignore_label: int | None, normalizer: 
     loss[...] = terms[is_valid(target, ignore_label)].sum(dtype=np.float64) / normalizer
 
 
-def sigmoid_loss_grad(x: Array, target: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array) -> None:
+def sigmoid_loss_grad(
+    x: Array, target: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
+) -> None:
     """``dx = (sigmoid(x) - target) * weight / normalizer``, 0 where the target is ignored."""
     slope = (0.5 * np.tanh(0.5 * x) + 0.5 - target) * (weight / normalizer)
     dx[...] = np.where(is_valid(target, ignore_label), slope, 0)
@@ -132,7 +159,7 @@ def multinomial_loss_grad(prob: Array, label: Array, weight: Array, dx: Array) -
 
 
 def hinge_loss(x: Array, label: Array, squared: bool, margin: Array, loss: Array) -> None:
-    """One-versus-all hinge loss: x (N, C), label (N,) -> scalar, the mean over N of the margins' sum (or sum of squares).
+    """One-versus-all hinge loss: x (N, C), label (N,) -> scalar, the mean over N of the sum of margins (or squares).
 
     ``margin`` (N, C) keeps ``max(0, 1 - s x)`` for the gradient, s being 1 for the label's class and -1 for others.
     """
@@ -149,7 +176,9 @@ def hinge_loss_grad(margin: Array, label: Array, squared: bool, weight: Array, d
     dx[...] = np.where(own, -slope, slope) * (weight / len(margin))
 
 
-def infogain_loss(prob: Array, label: Array, gain: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
+def infogain_loss(
+    prob: Array, label: Array, gain: Array, ignore_label: int | None, normalizer: Array, loss: Array
+) -> None:
     """Sum of ``-gain[label, k] log(max(p[k], 1e-20))`` over the scalar ``normalizer``.
 
     prob (outer, C, inner), label (outer, inner), gain (C, C).
@@ -164,7 +193,10 @@ def infogain_loss(prob: Array, label: Array, gain: Array, ignore_label: int | No
 def infogain_loss_grad(
     prob: Array, label: Array, gain: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
 ) -> None:
-    """Gradient with respect to the scores under a softmax: ``(p[k] sum_j gain[label, j] - gain[label, k]) weight / normalizer``."""
+    """Gradient with respect to the scores under a softmax.
+
+    ``dx[k] = (p[k] sum_j gain[label, j] - gain[label, k]) weight / normalizer``
+    """
     index = label.astype(np.int64)
     valid = is_valid(label, ignore_label) & (index >= 0) & (index < len(gain))
     rows = gain[np.where(valid, index, 0)].transpose(0, 2, 1)
@@ -180,9 +212,10 @@ def _sigmoid(x: Array) -> Array:
 
 
 def lstm_unit(c_before: Array, gates: Array, cont: Array, c: Array, h: Array) -> None:
-    """One step of an LSTM: c_before, c, h (N, D), gates (N, 4D) in the order i, f, o, g before their nonlinearities, cont (N,).
+    """One step of an LSTM: c_before, c, h (N, D), gates (N, 4D) i, f, o, g before their nonlinearities, cont (N,).
 
-    ``c = cont sigmoid(f) c_before + sigmoid(i) tanh(g)``, ``h = sigmoid(o) tanh(c)``; where cont is 0, c_before is not read.
+    ``c = cont sigmoid(f) c_before + sigmoid(i) tanh(g)``, ``h = sigmoid(o) tanh(c)``; where cont is 0, c_before is not
+    read.
     """
     i, f, o, g = np.split(gates, 4, axis=1)
     keep = np.where(cont[:, None] == 0, 0, cont[:, None] * _sigmoid(f) * np.where(cont[:, None] == 0, 0, c_before))
@@ -195,7 +228,8 @@ def lstm_unit_grad(
 ) -> None:
     """Gradients of ``lstm_unit``: dc_before (N, D) and dgates (N, 4D) from dc and dh (N, D); dc_before may be dc.
 
-    Caffe: the gradient of f uses ``cont sigmoid(f)`` as if it were a sigmoid's value, which differs if cont is neither 0 nor 1.
+    Caffe: the gradient of f uses ``cont sigmoid(f)`` as if it were a sigmoid's value, which differs if cont is neither
+    0 nor 1.
     """
     i, f, o = (_sigmoid(part) for part in np.split(gates[:, : 3 * c.shape[1]], 3, axis=1))
     g, squashed = np.tanh(gates[:, 3 * c.shape[1] :]), np.tanh(c)
@@ -203,6 +237,12 @@ def lstm_unit_grad(
     before = np.where(cont[:, None] == 0, 0, c_before)
     total = dc + dh * o * (1 - squashed * squashed)
     dgates[...] = np.concatenate(
-        [total * g * i * (1 - i), total * before * keep * (1 - keep), dh * squashed * o * (1 - o), total * i * (1 - g * g)], axis=1
+        [
+            total * g * i * (1 - i),
+            total * before * keep * (1 - keep),
+            dh * squashed * o * (1 - o),
+            total * i * (1 - g * g),
+        ],
+        axis=1,
     )
     dc_before[...] = total * keep

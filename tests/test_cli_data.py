@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from cli_case import contents, run
 
-from minicaffe import proto
+from minicaffe import models, proto
 from minicaffe.data.datum import parse, to_array
 from minicaffe.data.db import backend_of, open_db
+from minicaffe.net import Net
 from minicaffe.proto.files import blob_to_array, read_binary
 
 
@@ -67,8 +68,8 @@ def test_mnist_becomes_labelled_databases_where_lenet_reads_them(capsys, tmp_pat
         np.testing.assert_array_equal(images[:, 0], pixels)
         np.testing.assert_array_equal(labels, digits)
         assert keys[:2] == [b"00000000", b"00000001"]
-    timed = run(capsys, "time", "-model", "lenet/lenet_train_test.prototxt", "-iterations", 1)
-    assert timed.status == 0
+    net = Net(models.find("lenet/lenet_train_test.prototxt"), proto.TRAIN)
+    assert net.blobs["data"].shape == (64, 1, 28, 28)
 
 
 def test_fetch_from_a_folder_puts_mnist_where_the_others_find_it(capsys, tmp_path, monkeypatch):
@@ -127,8 +128,8 @@ def test_siamese_digits_are_balanced_pairs_of_real_digits(capsys, tmp_path):
     pairs, similar, _ = records(folder / "digits_siamese_train_lmdb")
     assert pairs.shape == (40, 2, 28, 28)
     np.testing.assert_array_equal(similar, [label[a.tobytes()] == label[b.tobytes()] for a, b in pairs])
-    timed = run(capsys, "time", "-model", "siamese/digits_train_test.prototxt", "-phase", "TEST", "-iterations", 1)
-    assert timed.status == 0
+    net = Net(models.find("siamese/digits_train_test.prototxt"), proto.TEST)
+    assert net.blobs["pair_data"].shape == (100, 2, 28, 28)
 
 
 def test_seed_count_balance_and_backend(capsys, tmp_path):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minicaffe.kernels import reference_transform
-from minicaffe.kernels.cpu import transform as compiled
 
 from minicaffe import proto
 from minicaffe.backend.random import Stream
 from minicaffe.data.transform import Transformer, read_mean
 from minicaffe.errors import DataError
+from minicaffe.kernels import reference_transform
+from minicaffe.kernels.cpu import transform as compiled
 
 FORMATS = Path(__file__).parent / "golden" / "formats"
 SQUARE = np.arange(16, dtype=np.uint8).reshape(1, 1, 4, 4)

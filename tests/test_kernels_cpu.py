@@ -9,6 +9,7 @@ import math
 import numba
 import numpy as np
 import pytest
+
 from minicaffe.kernels import cpu, reference
 from minicaffe.kernels.window import Window
 

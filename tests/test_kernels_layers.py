@@ -61,11 +61,14 @@ def test_rows_by_index(case, rows, index, columns):  # noqa: F811
 
 @pytest.mark.parametrize("beta", [0.75, 0.5, 0.6])
 @pytest.mark.parametrize(
-    ("shape", "size"), [((1, 1, 1), 1), ((2, 5, 7), 3), ((3, 8, 300), 5), ((1, 3, 4), 9), ((2, 32, 5), 5), ((0, 3, 4), 3)]
+    ("shape", "size"),
+    [((1, 1, 1), 1), ((2, 5, 7), 3), ((3, 8, 300), 5), ((1, 3, 4), 9), ((2, 32, 5), 5), ((0, 3, 4), 3)],
 )
 def test_lrn(case, shape, size, beta):  # noqa: F811
     x, dy = case.normal(*shape), case.normal(*shape)
-    case.check("lrn", lambda scale, y: (x, scale, y, size, 1.5, beta, 1.0), [case.garbage(*shape), case.garbage(*shape)])
+    case.check(
+        "lrn", lambda scale, y: (x, scale, y, size, 1.5, beta, 1.0), [case.garbage(*shape), case.garbage(*shape)]
+    )
     scale, y = np.empty_like(x), np.empty_like(x)
     reference.lrn(x, scale, y, size, 1.5, beta, 1.0)
     case.check("lrn_grad", lambda dx: (x, y, scale, dy, dx, size, 1.5, beta), [case.garbage(*shape)])
@@ -90,7 +93,11 @@ def test_losses_of_rows(case, shape):  # noqa: F811
     case.check("multinomial_loss_grad", lambda dx: (prob, label, weight, dx), [case.garbage(*shape)])
     x, margin = case.normal(*shape), np.maximum(case.normal(*shape), 0)
     for squared in (False, True):
-        case.check("hinge_loss", lambda margin, loss, s=squared: (x, label, s, margin, loss), [case.garbage(*shape), case.garbage()])
+        case.check(
+            "hinge_loss",
+            lambda margin, loss, s=squared: (x, label, s, margin, loss),
+            [case.garbage(*shape), case.garbage()],
+        )
         case.check("hinge_loss_grad", lambda dx, s=squared: (margin, label, s, weight, dx), [case.garbage(*shape)])
 
 
@@ -112,7 +119,13 @@ def test_an_ignored_label_as_two_numbers():
 
 @pytest.mark.parametrize(("n", "d"), [(1, 1), (5, 3), (20, 64)])
 def test_lstm_unit(case, n, d):  # noqa: F811
-    before, gates, c, dc, dh = case.normal(n, d), case.normal(n, 4 * d), case.normal(n, d), case.normal(n, d), case.normal(n, d)
+    before, gates, c, dc, dh = (
+        case.normal(n, d),
+        case.normal(n, 4 * d),
+        case.normal(n, d),
+        case.normal(n, d),
+        case.normal(n, d),
+    )
     cont = np.array([0, 1, 0.5] * n, case.dtype)[:n]
     before[0] = np.nan  # a sequence begins: not read
     case.check("lstm_unit", lambda c, h: (before, gates, cont, c, h), [case.garbage(n, d), case.garbage(n, d)])
@@ -122,9 +135,13 @@ def test_lstm_unit(case, n, d):  # noqa: F811
 
 
 UPDATES = {
-    "sgd_update": (1, (0.1, 0.9)), "nesterov_update": (1, (0.1, 0.9)), "adagrad_update": (1, (0.1, 1e-8)),
-    "rmsprop_update": (1, (0.1, 0.95, 1e-8)), "adadelta_update": (2, (1.0, 0.95, 1e-6)), "adam_update": (2, (0.01, 0.9, 0.999, 1e-8)),
-}  # fmt: skip
+    "sgd_update": (1, (0.1, 0.9)),
+    "nesterov_update": (1, (0.1, 0.9)),
+    "adagrad_update": (1, (0.1, 1e-8)),
+    "rmsprop_update": (1, (0.1, 0.95, 1e-8)),
+    "adadelta_update": (2, (1.0, 0.95, 1e-6)),
+    "adam_update": (2, (0.01, 0.9, 0.999, 1e-8)),
+}
 
 
 @pytest.mark.parametrize("l1", [False, True])

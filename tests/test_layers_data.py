@@ -96,8 +96,9 @@ def images(tmp_path):
 
 def image_net(folder, options="", transform="", batch_size=4):
     return make_net(
-        f'layer {{ name: "d" type: "ImageData" top: "data" top: "label" transform_param {{ {transform} }} image_data_param {{ '
-        f'source: "{folder}/list.txt" root_folder: "{folder}/" is_color: false batch_size: {batch_size} {options} }} }}'
+        f'layer {{ name: "d" type: "ImageData" top: "data" top: "label" transform_param {{ {transform} }} '
+        f'image_data_param {{ source: "{folder}/list.txt" root_folder: "{folder}/" '
+        f"is_color: false batch_size: {batch_size} {options} }} }}"
     )
 
 
@@ -196,16 +197,15 @@ def windows(tmp_path):
     """One image, red = column and green = row; a foreground window of class 3, a background one, one between them."""
     rows, columns = np.mgrid[:20, :30].astype(np.uint8)
     Image.fromarray(np.stack([columns, rows, np.full_like(rows, 7)], axis=2)).save(tmp_path / "a.png")
-    (tmp_path / "windows.txt").write_text(
-        "# 0\na.png\n3\n20\n30\n3\n3 0.9 5 6 12 13\n2 0.1 0 0 3 3\n4 0.5 1 1 2 2\n"
-    )
+    (tmp_path / "windows.txt").write_text("# 0\na.png\n3\n20\n30\n3\n3 0.9 5 6 12 13\n2 0.1 0 0 3 3\n4 0.5 1 1 2 2\n")
     return tmp_path
 
 
 def window_net(folder, options="", transform="crop_size: 8", batch_size=4):
     return make_net(
-        f'layer {{ name: "w" type: "WindowData" top: "data" top: "label" transform_param {{ {transform} }} window_data_param {{ '
-        f'source: "{folder}/windows.txt" root_folder: "{folder}/" batch_size: {batch_size} fg_threshold: 0.6 bg_threshold: 0.3 '
+        f'layer {{ name: "w" type: "WindowData" top: "data" top: "label" transform_param {{ {transform} }} '
+        f'window_data_param {{ source: "{folder}/windows.txt" root_folder: "{folder}/" batch_size: {batch_size} '
+        f"fg_threshold: 0.6 bg_threshold: 0.3 "
         f"fg_fraction: 0.5 {options} }} }}"
     )
 
@@ -225,7 +225,7 @@ def test_windows_are_cut_out_background_first(windows, cache):
 def test_context_around_a_window(windows):
     net = window_net(windows, "context_pad: 2", "crop_size: 16")
     ((data, _),) = batches(net, 1)
-    # the background window, 0 to 3, grows by 16 / 12 around its centre 2 to -1 to 5; 1 of 7 pixels lies outside: 2 of 16
+    # the background window, 0 to 3, grows by 16 / 12 around its centre 2 to -1 to 5; 1 pixel of 7 is outside: 2 of 16
     assert (data[0, 0, :2] == 0).all() and (data[0, 0, :, :2] == 0).all()
     assert (data[0, 0, 2:, 2:] == 7).all()
     net.close()
@@ -306,7 +306,8 @@ def hdf5_files(folder, counts=(5, 3)):
 
 def hdf5_net(folder, options="", more=""):
     return make_net(
-        f'layer {{ name: "h" type: "HDF5Data" top: "data" top: "label" {more} hdf5_data_param {{ source: "{folder}/list.txt" '
+        f'layer {{ name: "h" type: "HDF5Data" top: "data" top: "label" {more} '
+        f'hdf5_data_param {{ source: "{folder}/list.txt" '
         f"batch_size: 4 {options} }} }}"
     )
 
@@ -361,7 +362,12 @@ def damage(folder, what):
 
 @pytest.mark.parametrize(
     ("what", "problem"),
-    [("rows", "same number of rows"), ("name", "no dataset 'label'"), ("shape", "rows have shapes"), ("text", "must hold numbers")],
+    [
+        ("rows", "same number of rows"),
+        ("name", "no dataset 'label'"),
+        ("shape", "rows have shapes"),
+        ("text", "must hold numbers"),
+    ],
 )
 def test_damaged_hdf5_files(tmp_path, what, problem):
     damage(hdf5_files(tmp_path), what)
@@ -386,8 +392,10 @@ def test_hdf5_lists_and_options_that_do_not_fit(tmp_path):
 
 def output_net(path, label="dim: 2"):
     return make_net(
-        f'layer {{ name: "in" type: "Input" top: "a" top: "b" input_param {{ shape {{ dim: 2 dim: 3 }} shape {{ {label} }} }} }}'
-        f'layer {{ name: "out" type: "HDF5Output" bottom: "a" bottom: "b" hdf5_output_param {{ file_name: "{path}" }} }}'
+        f'layer {{ name: "in" type: "Input" top: "a" top: "b" '
+        f"input_param {{ shape {{ dim: 2 dim: 3 }} shape {{ {label} }} }} }}"
+        f'layer {{ name: "out" type: "HDF5Output" bottom: "a" bottom: "b" '
+        f'hdf5_output_param {{ file_name: "{path}" }} }}'
     )
 
 

@@ -1,7 +1,7 @@
 """Any scalar formula over channels: arrays (N, C, inner) and vectors of one value a channel.
 
-The loops see the arrays as matrices.  Where ``inner`` is 1 these are (N, C), and a row runs along the channels; else they are
-(N * C, inner), and a row belongs to one channel.
+The loops see the arrays as matrices.  Where ``inner`` is 1 these are (N, C), and a row runs along the channels; else
+they are (N * C, inner), and a row belongs to one channel.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _ROW = (None, _one_row, _two_rows)
 
 @functools.cache
 def _loops(function: Callable[..., float], arrays: int, vectors: int) -> dict[tuple[str, str], Any]:
-    """The loops around a formula of so many arrays and vectors, compiled at their first call, by task and what a row is."""
+    """The loops around a formula of so many arrays and vectors, by task and way; compiled at their first call."""
     formula, at, of_channel, row = register_jitable(function), _AT[arrays], _AT[vectors], _ROW[arrays]
     stamp = f"{formula_stamp(function)} {arrays} {vectors}"  # tells these loops apart in Numba's cache
 
@@ -127,14 +127,19 @@ def _loops(function: Callable[..., float], arrays: int, vectors: int) -> dict[tu
 
 
 def _run(
-    task: str, function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array
+    task: str,
+    function: Callable[..., float],
+    arrays: Sequence[Array],
+    vectors: Sequence[Array],
+    scalars: Sequence[float],
+    out: Array,
 ) -> None:
     n, c, inner = arrays[0].shape
     if not arrays[0].size:
         return
     way, shape = ("along", (n, c)) if inner == 1 else ("within", (n * c, inner))
     matrices = tuple(a.reshape(shape) for a in arrays)
-    # Numba finds no type for the items of an empty tuple, and the number of channels is read from a vector: any c values do
+    # an empty tuple has no type of items for Numba, and loops read the number of channels off a vector: any c values do
     channels = tuple(vectors) or (matrices[0].reshape(-1)[:c],)
     result = out.reshape(shape) if task == "apply" else out
     loop = _loops(function, len(arrays), len(vectors))[task, way]
@@ -142,14 +147,22 @@ def _run(
 
 
 def channelwise(
-    function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array
+    function: Callable[..., float],
+    arrays: Sequence[Array],
+    vectors: Sequence[Array],
+    scalars: Sequence[float],
+    out: Array,
 ) -> None:
     """See ``reference.channelwise``; one or two arrays, up to three vectors."""
     _run("apply", function, arrays, vectors, scalars, out)
 
 
 def channel_sum(
-    function: Callable[..., float], arrays: Sequence[Array], vectors: Sequence[Array], scalars: Sequence[float], out: Array
+    function: Callable[..., float],
+    arrays: Sequence[Array],
+    vectors: Sequence[Array],
+    scalars: Sequence[float],
+    out: Array,
 ) -> None:
     """See ``reference.channel_sum``; one or two arrays, up to three vectors."""
     _run("sum", function, arrays, vectors, scalars, out)

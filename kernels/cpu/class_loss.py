@@ -108,10 +108,14 @@ def sigmoid_loss(x: Array, target: Array, ignore_label: int | None, normalizer: 
     loss[...] = total / normalizer
 
 
-def sigmoid_loss_grad(x: Array, target: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array) -> None:
+def sigmoid_loss_grad(
+    x: Array, target: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
+) -> None:
     """See ``reference.sigmoid_loss_grad``."""
     scale = dx.dtype.type(weight / normalizer)
-    _sigmoid_loss_grad(x.reshape(-1), target.reshape(-1), *with_ignored(ignore_label), scale, dx.reshape(-1), get_num_threads())
+    _sigmoid_loss_grad(
+        x.reshape(-1), target.reshape(-1), *with_ignored(ignore_label), scale, dx.reshape(-1), get_num_threads()
+    )
 
 
 def multinomial_loss(prob: Array, label: Array, loss: Array) -> None:
@@ -134,7 +138,9 @@ def hinge_loss_grad(margin: Array, label: Array, squared: bool, weight: Array, d
     _hinge_loss_grad(margin, label, bool(squared), dx.dtype.type(weight / len(margin)), dx)
 
 
-def infogain_loss(prob: Array, label: Array, gain: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
+def infogain_loss(
+    prob: Array, label: Array, gain: Array, ignore_label: int | None, normalizer: Array, loss: Array
+) -> None:
     """See ``reference.infogain_loss``."""
     total = _infogain_loss(prob, label.reshape(-1), gain, *with_ignored(ignore_label))
     loss[...] = total / normalizer

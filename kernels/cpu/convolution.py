@@ -17,40 +17,31 @@ from minicaffe.kernels import reference
 from minicaffe.kernels.cpu.im2col import AXES
 from minicaffe.kernels.cpu.jit import kernel, parallel, share
 from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
-from minicaffe.kernels.cpu.tile import (
+from minicaffe.kernels.cpu.simd import (
     CHUNK,
-    DEPTH,
-    LONGEST_TILE,
-    PANEL,
     WIDTH,
     add_chunk,
     align,
     copy_chunk,
+    copy_part,
+    copy_register,
     copy_row,
+    fill_row,
     load,
-    multiplier,
-    multiply,
-    panel_depth,
-    panel_vectors,
     size_of,
     store,
     transpose,
 )
+from minicaffe.kernels.cpu.tile import DEPTH, LONGEST_TILE, PANEL, multiplier, multiply, panel_depth, panel_vectors
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
 _IN, _OUT = np.bool_(False), np.bool_(True)  # not Python's: Numba would compile a function for each of those
+_L2 = 1 << 19  # bytes
 _ROWS = 60  # rows of a product worked on before they are scattered: a multiple of the tile heights 4, 5 and 6
 
 
 # --- moving pixels ----------------------------------------------------------------------------------------------
-
-
-@kernel()
-def _clear(address, count, like):
-    """Write ``count`` times ``like``, which is 0 in all of this module."""
-    for i in range(count):
-        store(address + i * size_of(like), like)
 
 
 @kernel()
@@ -78,7 +69,10 @@ def _move_image(image, target, channels, frame, outward, like):
                 else:
                     for x in range(width):
                         w = x + left
-                        inside, outside = target + (line + w % w_phases * phase + w // w_phases) * size, pixels + x * size
+                        inside, outside = (
+                            target + (line + w % w_phases * phase + w // w_phases) * size,
+                            pixels + x * size,
+                        )
                         if outward:
                             store(outside, load(inside, like))
                         else:
@@ -115,19 +109,36 @@ def _move_columns(panel, row, y, places, m, first, last, outward, like):
 def _gather(panel, row, frames, offsets, runs, like):
     """Rows of a panel, ``row`` bytes each: the runs of pixels at each offset into the frames.
 
-    A run is copied as a whole chunk; what is too much is overwritten by the next.
+    Run by run for all rows.  A short run is copied as a whole chunk, and what is too much is overwritten by the next run; but
+    what lies behind the end of the row must be left alone.
     """
-    for i in range(offsets.size):
-        source, target = frames + offsets[i], panel + i * row
-        for j in range(len(runs)):
-            copy_chunk(target + runs[j, 1], source + runs[j, 0], like)
+    size = size_of(like)
+    for j in range(len(runs)):
+        source, target, count = frames + runs[j, 0], panel + runs[j, 1], runs[j, 2]
+        if count * size == WIDTH:
+            for i in range(offsets.size):
+                copy_register(target + i * row, source + offsets[i], like)
+        elif runs[j, 1] + CHUNK <= row:
+            for i in range(offsets.size):
+                copy_chunk(target + i * row, source + offsets[i], like)
+        else:
+            for i in range(offsets.size):
+                copy_part(target + i * row, source + offsets[i], count, like)
 
 
 @kernel()
-def _scatter(frames, product, runs, like):
-    """Add one row of a product to the pixels that ``_gather`` would fill it with."""
+def _scatter(frames, product, row, offsets, runs, like):
+    """Add the rows of a product, ``row`` bytes each, to the pixels that ``_gather`` would fill them with."""
+    size = size_of(like)
     for j in range(len(runs)):
-        add_chunk(frames + runs[j, 0], product + runs[j, 1], runs[j, 2], like)
+        for chunk in range(0, runs[j, 2] * size, CHUNK):
+            target, source, count = (
+                frames + runs[j, 0] + chunk,
+                product + runs[j, 1] + chunk,
+                runs[j, 2] - chunk // size,
+            )
+            for i in range(offsets.size):
+                add_chunk(target + offsets[i], source + i * row, count, like)
 
 
 @kernel()
@@ -145,11 +156,19 @@ def _transpose_weights_part(part, parts, w, wt, blocks, like):
                 transpose(target, (last - first) * m * size, source, c * taps * size, m, taps, like)
 
 
+@kernel(inline=True)
+def _panels_at_a_time(m):
+    """How many panels of m rows fit into the L2 cache, beside what they are multiplied with."""
+    return max(1, _L2 // (m * PANEL))
+
+
 # --- the three products -----------------------------------------------------------------------------------------
 
 
 @kernel()
-def _convolve_part(part, parts, code, x, w, bias, y, base, stride, like, frame, channel, together, taps, offsets, panels, runs):
+def _convolve_part(
+    part, parts, code, x, w, bias, y, base, stride, like, frame, channel, together, taps, offsets, panels, runs
+):
     size = size_of(like)
     n, group, c = x.shape[:3]
     m, k = w.shape[1:]
@@ -158,44 +177,42 @@ def _convolve_part(part, parts, code, x, w, bias, y, base, stride, like, frame, 
     frames = base + part * stride
     panel = align(frames + together * frames_image + CHUNK)
     product = align(panel + DEPTH * PANEL + CHUNK)
-    scratch = product + m * PANEL
-    _clear(frames, (scratch - frames) // size, like)
+    count, step = panels.size - 1, _panels_at_a_time(m)
+    scratch = product + min(count, step) * m * PANEL
+    fill_row(frames, like, (product - frames) // size)
 
-    low, high = share(part, parts, -(-n // together) * group * (panels.size - 1))
-    framed = -1
-    for item in range(low, high):
-        batch, p = item // (panels.size - 1), item % (panels.size - 1)
+    low, high = share(part, parts, -(-n // together) * group * count)
+    for batch in range(low // count, -(-high // count)):
         first_image, g = batch // group * together, batch % group
         images = min(together, n - first_image)
-        if batch != framed:
-            framed = batch
-            for i in range(images):
-                pixels = x.ctypes.data + ((first_image + i) * group + g) * image
-                _move_image(pixels, frames + i * frames_image, c, frame, _IN, like)
-        first, last = p * width, min((p + 1) * width, images * positions)
-        if last <= first:
-            continue
-        vectors = panel_vectors(min(width, together * positions - first), WIDTH // size)
-        one_image = first // positions == (last - 1) // positions
-        if one_image:
-            place = ((first_image + first // positions) * group + g) * m * positions + first % positions
-            out, row, columns = y.ctypes.data + place * size, positions * size, last - first
-        else:
-            out, row, columns = product, vectors * WIDTH, vectors * WIDTH // size
-        for i in range(m):
-            for j in range(columns):
-                store(out + i * row + j * size, bias[g, i])
-        for first_k in range(0, k, panel_depth(vectors)):
-            depth = min(panel_depth(vectors), k - first_k)
-            _gather(panel, vectors * WIDTH, frames, taps[first_k : first_k + depth], runs[panels[p] : panels[p + 1]], like)
-            weights = w.ctypes.data + (g * m * k + first_k) * size
-            multiply(code, m, columns, depth, weights, k * size, size, panel, vectors, out, row, True, scratch)
-        if not one_image:
-            _move_columns(product, row, y.ctypes.data, (first_image, g, group, positions), m, first, last, _OUT, like)
+        for i in range(images):
+            pixels = x.ctypes.data + ((first_image + i) * group + g) * image
+            _move_image(pixels, frames + i * frames_image, c, frame, _IN, like)
+        low_p, high_p = max(low - batch * count, 0), min(high - batch * count, -(-images * positions // width))
+        for first_p in range(low_p, high_p, step):
+            last_p = min(first_p + step, high_p)
+            for first_k in range(0, k, DEPTH):
+                depth = min(DEPTH, k - first_k)
+                weights = w.ctypes.data + (g * m * k + first_k) * size
+                for p in range(first_p, last_p):
+                    vectors = panel_vectors(min(width, together * positions - p * width), WIDTH // size)
+                    row, out = vectors * WIDTH, product + (p - first_p) * m * PANEL
+                    if first_k == 0:
+                        for i in range(m):
+                            fill_row(out + i * row, bias[g, i], row // size)
+                    _gather(panel, row, frames, taps[first_k : first_k + depth], runs[panels[p] : panels[p + 1]], like)
+                    multiply(code, m, row // size, depth, weights, k * size, size, panel, vectors, out, row, True, scratch)
+            for p in range(first_p, last_p):
+                first, last = p * width, min((p + 1) * width, images * positions)
+                row = panel_vectors(min(width, together * positions - first), WIDTH // size) * WIDTH
+                out = product + (p - first_p) * m * PANEL
+                _move_columns(out, row, y.ctypes.data, (first_image, g, group, positions), m, first, last, _OUT, like)
 
 
 @kernel()
-def _data_grad_part(part, parts, code, dy, wt, dx, blocks, base, stride, like, frame, channel, together, taps, offsets, panels, runs):
+def _data_grad_part(
+    part, parts, code, dy, wt, dx, blocks, base, stride, like, frame, channel, together, taps, offsets, panels, runs
+):
     size = size_of(like)
     n, group, c = dx.shape[:3]
     m = dy.shape[2]
@@ -203,9 +220,10 @@ def _data_grad_part(part, parts, code, dy, wt, dx, blocks, base, stride, like, f
     image, frames_image = dx[0, 0].size * size, c * channel * size
     frames = base + part * stride
     panel = align(frames + together * frames_image + CHUNK)
-    product = align(panel + m * PANEL + CHUNK)
+    product = align(panel + min(panels.size - 1, _panels_at_a_time(m)) * m * PANEL + CHUNK)
     scratch = product + _ROWS * PANEL
-    _clear(panel, m * width, like)
+    row_offsets = np.empty(taps.size, np.int64)
+    fill_row(panel, like, (product - panel) // size)
 
     low, high = share(part, parts, -(-n // together) * group * blocks)
     for item in range(low, high):
@@ -214,63 +232,90 @@ def _data_grad_part(part, parts, code, dy, wt, dx, blocks, base, stride, like, f
         images = min(together, n - first_image)
         first_channel, last_channel = share(block, blocks, c)
         channels = last_channel - first_channel
-        k = taps.size // c * channels
-        weights = wt + (g * c + first_channel) * (taps.size // c) * m * size
+        window = taps.size // c
+        k = window * channels
+        weights = wt + (g * c + first_channel) * window * m * size
+        for tap in range(window):
+            for i in range(channels):
+                row_offsets[tap * channels + i] = taps[tap] + i * channel * size
         for i in range(together):
-            _clear(frames + i * frames_image, channels * channel, like)
-        for p in range(panels.size - 1):
-            first, last = p * width, min((p + 1) * width, images * positions)
-            if last <= first:
-                break
-            vectors = panel_vectors(min(width, together * positions - first), WIDTH // size)
-            row = vectors * WIDTH
-            _move_columns(panel, row, dy.ctypes.data, (first_image, g, group, positions), m, first, last, _IN, like)
+            fill_row(frames + i * frames_image, like, channels * channel)
+        step, count = _panels_at_a_time(m), -(-images * positions // width)
+        for first_p in range(0, count, step):
+            last_p = min(first_p + step, count)
+            for p in range(first_p, last_p):
+                first, last = p * width, min((p + 1) * width, images * positions)
+                row = panel_vectors(min(width, together * positions - first), WIDTH // size) * WIDTH
+                block = panel + (p - first_p) * m * PANEL
+                _move_columns(block, row, dy.ctypes.data, (first_image, g, group, positions), m, first, last, _IN, like)
             for first_k in range(0, k, _ROWS):
                 rows = min(_ROWS, k - first_k)
-                for r in range(0, m, panel_depth(vectors)):
-                    a, b = weights + (first_k * m + r) * size, panel + r * row
-                    depth = min(panel_depth(vectors), m - r)
-                    multiply(code, rows, row // size, depth, a, m * size, size, b, vectors, product, row, r > 0, scratch)
-                for r in range(rows):
-                    offset = taps[(first_k + r) // channels] + (first_k + r) % channels * channel * size
-                    _scatter(frames + offset, product + r * row, runs[panels[p] : panels[p + 1]], like)
+                for p in range(first_p, last_p):
+                    vectors = panel_vectors(min(width, together * positions - p * width), WIDTH // size)
+                    row = vectors * WIDTH
+                    for r in range(0, m, panel_depth(vectors)):
+                        depth = min(panel_depth(vectors), m - r)
+                        a, b = weights + (first_k * m + r) * size, panel + (p - first_p) * m * PANEL + r * row
+                        multiply(code, rows, row // size, depth, a, m * size, size, b, vectors, product, row, r > 0, scratch)
+                    ks = row_offsets[first_k : first_k + rows]
+                    _scatter(frames, product, row, ks, runs[panels[p] : panels[p + 1]], like)
         for i in range(images):
             pixels = dx.ctypes.data + ((first_image + i) * group + g) * image + first_channel * (image // c)
             _move_image(pixels, frames + i * frames_image, channels, frame, _OUT, like)
 
 
 @kernel()
-def _weight_grad_part(part, parts, panel_parts, code, x, dy, sums, base, stride, like, frame, channel, together, taps, offsets, panels, runs):
+def _weight_grad_part(
+    part,
+    parts,
+    panel_parts,
+    code,
+    x,
+    dy,
+    sums,
+    base,
+    stride,
+    like,
+    frame,
+    channel,
+    together,
+    taps,
+    offsets,
+    panels,
+    runs,
+):
     """Products summed over some images, for some panels of all groups; panel p's lies at ``sums + p * m * PANEL``."""
     size = size_of(like)
     n, group, c = x.shape[:3]
     m, positions = dy.shape[2:]
     image, width = x[0, 0].size * size, PANEL // size
     count, window = panels.size - 1, taps.size // c
+    pointwise = taps.size == c and positions * c * size == image
+    direct = pointwise and frame[1].sum() == 0 and offsets[positions - 1] == (positions - 1) * size  # frames would be copies
     low, high = share(part % panel_parts, panel_parts, group * count)
     first_image, last_image = share(part // panel_parts, parts // panel_parts, n)
     sums += part // panel_parts * group * count * m * PANEL
     frames = base + part * stride
     panel = align(frames + c * channel * size + CHUNK)
     scratch = align(panel + DEPTH * PANEL + CHUNK)
-    _clear(frames, (scratch - frames) // size, like)
-    _clear(sums + low * m * PANEL, (high - low) * m * width, like)
-    for i in range(first_image, last_image):
-        framed = -1
-        for item in range(low, high):
-            g, p = item // count, item % count
-            if g != framed:
-                framed = g
-                first = p * width // window
-                channels = min(-(-min(high - g * count, count) * width // window), c) - first
-                pixels = x.ctypes.data + (i * group + g) * image + first * (image // c)
-                _move_image(pixels, frames + first * channel * size, channels, frame, _IN, like)
-            vectors = panel_vectors(min(width, taps.size - p * width), WIDTH // size)
-            row = vectors * WIDTH
+    fill_row(frames, like, (scratch - frames) // size)
+    fill_row(sums + low * m * PANEL, like, (high - low) * m * width)
+    for item in range(low, high):
+        g, p = item // count, item % count
+        first, last = p * width // window, -(-min((p + 1) * width, taps.size) // window)
+        vectors = panel_vectors(min(width, taps.size - p * width), WIDTH // size)
+        row, out = vectors * WIDTH, sums + item * m * PANEL
+        for i in range(first_image, last_image):
+            pixels = x.ctypes.data + (i * group + g) * image + first * (image // c)
+            if not direct:
+                _move_image(pixels, frames + first * channel * size, last - first, frame, _IN, like)
             for k in range(0, positions, panel_depth(vectors)):
                 depth = min(panel_depth(vectors), positions - k)
-                _gather(panel, row, frames, offsets[k : k + depth], runs[panels[p] : panels[p + 1]], like)
-                a, out = dy.ctypes.data + ((i * group + g) * m * positions + k) * size, sums + item * m * PANEL
+                if direct:
+                    transpose(panel, row, pixels + k * size, positions * size, last - first, depth, like)
+                else:
+                    _gather(panel, row, frames, offsets[k : k + depth], runs[panels[p] : panels[p + 1]], like)
+                a = dy.ctypes.data + ((i * group + g) * m * positions + k) * size
                 multiply(code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, True, scratch)
 
 
@@ -312,7 +357,9 @@ def _data_grad(code, dy, w, dx, blocks, memory, stride, threads, frame, channel,
 
 
 @kernel()
-def _weight_grad(code, x, dy, dw, panel_parts, image_parts, memory, stride, frame, channel, together, taps, offsets, panels, runs):
+def _weight_grad(
+    code, x, dy, dw, panel_parts, image_parts, memory, stride, frame, channel, together, taps, offsets, panels, runs
+):
     plan = (frame, channel, together, taps, offsets, panels, runs)
     like = dy.dtype.type(0)
     sums = align(memory.ctypes.data)
@@ -358,7 +405,8 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
     rows = row_plan(c, pixels, out, window, itemsize)
     width = PANEL // itemsize
     frames = max(columns.together * columns.channel, rows.channel) * c
-    panel, product = max(DEPTH, m) * width, max(_ROWS, m) * width
+    block = min(columns.panels.size - 1, max(1, _L2 // (m * PANEL))) * m
+    panel, product = max(DEPTH, block) * width, max(_ROWS, block) * width
     slack = 4 * (64 + CHUNK) // itemsize  # to align each of the areas, and to copy their last chunk whole
     return _Job(
         n,

@@ -6,7 +6,6 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from numba import prange
 from numba.extending import register_jitable
 

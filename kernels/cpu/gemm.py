@@ -6,21 +6,8 @@ import numpy as np
 from numba import get_num_threads
 
 from minicaffe.kernels.cpu.jit import kernel, parallel, share
-from minicaffe.kernels.cpu.tile import (
-    CHUNK,
-    DEPTH,
-    LONGEST_TILE,
-    PANEL,
-    WIDTH,
-    align,
-    copy_row,
-    multiplier,
-    multiply,
-    panel_depth,
-    panel_vectors,
-    size_of,
-    transpose,
-)
+from minicaffe.kernels.cpu.simd import CHUNK, WIDTH, align, copy_row, size_of, transpose
+from minicaffe.kernels.cpu.tile import DEPTH, LONGEST_TILE, PANEL, multiplier, multiply, panel_depth, panel_vectors
 from minicaffe.kernels.reference import Array
 
 
@@ -54,7 +41,21 @@ def _gemm_part(part, parts, code, a, a_row, a_step, b, transposed_b, c, transpos
                 for i in range(depth):
                     copy_row(panel + i * vectors * WIDTH, b.ctypes.data + (r + i) * b_row + first * size, columns, like)
             more = accumulate or r > 0
-            multiply(code, rows, columns, depth, a_part + r * a_step, a_row, a_step, panel, vectors, product, row, more, scratch)
+            multiply(
+                code,
+                rows,
+                columns,
+                depth,
+                a_part + r * a_step,
+                a_row,
+                a_step,
+                panel,
+                vectors,
+                product,
+                row,
+                more,
+                scratch,
+            )
         if transposed_c:
             transpose(c.ctypes.data + first * c_row + low * size, c_row, product, row, rows, columns, like)
 
@@ -76,11 +77,14 @@ def _cost(m: int, n: int, k: int, transposed_b: bool, transposed_c: bool, lanes:
 def _split(threads: int, rows: int, panels: int) -> tuple[int, int]:
     """Into how many parts to split rows and panels so that the threads finish soonest; rather panels than rows."""
     return min(
-        ((threads // p, p) for p in range(min(threads, panels), 0, -1)), key=lambda s: -(-rows // s[0]) * -(-panels // s[1])
+        ((threads // p, p) for p in range(min(threads, panels), 0, -1)),
+        key=lambda s: -(-rows // s[0]) * -(-panels // s[1]),
     )
 
 
-def gemm(a: Array, b: Array, out: Array, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False) -> None:
+def gemm(
+    a: Array, b: Array, out: Array, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False
+) -> None:
     """See ``reference.gemm``."""
     (m, n), k = out.shape, a.shape[0] if transpose_a else a.shape[1]
     if m * n * k == 0:
@@ -88,7 +92,9 @@ def gemm(a: Array, b: Array, out: Array, transpose_a: bool = False, transpose_b:
             out[...] = 0
         return
     lanes = WIDTH // out.itemsize
-    transposed = not accumulate and _cost(n, m, k, not transpose_a, True, lanes) < _cost(m, n, k, transpose_b, False, lanes)
+    transposed = not accumulate and _cost(n, m, k, not transpose_a, True, lanes) < _cost(
+        m, n, k, transpose_b, False, lanes
+    )
     if transposed:  # out.T = b.T a.T
         a, b, m, n, transpose_a, transpose_b = b, a, n, m, not transpose_b, not transpose_a
     steps = (a.itemsize, a.shape[1] * a.itemsize) if transpose_a else (a.shape[1] * a.itemsize, a.itemsize)

@@ -28,7 +28,9 @@ class _Announcement(event.Listener):
         function = event.data["dispatcher"].py_func
         if not self.made and function.__module__.startswith(__package__):
             self.made = True
-            logging.getLogger("minicaffe").info("compiling kernels for this machine, once (this takes a few seconds) ...")
+            logging.getLogger("minicaffe").info(
+                "compiling kernels for this machine, once (this takes a few seconds) ..."
+            )
 
     def on_end(self, event: event.Event) -> None:
         pass
@@ -49,9 +51,11 @@ def _cached(compiler: Callable[..., Any], function: Callable, **options: Any) ->
         return compiler(**options)(function)
 
 
-def kernel(*, parallel: bool = False, fastmath: set[str] | bool = False, inline: bool = False) -> Callable[[Callable], Any]:
+def kernel(
+    *, parallel: bool = False, fastmath: set[str] | bool = False, inline: bool = False
+) -> Callable[[Callable], Any]:
     """Decorator: compile for nopython mode at the first call, without the interpreter's lock, and cache on disk."""
-    options = dict(parallel=parallel, fastmath=fastmath, inline="always" if inline else "never")
+    options = {"parallel": parallel, "fastmath": fastmath, "inline": "always" if inline else "never"}
     return lambda function: _cached(numba.njit, function, **options)
 
 

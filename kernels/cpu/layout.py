@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe.kernels.cpu.tile import CHUNK, DEPTH, LONGEST_TILE, PANEL, WIDTH
+from minicaffe.kernels.cpu.simd import CHUNK, WIDTH
+from minicaffe.kernels.cpu.tile import PANEL
 from minicaffe.kernels.window import Window
 
 Axes = tuple[int, ...]
@@ -37,7 +38,10 @@ class Frame(NamedTuple):
         """Where the pixels at these coordinates (an array an axis, in raster order of all three) lie."""
         total = np.zeros((1, 1, 1), np.int64)
         for axis, at in enumerate(coordinates):
-            within, outside = math.prod(self.size[axis + 1 :]), math.prod(self.phases[axis + 1 :]) * math.prod(self.size)
+            within, outside = (
+                math.prod(self.size[axis + 1 :]),
+                math.prod(self.phases[axis + 1 :]) * math.prod(self.size),
+            )
             place = at // self.phases[axis] * within + at % self.phases[axis] * outside
             total = total + np.expand_dims(place, tuple({0, 1, 2} - {axis}))
         return total.reshape(-1)
@@ -59,7 +63,10 @@ class Plan(NamedTuple):
     panels: NDArray
     """Index of each panel's first run; one more entry for the number of runs."""
     runs: NDArray
-    """Runs of at most CHUNK bytes that make up the columns: source offset, place in the panel's row, elements."""
+    """Runs that make up the columns: source offset, place in the panel's row, elements.
+
+    A run fills a register or, where that is too long, at most a chunk.
+    """
 
 
 def _frame(pixels: Axes, window: Window, split: bool) -> Frame:
@@ -78,13 +85,20 @@ def _positions(frame: Frame, window: Window, out: Axes) -> NDArray:
 
 
 def _plan(frame: Frame, images: int, taps: NDArray, positions: NDArray, columns: NDArray, itemsize: int) -> Plan:
-    width, chunk = PANEL // itemsize, CHUNK // itemsize
+    width = PANEL // itemsize
     index = np.arange(columns.size)
     breaks = (index % width == 0) | (np.diff(columns, prepend=-2) != 1)
-    since_break = index - np.maximum.accumulate(np.where(breaks, index, 0))
-    starts = np.flatnonzero(since_break % chunk == 0)
+    first = np.maximum.accumulate(np.where(breaks, index, 0))
+    last = np.append(np.flatnonzero(breaks), columns.size)[np.cumsum(breaks)]
+    since = index - first
+    wide = (
+        (last - first) // (WIDTH // itemsize) * (WIDTH // itemsize)
+    )  # what registers can take of each unbroken stretch
+    starts = np.flatnonzero(since % np.where(since < wide, WIDTH // itemsize, CHUNK // itemsize) == 0)
     panels = np.searchsorted(starts, np.arange(-(-columns.size // width) + 1) * width)
-    runs = np.stack([columns[starts] * itemsize, starts % width * itemsize, np.diff(starts, append=columns.size)], axis=1)
+    runs = np.stack(
+        [columns[starts] * itemsize, starts % width * itemsize, np.diff(starts, append=columns.size)], axis=1
+    )
     sizes = np.array([frame.pixels, frame.pad, frame.phases, frame.size])
     return Plan(sizes, frame.channel, images, taps * itemsize, positions * itemsize, panels, np.ascontiguousarray(runs))
 

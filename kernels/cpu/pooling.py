@@ -1,99 +1,58 @@
-"""Max, average and stochastic pooling of planes (H, W), shared out over the threads plane by plane."""
+"""Max, average and stochastic pooling of planes (H, W), shared out over the threads.
+
+Max and average pooling take as many planes at a time as a chunk has numbers, transposed so that a chunk holds the same pixel of
+each plane: every window, whatever its size and stride, is then a few SIMD instructions a pixel.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import get_num_threads
 
-from minicaffe.kernels.cpu.im2col import tap_range
 from minicaffe.kernels.cpu.jit import kernel, parallel, share
+from minicaffe.kernels.cpu.simd import CHUNK, size_of, transpose, window_max, window_mean, window_spread
 from minicaffe.kernels.reference import FLT_MAX, Array
 from minicaffe.kernels.window import Window
 
-# Windows are taken row by row of the output and, within that, tap by tap: the innermost loop then runs along the row
-# and is vectorised.  A stride known when compiling turns its strided loads into shuffles.
-
 
 @kernel(inline=True)
-def _max_row(pixels, place, stride, best, where):
-    """One tap: keep ``pixels[j * stride]``, whose place is ``place + j * stride``, where it is above ``best[j]``."""
-    for j in range(best.size):
-        pixel = pixels[j * stride]
-        above = pixel > best[j]
-        best[j] = pixel if above else best[j]
-        where[j] = np.int32(place + j * stride) if above else where[j]
-
-
-@kernel(inline=True)
-def _add_row(pixels, stride, total):
-    for j in range(total.size):
-        total[j] += pixels[j * stride]
-
-
-@kernel(inline=True)
-def _spread_row(values, stride, pixels):
-    for j in range(values.size):
-        pixels[j * stride] += values[j]
+def _clip(first, extent, size):
+    """The pixels [low, high) of an axis of ``size`` pixels that a window starting at ``first`` holds."""
+    return max(first, 0), min(first + extent, size)
 
 
 @kernel()
-def _max_plane(x, y, mask, kernel, stride, pad):
-    height, width = x.shape
-    flat = x.reshape(-1)
-    for i in range(y.shape[0]):
-        y[i] = -FLT_MAX
-        mask[i] = -1
-        top = i * stride[0] - pad[0]
-        for h in range(max(top, 0), min(top + kernel[0], height)):
-            for c in range(kernel[1]):
-                first = c - pad[1]
-                low, high = tap_range(first, stride[1], width, y.shape[1])
-                place = h * width + first + low * stride[1]
-                pixels, best, where = flat[place:], y[i, low:high], mask[i, low:high]
-                if stride[1] == 2:
-                    _max_row(pixels, place, 2, best, where)
-                else:
-                    _max_row(pixels, place, stride[1], best, where)
-
-
-@kernel()
-def _max_plane_2x2(x, y, mask, best, where):
-    """Windows of 2x2 side by side, even sizes: first the larger of each column of two, then of each pair of columns."""
-    height, width = x.shape
-    flat = x.reshape(-1)
-    for i in range(height // 2):
-        upper, lower = flat[2 * i * width :][:width], flat[(2 * i + 1) * width :][:width]
-        value, place = best[i * width :][:width], where[i * width :][:width]
-        for j in range(width):
-            first = np.int32(2 * i * width + j)
-            above = upper[j] > x.dtype.type(-FLT_MAX)
-            v = upper[j] if above else x.dtype.type(-FLT_MAX)
-            p = first if above else np.int32(-1)
-            above = lower[j] > v
-            value[j] = lower[j] if above else v
-            place[j] = first + np.int32(width) if above else p
-    y, mask = y.reshape(-1), mask.reshape(-1)
-    for j in range(y.size):
-        v, u = best[2 * j], best[2 * j + 1]
-        p, q = where[2 * j], where[2 * j + 1]
-        # of equal pixels the first in raster order wins
-        second = u > v or (u == v and q < p)
-        y[j] = u if second else v
-        mask[j] = q if second else p
+def _max_planes(pixels, largest, where, image, pooled, kernel, stride, pad, like):
+    width, lanes = image[1], CHUNK // size_of(like)
+    least = type(like)(-FLT_MAX)
+    for i in range(pooled[0]):
+        top, bottom = _clip(i * stride[0] - pad[0], kernel[0], image[0])
+        for j in range(pooled[1]):
+            left, right = _clip(j * stride[1] - pad[1], kernel[1], width)
+            place = top * width + left
+            window_max(largest, where, pixels + place * CHUNK, bottom - top, right - left, width, least, place, like)
+            largest += CHUNK
+            where += lanes * 4
 
 
 @kernel()
 def _max_pool_part(part, parts, x, y, mask, kernel, stride, pad):
-    planes, height, width = x.shape
-    side_by_side = kernel == stride == (2, 2) and pad == (0, 0) and (height, width) == (2 * y.shape[1], 2 * y.shape[2])
-    low, high = share(part, parts, planes)
-    if side_by_side:
-        best, where = np.empty(height * width // 2, x.dtype), np.empty(height * width // 2, np.int32)
-        for p in range(low, high):
-            _max_plane_2x2(x[p], y[p], mask[p], best, where)
-    else:
-        for p in range(low, high):
-            _max_plane(x[p], y[p], mask[p], kernel, stride, pad)
+    like = x.dtype.type(0)
+    size = size_of(like)
+    lanes = CHUNK // size
+    image, pooled = x.shape[1:], y.shape[1:]
+    area, pooled_area = image[0] * image[1], pooled[0] * pooled[1]
+    pixels, largest = np.empty((area, lanes), x.dtype), np.empty((pooled_area, lanes), x.dtype)
+    where = np.empty((pooled_area, lanes), np.int32)
+    low, high = share(part, parts, len(x))
+    for p in range(low, high, lanes):
+        planes = min(lanes, high - p)
+        transpose(pixels.ctypes.data, CHUNK, x[p].ctypes.data, area * size, planes, area, like)
+        _max_planes(
+            pixels.ctypes.data, largest.ctypes.data, where.ctypes.data, image, pooled, kernel, stride, pad, like
+        )
+        transpose(y[p].ctypes.data, pooled_area * size, largest.ctypes.data, CHUNK, pooled_area, planes, like)
+        transpose(mask[p].ctypes.data, pooled_area * 4, where.ctypes.data, lanes * 4, pooled_area, planes, np.int32(0))
 
 
 @kernel()
@@ -118,75 +77,55 @@ def _max_pool_grad(dy, mask, dx, threads):
 
 
 @kernel(inline=True)
-def _area(i, j, kernel, stride, pad, height, width):
+def _area(i, j, kernel, stride, pad, image):
     """Pixels of window (i, j), those of the padding included; 0 for one that starts where the padding ends."""
     top, left = i * stride[0] - pad[0], j * stride[1] - pad[1]
-    rows = min(top + kernel[0], height + pad[0]) - top
-    columns = min(left + kernel[1], width + pad[1]) - left
-    return rows * columns
+    return (min(top + kernel[0], image[0] + pad[0]) - top) * (min(left + kernel[1], image[1] + pad[1]) - left)
 
 
 @kernel()
-def _average_plane(x, y, kernel, stride, pad):
-    height, width = x.shape
-    for i in range(y.shape[0]):
-        y[i] = 0
-        top = i * stride[0] - pad[0]
-        for h in range(max(top, 0), min(top + kernel[0], height)):
-            for c in range(kernel[1]):
-                first = c - pad[1]
-                low, high = tap_range(first, stride[1], width, y.shape[1])
-                pixels, total = x[h, max(0, first + low * stride[1]) :], y[i, low:high]
-                if stride[1] == 2:
-                    _add_row(pixels, 2, total)
-                else:
-                    _add_row(pixels, stride[1], total)
-        for j in range(y.shape[1]):
-            y[i, j] /= _area(i, j, kernel, stride, pad, height, width)
+def _average_planes(pixels, mean, image, pooled, kernel, stride, pad, backward, like):
+    """Forward from the pixels to the windows' means, or backward from the gradients of these to those of the pixels."""
+    width = image[1]
+    for i in range(pooled[0]):
+        top, bottom = _clip(i * stride[0] - pad[0], kernel[0], image[0])
+        for j in range(pooled[1]):
+            left, right = _clip(j * stride[1] - pad[1], kernel[1], width)
+            first = pixels + (top * width + left) * CHUNK
+            area = type(like)(_area(i, j, kernel, stride, pad, image))
+            if backward:
+                window_spread(mean, first, bottom - top, right - left, width, area, like)
+            else:
+                window_mean(mean, first, bottom - top, right - left, width, area, like)
+            mean += CHUNK
 
 
 @kernel()
-def _average_plane_grad(dy, dx, share_of_row, kernel, stride, pad):
-    height, width = dx.shape
-    dx[:] = 0
-    for i in range(dy.shape[0]):
-        for j in range(dy.shape[1]):
-            share_of_row[j] = dy[i, j] / _area(i, j, kernel, stride, pad, height, width)
-        top = i * stride[0] - pad[0]
-        for h in range(max(top, 0), min(top + kernel[0], height)):
-            for c in range(kernel[1]):
-                first = c - pad[1]
-                low, high = tap_range(first, stride[1], width, dy.shape[1])
-                pixels, values = dx[h, max(0, first + low * stride[1]) :], share_of_row[low:high]
-                if stride[1] == 2:
-                    _spread_row(values, 2, pixels)
-                else:
-                    _spread_row(values, stride[1], pixels)
-
-
-@kernel()
-def _average_pool_part(part, parts, x, y, kernel, stride, pad):
+def _average_part(part, parts, x, y, kernel, stride, pad, backward):
+    like = x.dtype.type(0)
+    size = size_of(like)
+    lanes = CHUNK // size
+    image, pooled = x.shape[1:], y.shape[1:]
+    area, pooled_area = image[0] * image[1], pooled[0] * pooled[1]
+    pixels, mean = np.empty((area, lanes), x.dtype), np.empty((pooled_area, lanes), x.dtype)
     low, high = share(part, parts, len(x))
-    for p in range(low, high):
-        _average_plane(x[p], y[p], kernel, stride, pad)
+    for p in range(low, high, lanes):
+        planes = min(lanes, high - p)
+        if backward:
+            pixels[:] = 0
+            transpose(mean.ctypes.data, CHUNK, y[p].ctypes.data, pooled_area * size, planes, pooled_area, like)
+        else:
+            transpose(pixels.ctypes.data, CHUNK, x[p].ctypes.data, area * size, planes, area, like)
+        _average_planes(pixels.ctypes.data, mean.ctypes.data, image, pooled, kernel, stride, pad, backward, like)
+        if backward:
+            transpose(x[p].ctypes.data, area * size, pixels.ctypes.data, CHUNK, area, planes, like)
+        else:
+            transpose(y[p].ctypes.data, pooled_area * size, mean.ctypes.data, CHUNK, pooled_area, planes, like)
 
 
 @kernel()
-def _average_pool(x, y, kernel, stride, pad, threads):
-    parallel(_average_pool_part, threads, (x, y, kernel, stride, pad))
-
-
-@kernel()
-def _average_pool_grad_part(part, parts, dy, dx, kernel, stride, pad):
-    share_of_row = np.empty(dy.shape[2], dy.dtype)
-    low, high = share(part, parts, len(dx))
-    for p in range(low, high):
-        _average_plane_grad(dy[p], dx[p], share_of_row, kernel, stride, pad)
-
-
-@kernel()
-def _average_pool_grad(dy, dx, kernel, stride, pad, threads):
-    parallel(_average_pool_grad_part, threads, (dy, dx, kernel, stride, pad))
+def _average(x, y, kernel, stride, pad, backward, threads):
+    parallel(_average_part, threads, (x, y, kernel, stride, pad, backward))
 
 
 @kernel()
@@ -268,12 +207,12 @@ def max_pool_grad(dy: Array, mask: Array, dx: Array, window: Window) -> None:
 
 def average_pool(x: Array, y: Array, window: Window) -> None:
     """See ``reference.average_pool``."""
-    _average_pool(_planes(x), _planes(y), *_geometry(window), get_num_threads())
+    _average(_planes(x), _planes(y), *_geometry(window), False, get_num_threads())
 
 
 def average_pool_grad(dy: Array, dx: Array, window: Window) -> None:
     """See ``reference.average_pool_grad``."""
-    _average_pool_grad(_planes(dy), _planes(dx), *_geometry(window), get_num_threads())
+    _average(_planes(dx), _planes(dy), *_geometry(window), True, get_num_threads())
 
 
 def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -> None:

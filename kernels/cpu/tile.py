@@ -10,7 +10,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -18,30 +17,16 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.jit import callback, kernel
+from minicaffe.kernels.cpu.simd import FEATURES, WIDTH, copy_row, get_vector, put_vector, size_of, splat
 
-_features = llvm.get_host_cpu_features()
-WIDTH = 64 if _features.get("avx512f") else 32 if _features.get("avx") else 16
-"""Bytes of a SIMD register."""
-VECTORS = 4 if _features.get("avx512f") or _features.get("neon") else 2
+VECTORS = 4 if FEATURES & {"avx512f", "neon"} else 2
 """Registers in a full row of a panel: with six rows, as many accumulators as the 32 or 16 registers can hold."""
 PANEL = VECTORS * WIDTH
 """Bytes of a full row of a panel."""
 DEPTH = 128
 """Rows of a full panel that are worked on at a time; see ``panel_depth``."""
-CHUNK = min(WIDTH, 32)
-"""Bytes that are gathered or scattered at a time."""
 LONGEST_TILE = 8
 """Most rows of a tile."""
-
-
-def _vector(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int) -> Any:
-    vector = builder.load(builder.inttoptr(address, kind.as_pointer()))
-    vector.align = align
-    return vector
-
-
-def _put(builder: ir.IRBuilder, vector: Any, address: Any, align: int) -> None:
-    builder.store(vector, builder.inttoptr(address, vector.type.as_pointer())).align = align
 
 
 def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: ir.Type, size: int) -> ir.Function:
@@ -63,29 +48,32 @@ def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: 
     last = builder.sub(a_rows, word(1))
     # rows that A does not have repeat its last one, so that nothing outside A is read
     a_offsets = [
-        builder.mul(a_row, builder.select(builder.icmp_signed("<", word(r), a_rows), word(r), last)) for r in range(rows)
+        builder.mul(a_row, builder.select(builder.icmp_signed("<", word(r), a_rows), word(r), last))
+        for r in range(rows)
     ]
     zero = ir.Constant(kind, [0.0] * lanes)
     builder.cbranch(builder.icmp_signed("!=", accumulate, word(0)), start, loop)
 
     builder.position_at_end(start)
-    earlier = {place: _vector(builder, c_places[place], kind, size) for place in places}
+    earlier = {place: get_vector(builder, c_places[place], kind, size) for place in places}
     builder.branch(loop)
 
     builder.position_at_end(loop)
     left, at, panel = builder.phi(word), builder.phi(word), builder.phi(word)
     sums = {place: builder.phi(kind) for place in places}
-    b_row = [_vector(builder, builder.add(panel, word(v * WIDTH)), kind, size) for v in range(vectors)]
+    b_row = [get_vector(builder, builder.add(panel, word(v * WIDTH)), kind, size) for v in range(vectors)]
     totals = {}
     for r in range(rows):
         number = builder.load(builder.inttoptr(builder.add(at, a_offsets[r]), scalar.as_pointer()))
-        first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.IntType(32)(0))
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-        broadcast = builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), everywhere)
+        broadcast = splat(builder, number, lanes)
         for v in range(vectors):
             totals[r, v] = builder.call(fma, [broadcast, b_row[v], sums[r, v]])
     next_left = builder.sub(left, word(1))
-    following = [(left, k, next_left), (at, a, builder.add(at, a_step)), (panel, b, builder.add(panel, word(vectors * WIDTH)))]
+    following = [
+        (left, k, next_left),
+        (at, a, builder.add(at, a_step)),
+        (panel, b, builder.add(panel, word(vectors * WIDTH))),
+    ]
     for phi, first, then in following:
         phi.add_incoming(first, entry)
         phi.add_incoming(first, start)
@@ -98,7 +86,7 @@ def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: 
 
     builder.position_at_end(done)
     for place in places:
-        _put(builder, totals[place], c_places[place], size)
+        put_vector(builder, totals[place], c_places[place], size)
     builder.ret_void()
     return function
 
@@ -130,104 +118,6 @@ _tile_4x4, _tile_5x4, _tile_6x4 = (_tile(rows, VECTORS) for rows in (4, 5, 6))
 _tile_8x2, _tile_8x1 = _tile(LONGEST_TILE, 2), _tile(LONGEST_TILE, 1)
 
 
-@intrinsic
-def size_of(context, like):
-    """Bytes of a number."""
-
-    def generate(context, builder, signature, arguments):
-        return context.get_constant(types.intp, like.bitwidth // 8)
-
-    return types.intp(like), generate
-
-
-@intrinsic
-def load(context, address, like):
-    """The number at an address."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.load(builder.inttoptr(arguments[0], context.get_value_type(like).as_pointer()))
-
-    return like(types.intp, like), generate
-
-
-@intrinsic
-def store(context, address, number):
-    """Write a number to an address."""
-
-    def generate(context, builder, signature, arguments):
-        builder.store(arguments[1], builder.inttoptr(arguments[0], arguments[1].type.as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, number), generate
-
-
-@intrinsic
-def copy_chunk(context, target, source, like):
-    """Copy CHUNK bytes."""
-
-    def generate(context, builder, signature, arguments):
-        size = like.bitwidth // 8
-        kind = ir.VectorType(context.get_value_type(like), CHUNK // size)
-        _put(builder, _vector(builder, arguments[1], kind, size), arguments[0], size)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, like), generate
-
-
-@intrinsic
-def add_chunk(context, target, source, count, like):
-    """Add the first ``count`` numbers of a chunk at ``source`` to those at ``target``."""
-
-    def generate(context, builder, signature, arguments):
-        size = like.bitwidth // 8
-        lanes, word = CHUNK // size, ir.IntType(32)
-        kind, words = ir.VectorType(context.get_value_type(like), lanes), ir.VectorType(word, lanes)
-        first = builder.insert_element(ir.Constant(words, ir.Undefined), builder.trunc(arguments[2], word), word(0))
-        limit = builder.shuffle_vector(first, ir.Constant(words, ir.Undefined), ir.Constant(words, [0] * lanes))
-        inside = builder.icmp_signed("<", ir.Constant(words, list(range(lanes))), limit)
-        addend = builder.select(inside, _vector(builder, arguments[1], kind, size), ir.Constant(kind, [0.0] * lanes))
-        total = builder.fadd(_vector(builder, arguments[0], kind, size), addend)
-        _put(builder, total, arguments[0], size)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp, like), generate
-
-
-@intrinsic
-def _transpose_chunk(context, target, target_row, source, source_row, like):
-    """Transpose a square of as many rows as a chunk has numbers."""
-
-    def generate(context, builder, signature, arguments):
-        target, target_row, source, source_row, _ = arguments
-        size = like.bitwidth // 8
-        lanes, word = CHUNK // size, ir.IntType(32)
-        kind = ir.VectorType(context.get_value_type(like), lanes)
-        rows = []
-        for _ in range(lanes):
-            rows.append(_vector(builder, source, kind, size))
-            source = builder.add(source, source_row)
-        # each stage interleaves row i with row i + lanes / 2; log2(lanes) of them transpose
-        halves = [
-            ir.Constant(ir.VectorType(word, lanes), [i // 2 + i % 2 * lanes + half for i in range(lanes)])
-            for half in (0, lanes // 2)
-        ]
-        for _ in range(lanes.bit_length() - 1):
-            pairs = zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True)
-            rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in halves]
-        for row in rows:
-            _put(builder, row, target, size)
-            target = builder.add(target, target_row)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 4, like), generate
-
-
-@kernel(inline=True)
-def align(address):
-    """The next address at which a cache line begins."""
-    return (address + 63) // 64 * 64
-
-
 @kernel(inline=True)
 def panel_depth(vectors):
     """Rows of a panel that are worked on at a time: they stay in the L1 cache."""
@@ -253,32 +143,6 @@ def _tile_rows(rows, vectors):
         if cost < least:
             best, least = height, cost
     return best
-
-
-@kernel()
-def copy_row(target, source, count, like):
-    """Copy ``count`` numbers."""
-    size = size_of(like)
-    lanes = CHUNK // size
-    whole = count // lanes * lanes
-    for j in range(0, whole, lanes):
-        copy_chunk(target + j * size, source + j * size, like)
-    for j in range(whole, count):
-        store(target + j * size, load(source + j * size, like))
-
-
-@kernel()
-def transpose(target, target_row, source, source_row, rows, columns, like):
-    """Copy a block (rows, columns) to its transpose."""
-    size = size_of(like)
-    lanes = CHUNK // size
-    square_rows, square_columns = rows // lanes * lanes, columns // lanes * lanes
-    for i in range(0, square_rows, lanes):
-        for j in range(0, square_columns, lanes):
-            _transpose_chunk(target + j * target_row + i * size, target_row, source + i * source_row + j * size, source_row, like)
-    for i in range(rows):
-        for j in range(square_columns if i < square_rows else 0, columns):
-            store(target + j * target_row + i * size, load(source + i * source_row + j * size, like))
 
 
 @intrinsic

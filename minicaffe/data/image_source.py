@@ -21,21 +21,25 @@ _log = logging.getLogger(__name__)
 def read_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
     """The images and labels in a text file of lines ``path label``; DataError if it cannot be read or holds none.
 
-    Caffe: the label is what follows the last space, as far as it is a number, else 0; a line without a space is both; so paths
-    may contain spaces.
+    Caffe: the label is what follows the last space, as far as it is a number, else 0; a line without a space is both;
+    so paths may contain spaces.
     """
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             lines = file.read().splitlines()
     except OSError as error:
-        raise DataError(f"list of images {os.path.abspath(path)} cannot be read ({error.strerror}); relative to {os.getcwd()}") from error
+        raise DataError(
+            f"list of images {os.path.abspath(path)} cannot be read ({error.strerror}); relative to {os.getcwd()}"
+        ) from error
     entries = []
     for line in lines:
         name, space, label = line.rpartition(" ")
         number = re.match(r"\s*([+-]?\d+)", label)
         entries.append((name if space else line, int(number.group(1)) if number else 0))
     if not entries:
-        raise DataError(f"list of images {os.path.abspath(path)}: File is empty; it needs a line 'path label' for each image")
+        raise DataError(
+            f"list of images {os.path.abspath(path)}: File is empty; it needs a line 'path label' for each image"
+        )
     return entries
 
 
@@ -43,12 +47,12 @@ class ImageSource(BatchSource):
     """What Caffe's ImageData layer reads: the images of a list, again and again, in batches.
 
     ``param`` is an ImageDataParameter: ``source`` (the list), ``root_folder`` (put before each path), ``batch_size``,
-    ``new_height`` and ``new_width`` (both or neither), ``is_color`` (BGR, else gray), ``shuffle`` (before each round), ``rand_skip`` (begin
-    at a random place before this one). ``stream`` is the stream Caffe would seed the layer from, in this order: the transformer, the
-    shuffling, the place to begin at, the transformer again, the prefetch thread.
+    ``new_height`` and ``new_width`` (both or neither), ``is_color`` (BGR, else gray), ``shuffle`` (before each round),
+    ``rand_skip`` (begin at a random place before this one). ``stream`` is the stream Caffe would seed the layer from,
+    in this order: the transformer, the shuffling, the place to begin at, the transformer again, the prefetch thread.
 
-    A batch takes the shape of its first image. Raises DataError: an unreadable or empty list, an unreadable image (naming it and
-    its line), images of different sizes in one batch.
+    A batch takes the shape of its first image. Raises DataError: an unreadable or empty list, an unreadable image
+    (naming it and its line), images of different sizes in one batch.
     """
 
     def __init__(self, param: Any, transform_param: Any, prefetch: int, phase: int, stream: Stream) -> None:
@@ -79,7 +83,8 @@ class _ImageReader(BatchReader):
         self._place = stream.draw() % param.rand_skip if param.rand_skip else 0
         if self._place >= len(self._entries):
             raise DataError(
-                f"image_data_param.rand_skip: Not enough points to skip: {self._place} of {len(self._entries)}; set a smaller rand_skip"
+                f"image_data_param.rand_skip: Not enough points to skip: {self._place} of {len(self._entries)}; set a "
+                f"smaller rand_skip"
             )
         self.shape = transformer.output_shape(self._read(self._order[self._place]).shape)
 
@@ -93,7 +98,8 @@ class _ImageReader(BatchReader):
                     batch.resize(shape)
                 elif shape != batch.data.shape[1:]:
                     raise DataError(
-                        f"its shape is {shape} (channels, height, width), that of the batch's first {batch.data.shape[1:]}; set "
+                        f"its shape is {shape} (channels, height, width), that of the batch's first "
+                        f"{batch.data.shape[1:]}; set "
                         "image_data_param.new_height and new_width, transform_param.crop_size, or batch_size: 1"
                     )
             except DataError as error:
@@ -111,13 +117,21 @@ class _ImageReader(BatchReader):
     def encode(self, position: Any) -> dict[str, Any]:
         place, order, shuffler, random = position
         lines = text_of_state(order.astype("<i4").tobytes()) if self._shuffler else None
-        return {"place": place, "lines": len(order), "order": lines, "shuffler": text_of_state(shuffler), "random": text_of_state(random)}
+        return {
+            "place": place,
+            "lines": len(order),
+            "order": lines,
+            "shuffler": text_of_state(shuffler),
+            "random": text_of_state(random),
+        }
 
     def go_to(self, state: dict[str, Any]) -> None:
         if state["lines"] != len(self._entries) or (state["order"] is None) != (self._shuffler is None):
             raise DataError(
-                f"{self._where()}: the snapshot was taken with {state['lines']} lines, {'' if state['order'] else 'not '}shuffled; now there "
-                f"are {len(self._entries)}, {'' if self._shuffler else 'not '}shuffled; resume with the list that it was trained on"
+                f"{self._where()}: the snapshot was taken with {state['lines']} lines, "
+                f"{'' if state['order'] else 'not '}shuffled; now there "
+                f"are {len(self._entries)}, {'' if self._shuffler else 'not '}shuffled; resume with the list that it "
+                f"was trained on"
             )
         self._place = state["place"]
         if self._shuffler:

@@ -37,8 +37,8 @@ class Batch:
 class BatchReader(ABC):
     """Fills batches one after the other: all that a prefetch thread works on.
 
-    ``shape`` is that of the first item, transformed, (C, h, w).  A position, as ``fill`` leaves it in each batch, is what ``encode``
-    takes.
+    ``shape`` is that of the first item, transformed, (C, h, w).  A position, as ``fill`` leaves it in each batch, is
+    what ``encode`` takes.
     """
 
     shape: tuple[int, int, int]
@@ -133,8 +133,8 @@ class DatumSource(BatchSource):
     prefetch thread. Of ``solver_count`` solvers, each reads the records whose number modulo ``solver_count`` is its
     ``rank``; in the TEST phase every one reads all.
 
-    ``shape`` (C, h, w) is that of the first record, transformed; reading it consumes nothing. A batch takes the shape of
-    its first record.
+    ``shape`` (C, h, w) is that of the first record, transformed; reading it consumes nothing. A batch takes the shape
+    of its first record.
 
     Raises DataError: no such database, an empty or a damaged one (naming the record), records of different sizes in one
     batch, a ``transform_param`` that does not fit them.

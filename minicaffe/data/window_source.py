@@ -30,10 +30,10 @@ class Window(NamedTuple):
 def read_windows(path: str, fg_threshold: float, bg_threshold: float) -> tuple[list[str], list[Window], list[Window]]:
     """Image paths, foreground and background windows of a window file.
 
-    The file holds blocks ``# index path channels height width count``, each followed by ``count`` times
-    ``class overlap x1 y1 x2 y2``, all separated by white space. Windows of at least ``fg_threshold`` overlap are foreground, others
-    of less than ``bg_threshold`` background, whose class becomes 0; the rest are dropped. Raises DataError for a file that cannot be
-    read or that reads otherwise.
+    The file holds blocks ``# index path channels height width count``, each followed by ``count`` times ``class overlap
+    x1 y1 x2 y2``, all separated by white space. Windows of at least ``fg_threshold`` overlap are foreground, others of
+    less than ``bg_threshold`` background, whose class becomes 0; the rest are dropped. Raises DataError for a file that
+    cannot be read or that reads otherwise.
     """
     where = f"window file {os.path.abspath(path)}"
     try:
@@ -60,7 +60,9 @@ def read_windows(path: str, fg_threshold: float, bg_threshold: float) -> tuple[l
                 window = Window(index, int(label), *map(int, corners))
                 if float(overlap) >= fg_threshold:
                     if window.label <= 0:
-                        raise DataError(f"{where}: a foreground window of image {index} has class {label}; it must be positive")
+                        raise DataError(
+                            f"{where}: a foreground window of image {index} has class {label}; it must be positive"
+                        )
                     foreground.append(window)
                 elif float(overlap) < bg_threshold:
                     background.append(window._replace(label=0))
@@ -76,14 +78,15 @@ def read_windows(path: str, fg_threshold: float, bg_threshold: float) -> tuple[l
 class WindowSource(BatchSource):
     """What Caffe's WindowData layer reads: windows drawn at random from a window file, warped to ``crop_size``.
 
-    ``param`` is a WindowDataParameter. Of each batch the last ``int(batch_size * fg_fraction)`` windows are foreground. Without
-    ``context_pad`` and with ``crop_mode: "warp"`` a window is resized to the crop. Else it is first widened so that the crop holds
-    ``context_pad`` pixels around it, and to a square if ``crop_mode`` is "square"; what lies outside the image is 0. A mirrored window is
-    flipped before the mean is subtracted. ``stream`` as for the other sources.
+    ``param`` is a WindowDataParameter. Of each batch the last ``int(batch_size * fg_fraction)`` windows are foreground.
+    Without ``context_pad`` and with ``crop_mode: "warp"`` a window is resized to the crop. Else it is first widened so
+    that the crop holds ``context_pad`` pixels around it, and to a square if ``crop_mode`` is "square"; what lies
+    outside the image is 0. A mirrored window is flipped before the mean is subtracted. ``stream`` as for the other
+    sources.
     Caffe: the scale is that of ``param``, while mirror, crop_size and mean are those of ``transform_param``.
 
-    Raises DataError: an unreadable window file or image, no windows of a kind that is asked for, no ``crop_size``, a window that
-    does not lie in its image.
+    Raises DataError: an unreadable window file or image, no windows of a kind that is asked for, no ``crop_size``, a
+    window that does not lie in its image.
     """
 
     def __init__(self, param: Any, transform_param: Any, prefetch: int, phase: int, stream: Stream) -> None:
@@ -93,7 +96,10 @@ class WindowSource(BatchSource):
         if param.crop_mode not in ("warp", "square"):
             raise DataError(f"window_data_param.crop_mode: must be 'warp' or 'square'; found '{param.crop_mode}'")
         if 2 * param.context_pad >= transform_param.crop_size:
-            raise DataError(f"window_data_param.context_pad: {param.context_pad} leaves nothing of a crop of {transform_param.crop_size}")
+            raise DataError(
+                f"window_data_param.context_pad: {param.context_pad} leaves nothing of a crop of "
+                f"{transform_param.crop_size}"
+            )
         transformer = Transformer(transform_param, phase, stream)
         reader = _WindowReader(param, transform_param, Stream(stream.draw()))
         transformer.seed(stream)  # Caffe makes one, and seeds it twice, but draws from a stream of its own
@@ -115,7 +121,10 @@ class _WindowReader(BatchReader):
         self._kinds = ((param.batch_size - count, background), (count, foreground))
         for (needed, windows), kind in zip(self._kinds, ("background", "foreground"), strict=True):
             if needed > 0 and not windows:
-                raise DataError(f"window file {param.source}: no {kind} windows, of which each batch needs {needed}; change the thresholds or fg_fraction")
+                raise DataError(
+                    f"window file {param.source}: no {kind} windows, of which each batch needs {needed}; change the "
+                    f"thresholds or fg_fraction"
+                )
         self._mean = self._crop_mean(transform_param)
         self._contents = [self._content(path) for path in self._paths] if param.cache_images else None
 
@@ -124,7 +133,10 @@ class _WindowReader(BatchReader):
         values = np.array(transform_param.mean_value, np.float32)
         if not transform_param.mean_file:
             if values.size not in (0, 1, 3):
-                raise DataError(f"transform_param.mean_value: specify either 1 mean_value or as many as channels: 3; found {values.size}")
+                raise DataError(
+                    f"transform_param.mean_value: specify either 1 mean_value or as many as channels: 3; found "
+                    f"{values.size}"
+                )
             mean = np.zeros((3, 1, 1), np.float32)
             if values.size:
                 mean[:, 0, 0] = values
@@ -133,7 +145,10 @@ class _WindowReader(BatchReader):
         start = (mean.shape[2] - self._crop) // 2
         crop = mean[:, start : start + self._crop, start : start + self._crop]
         if start < 0 or crop.shape != self.shape:
-            raise DataError(f"transform_param.mean_file: a mean of shape {mean.shape} holds no {self._crop} x {self._crop} pixels of 3 channels")
+            raise DataError(
+                f"transform_param.mean_file: a mean of shape {mean.shape} holds no {self._crop} x {self._crop} pixels "
+                f"of 3 channels"
+            )
         return crop
 
     def _content(self, path: str) -> bytes:
@@ -158,10 +173,17 @@ class _WindowReader(BatchReader):
                 yield windows[self._stream.draw() % len(windows)]
 
     def _warp(self, window: Window, mirrored: bool, out: np.ndarray) -> None:
-        pixels = decode_image(self._contents[window.image], True) if self._contents else read_image(self._paths[window.image], True)
+        pixels = (
+            decode_image(self._contents[window.image], True)
+            if self._contents
+            else read_image(self._paths[window.image], True)
+        )
         (x1, x2, width, left, right), (y1, y2, height, above, _) = self._fit(window, *pixels.shape[:0:-1])
         if not (0 <= x1 <= x2 < pixels.shape[2] and 0 <= y1 <= y2 < pixels.shape[1]):
-            raise DataError(f"window {window[2:]} (x1, y1, x2, y2) does not lie in image {self._paths[window.image]}, {pixels.shape[2]} x {pixels.shape[1]}")
+            raise DataError(
+                f"window {window[2:]} (x1, y1, x2, y2) does not lie in image {self._paths[window.image]}, "
+                f"{pixels.shape[2]} x {pixels.shape[1]}"
+            )
         left = right if mirrored else left
         width, height = min(width, self._crop - left), min(height, self._crop - above)
         if width < 1 or height < 1:
@@ -193,7 +215,8 @@ class _WindowReader(BatchReader):
         before, after = max(0, -first), max(0, last - size + 1)
         first, last = first + before, last - after
         sizes = (np.float32(pixels) * scale for pixels in (last - first + 1, before, after))
-        return first, last, *map(_round, sizes)
+        pixels, before, after = map(_round, sizes)
+        return first, last, pixels, before, after
 
     def position(self) -> bytes:
         """The state of the random stream: all there is."""

@@ -20,6 +20,25 @@ from minicaffe.layers.base import TEST, TRAIN, BlobVec, Layer, Source
 from minicaffe.layers.factory import create, layer_types
 
 __all__ = [
-    "TEST", "TRAIN", "BlobVec", "Layer", "Source", "create", "layer_types", "classification", "common", "convolution", "data", "hdf5",
-    "indexing", "loss", "neuron", "normalisation", "pooling", "power", "recurrent", "reduction", "utility",
+    "TEST",
+    "TRAIN",
+    "BlobVec",
+    "Layer",
+    "Source",
+    "create",
+    "layer_types",
+    "classification",
+    "common",
+    "convolution",
+    "data",
+    "hdf5",
+    "indexing",
+    "loss",
+    "neuron",
+    "normalisation",
+    "pooling",
+    "power",
+    "recurrent",
+    "reduction",
+    "utility",
 ]

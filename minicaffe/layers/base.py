@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from minicaffe import backend, fillers, proto
 from minicaffe.blob import Blob
-from minicaffe.errors import LayerError, ShapeError
+from minicaffe.errors import DataError, LayerError, ShapeError
 from minicaffe.proto.locations import Locations
 
 TRAIN, TEST = 0, 1
@@ -259,6 +259,10 @@ class Layer:
         options = field in self._option_names()
         named = f", {self.param}.{field}" if options else f", {field}" if field else ""
         return kind(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}){named}: {problem}")
+
+    def data_error(self, problem: object, field: str | None = None) -> DataError:
+        """A DataError that says which layer and where it stands, for data and files that are not as they should be."""
+        return DataError(str(self.error(str(problem), field)))
 
     def require(self, condition: bool, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError) -> None:
         """Raise ``error(problem, field)`` unless the condition holds."""

@@ -16,12 +16,14 @@ class Classified(Loss):
     ignore_label: int | None = None
 
     def expect_labels(self, bottom, shape):
-        """Require one label for each position of scores seen as ``shape`` (outer, classes, inner); set up their check."""
+        """Require one label for each position of scores seen as ``shape`` (outer, classes, inner)."""
         (outer, classes, inner), (scores, labels) = shape, bottom[:2]
         if labels.count != outer * inner:
             raise self.error(
-                f"the number of labels must match the number of predictions: scores {scores.shape_string} over {classes} classes "
-                f"need {outer * inner} integer labels in 0 .. {classes - 1}; found {labels.shape_string}", kind=ShapeError,
+                f"the number of labels must match the number of predictions: scores {scores.shape_string} over "
+                f"{classes} classes "
+                f"need {outer * inner} integer labels in 0 .. {classes - 1}; found {labels.shape_string}",
+                kind=ShapeError,
             )
         self.bad_label = self.scratch("bad_label", (), "int32")
         return shape
@@ -33,16 +35,16 @@ class Classified(Loss):
 
     def check_labels(self, label, classes):
         """Report a label that is no class."""
-        hint = f" among the labels; the layer below gives {classes} scores, so check its num_output and the labels of the data"
+        hint = f" among the labels; the layer below gives {classes} scores: check its num_output and the data's labels"
         self.check_indices(label, classes, self.bad_label, self.ignore_label, hint)
 
 
 class Normalized(Classified):
     """Base of losses that are divided by a count of positions, some of which may be ignored.
 
-    ``loss_param``: ``ignore_label``; ``normalization`` divides the sum by all positions (FULL), those not ignored (VALID,
-    the default), the product of the axes before the class axis (BATCH_SIZE) or nothing (NONE), by at least 1.  The older
-    ``normalize`` counts where ``normalization`` is absent: true is VALID, false BATCH_SIZE.
+    ``loss_param``: ``ignore_label``; ``normalization`` divides the sum by all positions (FULL), those not ignored
+    (VALID, the default), the product of the axes before the class axis (BATCH_SIZE) or nothing (NONE), by at least 1.
+    The older ``normalize`` counts where ``normalization`` is absent: true is VALID, false BATCH_SIZE.
     """
 
     default_normalization = VALID
@@ -61,10 +63,10 @@ class SoftmaxWithLoss(Normalized):
 
     .. math:: L = -\frac{1}{D} \sum_i \log \max(p_{i, y_i}, 2^{-126}), \qquad p = \mathrm{softmax}(x)
 
-    Bottoms: scores x, and integer labels y, one for each position along the class axis (``softmax_param.axis``, 1).  Tops: the
-    loss, a scalar; if a second is named, p.  D: see ``Normalized``.
-    Caffe: one term is at most 87.33655; the gradient ``(p - onehot(y)) / D`` ignores that floor.  Caffe fails with two tops;
-    here the second is p and has no gradient.
+    Bottoms: scores x, and integer labels y, one for each position along the class axis (``softmax_param.axis``, 1).
+    Tops: the loss, a scalar; if a second is named, p.  D: see ``Normalized``.
+    Caffe: one term is at most 87.33655; the gradient ``(p - onehot(y)) / D`` ignores that floor.  Caffe fails with two
+    tops; here the second is p and has no gradient.
     """
 
     type = "SoftmaxWithLoss"
@@ -132,8 +134,9 @@ class InfogainLoss(Normalized):
 
     .. math:: L = -\frac{1}{D} \sum_i \sum_k H_{y_i k} \log \max(p_{i, k}, 10^{-20}), \qquad p = \mathrm{softmax}(x)
 
-    Bottoms: scores x; integer labels y, one for each position along ``axis`` (1); optionally H (classes, classes), which is read
-    from the BlobProto file ``source`` otherwise.  Tops: the loss, a scalar; if a second is named, p.  D: see ``Normalized``.
+    Bottoms: scores x; integer labels y, one for each position along ``axis`` (1); optionally H (classes, classes),
+    which is read from the BlobProto file ``source`` otherwise.  Tops: the loss, a scalar; if a second is named, p.  D:
+    see ``Normalized``.
     Caffe: ``normalize`` is an error; the gradient ignores the floor; two tops need two values of ``loss_weight``.
     """
 
@@ -145,20 +148,30 @@ class InfogainLoss(Normalized):
     source: str
 
     def setup(self, bottom, top):
-        self.require(not self.layer_param.loss_param.HasField("normalize"), "is deprecated; use normalization", "loss_param")
+        self.require(
+            not self.layer_param.loss_param.HasField("normalize"), "is deprecated; use normalization", "loss_param"
+        )
         super().setup(bottom, top)
         if len(bottom) == 2:
             self.gain = Blob.from_proto(self._read_gain(), self.dtype)
 
     def _read_gain(self):
         self.require(self.source != "", "give the matrix H as a third bottom, or the file that holds it", "source")
-        return read_binary(self.find_file(self.source), proto.BlobProto, "infogain matrix", DataError)
+        try:
+            return read_binary(self.find_file(self.source), proto.BlobProto, "infogain matrix", DataError)
+        except DataError as error:
+            raise self.data_error(error, "source") from None
 
     def reshape(self, bottom, top):
         super().reshape(bottom, top)
         self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
         gain, classes = self.gain_of(bottom), self.shape[1]
-        self.require(gain.count == classes * classes, f"H must hold {classes} x {classes} values; found {gain.shape_string}", "source", ShapeError)
+        self.require(
+            gain.count == classes * classes,
+            f"H must hold {classes} x {classes} values; found {gain.shape_string}",
+            "source",
+            ShapeError,
+        )
         self.prob = self.scratch("prob", self.shape)
         self.normalizer = self.scratch("normalizer", ())
         if len(top) > 1:
@@ -215,7 +228,8 @@ class MultinomialLogisticLoss(Classified):
 class HingeLoss(Classified):
     r"""One-versus-all hinge loss, of a linear support vector machine.
 
-    .. math:: L = \frac{1}{N} \sum_{n,k} \max(0, 1 - s_{nk} x_{nk})^p, \qquad s_{nk} = 1 \text{ if } k = y_n \text{ else } -1
+    .. math:: L = \frac{1}{N} \sum_{n,k} \max(0, 1 - s_{nk} x_{nk})^p,
+              \qquad s_{nk} = 1 \text{ if } k = y_n \text{ else } -1
 
     Bottoms: scores x (N, C…), one integer label y each.  Top: the loss, a scalar.  p: 1 for ``norm: L1``, 2 for L2.
     Caffe: at a margin of exactly 0 the gradient is 0.
@@ -269,7 +283,8 @@ class Accuracy(Classified):
         self.require(
             self.top_k * bottom[1].count <= bottom[0].count,
             f"top_k must not exceed the number of classes; found {self.top_k} with scores {bottom[0].shape_string} "
-            f"and labels {bottom[1].shape_string}", "top_k",
+            f"and labels {bottom[1].shape_string}",
+            "top_k",
         )
         self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
         top[0].reshape()

@@ -1,4 +1,7 @@
-"""Layers with weights that are not windows, and what joins blobs of one shape: InnerProduct, Embed, Parameter, Bias, Scale, Eltwise, Softmax."""
+"""Layers with weights that are not windows, and others of many nets.
+
+InnerProduct, Embed, Parameter, Bias, Scale, Eltwise, Softmax.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from minicaffe.layers.base import Layer
 class InnerProduct(Layer):
     """Fully connected layer: ``y = x w^T + b``.
 
-    Bottom: (…, K…), the axes from ``axis`` (1) on flattened into K inputs; the M rows before them are kept.  Top: (…, num_output).
-    Params: w (num_output, K), or (K, num_output) with ``transpose``; b (num_output,) unless ``bias_term: false``.
+    Bottom: (…, K…), the axes from ``axis`` (1) on flattened into K inputs; the M rows before them are kept.  Top: (…,
+    num_output). Params: w (num_output, K), or (K, num_output) with ``transpose``; b (num_output,) unless ``bias_term:
+    false``.
     Caffe: without a filler the weights are 0.
     """
 
@@ -36,7 +40,8 @@ class InnerProduct(Layer):
         axis = self.axis_of(x, self.axis)
         if x.span(axis) != self.inputs:
             raise self.error(
-                f"the input must keep {self.inputs} values a row from axis {axis} on; found {x.shape_string}", kind=ShapeError
+                f"the input must keep {self.inputs} values a row from axis {axis} on; found {x.shape_string}",
+                kind=ShapeError,
             )
         self.rows = x.span(0, axis)
         top[0].reshape(*x.shape[:axis], self.num_output)
@@ -63,8 +68,8 @@ class InnerProduct(Layer):
 class Embed(Layer):
     """Look up a row of weights for each integer: ``y[m] = w[x[m]] + b``.
 
-    Bottom: integers in 0 .. input_dim - 1, any shape.  Top: that shape, and num_output.  Params: w (input_dim, num_output),
-    b (num_output,) unless ``bias_term: false``.  The bottom cannot get a gradient.
+    Bottom: integers in 0 .. input_dim - 1, any shape.  Top: that shape, and num_output.  Params: w (input_dim,
+    num_output), b (num_output,) unless ``bias_term: false``.  The bottom cannot get a gradient.
     Caffe: without a filler the weights are 0.
     """
 
@@ -131,8 +136,8 @@ class Parameter(Layer):
 class Broadcast(Layer):
     """Base of Bias and Scale: an operand v with the sizes of some axes of x, the same for all others.
 
-    With one bottom v is learned and covers ``num_axes`` (1) axes of x from ``axis`` (1) on: -1 covers all that follow, 0 none (one
-    number for all of x).  A second bottom is v itself; ``num_axes`` is not read then.
+    With one bottom v is learned and covers ``num_axes`` (1) axes of x from ``axis`` (1) on: -1 covers all that follow,
+    0 none (one number for all of x).  A second bottom is v itself; ``num_axes`` is not read then.
     """
 
     bottoms = (1, 2)
@@ -147,7 +152,12 @@ class Broadcast(Layer):
         x, start = bottom[0], self.axis_of(bottom[0], self.axis)
         self.require(self.num_axes >= -1, f"must be -1 or more; found {self.num_axes}", "num_axes")
         end = len(x.shape) if self.num_axes == -1 else start + self.num_axes
-        self.require(end <= len(x.shape), f"{self.num_axes} axes from axis {start} on go beyond shape {x.shape_string}", "num_axes", ShapeError)
+        self.require(
+            end <= len(x.shape),
+            f"{self.num_axes} axes from axis {start} on go beyond shape {x.shape_string}",
+            "num_axes",
+            ShapeError,
+        )
         self.add_param(x.shape[start:end], filler)
 
     def operand(self, bottom):
@@ -160,7 +170,9 @@ class Broadcast(Layer):
         end = start + len(v.shape)
         if x.shape[start:end] != v.shape:
             raise self.error(
-                f"the input's axes from {start} on must have the sizes {list(v.shape)}; found {x.shape_string}", "axis", ShapeError
+                f"the input's axes from {start} on must have the sizes {list(v.shape)}; found {x.shape_string}",
+                "axis",
+                ShapeError,
             )
         self.rows = (x.span(0, start), v.count, x.span(end))
         top[0].reshape_like(x)
@@ -204,9 +216,10 @@ class Bias(Broadcast):
 class Scale(Broadcast):
     """Multiply x by v, and add a bias if ``bias_term``: ``y = v x + b``, both stretched over the axes they do not have.
 
-    Bottoms: x; optionally v.  Top: as x.  Params: v with one bottom (1 at first, unless there is a ``filler``); b of v's shape
-    (0 at first).  In place, a copy of x is kept.
-    Caffe: its gradient of v overwrites instead of adding up if v is as large as x, or x has one item; here it always adds up.
+    Bottoms: x; optionally v.  Top: as x.  Params: v with one bottom (1 at first, unless there is a ``filler``); b of
+    v's shape (0 at first).  In place, a copy of x is kept.
+    Caffe: its gradient of v overwrites instead of adding up if v is as large as x, or x has one item; here it always
+    adds up.
     """
 
     type = "Scale"
@@ -214,7 +227,9 @@ class Scale(Broadcast):
     bias_term: bool
 
     def setup(self, bottom, top):
-        self.add_operand(bottom, self.layer_param.scale_param.filler if self.has("filler") else proto.FillerParameter(value=1))
+        self.add_operand(
+            bottom, self.layer_param.scale_param.filler if self.has("filler") else proto.FillerParameter(value=1)
+        )
         if self.bias_term:
             self.add_param(self.operand(bottom).shape, self.layer_param.scale_param.bias_filler)
 
@@ -224,7 +239,11 @@ class Scale(Broadcast):
             self.kept = self.scratch("kept", bottom[0].shape)
         if self.bias_term:
             b, v = self.blobs[-1], self.operand(bottom)
-            self.require(b.count == v.count, f"the bias has shape {b.shape_string}, the factors {v.shape_string}", kind=ShapeError)
+            self.require(
+                b.count == v.count,
+                f"the bias has shape {b.shape_string}, the factors {v.shape_string}",
+                kind=ShapeError,
+            )
 
     def forward(self, bottom, top):
         x = bottom[0].xdata
@@ -244,7 +263,9 @@ class Scale(Broadcast):
             x = (self.kept if top[0] is bottom[0] else bottom[0].xdata).reshape(self.rows)
             self.ops.channel_sum(Scale.scaled, (x, dy), (), (), self.operand_diff(bottom))
         if propagate_down[0]:
-            self.ops.channelwise(Scale.scaled, (dy,), (self.operand(bottom).xdata.reshape(-1),), (), bottom[0].xdiff.reshape(self.rows))
+            self.ops.channelwise(
+                Scale.scaled, (dy,), (self.operand(bottom).xdata.reshape(-1),), (), bottom[0].xdiff.reshape(self.rows)
+            )
 
     @staticmethod
     def scaled(x, v):
@@ -258,9 +279,9 @@ class Scale(Broadcast):
 class Eltwise(Layer):
     """Join blobs of one shape element by element: their product, weighted sum or maximum.
 
-    Bottoms: two or more.  Top: as they are.  ``operation``: PROD, SUM (default, weighted by ``coeff``, one a bottom), MAX.
-    The gradient of PROD multiplies the other bottoms if ``stable_prod_grad`` (default), else divides: NaN or infinite at 0.
-    Caffe (CPU): of equal maxima the gradient goes to the earlier bottom, but to bottom 1 rather than 0.
+    Bottoms: two or more.  Top: as they are.  ``operation``: PROD, SUM (default, weighted by ``coeff``, one a bottom),
+    MAX. The gradient of PROD multiplies the other bottoms if ``stable_prod_grad`` (default), else divides: NaN or
+    infinite at 0. Caffe (CPU): of equal maxima the gradient goes to the earlier bottom, but to bottom 1 rather than 0.
     """
 
     type = "Eltwise"
@@ -273,7 +294,11 @@ class Eltwise(Layer):
 
     def setup(self, bottom, top):
         given = list(self.coeff)
-        self.require(len(given) in (0, len(bottom)), f"must be given for each of the {len(bottom)} bottoms, or not at all; found {given}", "coeff")
+        self.require(
+            len(given) in (0, len(bottom)),
+            f"must be given for each of the {len(bottom)} bottoms, or not at all; found {given}",
+            "coeff",
+        )
         self.require(not (given and self.operation == self.PROD), "only SUM takes coefficients", "coeff")
         self.coefficients = given or [1.0] * len(bottom)
         self.in_place = "forward" if self.operation == self.PROD else "never"

@@ -10,7 +10,7 @@ from minicaffe.layers.base import Layer
 
 
 class Windowed(Layer):
-    """Base of layers with a kernel, stride, pad and dilation along each spatial axis, read once from ``convolution_param``.
+    """Base of layers with a kernel, stride, pad and dilation along each spatial axis, from ``convolution_param``.
 
     Each of the four is given once for all spatial axes or once for each; for two axes also as ``*_h`` and ``*_w``
     (dilation excepted).  Defaults: stride 1, pad 0, dilation 1.
@@ -29,8 +29,11 @@ class Windowed(Layer):
             pad=self._sizes("pad", "pad", spatial, 0),
             dilation=self._sizes("dilation", None, spatial, 1),
         )
-        for field, values, least in (("kernel_size", self.window.kernel, 1), ("stride", self.window.stride, 1),
-                                     ("dilation", self.window.dilation, 1)):
+        for field, values, least in (
+            ("kernel_size", self.window.kernel, 1),
+            ("stride", self.window.stride, 1),
+            ("dilation", self.window.dilation, 1),
+        ):
             self.require(all(v >= least for v in values), f"must be positive; found {list(values)}", field)
         self.in_channels = bottom[0].shape[self.channel_axis]
 
@@ -62,7 +65,7 @@ class Windowed(Layer):
             )
 
     def convolved_size(self, spatial: tuple[int, ...]) -> tuple[int, ...]:
-        """Output size of a convolution along each spatial axis: ``(in + 2 pad - extent) / stride + 1``, truncated to zero."""
+        """Output sizes of a convolution: ``(in + 2 pad - extent) / stride + 1``, truncated to zero, along each axis."""
         window = self.window
         sizes = tuple(
             int((size + 2 * p - e) / s) + 1
@@ -71,7 +74,9 @@ class Windowed(Layer):
         if any(size < 1 for size in sizes):
             raise self.error(
                 f"the kernel (extent {list(window.extent)}) is larger than the input {list(spatial)} with pad "
-                f"{list(window.pad)}", "kernel_size", ShapeError,
+                f"{list(window.pad)}",
+                "kernel_size",
+                ShapeError,
             )
         return sizes
 
@@ -81,9 +86,10 @@ class Convolution(Windowed):
 
     .. math:: y_{n,o,p} = b_o + \sum_{c,q} w_{o,c,q} \, x_{n,\,c,\,p \cdot stride - pad + q \cdot dilation}
 
-    Bottoms (any number, one shape, sharing the filters): (…, C, *in), C at ``axis`` (1), any number of spatial axes after it.
-    Tops: (…, num_output, *out).  Params: w (num_output, C / group, *kernel); b (num_output,) unless ``bias_term: false``.
-    ``group`` splits input and output channels into as many independent convolutions.  Outside the input, x is 0.
+    Bottoms (any number, one shape, sharing the filters): (…, C, *in), C at ``axis`` (1), any number of spatial axes
+    after it. Tops: (…, num_output, *out).  Params: w (num_output, C / group, *kernel); b (num_output,) unless
+    ``bias_term: false``. ``group`` splits input and output channels into as many independent convolutions.  Outside the
+    input, x is 0.
     Caffe: output sizes truncate toward zero; without a filler the filters are 0.  ``engine`` is accepted and ignored.
     """
 
@@ -114,7 +120,12 @@ class Convolution(Windowed):
     def check_given_blobs(self, *shapes: tuple[int, ...]) -> None:
         """Weights that came with the definition must have the shapes the layer would have made."""
         found = [blob.shape for blob in self.blobs]
-        self.require(found == list(shapes), f"the given blobs must have shapes {list(shapes)}; found {found}", "blobs", ShapeError)
+        self.require(
+            found == list(shapes),
+            f"the given blobs must have shapes {list(shapes)}; found {found}",
+            "blobs",
+            ShapeError,
+        )
 
     def output_size(self, spatial: tuple[int, ...]) -> tuple[int, ...]:
         """Size of the top along each spatial axis."""
@@ -141,7 +152,13 @@ class Convolution(Windowed):
         bias = self.blobs[1].xdata if self.bias_term else None
         for x, y in zip(bottom, top, strict=True):
             self.ops.convolve(
-                x.xdata.reshape(self.x_shape), w, bias, y.xdata.reshape(self.y_shape), self.window, self.group, self.workspace
+                x.xdata.reshape(self.x_shape),
+                w,
+                bias,
+                y.xdata.reshape(self.y_shape),
+                self.window,
+                self.group,
+                self.workspace,
             )
 
     def backward(self, top, propagate_down, bottom):
@@ -165,9 +182,9 @@ class Deconvolution(Convolution):
 
     .. math:: y_{n,\,o,\,p \cdot stride - pad + q \cdot dilation} = b_o + \sum_c w_{c,o,q} \, x_{n,c,p}
 
-    summed over all p and q that name the same place of y.  Bottoms, tops and options as for Convolution; the size of the output
-    is ``stride (in - 1) + extent - 2 pad``.  Params: w (C, num_output / group, *kernel); b (num_output,) unless
-    ``bias_term: false``.
+    summed over all p and q that name the same place of y.  Bottoms, tops and options as for Convolution; the size of
+    the output is ``stride (in - 1) + extent - 2 pad``.  Params: w (C, num_output / group, *kernel); b (num_output,)
+    unless ``bias_term: false``.
     """
 
     type = "Deconvolution"
@@ -178,9 +195,15 @@ class Deconvolution(Convolution):
     def output_size(self, spatial):
         window = self.window
         sizes = tuple(
-            s * (size - 1) + e - 2 * p for size, e, s, p in zip(spatial, window.extent, window.stride, window.pad, strict=True)
+            s * (size - 1) + e - 2 * p
+            for size, e, s, p in zip(spatial, window.extent, window.stride, window.pad, strict=True)
         )
-        self.require(min(sizes, default=1) > 0, f"{list(window.pad)} leaves nothing of the output, of size {list(sizes)}", "pad", ShapeError)
+        self.require(
+            min(sizes, default=1) > 0,
+            f"{list(window.pad)} leaves nothing of the output, of size {list(sizes)}",
+            "pad",
+            ShapeError,
+        )
         return sizes
 
     def reserve_columns(self, x_shape, y_shape):
@@ -206,21 +229,25 @@ class Deconvolution(Convolution):
                     dy, x.xdata.reshape(self.x_shape), w.xdiff, self.window, self.group, self.workspace
                 )
             if propagate_down[i]:
-                self.ops.convolve(dy, w.xdata, None, x.xdiff.reshape(self.x_shape), self.window, self.group, self.workspace)
+                self.ops.convolve(
+                    dy, w.xdata, None, x.xdiff.reshape(self.x_shape), self.window, self.group, self.workspace
+                )
 
 
 class Im2col(Windowed):
     """The pixels under each position of a window, laid out as channels, as convolutions use them.
 
-    Bottom: (…, C, *in), C at ``axis`` (1).  Top: (…, C * taps, *out); channel ``c * taps + q`` holds the pixels of channel c under
-    tap q of the kernel, 0 outside the image.  Options: those of the window in ``convolution_param``.
+    Bottom: (…, C, *in), C at ``axis`` (1).  Top: (…, C * taps, *out); channel ``c * taps + q`` holds the pixels of
+    channel c under tap q of the kernel, 0 outside the image.  Options: those of the window in ``convolution_param``.
     """
 
     type = "Im2col"
 
     def setup(self, bottom, top):
         super().setup(bottom, top)
-        self.require(len(self.window.kernel) > 0, f"needs an axis after it; found {bottom[0].shape_string}", "axis", ShapeError)
+        self.require(
+            len(self.window.kernel) > 0, f"needs an axis after it; found {bottom[0].shape_string}", "axis", ShapeError
+        )
 
     def reshape(self, bottom, top):
         self.check_input(bottom)

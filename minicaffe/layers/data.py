@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,14 @@ from minicaffe.data.image_source import ImageSource
 from minicaffe.data.source import BatchSource, DatumSource
 from minicaffe.data.window_source import WindowSource
 from minicaffe.errors import DataError, ShapeError
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Count, Layer
 
 
 class Source(Layer):
     """Base of layers without bottoms: nothing flows backward."""
 
     bottoms = 0
-    tops = (1, None)
+    tops: ClassVar[Count] = (1, None)
 
     def reshape(self, bottom, top):
         pass
@@ -30,11 +30,6 @@ class Source(Layer):
 
     def backward(self, top, propagate_down, bottom):
         pass
-
-    def data_error(self, problem: object) -> DataError:
-        """A DataError naming this layer and where it stands."""
-        place = self.definition.where(self.name, self.phase, None)
-        return DataError(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}): {problem}")
 
     def once_or_per_top(self, field: str, found: int, tops: int, optional: bool = False) -> None:
         """``field`` must be given once, or once for each top; or not at all if it is optional."""
@@ -112,7 +107,7 @@ class Batches(Source):
     The position and the random stream are part of a snapshot.
     """
 
-    tops = 2
+    tops: ClassVar[Count] = 2
     reshape_always = True
 
     def open(self, options: Any, transform: Any) -> BatchSource:
@@ -163,8 +158,8 @@ class Data(Batches):
     """Batches of images and labels from a database of Datums (LMDB or LevelDB).
 
     Tops: images (batch_size, C, H, W), or crop_size x crop_size; if a second is named, labels (batch_size,).
-    ``transform_param``: scale, mean_file or mean_value, crop_size, mirror.  At the end of the database reading goes on from
-    its start.
+    ``transform_param``: scale, mean_file or mean_value, crop_size, mirror.  At the end of the database reading goes on
+    from its start.
     Caffe: ``backend`` is LEVELDB unless set.
     """
 
@@ -179,8 +174,9 @@ class Data(Batches):
 class ImageData(Batches):
     """Batches of image files that the text file ``source`` lists, a path and a label a line.
 
-    Tops: images (batch_size, C, H, W), or crop_size x crop_size; labels (batch_size,).  ``new_height`` and ``new_width`` resize,
-    ``is_color`` (true) asks for BGR, else gray, ``shuffle`` shuffles before each round, ``transform_param`` as for Data.
+    Tops: images (batch_size, C, H, W), or crop_size x crop_size; labels (batch_size,).  ``new_height`` and
+    ``new_width`` resize, ``is_color`` (true) asks for BGR, else gray, ``shuffle`` shuffles before each round,
+    ``transform_param`` as for Data.
     Caffe: a batch takes the shape of its first image.
     """
 
@@ -194,8 +190,8 @@ class ImageData(Batches):
 class WindowData(Batches):
     """Batches of windows cut out of images and warped to one size, for detection (R-CNN, Girshick et al. 2014).
 
-    Tops: windows (batch_size, 3, crop_size, crop_size), background before foreground; classes (batch_size,), 0 for background.
-    ``source`` lists images and windows; see ``data.window_source`` for its format and the options.
+    Tops: windows (batch_size, 3, crop_size, crop_size), background before foreground; classes (batch_size,), 0 for
+    background. ``source`` lists images and windows; see ``data.window_source`` for its format and the options.
     """
 
     type = "WindowData"
@@ -209,14 +205,15 @@ class MemoryData(Source):
     """Batches of arrays that a program hands over with ``reset``, again and again.
 
     Tops: data (batch_size, channels, height, width); labels.
-    Caffe: labels are (batch_size,) until the first forward, (batch_size, 1, 1, 1) from then on; a ``transform_param`` is not
-    applied.  The position is part of a snapshot here; the arrays are not.
+    Caffe: labels are (batch_size,) until the first forward, (batch_size, 1, 1, 1) from then on; a ``transform_param``
+    is not applied.  The position is part of a snapshot here; the arrays are not.
     """
 
     type = "MemoryData"
     param = "memory_data_param"
     tops = 2
     SIZES = ("batch_size", "channels", "height", "width")
+    batch_size: int
 
     def setup(self, bottom, top):
         for field in self.SIZES:
@@ -228,16 +225,30 @@ class MemoryData(Source):
         top[1].reshape(self.batch_size)
 
     def reset(self, data: NDArray, labels: NDArray) -> None:
-        """Serve these from the next forward on: data (n, channels, height, width), n labels, n a multiple of ``batch_size``.
+        """Serve these from the next forward on: data (n, channels, height, width), n labels, n full batches.
 
-        The arrays are used as they are, not copied, where their dtype and order allow.  Raises ShapeError for other shapes.
+        The arrays are used as they are, not copied, where their dtype and order allow.  Raises ShapeError for other
+        shapes.
         """
         values = np.ascontiguousarray(data, self.dtype)
         labels = np.ascontiguousarray(labels, self.dtype)
         n = len(values) if values.ndim else 0
-        self.require(values.shape == (n, *self.item), f"data must have the shape (n, {', '.join(map(str, self.item))}); found {values.shape}", kind=ShapeError)
-        self.require(labels.size == n, f"data and labels must have the same first dimension; found {n} and {labels.shape}", kind=ShapeError)
-        self.require(n > 0 and n % self.batch_size == 0, f"n must be a multiple of batch size; found {n} items", "batch_size", ShapeError)
+        self.require(
+            values.shape == (n, *self.item),
+            f"data must have the shape (n, {', '.join(map(str, self.item))}); found {values.shape}",
+            kind=ShapeError,
+        )
+        self.require(
+            labels.size == n,
+            f"data and labels must have the same first dimension; found {n} and {labels.shape}",
+            kind=ShapeError,
+        )
+        self.require(
+            n > 0 and n % self.batch_size == 0,
+            f"n must be a multiple of batch size; found {n} items",
+            "batch_size",
+            ShapeError,
+        )
         self.values, self.labels, self.position = values, labels.reshape(n, 1, 1, 1), 0
 
     def forward(self, bottom, top):

@@ -18,10 +18,11 @@ from minicaffe.layers.data import Source
 class HDF5Data(Source):
     """Rows of the datasets named like the tops, from the HDF5 files that the text file ``source`` lists.
 
-    Tops: (batch_size, *rest of the dataset's shape).  The files are read whole, one at a time, again and again; a batch may
-    begin in one file and end in the next.  ``shuffle`` shuffles the files for each round, and the rows of each file.
-    Caffe: a ``transform_param`` is an error; shuffles come from the C library there, here from a copy of the random stream.  File
-    names are separated by white space, so they hold none.  The position is part of a snapshot here.
+    Tops: (batch_size, *rest of the dataset's shape).  The files are read whole, one at a time, again and again; a batch
+    may begin in one file and end in the next.  ``shuffle`` shuffles the files for each round, and the rows of each
+    file.
+    Caffe: a ``transform_param`` is an error; shuffles come from the C library there, here from a copy of the random
+    stream.  File names are separated by white space, so they hold none.  The position is part of a snapshot here.
     """
 
     type = "HDF5Data"
@@ -31,7 +32,11 @@ class HDF5Data(Source):
     source: str
 
     def setup(self, bottom, top):
-        self.require(not self.layer_param.HasField("transform_param"), "HDF5Data does not transform data; remove it", "transform_param")
+        self.require(
+            not self.layer_param.HasField("transform_param"),
+            "HDF5Data does not transform data; remove it",
+            "transform_param",
+        )
         self.require(self.batch_size > 0, f"must be positive; found {self.batch_size}", "batch_size")
         self.names = list(self.layer_param.top)
         self.files = self._listed_files()
@@ -51,9 +56,9 @@ class HDF5Data(Source):
             with open(path) as file:
                 files = file.read().split()
         except (OSError, UnicodeDecodeError) as error:
-            raise self.data_error(f"hdf5_data_param.source: cannot read {path}: {error}") from None
+            raise self.data_error(f"cannot read {path}: {error}", "source") from None
         if not files:
-            raise self.data_error(f"hdf5_data_param.source: {path} must list at least one HDF5 file; found none")
+            raise self.data_error(f"{path} must list at least one HDF5 file; found none", "source")
         return files
 
     def _load(self, index: int) -> None:
@@ -68,20 +73,27 @@ class HDF5Data(Source):
         counts = [len(values) for values in self.values]
         if len(set(counts)) > 1 or counts[0] == 0:
             found = ", ".join(f"{name} {count}" for name, count in zip(self.names, counts, strict=True))
-            raise self.data_error(f"HDF5 file {path}: all datasets must have the same number of rows, at least 1; found {found}")
+            raise self.data_error(
+                f"HDF5 file {path}: all datasets must have the same number of rows, at least 1; found {found}"
+            )
         shapes = [values.shape[1:] for values in self.values]
         if self.shapes and shapes != self.shapes:
-            raise self.data_error(f"HDF5 file {path}: its rows have shapes {shapes}, those of the first file {self.shapes}")
+            raise self.data_error(
+                f"HDF5 file {path}: its rows have shapes {shapes}, those of the first file {self.shapes}"
+            )
         self.shapes = shapes
         self._permute_rows()
 
     def _read(self, file: Any, path: str, name: str) -> NDArray:
         dataset = file.get(name)
         if not isinstance(dataset, h5py.Dataset):
-            raise self.data_error(f"HDF5 file {path} has no dataset '{name}', which top '{name}' reads; it has: {', '.join(file)}")
+            raise self.data_error(
+                f"HDF5 file {path} has no dataset '{name}', which top '{name}' reads; it has: {', '.join(file)}"
+            )
         if dataset.dtype.kind not in "fiu" or dataset.ndim < 1:
             raise self.data_error(
-                f"HDF5 file {path}, dataset '{name}': must hold numbers along at least 1 axis; found {dataset.dtype} of shape {dataset.shape}"
+                f"HDF5 file {path}, dataset '{name}': must hold numbers along at least 1 axis; found {dataset.dtype} "
+                f"of shape {dataset.shape}"
             )
         return dataset[...].astype(self.dtype)
 
@@ -123,21 +135,25 @@ class HDF5Data(Source):
     def restore(self, state: dict[str, Any]) -> None:
         """Go on reading from a ``state``; DataError if it was taken with other files or another ``shuffle``."""
         if sorted(state["order"]) != sorted(self.order) or (state["random"] is None) != (self.shuffler is None):
-            raise self.data_error("the snapshot was taken with another list of files or another shuffle; resume with the same net")
+            raise self.data_error(
+                "the snapshot was taken with another list of files or another shuffle; resume with the same net"
+            )
         self.order = list(state["order"])
         if self.shuffler:
             self.shuffler.set_state(base64.b64decode(state["random"]))
         self._load(state["file"])
         if state["row"] >= len(self.rows):
-            raise self.data_error(f"the snapshot stands at row {state['row']} of a file that has {len(self.rows)} rows now")
+            raise self.data_error(
+                f"the snapshot stands at row {state['row']} of a file that has {len(self.rows)} rows now"
+            )
         self.row = state["row"]
 
 
 class HDF5Output(Layer):
     """Write two blobs to an HDF5 file, as its datasets ``data`` and ``label``.
 
-    Bottoms: both (N, …), of at most 4 axes.  Each forward appends N rows to datasets of 4 axes, missing ones being 1; the file
-    begins empty when the net is made.
+    Bottoms: both (N, …), of at most 4 axes.  Each forward appends N rows to datasets of 4 axes, missing ones being 1;
+    the file begins empty when the net is made.
     Caffe: a second forward fails because the datasets exist; here the rows are added.
     """
 
@@ -153,15 +169,17 @@ class HDF5Output(Layer):
         try:
             h5py.File(self.file_name, "w").close()
         except OSError as error:
-            raise self.data_error(error) from None
+            raise self.not_written(error) from None
 
-    def data_error(self, error: OSError) -> DataError:
+    def not_written(self, error: OSError) -> DataError:
         """A DataError saying that the file cannot be written."""
-        return DataError(str(self.error(f"cannot write HDF5 file {self.file_name}: {error}", "file_name")))
+        return self.data_error(f"cannot write HDF5 file {self.file_name}: {error}", "file_name")
 
     def reshape(self, bottom, top):
         for blob in bottom:
-            self.require(1 <= len(blob.shape) <= 4, f"takes blobs of 1 to 4 axes; found {blob.shape_string}", kind=ShapeError)
+            self.require(
+                1 <= len(blob.shape) <= 4, f"takes blobs of 1 to 4 axes; found {blob.shape_string}", kind=ShapeError
+            )
         if bottom[0].num != bottom[1].num:
             found = " and ".join(blob.shape_string for blob in bottom)
             raise self.error(f"both inputs must have the same first dimension; found {found}", kind=ShapeError)
@@ -173,7 +191,7 @@ class HDF5Output(Layer):
                     values = blob.peek_data()
                     self._append(file, name, values.reshape(values.shape + (1,) * (4 - values.ndim)))
         except OSError as error:
-            raise self.data_error(error) from None
+            raise self.not_written(error) from None
 
     def _append(self, file: Any, name: str, values: NDArray) -> None:
         if name not in file:
@@ -181,7 +199,9 @@ class HDF5Output(Layer):
             return
         dataset = file[name]
         if dataset.shape[1:] != values.shape[1:]:
-            raise self.error(f"rows of {name} had shape {dataset.shape[1:]} before, now {values.shape[1:]}", kind=ShapeError)
+            raise self.error(
+                f"rows of {name} had shape {dataset.shape[1:]} before, now {values.shape[1:]}", kind=ShapeError
+            )
         before = len(dataset)
         dataset.resize(before + len(values), axis=0)
         dataset[before:] = values

@@ -12,8 +12,8 @@ from minicaffe.layers.base import Layer
 class Crop(Layer):
     """Cut a block out of the first bottom, as large as the second one from ``axis`` (2) on.
 
-    Bottoms: x; a blob whose sizes alone count, and which gets no gradient.  Top: x's sizes before ``axis``, then those of the
-    second bottom.  ``offset``: where the block begins, given once for all cut axes or once for each (0).
+    Bottoms: x; a blob whose sizes alone count, and which gets no gradient.  Top: x's sizes before ``axis``, then those
+    of the second bottom.  ``offset``: where the block begins, given once for all cut axes or once for each (0).
     """
 
     type = "Crop"
@@ -25,14 +25,24 @@ class Crop(Layer):
         x, like = bottom
         axis = self.axis_of(x, self.axis)
         cut, given = len(x.shape) - axis, list(self.offset)
-        self.require(len(given) in (0, 1, cut), f"must be given once, or once for each of the {cut} cropped axes; found {given}", "offset")
-        self.require(len(like.shape) >= len(x.shape), f"the reference must have as many axes as the input; found {like.shape_string}", kind=ShapeError)
+        self.require(
+            len(given) in (0, 1, cut),
+            f"must be given once, or once for each of the {cut} cropped axes; found {given}",
+            "offset",
+        )
+        self.require(
+            len(like.shape) >= len(x.shape),
+            f"the reference must have as many axes as the input; found {like.shape_string}",
+            kind=ShapeError,
+        )
         offsets = given if len(given) == cut else (given or [0]) * cut
         sizes = like.shape[axis : len(x.shape)]
         if any(offset + size > room for offset, size, room in zip(offsets, sizes, x.shape[axis:], strict=True)):
             raise self.error(
-                f"the crop of sizes {list(sizes)} at offsets {offsets} goes beyond the input {x.shape_string} from axis {axis} on",
-                "offset", ShapeError,
+                f"the crop of sizes {list(sizes)} at offsets {offsets} goes beyond the input {x.shape_string} from "
+                f"axis {axis} on",
+                "offset",
+                ShapeError,
             )
         self.block = (..., *(slice(offset, offset + size) for offset, size in zip(offsets, sizes, strict=True)))
         top[0].reshape(*x.shape[:axis], *sizes)
@@ -76,10 +86,10 @@ class Tile(Layer):
 class Filter(Layer):
     """Keep the items of a batch whose selector is not 0.
 
-    Bottoms: blobs (N, …) to filter; last, the selector, (N,) or (N, 1, …), which gets no gradient.  Tops: one for each blob,
-    (kept, …).
-    Caffe: when the net is made the tops have all N items, since no selector is known; later there may be none at all.  The number
-    of items depends on the data, so that a device has to be waited for.
+    Bottoms: blobs (N, …) to filter; last, the selector, (N,) or (N, 1, …), which gets no gradient.  Tops: one for each
+    blob, (kept, …).
+    Caffe: when the net is made the tops have all N items, since no selector is known; later there may be none at all.
+    The number of items depends on the data, so that a device has to be waited for.
     """
 
     type = "Filter"
@@ -88,7 +98,9 @@ class Filter(Layer):
     reshape_always = True
 
     def setup(self, bottom, top):
-        self.require(len(top) == len(bottom) - 1, f"{len(bottom)} bottoms need {len(bottom) - 1} tops; found {len(top)}", "top")
+        self.require(
+            len(top) == len(bottom) - 1, f"{len(bottom)} bottoms need {len(bottom) - 1} tops; found {len(top)}", "top"
+        )
         self.differentiable = tuple(range(len(top)))
         self.selected = False
 
@@ -96,7 +108,9 @@ class Filter(Layer):
         selector, num = bottom[-1], bottom[0].shape[:1]
         if selector.span(1) != 1 or any(not blob.shape or blob.shape[:1] != selector.shape[:1] for blob in bottom):
             found = ", ".join(blob.shape_string for blob in bottom)
-            raise self.error(f"all bottoms must be (N, …), and the last, the selector, (N, 1, …); found {found}", kind=ShapeError)
+            raise self.error(
+                f"all bottoms must be (N, …), and the last, the selector, (N, 1, …); found {found}", kind=ShapeError
+            )
         kept = np.flatnonzero(selector.peek_data()) if self.selected else np.arange(*num)
         self.selected = True
         self.index = self.scratch("index", kept.shape)
@@ -106,7 +120,9 @@ class Filter(Layer):
 
     def forward(self, bottom, top):
         for x, y in zip(bottom, top, strict=False):
-            self.ops.gather_rows(x.xdata.reshape(len(x.xdata), -1), self.index, y.xdata.reshape(len(self.index), x.span(1)))
+            self.ops.gather_rows(
+                x.xdata.reshape(len(x.xdata), -1), self.index, y.xdata.reshape(len(self.index), x.span(1))
+            )
 
     def backward(self, top, propagate_down, bottom):
         for i, y in enumerate(top):
@@ -128,8 +144,12 @@ class BatchReindex(Layer):
 
     def reshape(self, bottom, top):
         x, index = bottom
-        self.require(len(index.shape) == 1, f"the indices must have 1 axis; found {index.shape_string}", kind=ShapeError)
-        self.require(len(x.shape) >= 1, f"the input must have an axis of items; found {x.shape_string}", kind=ShapeError)
+        self.require(
+            len(index.shape) == 1, f"the indices must have 1 axis; found {index.shape_string}", kind=ShapeError
+        )
+        self.require(
+            len(x.shape) >= 1, f"the input must have an axis of items; found {x.shape_string}", kind=ShapeError
+        )
         top[0].reshape(*index.shape, *x.shape[1:])
         self.x_rows, self.y_rows = (x.shape[0], x.span(1)), (index.shape[0], x.span(1))
         self.bad_index = self.scratch("bad_index", (), "int32")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from minicaffe.errors import ShapeError
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Count, Layer
 
 
 class Loss(Layer):
@@ -12,10 +14,10 @@ class Loss(Layer):
     Backward multiplies by the top's gradient, which holds the loss weight.  Labels get no gradient.
     """
 
-    bottoms = 2
+    bottoms: ClassVar[Count] = 2
     auto_tops = True
-    differentiable = (0,)
-    forcible = (0,)
+    differentiable: ClassVar[tuple[int, ...] | None] = (0,)
+    forcible: ClassVar[tuple[int, ...] | None] = (0,)
 
     def setup(self, bottom, top):
         if not self.layer_param.loss_weight:
@@ -25,7 +27,8 @@ class Loss(Layer):
         if bottom[0].shape[:1] != bottom[1].shape[:1]:
             raise self.error(
                 "the data and the labels must have the same first dimension; "
-                f"found {bottom[0].shape_string} and {bottom[1].shape_string}", kind=ShapeError,
+                f"found {bottom[0].shape_string} and {bottom[1].shape_string}",
+                kind=ShapeError,
             )
         top[0].reshape()
 
@@ -35,7 +38,8 @@ class EuclideanLoss(Loss):
 
     .. math:: L = \frac{1}{2N} \sum_n \lVert a_n - b_n \rVert_2^2
 
-    Bottoms: a and b, (N, …) with equal numbers of elements a row.  Top: the loss, a scalar.  Both bottoms can get a gradient.
+    Bottoms: a and b, (N, …) with equal numbers of elements a row.  Top: the loss, a scalar.  Both bottoms can get a
+    gradient.
     """
 
     type = "EuclideanLoss"
@@ -63,7 +67,8 @@ class ContrastiveLoss(Loss):
 
     .. math:: L = \frac{1}{2N} \sum_n y_n d_n^2 + (1 - y_n) \max(m - d_n, 0)^2, \qquad d_n = \lVert a_n - b_n \rVert_2
 
-    Bottoms: ``a`` and ``b`` (N, C[, 1, 1]), ``y`` (N[, 1, 1, 1]), not 0 where the pair is similar.  Top: the loss, a scalar.
+    Bottoms: ``a`` and ``b`` (N, C[, 1, 1]), ``y`` (N[, 1, 1, 1]), not 0 where the pair is similar.  Top: the loss, a
+    scalar.
     Caffe: the gradient divides by ``d + 1e-4``; ``legacy_version`` penalises ``max(m - d^2, 0)`` instead.
     """
 
@@ -82,11 +87,13 @@ class ContrastiveLoss(Loss):
             if len(blob.shape) > 4 or any(size != 1 for size in sizes):
                 raise self.error(
                     f"a and b must be (N, C[, 1, 1]) and y (N[, 1, 1, 1]); found {a.shape_string}, {b.shape_string} "
-                    f"and {y.shape_string}", kind=ShapeError,
+                    f"and {y.shape_string}",
+                    kind=ShapeError,
                 )
         if a.num != y.num or a.num != b.num or a.channels != b.channels:
             raise self.error(
-                f"a and b must agree in N and C, and y in N; found {a.shape_string}, {b.shape_string} and {y.shape_string}",
+                f"a and b must agree in N and C, and y in N; found {a.shape_string}, {b.shape_string} and "
+                f"{y.shape_string}",
                 kind=ShapeError,
             )
         self.rows = (a.num, a.channels)
@@ -96,12 +103,20 @@ class ContrastiveLoss(Loss):
     def forward(self, bottom, top):
         a, b = bottom[0].xdata.reshape(self.rows), bottom[1].xdata.reshape(self.rows)
         y = bottom[2].xdata.reshape(-1)
-        self.ops.contrastive_loss(a, b, y, self.margin, self.legacy_version, self.difference, self.distance, top[0].xdata)
+        self.ops.contrastive_loss(
+            a, b, y, self.margin, self.legacy_version, self.difference, self.distance, top[0].xdata
+        )
 
     def backward(self, top, propagate_down, bottom):
         y = bottom[2].xdata.reshape(-1)
         for i, sign in self.wanted(propagate_down, (0, 1.0), (1, -1.0)):
             self.ops.contrastive_loss_grad(
-                self.difference, self.distance, y, self.margin, self.legacy_version, top[0].xdiff, sign,
+                self.difference,
+                self.distance,
+                y,
+                self.margin,
+                self.legacy_version,
+                top[0].xdiff,
+                sign,
                 bottom[i].xdiff.reshape(self.rows),
             )

@@ -17,8 +17,8 @@ from minicaffe.layers.base import TRAIN, Layer
 class Neuron(Layer):
     """Base: ``value(x, *options)``, and ``gradient(…, dy, *options)``, which gives dx.
 
-    ``gradient_from`` says what else ``gradient`` takes, before dy: y if it is "top" (so the layer can run in place), x if it is
-    "bottom", x and y if it is "both".  Bottom and top: one shape.
+    ``gradient_from`` says what else ``gradient`` takes, before dy: y if it is "top" (so the layer can run in place), x
+    if it is "bottom", x and y if it is "both".  Bottom and top: one shape.
     """
 
     in_place = "always"
@@ -44,7 +44,7 @@ class Neuron(Layer):
 
 
 class ReLU(Neuron):
-    """Rectified linear unit: ``max(x, 0) + negative_slope * min(x, 0)`` (Nair and Hinton 2010; leaky: Maas et al. 2013).
+    """Rectified linear unit: ``max(x, 0) + negative_slope * min(x, 0)`` (Nair, Hinton 2010; leaky: Maas et al. 2013).
 
     Caffe: the slope at exactly 0 is ``negative_slope``.  In place, backward takes the sign of x from y; that needs a
     ``negative_slope`` that is not negative.
@@ -218,7 +218,9 @@ class Swish(Neuron):
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            self.ops.elementwise(Swish.gradient, (top[0].xdata, self.sigmoid, top[0].xdiff), (self.beta,), bottom[0].xdiff)
+            self.ops.elementwise(
+                Swish.gradient, (top[0].xdata, self.sigmoid, top[0].xdiff), (self.beta,), bottom[0].xdiff
+            )
 
     @staticmethod
     def squash(x, beta):
@@ -242,17 +244,30 @@ class PReLU(Layer):
     channel_shared: bool
 
     def setup(self, bottom, top):
-        self.require(len(bottom[0].shape) >= 2, f"the input must have at least 2 axes; found {bottom[0].shape_string}", kind=ShapeError)
+        self.require(
+            len(bottom[0].shape) >= 2,
+            f"the input must have at least 2 axes; found {bottom[0].shape_string}",
+            kind=ShapeError,
+        )
         self.channels = bottom[0].shape[1]
         filler = self.layer_param.prelu_param.filler if self.has("filler") else proto.FillerParameter(value=0.25)
         self.add_param(() if self.channel_shared else (self.channels,), filler)
         expected = 1 if self.channel_shared else self.channels
         found = [blob.shape for blob in self.blobs]
-        self.require([blob.count for blob in self.blobs] == [expected], f"the given blob must hold {expected} slopes; found {found}", "blobs", ShapeError)
+        self.require(
+            [blob.count for blob in self.blobs] == [expected],
+            f"the given blob must hold {expected} slopes; found {found}",
+            "blobs",
+            ShapeError,
+        )
 
     def reshape(self, bottom, top):
         x = bottom[0]
-        self.require(x.shape[1:2] == (self.channels,), f"the input must keep {self.channels} channels; found {x.shape_string}", kind=ShapeError)
+        self.require(
+            x.shape[1:2] == (self.channels,),
+            f"the input must keep {self.channels} channels; found {x.shape_string}",
+            kind=ShapeError,
+        )
         top[0].reshape_like(x)
         self.rows = (1, 1, x.count) if self.channel_shared else (x.shape[0], self.channels, x.span(2))
         if top[0] is x:
@@ -271,7 +286,9 @@ class PReLU(Layer):
         if self.param_propagate_down[0]:
             self.ops.channel_sum(PReLU.slope_gradient, (x, dy), (), (), a.xdiff.reshape(-1))
         if propagate_down[0]:
-            self.ops.channelwise(PReLU.gradient, (x, dy), (a.xdata.reshape(-1),), (), bottom[0].xdiff.reshape(self.rows))
+            self.ops.channelwise(
+                PReLU.gradient, (x, dy), (a.xdata.reshape(-1),), (), bottom[0].xdiff.reshape(self.rows)
+            )
 
     @staticmethod
     def value(x, a):
@@ -289,8 +306,8 @@ class PReLU(Layer):
 class Dropout(Layer):
     """Zero a random share of the input while training (Srivastava et al. 2014), and scale the rest to keep its mean.
 
-    Bottom and top: one shape.  TRAIN: ``y = x * m / (1 - r)``, m drawn anew for each element at each forward, 0 with probability
-    r = ``dropout_ratio``.  TEST: y = x.
+    Bottom and top: one shape.  TRAIN: ``y = x * m / (1 - r)``, m drawn anew for each element at each forward, 0 with
+    probability r = ``dropout_ratio``.  TEST: y = x.
     """
 
     type = "Dropout"

@@ -38,7 +38,9 @@ class LRN(Layer):
 
     def reshape(self, bottom, top):
         x = bottom[0]
-        self.require(len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError)
+        self.require(
+            len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
+        )
         top[0].reshape_like(x)
         self.rows = (*x.shape[:2], x.span(2))
         self.scale = self.scratch("scale", x.shape)
@@ -48,7 +50,9 @@ class LRN(Layer):
     def forward(self, bottom, top):
         x, y = bottom[0].xdata, top[0].xdata
         if self.norm_region == self.ACROSS_CHANNELS:
-            self.ops.lrn(*(a.reshape(self.rows) for a in (x, self.scale, y)), self.local_size, self.alpha, self.beta, self.k)
+            self.ops.lrn(
+                *(a.reshape(self.rows) for a in (x, self.scale, y)), self.local_size, self.alpha, self.beta, self.k
+            )
         else:
             self.xp.multiply(x, x, out=self.work)
             self.ops.average_pool(self.work, self.scale, self.window)
@@ -145,15 +149,16 @@ class Standardized(Layer):
 
 
 class BatchNorm(Standardized):
-    r"""Batch normalisation (Ioffe, Szegedy 2015), without its scale and shift; put a Scale layer with ``bias_term`` after it.
+    r"""Batch normalisation (Ioffe, Szegedy 2015), without scale and shift: put a Scale with ``bias_term`` after it.
 
     .. math:: y = (x - \mu_c) / \sqrt{\sigma_c^2 + \epsilon}
 
-    Bottom and top: (N, C, …).  While training, mean and variance are those of the batch, and the running ones are updated;
-    with ``use_global_stats`` (default: in TEST phase) they are the running ones.
-    Params, which no solver changes: sums of the means (C,) and of the variances (C,), and what to divide them by (1,): at each
-    update all are multiplied by ``moving_average_fraction``, before the new mean, variance and 1 are added.
-    Caffe: the running variance is corrected by m / (m - 1), that of the batch is not; a ``param`` must have ``lr_mult: 0``.
+    Bottom and top: (N, C, …).  While training, mean and variance are those of the batch, and the running ones are
+    updated; with ``use_global_stats`` (default: in TEST phase) they are the running ones. Params, which no solver
+    changes: sums of the means (C,) and of the variances (C,), and what to divide them by (1,): at each update all are
+    multiplied by ``moving_average_fraction``, before the new mean, variance and 1 are added.
+    Caffe: the running variance is corrected by m / (m - 1), that of the batch is not; a ``param`` must have ``lr_mult:
+    0``.
     """
 
     type = "BatchNorm"
@@ -169,16 +174,28 @@ class BatchNorm(Standardized):
         self.use_global_stats = self.use_global_stats if self.has("use_global_stats") else self.phase == TEST
         for shape in ((self.channels,), (self.channels,), (1,)):
             self.add_param(shape)
-        self.require([blob.count for blob in self.blobs] == [self.channels, self.channels, 1],
-                     f"needs the blobs mean ({self.channels}), variance ({self.channels}) and factor (1)", "blobs", ShapeError)
+        self.require(
+            [blob.count for blob in self.blobs] == [self.channels, self.channels, 1],
+            f"needs the blobs mean ({self.channels}), variance ({self.channels}) and factor (1)",
+            "blobs",
+            ShapeError,
+        )
         specs = self.layer_param.param
-        self.require(all(spec.lr_mult == 0 for spec in specs), "the running statistics are not learned: set lr_mult: 0 in each", "param")
+        self.require(
+            all(spec.lr_mult == 0 for spec in specs),
+            "the running statistics are not learned: set lr_mult: 0 in each",
+            "param",
+        )
         for _ in range(3 - len(specs)):
             specs.add(lr_mult=0)
 
     def reshape(self, bottom, top):
         x = bottom[0]
-        self.require(x.shape[1:2] == (self.channels,), f"the input must keep {self.channels} channels; found {x.shape_string}", kind=ShapeError)
+        self.require(
+            x.shape[1:2] == (self.channels,),
+            f"the input must keep {self.channels} channels; found {x.shape_string}",
+            kind=ShapeError,
+        )
         top[0].reshape_like(x)
         self.keep_rows((x.shape[0], self.channels, x.span(2)))
         if not self.use_global_stats:
@@ -238,7 +255,8 @@ class BatchNorm(Standardized):
 class MVN(Standardized):
     """Subtract the mean of each channel of each image, and divide by its deviation if ``normalize_variance`` (default).
 
-    Bottom: at most 4 axes.  Top: (N, C, H, W), missing axes being 1.  ``across_channels``: one mean and deviation an image.
+    Bottom: at most 4 axes.  Top: (N, C, H, W), missing axes being 1.  ``across_channels``: one mean and deviation an
+    image.
     Caffe: ``eps`` (1e-9) is added to the deviation, not to the variance.
     """
 

@@ -14,15 +14,14 @@ from minicaffe.layers.base import TRAIN, Layer
 class Pooling(Layer):
     r"""Reduce each window of each channel to its maximum, its mean, or a pixel drawn from it.
 
-    Bottom: (N, C, H, W).  Tops: (N, C, P, Q); for MAX a second may be named: the mask, each maximum's place ``h * W + w``.
-    ``P = round((H + 2 pad - kernel) / stride) + 1``, rounded up (``round_mode: FLOOR``: down); with padding, a last window that
-    would start beyond the image and its leading pad is dropped.
-    STOCHASTIC (Zeiler and Fergus 2013) draws a pixel with probability proportional to its value in TRAIN phase, and weighs
-    all of them in TEST phase.
+    Bottom: (N, C, H, W).  Tops: (N, C, P, Q); for MAX a second may be named: the mask, each maximum's place ``h * W +
+    w``. ``P = round((H + 2 pad - kernel) / stride) + 1``, rounded up (``round_mode: FLOOR``: down); with padding, a
+    last window that would start beyond the image and its leading pad is dropped. STOCHASTIC (Zeiler and Fergus 2013)
+    draws a pixel with probability proportional to its value in TRAIN phase, and weighs all of them in TEST phase.
 
-    Caffe: AVE divides by the window clipped to H + pad, so padding counts; MAX takes the first of equal pixels.  A window that
-    holds no pixel (stride > kernel at the border) gives -FLT_MAX or NaN as in Caffe, which then corrupts memory going
-    backward; here it gets no gradient.  Caffe has STOCHASTIC on the GPU only.
+    Caffe: AVE divides by the window clipped to H + pad, so padding counts; MAX takes the first of equal pixels.  A
+    window that holds no pixel (stride > kernel at the border) gives -FLT_MAX or NaN as in Caffe, which then corrupts
+    memory going backward; here it gets no gradient.  Caffe has STOCHASTIC on the GPU only.
     """
 
     type = "Pooling"
@@ -39,20 +38,32 @@ class Pooling(Layer):
         self.require(self.pool == self.MAX or len(top) == 1, "only MAX pooling makes a second top, the mask", "top")
         sized = any(self.has(field) for field in ("kernel_size", "kernel_h", "kernel_w"))
         if self.global_pooling:
-            self.require(not sized, "with global_pooling the window is the whole image: give no kernel size", "kernel_size")
+            self.require(
+                not sized, "with global_pooling the window is the whole image: give no kernel size", "kernel_size"
+            )
         self.stride = self._pair("stride", "stride", 1)
         self.pad = self._pair("pad", "pad", 0)
         self.kernel = None if self.global_pooling else self._pair("kernel_size", "kernel", 0)
         if self.global_pooling:
-            self.require(self.stride == (1, 1) and self.pad == (0, 0),
-                         f"global_pooling needs stride 1 and pad 0; found stride {self.stride} and pad {self.pad}", "stride")
+            self.require(
+                self.stride == (1, 1) and self.pad == (0, 0),
+                f"global_pooling needs stride 1 and pad 0; found stride {self.stride} and pad {self.pad}",
+                "stride",
+            )
         else:
             self.require(sized, "give kernel_size, or kernel_h and kernel_w", "kernel_size")
             self.require(min(self.kernel) > 0, f"must be positive; found {self.kernel}", "kernel_size")
-            self.require(all(p < k for p, k in zip(self.pad, self.kernel, strict=True)),
-                         f"must be smaller than the kernel {self.kernel}; found {self.pad}", "pad")
+            self.require(
+                all(p < k for p, k in zip(self.pad, self.kernel, strict=True)),
+                f"must be smaller than the kernel {self.kernel}; found {self.pad}",
+                "pad",
+            )
         self.require(min(self.stride) > 0, f"must be positive; found {self.stride}", "stride")
-        self.require(self.pool != self.STOCHASTIC or self.pad == (0, 0), f"STOCHASTIC pooling takes no pad; found {self.pad}", "pad")
+        self.require(
+            self.pool != self.STOCHASTIC or self.pad == (0, 0),
+            f"STOCHASTIC pooling takes no pad; found {self.pad}",
+            "pad",
+        )
 
     def _pair(self, field: str, prefix: str, default: int) -> tuple[int, int]:
         h, w = f"{prefix}_h", f"{prefix}_w"
@@ -65,7 +76,9 @@ class Pooling(Layer):
 
     def reshape(self, bottom, top):
         x = bottom[0]
-        self.require(len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError)
+        self.require(
+            len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
+        )
         self.window = Window(self.kernel or x.shape[2:], self.stride, self.pad, (1, 1))
         rows, cols = (self._pooled(*sizes) for sizes in zip(x.shape[2:], *self.window[:3], strict=True))
         for blob in top:
@@ -80,7 +93,12 @@ class Pooling(Layer):
         pooled = rounded((size + 2 * pad - kernel) / stride) + 1
         if any(self.pad) and (pooled - 1) * stride >= size + pad:
             pooled -= 1
-        self.require(pooled > 0, f"the kernel ({kernel}) is larger than the input ({size}) with pad {pad}", "kernel_size", ShapeError)
+        self.require(
+            pooled > 0,
+            f"the kernel ({kernel}) is larger than the input ({size}) with pad {pad}",
+            "kernel_size",
+            ShapeError,
+        )
         return pooled
 
     def forward(self, bottom, top):
@@ -112,9 +130,11 @@ class Pooling(Layer):
 class SPP(Layer):
     """Spatial pyramid pooling: pool the image into 1, then 2 x 2, then 4 x 4 … bins, and join them (He et al. 2014).
 
-    Bottom: (N, C, H, W).  Top: (N, C (4^pyramid_height - 1) / 3), level after level, a level's values being those of (C, bins, bins).
-    Level l is a Pooling layer of ``pool`` with kernel and stride ``ceil(size / 2^l)``, and the padding that makes this 2^l bins.
-    Caffe: of one level the top is (N, C, 1, 1); sizes for which a level needs padding as wide as its kernel are an error.
+    Bottom: (N, C, H, W).  Top: (N, C (4^pyramid_height - 1) / 3), level after level, a level's values being those of
+    (C, bins, bins). Level l is a Pooling layer of ``pool`` with kernel and stride ``ceil(size / 2^l)``, and the padding
+    that makes this 2^l bins.
+    Caffe: of one level the top is (N, C, 1, 1); sizes for which a level needs padding as wide as its kernel are an
+    error.
     """
 
     type = "SPP"
@@ -127,7 +147,9 @@ class SPP(Layer):
 
     def reshape(self, bottom, top):
         x = bottom[0]
-        self.require(len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError)
+        self.require(
+            len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
+        )
         self.levels = [self._level(2**level, x) for level in range(self.pyramid_height)]
         if len(self.levels) == 1:
             top[0].reshape(x.num, x.channels, 1, 1)
@@ -139,9 +161,17 @@ class SPP(Layer):
         """The Pooling layer that makes ``bins`` x ``bins`` bins, and its top."""
         (kernel_h, pad_h), (kernel_w, pad_w) = (self._kernel_and_pad(size, bins) for size in x.shape[2:])
         options = proto.PoolingParameter(
-            pool=self.pool, kernel_h=kernel_h, kernel_w=kernel_w, stride_h=kernel_h, stride_w=kernel_w, pad_h=pad_h, pad_w=pad_w
+            pool=self.pool,
+            kernel_h=kernel_h,
+            kernel_w=kernel_w,
+            stride_h=kernel_h,
+            stride_w=kernel_w,
+            pad_h=pad_h,
+            pad_w=pad_w,
         )
-        param = proto.LayerParameter(name=f"{self.name} ({bins} x {bins} bins)", type="Pooling", phase=self.phase, pooling_param=options)
+        param = proto.LayerParameter(
+            name=f"{self.name} ({bins} x {bins} bins)", type="Pooling", phase=self.phase, pooling_param=options
+        )
         layer, pooled = Pooling(param, self.dtype), Blob((0,), self.dtype)
         layer.definition = self.definition
         layer.prepare([x], [pooled])

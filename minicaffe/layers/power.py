@@ -13,8 +13,8 @@ from minicaffe.layers.neuron import Neuron
 class Power(Layer):
     """``(shift + scale x)^power``.  Bottom and top: one shape.
 
-    Caffe: backward computes ``power y / x`` or ``power scale y / (shift + scale x)``, which is NaN where the base is 0, unless
-    ``power`` is 0, 1 or 2.  With ``power scale == 0`` the input is not read.
+    Caffe: backward computes ``power y / x`` or ``power scale y / (shift + scale x)``, which is NaN where the base is 0,
+    unless ``power`` is 0, 1 or 2.  With ``power scale == 0`` the input is not read.
     """
 
     type = "Power"
@@ -85,7 +85,9 @@ class Logarithmic(Neuron):
     shift: float
 
     def setup(self, bottom, top):
-        self.require(self.base == -1 or 0 < self.base < inf, f"must be positive, or -1 for e; found {self.base:g}", "base")
+        self.require(
+            self.base == -1 or 0 < self.base < inf, f"must be positive, or -1 for e; found {self.base:g}", "base"
+        )
         self.log_base = 1.0 if self.base == -1 else log(self.base)
 
 

@@ -1,7 +1,7 @@
 """Recurrent layers, unrolled over the steps of a batch: RNN, LSTM, LSTMUnit.
 
-Sequences lie along the first axis: step t of sequence n is x[t, n].  ``cont[t, n]`` is 0 where a new sequence begins and 1
-where the one of step t - 1 goes on.
+Sequences lie along the first axis: step t of sequence n is x[t, n].  ``cont[t, n]`` is 0 where a new sequence begins
+and 1 where the one of step t - 1 goes on.
 """
 
 from __future__ import annotations
@@ -28,18 +28,17 @@ def _scaled(h, cont):
 
 
 class Recurrent(Layer):
-    """Base of RNN and LSTM: the projection of the inputs, and the state that goes from step to step and from batch to batch.
+    """Base of RNN and LSTM: the projection of the inputs, and the state that goes from step to step, batch to batch.
 
-    Bottoms: x (T, N, K…); cont (T, N); optionally x_static (N, K…), the same at each step; with ``expose_hidden``, the state before the
-    first step, one (1, N, D) a state.  Tops: the output (T, N, D), D = ``num_output``; with ``expose_hidden``, the state after the last
-    step.  Params: ``input_weights`` (gates D, K) and bias (gates D,); if there is an x_static, its weights (gates D, K static); then those
-    of the kind of layer.
-    Caffe: without ``expose_hidden`` a batch goes on from the state after the one before.  No gradient leaves the batch through its
-    state, exposed or not.  T cannot change.  The state is part of a snapshot here.
+    Bottoms: x (T, N, K…); cont (T, N); optionally x_static (N, K…), the same at each step; with ``expose_hidden``, the
+    state before the first step, one (1, N, D) a state.  Tops: the output (T, N, D), D = ``num_output``; with
+    ``expose_hidden``, the state after the last step.  Params: ``input_weights`` (gates D, K) and bias (gates D,); if
+    there is an x_static, its weights (gates D, K static); then those of the kind of layer.
+    Caffe: without ``expose_hidden`` a batch goes on from the state after the one before.  No gradient leaves the batch
+    through its state, exposed or not.  T cannot change.  The state is part of a snapshot here.
     """
 
     param = "recurrent_param"
-    forcible = None
     num_output: int
     expose_hidden: bool
     states: int
@@ -70,7 +69,12 @@ class Recurrent(Layer):
             self.add_param(shape, options.weight_filler if len(shape) > 1 else options.bias_filler)
         if not self.blobs_given:
             self._draw_for_other_steps(shapes, options)
-        self.require(len(self.blobs) == 2 + self.has_static + len(shapes), f"found {len(self.blobs)} given blobs", "blobs", ShapeError)
+        self.require(
+            len(self.blobs) == 2 + self.has_static + len(shapes),
+            f"found {len(self.blobs)} given blobs",
+            "blobs",
+            ShapeError,
+        )
         self.hidden = [Blob((0,), self.dtype) for _ in range(self.states)]
 
     def recurrent_shapes(self) -> list[tuple[int, ...]]:
@@ -79,7 +83,10 @@ class Recurrent(Layer):
 
     def _draw_for_other_steps(self, shapes, options):
         """Caffe fills these params anew for each step and keeps the first: draw as many random numbers."""
-        unused = [(Blob(shape, self.dtype), options.weight_filler if len(shape) > 1 else options.bias_filler) for shape in shapes]
+        unused = [
+            (Blob(shape, self.dtype), options.weight_filler if len(shape) > 1 else options.bias_filler)
+            for shape in shapes
+        ]
         for _ in range(self.steps - 1):
             for blob, filler in unused:
                 if filler.type != "constant":
@@ -88,15 +95,26 @@ class Recurrent(Layer):
     def reshape(self, bottom, top):
         x, cont = bottom[:2]
         if x.shape[:1] != (self.steps,) or x.span(2) != self.inputs or len(x.shape) < 3:
-            raise self.error(f"the input must keep {self.steps} steps of {self.inputs} values; found {x.shape_string}", kind=ShapeError)
+            raise self.error(
+                f"the input must keep {self.steps} steps of {self.inputs} values; found {x.shape_string}",
+                kind=ShapeError,
+            )
         if cont.shape != x.shape[:2]:
-            raise self.error(f"cont must be (T, N), here {list(x.shape[:2])}; found {cont.shape_string}", kind=ShapeError)
+            raise self.error(
+                f"cont must be (T, N), here {list(x.shape[:2])}; found {cont.shape_string}", kind=ShapeError
+            )
         self.num = x.shape[1]
         if self.has_static and (bottom[2].shape[:1] != (self.num,) or bottom[2].span(1) != self.static_inputs):
-            raise self.error(f"x_static must be ({self.num}, {self.static_inputs}); found {bottom[2].shape_string}", kind=ShapeError)
+            raise self.error(
+                f"x_static must be ({self.num}, {self.static_inputs}); found {bottom[2].shape_string}", kind=ShapeError
+            )
         state_shape = (1, self.num, self.num_output)
         for blob in self.exposed(bottom):
-            self.require(blob.shape == state_shape, f"an initial state must have the shape {list(state_shape)}; found {blob.shape_string}", kind=ShapeError)
+            self.require(
+                blob.shape == state_shape,
+                f"an initial state must have the shape {list(state_shape)}; found {blob.shape_string}",
+                kind=ShapeError,
+            )
         for blob in self.hidden:
             if blob.shape != state_shape:
                 blob.reshape(*state_shape)
@@ -129,7 +147,9 @@ class Recurrent(Layer):
         self.ops.gemm(bottom[0].xdata.reshape(-1, self.inputs), self.blobs[0].xdata, u, transpose_b=True)
         self.ops.bias_add(u[:, :, None], self.blobs[1].xdata)
         if self.has_static:
-            self.ops.gemm(bottom[2].xdata.reshape(-1, self.static_inputs), self.blobs[2].xdata, self.static_u, transpose_b=True)
+            self.ops.gemm(
+                bottom[2].xdata.reshape(-1, self.static_inputs), self.blobs[2].xdata, self.static_u, transpose_b=True
+            )
             self.xp.add(self.u, self.static_u, out=self.u)
 
     def project_gradients(self, bottom, propagate_down):
@@ -164,7 +184,9 @@ class Recurrent(Layer):
         """Go on from a ``state``; SnapshotError if it is of another shape."""
         values = [np.frombuffer(base64.b64decode(text), "<f8") for text in state["hidden"]]
         if [value.size for value in values] != [blob.count for blob in self.hidden]:
-            raise SnapshotError(str(self.error("the snapshot holds a hidden state of another shape; resume with the net that wrote it")))
+            raise SnapshotError(
+                str(self.error("the snapshot holds a hidden state of another shape; resume with the net that wrote it"))
+            )
         for value, blob in zip(values, self.hidden, strict=True):
             blob.data[...] = value.reshape(blob.shape)
 
@@ -227,14 +249,14 @@ class RNN(Recurrent):
 
 
 class LSTM(Recurrent):
-    r"""Long short-term memory (Hochreiter, Schmidhuber 1997; with forget gates, without peepholes: Zaremba, Sutskever 2014).
+    r"""Long short-term memory (Hochreiter, Schmidhuber 1997; forget gates, no peepholes: Zaremba, Sutskever 2014).
 
     .. math::
         (i, f, o, g)_t &= W_{hc} (cont_t \, h_{t-1}) + W_{xc} x_t + b_c \\
         c_t &= cont_t \, \sigma(f_t) \, c_{t-1} + \sigma(i_t) \tanh(g_t), \qquad h_t = \sigma(o_t) \tanh(c_t)
 
-    See ``Recurrent`` for bottoms, tops and options.  The output is h; the states are h and c.  Params: W_xc (4D, K), b_c,
-    [W_xc_static], W_hc (4D, D), in rows of i, f, o, g.
+    See ``Recurrent`` for bottoms, tops and options.  The output is h; the states are h and c.  Params: W_xc (4D, K),
+    b_c, [W_xc_static], W_hc (4D, D), in rows of i, f, o, g.
     """
 
     type = "LSTM"
@@ -295,7 +317,12 @@ class LSTMUnit(Layer):
 
     def reshape(self, bottom, top):
         c, gates, cont = bottom
-        fits = len(c.shape) == 3 and c.shape[0] == 1 and gates.shape == (*c.shape[:2], 4 * c.shape[2]) and cont.shape == c.shape[:2]
+        fits = (
+            len(c.shape) == 3
+            and c.shape[0] == 1
+            and gates.shape == (*c.shape[:2], 4 * c.shape[2])
+            and cont.shape == c.shape[:2]
+        )
         if not fits:
             found = ", ".join(blob.shape_string for blob in bottom)
             raise self.error(f"the bottoms must be (1, N, D), (1, N, 4D) and (1, N); found {found}", kind=ShapeError)

@@ -49,7 +49,10 @@ class Reduction(Layer):
 
     SUM, ASUM, SUMSQ, MEAN = range(1, 5)
     FORMULAS: dict[int, tuple[Callable[..., float], Callable[..., float]]] = {
-        SUM: (_sum, _sum_slope), ASUM: (_abs, _abs_slope), SUMSQ: (_square, _square_slope), MEAN: (_sum, _sum_slope),
+        SUM: (_sum, _sum_slope),
+        ASUM: (_abs, _abs_slope),
+        SUMSQ: (_square, _square_slope),
+        MEAN: (_sum, _sum_slope),
     }
 
     def reshape(self, bottom, top):
@@ -62,7 +65,9 @@ class Reduction(Layer):
     def forward(self, bottom, top):
         y = top[0].xdata.reshape(-1)
         y.fill(0)
-        self.ops.channel_sum(self.FORMULAS[self.operation][0], (bottom[0].xdata.reshape(self.rows),), (), self.scalars, y)
+        self.ops.channel_sum(
+            self.FORMULAS[self.operation][0], (bottom[0].xdata.reshape(self.rows),), (), self.scalars, y
+        )
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
@@ -73,9 +78,9 @@ class Reduction(Layer):
 class ArgMax(Layer):
     """The places of the ``top_k`` (1) largest values, largest first.
 
-    Bottom: any shape.  With ``axis``: maxima along it; top as the bottom, with ``top_k`` places, or values if ``out_max_val``,
-    along that axis.  Without: maxima over all of an item; top (N, 1, top_k) of places, or (N, 2, top_k) of places and values,
-    and as many axes as the bottom, at least 3.
+    Bottom: any shape.  With ``axis``: maxima along it; top as the bottom, with ``top_k`` places, or values if
+    ``out_max_val``, along that axis.  Without: maxima over all of an item; top (N, 1, top_k) of places, or (N, 2,
+    top_k) of places and values, and as many axes as the bottom, at least 3.
     Caffe: of equal values the last one comes first; computed on the host; cannot go backward.
     """
 
@@ -89,7 +94,11 @@ class ArgMax(Layer):
     def setup(self, bottom, top):
         self.along = self.axis_of(bottom[0], self.axis) if self.has("axis") else None
         choices = bottom[0].span(1) if self.along is None else bottom[0].shape[self.along]
-        self.require(1 <= self.top_k <= choices, f"must lie in 1 .. {choices}, the number of values to choose from; found {self.top_k}", "top_k")
+        self.require(
+            1 <= self.top_k <= choices,
+            f"must lie in 1 .. {choices}, the number of values to choose from; found {self.top_k}",
+            "top_k",
+        )
 
     def reshape(self, bottom, top):
         shape = list(bottom[0].shape)

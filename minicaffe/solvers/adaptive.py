@@ -8,7 +8,9 @@ from minicaffe.solvers.base import Solver
 
 
 class AdaGradSolver(Solver):
-    r"""AdaGrad (Duchi, Hazan, Singer 2011): :math:`h \leftarrow h + g^2, \; w \leftarrow w - \eta g / (\sqrt h + \delta)`.
+    r"""AdaGrad (Duchi, Hazan, Singer 2011).
+
+    .. math:: h \leftarrow h + g^2, \quad w \leftarrow w - \eta g / (\sqrt h + \delta)
 
     History: h.  PrototxtError if ``momentum`` is set.
     """
@@ -17,7 +19,9 @@ class AdaGradSolver(Solver):
 
     def _check(self) -> None:
         super()._check()
-        self._require(self.param.momentum == 0, "momentum", "Momentum cannot be used with AdaGrad; remove it", self.param.momentum)
+        self._require(
+            self.param.momentum == 0, "momentum", "Momentum cannot be used with AdaGrad; remove it", self.param.momentum
+        )
 
     def update(self, ops, w, g, history, rate, scale, decay, l1):
         ops.adagrad_update(w, g, history[0], rate, self.param.delta, scale, decay, l1)
@@ -28,7 +32,8 @@ class RMSPropSolver(Solver):
 
     .. math:: h \leftarrow \rho h + (1 - \rho) g^2, \quad w \leftarrow w - \eta g / (\sqrt h + \delta)
 
-    with :math:`\rho` = ``rms_decay``.  History: h.  PrototxtError if ``momentum`` is set, or ``rms_decay`` is not in [0, 1).
+    with :math:`\rho` = ``rms_decay``.  History: h.  PrototxtError if ``momentum`` is set, or ``rms_decay`` is not in
+    [0, 1).
     """
 
     type = "RMSProp"
@@ -65,8 +70,8 @@ class AdamSolver(Solver):
     .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
               w \leftarrow w - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \frac{m}{\sqrt v + \delta}
 
-    with :math:`\beta_1` = ``momentum``, :math:`\beta_2` = ``momentum2``, t the iteration counted from 1.  History: m, v.
-    PrototxtError unless both lie in [0, 1).
+    with :math:`\beta_1` = ``momentum``, :math:`\beta_2` = ``momentum2``, t the iteration counted from 1.  History: m,
+    v. PrototxtError unless both lie in [0, 1).
     """
 
     type = "Adam"

@@ -1,0 +1,321 @@
+"""SIMD where Numba's own vectoriser falls short: moving blocks of numbers whose rows are short or far apart.
+
+Memory is addressed in bytes, so that one kernel serves arrays of any layout.  ``like`` is a 0 of the numbers' dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minicaffe.kernels.cpu.jit import kernel
+
+
+def _features() -> set[str]:
+    """What the processor has, or the one that Numba was told to compile for."""
+    if config.CPU_FEATURES is not None:
+        return {feature[1:] for feature in config.CPU_FEATURES.split(",") if feature.startswith("+")}
+    if config.CPU_NAME is not None:
+        return set()
+    return {name for name, has in llvm.get_host_cpu_features().items() if has}
+
+
+FEATURES = _features()
+WIDTH = 64 if "avx512f" in FEATURES else 32 if "avx" in FEATURES else 16
+"""Bytes of a SIMD register."""
+CHUNK = min(WIDTH, 32)
+"""Bytes that are moved at a time."""
+
+
+def get_vector(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int) -> Any:
+    """Code that reads a vector."""
+    vector = builder.load(builder.inttoptr(address, kind.as_pointer()))
+    vector.align = align
+    return vector
+
+
+def put_vector(builder: ir.IRBuilder, vector: Any, address: Any, align: int) -> None:
+    """Code that writes a vector."""
+    builder.store(vector, builder.inttoptr(address, vector.type.as_pointer())).align = align
+
+
+def splat(builder: ir.IRBuilder, number: Any, lanes: int) -> Any:
+    """Code for a vector of equal numbers."""
+    kind = ir.VectorType(number.type, lanes)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.IntType(32)(0))
+    return builder.shuffle_vector(
+        first, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    )
+
+
+@intrinsic
+def size_of(context, like):
+    """Bytes of a number."""
+
+    def generate(context, builder, signature, arguments):
+        return context.get_constant(types.intp, like.bitwidth // 8)
+
+    return types.intp(like), generate
+
+
+@intrinsic
+def load(context, address, like):
+    """The number at an address."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], context.get_value_type(like).as_pointer()))
+
+    return like(types.intp, like), generate
+
+
+@intrinsic
+def store(context, address, number):
+    """Write a number to an address."""
+
+    def generate(context, builder, signature, arguments):
+        builder.store(arguments[1], builder.inttoptr(arguments[0], arguments[1].type.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, number), generate
+
+
+@intrinsic
+def copy_register(context, target, source, like):
+    """Copy WIDTH bytes."""
+
+    def generate(context, builder, signature, arguments):
+        size = like.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(like), WIDTH // size)
+        put_vector(builder, get_vector(builder, arguments[1], kind, size), arguments[0], size)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, like), generate
+
+
+@intrinsic
+def copy_chunk(context, target, source, like):
+    """Copy CHUNK bytes."""
+
+    def generate(context, builder, signature, arguments):
+        size = like.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(like), CHUNK // size)
+        put_vector(builder, get_vector(builder, arguments[1], kind, size), arguments[0], size)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, like), generate
+
+
+@intrinsic
+def fill_chunk(context, target, number):
+    """Write a number as often as a chunk holds it."""
+
+    def generate(context, builder, signature, arguments):
+        size = number.bitwidth // 8
+        put_vector(builder, splat(builder, arguments[1], CHUNK // size), arguments[0], size)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, number), generate
+
+
+def _first(builder: ir.IRBuilder, count: Any, yes: Any, no: Any) -> Any:
+    """Code for the first ``count`` lanes of one vector and the rest of another."""
+    word, lanes = ir.IntType(32), yes.type.count
+    lane = ir.Constant(ir.VectorType(word, lanes), list(range(lanes)))
+    return builder.select(builder.icmp_signed("<", lane, splat(builder, builder.trunc(count, word), lanes)), yes, no)
+
+
+@intrinsic
+def copy_part(context, target, source, count, like):
+    """Copy the first ``count`` numbers of a chunk; the rest of the chunk at ``target`` is read and written back."""
+
+    def generate(context, builder, signature, arguments):
+        size = like.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(like), CHUNK // size)
+        new, old = get_vector(builder, arguments[1], kind, size), get_vector(builder, arguments[0], kind, size)
+        put_vector(builder, _first(builder, arguments[2], new, old), arguments[0], size)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, like), generate
+
+
+@intrinsic
+def add_chunk(context, target, source, count, like):
+    """Add the first ``count`` numbers of a chunk at ``source`` to those at ``target``."""
+
+    def generate(context, builder, signature, arguments):
+        size = like.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(like), CHUNK // size)
+        zero = ir.Constant(kind, [0.0] * (CHUNK // size))
+        addend = _first(builder, arguments[2], get_vector(builder, arguments[1], kind, size), zero)
+        put_vector(builder, builder.fadd(get_vector(builder, arguments[0], kind, size), addend), arguments[0], size)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, like), generate
+
+
+@intrinsic
+def _transpose_chunk(context, target, target_row, source, source_row, like):
+    """Transpose a square of as many rows as a chunk has numbers."""
+
+    def generate(context, builder, signature, arguments):
+        target, target_row, source, source_row, _ = arguments
+        size = like.bitwidth // 8
+        lanes, word = CHUNK // size, ir.IntType(32)
+        kind = ir.VectorType(context.get_value_type(like), lanes)
+        rows = []
+        for _ in range(lanes):
+            rows.append(get_vector(builder, source, kind, size))
+            source = builder.add(source, source_row)
+        # each stage interleaves row i with row i + lanes / 2; log2(lanes) of them transpose
+        halves = [
+            ir.Constant(ir.VectorType(word, lanes), [i // 2 + i % 2 * lanes + half for i in range(lanes)])
+            for half in (0, lanes // 2)
+        ]
+        for _ in range(lanes.bit_length() - 1):
+            pairs = zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True)
+            rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in halves]
+        for row in rows:
+            put_vector(builder, row, target, size)
+            target = builder.add(target, target_row)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4, like), generate
+
+
+def _window(
+    builder: ir.IRBuilder, pixels: Any, rows: Any, columns: Any, width: Any, visit: Callable[[Any, Any], None]
+) -> None:
+    """Code that calls ``visit(address, h * width + w)`` for the chunks of a window in an image of chunks."""
+    with cgutils.for_range(builder, rows) as row:
+        first = builder.mul(row.index, width)
+        with cgutils.for_range(builder, columns) as column:
+            place = builder.add(first, column.index)
+            visit(builder.add(pixels, builder.mul(place, place.type(CHUNK))), place)
+
+
+@intrinsic
+def window_max(context, largest, where, pixels, rows, columns, width, least, place, like):
+    """The largest pixel of a window above ``least``, else that, and its place, else -1, for each lane of a chunk.
+
+    ``pixels`` is the address of the window's first pixel and ``place`` its number; a row of the image has ``width`` pixels.
+    """
+
+    def generate(context, builder, signature, arguments):
+        largest, where, pixels, rows, columns, width, least, place, _ = arguments
+        size = like.bitwidth // 8
+        lanes, word = CHUNK // size, ir.IntType(32)
+        kind, words = ir.VectorType(context.get_value_type(like), lanes), ir.VectorType(word, lanes)
+        best = cgutils.alloca_once_value(builder, splat(builder, least, lanes))
+        best_place = cgutils.alloca_once_value(builder, ir.Constant(words, [-1] * lanes))
+        builder.store(splat(builder, least, lanes), best)
+        builder.store(ir.Constant(words, [-1] * lanes), best_place)
+
+        def visit(address, offset):
+            pixel = get_vector(builder, address, kind, size)
+            above = builder.fcmp_ordered(">", pixel, builder.load(best))
+            here = splat(builder, builder.trunc(builder.add(place, offset), word), lanes)
+            builder.store(builder.select(above, pixel, builder.load(best)), best)
+            builder.store(builder.select(above, here, builder.load(best_place)), best_place)
+
+        _window(builder, pixels, rows, columns, width, visit)
+        put_vector(builder, builder.load(best), largest, size)
+        put_vector(builder, builder.load(best_place), where, 4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6, like, types.intp, like), generate
+
+
+@intrinsic
+def window_mean(context, mean, pixels, rows, columns, width, area, like):
+    """The sum of a window's pixels over ``area``, for each lane of a chunk."""
+
+    def generate(context, builder, signature, arguments):
+        mean, pixels, rows, columns, width, area, _ = arguments
+        size = like.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(like), CHUNK // size)
+        total = cgutils.alloca_once(builder, kind)
+        builder.store(ir.Constant(kind, [0.0] * (CHUNK // size)), total)
+
+        def visit(address, _):
+            builder.store(builder.fadd(builder.load(total), get_vector(builder, address, kind, size)), total)
+
+        _window(builder, pixels, rows, columns, width, visit)
+        put_vector(builder, builder.fdiv(builder.load(total), splat(builder, area, CHUNK // size)), mean, size)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5, like, like), generate
+
+
+@intrinsic
+def window_spread(context, value, pixels, rows, columns, width, area, like):
+    """Add a chunk over ``area`` to each pixel of a window."""
+
+    def generate(context, builder, signature, arguments):
+        value, pixels, rows, columns, width, area, _ = arguments
+        size = like.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(like), CHUNK // size)
+        part = builder.fdiv(get_vector(builder, value, kind, size), splat(builder, area, CHUNK // size))
+
+        def visit(address, _):
+            put_vector(builder, builder.fadd(get_vector(builder, address, kind, size), part), address, size)
+
+        _window(builder, pixels, rows, columns, width, visit)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5, like, like), generate
+
+
+@kernel(inline=True)
+def align(address):
+    """The next address at which a cache line begins."""
+    return (address + 63) // 64 * 64
+
+
+@kernel()
+def copy_row(target, source, count, like):
+    """Copy ``count`` numbers."""
+    size = size_of(like)
+    j = 0
+    while j + WIDTH // size <= count:
+        copy_register(target + j * size, source + j * size, like)
+        j += WIDTH // size
+    while j + CHUNK // size <= count:
+        copy_chunk(target + j * size, source + j * size, like)
+        j += CHUNK // size
+    while j < count:
+        store(target + j * size, load(source + j * size, like))
+        j += 1
+
+
+@kernel()
+def fill_row(target, number, count):
+    """Write a number ``count`` times."""
+    size = size_of(number)
+    lanes = CHUNK // size
+    whole = count // lanes * lanes
+    for j in range(0, whole, lanes):
+        fill_chunk(target + j * size, number)
+    for j in range(whole, count):
+        store(target + j * size, number)
+
+
+@kernel()
+def transpose(target, target_row, source, source_row, rows, columns, like):
+    """Copy a block (rows, columns) to its transpose."""
+    size = size_of(like)
+    lanes = CHUNK // size
+    square_rows, square_columns = rows // lanes * lanes, columns // lanes * lanes
+    for i in range(0, square_rows, lanes):
+        for j in range(0, square_columns, lanes):
+            _transpose_chunk(
+                target + j * target_row + i * size, target_row, source + i * source_row + j * size, source_row, like
+            )
+    for i in range(rows):
+        for j in range(square_columns if i < square_rows else 0, columns):
+            store(target + j * target_row + i * size, load(source + i * source_row + j * size, like))

@@ -1,0 +1,157 @@
+"""What layers do from one pass to the next: states, filters, gradients that add up, changing shapes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from test_layers_errors import build
+
+from minicaffe.errors import SnapshotError
+
+RNG = np.random.default_rng(0)
+RECURRENT = 'recurrent_param { num_output: 3 weight_filler { type: "uniform" min: -1 max: 1 } }'
+
+
+def recurrent(kind, steps=4, sequences=2):
+    net = build(kind, RECURRENT, ((steps, sequences, 5), (steps, sequences)))
+    return net
+
+
+def run(net, x, cont):
+    net.blobs["x0"].data[...] = x
+    net.blobs["x1"].data[...] = cont
+    net.forward()
+    return net.blobs["y0"].data.copy()
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+def test_the_state_goes_on_into_the_next_batch(kind):
+    short, long = recurrent(kind, 4), recurrent(kind, 8)
+    for a, b in zip(short.params["test"], long.params["test"], strict=True):
+        b.data[...] = a.data
+    x = RNG.standard_normal((8, 2, 5))
+    cont = np.ones((8, 2))
+    cont[5, 1] = 0
+    whole = run(long, x, cont)
+    np.testing.assert_allclose(run(short, x[:4], cont[:4]), whole[:4], rtol=1e-5)
+    np.testing.assert_allclose(run(short, x[4:], cont[4:]), whole[4:], rtol=1e-5)
+    short.layers[-1].reset()
+    np.testing.assert_allclose(run(short, x[:4], cont[:4]), whole[:4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+def test_cont_0_begins_anew(kind):
+    net = recurrent(kind)
+    x, cont = RNG.standard_normal((4, 2, 5)), np.ones((4, 2))
+    cont[0] = 0
+    first = run(net, x, cont)
+    run(net, RNG.standard_normal((4, 2, 5)), cont)
+    np.testing.assert_array_equal(run(net, x, cont), first)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+def test_a_restored_state_goes_on_bit_for_bit(kind):
+    one, other = recurrent(kind), recurrent(kind)
+    for a, b in zip(one.params["test"], other.params["test"], strict=True):
+        b.data[...] = a.data
+    x, cont = RNG.standard_normal((4, 2, 5)), np.ones((4, 2))
+    run(one, x, cont)
+    other.restore(json.loads(json.dumps(one.state())))
+    np.testing.assert_array_equal(run(other, x, cont), run(one, x, cont))
+    with pytest.raises(SnapshotError, match="hidden state of another shape"):
+        recurrent(kind, sequences=3).restore(one.state())
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+def test_a_change_of_batch_size_begins_from_zero(kind):
+    net = recurrent(kind)
+    cont = np.ones((4, 3))
+    run(net, RNG.standard_normal((4, 2, 5)), cont[:, :2])
+    net.blobs["x0"].reshape(4, 3, 5)
+    net.blobs["x1"].reshape(4, 3)
+    x = RNG.standard_normal((4, 3, 5))
+    found = run(net, x, cont)
+    net.layers[-1].reset()
+    np.testing.assert_array_equal(run(net, x, cont), found)
+
+
+def test_filter_keeps_what_is_selected_even_nothing():
+    net = build("Filter", "", ((4, 2), (4, 1, 3), (4,)), tops=2)
+    assert net.blobs["y0"].shape == (4, 2) and net.blobs["y1"].shape == (4, 1, 3)
+    for name in ("x0", "x1"):
+        net.blobs[name].data[...] = RNG.standard_normal(net.blobs[name].shape)
+    for selected in ([1, 0, 0, -2], [0, 0, 0, 0], [1, 1, 1, 1]):
+        net.blobs["x2"].data[...] = selected
+        net.forward()
+        kept = np.flatnonzero(selected)
+        step = net.steps[-1]
+        for y in step.top:
+            y.diff[...] = RNG.standard_normal(y.shape)
+        step.layer.backward(step.top, [True, True, False], step.bottom)
+        for x, y in zip(step.bottom[:2], step.top, strict=True):
+            np.testing.assert_array_equal(y.data, x.data[kept])
+            expected = np.zeros(x.shape, np.float32)
+            expected[kept] = y.diff
+            np.testing.assert_array_equal(x.diff, expected)
+
+
+def backward(net, times=1):
+    """Run the last layer backward, with a gradient of 1 everywhere."""
+    step = net.steps[-1]
+    for y in step.top:
+        y.diff.fill(1)
+    for _ in range(times):
+        step.layer.backward(step.top, step.propagate_down, step.bottom)
+
+
+PARAMS = [
+    ("Parameter", "parameter_param { shape { dim: 2 dim: 3 } }", ()),
+    ("Bias", "", ((2, 3, 4),)),
+    ("Scale", "scale_param { bias_term: true }", ((2, 3, 4),)),
+    ("Scale", "scale_param { axis: 0 num_axes: -1 }", ((1, 3),)),
+    ("PReLU", "", ((2, 3, 4),)),
+    ("PReLU", "prelu_param { channel_shared: true }", ((2, 3, 4),)),
+    ("Embed", "embed_param { input_dim: 3 num_output: 2 }", ((4,),)),
+    ("Deconvolution", "convolution_param { kernel_size: 2 num_output: 3 }", ((2, 4, 3, 3),)),
+    ("LSTM", RECURRENT, ((4, 2, 5), (4, 2), (2, 3))),
+    ("RNN", RECURRENT, ((4, 2, 5), (4, 2), (2, 3))),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "shapes"), PARAMS)
+def test_gradients_of_params_add_up(kind, options, shapes):
+    net = build(kind, options, shapes)
+    for i in range(len(shapes)):
+        blob = net.blobs[f"x{i}"]
+        blob.data[...] = 1 if kind == "Embed" else -1 - RNG.random(blob.shape)
+    net.forward()
+    backward(net)
+    once = [blob.diff.copy() for blob in net.params["test"]]
+    backward(net, times=2)
+    for blob, gradient in zip(net.params["test"], once, strict=True):
+        assert np.abs(gradient).max() > 0
+        np.testing.assert_allclose(blob.diff, 3 * gradient, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm", "Scale", "PReLU", "MVN", "LRN", "Swish", "SPP"])
+def test_a_larger_batch_is_as_good_as_a_new_net(kind):
+    options = "spp_param { pyramid_height: 2 }" if kind == "SPP" else ""
+    net, fresh = build(kind, options, ((2, 3, 4, 6),)), build(kind, options, ((5, 3, 8, 6),))
+    net.forward()
+    net.blobs["x0"].reshape(5, 3, 8, 6)
+    for blob in net.params.get("test", []):
+        blob.data[...] = 0 if kind == "BatchNorm" else blob.data
+    x = RNG.standard_normal((5, 3, 8, 6))
+    for one in (net, fresh):
+        one.blobs["x0"].data[...] = x
+        one.forward()
+    np.testing.assert_array_equal(net.blobs["y0"].data, fresh.blobs["y0"].data)
+
+
+def test_batch_statistics_that_nothing_updated_give_a_mean_of_0():
+    net = build("BatchNorm", "batch_norm_param { use_global_stats: true eps: 0.25 }", ((2, 3),))
+    net.blobs["x0"].data[...] = [[1, 2, 3], [4, 5, 6]]
+    net.forward()
+    np.testing.assert_allclose(net.blobs["y0"].data, 2 * net.blobs["x0"].data)
