@@ -34,7 +34,7 @@ _HOME = {
 }
 """Where each name of the package's face is defined, as ``module`` or ``module:name``."""
 
-_SUBMODULES = ("backend", "draw", "errors", "fillers", "graph", "kernels", "models", "proto", "weights")
+_SUBMODULES = ("backend", "draw", "embedding", "errors", "fillers", "graph", "kernels", "models", "plot", "proto", "weights")
 
 __all__ = ["TEST", "TRAIN", "__version__", *_HOME]
 

@@ -58,6 +58,7 @@ def _gemm_part(part, parts, code, a, a_row, a_step, b, transposed_b, c, transpos
             )
         if transposed_c:
             transpose(c.ctypes.data + first * c_row + low * size, c_row, product, row, rows, columns, like)
+    memory[0] = 0  # Numba frees an array after its last use, and the loop uses only its address
 
 
 @kernel()
