@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numba import get_num_threads
 
 from minicaffe.kernels.cpu.jit import kernel, parallel, share
+from minicaffe.kernels.cpu.scratch import scratch
 from minicaffe.kernels.cpu.simd import CHUNK, WIDTH, align, copy_row, size_of, transpose
-from minicaffe.kernels.cpu.tile import DEPTH, LONGEST_TILE, PANEL, multiplier, multiply, panel_depth, panel_vectors
+from minicaffe.kernels.cpu.tile import DEPTH, LONGEST_TILE, PANEL, VECTORS, multiplier, multiply, panel_depth, panel_vectors
 from minicaffe.kernels.reference import Array
 
 
+@kernel(inline=True)
+def _panels_together(rows, transposed_c):
+    """How many panels to copy at a time: with few rows the time goes into reading B, best in long pieces of its rows."""
+    return 1 if transposed_c or rows > 64 else 8
+
+
 @kernel()
-def _gemm_part(part, parts, code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, panel_parts):
+def _gemm_part(
+    part, parts, code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, panel_parts, memory, stride
+):
     m, n, k = shape
     like = c.dtype.type(0)
     size = size_of(like)
@@ -21,49 +29,55 @@ def _gemm_part(part, parts, code, a, a_row, a_step, b, transposed_b, c, transpos
     low, high = share(part // panel_parts, parts // panel_parts, m)
     first_panel, last_panel = share(part % panel_parts, panel_parts, -(-n // width))
     rows = high - low
-    memory = np.zeros((DEPTH + LONGEST_TILE + (rows if transposed_c else 0)) * PANEL + 2 * CHUNK + 64, np.uint8)
-    panel = align(memory.ctypes.data)
-    scratch = panel + DEPTH * PANEL
-    a_part = a.ctypes.data + low * a_row
-    for p in range(first_panel, last_panel):
-        first = p * width
-        columns = min(width, n - first)
-        vectors = panel_vectors(columns, WIDTH // size)
-        if transposed_c:
-            product, row = scratch + LONGEST_TILE * PANEL, vectors * WIDTH
-        else:
-            product, row = c.ctypes.data + low * c_row + first * size, c_row
+    together = _panels_together(rows, transposed_c)
+    panels = align(memory + part * stride)
+    tile = panels + together * DEPTH * PANEL
+    a_part, b_part = a.ctypes.data + low * a_row, b.ctypes.data
+    for first_p in range(first_panel, last_panel, together):
+        last_p = min(first_p + together, last_panel)
+        vectors = panel_vectors(min(width, n - first_p * width), WIDTH // size) if last_p - first_p == 1 else VECTORS
         for r in range(0, k, panel_depth(vectors)):
             depth = min(panel_depth(vectors), k - r)
             if transposed_b:
-                transpose(panel, vectors * WIDTH, b.ctypes.data + first * b_row + r * size, b_row, columns, depth, like)
+                for p in range(first_p, last_p):
+                    panel, source = panels + (p - first_p) * DEPTH * PANEL, b_part + p * width * b_row + r * size
+                    transpose(panel, vectors * WIDTH, source, b_row, min(width, n - p * width), depth, like)
             else:
                 for i in range(depth):
-                    copy_row(panel + i * vectors * WIDTH, b.ctypes.data + (r + i) * b_row + first * size, columns, like)
-            more = accumulate or r > 0
-            multiply(
-                code,
-                rows,
-                columns,
-                depth,
-                a_part + r * a_step,
-                a_row,
-                a_step,
-                panel,
-                vectors,
-                product,
-                row,
-                more,
-                scratch,
-            )
+                    for p in range(first_p, last_p):
+                        panel, source = panels + (p - first_p) * DEPTH * PANEL, b_part + (r + i) * b_row + p * PANEL
+                        copy_row(panel + i * vectors * WIDTH, source, min(width, n - p * width), like)
+            for p in range(first_p, last_p):
+                if transposed_c:
+                    product, row = tile + LONGEST_TILE * PANEL, vectors * WIDTH
+                else:
+                    product, row = c.ctypes.data + low * c_row + p * PANEL, c_row
+                multiply(
+                    code,
+                    rows,
+                    min(width, n - p * width),
+                    depth,
+                    a_part + r * a_step,
+                    a_row,
+                    a_step,
+                    panels + (p - first_p) * DEPTH * PANEL,
+                    vectors,
+                    product,
+                    row,
+                    accumulate or r > 0,
+                    tile,
+                )
         if transposed_c:
-            transpose(c.ctypes.data + first * c_row + low * size, c_row, product, row, rows, columns, like)
-    memory[0] = 0  # Numba frees an array after its last use, and the loop uses only its address
+            target, columns = c.ctypes.data + first_p * width * c_row + low * size, min(width, n - first_p * width)
+            transpose(target, c_row, tile + LONGEST_TILE * PANEL, vectors * WIDTH, rows, columns, like)
 
 
 @kernel()
-def _gemm(code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, row_parts, panel_parts):
-    arguments = (code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, panel_parts)
+def _gemm(
+    code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, row_parts, panel_parts, memory, stride
+):
+    place = memory.ctypes.data
+    arguments = (code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, panel_parts, place, stride)
     parallel(_gemm_part, row_parts * panel_parts, arguments)
 
 
@@ -93,11 +107,26 @@ def gemm(
             out[...] = 0
         return
     lanes = WIDTH // out.itemsize
-    transposed = not accumulate and _cost(n, m, k, not transpose_a, True, lanes) < _cost(
-        m, n, k, transpose_b, False, lanes
-    )
+    # not where the numbers of B, then read one by one, would lie far apart
+    transposed = transpose_b and not accumulate and _cost(n, m, k, not transpose_a, True, lanes) < _cost(m, n, k, True, False, lanes)
     if transposed:  # out.T = b.T a.T
-        a, b, m, n, transpose_a, transpose_b = b, a, n, m, not transpose_b, not transpose_a
+        a, b, m, n, transpose_a, transpose_b = b, a, n, m, False, not transpose_a
     steps = (a.itemsize, a.shape[1] * a.itemsize) if transpose_a else (a.shape[1] * a.itemsize, a.itemsize)
-    parts = _split(get_num_threads(), m, -(-n // (PANEL // out.itemsize)))
-    _gemm(multiplier(out.dtype).address, a, *steps, b, transpose_b, out, transposed, (m, n, k), accumulate, *parts)
+    row_parts, panel_parts = _split(get_num_threads(), m, -(-n // (PANEL // out.itemsize)))
+    # a panel, a tile, and the product where it is to be transposed
+    stride = (8 * DEPTH + LONGEST_TILE + (-(-m // row_parts) if transposed else 0)) * PANEL + 2 * CHUNK + 64
+    _gemm(
+        multiplier(out.dtype).address,
+        a,
+        *steps,
+        b,
+        transpose_b,
+        out,
+        transposed,
+        (m, n, k),
+        accumulate,
+        row_parts,
+        panel_parts,
+        scratch(row_parts * panel_parts * stride),
+        stride,
+    )

@@ -23,16 +23,25 @@ _MOST_IMAGES = 8  # small images share a panel with at most so many others
 
 
 class Frame(NamedTuple):
-    """The padded copy of a channel; sizes in elements, one entry for each of three axes."""
+    """The padded copy of a channel; sizes in elements, one entry for each of three axes.
+
+    Of every ``step`` pixels along an axis the first ``phases`` are kept, each in a phase of its own.
+    """
 
     pixels: Axes
     pad: Axes
+    step: Axes
     phases: Axes
     size: Axes
 
     @property
     def channel(self) -> int:
         return math.prod(self.phases) * math.prod(self.size)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the copy would be equal to the image."""
+        return max(self.pad) == 0 and max(self.step) == 1
 
     def offsets(self, *coordinates: NDArray) -> NDArray:
         """Where the pixels at these coordinates (an array an axis, in raster order of all three) lie."""
@@ -42,7 +51,7 @@ class Frame(NamedTuple):
                 math.prod(self.size[axis + 1 :]),
                 math.prod(self.phases[axis + 1 :]) * math.prod(self.size),
             )
-            place = at // self.phases[axis] * within + at % self.phases[axis] * outside
+            place = at // self.step[axis] * within + at % self.step[axis] * outside
             total = total + np.expand_dims(place, tuple({0, 1, 2} - {axis}))
         return total.reshape(-1)
 
@@ -51,7 +60,9 @@ class Plan(NamedTuple):
     """One convolution in plain arrays, as compiled code takes them; offsets and places are in bytes."""
 
     frame: NDArray
-    """(4, 3): pixels, pad, phases and size of a channel's frame."""
+    """(5, 3): pixels, pad, step, phases and size of a channel's frame."""
+    direct: bool
+    """Whether images can be read where they are, since frames of them would be equal copies."""
     channel: int
     """Elements of a channel's frame."""
     together: int
@@ -70,18 +81,18 @@ class Plan(NamedTuple):
 
 
 def _frame(pixels: Axes, window: Window, split: bool) -> Frame:
-    phases = window.stride if split else (1, 1, 1)
-    size = tuple(-(-(n + 2 * p) // s) for n, p, s in zip(pixels, window.pad, phases, strict=True))
-    return Frame(pixels, window.pad, phases, size)
+    step = window.stride if split else (1, 1, 1)
+    phases = tuple(min(s, e) for s, e in zip(step, window.extent, strict=True))
+    size = tuple(-(-(n + 2 * p) // s) for n, p, s in zip(pixels, window.pad, step, strict=True))
+    return Frame(pixels, window.pad, step, phases, size)
 
 
-def _taps(frame: Frame, window: Window, channels: int) -> NDArray:
+def window_tables(pixels: Axes, out: Axes, window: Window, channels: int, split: bool) -> tuple[Frame, NDArray, NDArray]:
+    """The frame of a channel, and the offsets of the taps of all channels and of the output positions in it, in elements."""
+    frame = _frame(pixels, window, split)
     taps = frame.offsets(*(np.arange(k) * d for k, d in zip(window.kernel, window.dilation, strict=True)))
-    return (np.arange(channels)[:, None] * frame.channel + taps).reshape(-1)
-
-
-def _positions(frame: Frame, window: Window, out: Axes) -> NDArray:
-    return frame.offsets(*(np.arange(n) * s for n, s in zip(out, window.stride, strict=True)))
+    positions = frame.offsets(*(np.arange(n) * s for n, s in zip(out, window.stride, strict=True)))
+    return frame, (np.arange(channels)[:, None] * frame.channel + taps).reshape(-1), positions
 
 
 def _plan(frame: Frame, images: int, taps: NDArray, positions: NDArray, columns: NDArray, itemsize: int) -> Plan:
@@ -99,8 +110,8 @@ def _plan(frame: Frame, images: int, taps: NDArray, positions: NDArray, columns:
     runs = np.stack(
         [columns[starts] * itemsize, starts % width * itemsize, np.diff(starts, append=columns.size)], axis=1
     )
-    sizes = np.array([frame.pixels, frame.pad, frame.phases, frame.size])
-    return Plan(sizes, frame.channel, images, taps * itemsize, positions * itemsize, panels, np.ascontiguousarray(runs))
+    sizes = np.array([frame.pixels, frame.pad, frame.step, frame.phases, frame.size])
+    return Plan(sizes, frame.is_image, frame.channel, images, taps * itemsize, positions * itemsize, panels, np.ascontiguousarray(runs))
 
 
 def _images_together(positions: int, batch: int, itemsize: int) -> int:
@@ -117,16 +128,14 @@ def _images_together(positions: int, batch: int, itemsize: int) -> int:
 @functools.lru_cache(maxsize=1024)
 def column_plan(channels: int, pixels: Axes, out: Axes, window: Window, batch: int, itemsize: int) -> Plan:
     """Panels whose columns are output positions: for the convolution itself and its data gradient."""
-    frame = _frame(pixels, window, split=True)
+    frame, taps, positions = window_tables(pixels, out, window, channels, split=True)
     images = _images_together(math.prod(out), batch, itemsize)
-    positions = _positions(frame, window, out)
     columns = np.arange(images)[:, None] * (channels * frame.channel) + positions
-    return _plan(frame, images, _taps(frame, window, channels), positions, columns.reshape(-1), itemsize)
+    return _plan(frame, images, taps, positions, columns.reshape(-1), itemsize)
 
 
 @functools.lru_cache(maxsize=1024)
 def row_plan(channels: int, pixels: Axes, out: Axes, window: Window, itemsize: int) -> Plan:
     """Panels whose columns are the taps of all channels: for the weight gradient."""
-    frame = _frame(pixels, window, split=False)
-    taps = _taps(frame, window, channels)
-    return _plan(frame, 1, taps, _positions(frame, window, out), taps, itemsize)
+    frame, taps, positions = window_tables(pixels, out, window, channels, split=window.taps == 1)
+    return _plan(frame, 1, taps, positions, taps, itemsize)

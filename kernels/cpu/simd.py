@@ -271,6 +271,130 @@ def window_spread(context, value, pixels, rows, columns, width, area, like):
     return types.void(*[types.intp] * 5, like, like), generate
 
 
+def _masked(builder: ir.IRBuilder, kind: ir.Type, count: Any) -> Any:
+    """Code for the mask of the first ``count`` lanes."""
+    bit = ir.IntType(1)
+    yes, no = (ir.Constant(ir.VectorType(bit, kind.count), [value] * kind.count) for value in (1, 0))
+    return _first(builder, count, yes, no)
+
+
+def _get_first(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int, count: Any) -> Any:
+    """Code that reads the first ``count`` lanes of a vector, and nothing behind them; the others are 0."""
+    mask, word = _masked(builder, kind, count), ir.IntType(32)
+    pointer = builder.inttoptr(address, kind.as_pointer())
+    signature = ir.FunctionType(kind, [pointer.type, word, mask.type, kind])
+    name = f"llvm.masked.load.v{kind.count}f{8 * align}.p0"
+    function = cgutils.get_or_insert_function(builder.module, signature, name)
+    zero = ir.Constant(kind, [0.0] * kind.count)
+    return builder.call(function, [pointer, word(align), mask, zero])
+
+
+def _put_first(builder: ir.IRBuilder, vector: Any, address: Any, align: int, count: Any) -> None:
+    """Code that writes the first ``count`` lanes of a vector."""
+    kind, word = vector.type, ir.IntType(32)
+    mask = _masked(builder, kind, count)
+    pointer = builder.inttoptr(address, kind.as_pointer())
+    signature = ir.FunctionType(ir.VoidType(), [kind, pointer.type, word, mask.type])
+    name = f"llvm.masked.store.v{kind.count}f{8 * align}.p0"
+    function = cgutils.get_or_insert_function(builder.module, signature, name)
+    builder.call(function, [vector, pointer, word(align), mask])
+
+
+def _fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+    """Code for ``a b + c``."""
+    kind, bits = a.type, 64 if isinstance(a.type.element, ir.DoubleType) else 32
+    name = f"llvm.fmuladd.v{kind.count}f{bits}"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+    return builder.call(function, [a, b, c])
+
+
+def _word_at(builder: ir.IRBuilder, table: Any, index: Any) -> Any:
+    word = ir.IntType(64)
+    return builder.load(builder.inttoptr(builder.add(table, builder.mul(index, word(8))), word.as_pointer()))
+
+
+@intrinsic
+def correlate(context, target, source, taps, weights, window, start, count):
+    """``start + sum of weights[t] * source[taps[t]]`` over a window, for the ``count`` first lanes of a register.
+
+    ``taps`` is the address of offsets in bytes, ``weights`` that of as many numbers; whole registers are read at ``source``.
+    """
+
+    def generate(context, builder, signature, arguments):
+        target, source, taps, weights, window, start, count = arguments
+        number, word = start.type, ir.IntType(64)
+        size = context.get_abi_sizeof(number)
+        kind = ir.VectorType(number, WIDTH // size)
+        total = cgutils.alloca_once_value(builder, splat(builder, start, kind.count))
+        with cgutils.for_range(builder, window) as loop:
+            weight = builder.inttoptr(builder.add(weights, builder.mul(loop.index, word(size))), number.as_pointer())
+            factor = splat(builder, builder.load(weight), kind.count)
+            pixels = get_vector(builder, builder.add(source, _word_at(builder, taps, loop.index)), kind, size)
+            builder.store(_fma(builder, factor, pixels, builder.load(total)), total)
+        _put_first(builder, builder.load(total), target, size, count)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5, start, types.intp), generate
+
+
+@intrinsic
+def add_scaled(context, target, source, factor, count):
+    """Add ``factor`` times the first ``count`` lanes of a register at ``source`` to those at ``target``."""
+
+    def generate(context, builder, signature, arguments):
+        target, source, factor, count = arguments
+        size = context.get_abi_sizeof(factor.type)
+        kind = ir.VectorType(factor.type, WIDTH // size)
+        addend, old = (_get_first(builder, place, kind, size, count) for place in (source, target))
+        _put_first(builder, _fma(builder, splat(builder, factor, kind.count), addend, old), target, size, count)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, factor, types.intp), generate
+
+
+@intrinsic
+def add_products(context, sums, factors, source, taps, window, count, like):
+    """``sums[t] += factors * source[taps[t]]`` over a window, lane by lane, for the ``count`` first lanes of a register.
+
+    ``sums`` is the address of one register for each tap; whole registers are read at ``source``.
+    """
+
+    def generate(context, builder, signature, arguments):
+        sums, factors, source, taps, window, count, _ = arguments
+        size, word = like.bitwidth // 8, ir.IntType(64)
+        kind = ir.VectorType(context.get_value_type(like), WIDTH // size)
+        values = _get_first(builder, factors, kind, size, count)
+        with cgutils.for_range(builder, window) as loop:
+            place = builder.add(sums, builder.mul(loop.index, word(WIDTH)))
+            pixels = get_vector(builder, builder.add(source, _word_at(builder, taps, loop.index)), kind, size)
+            put_vector(builder, _fma(builder, values, pixels, get_vector(builder, place, kind, size)), place, size)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6, like), generate
+
+
+@intrinsic
+def _prefetch(context, address):
+    """Ask for a cache line that will be read soon; it comes into the L2 cache."""
+
+    def generate(context, builder, signature, arguments):
+        pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), word(0), word(2), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
+
+
+@kernel()
+def prefetch_rows(first, stride, rows, count):
+    """Ask for ``count`` bytes of each of some rows, ``stride`` bytes apart."""
+    for row in range(rows):
+        for line in range(0, count, 64):
+            _prefetch(first + row * stride + line)
+
+
 @kernel(inline=True)
 def align(address):
     """The next address at which a cache line begins."""

@@ -1,0 +1,151 @@
+"""Moving pixels between images, their frames (``layout``) and the panels of a product."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicaffe.kernels.cpu.jit import kernel
+from minicaffe.kernels.cpu.simd import (
+    CHUNK,
+    WIDTH,
+    add_chunk,
+    copy_chunk,
+    copy_part,
+    copy_register,
+    copy_row,
+    fill_row,
+    load,
+    size_of,
+    store,
+)
+
+_IN, _OUT = np.bool_(False), np.bool_(True)  # not Python's: Numba would compile a function for each of those
+
+
+@kernel()
+def image_to_frame(image, frame, channels, layout, like):
+    """Copy an image's channels (address ``image``) into their frames (address ``frame``), but for the padding."""
+    _move_image(image, frame, channels, layout, _IN, like)
+
+
+@kernel()
+def frame_to_image(image, frame, channels, layout, like):
+    """Copy the frames of an image's channels back; pixels that frames do not keep become 0."""
+    _move_image(image, frame, channels, layout, _OUT, like)
+
+
+@kernel()
+def _move_image(image, frame, channels, layout, outward, like):
+    size = size_of(like)
+    depth, height, width = layout[0]
+    front, top, left = layout[1]
+    d_step, h_step, w_step = layout[2]
+    d_phases, h_phases, w_phases = layout[3]
+    d_size, h_size, w_size = layout[4]
+    if front + top + left == 0 and d_step * h_step * w_step == 1:
+        _move_row(frame, image, channels * depth * height * width, outward, like)
+        return
+    phase = d_size * h_size * w_size
+    for c in range(channels):
+        for z in range(depth):
+            d = z + front
+            for y in range(height):
+                h = y + top
+                pixels = image + ((c * depth + z) * height + y) * width * size
+                kept = d % d_step < d_phases and h % h_step < h_phases
+                if outward and (not kept or w_phases < w_step):
+                    fill_row(pixels, like, width)
+                if not kept:
+                    continue
+                line = ((c * d_phases + d % d_step) * h_phases + h % h_step) * w_phases * phase
+                line = frame + (line + (d // d_step * h_size + h // h_step) * w_size) * size
+                if w_step == 1:
+                    _move_row(line + left * size, pixels, width, outward, like)
+                else:
+                    for p in range(w_phases):
+                        first = (p - left) % w_step
+                        inside = line + (p * phase + (first + left) // w_step) * size
+                        _move_strided(inside, pixels + first * size, -(-(width - first) // w_step), w_step, outward, like)
+
+
+@kernel(inline=True)
+def _move_row(inside, outside, count, outward, like):
+    if outward:
+        copy_row(outside, inside, count, like)
+    else:
+        copy_row(inside, outside, count, like)
+
+
+@kernel(inline=True)
+def _move_strided(inside, outside, count, step, outward, like):
+    size = size_of(like)
+    for i in range(count):
+        if outward:
+            store(outside + i * step * size, load(inside + i * size, like))
+        else:
+            store(inside + i * size, load(outside + i * step * size, like))
+
+
+@kernel()
+def columns_to_panel(panel, row, y, places, m, first, last, like):
+    """Copy columns [first, last) of some images' y (N, group, m, positions) into a panel.
+
+    ``places`` holds the first image, the group, the number of groups and the number of positions.
+    """
+    _move_columns(panel, row, y, places, m, first, last, _IN, like)
+
+
+@kernel()
+def panel_to_columns(panel, row, y, places, m, first, last, like):
+    """Copy a panel back to columns [first, last)."""
+    _move_columns(panel, row, y, places, m, first, last, _OUT, like)
+
+
+@kernel()
+def _move_columns(panel, row, y, places, m, first, last, outward, like):
+    size = size_of(like)
+    first_image, g, group, positions = places
+    column = first
+    while column < last:
+        i, p = column // positions, column % positions
+        count = min(positions - p, last - column)
+        for r in range(m):
+            outside = y + ((((first_image + i) * group + g) * m + r) * positions + p) * size
+            _move_row(panel + r * row + (column - first) * size, outside, count, outward, like)
+        column += count
+
+
+@kernel()
+def gather(panel, row, frames, offsets, runs, like):
+    """Rows of a panel, ``row`` bytes each: the runs of pixels at each offset into the frames.
+
+    Run by run for all rows.  A short run is copied as a whole chunk, and what is too much is overwritten by the next run; but
+    what lies behind the end of the row must be left alone.
+    """
+    size = size_of(like)
+    for j in range(len(runs)):
+        source, target, count = frames + runs[j, 0], panel + runs[j, 1], runs[j, 2]
+        if count * size == WIDTH:
+            for i in range(offsets.size):
+                copy_register(target + i * row, source + offsets[i], like)
+        elif runs[j, 1] + CHUNK <= row:
+            for i in range(offsets.size):
+                copy_chunk(target + i * row, source + offsets[i], like)
+        else:
+            for i in range(offsets.size):
+                copy_part(target + i * row, source + offsets[i], count, like)
+
+
+@kernel()
+def scatter(frames, product, row, offsets, runs, like):
+    """Add the rows of a product, ``row`` bytes each, to the pixels that ``gather`` would fill them with."""
+    size = size_of(like)
+    for j in range(len(runs)):
+        for chunk in range(0, runs[j, 2] * size, CHUNK):
+            target, source, count = (
+                frames + runs[j, 0] + chunk,
+                product + runs[j, 1] + chunk,
+                runs[j, 2] - chunk // size,
+            )
+            for i in range(offsets.size):
+                add_chunk(target + offsets[i], source + i * row, count, like)

@@ -1,0 +1,19 @@
+"""Memory that kernels work in and nobody reads afterwards."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from minicaffe.kernels.reference import Array
+
+_kept = threading.local()
+
+
+def scratch(size: int) -> Array:
+    """At least ``size`` bytes, the same ones at each call from this thread as long as they suffice; contents undefined."""
+    memory = getattr(_kept, "memory", None)
+    if memory is None or memory.size < size:
+        memory = _kept.memory = np.empty(size, np.uint8)
+    return memory
