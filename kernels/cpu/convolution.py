@@ -25,9 +25,19 @@ from minicaffe.kernels.cpu.frames import (
     scatter,
 )
 from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.jit import kernel, parallel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
-from minicaffe.kernels.cpu.simd import CHUNK, WIDTH, align, copy_row, fill_row, load, prefetch_rows, size_of, store, transpose
+from minicaffe.kernels.cpu.simd import (
+    CHUNK,
+    WIDTH,
+    align,
+    fill_row,
+    load,
+    prefetch_rows,
+    size_of,
+    store,
+    transpose,
+)
 from minicaffe.kernels.cpu.tile import DEPTH, LONGEST_TILE, PANEL, multiplier, multiply, panel_depth, panel_vectors
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
@@ -50,7 +60,10 @@ def _turn_weights_part(part, parts, w, wt, like):
             continue
         for channel in range(low, high):
             for i in range(m):
-                first, last = source + (i * c + channel) * taps * size, target + ((channel * m + i) * taps + taps - 1) * size
+                first, last = (
+                    source + (i * c + channel) * taps * size,
+                    target + ((channel * m + i) * taps + taps - 1) * size,
+                )
                 for tap in range(taps):
                     store(last - tap * size, load(first + tap * size, like))
 
@@ -80,20 +93,22 @@ def _panels_at_a_time(m):
 
 
 @kernel()
-def _convolve_part(part, parts, code, x, w, bias, y, base, stride, like, plan):
+def _convolve_part(part, parts, worker, code, x, w, bias, y, base, stride, like, plan):
     frame, direct, channel, together, taps, offsets, panels, runs = plan
     size = size_of(like)
     n, group, c = x.shape[:3]
     m, k = y.shape[2], c * (taps.size // c)
     positions, width = offsets.size, PANEL // size
     image, frames_image = x[0, 0].size * size, c * channel * size
-    area = base + part * stride
+    area = base + worker * stride
     panel = align(area + together * frames_image + CHUNK)
     product = align(panel + DEPTH * PANEL + CHUNK)
     count, step = panels.size - 1, _panels_at_a_time(m)
     scratch = product + min(count, step) * m * PANEL
-    if frame[1].sum() > 0:
+    # what lies between the numbers must not be slow to calculate with, as denormal ones are
+    if frame[1].sum() > 0 or n % together > 0:
         fill_row(area, like, together * frames_image // size)
+    fill_row(panel - CHUNK, like, (product - panel + CHUNK) // size)
     direct = direct and (group == 1 or together == 1)
 
     low, high = share(part, parts, -(-n // together) * group * count)
@@ -123,7 +138,9 @@ def _convolve_part(part, parts, code, x, w, bias, y, base, stride, like, plan):
                     gather(panel, row, frames, ks, runs[panels[p] : panels[p + 1]], like)
                     if frames != area and k == c and p + 1 < last_p:
                         prefetch_rows(frames + ks[0] + runs[panels[p + 1], 0], channel * size, depth, row)
-                    multiply(code, m, row // size, depth, weights, k * size, size, panel, vectors, out, row, True, scratch)
+                    multiply(
+                        code, m, row // size, depth, weights, k * size, size, panel, vectors, out, row, True, scratch
+                    )
             for p in range(first_p, last_p):
                 first, last = p * width, min((p + 1) * width, images * positions)
                 row = panel_vectors(min(width, together * positions - first), WIDTH // size) * WIDTH
@@ -132,14 +149,14 @@ def _convolve_part(part, parts, code, x, w, bias, y, base, stride, like, plan):
 
 
 @kernel()
-def _scatter_grad_part(part, parts, code, dy, wt, dx, blocks, base, stride, like, plan):
+def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stride, like, plan):
     frame, _, channel, together, taps, offsets, panels, runs = plan
     size = size_of(like)
     n, group, c = dx.shape[:3]
     m = dy.shape[2]
     positions, width = offsets.size, PANEL // size
     image, frames_image = dx[0, 0].size * size, c * channel * size
-    frames = base + part * stride
+    frames = base + worker * stride
     panel = align(frames + together * frames_image + CHUNK)
     product = align(panel + min(panels.size - 1, _panels_at_a_time(m)) * m * PANEL + CHUNK)
     scratch = product + _ROWS * PANEL
@@ -177,7 +194,9 @@ def _scatter_grad_part(part, parts, code, dy, wt, dx, blocks, base, stride, like
                     for r in range(0, m, panel_depth(vectors)):
                         depth = min(panel_depth(vectors), m - r)
                         a, b = weights + (first_k * m + r) * size, panel + (p - first_p) * m * PANEL + r * row
-                        multiply(code, rows, row // size, depth, a, m * size, size, b, vectors, product, row, r > 0, scratch)
+                        multiply(
+                            code, rows, row // size, depth, a, m * size, size, b, vectors, product, row, r > 0, scratch
+                        )
                     ks = row_offsets[first_k : first_k + rows]
                     scatter(frames, product, row, ks, runs[panels[p] : panels[p + 1]], like)
         for i in range(images):
@@ -186,8 +205,11 @@ def _scatter_grad_part(part, parts, code, dy, wt, dx, blocks, base, stride, like
 
 
 @kernel()
-def _weight_grad_part(part, parts, panel_parts, code, x, dy, sums, base, stride, like, plan):
-    """Products summed over some images, for some panels of all groups; panel p's lies at ``sums + p * m * PANEL``."""
+def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base, stride, like, plan):
+    """Products summed over some images, for some panels of all groups; panel p's lies at ``sums + p * m * PANEL``.
+
+    All panels are multiplied with one block of dy after the other, which so stays in the cache.
+    """
     frame, direct, channel, _, taps, offsets, panels, runs = plan
     size = size_of(like)
     n, group, c = x.shape[:3]
@@ -198,33 +220,47 @@ def _weight_grad_part(part, parts, panel_parts, code, x, dy, sums, base, stride,
     low, high = share(part % panel_parts, panel_parts, group * count)
     first_image, last_image = share(part // panel_parts, parts // panel_parts, n)
     sums += part // panel_parts * group * count * m * PANEL
-    frames = base + part * stride
+    frames = base + worker * stride
     panel = align(frames + c * channel * size + CHUNK)
     scratch = align(panel + DEPTH * PANEL + CHUNK)
-    if frame[1].sum() > 0:
-        fill_row(frames, like, c * channel)
+    fill_row(panel - CHUNK, like, (scratch - panel + CHUNK) // size)
     fill_row(sums + low * m * PANEL, like, (high - low) * m * width)
-    for item in range(low, high):
-        g, p = item // count, item % count
-        first, last = p * width // window, -(-min((p + 1) * width, taps.size) // window)
-        vectors = panel_vectors(min(width, taps.size - p * width), WIDTH // size)
-        row, out = vectors * WIDTH, sums + item * m * PANEL
+    step = panel_depth(panel_vectors(min(width, taps.size), WIDTH // size))
+    for g in range(low // count, -(-high // count)):
+        first_p, last_p = max(low - g * count, 0), min(high - g * count, count)
+        first, last = first_p * width // window, -(-min(last_p * width, taps.size) // window)
+        if frame[1].sum() > 0:
+            fill_row(frames + first * channel * size, like, (last - first) * channel)
         for i in range(first_image, last_image):
-            source = x.ctypes.data + (i * group + g) * image + first * (image // c)
+            pixels, slopes = (
+                x.ctypes.data + (i * group + g) * image,
+                dy.ctypes.data + (i * group + g) * m * positions * size,
+            )
             if not direct:
-                image_to_frame(source, frames + first * channel * size, last - first, frame, like)
-                source = frames + first * channel * size
-            for k in range(0, positions, panel_depth(vectors)):
-                depth = min(panel_depth(vectors), positions - k)
-                if window == 1:
-                    transpose(panel, row, source + k * size, channel * size, last - first, depth, like)
-                else:
-                    gather(panel, row, frames, offsets[k : k + depth], runs[panels[p] : panels[p + 1]], like)
-                a = dy.ctypes.data + ((i * group + g) * m * positions + k) * size
-                if direct and k + depth < positions:
-                    prefetch_rows(source + (k + depth) * size, channel * size, last - first, depth * size)
-                    prefetch_rows(a + depth * size, positions * size, m, depth * size)
-                multiply(code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, True, scratch)
+                image_to_frame(
+                    pixels + first * (image // c), frames + first * channel * size, last - first, frame, like
+                )
+                pixels = frames
+            for k in range(0, positions, step):
+                depth = min(step, positions - k)
+                for p in range(first_p, last_p):
+                    columns = min(width, taps.size - p * width)
+                    vectors = panel_vectors(columns, WIDTH // size)
+                    row, out = vectors * WIDTH, sums + (g * count + p) * m * PANEL
+                    if window == 1:
+                        source = pixels + (p * width * channel + k) * size
+                        transpose(panel, row, source, channel * size, columns, depth, like)
+                        if direct and k + depth < positions:
+                            prefetch_rows(source + depth * size, channel * size, columns, depth * size)
+                    else:
+                        gather(panel, row, pixels, offsets[k : k + depth], runs[panels[p] : panels[p + 1]], like)
+                    a = slopes + k * size
+                    multiply(
+                        code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, True, scratch
+                    )
+                prefetch_rows(
+                    slopes + (k + depth) * size, positions * size, m, min(depth, positions - k - depth) * size
+                )
 
 
 @kernel()
@@ -249,37 +285,43 @@ def _sum_part(part, parts, sums, image_parts, dw, like, panels):
 
 
 @kernel()
-def _convolve(code, x, w, bias, y, memory, stride, threads, plan):
+def _convolve(code, x, w, bias, y, memory, stride, parts, threads, plan):
     like = x.dtype.type(0)
-    parallel(_convolve_part, threads, (code, x, w.ctypes.data, bias, y, align(memory.ctypes.data), stride, like, plan))
+    parallel_queue(
+        _convolve_part, parts, threads, (code, x, w.ctypes.data, bias, y, align(memory.ctypes.data), stride, like, plan)
+    )
 
 
 @kernel()
-def _turned_grad(code, dy, w, dx, zeros, memory, stride, threads, plan):
+def _turned_grad(code, dy, w, dx, zeros, memory, stride, parts, threads, plan):
     like = dy.dtype.type(0)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
     parallel(_turn_weights_part, threads, (w, wt, like))
-    parallel(_convolve_part, threads, (code, dy, wt, zeros, dx, base, stride, like, plan))
+    parallel_queue(_convolve_part, parts, threads, (code, dy, wt, zeros, dx, base, stride, like, plan))
 
 
 @kernel()
-def _scatter_grad(code, dy, w, dx, blocks, memory, stride, threads, plan):
+def _scatter_grad(code, dy, w, dx, blocks, memory, stride, parts, threads, plan):
     like = dy.dtype.type(0)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
     parallel(_gather_weights_part, threads, (w, wt, blocks, like))
-    parallel(_scatter_grad_part, threads, (code, dy, wt, dx, blocks, base, stride, like, plan))
+    parallel_queue(_scatter_grad_part, parts, threads, (code, dy, wt, dx, blocks, base, stride, like, plan))
 
 
 @kernel()
-def _weight_grad(code, x, dy, dw, panel_parts, image_parts, memory, stride, plan):
+def _weight_grad(code, x, dy, dw, panel_parts, image_parts, memory, stride, threads, plan):
     like = dy.dtype.type(0)
     panels = plan[6]
     sums = align(memory.ctypes.data)
     base = sums + image_parts * dw.shape[0] * (panels.size - 1) * dw.shape[1] * PANEL
-    threads = panel_parts * image_parts
-    parallel(_weight_grad_part, threads, (panel_parts, code, x, dy, sums, base, stride, like, plan))
+    parallel_queue(
+        _weight_grad_part,
+        panel_parts * image_parts,
+        threads,
+        (panel_parts, code, x, dy, sums, base, stride, like, plan),
+    )
     parallel(_sum_part, threads, (sums, image_parts, dw, like, panels))
 
 
@@ -289,7 +331,6 @@ def _weight_grad(code, x, dy, dw, panel_parts, image_parts, memory, stride, plan
 class _Job(NamedTuple):
     """What the convolutions of one shape need."""
 
-    images: int
     columns: Plan
     turned: Plan | None
     """Of the transposed convolution, where that is the cheapest way to the data gradient."""
@@ -303,10 +344,30 @@ class _Job(NamedTuple):
     area: int
     """Elements of scratch memory for each thread."""
 
-    def parts(self, threads: int) -> tuple[int, int]:
-        """Into how many parts to split panels and images so that the threads finish soonest; rather panels than images."""
-        splits = [(p, threads // p) for p in range(threads, 0, -1)]
-        return min(splits, key=lambda split: -(-self.panels // split[0]) * -(-self.images // split[1]))
+    positions: int
+
+
+@functools.lru_cache(maxsize=1024)
+def _weight_grad_parts(
+    images: int, positions: int, panels: int, panel: int, parts: int, threads: int
+) -> tuple[int, int]:
+    """Into how many parts, at least ``parts``, to split panels and images for the gradient of the weights, so that it is soonest there.
+
+    ``panel`` is the number of elements of a panel's product.  Every part of the panels reads dy; every part of the images makes
+    sums as large as the weights, and goes through them for each block of positions: from the L2 cache where they fit.
+    """
+    slopes = panel // (PANEL // 4) * positions  # of an image, roughly
+
+    def cycles(split: tuple[int, int]) -> float:
+        panel_parts, image_parts = split
+        part_panels, part_images = -(-panels // panel_parts), -(-images // image_parts)
+        products = 2 * slopes * part_panels * part_images
+        sums = part_panels * panel
+        passes = 3 if sums * 4 <= _L2 else 3 + 2 * part_images * -(-positions // DEPTH)
+        return (products + slopes * part_images + sums * passes) * -(-panel_parts * image_parts // threads)
+
+    splits = ((p, min(images, -(-parts // p))) for p in range(1, panels + 1))
+    return min(splits, key=cycles)
 
 
 def _spatial(shape: Axes) -> Axes:
@@ -336,7 +397,6 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
     slack = 4 * (64 + CHUNK) // itemsize  # to align each of the areas, and to copy their last chunk whole
     areas = [area(columns, c, m), area(rows, c, m), area(turned, m, c) if turned else 0]
     return _Job(
-        n,
         columns,
         turned,
         rows,
@@ -344,6 +404,7 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
         group * m * c * window.taps,
         m * width,
         max(areas) + LONGEST_TILE * width + slack,
+        math.prod(out),
     )
 
 
@@ -357,11 +418,15 @@ def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window
         return reference.convolution_workspace(x_shape, y_shape, window, group)
     if _is_depthwise(x_shape, group):
         return max(depthwise.workspace(tuple(x_shape), tuple(y_shape), window, itemsize) for itemsize in (4, 8))
-    needed = 0
+    needed, n = 0, max(1, x_shape[0])
     for itemsize in (4, 8):
         job = _job(tuple(x_shape), tuple(y_shape), window, group, itemsize)
         for threads in range(1, config.NUMBA_NUM_THREADS + 1):
-            sums = job.parts(threads)[1] * job.panels * job.panel
+            sums = (
+                _weight_grad_parts(n, job.positions, job.panels, job.panel, queue_length(threads), threads)[1]
+                * job.panels
+                * job.panel
+            )
             needed = max(needed, max(sums, job.weights) + threads * job.area + 2 * 64)
     return needed
 
@@ -383,6 +448,7 @@ def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, g
         return
     job = _job(x.shape, y.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(w) // group
+    threads = get_num_threads()
     _convolve(
         multiplier(w.dtype).address,
         x.reshape(n, group, c, -1),
@@ -391,7 +457,8 @@ def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, g
         y.reshape(n, group, m, -1),
         workspace,
         job.area * x.itemsize,
-        get_num_threads(),
+        queue_length(threads),
+        threads,
         job.columns,
     )
 
@@ -411,11 +478,12 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
     slopes, weights, pixels = dy.reshape(n, group, m, -1), w.reshape(group, m, c, -1), dx.reshape(n, group, c, -1)
     if job.turned is not None:
         zeros = _zeros(dx.shape[1], dx.dtype).reshape(group, c)
-        _turned_grad(code, slopes, weights, pixels, zeros, workspace, area, threads, job.turned)
+        _turned_grad(code, slopes, weights, pixels, zeros, workspace, area, queue_length(threads), threads, job.turned)
         return
     # few images: channels are shared out, too
-    blocks = min(c, -(-threads // max(1, n // job.columns.together * group)))
-    _scatter_grad(code, slopes, weights, pixels, blocks, workspace, area, threads, job.columns)
+    parts = queue_length(threads)
+    blocks = min(c, -(-parts // max(1, n // job.columns.together * group)))
+    _scatter_grad(code, slopes, weights, pixels, blocks, workspace, area, parts, threads, job.columns)
 
 
 def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array) -> None:
@@ -428,13 +496,15 @@ def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: 
         return
     job = _job(x.shape, dy.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(dw) // group
+    threads = get_num_threads()
     _weight_grad(
         multiplier(dw.dtype).address,
         x.reshape(n, group, c, -1),
         dy.reshape(n, group, m, -1),
         dw.reshape(group, m, -1),
-        *job.parts(get_num_threads()),
+        *_weight_grad_parts(n, job.positions, job.panels, job.panel, queue_length(threads), threads),
         workspace,
         job.area * x.itemsize,
+        threads,
         job.rows,
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from minicaffe.kernels.cpu.frames import frame_to_image, image_to_frame
 from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.jit import kernel, parallel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.layout import Axes, window_tables
 from minicaffe.kernels.cpu.simd import WIDTH, add_products, add_scaled, align, correlate, fill_row, load, size_of
 from minicaffe.kernels.reference import Array
@@ -47,14 +47,14 @@ def _plan(x_shape: Axes, y_shape: Axes, window: Window, itemsize: int) -> _Plan:
 
 
 @kernel()
-def _convolve_part(part, parts, x, w, bias, y, memory, stride, plan):
+def _convolve_part(part, parts, worker, x, w, bias, y, memory, stride, plan):
     layout, channel, taps, rows, width = plan
     like = x.dtype.type(0)
     size = size_of(like)
     lanes, window = WIDTH // size, taps.size
     n, c, pixels = x.shape
     filters, positions = y.shape[1] // c, y.shape[2]
-    frame = memory + part * stride
+    frame = memory + worker * stride
     fill_row(frame, like, channel + lanes)
     low, high = share(part, parts, n * c)
     for item in range(low, high):
@@ -69,14 +69,14 @@ def _convolve_part(part, parts, x, w, bias, y, memory, stride, plan):
 
 
 @kernel()
-def _data_grad_part(part, parts, dy, w, dx, memory, stride, plan):
+def _data_grad_part(part, parts, worker, dy, w, dx, memory, stride, plan):
     layout, channel, taps, rows, width = plan
     like = dy.dtype.type(0)
     size = size_of(like)
     lanes, window = WIDTH // size, taps.size
     n, c, pixels = dx.shape
     filters, positions = dy.shape[1] // c, dy.shape[2]
-    frame = memory + part * stride
+    frame = memory + worker * stride
     low, high = share(part, parts, n * c)
     for item in range(low, high):
         fill_row(frame, like, channel)
@@ -94,14 +94,14 @@ def _data_grad_part(part, parts, dy, w, dx, memory, stride, plan):
 
 
 @kernel()
-def _weight_grad_part(part, parts, x, dy, dw, memory, stride, plan):
+def _weight_grad_part(part, parts, worker, x, dy, dw, memory, stride, plan):
     layout, channel, taps, rows, width = plan
     like = x.dtype.type(0)
     size = size_of(like)
     lanes, window = WIDTH // size, taps.size
     n, c, pixels = x.shape
     filters, positions = dy.shape[1] // c, dy.shape[2]
-    sums = memory + part * stride
+    sums = memory + worker * stride
     frame = align(sums + window * WIDTH)
     fill_row(frame, like, channel + lanes)
     totals = np.empty((filters, window))
@@ -126,23 +126,28 @@ def _weight_grad_part(part, parts, x, dy, dw, memory, stride, plan):
 
 
 @kernel()
-def _convolve(x, w, bias, y, memory, stride, threads, plan):
-    parallel(_convolve_part, threads, (x, w, bias, y, align(memory.ctypes.data), stride, plan))
+def _convolve(x, w, bias, y, memory, stride, parts, threads, plan):
+    parallel_queue(_convolve_part, parts, threads, (x, w, bias, y, align(memory.ctypes.data), stride, plan))
 
 
 @kernel()
-def _data_grad(dy, w, dx, memory, stride, threads, plan):
-    parallel(_data_grad_part, threads, (dy, w, dx, align(memory.ctypes.data), stride, plan))
+def _data_grad(dy, w, dx, memory, stride, parts, threads, plan):
+    parallel_queue(_data_grad_part, parts, threads, (dy, w, dx, align(memory.ctypes.data), stride, plan))
 
 
 @kernel()
-def _weight_grad(x, dy, dw, memory, stride, threads, plan):
-    parallel(_weight_grad_part, threads, (x, dy, dw, align(memory.ctypes.data), stride, plan))
+def _weight_grad(x, dy, dw, memory, stride, parts, threads, plan):
+    parallel_queue(_weight_grad_part, parts, threads, (x, dy, dw, align(memory.ctypes.data), stride, plan))
 
 
 def _area(plan: _Plan, itemsize: int) -> int:
     """Elements of scratch memory for each thread: a frame, a register for each tap, and room to align both."""
     return plan.channel + (plan.taps.size + 3) * (WIDTH // itemsize)
+
+
+def _parts() -> tuple[int, int]:
+    threads = get_num_threads()
+    return queue_length(threads), threads
 
 
 def _planes(array: Array) -> Array:
@@ -158,18 +163,18 @@ def convolve(x: Array, w: Array, bias: Array, y: Array, window: Window, memory: 
     """``reference.convolve`` with as many groups as x has channels."""
     plan = _plan(x.shape, y.shape, window, x.itemsize)
     stride = _area(plan, x.itemsize) * x.itemsize
-    _convolve(_planes(x), w, bias, _planes(y), memory, stride, get_num_threads(), plan)
+    _convolve(_planes(x), w, bias, _planes(y), memory, stride, *_parts(), plan)
 
 
 def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, memory: Array) -> None:
     """``reference.convolve_data_grad`` with as many groups as dx has channels."""
     plan = _plan(dx.shape, dy.shape, window, dx.itemsize)
     stride = _area(plan, dx.itemsize) * dx.itemsize
-    _data_grad(_planes(dy), w, _planes(dx), memory, stride, get_num_threads(), plan)
+    _data_grad(_planes(dy), w, _planes(dx), memory, stride, *_parts(), plan)
 
 
 def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, memory: Array) -> None:
     """``reference.convolve_weight_grad`` with as many groups as x has channels."""
     plan = _plan(x.shape, dy.shape, window, x.itemsize)
     stride = _area(plan, x.itemsize) * x.itemsize
-    _weight_grad(_planes(x), _planes(dy), dw.reshape(len(dw), -1), memory, stride, get_num_threads(), plan)
+    _weight_grad(_planes(x), _planes(dy), dw.reshape(len(dw), -1), memory, stride, *_parts(), plan)

@@ -65,7 +65,9 @@ def _move_image(image, frame, channels, layout, outward, like):
                     for p in range(w_phases):
                         first = (p - left) % w_step
                         inside = line + (p * phase + (first + left) // w_step) * size
-                        _move_strided(inside, pixels + first * size, -(-(width - first) // w_step), w_step, outward, like)
+                        _move_strided(
+                            inside, pixels + first * size, -(-(width - first) // w_step), w_step, outward, like
+                        )
 
 
 @kernel(inline=True)

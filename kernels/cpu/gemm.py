@@ -7,7 +7,16 @@ from numba import get_num_threads
 from minicaffe.kernels.cpu.jit import kernel, parallel, share
 from minicaffe.kernels.cpu.scratch import scratch
 from minicaffe.kernels.cpu.simd import CHUNK, WIDTH, align, copy_row, size_of, transpose
-from minicaffe.kernels.cpu.tile import DEPTH, LONGEST_TILE, PANEL, VECTORS, multiplier, multiply, panel_depth, panel_vectors
+from minicaffe.kernels.cpu.tile import (
+    DEPTH,
+    LONGEST_TILE,
+    PANEL,
+    VECTORS,
+    multiplier,
+    multiply,
+    panel_depth,
+    panel_vectors,
+)
 from minicaffe.kernels.reference import Array
 
 
@@ -19,7 +28,21 @@ def _panels_together(rows, transposed_c):
 
 @kernel()
 def _gemm_part(
-    part, parts, code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, panel_parts, memory, stride
+    part,
+    parts,
+    code,
+    a,
+    a_row,
+    a_step,
+    b,
+    transposed_b,
+    c,
+    transposed_c,
+    shape,
+    accumulate,
+    panel_parts,
+    memory,
+    stride,
 ):
     m, n, k = shape
     like = c.dtype.type(0)
@@ -77,7 +100,21 @@ def _gemm(
     code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, row_parts, panel_parts, memory, stride
 ):
     place = memory.ctypes.data
-    arguments = (code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, panel_parts, place, stride)
+    arguments = (
+        code,
+        a,
+        a_row,
+        a_step,
+        b,
+        transposed_b,
+        c,
+        transposed_c,
+        shape,
+        accumulate,
+        panel_parts,
+        place,
+        stride,
+    )
     parallel(_gemm_part, row_parts * panel_parts, arguments)
 
 
@@ -108,7 +145,11 @@ def gemm(
         return
     lanes = WIDTH // out.itemsize
     # not where the numbers of B, then read one by one, would lie far apart
-    transposed = transpose_b and not accumulate and _cost(n, m, k, not transpose_a, True, lanes) < _cost(m, n, k, True, False, lanes)
+    transposed = (
+        transpose_b
+        and not accumulate
+        and _cost(n, m, k, not transpose_a, True, lanes) < _cost(m, n, k, True, False, lanes)
+    )
     if transposed:  # out.T = b.T a.T
         a, b, m, n, transpose_a, transpose_b = b, a, n, m, False, not transpose_a
     steps = (a.itemsize, a.shape[1] * a.itemsize) if transpose_a else (a.shape[1] * a.itemsize, a.itemsize)

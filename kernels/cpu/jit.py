@@ -68,19 +68,60 @@ _WORD = ir.IntType(64)
 
 
 @intrinsic
-def _call(context, function, part, parts, arguments):
+def _call(context, function, part, parts, worker, arguments):
     def generate(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [_WORD] * 3)
+        kind = ir.FunctionType(ir.VoidType(), [_WORD] * 4)
         builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 4), generate
+    return types.void(*[types.intp] * 5), generate
+
+
+@intrinsic
+def _take(context, counter):
+    """Count one up and return the number before: no two threads get the same."""
+
+    def generate(context, builder, signature, values):
+        return builder.atomic_rmw("add", builder.inttoptr(values[0], _WORD.as_pointer()), _WORD(1), "monotonic")
+
+    return types.intp(types.intp), generate
 
 
 @kernel(parallel=True)
-def _launch(function, arguments, parts):
-    for part in prange(parts):
-        _call(function, np.intp(part), parts, arguments)
+def _launch(function, arguments, parts, workers, counter):
+    for worker in prange(workers):
+        part = _take(counter)
+        while part < parts:
+            _call(function, part, parts, np.intp(worker), arguments)
+            part = _take(counter)
+
+
+def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Callable[..., Any]:
+    """Code generator: ``function(part, parts[, worker if numbered], *arguments)`` for values (function, parts, workers, arguments)."""
+    own = 3 if numbered else 2
+    signature = function.get_call_type(context, (types.intp,) * own + tuple(arguments.types), {})
+    launch = types.Dispatcher(_launch)
+    launch_signature = launch.get_call_type(context, (types.intp,) * 5, {})
+
+    def generate(context, builder, _, values):
+        _, parts, workers, given = values
+        compiled = function.dispatcher.get_compile_result(signature)
+        context.active_code_library.add_linking_library(compiled.library)
+        module = builder.module
+        part = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD] * 4), module.get_unique_name("part"))
+        part.linkage = "internal"
+        body = ir.IRBuilder(part.append_basic_block())
+        place = body.inttoptr(part.args[3], given.type.as_pointer())
+        items = [body.extract_value(body.load(place), i) for i in range(len(arguments))]
+        context.call_internal_no_propagate(body, compiled.fndesc, signature, [*part.args[:own], *items])
+        body.ret_void()
+        slot, counter = cgutils.alloca_once_value(builder, given), cgutils.alloca_once(builder, _WORD)
+        builder.store(_WORD(0), counter)
+        code, slot, counter = (builder.ptrtoint(item, _WORD) for item in (part, slot, counter))
+        context.get_function(launch, launch_signature)(builder, [code, slot, parts, workers, counter])
+        return context.get_dummy_value()
+
+    return generate
 
 
 @intrinsic
@@ -90,31 +131,30 @@ def parallel(context, function, parts, arguments):
     ``function`` is a kernel that returns and raises nothing.  Kernels that share this one parallel loop compile in half the
     time that a ``prange`` of their own takes them.
     """
-    signature = function.get_call_type(context, (types.intp, types.intp, *arguments.types), {})
-    launch = types.Dispatcher(_launch)
-    launch_signature = launch.get_call_type(context, (types.intp,) * 3, {})
+    generate = _parallel(context, function, arguments, numbered=False)
 
-    def generate(context, builder, _, values):
-        _, parts_value, arguments_value = values
-        compiled = function.dispatcher.get_compile_result(signature)
-        context.active_code_library.add_linking_library(compiled.library)
-        module = builder.module
-        part = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD] * 3), module.get_unique_name("part"))
-        part.linkage = "internal"
-        body = ir.IRBuilder(part.append_basic_block())
-        place = body.inttoptr(part.args[2], arguments_value.type.as_pointer())
-        items = [body.extract_value(body.load(place), i) for i in range(len(arguments))]
-        context.call_internal_no_propagate(body, compiled.fndesc, signature, [*part.args[:2], *items])
-        body.ret_void()
-        slot = cgutils.alloca_once_value(builder, arguments_value)
-        addresses = [builder.ptrtoint(part, _WORD), builder.ptrtoint(slot, _WORD)]
-        context.get_function(launch, launch_signature)(builder, [*addresses, parts_value])
-        return context.get_dummy_value()
+    def one_each(context, builder, signature, values):
+        return generate(context, builder, signature, [*values[:2], values[1], values[2]])
 
-    return types.void(function, types.intp, arguments), generate
+    return types.void(function, types.intp, arguments), one_each
+
+
+@intrinsic
+def parallel_queue(context, function, parts, workers, arguments):
+    """``function(part, parts, worker, *arguments)`` for every part, each taken by the worker that is free next.
+
+    For parts of which there are more than threads, so that a thread that is held up holds up no other; ``worker``, below
+    ``workers``, says which scratch memory is its own.  Otherwise as ``parallel``.
+    """
+    return types.void(function, types.intp, types.intp, arguments), _parallel(context, function, arguments, numbered=True)
 
 
 @kernel(inline=True)
 def share(part: int, parts: int, size: int) -> tuple[int, int]:
     """The first and the last index + 1 of thread ``part``'s share of ``size`` items."""
     return size * part // parts, size * (part + 1) // parts
+
+
+def queue_length(threads: int) -> int:
+    """Parts for a ``parallel_queue``: few, for each part begins anew, but so many that all threads end together."""
+    return 4 * threads if threads > 1 else 1

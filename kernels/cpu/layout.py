@@ -87,7 +87,9 @@ def _frame(pixels: Axes, window: Window, split: bool) -> Frame:
     return Frame(pixels, window.pad, step, phases, size)
 
 
-def window_tables(pixels: Axes, out: Axes, window: Window, channels: int, split: bool) -> tuple[Frame, NDArray, NDArray]:
+def window_tables(
+    pixels: Axes, out: Axes, window: Window, channels: int, split: bool
+) -> tuple[Frame, NDArray, NDArray]:
     """The frame of a channel, and the offsets of the taps of all channels and of the output positions in it, in elements."""
     frame = _frame(pixels, window, split)
     taps = frame.offsets(*(np.arange(k) * d for k, d in zip(window.kernel, window.dilation, strict=True)))
@@ -111,7 +113,16 @@ def _plan(frame: Frame, images: int, taps: NDArray, positions: NDArray, columns:
         [columns[starts] * itemsize, starts % width * itemsize, np.diff(starts, append=columns.size)], axis=1
     )
     sizes = np.array([frame.pixels, frame.pad, frame.step, frame.phases, frame.size])
-    return Plan(sizes, frame.is_image, frame.channel, images, taps * itemsize, positions * itemsize, panels, np.ascontiguousarray(runs))
+    return Plan(
+        sizes,
+        frame.is_image,
+        frame.channel,
+        images,
+        taps * itemsize,
+        positions * itemsize,
+        panels,
+        np.ascontiguousarray(runs),
+    )
 
 
 def _images_together(positions: int, batch: int, itemsize: int) -> int:

@@ -12,8 +12,8 @@ _kept = threading.local()
 
 
 def scratch(size: int) -> Array:
-    """At least ``size`` bytes, the same ones at each call from this thread as long as they suffice; contents undefined."""
+    """At least ``size`` bytes, the same ones at each call from this thread as long as they suffice; contents undefined, at first 0."""
     memory = getattr(_kept, "memory", None)
     if memory is None or memory.size < size:
-        memory = _kept.memory = np.empty(size, np.uint8)
+        memory = _kept.memory = np.zeros(size, np.uint8)
     return memory
