@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import get_num_threads
 
-from minicaffe.kernels.cpu.jit import kernel, parallel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.scratch import scratch
 from minicaffe.kernels.cpu.simd import CHUNK, WIDTH, align, copy_row, size_of, transpose
 from minicaffe.kernels.cpu.tile import (
@@ -19,6 +19,8 @@ from minicaffe.kernels.cpu.tile import (
 )
 from minicaffe.kernels.reference import Array
 
+_LEAST = 1 << 18  # products: fewer are done before another thread wakes
+
 
 @kernel(inline=True)
 def _panels_together(rows, transposed_c):
@@ -30,6 +32,7 @@ def _panels_together(rows, transposed_c):
 def _gemm_part(
     part,
     parts,
+    worker,
     code,
     a,
     a_row,
@@ -53,7 +56,7 @@ def _gemm_part(
     first_panel, last_panel = share(part % panel_parts, panel_parts, -(-n // width))
     rows = high - low
     together = _panels_together(rows, transposed_c)
-    panels = align(memory + part * stride)
+    panels = align(memory + worker * stride)
     tile = panels + together * DEPTH * PANEL
     a_part, b_part = a.ctypes.data + low * a_row, b.ctypes.data
     for first_p in range(first_panel, last_panel, together):
@@ -97,7 +100,21 @@ def _gemm_part(
 
 @kernel()
 def _gemm(
-    code, a, a_row, a_step, b, transposed_b, c, transposed_c, shape, accumulate, row_parts, panel_parts, memory, stride
+    code,
+    a,
+    a_row,
+    a_step,
+    b,
+    transposed_b,
+    c,
+    transposed_c,
+    shape,
+    accumulate,
+    row_parts,
+    panel_parts,
+    memory,
+    stride,
+    threads,
 ):
     place = memory.ctypes.data
     arguments = (
@@ -115,7 +132,7 @@ def _gemm(
         place,
         stride,
     )
-    parallel(_gemm_part, row_parts * panel_parts, arguments)
+    parallel_queue(_gemm_part, row_parts * panel_parts, threads, arguments)
 
 
 def _cost(m: int, n: int, k: int, transposed_b: bool, transposed_c: bool, lanes: int) -> float:
@@ -127,11 +144,9 @@ def _cost(m: int, n: int, k: int, transposed_b: bool, transposed_c: bool, lanes:
 
 
 def _split(threads: int, rows: int, panels: int) -> tuple[int, int]:
-    """Into how many parts to split rows and panels so that the threads finish soonest; rather panels than rows."""
-    return min(
-        ((threads // p, p) for p in range(min(threads, panels), 0, -1)),
-        key=lambda s: -(-rows // s[0]) * -(-panels // s[1]),
-    )
+    """Into how many parts to split rows and panels: rather panels than rows, since every part of the rows copies all panels."""
+    panel_parts = min(panels, queue_length(threads))
+    return -(-threads // panel_parts) if panel_parts < threads and rows >= LONGEST_TILE * threads else 1, panel_parts
 
 
 def gemm(
@@ -153,7 +168,10 @@ def gemm(
     if transposed:  # out.T = b.T a.T
         a, b, m, n, transpose_a, transpose_b = b, a, n, m, False, not transpose_a
     steps = (a.itemsize, a.shape[1] * a.itemsize) if transpose_a else (a.shape[1] * a.itemsize, a.itemsize)
-    row_parts, panel_parts = _split(get_num_threads(), m, -(-n // (PANEL // out.itemsize)))
+    threads = get_num_threads()
+    if m * n * k < _LEAST:
+        threads = 1
+    row_parts, panel_parts = _split(threads, m, -(-n // (PANEL // out.itemsize)))
     # a panel, a tile, and the product where it is to be transposed
     stride = (8 * DEPTH + LONGEST_TILE + (-(-m // row_parts) if transposed else 0)) * PANEL + 2 * CHUNK + 64
     _gemm(
@@ -168,6 +186,7 @@ def gemm(
         accumulate,
         row_parts,
         panel_parts,
-        scratch(row_parts * panel_parts * stride),
+        scratch(threads * stride),
         stride,
+        threads,
     )

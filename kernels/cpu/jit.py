@@ -129,7 +129,7 @@ def parallel(context, function, parts, arguments):
     """``function(part, parts, *arguments)`` for every part, each on a thread of Numba's; an intrinsic of kernels.
 
     ``function`` is a kernel that returns and raises nothing.  Kernels that share this one parallel loop compile in half the
-    time that a ``prange`` of their own takes them.
+    time that a ``prange`` of their own takes them.  ``numba.get_num_threads`` must have been called before: it starts the threads.
     """
     generate = _parallel(context, function, arguments, numbered=False)
 
