@@ -68,8 +68,8 @@ def tanh(bottoms: Tensors, params: Tensors) -> Tensors:
     return [torch.tanh(bottoms[0])]
 
 
-def dropout(bottoms: Tensors, params: Tensors, ratio: float, training: bool, inplace: bool) -> Tensors:
-    return [F.dropout(bottoms[0], ratio, training, inplace)]
+def dropout(bottoms: Tensors, params: Tensors, ratio: float, training: bool) -> Tensors:
+    return [F.dropout(bottoms[0], ratio, training)]  # not in place: the ReLU before it needs its output
 
 
 def concat(bottoms: Tensors, params: Tensors, axis: int) -> Tensors:
@@ -115,7 +115,7 @@ def softmax(bottoms: Tensors, params: Tensors, axis: int) -> Tensors:
 
 def softmax_loss(bottoms: Tensors, params: Tensors) -> Tensors:
     scores, labels = bottoms
-    return [F.cross_entropy(scores, labels.long())]
+    return [F.cross_entropy(scores, labels.long().reshape(scores.shape[0], *scores.shape[2:]))]
 
 
 def euclidean_loss(bottoms: Tensors, params: Tensors) -> Tensors:
@@ -174,7 +174,7 @@ COUNTERPARTS: dict[str, Callable[[Any], Callable[..., Tensors]]] = {
     "Convolution": lambda layer: partial(
         convolution, stride=layer.window.stride, padding=layer.window.pad, dilation=layer.window.dilation, groups=layer.group
     ),
-    "Dropout": lambda layer: partial(dropout, ratio=layer.dropout_ratio, training=layer.phase == TRAIN, inplace=_in_place(layer)),
+    "Dropout": lambda layer: partial(dropout, ratio=layer.dropout_ratio, training=layer.phase == TRAIN),
     "Eltwise": _eltwise,
     "EuclideanLoss": lambda layer: euclidean_loss,
     "Flatten": lambda layer: partial(flatten, axis=layer.axis, end_axis=layer.end_axis),

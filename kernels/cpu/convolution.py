@@ -93,28 +93,31 @@ def _panels_at_a_time(m):
 
 
 @kernel()
-def _convolve_part(part, parts, worker, code, x, w, bias, y, base, stride, like, plan):
+def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, stride, like, plan):
     frame, direct, channel, together, taps, offsets, panels, runs = plan
     size = size_of(like)
     n, group, c = x.shape[:3]
     m, k = y.shape[2], c * (taps.size // c)
+    low_m, high_m = share(part % row_parts, row_parts, m)
+    rows = high_m - low_m
     positions, width = offsets.size, PANEL // size
     image, frames_image = x[0, 0].size * size, c * channel * size
     area = base + worker * stride
     panel = align(area + together * frames_image + CHUNK)
     product = align(panel + DEPTH * PANEL + CHUNK)
-    count, step = panels.size - 1, _panels_at_a_time(m)
-    scratch = product + min(count, step) * m * PANEL
+    count, step = panels.size - 1, _panels_at_a_time(rows)
+    scratch = product + min(count, step) * rows * PANEL
     # what lies between the numbers must not be slow to calculate with, as denormal ones are
     if frame[1].sum() > 0 or n % together > 0:
         fill_row(area, like, together * frames_image // size)
     fill_row(panel - CHUNK, like, (product - panel + CHUNK) // size)
     direct = direct and (group == 1 or together == 1)
 
-    low, high = share(part, parts, -(-n // together) * group * count)
+    low, high = share(part // row_parts, parts // row_parts, -(-n // together) * group * count)
     for batch in range(low // count, -(-high // count)):
         first_image, g = batch // group * together, batch % group
         images = min(together, n - first_image)
+        places = first_image, g, group, m, positions
         frames = area
         if direct and first_image + together < n:  # not the last image: a chunk is read beyond the end
             frames = x.ctypes.data + (first_image * group + g) * image
@@ -127,25 +130,26 @@ def _convolve_part(part, parts, worker, code, x, w, bias, y, base, stride, like,
             last_p = min(first_p + step, high_p)
             for first_k in range(0, k, DEPTH):
                 depth = min(DEPTH, k - first_k)
-                weights = w + (g * m * k + first_k) * size
+                weights = w + ((g * m + low_m) * k + first_k) * size
+                prefetch_rows(weights + depth * size, k * size, rows, min(DEPTH, k - first_k - depth) * size)
                 for p in range(first_p, last_p):
                     vectors = panel_vectors(min(width, together * positions - p * width), WIDTH // size)
-                    row, out = vectors * WIDTH, product + (p - first_p) * m * PANEL
+                    row, out = vectors * WIDTH, product + (p - first_p) * rows * PANEL
                     if first_k == 0:
-                        for i in range(m):
-                            fill_row(out + i * row, bias[g, i], row // size)
+                        for i in range(rows):
+                            fill_row(out + i * row, bias[g, low_m + i], row // size)
                     ks = taps[first_k : first_k + depth]
                     gather(panel, row, frames, ks, runs[panels[p] : panels[p + 1]], like)
                     if frames != area and k == c and p + 1 < last_p:
                         prefetch_rows(frames + ks[0] + runs[panels[p + 1], 0], channel * size, depth, row)
                     multiply(
-                        code, m, row // size, depth, weights, k * size, size, panel, vectors, out, row, True, scratch
+                        code, rows, row // size, depth, weights, k * size, size, panel, vectors, out, row, True, scratch
                     )
             for p in range(first_p, last_p):
                 first, last = p * width, min((p + 1) * width, images * positions)
                 row = panel_vectors(min(width, together * positions - first), WIDTH // size) * WIDTH
-                out = product + (p - first_p) * m * PANEL
-                panel_to_columns(out, row, y.ctypes.data, (first_image, g, group, positions), m, first, last, like)
+                out = product + (p - first_p) * rows * PANEL
+                panel_to_columns(out, row, y.ctypes.data, places, low_m, high_m, first, last, like)
 
 
 @kernel()
@@ -185,7 +189,9 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stri
                 first, last = p * width, min((p + 1) * width, images * positions)
                 row = panel_vectors(min(width, together * positions - first), WIDTH // size) * WIDTH
                 block = panel + (p - first_p) * m * PANEL
-                columns_to_panel(block, row, dy.ctypes.data, (first_image, g, group, positions), m, first, last, like)
+                columns_to_panel(
+                    block, row, dy.ctypes.data, (first_image, g, group, m, positions), 0, m, first, last, like
+                )
             for first_k in range(0, k, _ROWS):
                 rows = min(_ROWS, k - first_k)
                 for p in range(first_p, last_p):
@@ -285,20 +291,23 @@ def _sum_part(part, parts, sums, image_parts, dw, like, panels):
 
 
 @kernel()
-def _convolve(code, x, w, bias, y, memory, stride, parts, threads, plan):
+def _convolve(row_parts, code, x, w, bias, y, memory, stride, parts, threads, plan):
     like = x.dtype.type(0)
     parallel_queue(
-        _convolve_part, parts, threads, (code, x, w.ctypes.data, bias, y, align(memory.ctypes.data), stride, like, plan)
+        _convolve_part,
+        parts,
+        threads,
+        (row_parts, code, x, w.ctypes.data, bias, y, align(memory.ctypes.data), stride, like, plan),
     )
 
 
 @kernel()
-def _turned_grad(code, dy, w, dx, zeros, memory, stride, parts, threads, plan):
+def _turned_grad(row_parts, code, dy, w, dx, zeros, memory, stride, parts, threads, plan):
     like = dy.dtype.type(0)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
     parallel(_turn_weights_part, threads, (w, wt, like))
-    parallel_queue(_convolve_part, parts, threads, (code, dy, wt, zeros, dx, base, stride, like, plan))
+    parallel_queue(_convolve_part, parts, threads, (row_parts, code, dy, wt, zeros, dx, base, stride, like, plan))
 
 
 @kernel()
@@ -391,7 +400,7 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
     width = PANEL // itemsize
 
     def area(plan: Plan, channels: int, filters: int) -> int:
-        block = min(plan.panels.size - 1, max(1, _L2 // (filters * PANEL))) * filters
+        block = min((plan.panels.size - 1) * filters, max(filters, _L2 // PANEL))
         return plan.together * plan.channel * channels + (max(DEPTH, block) + max(_ROWS, block)) * width
 
     slack = 4 * (64 + CHUNK) // itemsize  # to align each of the areas, and to copy their last chunk whole
@@ -406,6 +415,15 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
         max(areas) + LONGEST_TILE * width + slack,
         math.prod(out),
     )
+
+
+def _row_parts(x: Array, w: Array, m: int, plan: Plan, parts: int) -> int:
+    """Into how many parts to split the m filters of a group: 1 but where so few panels are multiplied with many weights.
+
+    Every part of the panels reads all weights; every part of the filters gathers all panels.
+    """
+    panels = -(-x.shape[0] // plan.together) * x.shape[1] * (plan.panels.size - 1)
+    return parts if w.nbytes > 2 * _L2 and panels < 2 * parts and m >= LONGEST_TILE * parts else 1
 
 
 def _is_depthwise(x_shape: Sequence[int], group: int) -> bool:
@@ -449,15 +467,18 @@ def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, g
     job = _job(x.shape, y.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(w) // group
     threads = get_num_threads()
+    parts = queue_length(threads)
+    images = x.reshape(n, group, c, -1)
     _convolve(
+        _row_parts(images, w, m, job.columns, parts),
         multiplier(w.dtype).address,
-        x.reshape(n, group, c, -1),
+        images,
         w,
         bias.reshape(group, m),
         y.reshape(n, group, m, -1),
         workspace,
         job.area * x.itemsize,
-        queue_length(threads),
+        parts,
         threads,
         job.columns,
     )
@@ -474,14 +495,15 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
     job = _job(dx.shape, dy.shape, window, group, dx.itemsize)
     n, c, m = len(dx), dx.shape[1] // group, len(w) // group
     threads = get_num_threads()
+    parts = queue_length(threads)
     code, area = multiplier(w.dtype).address, job.area * dx.itemsize
     slopes, weights, pixels = dy.reshape(n, group, m, -1), w.reshape(group, m, c, -1), dx.reshape(n, group, c, -1)
     if job.turned is not None:
         zeros = _zeros(dx.shape[1], dx.dtype).reshape(group, c)
-        _turned_grad(code, slopes, weights, pixels, zeros, workspace, area, queue_length(threads), threads, job.turned)
+        rows = _row_parts(slopes, w, c, job.turned, parts)
+        _turned_grad(rows, code, slopes, weights, pixels, zeros, workspace, area, parts, threads, job.turned)
         return
     # few images: channels are shared out, too
-    parts = queue_length(threads)
     blocks = min(c, -(-parts // max(1, n // job.columns.together * group)))
     _scatter_grad(code, slopes, weights, pixels, blocks, workspace, area, parts, threads, job.columns)
 

@@ -89,31 +89,31 @@ def _move_strided(inside, outside, count, step, outward, like):
 
 
 @kernel()
-def columns_to_panel(panel, row, y, places, m, first, last, like):
-    """Copy columns [first, last) of some images' y (N, group, m, positions) into a panel.
+def columns_to_panel(panel, row, y, places, low, high, first, last, like):
+    """Copy rows [low, high) and columns [first, last) of some images' y (N, group, m, positions) into a panel.
 
-    ``places`` holds the first image, the group, the number of groups and the number of positions.
+    ``places`` holds the first image, the group, the number of groups, m and the number of positions.
     """
-    _move_columns(panel, row, y, places, m, first, last, _IN, like)
+    _move_columns(panel, row, y, places, low, high, first, last, _IN, like)
 
 
 @kernel()
-def panel_to_columns(panel, row, y, places, m, first, last, like):
-    """Copy a panel back to columns [first, last)."""
-    _move_columns(panel, row, y, places, m, first, last, _OUT, like)
+def panel_to_columns(panel, row, y, places, low, high, first, last, like):
+    """Copy a panel back to rows [low, high) and columns [first, last)."""
+    _move_columns(panel, row, y, places, low, high, first, last, _OUT, like)
 
 
 @kernel()
-def _move_columns(panel, row, y, places, m, first, last, outward, like):
+def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
     size = size_of(like)
-    first_image, g, group, positions = places
+    first_image, g, group, m, positions = places
     column = first
     while column < last:
         i, p = column // positions, column % positions
         count = min(positions - p, last - column)
-        for r in range(m):
+        for r in range(low, high):
             outside = y + ((((first_image + i) * group + g) * m + r) * positions + p) * size
-            _move_row(panel + r * row + (column - first) * size, outside, count, outward, like)
+            _move_row(panel + (r - low) * row + (column - first) * size, outside, count, outward, like)
         column += count
 
 

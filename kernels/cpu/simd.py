@@ -5,7 +5,6 @@ Memory is addressed in bytes, so that one kernel serves arrays of any layout.  `
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -188,89 +187,6 @@ def _transpose_chunk(context, target, target_row, source, source_row, like):
     return types.void(*[types.intp] * 4, like), generate
 
 
-def _window(
-    builder: ir.IRBuilder, pixels: Any, rows: Any, columns: Any, width: Any, visit: Callable[[Any, Any], None]
-) -> None:
-    """Code that calls ``visit(address, h * width + w)`` for the chunks of a window in an image of chunks."""
-    with cgutils.for_range(builder, rows) as row:
-        first = builder.mul(row.index, width)
-        with cgutils.for_range(builder, columns) as column:
-            place = builder.add(first, column.index)
-            visit(builder.add(pixels, builder.mul(place, place.type(CHUNK))), place)
-
-
-@intrinsic
-def window_max(context, largest, where, pixels, rows, columns, width, least, place, like):
-    """The largest pixel of a window above ``least``, else that, and its place, else -1, for each lane of a chunk.
-
-    ``pixels`` is the address of the window's first pixel and ``place`` its number; a row of the image has ``width`` pixels.
-    """
-
-    def generate(context, builder, signature, arguments):
-        largest, where, pixels, rows, columns, width, least, place, _ = arguments
-        size = like.bitwidth // 8
-        lanes, word = CHUNK // size, ir.IntType(32)
-        kind, words = ir.VectorType(context.get_value_type(like), lanes), ir.VectorType(word, lanes)
-        best = cgutils.alloca_once_value(builder, splat(builder, least, lanes))
-        best_place = cgutils.alloca_once_value(builder, ir.Constant(words, [-1] * lanes))
-        builder.store(splat(builder, least, lanes), best)
-        builder.store(ir.Constant(words, [-1] * lanes), best_place)
-
-        def visit(address, offset):
-            pixel = get_vector(builder, address, kind, size)
-            above = builder.fcmp_ordered(">", pixel, builder.load(best))
-            here = splat(builder, builder.trunc(builder.add(place, offset), word), lanes)
-            builder.store(builder.select(above, pixel, builder.load(best)), best)
-            builder.store(builder.select(above, here, builder.load(best_place)), best_place)
-
-        _window(builder, pixels, rows, columns, width, visit)
-        put_vector(builder, builder.load(best), largest, size)
-        put_vector(builder, builder.load(best_place), where, 4)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 6, like, types.intp, like), generate
-
-
-@intrinsic
-def window_mean(context, mean, pixels, rows, columns, width, area, like):
-    """The sum of a window's pixels over ``area``, for each lane of a chunk."""
-
-    def generate(context, builder, signature, arguments):
-        mean, pixels, rows, columns, width, area, _ = arguments
-        size = like.bitwidth // 8
-        kind = ir.VectorType(context.get_value_type(like), CHUNK // size)
-        total = cgutils.alloca_once(builder, kind)
-        builder.store(ir.Constant(kind, [0.0] * (CHUNK // size)), total)
-
-        def visit(address, _):
-            builder.store(builder.fadd(builder.load(total), get_vector(builder, address, kind, size)), total)
-
-        _window(builder, pixels, rows, columns, width, visit)
-        put_vector(builder, builder.fdiv(builder.load(total), splat(builder, area, CHUNK // size)), mean, size)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 5, like, like), generate
-
-
-@intrinsic
-def window_spread(context, value, pixels, rows, columns, width, area, like):
-    """Add a chunk over ``area`` to each pixel of a window."""
-
-    def generate(context, builder, signature, arguments):
-        value, pixels, rows, columns, width, area, _ = arguments
-        size = like.bitwidth // 8
-        kind = ir.VectorType(context.get_value_type(like), CHUNK // size)
-        part = builder.fdiv(get_vector(builder, value, kind, size), splat(builder, area, CHUNK // size))
-
-        def visit(address, _):
-            put_vector(builder, builder.fadd(get_vector(builder, address, kind, size), part), address, size)
-
-        _window(builder, pixels, rows, columns, width, visit)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 5, like, like), generate
-
-
 def _masked(builder: ir.IRBuilder, kind: ir.Type, count: Any) -> Any:
     """Code for the mask of the first ``count`` lanes."""
     bit = ir.IntType(1)
@@ -298,6 +214,20 @@ def _put_first(builder: ir.IRBuilder, vector: Any, address: Any, align: int, cou
     name = f"llvm.masked.store.v{kind.count}f{8 * align}.p0"
     function = cgutils.get_or_insert_function(builder.module, signature, name)
     builder.call(function, [vector, pointer, word(align), mask])
+
+
+@intrinsic
+def copy_first(context, target, source, count, like):
+    """Copy the first ``count`` numbers of a register."""
+
+    def generate(context, builder, signature, arguments):
+        target, source, count, _ = arguments
+        size = like.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(like), WIDTH // size)
+        _put_first(builder, _get_first(builder, source, kind, size, count), target, size, count)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, like), generate
 
 
 def _fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
@@ -409,12 +339,8 @@ def copy_row(target, source, count, like):
     while j + WIDTH // size <= count:
         copy_register(target + j * size, source + j * size, like)
         j += WIDTH // size
-    while j + CHUNK // size <= count:
-        copy_chunk(target + j * size, source + j * size, like)
-        j += CHUNK // size
-    while j < count:
-        store(target + j * size, load(source + j * size, like))
-        j += 1
+    if j < count:
+        copy_first(target + j * size, source + j * size, count - j, like)
 
 
 @kernel()
