@@ -70,7 +70,7 @@ def _move_image(image, frame, channels, layout, outward, like):
                         )
 
 
-@kernel(inline=True)
+@kernel()
 def _move_row(inside, outside, count, outward, like):
     if outward:
         copy_row(outside, inside, count, like)
@@ -78,7 +78,7 @@ def _move_row(inside, outside, count, outward, like):
         copy_row(inside, outside, count, like)
 
 
-@kernel(inline=True)
+@kernel()
 def _move_strided(inside, outside, count, step, outward, like):
     size = size_of(like)
     for i in range(count):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -39,16 +40,29 @@ class _Announcement(event.Listener):
 event.register("numba:compile", _Announcement())
 
 
+def _package_stamp() -> tuple:
+    """Tells when any file of this package has changed."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return tuple((file.name, file.stat().st_mtime, file.stat().st_size) for file in files)
+
+
+_STAMP = _package_stamp()
+
+
 def _cached(compiler: Callable[..., Any], function: Callable, **options: Any) -> Any:
     """Numba caches beside the source, or in the user's cache folder where that is read-only.
 
-    Where neither can be written, every process compiles anew.
+    Where neither can be written, every process compiles anew.  Numba knows what is stale by the file of ``function`` alone, but
+    compiled code holds that of the kernels it calls, too: any change in this package makes all of it stale.
     """
     options.update(nogil=True, error_model="numpy")
     try:
-        return compiler(cache=True, **options)(function)
+        compiled = compiler(cache=True, **options)(function)
     except RuntimeError:  # no folder to cache in
         return compiler(**options)(function)
+    index = compiled._cache._cache_file
+    index._source_stamp = (index._source_stamp, _STAMP)
+    return compiled
 
 
 def kernel(
