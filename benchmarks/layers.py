@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import flops, peers
+from benchmarks import peers
 from benchmarks.harness import Case, Work
-from minicaffe import Net, proto
+from minicaffe import Net, proto, summary
 from minicaffe.proto import text
 
 _GAUSSIAN = 'weight_filler { type: "gaussian" std: 0.05 }'
@@ -97,10 +97,8 @@ def _build(single: Single, backward: bool) -> Work:
     net = single_net(single)
     step, index = net.steps[-1], len(net.steps) - 1
     net.run_forward()
-    if backward:
-        work = Work({"minicaffe": lambda: net.run_backward(index, index)}, flops.backward_flops(step), flops.backward_bytes(step))
-    else:
-        work = Work({"minicaffe": lambda: net.run_forward(index, index)}, flops.forward_flops(step), flops.forward_bytes(step))
+    run, cost = (net.run_backward, summary.backward_cost(step)) if backward else (net.run_forward, summary.forward_cost(step))
+    work = Work({"minicaffe": lambda: run(index, index)}, cost.products, cost.bytes)
     if peers.torch():
         peer = _TorchLayer(net)
         work.run["torch"] = peer.backward if backward else peer.forward

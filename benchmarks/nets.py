@@ -1,4 +1,4 @@
-"""Whole nets: one training iteration (forward, backward, SGD with momentum) on a batch that is in memory.
+"""Whole nets, on a batch that is in memory: a training iteration (forward, backward, SGD with momentum), and forward alone.
 
 To add a net, add its line to ``NETS``: PyTorch's side is made from the net's own layers.
 """
@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import flops, peers
+from benchmarks import peers
 from benchmarks.harness import Case, Probe, Work
 from benchmarks.machine import child_environment
-from minicaffe import models, proto, solvers
+from minicaffe import graph, models, proto, solvers, summary
 from minicaffe.proto import text
 from minicaffe.proto.files import read_net
 
@@ -26,7 +25,7 @@ CHECKED_STEPS = 3
 
 @dataclass(frozen=True)
 class Definition:
-    """A prototxt, shipped or given by its path, whose data layers are replaced by ``inputs``; one axis: labels 0 .. ``labels`` - 1."""
+    """A shipped prototxt, whose data layers are replaced by ``inputs``; one axis: labels 0 .. ``labels`` - 1."""
 
     model: str
     inputs: dict[str, tuple[int, ...]]
@@ -34,19 +33,16 @@ class Definition:
 
     def net_param(self) -> proto.NetParameter:
         """The definition with Input layers."""
-        given, _ = read_net(models.find(self.model))
-        net = proto.NetParameter(name=given.name)
-        for name, shape in self.inputs.items():
-            layer = net.layer.add(name=name, type="Input", top=[name])
-            layer.input_param.shape.add(dim=shape)
-        net.layer.extend(layer for layer in given.layer if layer.bottom)
-        return net
+        return graph.with_inputs(read_net(models.find(self.model))[0], self.inputs)
 
 
 NETS = {
     "siamese_mnist_b64": Definition("siamese/mnist_siamese_train_test.prototxt", {"pair_data": (64, 2, 28, 28), "sim": (64,)}, 2),
     "lenet_b64": Definition("lenet/lenet_train_test.prototxt", {"data": (64, 1, 28, 28), "label": (64,)}, 10),
-    "cifar10_full_b100": Definition(str(Path(__file__).with_name("cifar10_full.prototxt")), {"data": (100, 3, 32, 32), "label": (100,)}, 10),
+    "cifar10_full_b100": Definition("cifar10/cifar10_full_train_test.prototxt", {"data": (100, 3, 32, 32), "label": (100,)}, 10),
+    "caffenet_b16": Definition("caffenet/train_val.prototxt", {"data": (16, 3, 227, 227), "label": (16,)}, 1000),
+    "resnet50_b8": Definition("resnet50/train_val.prototxt", {"data": (8, 3, 224, 224), "label": (8,)}, 1000),
+    "mobilenet_b8": Definition("mobilenet/train_val.prototxt", {"data": (8, 3, 224, 224), "label": (8,)}, 1000),
 }
 
 
@@ -77,14 +73,23 @@ def torch_net(made: solvers.Solver) -> Any:
 
 def _build(definition: Definition, threads: int) -> Work:
     made = solver(definition)
-    total, moved = flops.training_step(made.net)
-    work = Work({"minicaffe": partial(made.step, 1)}, total, moved)
+    cost = summary.training_cost(made.net)
+    work = Work({"minicaffe": partial(made.step, 1)}, cost.products, cost.bytes)
     if peers.torch():
         work.run["torch"] = torch_net(made).step
         work.verify = partial(same_losses, made)
     time_caffe = partial(peers.caffe_time, made.param.net_param, child_environment(threads))
     if peers.have_caffe():
         work.run["caffe"] = Probe(time_caffe)
+    return work
+
+
+def _build_forward(definition: Definition, threads: int) -> Work:
+    made = solver(definition)
+    cost = summary.forward_total(made.net)
+    work = Work({"minicaffe": made.net.run_forward}, cost.products, cost.bytes)
+    if peers.torch():
+        work.run["torch"] = torch_net(made).infer
     return work
 
 
@@ -100,6 +105,7 @@ def same_losses(made: solvers.Solver) -> None:
 
 
 def cases(threads: int) -> Iterator[Case]:
-    """One case a net."""
+    """Two cases a net."""
     for name, definition in NETS.items():
         yield Case("nets", name, partial(_build, definition, threads))
+        yield Case("nets", f"{name}/forward", partial(_build_forward, definition, threads))

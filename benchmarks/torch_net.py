@@ -102,6 +102,11 @@ class TorchNet:
                 raise MinicaffeError(f"layer '{call.layer}': PyTorch's tops are {[tuple(t.shape) for t in tops]}, not {call.shapes}")
         return values
 
+    def infer(self) -> None:
+        """Forward alone, without keeping what a backward would need."""
+        with torch.no_grad():
+            self.forward()
+
     def optimize(self, rate: float, momentum: float, decay: float) -> None:
         """Use SGD with momentum, with each param's own multipliers, in the following steps."""
         groups: dict[tuple[float, float], list] = {}

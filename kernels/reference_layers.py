@@ -22,13 +22,19 @@ __all__ = [
     "infogain_loss_grad",
     "lrn",
     "lrn_grad",
+    "lrn_within",
+    "lrn_within_grad",
     "lstm_unit",
     "lstm_unit_grad",
     "multinomial_loss",
     "multinomial_loss_grad",
+    "scale",
+    "scale_grad",
     "scatter_rows",
     "sigmoid_loss",
     "sigmoid_loss_grad",
+    "standardize",
+    "standardize_grad",
 ]
 
 
@@ -75,6 +81,61 @@ def channel_sum(
     out += _apply(function, arrays, vectors, scalars).sum(axis=(0, 2))
 
 
+# --- standardising and scaling channels ---------------------------------------------------------------------------
+
+
+def standardize(x: Array, eps: float, mean: Array, variance: Array, factor: Array, y: Array, kept: Array | None) -> None:
+    """``y = (x - mean) factor``, ``factor = 1 / sqrt(variance + eps)``, with each channel's own mean and variance.
+
+    x, y (N, C, inner); mean, variance and factor (C,) are written, too.  ``kept`` gets a copy of x if it is not None;
+    y may be x.
+    """
+    if kept is not None:
+        kept[...] = x
+    mean[...] = x.mean(axis=(0, 2), dtype=np.float64)
+    variance[...] = np.square(x - mean[:, None]).mean(axis=(0, 2), dtype=np.float64)
+    factor[...] = 1 / np.sqrt(variance + eps)
+    y[...] = (x - mean[:, None]) * factor[:, None]
+
+
+def standardize_grad(
+    x: Array, dy: Array, mean: Array, factor: Array, dy_mean: Array, dot_mean: Array, dx: Array
+) -> None:
+    """``dx = (dy - mean(dy) - y mean(dy y)) factor`` with ``y = (x - mean) factor``: the gradient through mean and factor.
+
+    x, dy, dx (N, C, inner); ``dy_mean`` and ``dot_mean`` (C,) get the two means.  dx may be dy.
+    """
+    y = (x - mean[:, None]) * factor[:, None]
+    dy_mean[...] = dy.mean(axis=(0, 2), dtype=np.float64)
+    dot_mean[...] = (dy * y).mean(axis=(0, 2), dtype=np.float64)
+    dx[...] = (dy - dy_mean[:, None] - y * dot_mean[:, None]) * factor[:, None]
+
+
+def scale(x: Array, v: Array, b: Array | None, y: Array, kept: Array | None) -> None:
+    """``y = x v + b``: x, y (N, C, inner), v and b (C,), b 0 if it is None.
+
+    ``kept`` gets a copy of x if it is not None; y may be x.
+    """
+    if kept is not None:
+        kept[...] = x
+    np.multiply(x, v[:, None], out=y)
+    if b is not None:
+        y += b[:, None]
+
+
+def scale_grad(x: Array, dy: Array, v: Array, dx: Array | None, dv: Array | None, db: Array | None) -> None:
+    """Gradients of ``scale``: ``dx = dy v``; accumulates dy x and dy, summed over N and inner, into dv and db.
+
+    Those that are None are not computed; dx may be dy.
+    """
+    if dv is not None:
+        dv += (x * dy).sum(axis=(0, 2), dtype=np.float64)
+    if db is not None:
+        db += dy.sum(axis=(0, 2), dtype=np.float64)
+    if dx is not None:
+        np.multiply(dy, v[:, None], out=dx)
+
+
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
@@ -115,6 +176,28 @@ def lrn(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float, 
 def lrn_grad(x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, alpha: float, beta: float) -> None:
     """``dx = dy * scale^-beta - 2 alpha beta / size * x * (sum of dy * y / scale over the window)``."""
     dx[...] = dy * scale**-beta - 2 * alpha * beta / size * x * sum(_neighbours(dy * y / scale, size))
+
+
+def _boxes(x: Array, size: int) -> Iterator[Array]:
+    """x (N, C, H, W) shifted by each of the ``size`` x ``size`` pixel offsets of a centred window, zeros coming in."""
+    half = (size - 1) // 2
+    padded = np.pad(x, ((0, 0), (0, 0), (half, half), (half, half)))
+    for h, w in np.ndindex(size, size):
+        yield padded[:, :, h : h + x.shape[2], w : w + x.shape[3]]
+
+
+def lrn_within(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float) -> None:
+    """Normalisation within each channel, over ``size`` x ``size`` pixels: x, scale, y (N, C, H, W); ``size`` is odd.
+
+    ``scale = 1 + alpha / size^2 * (sum of x^2 over the window)``, ``y = x * scale^-beta``.
+    """
+    scale[...] = 1 + alpha / size**2 * sum(_boxes(x * x, size))
+    y[...] = x * scale**-beta
+
+
+def lrn_within_grad(x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, alpha: float, beta: float) -> None:
+    """``dx = dy * scale^-beta - 2 alpha beta / size^2 * x * (sum of dy * y / scale over the window)``."""
+    dx[...] = dy * scale**-beta - 2 * alpha * beta / size**2 * x * sum(_boxes(dy * y / scale, size))
 
 
 # --- losses ---------------------------------------------------------------------------------------------------------

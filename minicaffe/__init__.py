@@ -23,6 +23,13 @@ _HOME = {
     "set_mode_cpu": "minicaffe.backend",
     "set_mode_gpu": "minicaffe.backend",
     "set_random_seed": "minicaffe.backend.random:seed",
+    "get_num_threads": "minicaffe.backend.threads",
+    "set_num_threads": "minicaffe.backend.threads",
+    "set_multiprocess": "minicaffe.backend.ranks",
+    "set_solver_count": "minicaffe.backend.ranks",
+    "set_solver_rank": "minicaffe.backend.ranks",
+    "solver_count": "minicaffe.backend.ranks",
+    "solver_rank": "minicaffe.backend.ranks",
     "get_solver": "minicaffe.solvers",
     "Solver": "minicaffe.solvers",
     "SGDSolver": "minicaffe.solvers",
@@ -34,7 +41,7 @@ _HOME = {
 }
 """Where each name of the package's face is defined, as ``module`` or ``module:name``."""
 
-_SUBMODULES = ("backend", "draw", "embedding", "errors", "fillers", "graph", "kernels", "models", "plot", "proto", "weights")
+_SUBMODULES = ("backend", "draw", "embedding", "errors", "fillers", "graph", "kernels", "models", "plot", "proto", "testing", "weights")
 
 __all__ = ["TEST", "TRAIN", "__version__", *_HOME]
 

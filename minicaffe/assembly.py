@@ -252,14 +252,14 @@ class Assembly:
             step.layer.param_propagate_down = [True] * len(step.layer.blobs)
 
     def _check_in_place(self) -> None:
+        """Refuse layers in place that go backward and need their input for it; ``Layer.prepare`` refuses the others."""
         for step in self.steps:
             layer = step.layer
-            if layer.type == "Python" or not any(a is b for a, b in zip(step.bottom, step.top, strict=False)):
-                continue
-            if layer.in_place == "never" or (layer.in_place == "forward" and step.need_backward):
-                reason = "" if layer.in_place == "never" else " while it goes backward, for which it needs its input"
+            in_place = any(a is b for a, b in zip(step.bottom, step.top, strict=False))
+            if in_place and layer.in_place == "forward" and step.need_backward:
                 raise self._error(
-                    layer.layer_param, "top", f"a {layer.type} layer cannot work in place{reason}; give its top a name of its own"
+                    layer.layer_param, "top", f"a {layer.type} layer cannot work in place while it goes backward, for which it needs "
+                    "its input; give its top a name of its own"
                 )
 
     def _error(self, layer_param: proto.LayerParameter, field_name: str, problem: str) -> NetError:

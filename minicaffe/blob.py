@@ -46,6 +46,11 @@ class Storage:
             self._head_on_device = False
 
     @property
+    def nbytes(self) -> int:
+        """Bytes on one side, host or device, once it is used there."""
+        return self.size * self.dtype.itemsize
+
+    @property
     def touched(self) -> bool:
         """Whether anything was ever read or written here; untouched storage is all zeros."""
         return self._host is not None or self._device is not None
@@ -85,11 +90,12 @@ class Storage:
 class _Part:
     """One side of a blob, its value or its gradient: a range of a storage, seen in the blob's shape."""
 
-    __slots__ = ("storage", "offset", "_base", "_view", "_shape")
+    __slots__ = ("storage", "offset", "room", "_base", "_view", "_shape")
 
-    def __init__(self, storage: Storage, offset: int = 0) -> None:
+    def __init__(self, storage: Storage, offset: int = 0, room: float = math.inf) -> None:
         self.storage = storage
         self.offset = offset
+        self.room = room
         self._base: Any = None
         self._view: Any = None
         self._shape: tuple[int, ...] | None = None
@@ -131,6 +137,8 @@ class Blob:
             raise ShapeError(f"a blob has at most {MAX_AXES} axes, none of negative size; found shape {sizes}")
         count = math.prod(sizes)
         self.shape, self.count = sizes, count
+        if count > self._data.room:
+            self._data = _Part(Storage(0, self.dtype))
         for part in (self._data, self._diff):
             part.storage.grow(part.offset + max(count, 1))
 
@@ -226,7 +234,7 @@ class Blob:
     def share_data(self, other: Blob) -> None:
         """Use the memory of ``other``'s value from now on; counts must be equal, shapes may differ."""
         self._require_count(other)
-        self._data = _Part(other._data.storage, other._data.offset)
+        self._data = _Part(other._data.storage, other._data.offset, other._data.room)
 
     def share_diff(self, other: Blob) -> None:
         """Use the memory of ``other``'s gradient from now on; counts must be equal, shapes may differ."""
@@ -236,6 +244,23 @@ class Blob:
     def shares_data_with(self, other: Blob) -> bool:
         """Whether both values are the same memory."""
         return self._data.storage is other._data.storage and self._data.offset == other._data.offset
+
+    @property
+    def data_storage(self) -> Storage:
+        """The memory that holds the value, perhaps other blobs' too."""
+        return self._data.storage
+
+    @property
+    def diff_storage(self) -> Storage:
+        """The memory that holds the gradient, perhaps other blobs' too."""
+        return self._diff.storage
+
+    def place_data(self, storage: Storage, offset: int, room: int) -> None:
+        """Keep the value in elements ``offset`` .. of ``storage``, which other blobs may use at other times.
+
+        There is room for so many elements; when the blob grows beyond them it takes memory of its own.
+        """
+        self._data = _Part(storage, offset, room)
 
     def move_to(self, data: Storage, diff: Storage, offset: int) -> None:
         """Move value and gradient, contents included, to elements ``offset`` .. of two larger storages."""

@@ -96,6 +96,7 @@ def extract(
     labels: list[NDArray] = []
     with contextlib.closing(Net.from_param(definition, Source())) as net:
         load(net)
+        net.reuse_memory(keep=[tower.feature])
         while sum(map(len, labels)) < count:
             net.run_forward()
             rows = net.blobs[tower.feature].peek_data()

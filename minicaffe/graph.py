@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from minicaffe import proto
 from minicaffe.errors import NetError
@@ -40,6 +40,38 @@ def filter_net(net: proto.NetParameter, source: Source | None = None) -> proto.N
             keep = not any(_meets(rule, net.state, layer.name) for rule in layer.exclude)
         if keep:
             result.layer.add().CopyFrom(layer)
+    return result
+
+
+def with_inputs(net: proto.NetParameter, shapes: Mapping[str, Sequence[int]]) -> proto.NetParameter:
+    """The net with Input layers for these blobs in place of the layers that bring them in: it then needs no data.
+
+    ``shapes`` must name every top of a layer that is replaced.  NetError if it does not, or names a blob that no layer
+    without bottoms makes.
+    """
+    result = proto.NetParameter()
+    result.CopyFrom(net)
+    del result.layer[:]
+    made: set[str] = set()
+    for layer in net.layer:
+        if layer.bottom or not set(layer.top) & set(shapes):
+            result.layer.add().CopyFrom(layer)
+            continue
+        missing = [name for name in layer.top if name not in shapes]
+        if missing:
+            raise NetError(
+                f"layer '{layer.name}' makes {', '.join(layer.top)}; no shape is given for {', '.join(missing)}: give one for each"
+            )
+        for name in layer.top:
+            if name not in made:
+                result.layer.add(name=name, type="Input", top=[name]).input_param.shape.add(dim=shapes[name])
+                made.add(name)
+    unknown = [name for name in shapes if name not in made]
+    if unknown:
+        known = dict.fromkeys(name for layer in net.layer if not layer.bottom for name in layer.top)
+        raise NetError(
+            f"no layer brings in {', '.join(unknown)}; the net's layers without bottoms make: {', '.join(known) or 'nothing'}"
+        )
     return result
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import backend, graph, proto, weights
+from minicaffe import backend, graph, memory_plan, proto, weights
 from minicaffe.assembly import Assembly, Step
 from minicaffe.blob import Blob, Storage
 from minicaffe.errors import NetError
 from minicaffe.layers import Layer, Source
+from minicaffe.layers.data import MemoryData
 from minicaffe.proto.files import read_net
 from minicaffe.proto.upgrade import upgrade_net
 
@@ -81,7 +82,8 @@ class Net:
         self.steps, self.learnable = built.steps, built.learnable
         self.inputs, self.outputs = built.inputs, built.outputs
         self._blob_list = built.blobs
-        self.blobs = OrderedDict(built.blobs)
+        self.blobs: OrderedDict[str, Blob] = OrderedDict(built.blobs)
+        self.forward_only = False
         self.blob_loss_weights = OrderedDict((name, built.loss_weights[name]) for name in self.blobs)
         self.layers: list[Layer] = [step.layer for step in self.steps]
         self.layer_dict = OrderedDict((layer.name, layer) for layer in self.layers)
@@ -121,6 +123,24 @@ class Net:
                 blob.share_data(owner.blob)
                 blob.share_diff(owner.blob)
 
+    def reuse_memory(self, keep: Iterable[str] = ()) -> None:
+        """Let blobs that nothing reads any more in a forward pass hand their memory to later ones.
+
+        From then on the net runs forward only, from its first layer on.  Inputs, outputs and the blobs that ``keep``
+        names can still be read; all others leave ``blobs``.  NetError for a name in ``keep`` that is no blob.
+        """
+        keep = list(keep)
+        unknown = [name for name in keep if name not in self.blobs]
+        if unknown:
+            raise NetError(f"net '{self.name}' has no blob {', '.join(unknown)}; it has: {', '.join(self.blobs)}")
+        places, size = memory_plan.plan(self.steps, self._blob_list, {*self.outputs, *keep})
+        arena = Storage(size, self.dtype)
+        for place in places:
+            place.blob.place_data(arena, place.offset, place.room)
+        reused = {name for name, blob in self._blob_list if blob.data_storage is arena}
+        self.blobs = memory_plan.KeptBlobs(self._blob_list, reused)
+        self.forward_only = True
+
     def clear_param_diffs(self) -> None:
         """Set the gradient of every learnable param to zero; backward passes add to it."""
         if self._storage is not None:
@@ -133,6 +153,8 @@ class Net:
 
     def run_forward(self, start: int = 0, end: int | None = None) -> None:
         """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss_array``."""
+        if start and self.forward_only:
+            raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it runs from its first layer on")
         where = backend.current()
         end = len(self.steps) - 1 if end is None else end
         before, after = self._callbacks["before_forward"], self._callbacks["after_forward"]
@@ -154,6 +176,8 @@ class Net:
 
     def run_backward(self, start: int | None = None, end: int = 0) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
+        if self.forward_only:
+            raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it cannot run backward")
         where = backend.current()
         start = len(self.steps) - 1 if start is None else start
         before, after = self._callbacks["before_backward"], self._callbacks["after_backward"]
@@ -289,6 +313,13 @@ class Net:
                 if missing:
                     batch[name] = np.concatenate([values, np.zeros((missing, *values.shape[1:]), self.dtype)])
             yield batch
+
+    def set_input_arrays(self, data: NDArray, labels: NDArray) -> None:
+        """Let the first layer, a MemoryData, serve these arrays from the next forward on; see its ``set_input_arrays``."""
+        first = self.layers[0] if self.layers else None
+        if not isinstance(first, MemoryData):
+            raise NetError(f"net '{self.name}': set_input_arrays may only be called if the first layer is a MemoryDataLayer")
+        first.set_input_arrays(data, labels)
 
     # --- callbacks -----------------------------------------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from minicaffe.blob import Blob, shape_string
 from minicaffe.errors import WeightsError
 from minicaffe.layers import Layer
-from minicaffe.proto.atomic import atomic_path
+from minicaffe.proto.atomic import write_atomic
 from minicaffe.proto.files import blob_to_array, has_diff, read_net_binary, shape_equals, write_binary
 
 if TYPE_CHECKING:
@@ -214,7 +216,7 @@ def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> No
     slash; here it becomes nested groups, which read back.
     """
     owned = {id(param.blob) for param in net.learnable}
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         for layer in net.layers:
             group = file.require_group(f"data/{layer.name}")
             for j, blob in enumerate(layer.blobs):
@@ -224,6 +226,15 @@ def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> No
                 diffs = file.require_group(f"diff/{layer.name}")
                 for j, blob in enumerate(layer.blobs):
                     diffs.create_dataset(str(j), data=np.asarray(blob.peek_diff()))
+
+
+@contextlib.contextmanager
+def new_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
+    """A file to fill in memory, which is then written whole or not at all: on a full disk HDF5 itself crashes."""
+    with h5py.File("new", "w", driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        write_atomic(path, file.id.get_file_image())
 
 
 def load_into(net: Net, paths: str) -> None:

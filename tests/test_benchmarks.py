@@ -17,10 +17,11 @@ from click.testing import CliRunner
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
-from benchmarks import flops, harness, layers, machine, nets, peers, report, solvers  # noqa: E402
+from benchmarks import harness, layers, machine, nets, peers, report, solvers  # noqa: E402
 from benchmarks.__main__ import FAMILIES, main  # noqa: E402
 from benchmarks.harness import Case, Probe, Result, Spread, Work  # noqa: E402
 
+SMALL = ["siamese_mnist_b64", "lenet_b64", "cifar10_full_b100"]  # the nets that a test can afford to train
 needs_torch = pytest.mark.skipif(peers.torch() is None, reason="PyTorch is not installed")
 
 
@@ -85,24 +86,23 @@ def test_cases_are_selected_by_a_part_of_the_title():
     assert len(harness.select(cases, "nets/")) == len(harness.select(cases, None)) == 3
 
 
-def test_flops_and_bytes_of_a_convolution():
-    step = layers.single_net(layers.LAYERS["lenet_conv2"]).steps[-1]
-    once = 2 * (64 * 50 * 8 * 8) * (20 * 5 * 5)
-    x, w, y = 4 * 64 * 20 * 12 * 12, 4 * (50 * 20 * 5 * 5 + 50), 4 * 64 * 50 * 8 * 8
-    assert flops.forward_flops(step) == once
-    assert flops.backward_flops(step) == 2 * once
-    assert flops.forward_bytes(step) == x + w + y
-    assert flops.backward_bytes(step) == 2 * x + 3 * w + y
-
-
-def test_flops_of_lenet_leave_out_the_gradient_of_the_images():
-    total, _ = flops.training_step(nets.solver(nets.NETS["lenet_b64"]).net)
+def test_the_floor_of_a_training_step_is_that_of_its_products_and_traffic():
+    work = next(case for case in nets.cases(1) if case.name == "lenet_b64").build()
     conv1, conv2 = 20 * 24 * 24 * 25, 50 * 8 * 8 * 500
     inner = 800 * 500 + 500 * 10
-    assert total == 2 * 64 * (2 * conv1 + 3 * (conv2 + inner))
+    assert work.flops == 2 * 64 * (2 * conv1 + 3 * (conv2 + inner))
+    assert work.moved > 6 * 4 * 431_080
 
 
-@pytest.mark.parametrize("name", nets.NETS)
+def test_the_floor_of_a_layer_is_that_of_its_products_and_traffic():
+    once = 2 * (64 * 50 * 8 * 8) * (20 * 5 * 5)
+    x, w, y = 4 * 64 * 20 * 12 * 12, 4 * (50 * 20 * 5 * 5 + 50), 4 * 64 * 50 * 8 * 8
+    forward, backward = (case.build() for case in layers.cases(1) if case.name.startswith("lenet_conv2/"))
+    assert (forward.flops, forward.moved) == (once, x + w + y)
+    assert (backward.flops, backward.moved) == (2 * once, 2 * x + 3 * w + y)
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_nets_have_their_data_in_memory(name):
     made = nets.solver(nets.NETS[name])
     definition = nets.NETS[name]
@@ -124,7 +124,7 @@ def test_layers_equal_those_of_pytorch(name):
 
 
 @needs_torch
-@pytest.mark.parametrize("name", nets.NETS)
+@pytest.mark.parametrize("name", SMALL)
 def test_training_equals_that_of_pytorch(name):
     definition = nets.NETS[name]
     small = {blob: (4, *shape[1:]) for blob, shape in definition.inputs.items()}

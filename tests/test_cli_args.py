@@ -115,6 +115,7 @@ def test_version(capsys, flag):
     (["data", "siames"], "unknown command 'siames'; did you mean 'siamese'?"),
     (["train", "-solvr", "x"], "No such option '--solvr'"),
     (["train"], "Missing option '--solver'"),
+    (["train", "-solver"], "Option '--solver' requires an argument."),
     (["train", "-solver", "x", "-sigint_effect", "explode"], "'explode' is not one of"),
     (["test", "-model", "x"], "Missing option '--weights'"),
     (["test", "-model", "x", "-weights", "y", "-iterations", "0"], "0 is not in the range"),
@@ -131,6 +132,12 @@ def test_wrong_usage(capsys, args, message):
     assert message.replace("'", "") in outcome.errors[0].replace("'", "")
     assert "--help' tells the flags" in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("args", [["train"], ["train", "-solver"], ["train", "-solvr", "x"]])
+def test_wrong_usage_points_to_the_commands_help(capsys, args):
+    assert run(capsys, *args).err.endswith("('minicaffe train --help' tells the flags)\n")
+
 
 
 def test_an_unknown_flag_suggests_the_nearest(capsys):

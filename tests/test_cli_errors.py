@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
 from cli_case import NET, contents, run, write_case
@@ -147,6 +149,17 @@ def test_a_truncated_database(capsys, tmp_path, database):
     assert str(tmp_path / "images_lmdb") in told
 
 
+def test_a_database_with_a_page_of_zeros(capsys, tmp_path, database):
+    """LMDB itself would end the process; the page in the middle is read long after the first record."""
+    solver = write_case(tmp_path, DATA_NET, **NO_TEST, max_iter=400, snapshot=0)
+    with open(database, "r+b") as file:
+        file.seek(database.stat().st_size // 2 // 4096 * 4096)
+        file.write(bytes(4096))
+    told = fails(capsys, tmp_path, "train", "-solver", solver, "-quiet")
+    assert "net.prototxt:2: layer 'images' (Data)" in told
+    assert "the database is damaged" in told
+
+
 def test_an_empty_folder_for_a_database(capsys, tmp_path):
     (tmp_path / "images_lmdb").mkdir()
     assert "an empty folder, not a database" in fails(capsys, tmp_path, "time", "-model", _net(tmp_path, DATA_NET))
@@ -193,6 +206,19 @@ def test_a_snapshot_that_is_none(capsys, tmp_path, trained, snapshot, message):
     assert message in fails(capsys, tmp_path, "train", "-solver", trained, "-snapshot", snapshot)
 
 
+def test_a_snapshot_without_its_weights(capsys, tmp_path, trained):
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "tiny_iter_4.solverstate").rename(tmp_path / "moved" / "tiny_iter_4.solverstate")
+    (tmp_path / "tiny_iter_4.caffemodel").unlink()
+    told = fails(capsys, tmp_path, "train", "-solver", trained, "-snapshot", "moved/tiny_iter_4.solverstate")
+    assert "the weights that it goes with, tiny_iter_4.caffemodel, are not there" in told
+
+
+def test_a_net_too_large_for_the_memory(capsys, tmp_path):
+    model = _net(tmp_path, NET.replace("dim: 4 dim: 3", "dim: 400000000 dim: 3000000"))
+    assert "error: not enough memory: " in fails(capsys, tmp_path, "time", "-model", model)
+
+
 def test_a_snapshot_of_another_net(capsys, tmp_path, trained):
     solver = write_case(tmp_path, NET.replace("num_output: 2", "num_output: 3"))
     told = fails(capsys, tmp_path, "train", "-solver", solver, "-snapshot", "tiny_iter_4.solverstate")
@@ -217,6 +243,26 @@ def test_weights_of_another_net(capsys, tmp_path, trained, change, message):
 ])  # fmt: skip
 def test_weights_that_are_none(capsys, tmp_path, trained, weights, message):
     assert message in fails(capsys, tmp_path, "test", "-model", "net.prototxt", "-weights", weights)
+
+
+@pytest.mark.parametrize("snapshot_format", ["BINARYPROTO", "HDF5"])
+def test_a_disk_too_full_for_a_snapshot(capsys, tmp_path, trained, snapshot_format):
+    """The earlier snapshot stays; HDF5 itself would end the process with a segmentation fault."""
+    solver = write_case(tmp_path, snapshot=2, snapshot_format=snapshot_format)
+    ending = "caffemodel.h5" if snapshot_format == "HDF5" else "caffemodel"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        told = fails(capsys, tmp_path, "train", "-solver", solver)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"cannot write tiny_iter_2.{ending}: File too large" in told
+
+
+def test_an_error_of_the_system_is_told_without_pythons_words(capsys, tmp_path):
+    (tmp_path / "lenet").write_text("in the way")
+    told = fails(capsys, tmp_path, "models", "copy", "lenet", "lenet/copy")
+    assert told == "error: lenet/copy: Not a directory\n"
 
 
 def test_a_loss_that_is_not_finite(capsys, tmp_path):

@@ -251,6 +251,26 @@ def test_lrn(agrees, dtype, shape, size):
     agrees("lrn_grad", x, y, scale, dy, numbers(shape, dtype, 4), size, 1.0, 0.75)
 
 
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 7, 1), (2, 3, 300)])
+def test_standardize_and_scale(agrees, dtype, shape, keep):
+    x, dy, y, kept, dx = (numbers(shape, dtype, seed) for seed in range(5))
+    a, b, c, d = (1 + np.abs(numbers(shape[1:2], dtype, 5 + seed)) for seed in range(4))
+    agrees("standardize", x, 0.5, a, b, c, y, kept if keep else None)
+    agrees("standardize_grad", x, dy, a, b, c, d, dx)
+    agrees("scale", x, a, b if keep else None, y, kept if keep else None)
+    agrees("scale_grad", x, dy, a, dx if keep else None, b, c if keep else None)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 2, 3, 7), (1, 3, 20, 17)])
+def test_lrn_within(agrees, dtype, shape, size):
+    x, y, dy = (numbers(shape, dtype, seed) for seed in range(3))
+    scale = 1 + np.abs(numbers(shape, dtype, 3))
+    agrees("lrn_within", x, scale, y, size, 1.0, 0.75)
+    agrees("lrn_within_grad", x, y, scale, dy, numbers(shape, dtype, 4), size, 1.0, 0.75)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (4, 300)])
 def test_lstm(agrees, dtype, shape):
     n, size = shape

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -233,6 +234,90 @@ def test_a_truncated_lmdb(tmp_path, size, message):
     os.truncate(folder / "data.mdb", size)
     with pytest.raises(DataError, match=rf"{folder}/data.mdb: {message}"):
         open_db(folder, "lmdb")
+
+
+READ = """
+import sys
+from minicaffe.data.db import open_db
+from minicaffe.errors import DataError
+try:
+    with open_db(sys.argv[1], "lmdb") as database:
+        found = database.seek_to_first()
+        while found:
+            sum(database.item()[1])
+            found = database.next()
+        database.seek(b"0150")
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """An LMDB file of 300 records, some of them on pages of their own, and its pages by kind."""
+    folder = tmp_path_factory.mktemp("tree") / "db"
+    values = np.random.default_rng(2)
+    write(folder, "lmdb", [(b"%04d" % n, values.bytes(9000 if n % 100 == 50 else 800)) for n in range(300)])
+    content = (folder / "data.mdb").read_bytes()
+    kinds = {}
+    for page in range(2, len(content) // 4096):
+        number, kind = struct.unpack_from("=QxxH", content, page * 4096)
+        if number == page and kind in (1, 2):
+            kinds.setdefault(kind, []).append(page)
+    meta = max((struct.unpack_from("=QQQ", content, page * 4096 + 128)[::-1], page) for page in (0, 1))
+    root, last_leaf = meta[0][2], kinds[2][-1]
+    # records were added in order: the leaf in the middle was split off long before the end, and is still in use
+    return content, {"meta": meta[1], "root": root, "leaf": kinds[2][len(kinds[2]) // 2], "last leaf": last_leaf}
+
+
+def zeroed(page):
+    page[:] = bytes(4096)
+
+
+def scrambled(page):
+    page[:] = np.random.default_rng(3).bytes(4096)
+
+
+def half_zeroed(page):
+    page[2048:] = bytes(2048)
+
+
+def long_values(page):
+    """Its records claim to be of 4 GB."""
+    for place in struct.unpack_from(f"={(struct.unpack_from('=H', page, 12)[0] - 16) // 2}H", page, 16):
+        struct.pack_into("=HH", page, place, 0xFFFF, 0xFFFF)
+
+
+def of_another_kind(page):
+    page[10] ^= 3
+
+
+@pytest.mark.parametrize(("kind", "damage"), [
+    *((kind, damage) for kind in ("meta", "root", "leaf", "last leaf") for damage in (zeroed, scrambled)),
+    ("root", half_zeroed), ("leaf", half_zeroed), ("root", of_another_kind), ("leaf", of_another_kind), ("leaf", long_values),
+])  # fmt: skip
+def test_a_damaged_page_of_an_lmdb_is_an_error_and_no_crash(tmp_path, tree, kind, damage):
+    content, pages = tree
+    file, start = bytearray(content), 4096 * pages[kind]
+    page = file[start : start + 4096]
+    damage(page)
+    file[start : start + 4096] = page
+    (tmp_path / "data.mdb").write_bytes(file)
+    child = subprocess.run([sys.executable, "-c", READ, tmp_path], capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stderr) == (0, "")
+    assert child.stdout.startswith(f"lmdb database {tmp_path}")
+    assert "rebuild it" in child.stdout or "build the database again" in child.stdout
+
+
+def test_an_undamaged_lmdb_is_read_through_its_pages(tmp_path, tree):
+    (tmp_path / "data.mdb").write_bytes(tree[0])
+    assert [key for key, _ in read(tmp_path, "lmdb")] == [b"%04d" % n for n in range(300)]
+    with open_db(tmp_path, "lmdb") as database:
+        for n in (0, 299, 150, 50, 7):
+            assert database.seek(b"%04d" % n)
+            assert database.item()[0] == b"%04d" % n
+        assert database.seek(b"0297")
+        assert [database.next() for _ in range(3)] == [True, True, False]
 
 
 def test_an_lmdb_file_of_something_else(tmp_path):

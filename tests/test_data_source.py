@@ -170,6 +170,24 @@ def test_a_rank_resumes_among_its_own_records(tmp_path):
     other.close()
 
 
+def test_a_position_is_the_same_for_every_rank(tmp_path):
+    """The state of one rank lets each go on where it stood."""
+    path = numbered(tmp_path / "db", count=9)
+    one, other = (source(path, batch_size=2, rank=rank, solver_count=3) for rank in (0, 2))
+    assert labels(one, 2) == [[0, 3], [6, 0]]
+    assert labels(other, 2) == [[2, 5], [8, 2]]
+    assert one.state() == other.state()
+    other.restore(one.state())
+    assert labels(other, 1) == [[5, 8]]
+    one.close()
+    other.close()
+
+
+def test_a_rank_beyond_the_solvers(tmp_path):
+    with pytest.raises(DataError, match="solver rank 2 must lie below the solver count 2"):
+        source(numbered(tmp_path / "db"), rank=2, solver_count=2)
+
+
 def test_sizes_may_differ_under_a_crop(tmp_path):
     with open_db(tmp_path / "db", "lmdb", "new") as database:
         for n, side in enumerate((4, 6, 5)):

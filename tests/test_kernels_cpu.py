@@ -130,6 +130,8 @@ POOLING = [
     ((1, 2, 9, 7), window((3, 2), stride=(1, 3), pad=(1, 0)), (9, 3)),
     ((1, 2, 5, 5), window((3, 3), stride=3, pad=2), (3, 3)),
     ((1, 2, 6, 5), window((6, 5)), (1, 1)),
+    ((1, 2, 9, 40), window((7, 6), stride=(2, 1), pad=(3, 2)), (5, 39)),
+    ((1, 2, 6, 75), window((2, 7), stride=2, pad=(0, 3)), (3, 38)),
     ((1, 1, 3, 3), window((1, 1), stride=2, pad=2), (4, 4)),  # windows that hold padding only
     ((1, 1, 3, 3), window((2, 2), stride=1, pad=1), (6, 5)),  # windows beyond the padding, too
 ]

@@ -51,6 +51,51 @@ def test_a_long_sum_keeps_its_precision():
     np.testing.assert_allclose(out, x.sum(dtype=np.float64), rtol=1e-6)
 
 
+CHANNELS = [(1, 1, 1), (5, 7, 1), (3, 4, 9), (1, 1, 5000), (2, 3, 3000)]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("shape", CHANNELS)
+def test_standardize(case, shape, keep):  # noqa: F811
+    x, dy = 3 * case.normal(*shape) + 2, case.normal(*shape) + 1
+    vectors = [case.garbage(shape[1]) for _ in range(3)]
+    outputs = [*vectors, case.garbage(*shape), case.garbage(*shape)]
+    case.check("standardize", lambda m, v, f, y, k: (x, 0.5, m, v, f, y, k if keep else None), outputs)
+    mean, factor = case.normal(shape[1]), case.uniform(shape[1])
+    outputs = [case.garbage(shape[1]), case.garbage(shape[1]), case.garbage(*shape)]
+    case.check("standardize_grad", lambda a, b, dx: (x, dy, mean, factor, a, b, dx), outputs)
+
+
+@pytest.mark.parametrize("shape", CHANNELS)
+@pytest.mark.parametrize("given", [False, True])
+def test_scale(case, shape, given):  # noqa: F811
+    x, dy, v, b = case.normal(*shape), case.normal(*shape), case.normal(shape[1]), case.normal(shape[1])
+    outputs = [case.garbage(*shape), case.garbage(*shape)]
+    case.check("scale", lambda y, kept: (x, v, b if given else None, y, kept if given else None), outputs)
+    sums = [case.normal(shape[1]), case.normal(shape[1])]
+    case.check("scale_grad", lambda dx, dv, db: (x, dy, v, dx, dv, db), [case.garbage(*shape), *sums])
+    for wanted in range(3):
+        chosen = [None, None, None]
+
+        def arguments(out, wanted=wanted, chosen=chosen):
+            chosen[wanted] = out
+            return (x, dy, v, *chosen)
+
+        case.check("scale_grad", arguments, [[case.garbage(*shape), *sums][wanted]])
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 1), (2, 3, 3000)])
+def test_channels_in_place(case, shape):  # noqa: F811
+    v = case.normal(shape[1])
+    vectors = [case.garbage(shape[1]) for _ in range(3)]
+    case.check("standardize", lambda y, kept: (y, 0.5, *vectors, y, kept), [case.normal(*shape), case.garbage(*shape)])
+    case.check("scale", lambda y, kept: (y, v, v, y, kept), [case.normal(*shape), case.garbage(*shape)])
+    x, mean, factor = case.normal(*shape), case.normal(shape[1]), case.uniform(shape[1])
+    case.check("standardize_grad", lambda dx: (x, dx, mean, factor, *vectors[:2], dx), [case.normal(*shape)])
+    sums = [case.normal(shape[1]), case.normal(shape[1])]
+    case.check("scale_grad", lambda dx, dv, db: (x, dx, v, dx, dv, db), [case.normal(*shape), *sums])
+
+
 @pytest.mark.parametrize(("rows", "index", "columns"), [(1, 1, 1), (5, 12, 3), (300, 50, 70), (4, 0, 3)])
 def test_rows_by_index(case, rows, index, columns):  # noqa: F811
     where = case.random.integers(-1, rows + 1, index).astype(case.dtype) + case.dtype.type(0.25)
@@ -72,6 +117,18 @@ def test_lrn(case, shape, size, beta):  # noqa: F811
     scale, y = np.empty_like(x), np.empty_like(x)
     reference.lrn(x, scale, y, size, 1.5, beta, 1.0)
     case.check("lrn_grad", lambda dx: (x, y, scale, dy, dx, size, 1.5, beta), [case.garbage(*shape)])
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5, 0.6])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((1, 1, 1, 1), 1), ((2, 3, 5, 7), 3), ((1, 40, 16, 20), 5), ((2, 1, 3, 2), 9), ((0, 3, 4, 4), 3)]
+)
+def test_lrn_within(case, shape, size, beta):  # noqa: F811
+    x, dy = case.normal(*shape), case.normal(*shape)
+    case.check("lrn_within", lambda scale, y: (x, scale, y, size, 1.5, beta), [case.garbage(*shape) for _ in range(2)])
+    scale, y = np.empty_like(x), np.empty_like(x)
+    reference.lrn_within(x, scale, y, size, 1.5, beta)
+    case.check("lrn_within_grad", lambda dx: (x, y, scale, dy, dx, size, 1.5, beta), [case.garbage(*shape)])
 
 
 @pytest.mark.parametrize("ignore", [None, 1, 0])

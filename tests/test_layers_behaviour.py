@@ -6,9 +6,24 @@ import json
 
 import numpy as np
 import pytest
-from test_layers_errors import build
+from google.protobuf import text_format
 
+from minicaffe import proto
 from minicaffe.errors import SnapshotError
+from minicaffe.net import Net
+
+
+def build(kind, options="", shapes=((2, 3, 4, 5),), tops=1):
+    """A net of inputs of these shapes and one layer that reads them."""
+    text = ""
+    for i, shape in enumerate(shapes):
+        dims = " ".join(f"dim: {size}" for size in shape)
+        text += f'layer {{ name: "in{i}" type: "Input" top: "x{i}" input_param {{ shape {{ {dims} }} }} }}\n'
+    bottoms = " ".join(f'bottom: "x{i}"' for i in range(len(shapes)))
+    names = " ".join(f'top: "y{i}"' for i in range(tops))
+    text += f'layer {{ name: "test" type: "{kind}" {bottoms} {names} {options} }}'
+    return Net(text_format.Parse(text, proto.NetParameter()))
+
 
 RNG = np.random.default_rng(0)
 RECURRENT = 'recurrent_param { num_output: 3 weight_filler { type: "uniform" min: -1 max: 1 } }'

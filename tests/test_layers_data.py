@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,7 @@ from PIL import Image
 
 from minicaffe import proto
 from minicaffe.backend import random
-from minicaffe.errors import DataError, LayerError, MinicaffeError, ShapeError
+from minicaffe.errors import DataError, LayerError, MinicaffeError, NetError, ShapeError
 from minicaffe.layers.hdf5 import HDF5Output
 from minicaffe.net import Net
 
@@ -418,6 +419,26 @@ def test_hdf5_output_that_cannot_be_written(tmp_path):
         output_net(tmp_path / "out.h5", "dim: 3")
 
 
+def test_hdf5_output_on_a_full_disk(tmp_path):
+    """HDF5 itself would end the process with a segmentation fault; the rows written before can still be read."""
+    path = tmp_path / "out.h5"
+    net = output_net(path)
+    net.forward(a=np.ones((2, 3)), b=[1, 2])
+    size = path.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 4096, hard))
+    try:
+        with pytest.raises(DataError, match="cannot write HDF5 file .*out.h5: .*File too large"):
+            net.forward(a=np.ones((2, 3)), b=[3, 4])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.stat().st_size == size
+    net.forward(a=np.ones((2, 3)), b=[5, 6])
+    assert path.stat().st_size < 4 << 20  # what was reserved is given back
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["label"][:, 0, 0, 0], [1, 2, 5, 6])
+
+
 # --- MemoryData -------------------------------------------------------------------------------------------------------
 
 
@@ -448,6 +469,42 @@ def test_memory_data_wraps_around():
 def test_memory_data_of_other_shapes(x, y, problem):
     with pytest.raises(ShapeError, match=problem):
         memory_net().layers[0].reset(np.zeros(x), np.zeros(y))
+
+
+def test_input_arrays_of_pycaffe_are_used_in_place():
+    net = memory_net()
+    x, y = np.arange(16, dtype=np.float32).reshape(4, 1, 2, 2), np.array([0, 1, 2, 3], np.float32)
+    net.set_input_arrays(x, y)
+    x[0] = 9
+    found = batches(net, 2)
+    assert (found[0][0][0] == 9).all()
+    assert [label.shape for _, label in found] == [(2, 1, 1, 1)] * 2
+    assert [label.reshape(-1).tolist() for _, label in found] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda x, y: (x[:, :, :, ::-1], y), "data array must be C contiguous"),
+        (lambda x, y: (x[:, 0], y), "data array must be 4-d; found float32 of shape"),
+        (lambda x, y: (x.astype(np.float64), y), "data array must be float32; found float64"),
+        (lambda x, y: (x, y.astype(np.int64)), "labels array must be float32; found int64"),
+        (lambda x, y: (x.reshape(4, 2, 1, 2), y), r"data array must have the shape \(n, 1, 2, 2\)"),
+        (lambda x, y: (x, y.reshape(2, 2, 1, 1)), r"labels array must have the shape \(n, 1, 1, 1\)"),
+        (lambda x, y: (x, y[:2].copy()), "data and labels must have the same first dimension"),
+        (lambda x, y: (x[:3], y[:3]), "multiple of batch size"),
+    ],
+)
+def test_input_arrays_that_pycaffe_refuses(change, problem):
+    x, y = np.zeros((4, 1, 2, 2), np.float32), np.zeros(4, np.float32)
+    with pytest.raises(ShapeError, match=problem):
+        memory_net().set_input_arrays(*change(x, y))
+
+
+def test_input_arrays_need_memory_data_first():
+    net = make_net('layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 } } }')
+    with pytest.raises(NetError, match="only be called if the first layer is a MemoryDataLayer"):
+        net.set_input_arrays(np.zeros((1, 1, 1, 1), np.float32), np.zeros(1, np.float32))
 
 
 def test_memory_data_before_reset():

@@ -2,245 +2,127 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
+import textwrap
+
+import numpy as np
 import pytest
-from google.protobuf import text_format
+from layer_cases import CASES
+from layer_errors import ROWS
+from layer_errors.row import Row
 
-from minicaffe import proto
-from minicaffe.errors import LayerError, MinicaffeError, ShapeError
-from minicaffe.net import Net
+from minicaffe import testing
+from minicaffe.errors import LayerError, MinicaffeError
+from minicaffe.layers import Layer
+from minicaffe.layers.base import registry
 
-
-def build(kind, options="", shapes=((2, 3, 4, 5),), tops=1, more=""):
-    """A net of inputs of these shapes and one layer that reads them."""
-    text = ""
-    for i, shape in enumerate(shapes):
-        dims = " ".join(f"dim: {size}" for size in shape)
-        text += f'layer {{ name: "in{i}" type: "Input" top: "x{i}" input_param {{ shape {{ {dims} }} }} }}\n'
-    bottoms = " ".join(f'bottom: "x{i}"' for i in range(len(shapes)))
-    names = " ".join(f'top: "y{i}"' for i in range(tops))
-    text += f'layer {{ name: "test" type: "{kind}" {bottoms} {names} {options} {more} }}'
-    return Net(text_format.Parse(text, proto.NetParameter()))
-
-
-PAIR = ((2, 3), (2,))
-CASES = [
-    # type, options, shapes, tops, what the message says
-    (
-        "ArgMax",
-        "argmax_param { top_k: 61 }",
-        ((2, 3, 4, 5),),
-        1,
-        r"argmax_param\.top_k: must lie in 1 \.\. 60.*found 61",
-    ),
-    ("ArgMax", "argmax_param { top_k: 4 axis: 1 }", ((2, 3),), 1, r"argmax_param\.top_k: must lie in 1 \.\. 3"),
-    ("ArgMax", "argmax_param { axis: 2 }", ((2, 3),), 1, r"argmax_param\.axis: axis 2 out of range for 2-D"),
-    ("BatchNorm", "", ((4,),), 1, "at least 2 axes; found 4 "),
-    ("BatchNorm", "param { lr_mult: 1 }", ((2, 3),), 1, "set lr_mult: 0 in each"),
-    ("BatchReindex", "", ((2, 3), (2, 2)), 1, "indices must have 1 axis; found 2 2"),
-    (
-        "Bias",
-        "bias_param { axis: 1 num_axes: 4 }",
-        ((2, 3, 4, 5),),
-        1,
-        r"bias_param\.num_axes: 4 axes from axis 1 on go beyond",
-    ),
-    ("Bias", "bias_param { num_axes: -2 }", ((2, 3),), 1, r"bias_param\.num_axes: must be -1 or more; found -2"),
-    (
-        "Scale",
-        "",
-        ((2, 3, 4), (4,)),
-        1,
-        r"scale_param\.axis: the input's axes from 1 on must have the sizes \[4\]; found 2 3 4",
-    ),
-    ("Scale", "scale_param { axis: 0 }", ((2, 3), (2, 3, 1)), 1, r"must have the sizes \[2, 3, 1\]"),
-    ("Clip", "clip_param { min: 1 }", ((2,),), 1, r"clip_param\.max: must be given"),
-    (
-        "Crop",
-        "crop_param { offset: 1 offset: 2 offset: 3 }",
-        ((2, 3, 4, 5),) * 2,
-        1,
-        r"crop_param\.offset.*2 cropped axes; found \[1, 2, 3\]",
-    ),
-    ("Crop", "crop_param { offset: 3 }", ((2, 3, 4, 5), (1, 1, 2, 2)), 1, "goes beyond the input 2 3 4 5"),
-    ("Crop", "", ((2, 3, 4, 5), (4, 5)), 1, "as many axes as the input; found 4 5"),
-    (
-        "Deconvolution",
-        "convolution_param { kernel_size: 2 num_output: 3 group: 2 }",
-        ((2, 4, 5, 5),),
-        1,
-        r"group: must divide the num_output \(3\); found 2",
-    ),
-    (
-        "Deconvolution",
-        "convolution_param { kernel_size: 1 num_output: 3 pad: 9 }",
-        ((2, 4, 5, 5),),
-        1,
-        r"pad: \[9, 9\] leaves nothing",
-    ),
-    (
-        "Im2col",
-        "convolution_param { kernel_size: 2 axis: 1 }",
-        ((2, 4),),
-        1,
-        r"convolution_param\.axis: needs an axis after it",
-    ),
-    (
-        "Eltwise",
-        "eltwise_param { coeff: 1 }",
-        ((2, 3), (2, 3)),
-        1,
-        r"eltwise_param\.coeff: must be given for each of the 2 bottoms",
-    ),
-    (
-        "Eltwise",
-        "eltwise_param { operation: PROD coeff: 1 coeff: 1 }",
-        ((2, 3), (2, 3)),
-        1,
-        "only SUM takes coefficients",
-    ),
-    ("Eltwise", "", ((2, 3), (3, 2)), 1, "must have the same shape; found 2 3 .*3 2"),
-    ("Eltwise", "", ((2, 3),), 1, r"takes at least 2 bottom blob\(s\) as input; found 1"),
-    ("Embed", "embed_param { input_dim: 3 }", ((2,),), 1, r"embed_param\.num_output: must be positive; found 0"),
-    ("Embed", "embed_param { num_output: 3 }", ((2,),), 1, r"embed_param\.input_dim: must be positive; found 0"),
-    ("Exp", "exp_param { base: 0 }", ((2,),), 1, r"exp_param\.base: must be positive, or -1 for e; found 0"),
-    ("Log", "log_param { base: 1 }", ((2,),), 1, r"log_param\.base: must not be 1"),
-    ("Filter", "", ((4, 3), (4, 2)), 1, r"the selector, \(N, 1, …\); found 4 3 .*4 2"),
-    ("Filter", "", ((4, 3), (5,)), 1, r"all bottoms must be \(N, …\)"),
-    ("Filter", "", ((4, 3), (4, 3), (4,)), 1, "3 bottoms need 2 tops; found 1"),
-    ("HingeLoss", "", ((4, 3), (4, 2)), 1, r"need 4 integer labels in 0 \.\. 2; found 4 2"),
-    ("InfogainLoss", "", PAIR, 1, r"infogain_loss_param\.source: give the matrix H"),
-    ("InfogainLoss", "", (*PAIR, (2, 2)), 1, r"H must hold 3 x 3 values; found 2 2"),
-    (
-        "InfogainLoss",
-        "loss_param { normalize: true }",
-        (*PAIR, (3, 3)),
-        1,
-        "loss_param: is deprecated; use normalization",
-    ),
-    ("InfogainLoss", 'infogain_loss_param { source: "missing.binaryproto" }', PAIR, 1, "missing.binaryproto"),
-    ("LRN", "lrn_param { local_size: 4 }", ((2, 3, 4, 5),), 1, r"lrn_param\.local_size: must be odd; found 4"),
-    ("LRN", "", ((2, 3),), 1, r"must have 4 axes \(N, C, H, W\); found 2 3"),
-    (
-        "LSTM",
-        "recurrent_param { num_output: 3 }",
-        ((4, 2, 5), (2, 4)),
-        1,
-        r"cont must be \(T, N\), here \[4, 2\]; found 2 4",
-    ),
-    ("LSTM", "", ((4, 2, 5), (4, 2)), 1, r"recurrent_param\.num_output: must be positive"),
-    ("RNN", "recurrent_param { num_output: 3 }", ((4, 2), (4, 2)), 1, r"the input must be \(T, N, K…\); found 4 2"),
-    (
-        "RNN",
-        "recurrent_param { num_output: 3 expose_hidden: true }",
-        ((4, 2, 5), (4, 2), (1, 2, 2)),
-        2,
-        r"must have the shape \[1, 2, 3\]; found 1 2 2",
-    ),
-    ("RNN", "recurrent_param { num_output: 3 expose_hidden: true }", ((4, 2, 5), (4, 2)), 2, "at least 3 bottom"),
-    (
-        "LSTM",
-        "recurrent_param { num_output: 3 }",
-        ((4, 2, 5), (4, 2), (3, 7)),
-        1,
-        r"x_static must be \(2, 7\); found 3 7",
-    ),
-    ("LSTMUnit", "", ((1, 2, 3), (1, 2, 9), (1, 2)), 2, r"must be \(1, N, D\), \(1, N, 4D\) and \(1, N\); found 1 2 3"),
-    ("MultinomialLogisticLoss", "", ((4, 3), (3,)), 1, "same first dimension"),
-    ("MVN", "", ((1, 1, 1, 1, 1),), 1, "at most 4 axes; found 1 1 1 1 1"),
-    ("PReLU", "", ((4,),), 1, "at least 2 axes; found 4"),
-    ("SPP", "", ((2, 3, 4, 5),), 1, r"spp_param\.pyramid_height: must be positive; found 0"),
-    (
-        "SPP",
-        "spp_param { pyramid_height: 2 }",
-        ((2, 3, 1, 4),),
-        1,
-        r"layer 'test \(2 x 2 bins\)' \(Pooling\), pooling_param\.pad",
-    ),
-    ("SigmoidCrossEntropyLoss", "", ((4, 3), (4, 2)), 1, "same count; found 4 3 .*4 2"),
-    ("Tile", "", ((2, 3),), 1, r"tile_param\.tiles: must be given, and positive; found 0"),
-    ("Reduction", "reduction_param { axis: 2 }", ((2, 3),), 1, r"reduction_param\.axis: axis 2 out of range"),
-]
-
-
-@pytest.mark.parametrize(("kind", "options", "shapes", "tops", "problem"), CASES)
-def test_what_does_not_fit_is_named(kind, options, shapes, tops, problem):
-    with pytest.raises(MinicaffeError, match=problem) as caught:
-        build(kind, options, shapes, tops)
-    assert "test" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "shapes", "bad", "problem"),
-    [
-        (
-            "Embed",
-            "embed_param { input_dim: 3 num_output: 2 }",
-            ((2,),),
-            [0, 3],
-            r"value number 1 .* not an integer in 0 \.\. 2; check input_dim",
-        ),
-        ("BatchReindex", "", ((2, 3), (2,)), [0, -1], r"value number 1 .* 0 \.\. 1, the items of the first bottom"),
-        ("HingeLoss", "", PAIR, [3, 0], r"value number 0 .* 0 \.\. 2 among the labels"),
-        ("MultinomialLogisticLoss", "", PAIR, [0, 7], r"value number 1 .* 0 \.\. 2 among the labels"),
-        (
-            "InfogainLoss",
-            "loss_param { ignore_label: 9 }",
-            (*PAIR, (3, 3)),
-            [9, 4],
-            r"value number 1 .* \(or 9, which is ignored\)",
-        ),
-    ],
+BUILT_IN = sorted(
+    (cls for cls in registry.values() if cls.__module__.startswith("minicaffe.")), key=lambda cls: cls.type
 )
-def test_indices_out_of_range_are_reported_in_forward(kind, options, shapes, bad, problem):
-    net = build(kind, options, shapes)
-    net.blobs[f"x{min(len(shapes) - 1, 1)}"].data[...] = bad
-    with pytest.raises(LayerError, match=problem):
-        net.forward()
+FIRST_CASE = {case.type: case for case in reversed(CASES)}
+
+ELSEWHERE = {
+    ("HDF5Data", None): "files that are damaged or do not fit together: test_layers_data",
+    ("MemoryData", "batch_size"): "what reset is given: test_layers_data",
+}
+NEVER_ASKED = {
+    (kind, "axis"): "about_axis of the base is not called: there is no class axis"
+    for kind in ("HingeLoss", "MultinomialLogisticLoss", "SigmoidCrossEntropyLoss")
+}
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "shapes", "grown", "problem"),
-    [
-        ("BatchNorm", "", ((2, 3),), (2, 4), "keep 3 channels; found 2 4"),
-        ("PReLU", "", ((2, 3),), (2, 4), "keep 3 channels; found 2 4"),
-        (
-            "LSTM",
-            "recurrent_param { num_output: 3 }",
-            ((4, 2, 5), (4, 2)),
-            (3, 2, 5),
-            "keep 4 steps of 5 values; found 3 2 5",
-        ),
-        (
-            "Deconvolution",
-            "convolution_param { kernel_size: 2 num_output: 3 }",
-            ((2, 4, 5, 5),),
-            (2, 5, 5, 5),
-            "4 channels; found 2 5 5 5",
-        ),
-    ],
-)
-def test_what_may_not_change_later(kind, options, shapes, grown, problem):
-    net = build(kind, options, shapes)
-    net.blobs["x0"].reshape(*grown)
-    with pytest.raises(ShapeError, match=problem):
-        net.forward()
+def provoke(row: Row, folder) -> None:
+    """Do what the row says is refused."""
+    fields = {k: v.format(folder=folder) if isinstance(v, str) else v for k, v in row.fields.items()}
+    bottoms = [np.zeros(shape) for shape in row.shapes]
+    rig = testing.Rig(row.type, bottoms, tops=row.tops, phase=row.phase, backward=row.backward, **fields)
+    if row.later:
+        bottoms = [np.zeros(shape) for shape in row.later]
+    if row.bad:
+        bottoms[row.bad[0]] = np.array(row.bad[1])
+    rig.feed(bottoms)
+    rig.forward()
+    if row.backward:
+        rig.backward()
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "shapes"),
-    [
-        ("ArgMax", "", ((2, 3),)),
-        ("Threshold", "", ((2, 3),)),
-        ("Embed", "embed_param { input_dim: 3 num_output: 2 }", ((2,),)),
-        ("Filter", "", ((4, 3), (4,))),
-        ("BatchReindex", "", ((2, 3), (2,))),
-    ],
-)
-def test_a_gradient_that_does_not_exist(kind, options, shapes):
-    net = build(
-        kind, options, shapes, more="loss_weight: 1 propagate_down: true" + " propagate_down: true" * (len(shapes) - 1)
-    )
-    net.steps[-1].need_backward = True
-    net.steps[-1].propagate_down = [True] * len(shapes)
-    with pytest.raises(LayerError, match="cannot backpropagate to bottom"):
-        net.backward_layer(len(net.steps) - 1)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_what_does_not_fit_is_named(row, tmp_path):
+    with pytest.raises(MinicaffeError, match=row.problem) as caught:
+        provoke(row, tmp_path)
+    message = str(caught.value)
+    assert f"layer '{row.type}" in message
+    if row.field is not None:
+        assert re.search(rf"[, .]{row.field}: ", message)
+
+
+def counts(declared) -> tuple[int, int | None]:
+    return (declared, declared) if isinstance(declared, int) else declared
+
+
+@pytest.mark.parametrize("cls", BUILT_IN, ids=lambda cls: cls.type)
+def test_bottoms_and_tops_are_counted(cls, tmp_path):
+    case = FIRST_CASE[cls.type]
+    how = case.how(tmp_path)
+    rig = testing.Rig(cls.type, case.draw(), **how)
+    rig.net.close()
+    bottoms = case.draw()
+    for what, declared, found in (("bottom", rig.layer.bottoms, len(bottoms)), ("top", rig.layer.tops, len(rig.top))):
+        least, most = counts(declared)
+        wrong = [least - 1] if least > 0 and not (what == "top" and rig.layer.auto_tops) else []
+        for count in [*wrong, *([] if most is None else [most + 1])]:
+            given = [*bottoms, *[np.zeros(2)] * (count - found)][:count] if what == "bottom" else bottoms
+            tops = [f"y{i}" for i in range(count)] if what == "top" else len(rig.top)
+            with pytest.raises(
+                LayerError, match=rf"(takes|produces) (at least |at most )?\d+ {what} blob.*; found {count}"
+            ):
+                testing.Rig(cls.type, given, **{**how, "tops": tops})
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_gradient_that_does_not_exist(case, tmp_path):
+    how = case.how(tmp_path)
+    rig = testing.Rig(case.type, case.draw(), **how)
+    rig.net.close()
+    for i in range(len(rig.bottom)):
+        if rig.layer.differentiable is not None and i not in rig.layer.differentiable:
+            asked = [k == i for k in range(len(rig.bottom))]
+            with pytest.raises(LayerError, match=f"cannot backpropagate to bottom {i}"):
+                testing.run(case.type, case.draw(), propagate_down=asked, **how)
+
+
+# --- every check of every layer has a row -------------------------------------------------------------------------------
+
+PLACE_OF_FIELD = {"require": 2, "error": 1, "data_error": 1, "axis_of": 2}
+
+
+def checked_fields(cls) -> set[str | None]:
+    """The fields that a layer and its family name in ``require``, ``error`` and the like; None for a check without one.
+
+    Fields named by an expression are left out.
+    """
+    found: set[str | None] = set()
+    for owner in cls.__mro__[: cls.__mro__.index(Layer)]:
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(owner)))):
+            if not (
+                isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in PLACE_OF_FIELD
+            ):
+                continue
+            place = PLACE_OF_FIELD[node.func.attr]
+            named = {keyword.arg: keyword.value for keyword in node.keywords}
+            field = named.get("field") or (node.args[place] if len(node.args) > place else None)
+            if field is None:
+                found.add("axis" if node.func.attr == "axis_of" else None)
+            elif isinstance(field, ast.Constant):
+                found.add(field.value)
+    return found
+
+
+@pytest.mark.parametrize("cls", BUILT_IN, ids=lambda cls: cls.type)
+def test_every_check_has_a_row(cls):
+    tried = {row.field for row in ROWS if row.type == cls.type}
+    declared = {field for kind, field in {**ELSEWHERE, **NEVER_ASKED} if kind == cls.type}
+    missing = checked_fields(cls) - tried - declared
+    assert not missing, f"{cls.type} checks {missing}: add rows to tests/layer_errors"

@@ -12,7 +12,7 @@ from minicaffe.net import Net
 from minicaffe.proto.files import read_net, read_solver
 
 ALL = [path for name in models.names() for path in Path(models.folder(name)).rglob("*.prototxt")]
-SOLVERS = [path for path in ALL if path.name.endswith("_solver.prototxt")]
+SOLVERS = [path for path in ALL if "solver" in path.stem]
 NETS = [path for path in ALL if path not in SOLVERS]
 
 
@@ -21,7 +21,10 @@ def layers(path, phase):
 
 
 def test_names():
-    assert models.names() == ["lenet", "siamese"]
+    assert models.names() == [
+        "alexnet", "caffenet", "cifar10", "flickr_style", "googlenet", "lenet", "mnist_autoencoder", "mobilenet",
+        "rcnn_ilsvrc13", "resnet50", "siamese", "squeezenet",
+    ]  # fmt: skip
 
 
 def test_find_prefers_a_file_of_the_user(tmp_path, monkeypatch):
@@ -35,12 +38,12 @@ def test_find_prefers_a_file_of_the_user(tmp_path, monkeypatch):
     assert models.find("/lenet/absent.prototxt") == "/lenet/absent.prototxt"
 
 
-@pytest.mark.parametrize("path", SOLVERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOLVERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_solver_names_a_net_beside_it(path):
     assert (path.parent / read_solver(path).net).is_file()
 
 
-@pytest.mark.parametrize("path", NETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NETS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_net_has_a_name_and_layers(path):
     net, _ = read_net(path)
     assert net.name
@@ -104,7 +107,61 @@ def test_lenet_gives_ten_probabilities():
     ]
 
 
+COMMON = {"momentum": 0.9, "weight_decay": 5e-4, "solver_mode": 1}
+CIFAR = {"momentum": 0.9, "lr_policy": "fixed", "weight_decay": 0.004, "solver_mode": 1}
+FULL = {
+    **CIFAR,
+    "test_interval": 1000,
+    "display": 200,
+    "snapshot_format": 0,
+    "snapshot_prefix": "examples/cifar10/cifar10_full",
+}
+QUICK = {**CIFAR, "test_interval": 500, "display": 100, "snapshot_prefix": "examples/cifar10/cifar10_quick"}
+SIGMOID = {
+    "test_iter": [10], "test_interval": 1000, "base_lr": 0.001, "lr_policy": "step", "gamma": 1, "stepsize": 5000,
+    "momentum": 0.9, "weight_decay": 0, "display": 100, "max_iter": 60_000, "snapshot": 10_000, "snapshot_format": 1,
+}  # fmt: skip
+ALEX = {
+    **COMMON, "test_iter": [1000], "test_interval": 1000, "base_lr": 0.01, "lr_policy": "step", "gamma": 0.1,
+    "stepsize": 100_000, "display": 20, "max_iter": 450_000, "snapshot": 10_000,
+}  # fmt: skip
+GOOGLE = {
+    "test_iter": [1000], "test_interval": 4000, "test_initialization": False, "base_lr": 0.01, "momentum": 0.9,
+    "weight_decay": 2e-4, "display": 40, "average_loss": 40, "snapshot": 40_000, "solver_mode": 1,
+}  # fmt: skip
+AUTOENCODER = {
+    "test_iter": [500, 100], "test_interval": 500, "test_compute_loss": True, "display": 100, "max_iter": 65_000,
+    "weight_decay": 5e-4, "snapshot": 10_000, "solver_mode": 1,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("path, expected", [
+    ("cifar10/cifar10_quick_solver.prototxt", {**QUICK, "base_lr": 1e-3, "max_iter": 4000, "snapshot": 4000, "snapshot_format": 1}),
+    ("cifar10/cifar10_quick_solver_lr1.prototxt", {**QUICK, "base_lr": 1e-4, "max_iter": 5000, "snapshot": 5000, "snapshot_format": 0}),
+    ("cifar10/cifar10_full_solver.prototxt", {**FULL, "base_lr": 1e-3, "max_iter": 60_000, "snapshot": 10_000}),
+    ("cifar10/cifar10_full_solver_lr1.prototxt", {**FULL, "base_lr": 1e-4, "max_iter": 65_000, "snapshot": 5000}),
+    ("cifar10/cifar10_full_solver_lr2.prototxt", {**FULL, "base_lr": 1e-5, "max_iter": 70_000, "snapshot": 5000}),
+    ("cifar10/cifar10_full_sigmoid_solver.prototxt", SIGMOID),
+    ("cifar10/cifar10_full_sigmoid_solver_bn.prototxt", SIGMOID),
+    ("alexnet/solver.prototxt", {**ALEX, "snapshot_prefix": "models/bvlc_alexnet/caffe_alexnet_train"}),
+    ("caffenet/solver.prototxt", {**ALEX, "snapshot_prefix": "models/bvlc_reference_caffenet/caffenet_train"}),
+    ("googlenet/solver.prototxt", {
+        **GOOGLE, "lr_policy": "step", "stepsize": 320_000, "gamma": 0.96, "max_iter": 10_000_000,
+        "snapshot_prefix": "models/bvlc_googlenet/bvlc_googlenet"}),
+    ("googlenet/quick_solver.prototxt", {
+        **GOOGLE, "lr_policy": "poly", "power": 0.5, "max_iter": 2_400_000,
+        "snapshot_prefix": "models/bvlc_googlenet/bvlc_googlenet_quick"}),
+    ("flickr_style/solver.prototxt", {
+        **ALEX, "test_iter": [100], "base_lr": 0.001, "stepsize": 20_000, "max_iter": 100_000,
+        "snapshot_prefix": "models/finetune_flickr_style/finetune_flickr_style"}),
+    ("mnist_autoencoder/mnist_autoencoder_solver.prototxt", {
+        **AUTOENCODER, "type": "SGD", "base_lr": 0.01, "lr_policy": "step", "gamma": 0.1, "stepsize": 10_000, "momentum": 0.9}),
+    ("mnist_autoencoder/mnist_autoencoder_solver_nesterov.prototxt", {
+        **AUTOENCODER, "type": "Nesterov", "base_lr": 0.01, "lr_policy": "step", "gamma": 0.1, "stepsize": 10_000, "momentum": 0.95}),
+    ("mnist_autoencoder/mnist_autoencoder_solver_adagrad.prototxt", {
+        **AUTOENCODER, "type": "AdaGrad", "base_lr": 0.01, "lr_policy": "fixed", "momentum": 0}),
+    ("mnist_autoencoder/mnist_autoencoder_solver_adadelta.prototxt", {
+        **AUTOENCODER, "type": "AdaDelta", "base_lr": 1, "lr_policy": "fixed", "momentum": 0.95, "delta": 1e-8}),
     ("siamese/mnist_siamese_solver.prototxt", {
         "test_interval": 500, "base_lr": 0.01, "momentum": 0.9, "weight_decay": 0, "lr_policy": "inv",
         "gamma": 1e-4, "power": 0.75, "display": 100, "max_iter": 50_000, "snapshot": 5000, "solver_mode": 1,
@@ -116,15 +173,22 @@ def test_lenet_gives_ten_probabilities():
 ])  # fmt: skip
 def test_the_solvers_have_caffes_numbers(path, expected):
     solver = read_solver(models.find(path))
-    assert {name: getattr(solver, name) for name in expected} == pytest.approx(expected)
-    assert list(solver.test_iter) == [100]
+    expected = {"test_iter": [100], **expected}
+    for name, value in expected.items():
+        found = getattr(solver, name)
+        assert (list(found) if name == "test_iter" else found) == pytest.approx(value), name
 
 
 def test_list_and_copy(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed = run(capsys, "models", "list")
     assert listed.status == 0
-    assert "siamese/digits_solver.prototxt" in listed.out
+    for file in (
+        "siamese/digits_solver.prototxt",
+        "cifar10/cifar10_quick_solver_lr1.prototxt",
+        "resnet50/deploy.prototxt",
+    ):
+        assert file in listed.out
     assert run(capsys, "models", "copy", "siamese", "mine").status == 0
     assert contents(tmp_path / "mine") == contents(Path(models.folder("siamese")))
     (tmp_path / "mine" / "README.md").write_text("changed")
@@ -133,4 +197,42 @@ def test_list_and_copy(capsys, tmp_path, monkeypatch):
     assert refused.status == 1
     assert "exists already; nothing was copied" in refused.errors[0]
     assert contents(tmp_path) == before
-    assert "there are: lenet, siamese" in run(capsys, "models", "copy", "resnet").errors[0]
+    assert "there are: alexnet, caffenet" in run(capsys, "models", "copy", "resnet").errors[0]
+
+
+def test_solvers_of_the_imagenet_models_are_ready_to_train():
+    for name in ("squeezenet", "resnet50", "mobilenet"):
+        solver = read_solver(models.find(f"{name}/solver.prototxt"))
+        train = layers(f"{name}/train_val.prototxt", proto.TRAIN)[0]
+        test = layers(f"{name}/train_val.prototxt", proto.TEST)[0]
+        assert solver.iter_size * train.data_param.batch_size in (256, 512)
+        assert solver.test_iter[0] * test.data_param.batch_size == 50_000
+        assert train.transform_param.mirror and not test.transform_param.mirror
+
+
+def test_nets_are_those_of_caffe_beyond_their_shapes():
+    norm = {layer.name: layer.lrn_param for layer in layers("cifar10/cifar10_full_train_test.prototxt", proto.TRAIN)}[
+        "norm2"
+    ]
+    assert (norm.local_size, norm.alpha, norm.beta, norm.norm_region) == (3, pytest.approx(5e-5), 0.75, 1)
+    specs = {
+        layer.name: [(p.lr_mult, p.decay_mult) for p in layer.param]
+        for layer in layers("cifar10/cifar10_full_train_test.prototxt", proto.TRAIN)
+    }
+    assert specs["ip1"] == [(1, 250), (2, 0)] and specs["conv3"] == []
+    specs = {
+        layer.name: [(p.lr_mult, p.decay_mult) for p in layer.param]
+        for layer in layers("flickr_style/train_val.prototxt", proto.TRAIN)
+    }
+    assert specs["fc8_flickr"] == [(10, 1), (20, 0)]
+    biases = {
+        layer.name: layer.convolution_param.bias_filler.value
+        for layer in layers("alexnet/train_val.prototxt", proto.TRAIN)
+    }
+    assert biases["conv4"] == pytest.approx(0.1) and biases["conv3"] == 0
+    weights = [
+        layer.loss_weight[0]
+        for layer in layers("googlenet/train_val.prototxt", proto.TRAIN)
+        if layer.type == "SoftmaxWithLoss"
+    ]
+    assert weights == pytest.approx([0.3, 0.3, 1])

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import minicaffe
 from minicaffe import MinicaffeError, proto
 from minicaffe.errors import PrototxtError, SnapshotError, WeightsError
 from minicaffe.net import Net
@@ -74,7 +76,106 @@ def test_training_lowers_the_loss(tiny):
     solver = get_solver("solver.prototxt")
     solver.monitors.append(Record())
     solver.solve()
-    assert len(losses) == 6 and losses[-1] < 0.5 * losses[0]
+    assert len(losses) == 7 and losses[-2] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("iter_size", [1, 2])
+def test_monitors_see_the_loss_after_the_last_iteration(tiny, iter_size, caplog):
+    shown = []
+
+    class Record(Monitor):
+        def display(self, iteration, loss, outputs, rate):
+            shown.append((iteration, loss, outputs, rate))
+
+    Path("solver.prototxt").write_text(SOLVER.replace("average_loss: 3", f"iter_size: {iter_size}"))
+    caplog.set_level(logging.INFO, "minicaffe")
+    solver = get_solver("solver.prototxt")
+    solver.monitors.append(Record())
+    solver.solve()
+    iteration, loss, outputs, rate = shown[-1]
+    assert [entry[0] for entry in shown] == [0, 5, 10, 15, 20, 25, 30]
+    assert loss == pytest.approx(outputs[0].value, rel=1e-6) and rate == solver.lr
+    assert f"Iteration 30, loss = {loss:g}" in [record.getMessage() for record in caplog.records]
+
+
+def test_no_loss_is_shown_after_an_iteration_that_display_does_not_divide(tiny):
+    shown = []
+
+    class Record(Monitor):
+        def display(self, iteration, loss, outputs, rate):
+            shown.append(iteration)
+
+    Path("solver.prototxt").write_text(SOLVER.replace("max_iter: 30", "max_iter: 12"))
+    solver = get_solver("solver.prototxt")
+    solver.monitors.append(Record())
+    solver.solve()
+    assert shown == [0, 5, 10]
+
+
+def reading_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+def test_a_closed_solver_reads_no_data(tiny):
+    before = len(reading_threads())
+    with get_solver("solver.prototxt") as solver:
+        solver.step(11)
+        assert len(reading_threads()) == before + 2
+    assert len(reading_threads()) == before
+    solver.close()
+    assert solver.iter == 11 and np.isfinite(weights_of(solver)[0]).all()
+
+
+def test_an_error_closes_the_solver_too(tiny):
+    before = len(reading_threads())
+    with pytest.raises(ZeroDivisionError), get_solver("solver.prototxt") as solver:
+        solver.step(1)
+        raise ZeroDivisionError
+    assert len(reading_threads()) == before
+
+
+@pytest.fixture
+def second_of_two():
+    """This process is the second of two that train together."""
+    minicaffe.set_solver_count(2)
+    minicaffe.set_solver_rank(1)
+    yield
+    minicaffe.set_solver_rank(0)
+    minicaffe.set_solver_count(1)
+
+
+def labels_of(solver, batches):
+    found = []
+    for _ in range(batches):
+        solver.net.forward(end="data")
+        found.append(solver.net.blobs["label"].data.astype(int).tolist())
+    return found
+
+
+def test_two_ranks_train_on_records_of_their_own(tiny, second_of_two):
+    """Records n of 15 have the label n % 3; the rounds follow on each other."""
+    assert labels_of(get_solver("solver.prototxt"), 3) == [[n % 15 % 3 for n in range(k, k + 10, 2)] for k in (1, 11, 21)]
+    minicaffe.set_solver_rank(0)
+    assert labels_of(get_solver("solver.prototxt"), 3) == [[n % 15 % 3 for n in range(k, k + 10, 2)] for k in (0, 10, 20)]
+
+
+def test_the_second_rank_seeds_apart_and_neither_tests_nor_writes(tiny, second_of_two, caplog):
+    caplog.set_level(logging.INFO, "minicaffe")
+    solver = get_solver("solver.prototxt")
+    initial = weights_of(solver)
+    solver.solve()
+    assert solver.iter == 30 and not list(tiny.glob("tiny_iter*"))
+    assert not [record for record in caplog.records if "Testing net" in record.getMessage()]
+    minicaffe.set_solver_rank(0)
+    Path("solver.prototxt").write_text(SOLVER.replace("random_seed: 7", "random_seed: 8"))
+    assert all(np.array_equal(a, b) for a, b in zip(initial, weights_of(get_solver("solver.prototxt")), strict=True))
+
+
+@pytest.mark.parametrize(("name", "value"), [("set_solver_rank", -1), ("set_solver_count", 0)])
+def test_places_that_cannot_be(name, value):
+    with pytest.raises(MinicaffeError, match=f"{name}: expected .*; found {value}"):
+        getattr(minicaffe, name)(value)
+    assert (minicaffe.solver_rank(), minicaffe.solver_count()) == (0, 1)
 
 
 def test_same_seed_gives_identical_weights(tiny):

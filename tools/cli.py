@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("minicaffe.tools.train", "Train a net, or fine-tune one."),
     "test": ("minicaffe.tools.test", "Score a net with given weights."),
     "time": ("minicaffe.tools.time", "Measure how long each layer of a net takes."),
+    "summarize": ("minicaffe.tools.summarize", "Show what a net costs: shapes, params, FLOPs, memory."),
     "embed": ("minicaffe.tools.embed", "Plot and score the features that a siamese net gives images."),
     "draw": ("minicaffe.tools.draw", "Draw a net as a picture or as Graphviz text."),
     "data": ("minicaffe.tools.data", "Download data, and make databases for nets to read."),
@@ -62,5 +63,9 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, MinicaffeError):
         remedy = databases.how_to_make(str(error))
         return f"error: {error}" + (f"\n(make it with: {remedy})" if remedy else ""), 1
+    if isinstance(error, MemoryError):
+        return f"error: not enough memory: {error}; check the shapes, or use a smaller batch_size", 1
+    if isinstance(error, OSError) and error.strerror:
+        return f"error: {': '.join(filter(None, (error.filename2 or error.filename, error.strerror)))}", 1
     problem = f"unexpected {type(error).__name__}: {error}"  # a bug, or an error in a user's own Python layer
     return f"error: {problem}\n(run it again with --traceback to see where it comes from)", 1

@@ -31,7 +31,11 @@ class Command(click.Command):
         ]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, click_style(args, self.get_params(ctx)))
+        try:
+            return super().parse_args(ctx, click_style(args, self.get_params(ctx)))
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         with console.messages(ctx.params.pop("quiet"), ctx.params.pop("verbose")):

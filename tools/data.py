@@ -46,7 +46,7 @@ def command() -> None:
 
 
 @command.command("fetch")
-@click.argument("dataset", type=click.Choice(["mnist"]))
+@click.argument("dataset", type=click.Choice(["mnist", "cifar10"]))
 @click.option("--from", "source", metavar="DIR", help="Take the files from this folder, instead of downloading them.")
 @click.option("--to", "target", metavar="DIR", help="Where to put the files (default: the user's cache).")
 def fetch(dataset: str, source: str | None, target: str | None) -> None:
@@ -54,18 +54,22 @@ def fetch(dataset: str, source: str | None, target: str | None) -> None:
 
     Every file is checked against its SHA256; an interrupted download goes on where it stopped.
     """
-    from minicaffe.data.mnist import SHA256, check_mnist, fetch_mnist
+    from minicaffe.data import cifar10, mnist
 
+    title, download, check, names = {
+        "mnist": ("MNIST", mnist.fetch_mnist, mnist.check_mnist, {*mnist.SHA256, *(f"{n}.gz" for n in mnist.SHA256)}),
+        "cifar10": ("CIFAR-10", cifar10.fetch_cifar10, cifar10.check_cifar10, {cifar10.ARCHIVE}),
+    }[dataset]
     if source is None:
-        click.echo(f"MNIST is in {fetch_mnist(target)}")
+        click.echo(f"{title} is in {download(target)}")
         return
-    check_mnist(source)
-    folder = Path(target) if target else _mnist_cache()
+    check(source)
+    folder = Path(target) if target else _cache()
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(Path(source).iterdir()):
-        if file.name.removesuffix(".gz") in SHA256:
+        if file.name in names:
             shutil.copyfile(file, folder / file.name)
-    click.echo(f"MNIST is in {check_mnist(folder)}")
+    click.echo(f"{title} is in {check(folder)}")
 
 
 @command.command("mnist")
@@ -80,6 +84,34 @@ def mnist(folder: str | None, output: str, backend: str | None, overwrite: bool)
     these databases.
     """
     _write_images("mnist", _mnist_reader(folder), output, backend or "lmdb", overwrite)
+
+
+@command.command("cifar10")
+@click.argument("folder", required=False)
+@click.option("--output", default=databases.CIFAR10_FOLDER, show_default=True, metavar="DIR", help="Where to put them.")
+@_backend
+@_overwrite
+def cifar10(folder: str | None, output: str, backend: str | None, overwrite: bool) -> None:
+    """Make databases of CIFAR-10's images, and their mean image.
+
+    FOLDER holds CIFAR-10's archive (binary version), or its unpacked .bin files; without it the archive is that of
+    'minicaffe data fetch cifar10'.  The CIFAR-10 models read these databases and mean.binaryproto beside them.
+    """
+    from minicaffe.data.cifar10 import ARCHIVE, read_cifar10
+    from minicaffe.data.write import write_images
+    from minicaffe.errors import DataError
+
+    place = Path(folder) if folder else _cache()
+    if folder is None and not (place / ARCHIVE).is_file():
+        raise DataError(
+            "CIFAR-10 has not been downloaded: run 'minicaffe data fetch cifar10', or name the folder that holds its files"
+        )
+    backend = backend or "lmdb"
+    splits = {split: read_cifar10(place, split) for split in ("train", "test")}
+    for split, (images, labels) in splits.items():
+        path = os.path.join(output, databases.images("cifar10", split, backend))
+        _report(write_images(path, images, labels, backend, overwrite, digits=5), "images")
+    _write_mean(iter(splits["train"][0]), os.path.join(output, "mean.binaryproto"))
 
 
 @command.command("siamese")
@@ -178,12 +210,16 @@ def mean(database: str, output: str) -> None:
 
     All images must be of one size.  Prints the mean of each channel, too: what transform_param.mean_value takes.
     """
+    _write_mean(_images_of(database), output)
+
+
+def _write_mean(images: Iterator[np.ndarray], output: str) -> None:
+    """Write the mean of the images, at least one, as a BlobProto, and print that of each channel."""
     import numpy as np
 
     from minicaffe import proto
     from minicaffe.proto.files import write_binary
 
-    images = _images_of(database)
     total, count = next(images).astype(np.float64), 1
     for image in images:
         total += image
@@ -252,7 +288,7 @@ def _mnist_reader(folder: str | None) -> Callable[[str], tuple[np.ndarray, np.nd
     from minicaffe.data.mnist import check_mnist, read_mnist
     from minicaffe.errors import DataError
 
-    place = Path(folder) if folder else _mnist_cache()
+    place = Path(folder) if folder else _cache()
     if folder is None and not _downloaded():
         raise DataError(
             "MNIST has not been downloaded: run 'minicaffe data fetch mnist', or name the folder that holds its files"
@@ -261,15 +297,16 @@ def _mnist_reader(folder: str | None) -> Callable[[str], tuple[np.ndarray, np.nd
     return lambda split: read_mnist(place, split)
 
 
-def _mnist_cache() -> Path:
-    from minicaffe import compat
+def _cache() -> Path:
+    """Where ``data fetch`` puts files."""
+    from minicaffe.data.mnist import cache_folder
 
-    return Path(compat.require("pooch").os_cache("minicaffe"))
+    return cache_folder()
 
 
 def _downloaded() -> bool:
     """Whether MNIST's files are all in the user's cache."""
     from minicaffe.data.mnist import SHA256
 
-    cache = _mnist_cache()
+    cache = _cache()
     return all((cache / name).is_file() or (cache / f"{name}.gz").is_file() for name in SHA256)

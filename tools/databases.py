@@ -11,6 +11,8 @@ FOLDERS = {"digits": "examples/digits", "mnist": "examples/siamese"}
 """Where ``data siamese`` puts the databases of a source, seen from the working folder."""
 LENET_FOLDER = "examples/mnist"
 """Where ``data mnist`` puts its databases."""
+CIFAR10_FOLDER = "examples/cifar10"
+"""Where ``data cifar10`` puts its databases and the mean image."""
 
 _MADE_BY = (
     (r"mnist_siamese_(train|test)_leveldb: not found", "minicaffe data siamese mnist"),
@@ -21,6 +23,9 @@ _MADE_BY = (
         for source, folder in FOLDERS.items()
     ),
     (rf"folder \S*{LENET_FOLDER} does not exist", "minicaffe data mnist"),
+    (r"\bcifar10_(train|test)_lmdb: not found", "minicaffe data cifar10"),
+    (rf"folder \S*{CIFAR10_FOLDER} does not exist", "minicaffe data cifar10"),
+    (rf"{CIFAR10_FOLDER}/mean\.binaryproto cannot be read \(No such file", "minicaffe data cifar10"),
 )
 
 

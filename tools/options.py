@@ -12,6 +12,9 @@ from minicaffe.errors import DeviceError, MissingExtraError
 _log = logging.getLogger(__name__)
 
 gpu = click.option("--gpu", default="", metavar="ID|all", help="Compute on this GPU (default: on the CPU).")
+threads = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Compute on so many threads (default: one a core)."
+)
 level = click.option("--level", default=0, show_default=True, help="The net's level, for include and exclude rules.")
 stage = click.option("--stage", default="", metavar="A,B", help="The net's stages, separated by commas.")
 model = click.option(
@@ -20,6 +23,11 @@ model = click.option(
 iterations = click.option(
     "--iterations", default=50, show_default=True, type=click.IntRange(min=1), help="The number of iterations to run."
 )
+
+
+def device(command: Callable) -> Callable:
+    """``--gpu`` and ``--threads``."""
+    return gpu(threads(command))
 
 
 def net_state(command: Callable) -> Callable:
@@ -32,14 +40,17 @@ def split(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
 
 
-def choose_device(flag: str, asked_by_file: int | None = None) -> None:
+def choose_device(flag: str, threads: int | None = None, asked_by_file: int | None = None) -> None:
     """Compute on the GPU that ``--gpu`` names, else on the one that the solver file asks for, else on the CPU.
 
-    Without ``--gpu`` a GPU that cannot be used is a warning, and the CPU does the work.  Raises DeviceError if
-    ``--gpu`` names no GPU that can be used.
+    Without ``--gpu`` a GPU that cannot be used is a warning, and the CPU does the work.  ``threads`` are those of the
+    CPU.  Raises DeviceError if ``--gpu`` names no GPU that can be used, or for more threads than there are.
     """
     from minicaffe import backend
+    from minicaffe.backend.threads import set_num_threads
 
+    if threads is not None:
+        set_num_threads(threads)
     if not flag and asked_by_file is None:
         backend.set_mode_cpu()
         _log.info("Use CPU.")

@@ -17,9 +17,11 @@ _log = logging.getLogger(__name__)
 @options.model
 @click.option("--weights", required=True, metavar="FILE", help="The trained weights.")
 @options.iterations
-@options.gpu
+@options.device
 @options.net_state
-def command(model: str, weights: str, iterations: int, gpu: str, level: int, stage: str) -> None:
+def command(
+    model: str, weights: str, iterations: int, gpu: str, threads: int | None, level: int, stage: str
+) -> None:  # fmt: skip
     """Score a net with given weights.
 
     Runs the net's TEST phase over so many batches and reports the outputs of each batch and their means.
@@ -29,9 +31,10 @@ def command(model: str, weights: str, iterations: int, gpu: str, level: int, sta
     from minicaffe import TEST, models
     from minicaffe.net import Net
 
-    options.choose_device(gpu)
+    options.choose_device(gpu, threads)
     net = Net(models.find(model), TEST, level, options.split(stage), weights)
     with contextlib.closing(net):
+        net.reuse_memory()
         _log.info("Running for %d iterations.", iterations)
         sums = {name: np.zeros(net.blobs[name].count) for name in net.outputs}
         loss = 0.0

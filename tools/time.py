@@ -25,9 +25,11 @@ _log = logging.getLogger(__name__)
     "--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", show_default=True, help="The net's phase."
 )
 @options.iterations
-@options.gpu
+@options.device
 @options.net_state
-def command(model: str, phase: str, iterations: int, gpu: str, level: int, stage: str) -> None:
+def command(
+    model: str, phase: str, iterations: int, gpu: str, threads: int | None, level: int, stage: str
+) -> None:  # fmt: skip
     """Measure how long each layer of a net takes.
 
     Every layer is run forward and backward, also those that training would not run backward; the times are means over
@@ -36,7 +38,7 @@ def command(model: str, phase: str, iterations: int, gpu: str, level: int, stage
     from minicaffe import models, proto
     from minicaffe.net import Net
 
-    options.choose_device(gpu)
+    options.choose_device(gpu, threads)
     with contextlib.closing(Net(models.find(model), proto.Phase.Value(phase), level, options.split(stage))) as net:
         _log.info("Performing Forward")
         net.run_forward()

@@ -32,13 +32,13 @@ _EFFECTS = click.Choice(["snapshot", "stop", "none"])
 @click.option(
     "--max_iter", type=click.IntRange(min=0), help="Stop at this iteration, instead of the solver's max_iter."
 )
-@options.gpu
+@options.device
 @options.net_state
 @click.option("--sigint_effect", type=_EFFECTS, default="stop", show_default=True, help="What Ctrl-C does.")
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", show_default=True, help="What SIGHUP does.")
 def command(
-    solver: str, snapshot: str, weights: str, max_iter: int | None, gpu: str, level: int, stage: str,
-    sigint_effect: str, sighup_effect: str,
+    solver: str, snapshot: str, weights: str, max_iter: int | None, gpu: str, threads: int | None, level: int,
+    stage: str, sigint_effect: str, sighup_effect: str,
 ) -> None:  # fmt: skip
     """Train a net, or fine-tune one.
 
@@ -59,13 +59,12 @@ def command(
     if max_iter is not None:
         param.max_iter = max_iter
     wants_gpu = param.HasField("solver_mode") and param.solver_mode == proto.SolverParameter.GPU
-    options.choose_device(gpu, param.device_id if wants_gpu else None)
+    options.choose_device(gpu, threads, param.device_id if wants_gpu else None)
     if snapshot or weights:
         del param.weights[:]
     if weights:
         param.weights.append(weights)
-    trained = solvers.create(param, path)
-    try:
+    with solvers.create(param, path) as trained:
         if snapshot:
             _log.info("Resuming from %s", snapshot)
             trained.restore(snapshot)
@@ -75,9 +74,6 @@ def command(
             trained.solve()
             _log.info("Optimization Done.")
         _leave_plots(trained, records)
-    finally:
-        for net in (trained.net, *trained.test_nets):
-            net.close()
 
 
 @contextlib.contextmanager

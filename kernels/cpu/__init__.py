@@ -32,7 +32,7 @@ from minicaffe.kernels.cpu.loss import (
     softmax_loss,
     softmax_loss_grad,
 )
-from minicaffe.kernels.cpu.lrn import lrn, lrn_grad
+from minicaffe.kernels.cpu.lrn import lrn, lrn_grad, lrn_within, lrn_within_grad
 from minicaffe.kernels.cpu.lstm import lstm_unit, lstm_unit_grad
 from minicaffe.kernels.cpu.pooling import (
     average_pool,
@@ -43,6 +43,7 @@ from minicaffe.kernels.cpu.pooling import (
     stochastic_pool_mean,
 )
 from minicaffe.kernels.cpu.rows import gather_rows, scatter_rows
+from minicaffe.kernels.cpu.scale import scale, scale_grad, standardize, standardize_grad
 from minicaffe.kernels.cpu.softmax import softmax, softmax_grad
 from minicaffe.kernels.cpu.update import (
     adadelta_update,
@@ -92,6 +93,8 @@ __all__ = [
     "loss_normalizer",
     "lrn",
     "lrn_grad",
+    "lrn_within",
+    "lrn_within_grad",
     "lstm_unit",
     "lstm_unit_grad",
     "max_pool",
@@ -100,6 +103,8 @@ __all__ = [
     "multinomial_loss_grad",
     "nesterov_update",
     "rmsprop_update",
+    "scale",
+    "scale_grad",
     "scatter_rows",
     "sgd_update",
     "sigmoid_loss",
@@ -109,6 +114,8 @@ __all__ = [
     "softmax_grad",
     "softmax_loss",
     "softmax_loss_grad",
+    "standardize",
+    "standardize_grad",
     "stochastic_pool",
     "stochastic_pool_mean",
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads
 
 from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
+
+_START = np.uintp(0)  # unsigned places need no check whether they count from the end, which would keep loops from SIMD
 
 
 @kernel(fastmath=REASSOCIATE)
@@ -24,53 +26,78 @@ def row_sum(x):
 
 @kernel()
 def _add_part(part, parts, y, bias):
-    n, c, inner = y.shape
-    if inner == 1:
-        low, high = share(part, parts, n)
-        for i in range(low, high):
-            row = y[i, :, 0]
-            for k in range(c):
-                row[k] += bias[k]
-    else:
-        low, high = share(part, parts, n * c)
-        for r in range(low, high):
-            row, b = y[r // c, r % c], bias[r % c]
-            for k in range(inner):
-                row[k] += b
+    n, c, inner = y.shape[0], y.shape[1], np.uintp(y.shape[2])
+    low, high = share(part, parts, n * c)
+    for r in range(low, high):
+        b = bias[r % c]
+        for k in range(_START, inner):
+            y[r // c, r % c, k] += b
+
+
+@kernel()
+def _add(y, bias, parts):
+    parallel(_add_part, parts, (y, bias))
+
+
+@kernel()
+def _add_rows_part(part, parts, y, bias):
+    """For y (N, C): a row runs along the channels."""
+    low, high = share(part, parts, len(y))
+    for r in range(low, high):
+        for k in range(_START, np.uintp(y.shape[1])):
+            y[r, k] += bias[k]
+
+
+@kernel()
+def _add_rows(y, bias, parts):
+    parallel(_add_rows_part, parts, (y, bias))
 
 
 @kernel()
 def _grad_part(part, parts, dy, dbias):
-    n, c, inner = dy.shape
+    n, c, _ = dy.shape
     low, high = share(part, parts, c)
+    for k in range(low, high):
+        total = 0.0
+        for i in range(n):
+            total += row_sum(dy[i, k])
+        dbias[k] += total
+
+
+@kernel()
+def _grad(dy, dbias, parts):
+    parallel(_grad_part, parts, (dy, dbias))
+
+
+@kernel()
+def _grad_rows_part(part, parts, dy, dbias):
+    """For dy (N, C): a row runs along the channels."""
+    low, high = share(part, parts, dy.shape[1])
+    first, count = np.uintp(low), np.uintp(high - low)
     total = np.zeros(high - low)
-    for i in range(n):
-        if inner == 1:
-            row = dy[i, low:high, 0]
-            for k in range(row.size):
-                total[k] += row[k]
-        else:
-            for k in range(high - low):
-                total[k] += row_sum(dy[i, low + k])
-    for k in range(high - low):
-        dbias[low + k] += total[k]
+    for r in range(len(dy)):
+        for k in range(_START, count):
+            total[k] += dy[r, first + k]
+    for k in range(_START, count):
+        dbias[first + k] += total[k]
 
 
 @kernel()
-def _add(y, bias, threads):
-    parallel(_add_part, threads, (y, bias))
-
-
-@kernel()
-def _grad(dy, dbias, threads):
-    parallel(_grad_part, threads, (dy, dbias))
+def _grad_rows(dy, dbias, parts):
+    parallel(_grad_rows_part, parts, (dy, dbias))
 
 
 def bias_add(y: Array, bias: Array) -> None:
     """See ``reference.bias_add``."""
-    _add(y, bias, get_num_threads())
+    if y.shape[2] == 1:
+        _add_rows(y.reshape(y.shape[:2]), bias, parts(y.size))
+    else:
+        _add(y, bias, parts(y.size))
 
 
 def bias_grad(dy: Array, dbias: Array) -> None:
     """See ``reference.bias_grad``."""
-    _grad(dy, dbias, get_num_threads())
+    if dy.shape[2] == 1:
+        _grad_rows(dy.reshape(dy.shape[:2]), dbias, parts(dy.size))
+    else:
+        _grad(dy, dbias, parts(dy.size))

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import prange
 from numba.extending import register_jitable
 
 from minicaffe.kernels.cpu.elementwise import formula_stamp
 from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, share
+from minicaffe.kernels.cpu.maths import vectorizable
+from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
 _PIECE = 1024  # values summed in the arrays' dtype before the sum goes on in float64
@@ -56,10 +58,11 @@ _ROW = (None, _one_row, _two_rows)
 
 
 @functools.cache
-def _loops(function: Callable[..., float], arrays: int, vectors: int) -> dict[tuple[str, str], Any]:
+def _loops(function: Callable[..., float], arrays: int, vectors: int, dtype: np.dtype) -> dict[tuple[str, str], Any]:
     """The loops around a formula of so many arrays and vectors, by task and way; compiled at their first call."""
-    formula, at, of_channel, row = register_jitable(function), _AT[arrays], _AT[vectors], _ROW[arrays]
-    stamp = f"{formula_stamp(function)} {arrays} {vectors}"  # tells these loops apart in Numba's cache
+    formula = register_jitable(vectorizable(function, dtype))
+    at, of_channel, row = _AT[arrays], _AT[vectors], _ROW[arrays]
+    stamp = f"{formula_stamp(function)} {arrays} {vectors} {dtype}"  # tells these loops apart in Numba's cache
 
     @kernel(parallel=True)
     def apply_along(out, matrices, channels, scalars, threads):
@@ -142,8 +145,8 @@ def _run(
     # an empty tuple has no type of items for Numba, and loops read the number of channels off a vector: any c values do
     channels = tuple(vectors) or (matrices[0].reshape(-1)[:c],)
     result = out.reshape(shape) if task == "apply" else out
-    loop = _loops(function, len(arrays), len(vectors))[task, way]
-    loop(result, matrices, channels, tuple(map(out.dtype.type, scalars)), get_num_threads())
+    loop = _loops(function, len(arrays), len(vectors), out.dtype)[task, way]
+    loop(result, matrices, channels, tuple(map(out.dtype.type, scalars)), parts(arrays[0].size))
 
 
 def channelwise(

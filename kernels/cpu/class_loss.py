@@ -5,35 +5,44 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import get_num_threads, prange
 
-from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
 from minicaffe.kernels.cpu.loss import with_ignored
+from minicaffe.kernels.cpu.maths import exp, log, tanh
+from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import LOG_FLOOR, Array
 
 
-@kernel(parallel=True)
-def _sigmoid_loss(x, target, ignoring, ignored, threads):
-    partial = np.zeros(threads)
-    for t in prange(threads):
-        low, high = share(t, threads, x.size)
-        total = 0.0
-        for i in range(low, high):
-            if not (ignoring and int(target[i]) == ignored):
-                total += math.log(1 + math.exp(-abs(x[i]))) - x[i] * (target[i] - (x[i] >= 0))
-        partial[t] = total
+@kernel(fastmath=REASSOCIATE)
+def _sigmoid_loss_part(part, parts, x, target, ignoring, ignored, partial):
+    one, zero = x.dtype.type(1), x.dtype.type(0)
+    low, high = share(part, parts, x.size)
+    total = 0.0
+    for i in range(np.uintp(low), np.uintp(high)):
+        term = log(one + exp(-abs(x[i]))) - x[i] * (target[i] - (one if x[i] >= zero else zero))
+        total += zero if ignoring and int(target[i]) == ignored else term
+    partial[part] = total
+
+
+@kernel()
+def _sigmoid_loss(x, target, ignoring, ignored, parts):
+    partial = np.zeros(parts)
+    parallel(_sigmoid_loss_part, parts, (x, target, ignoring, ignored, partial))
     return partial.sum()
 
 
-@kernel(parallel=True)
-def _sigmoid_loss_grad(x, target, ignoring, ignored, scale, dx, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, x.size)
-        for i in range(low, high):
-            if ignoring and int(target[i]) == ignored:
-                dx[i] = 0
-            else:
-                dx[i] = (0.5 * math.tanh(0.5 * x[i]) + 0.5 - target[i]) * scale
+@kernel()
+def _sigmoid_loss_grad_part(part, parts, x, target, ignoring, ignored, scale, dx):
+    half, zero = x.dtype.type(0.5), x.dtype.type(0)
+    low, high = share(part, parts, x.size)
+    for i in range(np.uintp(low), np.uintp(high)):
+        slope = (half * tanh(half * x[i]) + half - target[i]) * scale
+        dx[i] = zero if ignoring and int(target[i]) == ignored else slope
+
+
+@kernel()
+def _sigmoid_loss_grad(x, target, ignoring, ignored, scale, dx, parts):
+    parallel(_sigmoid_loss_grad_part, parts, (x, target, ignoring, ignored, scale, dx))
 
 
 @kernel()
@@ -104,7 +113,7 @@ def _infogain_loss_grad(prob, label, gain, ignoring, ignored, scale, dx):
 
 def sigmoid_loss(x: Array, target: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
     """See ``reference.sigmoid_loss``."""
-    total = _sigmoid_loss(x.reshape(-1), target.reshape(-1), *with_ignored(ignore_label), get_num_threads())
+    total = _sigmoid_loss(x.reshape(-1), target.reshape(-1), *with_ignored(ignore_label), parts(x.size))
     loss[...] = total / normalizer
 
 
@@ -114,7 +123,7 @@ def sigmoid_loss_grad(
     """See ``reference.sigmoid_loss_grad``."""
     scale = dx.dtype.type(weight / normalizer)
     _sigmoid_loss_grad(
-        x.reshape(-1), target.reshape(-1), *with_ignored(ignore_label), scale, dx.reshape(-1), get_num_threads()
+        x.reshape(-1), target.reshape(-1), *with_ignored(ignore_label), scale, dx.reshape(-1), parts(x.size)
     )
 
 

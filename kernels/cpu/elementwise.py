@@ -6,11 +6,17 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from numba import prange
 from numba.extending import register_jitable
 
-from minicaffe.kernels.cpu.jit import kernel
+from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.maths import vectorizable
+from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
+
+_PIECE = np.uintp(1024)
+_START = np.uintp(0)  # unsigned places need no check whether they count from the end, which would keep loops from SIMD
 
 
 def formula_stamp(function: Callable[..., float]) -> str:
@@ -22,43 +28,50 @@ def formula_stamp(function: Callable[..., float]) -> str:
     return hashlib.sha1(code.co_code + repr((code.co_consts, code.co_names)).encode()).hexdigest()
 
 
+@register_jitable
+def _one(arrays, i):
+    return (arrays[0][i],)
+
+
+@register_jitable
+def _two(arrays, i):
+    return arrays[0][i], arrays[1][i]
+
+
+@register_jitable
+def _three(arrays, i):
+    return arrays[0][i], arrays[1][i], arrays[2][i]
+
+
+_AT = {1: _one, 2: _two, 3: _three}
+
+
 @functools.cache
-def _loop(function: Callable[..., float], arrays: int) -> Callable[..., None]:
-    formula, stamp = register_jitable(function), formula_stamp(function)
-
-    if arrays == 1:
-
-        @kernel(parallel=True)
-        def loop(out, scalars, a):
-            len(stamp)
-            for i in prange(out.size):
-                out[i] = formula(a[i], *scalars)
-
-    elif arrays == 2:
-
-        @kernel(parallel=True)
-        def loop(out, scalars, a, b):
-            len(stamp)
-            for i in prange(out.size):
-                out[i] = formula(a[i], b[i], *scalars)
-
-    elif arrays == 3:
-
-        @kernel(parallel=True)
-        def loop(out, scalars, a, b, c):
-            len(stamp)
-            for i in prange(out.size):
-                out[i] = formula(a[i], b[i], c[i], *scalars)
-
-    else:
+def _loop(function: Callable[..., float], arrays: int, dtype: np.dtype) -> Callable[..., None]:
+    if arrays not in _AT:
         raise ValueError(f"a formula takes 1 to 3 arrays, not {arrays}")
+    formula, at = register_jitable(vectorizable(function, dtype)), _AT[arrays]
+    stamp = f"{formula_stamp(function)} {arrays} {dtype}"  # tells this loop apart in Numba's cache
+
+    @kernel(parallel=True)
+    def loop(out, scalars, arrays, parts):
+        len(stamp)
+        for part in prange(parts):
+            low, high = share(part, parts, out.size)
+            # results pass through a buffer: the loop is then vectorised even where the output is one of the inputs
+            buffer = np.empty(_PIECE, out.dtype)
+            for first in range(np.uintp(low), np.uintp(high), _PIECE):
+                count = min(_PIECE, np.uintp(high) - first)
+                for i in range(_START, count):
+                    buffer[i] = formula(*(at(arrays, first + i) + scalars))
+                for i in range(_START, count):
+                    out[first + i] = buffer[i]
+
     return loop
 
 
 def elementwise(function: Callable[..., float], arrays: Sequence[Array], scalars: Sequence[float], out: Array) -> None:
-    """See ``reference.elementwise``; at most three arrays.
-
-    The formula is evaluated in the arrays' dtype where its literals allow, else in float64.
-    """
-    real = out.dtype.type
-    _loop(function, len(arrays))(out.reshape(-1), tuple(map(real, scalars)), *(a.reshape(-1) for a in arrays))
+    """See ``reference.elementwise``; at most three arrays.  The formula is evaluated in the arrays' dtype."""
+    loop = _loop(function, len(arrays), out.dtype)
+    flat = tuple(a.reshape(-1) for a in arrays)
+    loop(out.reshape(-1), tuple(map(out.dtype.type, scalars)), flat, parts(out.size))

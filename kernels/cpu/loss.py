@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import get_num_threads
 
 from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.cpu.update import inner_product
 from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, FULL, NONE, Array
 
@@ -47,9 +47,9 @@ def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, scale, 
     outer, classes, inner = prob.shape
     low, high = share(part, parts, outer)
     for o in range(low, high):
-        for k in range(classes):
-            for i in range(inner):
-                dx[o, k, i] = prob[o, k, i] * scale
+        source, target = prob[o].reshape(-1), dx[o].reshape(-1)
+        for k in range(target.size):
+            target[k] = source[k] * scale
         for i in range(inner):
             own = int(label[o * inner + i])
             if ignoring and own == ignored:
@@ -59,8 +59,8 @@ def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, scale, 
 
 
 @kernel()
-def _softmax_loss_grad(prob, label, ignoring, ignored, scale, dx, threads):
-    parallel(_softmax_loss_grad_part, threads, (prob, label, ignoring, ignored, scale, dx))
+def _softmax_loss_grad(prob, label, ignoring, ignored, scale, dx, parts):
+    parallel(_softmax_loss_grad_part, parts, (prob, label, ignoring, ignored, scale, dx))
 
 
 @kernel()
@@ -154,7 +154,7 @@ def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer
 def softmax_loss_grad(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array) -> None:
     """See ``reference.softmax_loss_grad``."""
     scale = dx.dtype.type(weight / normalizer)
-    _softmax_loss_grad(prob, label.reshape(-1), *with_ignored(ignore_label), scale, dx, get_num_threads())
+    _softmax_loss_grad(prob, label.reshape(-1), *with_ignored(ignore_label), scale, dx, parts(dx.size))
 
 
 def accuracy(score: Array, label: Array, top_k: int, ignore_label: int | None, correct: Array, per_class: Array, seen: Array) -> None:

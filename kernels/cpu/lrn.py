@@ -1,14 +1,34 @@
-"""Local response normalisation across channels, a block of pixels at a time, in float64 within the block."""
+"""Local response normalisation, across channels and within them, in scratch memory that stays in the cache."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads, prange
 
-from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, share
+from minicaffe.kernels.cpu.maths import exp, log
+from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
 _BLOCK = 256  # pixels worked on at a time: the planes of a window stay in the L2 cache
+
+
+@kernel()
+def _power(base, exponent):
+    """``base ** exponent``; roots, which are what nets use, are much faster than the general power."""
+    one = base.dtype.type(1)
+    if exponent == -0.75:
+        for i in range(base.size):
+            root = np.sqrt(base[i])
+            base[i] = one / (root * np.sqrt(root))
+    elif exponent == -0.5:
+        for i in range(base.size):
+            base[i] = one / np.sqrt(base[i])
+    else:
+        for i in range(base.size):
+            base[i] = exp(exponent * log(base[i]))
+
+
+# --- across channels ------------------------------------------------------------------------------------------------
 
 
 @kernel()
@@ -22,80 +42,173 @@ def _sum_planes(planes, first, last, total):
 
 
 @kernel()
-def _power(base, exponent):
-    """``base ** exponent``; roots, which are what nets use, are much faster than the general power."""
-    if exponent == -0.75:
-        for i in range(base.size):
-            root = np.sqrt(base[i])
-            base[i] = 1 / (root * np.sqrt(root))
-    elif exponent == -0.5:
-        for i in range(base.size):
-            base[i] = 1 / np.sqrt(base[i])
-    else:
-        for i in range(base.size):
-            base[i] = base[i] ** exponent
-
-
-@kernel(parallel=True)
-def _lrn(x, scale, y, half, factor, beta, k, threads):
+def _lrn_part(part, parts, x, scale, y, half, factor, exponent, k):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
-    for t in prange(threads):
-        squares, total = np.empty((c, _BLOCK)), np.empty(_BLOCK)
-        low, high = share(t, threads, n * blocks)
-        for item in range(low, high):
-            image, first = item // blocks, item % blocks * _BLOCK
-            last = min(first + _BLOCK, inner)
-            width = last - first
-            for j in range(c):
-                source, square = x[image, j, first:last], squares[j, :width]
-                for i in range(width):
-                    square[i] = np.float64(source[i]) * source[i]
-            for j in range(c):
-                part = total[:width]
-                _sum_planes(squares, j - half, j + half + 1, part)
-                source, kept, out = x[image, j, first:last], scale[image, j, first:last], y[image, j, first:last]
-                for i in range(width):
-                    part[i] = k + factor * part[i]
-                    kept[i] = part[i]
-                _power(part, -beta)
-                for i in range(width):
-                    out[i] = source[i] * part[i]
+    squares, totals = np.empty((c, _BLOCK), x.dtype), np.empty(_BLOCK, x.dtype)
+    low, high = share(part, parts, n * blocks)
+    for item in range(low, high):
+        image, first = item // blocks, item % blocks * _BLOCK
+        last = min(first + _BLOCK, inner)
+        for j in range(c):
+            source, square = x[image, j, first:last], squares[j, : last - first]
+            for i in range(square.size):
+                square[i] = source[i] * source[i]
+        for j in range(c):
+            total = totals[: last - first]
+            _sum_planes(squares, j - half, j + half + 1, total)
+            source, kept, out = x[image, j, first:last], scale[image, j, first:last], y[image, j, first:last]
+            for i in range(total.size):
+                total[i] = k + factor * total[i]
+                kept[i] = total[i]
+            _power(total, exponent)
+            for i in range(total.size):
+                out[i] = source[i] * total[i]
 
 
-@kernel(parallel=True)
-def _lrn_grad(x, y, scale, dy, dx, half, factor, beta, threads):
+@kernel()
+def _lrn(x, scale, y, half, factor, exponent, k, parts):
+    parallel(_lrn_part, parts, (x, scale, y, half, factor, exponent, k))
+
+
+@kernel()
+def _lrn_grad_part(part, parts, x, y, scale, dy, dx, half, factor, exponent):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
-    for t in prange(threads):
-        ratios, total, power = np.empty((c, _BLOCK)), np.empty(_BLOCK), np.empty(_BLOCK)
-        low, high = share(t, threads, n * blocks)
-        for item in range(low, high):
-            image, first = item // blocks, item % blocks * _BLOCK
-            last = min(first + _BLOCK, inner)
-            width = last - first
-            for j in range(c):
-                top, slope, kept = y[image, j, first:last], dy[image, j, first:last], scale[image, j, first:last]
-                ratio = ratios[j, :width]
-                for i in range(width):
-                    ratio[i] = np.float64(slope[i]) * top[i] / kept[i]
-            for j in range(c):
-                part, damping = total[:width], power[:width]
-                _sum_planes(ratios, j - half, j + half + 1, part)
-                damping[:] = scale[image, j, first:last]
-                _power(damping, -beta)
-                source, slope, out = x[image, j, first:last], dy[image, j, first:last], dx[image, j, first:last]
-                for i in range(width):
-                    out[i] = slope[i] * damping[i] - factor * source[i] * part[i]
+    ratios, totals, powers = np.empty((c, _BLOCK), x.dtype), np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, x.dtype)
+    low, high = share(part, parts, n * blocks)
+    for item in range(low, high):
+        image, first = item // blocks, item % blocks * _BLOCK
+        last = min(first + _BLOCK, inner)
+        for j in range(c):
+            top, slope, kept = y[image, j, first:last], dy[image, j, first:last], scale[image, j, first:last]
+            ratio = ratios[j, : last - first]
+            for i in range(ratio.size):
+                ratio[i] = slope[i] * top[i] / kept[i]
+        for j in range(c):
+            total, damping = totals[: last - first], powers[: last - first]
+            _sum_planes(ratios, j - half, j + half + 1, total)
+            kept = scale[image, j, first:last]
+            for i in range(damping.size):
+                damping[i] = kept[i]
+            _power(damping, exponent)
+            source, slope, out = x[image, j, first:last], dy[image, j, first:last], dx[image, j, first:last]
+            for i in range(total.size):
+                out[i] = slope[i] * damping[i] - factor * source[i] * total[i]
+
+
+@kernel()
+def _lrn_grad(x, y, scale, dy, dx, half, factor, exponent, parts):
+    parallel(_lrn_grad_part, parts, (x, y, scale, dy, dx, half, factor, exponent))
 
 
 def lrn(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
     """See ``reference.lrn``."""
-    half = (size - 1) // 2
-    _lrn(x, scale, y, half, float(alpha / size), float(beta), float(k), get_num_threads())
+    real, half = x.dtype.type, (size - 1) // 2
+    _lrn(x, scale, y, half, real(alpha / size), real(-beta), real(k), parts(x.size))
 
 
 def lrn_grad(x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, alpha: float, beta: float) -> None:
     """See ``reference.lrn_grad``."""
-    half = (size - 1) // 2
-    _lrn_grad(x, y, scale, dy, dx, half, float(2 * alpha * beta / size), float(beta), get_num_threads())
+    real, half = x.dtype.type, (size - 1) // 2
+    _lrn_grad(x, y, scale, dy, dx, half, real(2 * alpha * beta / size), real(-beta), parts(x.size))
+
+
+# --- within channels ------------------------------------------------------------------------------------------------
+
+
+@kernel()
+def _sum_boxes(padded, across, total, size, pitch):
+    """Sum of the ``size`` x ``size`` pixels from each one on, in a padded plane with rows of ``pitch`` pixels.
+
+    ``total`` leaves out the last ``size - 1`` rows.
+    """
+    for i in range(across.size):
+        across[i] = padded[i]
+    for offset in range(1, size):
+        shifted = padded[offset:]
+        for i in range(shifted.size):
+            across[i] += shifted[i]
+    for i in range(total.size):
+        total[i] = across[i]
+    for offset in range(1, size):
+        shifted = across[offset * pitch :]
+        for i in range(total.size):
+            total[i] += shifted[i]
+
+
+@kernel()
+def _within_part(part, parts, x, scale, y, size, factor, exponent):
+    planes, height, width = x.shape
+    half, pitch = size // 2, width + size - 1
+    padded, across = np.zeros((height + size - 1) * pitch, x.dtype), np.empty((height + size - 1) * pitch, x.dtype)
+    total = np.empty(height * pitch, x.dtype)
+    low, high = share(part, parts, planes)
+    for p in range(low, high):
+        for h in range(height):
+            start = np.uintp((h + half) * pitch + half)
+            for w in range(width):
+                padded[start + np.uintp(w)] = x[p, h, w] * x[p, h, w]
+        _sum_boxes(padded, across, total, size, pitch)
+        for i in range(total.size):
+            total[i] = x.dtype.type(1) + factor * total[i]
+        for h in range(height):
+            start = np.uintp(h * pitch)
+            for w in range(width):
+                scale[p, h, w] = total[start + np.uintp(w)]
+        _power(total, exponent)
+        for h in range(height):
+            start = np.uintp(h * pitch)
+            for w in range(width):
+                y[p, h, w] = x[p, h, w] * total[start + np.uintp(w)]
+
+
+@kernel()
+def _within(x, scale, y, size, factor, exponent, parts):
+    parallel(_within_part, parts, (x, scale, y, size, factor, exponent))
+
+
+@kernel()
+def _within_grad_part(part, parts, x, y, scale, dy, dx, size, factor, exponent):
+    planes, height, width = x.shape
+    half, pitch = size // 2, width + size - 1
+    padded, across = np.zeros((height + size - 1) * pitch, x.dtype), np.empty((height + size - 1) * pitch, x.dtype)
+    total, damping = np.empty(height * pitch, x.dtype), np.ones(height * pitch, x.dtype)
+    low, high = share(part, parts, planes)
+    for p in range(low, high):
+        for h in range(height):
+            start, row = np.uintp((h + half) * pitch + half), np.uintp(h * pitch)
+            for w in range(width):
+                padded[start + np.uintp(w)] = dy[p, h, w] * y[p, h, w] / scale[p, h, w]
+                damping[row + np.uintp(w)] = scale[p, h, w]
+        _sum_boxes(padded, across, total, size, pitch)
+        _power(damping, exponent)
+        for h in range(height):
+            row = np.uintp(h * pitch)
+            for w in range(width):
+                at = row + np.uintp(w)
+                dx[p, h, w] = dy[p, h, w] * damping[at] - factor * x[p, h, w] * total[at]
+
+
+@kernel()
+def _within_grad(x, y, scale, dy, dx, size, factor, exponent, parts):
+    parallel(_within_grad_part, parts, (x, y, scale, dy, dx, size, factor, exponent))
+
+
+def _planes(array: Array) -> Array:
+    """(N, C, H, W) as (N * C, H, W)."""
+    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
+
+
+def lrn_within(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float) -> None:
+    """See ``reference.lrn_within``."""
+    real = x.dtype.type
+    _within(*map(_planes, (x, scale, y)), size, real(alpha / size**2), real(-beta), parts(x.size))
+
+
+def lrn_within_grad(
+    x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, alpha: float, beta: float
+) -> None:
+    """See ``reference.lrn_within_grad``."""
+    real, arrays = x.dtype.type, map(_planes, (x, y, scale, dy, dx))
+    _within_grad(*arrays, size, real(2 * alpha * beta / size**2), real(-beta), parts(x.size))

@@ -1,16 +1,13 @@
-"""Max, average and stochastic pooling of planes (H, W), shared out over the threads.
-
-Max and average pooling take as many planes at a time as a chunk has numbers, transposed so that a chunk holds the same pixel of
-each plane: every window, whatever its size and stride, is then a few SIMD instructions a pixel.
-"""
+"""Max, average and stochastic pooling of planes (H, W), shared out over the threads."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads
 
-from minicaffe.kernels.cpu.jit import kernel, parallel, share
-from minicaffe.kernels.cpu.simd import CHUNK, size_of, transpose, window_max, window_mean, window_spread
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.simd import WIDTH, size_of
+from minicaffe.kernels.cpu.threads import parts
+from minicaffe.kernels.cpu.windows import gather_max, gather_sum, known, scatter_max, scatter_sum
 from minicaffe.kernels.reference import FLT_MAX, Array
 from minicaffe.kernels.window import Window
 
@@ -22,110 +19,188 @@ def _clip(first, extent, size):
 
 
 @kernel()
-def _max_planes(pixels, largest, where, image, pooled, kernel, stride, pad, like):
-    width, lanes = image[1], CHUNK // size_of(like)
-    least = type(like)(-FLT_MAX)
-    for i in range(pooled[0]):
-        top, bottom = _clip(i * stride[0] - pad[0], kernel[0], image[0])
-        for j in range(pooled[1]):
-            left, right = _clip(j * stride[1] - pad[1], kernel[1], width)
-            place = top * width + left
-            window_max(largest, where, pixels + place * CHUNK, bottom - top, right - left, width, least, place, like)
-            largest += CHUNK
-            where += lanes * 4
+def _max_pool_part(part, parts, x, y, mask, kernel, stride, pad, taps, step):
+    least = x.dtype.type(-FLT_MAX)
+    size = size_of(least)
+    planes, height, width = x.shape
+    rows, columns = y.shape[1:]
+    source, target, places = x.ctypes.data, y.ctypes.data, mask.ctypes.data
+    low, high = share(part, parts, planes)
+    for p in range(low, high):
+        pixels = source + p * height * width * size
+        for i in range(rows):
+            top, bottom = _clip(i * stride[0] - pad[0], kernel[0], height)
+            for j in range(0, columns, WIDTH // size):
+                at = (p * rows + i) * columns + j
+                gather_max(
+                    target + at * size, places + at * 4, pixels, top, bottom,
+                    j * stride[1] - pad[1], kernel[1], stride[1], width, columns - j, least, taps, step,
+                )  # fmt: skip
 
 
 @kernel()
-def _max_pool_part(part, parts, x, y, mask, kernel, stride, pad):
-    like = x.dtype.type(0)
-    size = size_of(like)
-    lanes = CHUNK // size
-    image, pooled = x.shape[1:], y.shape[1:]
-    area, pooled_area = image[0] * image[1], pooled[0] * pooled[1]
-    pixels, largest = np.empty((area, lanes), x.dtype), np.empty((pooled_area, lanes), x.dtype)
-    where = np.empty((pooled_area, lanes), np.int32)
-    low, high = share(part, parts, len(x))
-    for p in range(low, high, lanes):
-        planes = min(lanes, high - p)
-        transpose(pixels.ctypes.data, CHUNK, x[p].ctypes.data, area * size, planes, area, like)
-        _max_planes(
-            pixels.ctypes.data, largest.ctypes.data, where.ctypes.data, image, pooled, kernel, stride, pad, like
-        )
-        transpose(y[p].ctypes.data, pooled_area * size, largest.ctypes.data, CHUNK, pooled_area, planes, like)
-        transpose(mask[p].ctypes.data, pooled_area * 4, where.ctypes.data, lanes * 4, pooled_area, planes, np.int32(0))
+def _max_pool(x, y, mask, kernel, stride, pad, taps, step, parts):
+    parallel(_max_pool_part, parts, (x, y, mask, kernel, stride, pad, taps, step))
 
 
 @kernel()
-def _max_pool(x, y, mask, kernel, stride, pad, threads):
-    parallel(_max_pool_part, threads, (x, y, mask, kernel, stride, pad))
+def _meeting(size, extent, stride, pad, count):
+    """The first and the last window + 1, of ``count`` along an axis, that hold each pixel: (size, 2)."""
+    found = np.empty((size, 2), np.int64)
+    for h in range(size):
+        found[h, 0] = max((h + pad - extent) // stride + 1, 0)
+        found[h, 1] = min((h + pad) // stride + 1, count)
+    return found
 
 
 @kernel()
-def _max_pool_grad_part(part, parts, dy, mask, dx):
+def _max_pool_grad_part(part, parts, dy, mask, dx, kernel, stride, pad, taps, step):
+    zero = dx.dtype.type(0)
+    size = size_of(zero)
+    planes, height, width = dx.shape
+    rows, columns = dy.shape[1:]
+    met = _meeting(height, kernel[0], stride[0], pad[0], rows)
+    lanes, outer = WIDTH // size, pad[1] // stride[1]  # this many windows start in the padding
+    blocks = (width + pad[1] - outer * stride[1] - 1) // (lanes * stride[1]) + 1
+    source, target, named = dy.ctypes.data, dx.ctypes.data, mask.ctypes.data
+    low, high = share(part, parts, planes)
+    for p in range(low, high):
+        values, places = source + p * rows * columns * size, named + p * rows * columns * 4
+        for h in range(height):
+            first, last = met[h, 0], met[h, 1]
+            line = target + (p * height + h) * width * size
+            for block in range(blocks):
+                window = outer + block * lanes
+                scatter_max(
+                    line, values, places, first, last, h * width, window * stride[1] - pad[1],
+                    window, kernel[1], stride[1], width, columns, zero, taps, step,
+                )  # fmt: skip
+
+
+@kernel()
+def _max_pool_grad(dy, mask, dx, kernel, stride, pad, taps, step, parts):
+    parallel(_max_pool_grad_part, parts, (dy, mask, dx, kernel, stride, pad, taps, step))
+
+
+@kernel()
+def _max_pool_grad_apart_part(part, parts, dy, mask, dx):
     low, high = share(part, parts, len(dx))
     for p in range(low, high):
-        pixels, values, where = dx[p], dy[p], mask[p]
-        pixels[:] = 0
-        for i in range(values.size):
-            if where[i] >= 0:
-                pixels[where[i]] += values[i]
+        for i in range(np.uintp(0), np.uintp(dx.shape[1])):
+            dx[p, i] = 0
+        for i in range(np.uintp(0), np.uintp(dy.shape[1])):
+            if mask[p, i] >= 0:
+                dx[p, np.uintp(mask[p, i])] = dy[p, i]
 
 
 @kernel()
-def _max_pool_grad(dy, mask, dx, threads):
-    parallel(_max_pool_grad_part, threads, (dy, mask, dx))
-
-
-@kernel(inline=True)
-def _area(i, j, kernel, stride, pad, image):
-    """Pixels of window (i, j), those of the padding included; 0 for one that starts where the padding ends."""
-    top, left = i * stride[0] - pad[0], j * stride[1] - pad[1]
-    return (min(top + kernel[0], image[0] + pad[0]) - top) * (min(left + kernel[1], image[1] + pad[1]) - left)
+def _max_pool_grad_apart(dy, mask, dx, parts):
+    parallel(_max_pool_grad_apart_part, parts, (dy, mask, dx))
 
 
 @kernel()
-def _average_planes(pixels, mean, image, pooled, kernel, stride, pad, backward, like):
-    """Forward from the pixels to the windows' means, or backward from the gradients of these to those of the pixels."""
-    width = image[1]
+def _areas(image, pooled, kernel, stride, pad, like):
+    """Pixels of each window, those of the padding included; 0 for one that starts where the padding ends."""
+    found = np.empty(pooled, like.dtype)
     for i in range(pooled[0]):
-        top, bottom = _clip(i * stride[0] - pad[0], kernel[0], image[0])
+        top = i * stride[0] - pad[0]
+        tall = min(top + kernel[0], image[0] + pad[0]) - top
         for j in range(pooled[1]):
-            left, right = _clip(j * stride[1] - pad[1], kernel[1], width)
-            first = pixels + (top * width + left) * CHUNK
-            area = type(like)(_area(i, j, kernel, stride, pad, image))
-            if backward:
-                window_spread(mean, first, bottom - top, right - left, width, area, like)
-            else:
-                window_mean(mean, first, bottom - top, right - left, width, area, like)
-            mean += CHUNK
+            left = j * stride[1] - pad[1]
+            found[i, j] = tall * (min(left + kernel[1], image[1] + pad[1]) - left)
+    return found.reshape(-1)
 
 
 @kernel()
-def _average_part(part, parts, x, y, kernel, stride, pad, backward):
-    like = x.dtype.type(0)
-    size = size_of(like)
-    lanes = CHUNK // size
-    image, pooled = x.shape[1:], y.shape[1:]
-    area, pooled_area = image[0] * image[1], pooled[0] * pooled[1]
-    pixels, mean = np.empty((area, lanes), x.dtype), np.empty((pooled_area, lanes), x.dtype)
+def _average_pool_part(part, parts, x, y, kernel, stride, pad, taps, step):
+    zero = x.dtype.type(0)
+    size = size_of(zero)
+    planes, height, width = x.shape
+    rows, columns = y.shape[1:]
+    areas, means = _areas((height, width), (rows, columns), kernel, stride, pad, y), y.reshape(planes, rows * columns)
+    source, target = x.ctypes.data, y.ctypes.data
+    low, high = share(part, parts, planes)
+    for p in range(low, high):
+        pixels = source + p * height * width * size
+        for i in range(rows):
+            top, bottom = _clip(i * stride[0] - pad[0], kernel[0], height)
+            for j in range(0, columns, WIDTH // size):
+                at = (p * rows + i) * columns + j
+                gather_sum(
+                    target + at * size, 0, pixels, top, bottom,
+                    j * stride[1] - pad[1], kernel[1], stride[1], width, columns - j, zero, taps, step,
+                )  # fmt: skip
+        for k in range(areas.size):
+            means[p, k] /= areas[k]
+
+
+@kernel()
+def _average_pool(x, y, kernel, stride, pad, taps, step, parts):
+    parallel(_average_pool_part, parts, (x, y, kernel, stride, pad, taps, step))
+
+
+@kernel()
+def _average_pool_grad_part(part, parts, dy, dx, kernel, stride, pad, taps, step):
+    zero = dx.dtype.type(0)
+    size = size_of(zero)
+    planes, height, width = dx.shape
+    rows, columns = dy.shape[1:]
+    met = _meeting(height, kernel[0], stride[0], pad[0], rows)
+    lanes, outer = WIDTH // size, pad[1] // stride[1]  # this many windows start in the padding
+    blocks = (width + pad[1] - outer * stride[1] - 1) // (lanes * stride[1]) + 1
+    areas, slopes = (
+        _areas((height, width), (rows, columns), kernel, stride, pad, dy),
+        dy.reshape(planes, rows * columns),
+    )
+    means = np.empty(rows * columns, dy.dtype)
+    source, target = means.ctypes.data, dx.ctypes.data
+    low, high = share(part, parts, planes)
+    for p in range(low, high):
+        for k in range(areas.size):
+            means[k] = slopes[p, k] / areas[k]
+        for h in range(height):
+            first, last = met[h, 0], met[h, 1]
+            line = target + (p * height + h) * width * size
+            for block in range(blocks):
+                window = outer + block * lanes
+                scatter_sum(
+                    line, source, 0, first, last, 0, window * stride[1] - pad[1],
+                    window, kernel[1], stride[1], width, columns, zero, taps, step,
+                )  # fmt: skip
+
+
+@kernel()
+def _average_pool_grad(dy, dx, kernel, stride, pad, taps, step, parts):
+    parallel(_average_pool_grad_part, parts, (dy, dx, kernel, stride, pad, taps, step))
+
+
+@kernel(fastmath=REASSOCIATE)
+def _mean_part(part, parts, x, y):
     low, high = share(part, parts, len(x))
-    for p in range(low, high, lanes):
-        planes = min(lanes, high - p)
-        if backward:
-            pixels[:] = 0
-            transpose(mean.ctypes.data, CHUNK, y[p].ctypes.data, pooled_area * size, planes, pooled_area, like)
-        else:
-            transpose(pixels.ctypes.data, CHUNK, x[p].ctypes.data, area * size, planes, area, like)
-        _average_planes(pixels.ctypes.data, mean.ctypes.data, image, pooled, kernel, stride, pad, backward, like)
-        if backward:
-            transpose(x[p].ctypes.data, area * size, pixels.ctypes.data, CHUNK, area, planes, like)
-        else:
-            transpose(y[p].ctypes.data, pooled_area * size, mean.ctypes.data, CHUNK, pooled_area, planes, like)
+    for p in range(low, high):
+        total = x.dtype.type(0)
+        for i in range(x.shape[1]):
+            total += x[p, i]
+        y[p] = total / x.dtype.type(x.shape[1])
 
 
 @kernel()
-def _average(x, y, kernel, stride, pad, backward, threads):
-    parallel(_average_part, threads, (x, y, kernel, stride, pad, backward))
+def _mean(x, y, parts):
+    parallel(_mean_part, parts, (x, y))
+
+
+@kernel()
+def _mean_grad_part(part, parts, dy, dx):
+    low, high = share(part, parts, len(dx))
+    for p in range(low, high):
+        slope = dy[p] / dx.dtype.type(dx.shape[1])
+        for i in range(dx.shape[1]):
+            dx[p, i] = slope
+
+
+@kernel()
+def _mean_grad(dy, dx, parts):
+    parallel(_mean_grad_part, parts, (dy, dx))
 
 
 @kernel()
@@ -194,32 +269,55 @@ def _geometry(window: Window) -> tuple:
     return window.kernel, window.stride, window.pad
 
 
+def _known(window: Window) -> tuple:
+    return known(window.kernel[1], window.stride[1])
+
+
 def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:
     """See ``reference.max_pool``."""
-    _max_pool(_planes(x), _planes(y), _planes(mask), *_geometry(window), get_num_threads())
+    _max_pool(_planes(x), _planes(y), _planes(mask), *_geometry(window), *_known(window), parts(x.size))
 
 
 def max_pool_grad(dy: Array, mask: Array, dx: Array, window: Window) -> None:
     """See ``reference.max_pool_grad``."""
-    planes = dx.shape[0] * dx.shape[1]
-    _max_pool_grad(dy.reshape(planes, -1), mask.reshape(planes, -1), dx.reshape(planes, -1), get_num_threads())
+    apart = all(step >= size for step, size in zip(window.stride, window.kernel, strict=True))
+    if apart and dx.shape[3] <= 16:  # rows too short for the lanes of a register
+        planes = dx.shape[0] * dx.shape[1]
+        _max_pool_grad_apart(*(a.reshape(planes, -1) for a in (dy, mask, dx)), parts(dx.size))
+    else:
+        _max_pool_grad(_planes(dy), _planes(mask), _planes(dx), *_geometry(window), *_known(window), parts(dx.size))
+
+
+def _is_global(x: Array, y: Array, window: Window) -> bool:
+    """Whether the only window is all of the image."""
+    return (
+        y.shape[2:] == (1, 1)
+        and not any(window.pad)
+        and all(k >= n for k, n in zip(window.kernel, x.shape[2:], strict=True))
+    )
 
 
 def average_pool(x: Array, y: Array, window: Window) -> None:
     """See ``reference.average_pool``."""
-    _average(_planes(x), _planes(y), *_geometry(window), False, get_num_threads())
+    if _is_global(x, y, window):
+        _mean(x.reshape(y.size, -1), y.reshape(-1), parts(x.size))
+    else:
+        _average_pool(_planes(x), _planes(y), *_geometry(window), *_known(window), parts(x.size))
 
 
 def average_pool_grad(dy: Array, dx: Array, window: Window) -> None:
     """See ``reference.average_pool_grad``."""
-    _average(_planes(dx), _planes(dy), *_geometry(window), True, get_num_threads())
+    if _is_global(dx, dy, window):
+        _mean_grad(dy.reshape(-1), dx.reshape(dy.size, -1), parts(dx.size))
+    else:
+        _average_pool_grad(_planes(dy), _planes(dx), *_geometry(window), *_known(window), parts(dx.size))
 
 
 def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -> None:
     """See ``reference.stochastic_pool``."""
-    _stochastic_pool(_planes(x), _planes(u), _planes(y), _planes(mask), *_geometry(window), get_num_threads())
+    _stochastic_pool(_planes(x), _planes(u), _planes(y), _planes(mask), *_geometry(window), parts(x.size))
 
 
 def stochastic_pool_mean(x: Array, y: Array, window: Window) -> None:
     """See ``reference.stochastic_pool_mean``."""
-    _stochastic_pool_mean(_planes(x), _planes(y), *_geometry(window), get_num_threads())
+    _stochastic_pool_mean(_planes(x), _planes(y), *_geometry(window), parts(x.size))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from numba import get_num_threads, prange
+from numba import prange
 
 from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
 
@@ -34,9 +35,9 @@ def _scatter(y, index, x, threads):
 
 def gather_rows(x: Array, index: Array, y: Array) -> None:
     """See ``reference.gather_rows``."""
-    _gather(x, index, y, get_num_threads())
+    _gather(x, index, y, parts(y.size))
 
 
 def scatter_rows(y: Array, index: Array, x: Array) -> None:
     """See ``reference.scatter_rows``."""
-    _scatter(y, index, x, get_num_threads())
+    _scatter(y, index, x, parts(y.size))

@@ -2,46 +2,84 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from numba import get_num_threads
 
-from minicaffe.kernels.cpu.jit import kernel, parallel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.maths import exp
+from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
+_START, _LANES = np.uintp(0), np.uintp(16)
 _BLOCK = 256  # columns worked on at a time: a few rows of them stay in the L1 cache
 
 
 @kernel()
-def _columns(x, y, largest, total):
-    """Softmax down every column of x (C, width)."""
-    c, width = x.shape
-    largest[:width] = x[0]
-    for k in range(1, c):
-        for i in range(width):
-            largest[i] = max(largest[i], x[k, i])  # a NaN lost here comes back in the total
-    total[:width] = 0
-    for k in range(c):
-        for i in range(width):
-            e = math.exp(x[k, i] - largest[i])
-            y[k, i] = e
-            total[i] += e
-    for k in range(c):
-        for i in range(width):
-            y[k, i] /= total[i]
+def _columns(x, y, o, first, last, largest, total):
+    """Softmax down the columns ``first`` .. ``last`` - 1 of x[o] (C, inner)."""
+    width = last - first
+    for i in range(_START, width):
+        largest[i] = x[o, 0, first + i]
+        total[i] = 0
+    for k in range(1, x.shape[1]):
+        for i in range(_START, width):
+            largest[i] = max(largest[i], x[o, k, first + i])  # a NaN lost here comes back in the total
+    for k in range(x.shape[1]):
+        for i in range(_START, width):
+            y[o, k, first + i] = exp(x[o, k, first + i] - largest[i])
+        for i in range(_START, width):
+            total[i] += y[o, k, first + i]
+    for k in range(x.shape[1]):
+        for i in range(_START, width):
+            y[o, k, first + i] /= total[i]
+
+
+@kernel(fastmath=REASSOCIATE)
+def _rows_part(part, parts, x, y):
+    """Softmax along every row of x (outer, C)."""
+    lanes = np.empty(_LANES, x.dtype)
+    c = np.uintp(x.shape[1])
+    whole = c // _LANES * _LANES
+    low, high = share(part, parts, len(x))
+    for o in range(low, high):
+        lanes[:] = x[o, 0]
+        for k in range(_START, whole, _LANES):
+            for i in range(_START, _LANES):
+                lanes[i] = max(lanes[i], x[o, k + i])  # a NaN lost here comes back in the total
+        largest = lanes.max()
+        for k in range(whole, c):
+            largest = max(largest, x[o, k])
+        for k in range(_START, c):
+            y[o, k] = exp(x[o, k] - largest)
+        total = x.dtype.type(0)
+        for k in range(_START, c):
+            total += y[o, k]
+        for k in range(_START, c):
+            y[o, k] /= total
+
+
+@kernel(fastmath=REASSOCIATE)
+def _rows_grad_part(part, parts, y, dy, dx):
+    c = np.uintp(y.shape[1])
+    low, high = share(part, parts, len(y))
+    for o in range(low, high):
+        total = y.dtype.type(0)
+        for k in range(_START, c):
+            total += dy[o, k] * y[o, k]
+        for k in range(_START, c):
+            dx[o, k] = y[o, k] * (dy[o, k] - total)
 
 
 @kernel()
-def _columns_grad(y, dy, dx, total):
-    c, width = y.shape
-    total[:width] = 0
-    for k in range(c):
-        for i in range(width):
-            total[i] += dy[k, i] * y[k, i]
-    for k in range(c):
-        for i in range(width):
-            dx[k, i] = y[k, i] * (dy[k, i] - total[i])
+def _columns_grad(y, dy, dx, o, first, last, total):
+    width = last - first
+    for i in range(_START, width):
+        total[i] = 0
+    for k in range(y.shape[1]):
+        for i in range(_START, width):
+            total[i] += dy[o, k, first + i] * y[o, k, first + i]
+    for k in range(y.shape[1]):
+        for i in range(_START, width):
+            dx[o, k, first + i] = y[o, k, first + i] * (dy[o, k, first + i] - total[i])
 
 
 @kernel()
@@ -52,12 +90,12 @@ def _softmax_part(part, parts, x, y):
     low, high = share(part, parts, outer * blocks)
     for item in range(low, high):
         o, first = item // blocks, item % blocks * _BLOCK
-        _columns(x[o, :, first : first + _BLOCK], y[o, :, first : first + _BLOCK], largest, total)
+        _columns(x, y, o, np.uintp(first), np.uintp(min(first + _BLOCK, inner)), largest, total)
 
 
 @kernel()
-def _softmax(x, y, threads):
-    parallel(_softmax_part, threads, (x, y))
+def _softmax(x, y, parts):
+    parallel(_softmax_part, parts, (x, y))
 
 
 @kernel()
@@ -68,20 +106,35 @@ def _softmax_grad_part(part, parts, y, dy, dx):
     low, high = share(part, parts, outer * blocks)
     for item in range(low, high):
         o, first = item // blocks, item % blocks * _BLOCK
-        last = first + _BLOCK
-        _columns_grad(y[o, :, first:last], dy[o, :, first:last], dx[o, :, first:last], total)
+        _columns_grad(y, dy, dx, o, np.uintp(first), np.uintp(min(first + _BLOCK, inner)), total)
 
 
 @kernel()
-def _softmax_grad(y, dy, dx, threads):
-    parallel(_softmax_grad_part, threads, (y, dy, dx))
+def _softmax_grad(y, dy, dx, parts):
+    parallel(_softmax_grad_part, parts, (y, dy, dx))
+
+
+@kernel()
+def _softmax_rows(x, y, parts):
+    parallel(_rows_part, parts, (x, y))
+
+
+@kernel()
+def _softmax_rows_grad(y, dy, dx, parts):
+    parallel(_rows_grad_part, parts, (y, dy, dx))
 
 
 def softmax(x: Array, y: Array) -> None:
     """See ``reference.softmax``."""
-    _softmax(x, y, get_num_threads())
+    if x.shape[2] == 1:
+        _softmax_rows(x.reshape(x.shape[:2]), y.reshape(x.shape[:2]), parts(x.size))
+    else:
+        _softmax(x, y, parts(x.size))
 
 
 def softmax_grad(y: Array, dy: Array, dx: Array) -> None:
     """See ``reference.softmax_grad``."""
-    _softmax_grad(y, dy, dx, get_num_threads())
+    if y.shape[2] == 1:
+        _softmax_rows_grad(*(a.reshape(y.shape[:2]) for a in (y, dy, dx)), parts(y.size))
+    else:
+        _softmax_grad(y, dy, dx, parts(y.size))

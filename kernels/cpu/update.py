@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numba import get_num_threads, prange
 
 from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
 
@@ -23,94 +23,131 @@ def _inner_product_part(part, parts, a, b, partial):
 
 
 @kernel()
-def _inner_product(a, b, threads):
-    partial = np.zeros(threads)
-    parallel(_inner_product_part, threads, (a, b, partial))
+def _inner_product(a, b, parts):
+    partial = np.zeros(parts)
+    parallel(_inner_product_part, parts, (a, b, partial))
     return partial.sum()
+
+
+@kernel(inline=True)
+def _slope(w, g, scale, decay, l1):
+    """The regularised gradient."""
+    return scale * g + decay * (np.sign(w) if l1 else w)
 
 
 @kernel()
 def _sgd_part(part, parts, w, g, h, rate, momentum, scale, decay, l1):
     low, high = share(part, parts, w.size)
-    u, d, v = w[low:high], g[low:high], h[low:high]
-    for i in range(u.size):
-        step = momentum * v[i] + rate * (scale * d[i] + decay * (np.sign(u[i]) if l1 else u[i]))
-        v[i] = step
-        d[i] = step
-        u[i] -= step
+    for i in range(np.uintp(low), np.uintp(high)):
+        slope = _slope(w[i], g[i], scale, decay, l1)
+        step = momentum * h[i] + rate * slope
+        h[i] = step
+        g[i] = step
+        w[i] -= step
 
 
 @kernel()
-def _sgd(w, g, h, rate, momentum, scale, decay, l1, threads):
-    parallel(_sgd_part, threads, (w, g, h, rate, momentum, scale, decay, l1))
+def _sgd(w, g, h, rate, momentum, scale, decay, l1, parts):
+    parallel(_sgd_part, parts, (w, g, h, rate, momentum, scale, decay, l1))
 
 
-@kernel(inline=True)
-def _regularized(w, g, scale, decay, l1):
-    return scale * g + decay * (np.sign(w) if l1 else w)
+@kernel()
+def _nesterov_part(part, parts, w, g, h, rate, momentum, scale, decay, l1):
+    one = w.dtype.type(1)
+    low, high = share(part, parts, w.size)
+    for i in range(np.uintp(low), np.uintp(high)):
+        slope = _slope(w[i], g[i], scale, decay, l1)
+        before = momentum * h[i]
+        after = before + rate * slope
+        h[i] = after
+        step = (one + momentum) * after - before
+        g[i] = step
+        w[i] -= step
 
 
-@kernel(parallel=True)
-def _nesterov(w, g, h, rate, momentum, scale, decay, l1, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, w.size)
-        for i in range(low, high):
-            before = momentum * h[i]
-            h[i] = before + rate * _regularized(w[i], g[i], scale, decay, l1)
-            g[i] = (1 + momentum) * h[i] - before
-            w[i] -= g[i]
+@kernel()
+def _nesterov(w, g, h, rate, momentum, scale, decay, l1, parts):
+    parallel(_nesterov_part, parts, (w, g, h, rate, momentum, scale, decay, l1))
 
 
-@kernel(parallel=True)
-def _adagrad(w, g, h, rate, delta, scale, decay, l1, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, w.size)
-        for i in range(low, high):
-            slope = _regularized(w[i], g[i], scale, decay, l1)
-            h[i] += slope * slope
-            g[i] = rate * slope / (np.sqrt(h[i]) + delta)
-            w[i] -= g[i]
+@kernel()
+def _adagrad_part(part, parts, w, g, h, rate, delta, scale, decay, l1):
+    low, high = share(part, parts, w.size)
+    for i in range(np.uintp(low), np.uintp(high)):
+        slope = _slope(w[i], g[i], scale, decay, l1)
+        square = h[i] + slope * slope
+        h[i] = square
+        step = rate * slope / (np.sqrt(square) + delta)
+        g[i] = step
+        w[i] -= step
 
 
-@kernel(parallel=True)
-def _rmsprop(w, g, h, rate, memory, delta, scale, decay, l1, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, w.size)
-        for i in range(low, high):
-            slope = _regularized(w[i], g[i], scale, decay, l1)
-            h[i] = memory * h[i] + (1 - memory) * slope * slope
-            g[i] = rate * slope / (np.sqrt(h[i]) + delta)
-            w[i] -= g[i]
+@kernel()
+def _adagrad(w, g, h, rate, delta, scale, decay, l1, parts):
+    parallel(_adagrad_part, parts, (w, g, h, rate, delta, scale, decay, l1))
 
 
-@kernel(parallel=True)
-def _adadelta(w, g, h, steps, rate, memory, delta, scale, decay, l1, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, w.size)
-        for i in range(low, high):
-            slope = _regularized(w[i], g[i], scale, decay, l1)
-            h[i] = memory * h[i] + (1 - memory) * slope * slope
-            step = slope * np.sqrt((steps[i] + delta) / (h[i] + delta))
-            steps[i] = memory * steps[i] + (1 - memory) * step * step
-            g[i] = rate * step
-            w[i] -= g[i]
+@kernel()
+def _rmsprop_part(part, parts, w, g, h, rate, memory, delta, scale, decay, l1):
+    one = w.dtype.type(1)
+    low, high = share(part, parts, w.size)
+    for i in range(np.uintp(low), np.uintp(high)):
+        slope = _slope(w[i], g[i], scale, decay, l1)
+        square = memory * h[i] + (one - memory) * slope * slope
+        h[i] = square
+        step = rate * slope / (np.sqrt(square) + delta)
+        g[i] = step
+        w[i] -= step
 
 
-@kernel(parallel=True)
-def _adam(w, g, m, v, rate, beta1, beta2, delta, scale, decay, l1, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, w.size)
-        for i in range(low, high):
-            slope = _regularized(w[i], g[i], scale, decay, l1)
-            m[i] = beta1 * m[i] + (1 - beta1) * slope
-            v[i] = beta2 * v[i] + (1 - beta2) * slope * slope
-            g[i] = rate * m[i] / (np.sqrt(v[i]) + delta)
-            w[i] -= g[i]
+@kernel()
+def _rmsprop(w, g, h, rate, memory, delta, scale, decay, l1, parts):
+    parallel(_rmsprop_part, parts, (w, g, h, rate, memory, delta, scale, decay, l1))
+
+
+@kernel()
+def _adadelta_part(part, parts, w, g, h, steps, rate, memory, delta, scale, decay, l1):
+    one = w.dtype.type(1)
+    low, high = share(part, parts, w.size)
+    for i in range(np.uintp(low), np.uintp(high)):
+        slope = _slope(w[i], g[i], scale, decay, l1)
+        square = memory * h[i] + (one - memory) * slope * slope
+        h[i] = square
+        change = slope * np.sqrt((steps[i] + delta) / (square + delta))
+        steps[i] = memory * steps[i] + (one - memory) * change * change
+        step = rate * change
+        g[i] = step
+        w[i] -= step
+
+
+@kernel()
+def _adadelta(w, g, h, steps, rate, memory, delta, scale, decay, l1, parts):
+    parallel(_adadelta_part, parts, (w, g, h, steps, rate, memory, delta, scale, decay, l1))
+
+
+@kernel()
+def _adam_part(part, parts, w, g, m, v, rate, beta1, beta2, delta, scale, decay, l1):
+    one = w.dtype.type(1)
+    low, high = share(part, parts, w.size)
+    for i in range(np.uintp(low), np.uintp(high)):
+        slope = _slope(w[i], g[i], scale, decay, l1)
+        mean = beta1 * m[i] + (one - beta1) * slope
+        square = beta2 * v[i] + (one - beta2) * slope * slope
+        m[i] = mean
+        v[i] = square
+        step = rate * mean / (np.sqrt(square) + delta)
+        g[i] = step
+        w[i] -= step
+
+
+@kernel()
+def _adam(w, g, m, v, rate, beta1, beta2, delta, scale, decay, l1, parts):
+    parallel(_adam_part, parts, (w, g, m, v, rate, beta1, beta2, delta, scale, decay, l1))
 
 
 def inner_product(a: Array, b: Array) -> float:
     """The inner product of two arrays of equal size, in float64."""
-    return _inner_product(a.reshape(-1), b.reshape(-1), get_num_threads())
+    return _inner_product(a.reshape(-1), b.reshape(-1), parts(a.size))
 
 
 def dot(a: Array, b: Array, out: Array) -> None:
@@ -128,7 +165,7 @@ def clip_by_norm(g: Array, limit: float, norm: Array) -> None:
 
 def _step(loop: Callable[..., None], arrays: Sequence[Array], numbers: Sequence[float], l1: bool) -> None:
     real = arrays[0].dtype.type
-    loop(*(a.reshape(-1) for a in arrays), *map(real, numbers), bool(l1), get_num_threads())
+    loop(*(a.reshape(-1) for a in arrays), *map(real, numbers), bool(l1), parts(arrays[0].size))
 
 
 def sgd_update(w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from minicaffe.kernels.cuda.channels import ChannelOps
 from minicaffe.kernels.cuda.convolution import ConvolutionOps
 from minicaffe.kernels.cuda.launch import Launcher, Program, formula, program, window_struct
 from minicaffe.kernels.cuda.losses import LossOps
@@ -18,7 +19,7 @@ from minicaffe.kernels.cuda.updates import UpdateOps
 from minicaffe.kernels.window import Window
 
 
-class CudaOps(ConvolutionOps, LossOps, UpdateOps):
+class CudaOps(ChannelOps, ConvolutionOps, LossOps, UpdateOps):
     """Every function of ``kernels/reference.py`` as a method of the same name and signature.
 
     ``xp`` is CuPy or a module like it; ``gemm(a, b, out, transpose_a, transpose_b, accumulate)`` multiplies matrices,
@@ -110,33 +111,6 @@ class CudaOps(ConvolutionOps, LossOps, UpdateOps):
         source, values = formula("elementwise", translate(function), out.dtype, len(arrays), 0, scalars)
         self.launch.flat(source, "elementwise", out.size, out, *arrays, *values)
 
-    def channelwise(
-        self,
-        function: Callable[..., float],
-        arrays: Sequence[Any],
-        vectors: Sequence[Any],
-        scalars: Sequence[float],
-        out: Any,
-    ) -> None:
-        """See ``kernels.reference.channelwise``; ``function`` is computed in the dtype of ``out``."""
-        n, c, inner = out.shape
-        source, values = formula("channelwise", translate(function), out.dtype, len(arrays), len(vectors), scalars)
-        self.launch.planes(source, "channelwise", n * c, inner, out, c, *arrays, *vectors, *values)
-
-    def channel_sum(
-        self,
-        function: Callable[..., float],
-        arrays: Sequence[Any],
-        vectors: Sequence[Any],
-        scalars: Sequence[float],
-        out: Any,
-    ) -> None:
-        """See ``kernels.reference.channel_sum``; ``function`` is computed in the dtype of ``out``."""
-        n, c, inner = arrays[0].shape
-        source, values = formula("channelwise", translate(function), out.dtype, len(arrays), len(vectors), scalars)
-        args = (inner, *arrays, *vectors, *values)
-        self._add_sums(source, "channel_sum_partials", c, n * inner, args, out, contiguous=inner > 1)
-
     # --- rows, normalisation, recurrence
 
     def gather_rows(self, x: Any, index: Any, y: Any) -> None:
@@ -158,6 +132,20 @@ class CudaOps(ConvolutionOps, LossOps, UpdateOps):
         n, c, inner = x.shape
         args = (x, y, scale, dy, dx, c, size, float(alpha), float(beta))
         self.launch.planes(program("lrn", x.dtype), "lrn_grad", n * c, inner, *args)
+
+    def lrn_within(self, x: Any, scale: Any, y: Any, size: int, alpha: float, beta: float) -> None:
+        """See ``kernels.reference.lrn_within``."""
+        n, c, *image = x.shape
+        args = (x, scale, y, *image, size, float(alpha), float(beta))
+        self.launch.planes(program("lrn", x.dtype), "lrn_within", n * c, math.prod(image), *args)
+
+    def lrn_within_grad(
+        self, x: Any, y: Any, scale: Any, dy: Any, dx: Any, size: int, alpha: float, beta: float
+    ) -> None:
+        """See ``kernels.reference.lrn_within_grad``."""
+        n, c, *image = x.shape
+        args = (x, y, scale, dy, dx, *image, size, float(alpha), float(beta))
+        self.launch.planes(program("lrn", x.dtype), "lrn_within_grad", n * c, math.prod(image), *args)
 
     def lstm_unit(self, c_before: Any, gates: Any, cont: Any, c: Any, h: Any) -> None:
         """See ``kernels.reference.lstm_unit``."""

@@ -1,14 +1,15 @@
-// Local response normalisation across channels.  A plane is one channel of one image of x (N, C, inner); the window of
-// channel c holds channels c - (size - 1) / 2 to c + size / 2, as far as they exist.
+// Local response normalisation, across channels and within them.  A plane is one channel of one image of x.  Across
+// channels x is (N, C, inner), and the window of channel c holds channels c - (size - 1) / 2 to c + size / 2, as far as
+// they exist; within them x is (N, C, height, width), and a window is as large along both axes of a plane.
 #include "common.cuh"
 
 struct Neighbours {
     int first, last;
 
-    __device__ Neighbours(int channel, int channels, int window) {
-        const int start = channel - (window - 1) / 2;
+    __device__ Neighbours(int centre, int size, int window) {
+        const int start = centre - (window - 1) / 2;
         first = max(start, 0);
-        last = min(start + window, channels);
+        last = min(start + window, size);
     }
 };
 
@@ -42,5 +43,40 @@ __global__ void lrn_grad(int planes, int size, const T* x, const T* y, const T* 
         }
         const long long at = (long long)plane * size + i;
         dx[at] = dy[at] * pow(scale[at], T(-beta)) - T(2 * alpha * beta / window) * x[at] * sum;
+    }
+}
+
+template <typename T>
+__global__ void lrn_within(int planes, int size, const T* x, T* scale, T* y, int height, int width, int window,
+                           double alpha, double beta) {
+    FOR_EACH_IN_PLANES(plane, planes, i, size) {
+        const long long start = (long long)plane * size;
+        const Neighbours rows(i / width, height, window), columns(i % width, width, window);
+        T squares = 0;
+        for (int h = rows.first; h < rows.last; ++h)
+            for (int w = columns.first; w < columns.last; ++w) {
+                const T pixel = x[start + h * width + w];
+                squares += pixel * pixel;
+            }
+        const long long at = start + i;
+        scale[at] = T(1) + T(alpha / (window * window)) * squares;
+        y[at] = x[at] * pow(scale[at], T(-beta));
+    }
+}
+
+template <typename T>
+__global__ void lrn_within_grad(int planes, int size, const T* x, const T* y, const T* scale, const T* dy, T* dx,
+                                int height, int width, int window, double alpha, double beta) {
+    FOR_EACH_IN_PLANES(plane, planes, i, size) {
+        const long long start = (long long)plane * size;
+        const Neighbours rows(i / width, height, window), columns(i % width, width, window);
+        T sum = 0;
+        for (int h = rows.first; h < rows.last; ++h)
+            for (int w = columns.first; w < columns.last; ++w) {
+                const long long other = start + h * width + w;
+                sum += dy[other] * y[other] / scale[other];
+            }
+        const long long at = start + i;
+        dx[at] = dy[at] * pow(scale[at], T(-beta)) - T(2 * alpha * beta / (window * window)) * x[at] * sum;
     }
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from minicaffe.backend.base import Backend, RandomSource
 from minicaffe.backend.cpu import CpuBackend
 
-__all__ = ["Backend", "RandomSource", "current", "set_device", "set_mode_cpu", "set_mode_gpu", "use"]
+__all__ = ["Backend", "RandomSource", "current", "gpu_backend", "host_backend", "set_device", "set_mode_cpu", "set_mode_gpu", "use"]
 
 _cpu = CpuBackend()
 _current: Backend = _cpu
@@ -20,16 +20,26 @@ def current() -> Backend:
     return _current
 
 
+def host_backend() -> Backend:
+    """The backend that computes on the CPU (NumPy and Numba)."""
+    return _cpu
+
+
+def gpu_backend() -> Backend:
+    """The backend of the GPU chosen by ``set_device`` (CuPy); raises DeviceError or MissingExtraError if there is none."""
+    from minicaffe.backend.gpu import GpuBackend
+
+    return GpuBackend.on_device(_device)
+
+
 def set_mode_cpu() -> None:
-    """Compute on the CPU (NumPy and Numba); the mode a process starts in."""
-    _select(_cpu)
+    """Compute on the CPU; the mode a process starts in."""
+    _select(host_backend())
 
 
 def set_mode_gpu() -> None:
-    """Compute on the GPU chosen by ``set_device`` (CuPy); raises DeviceError or MissingExtraError if there is none."""
-    from minicaffe.backend.gpu import GpuBackend
-
-    _select(GpuBackend.on_device(_device))
+    """Compute on the GPU; raises what ``gpu_backend`` raises."""
+    _select(gpu_backend())
 
 
 def set_device(device: int) -> None:

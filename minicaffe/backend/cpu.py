@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe.backend import random
+from minicaffe.backend import random, threads
 from minicaffe.backend.base import Backend, RandomSource
 from minicaffe.kernels import cpu
 
@@ -57,6 +57,7 @@ class CpuBackend(Backend):
         # Numba's work-queue threading layer aborts the process when two threads enter parallel kernels at once,
         # and the layers of all nets share one workspace.
         with self._lock, cpu.single_threaded_blas():
+            threads.apply()
             yield
 
     def synchronize(self) -> None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import struct
 import threading
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 import lmdb
 
+from minicaffe.data.lmdb_pages import DamagedPage, PageGuard, check_file
 from minicaffe.data.store import Reader, Writer
-from minicaffe.errors import DataError
 
-# A meta page: page header, magic, version, address, map size, page size, ..., last page in use, transaction.
-_META = struct.Struct("=16xII16xI92xQQ")
-_MAGIC = 0xBEEFC0DE
 _FIRST_MAP_SIZE = 16 << 20
 
 _environments: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
@@ -36,17 +32,19 @@ class LmdbReader(Reader):
             self._environment = _shared_environment(path)
             self._transaction = self._environment.begin()
             self._cursor = self._transaction.cursor()
-        except (lmdb.Error, OSError) as error:
+            page_size = self._environment.stat()["psize"]
+            self._pages = PageGuard(os.path.join(path, "data.mdb"), page_size, self._transaction.id())
+        except (lmdb.Error, OSError, DamagedPage) as error:
             raise self.damaged(error) from error
 
     def seek_to_first(self) -> bool:
-        return self._move(self._cursor.first)
+        return self._move(self._pages.first, self._cursor.first)
 
     def seek(self, key: bytes) -> bool:
-        return self._move(self._cursor.set_key, key)
+        return self._move(self._pages.seek, self._cursor.set_key, key)
 
     def next(self) -> bool:
-        return self._move(self._cursor.next)
+        return self._move(self._pages.next, self._cursor.next)
 
     def item(self) -> tuple[bytes, bytes]:
         return self._cursor.item()
@@ -57,11 +55,13 @@ class LmdbReader(Reader):
     def close(self) -> None:
         self._cursor.close()
         self._transaction.abort()
+        self._pages.close()
 
-    def _move(self, step: Callable[..., bool], *key: bytes) -> bool:
+    def _move(self, look: Callable[..., None], step: Callable[..., bool], *key: bytes) -> bool:
         try:
+            look(*key)
             return step(*key)
-        except lmdb.Error as error:
+        except (lmdb.Error, DamagedPage) as error:
             raise self.damaged(error) from error
 
 
@@ -98,28 +98,9 @@ def _shared_environment(path: str) -> lmdb.Environment:
     with _opening:
         environment = _environments.get(identity)
         if environment is None:
-            _check_complete(file, status.st_size)
+            check_file(file)
             # Without a lock file nobody writes; creating one would change a folder that is only read.
             lock = os.access(os.path.join(path, "lock.mdb"), os.W_OK)
             environment = lmdb.open(path, readonly=True, lock=lock)
             _environments[identity] = environment
         return environment
-
-
-def _check_complete(file: str, size: int) -> None:
-    """Refuse a cut file: LMDB maps it into memory, where touching a page past its end kills the process."""
-    with open(file, "rb") as stream:
-        first = stream.read(_META.size)
-        if len(first) < _META.size or _META.unpack(first)[0] != _MAGIC:
-            raise DataError(f"lmdb database {file}: not an LMDB file ({size} bytes); build the database again")
-        page_size = _META.unpack(first)[2]
-        stream.seek(page_size)
-        second = stream.read(_META.size)
-    metas = [_META.unpack(meta) for meta in (first, second) if len(meta) == _META.size]
-    last_page = max(metas, key=lambda meta: meta[4])[3]
-    expected = max(last_page + 1, 2) * page_size
-    if size < expected:
-        raise DataError(
-            f"lmdb database {file}: truncated, {size} bytes where its header claims {expected}; "
-            "copy it again from its source or rebuild it"
-        )

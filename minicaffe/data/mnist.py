@@ -26,12 +26,17 @@ SHA256 = {
 }
 
 
+def cache_folder() -> Path:
+    """The user's cache, where downloads go unless a folder is named."""
+    return Path(compat.require("pooch").os_cache("minicaffe"))
+
+
 def fetch_mnist(folder: str | os.PathLike[str] | None = None, mirrors: Sequence[str] = MIRRORS) -> Path:
     """Download MNIST's four .gz files into ``folder`` (default: the user's cache); those already there are kept.
 
     Returns the folder. Raises DataError if no mirror has a file, or none the right one.
     """
-    target = Path(compat.require("pooch").os_cache("minicaffe") if folder is None else folder)
+    target = cache_folder() if folder is None else Path(folder)
     for name in SHA256:
         path = target / f"{name}.gz"
         if not path.exists():

@@ -131,13 +131,14 @@ class DatumSource(BatchSource):
     ``data_param`` (source, backend, batch_size, prefetch) and ``transform_param`` are the layer's; ``stream`` is the
     stream Caffe would seed the layer from: two draws for the transformer, if it needs random numbers, and one for the
     prefetch thread. Of ``solver_count`` solvers, each reads the records whose number modulo ``solver_count`` is its
-    ``rank``; in the TEST phase every one reads all.
+    ``rank``, the numbers going on from one round to the next; in the TEST phase every one reads all. A position is the
+    same for every rank.
 
     ``shape`` (C, h, w) is that of the first record, transformed; reading it consumes nothing. A batch takes the shape
     of its first record.
 
     Raises DataError: no such database, an empty or a damaged one (naming the record), records of different sizes in one
-    batch, a ``transform_param`` that does not fit them.
+    batch, a ``transform_param`` that does not fit them, a rank that is none of ``solver_count``.
     """
 
     def __init__(
@@ -147,20 +148,22 @@ class DatumSource(BatchSource):
         transformer = Transformer(transform_param, phase, stream)
         transformer.seed(stream)  # Caffe seeds it twice; the second seed is the one in use
         stream.draw()  # Caffe's prefetch thread takes its own seed
-        keep_every = solver_count if phase == proto.TRAIN else 1
-        reader = _DatumReader(data_param, transformer, rank % keep_every, keep_every)
+        if not 0 <= rank < solver_count:
+            raise DataError(f"solver rank {rank} must lie below the solver count {solver_count}; see set_solver_count")
+        shares = (rank, solver_count) if phase == proto.TRAIN else (0, 1)
+        reader = _DatumReader(data_param, transformer, *shares)
         super().__init__(reader, data_param.batch_size, data_param.prefetch)
 
 
 class _DatumReader(BatchReader):
     """Fills batches with the records of a database."""
 
-    def __init__(self, data_param: Any, transformer: Transformer, rank: int, keep_every: int) -> None:
+    def __init__(self, data_param: Any, transformer: Transformer, rank: int, shares: int) -> None:
         backend = proto.DataParameter.DB.Name(data_param.backend)
         self._records = open_db(data_param.source, backend)
         self._transformer = transformer
         self._batch_size = data_param.batch_size
-        self._rank, self._keep_every = rank, keep_every
+        self._before, self._after = rank, shares - rank  # records to pass before and after each that is read
         self._offset = 0  # records passed since the start, over all rounds
         if not self._records.seek_to_first():
             raise DataError(f"{self._where()}: empty, not one record; build it again")
@@ -174,15 +177,14 @@ class _DatumReader(BatchReader):
         """Read, decode and transform the next records into ``batch``."""
         keys, datums = [], []
         for _ in range(self._batch_size):
-            while self._offset % self._keep_every != self._rank:
-                self._advance()
+            self._advance(self._before)
             key, value = self._records.item()
             try:
                 datums.append(parse(value))
             except DataError as error:
                 raise self._at(key, error) from error
             keys.append(key)
-            self._advance()
+            self._advance(self._after)
         pixels = raw_batch(datums)
         if pixels is None:
             self._fill_singly(batch, keys, datums)
@@ -239,11 +241,12 @@ class _DatumReader(BatchReader):
     def _pixels(self, datum: Any) -> np.ndarray:
         return to_array(datum, self._transformer.force_color, self._transformer.force_gray)
 
-    def _advance(self) -> None:
-        if not self._records.next():
-            _log.info("Restarting data prefetching from start.")
-            self._records.seek_to_first()
-        self._offset += 1
+    def _advance(self, records: int) -> None:
+        for _ in range(records):
+            if not self._records.next():
+                _log.info("Restarting data prefetching from start.")
+                self._records.seek_to_first()
+        self._offset += records
 
     def _where(self) -> str:
         return f"{self._records.backend} database {self._records.path}"

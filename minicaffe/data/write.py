@@ -29,17 +29,18 @@ def write_images(
     labels: np.ndarray,
     backend: str = "lmdb",
     overwrite: bool = False,
+    digits: int = 8,
 ) -> Written:
     """Write a database of uint8 images (N, height, width) or (N, channels, height, width) and their labels (N,).
 
-    Keys are the images' numbers in eight digits. The database appears at ``path`` when it is complete; one that exists
+    Keys are the images' numbers in so many ``digits``. The database appears at ``path`` when it is complete; one that exists
     is left as it is, unless ``overwrite``. Raises DataError: as ``open_db`` does, a full disk, counts that differ.
     """
     if len(images) != len(labels):
         raise DataError(f"{len(images)} images but {len(labels)} labels")
     if images.ndim == 3:
         images = images[:, np.newaxis]
-    return _write(path, zip(images, labels, strict=True), backend, overwrite)
+    return _write(path, zip(images, labels, strict=True), backend, overwrite, digits)
 
 
 def write_pairs(
@@ -68,11 +69,15 @@ def _joined(images: np.ndarray, pairs: np.ndarray, similar: np.ndarray) -> Itera
 
 
 def _write(
-    path: str | os.PathLike[str], records: Iterable[tuple[np.ndarray, int]], backend: str, overwrite: bool
+    path: str | os.PathLike[str],
+    records: Iterable[tuple[np.ndarray, int]],
+    backend: str,
+    overwrite: bool,
+    digits: int = 8,
 ) -> Written:
     labels: Counter[int] = Counter()
     with open_db(path, backend, "replace" if overwrite else "new") as database:
         for n, (image, label) in enumerate(records):
-            database.put(b"%08d" % n, from_array(image, int(label)).SerializeToString())
+            database.put(b"%0*d" % (digits, n), from_array(image, int(label)).SerializeToString())
             labels[int(label)] += 1
     return Written(database.path, database.backend, database.count, dict(sorted(labels.items())))

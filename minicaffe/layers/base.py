@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 from minicaffe import backend, fillers, proto
 from minicaffe.blob import Blob
 from minicaffe.errors import DataError, LayerError, ShapeError
+from minicaffe.layers.cost import Costed
 from minicaffe.proto.locations import Locations
 
 TRAIN, TEST = 0, 1
@@ -60,7 +61,7 @@ class BlobVec(list[Blob]):
         return self[-1]
 
 
-class Layer:
+class Layer(Costed):
     """A step of a net: makes top blobs from bottom blobs, and bottom gradients from top gradients.
 
     Built-in layers and ``type: "Python"`` layers derive from this class and write four methods:
@@ -98,6 +99,7 @@ class Layer:
     """Whether ``reshape`` looks at more than the bottoms' shapes, so that it must run before every forward."""
 
     phase: int
+    blobs: BlobVec
     param_str: str = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -122,6 +124,7 @@ class Layer:
         self.param_propagate_down: list[bool] = []
         self.loss_weights: list[float] = []
         self._scratch: dict[str, Any] = {}
+        self.reserved = 0
         if self.param is not None:
             options = getattr(layer_param, self.param)
             for field in options.DESCRIPTOR.fields:
@@ -151,6 +154,7 @@ class Layer:
         """Check the declared facts, then set up, reshape, and install the loss weights."""
         self._check_counts(len(bottom), len(top))
         self.setup(bottom, top)
+        self._check_in_place(bottom, top)
         self.reshape(bottom, top)
         self._check_loss_weight(len(top))
         self.install_loss_weights(top)
@@ -169,6 +173,12 @@ class Layer:
                 f"{self.type} Layer produces one top blob as output for each bottom blob input; "
                 f"found {bottoms} bottom(s) and {tops} top(s)", field="top",
             )
+
+    def _check_in_place(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Before ``reshape`` would give a bottom the shape of the top; a user's own layer may do as it likes."""
+        in_place = any(a is b for a, b in zip(bottom, top, strict=False))
+        if in_place and self.in_place == "never" and self.type != "Python":
+            raise self.error(f"a {self.type} layer cannot work in place; give its top a name of its own", "top")
 
     def _check_loss_weight(self, tops: int) -> None:
         weights = list(self.layer_param.loss_weight)
@@ -209,6 +219,7 @@ class Layer:
 
     def reserve(self, count: int) -> None:
         """In ``reshape``: make the shared workspace hold at least ``count`` elements."""
+        self.reserved = count
         backend.current().reserve(count, self.dtype)
 
     def scratch(self, name: str, shape: Sequence[int], dtype: DTypeLike | None = None) -> Any:
@@ -222,6 +233,11 @@ class Layer:
         if kept is None or kept[0] is not where or kept[1].size < count:
             kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype or self.dtype))
         return kept[1][:count].reshape(tuple(shape))
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes that this layer keeps between its calls, beside its blobs."""
+        return sum(array.nbytes for _, array in self._scratch.values())
 
     def add_param(self, shape: Sequence[int], filler: Any = None) -> Blob | None:
         """In ``setup``: make the next learnable blob, filled by a FillerParameter (default: zeros).
@@ -269,6 +285,11 @@ class Layer:
         if not condition:
             raise self.error(problem, field, kind)
 
+    def require_sizes(self, *shapes: Sequence[int]) -> None:
+        """Raise a ShapeError unless the sizes in these values of the field ``shape`` can be those of a blob."""
+        for sizes in shapes:
+            self.require(min(sizes, default=0) >= 0, f"must not be negative; found {list(sizes)}", "shape", ShapeError)
+
     def require_same_shape(self, *blobs: Blob) -> None:
         """Raise a ShapeError unless all blobs have one shape."""
         if any(blob.shape != blobs[0].shape for blob in blobs):
@@ -292,6 +313,11 @@ class Layer:
             return blob.axis(axis)
         except ShapeError as error:
             raise self.error(str(error), field, ShapeError) from None
+
+    def about(self, blob: Blob, axis: int, what: str) -> tuple[int, int, int]:
+        """The sizes (outer, n, inner) before, at and after an axis, along which there must be at least one ``what``."""
+        self.require(blob.shape[axis] > 0, f"needs at least one {what} along it; found {blob.shape_string}", "axis", ShapeError)
+        return blob.span(0, axis), blob.shape[axis], blob.span(axis + 1)
 
     def _option_names(self) -> set[str]:
         if self.param is None:

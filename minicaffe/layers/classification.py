@@ -30,8 +30,7 @@ class Classified(Loss):
 
     def about_axis(self, blob, axis):
         """The sizes (outer, classes, inner) before, at and after the class axis."""
-        axis = self.axis_of(blob, axis)
-        return blob.span(0, axis), blob.shape[axis], blob.span(axis + 1)
+        return self.about(blob, self.axis_of(blob, axis), "class")
 
     def check_labels(self, label, classes):
         """Report a label that is no class."""
@@ -47,6 +46,7 @@ class Normalized(Classified):
     The older ``normalize`` counts where ``normalization`` is absent: true is VALID, false BATCH_SIZE.
     """
 
+    empty_batch = True
     default_normalization = VALID
 
     def setup(self, bottom, top):
@@ -71,6 +71,7 @@ class SoftmaxWithLoss(Normalized):
 
     type = "SoftmaxWithLoss"
     param = "softmax_param"
+    per_element = 5
     tops = (1, 2)
     axis: int
 
@@ -109,6 +110,7 @@ class SigmoidCrossEntropyLoss(Normalized):
     """
 
     type = "SigmoidCrossEntropyLoss"
+    per_element = 8
     default_normalization = BATCH_SIZE
 
     def reshape(self, bottom, top):
@@ -142,6 +144,7 @@ class InfogainLoss(Normalized):
 
     type = "InfogainLoss"
     param = "infogain_loss_param"
+    per_element = 7
     bottoms = (2, 3)
     tops = (1, 2)
     axis: int
@@ -214,6 +217,9 @@ class MultinomialLogisticLoss(Classified):
         self.rows = (bottom[0].shape[0], bottom[0].span(1))
         self.expect_labels(bottom, (*self.rows, 1))
 
+    def operations(self, bottom, top):
+        return 2.0 * bottom[1].count
+
     def forward(self, bottom, top):
         label = bottom[1].xdata.reshape(-1)
         self.check_labels(label, self.rows[1])
@@ -237,6 +243,7 @@ class HingeLoss(Classified):
 
     type = "HingeLoss"
     param = "hinge_loss_param"
+    per_element = 3
     norm: int
 
     L1, L2 = 1, 2

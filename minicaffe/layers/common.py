@@ -46,6 +46,12 @@ class InnerProduct(Layer):
         self.rows = x.span(0, axis)
         top[0].reshape(*x.shape[:axis], self.num_output)
 
+    def products(self, bottom, top):
+        return 2.0 * self.rows * self.inputs * self.num_output
+
+    def operations(self, bottom, top):
+        return float(top[0].count * self.bias_term)
+
     def forward(self, bottom, top):
         x, y = bottom[0].xdata.reshape(self.rows, self.inputs), top[0].xdata.reshape(self.rows, self.num_output)
         self.ops.gemm(x, self.blobs[0].xdata, y, transpose_b=not self.transpose)
@@ -75,6 +81,7 @@ class Embed(Layer):
 
     type = "Embed"
     param = "embed_param"
+    per_element = 0
     differentiable = ()
     num_output: int
     input_dim: int
@@ -116,9 +123,11 @@ class Parameter(Layer):
 
     type = "Parameter"
     param = "parameter_param"
+    per_element = 0
     bottoms = 0
 
     def setup(self, bottom, top):
+        self.require_sizes(self.shape.dim)
         self.add_param(tuple(self.shape.dim))
 
     def reshape(self, bottom, top):
@@ -235,8 +244,7 @@ class Scale(Broadcast):
 
     def reshape(self, bottom, top):
         super().reshape(bottom, top)
-        if top[0] is bottom[0]:
-            self.kept = self.scratch("kept", bottom[0].shape)
+        self.kept = self.scratch("kept", self.rows) if top[0] is bottom[0] else None
         if self.bias_term:
             b, v = self.blobs[-1], self.operand(bottom)
             self.require(
@@ -245,35 +253,21 @@ class Scale(Broadcast):
                 kind=ShapeError,
             )
 
+    def operations(self, bottom, top):
+        return float(top[0].count * (1 + self.bias_term))
+
     def forward(self, bottom, top):
-        x = bottom[0].xdata
-        if top[0] is bottom[0]:
-            self.kept[...] = x
-        vectors = [self.operand(bottom).xdata.reshape(-1)]
-        if self.bias_term:
-            vectors.append(self.blobs[-1].xdata.reshape(-1))
-        formula = Scale.scaled_and_shifted if self.bias_term else Scale.scaled
-        self.ops.channelwise(formula, (x.reshape(self.rows),), vectors, (), top[0].xdata.reshape(self.rows))
+        x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
+        b = self.blobs[-1].xdata.reshape(-1) if self.bias_term else None
+        self.ops.scale(x, self.operand(bottom).xdata.reshape(-1), b, y, self.kept)
 
     def backward(self, top, propagate_down, bottom):
-        dy = top[0].xdiff.reshape(self.rows)
-        if self.bias_term and self.param_propagate_down[-1]:
-            self.ops.bias_grad(dy, self.blobs[-1].xdiff.reshape(-1))
-        if self.wants_operand(propagate_down):
-            x = (self.kept if top[0] is bottom[0] else bottom[0].xdata).reshape(self.rows)
-            self.ops.channel_sum(Scale.scaled, (x, dy), (), (), self.operand_diff(bottom))
-        if propagate_down[0]:
-            self.ops.channelwise(
-                Scale.scaled, (dy,), (self.operand(bottom).xdata.reshape(-1),), (), bottom[0].xdiff.reshape(self.rows)
-            )
-
-    @staticmethod
-    def scaled(x, v):
-        return x * v
-
-    @staticmethod
-    def scaled_and_shifted(x, v, b):
-        return x * v + b
+        x = bottom[0].xdata.reshape(self.rows) if self.kept is None else self.kept
+        dy, v = top[0].xdiff.reshape(self.rows), self.operand(bottom).xdata.reshape(-1)
+        dx = bottom[0].xdiff.reshape(self.rows) if propagate_down[0] else None
+        dv = self.operand_diff(bottom) if self.wants_operand(propagate_down) else None
+        db = self.blobs[-1].xdiff.reshape(-1) if self.bias_term and self.param_propagate_down[-1] else None
+        self.ops.scale_grad(x, dy, v, dx, dv, db)
 
 
 class Eltwise(Layer):
@@ -308,6 +302,9 @@ class Eltwise(Layer):
         top[0].reshape_like(bottom[0])
         if self.operation == self.MAX:
             self.winner = self.scratch("winner", bottom[0].shape)
+
+    def operations(self, bottom, top):
+        return float(top[0].count * (len(bottom) - 1 + len(self.coeff)))
 
     def forward(self, bottom, top):
         y, (first, second, *others) = top[0].xdata, (blob.xdata for blob in bottom)
@@ -377,14 +374,14 @@ class Softmax(Layer):
 
     type = "Softmax"
     param = "softmax_param"
+    per_element = 5
     in_place = "always"
     axis: int
 
     def reshape(self, bottom, top):
         x = bottom[0]
-        axis = self.axis_of(x, self.axis)
         top[0].reshape_like(x)
-        self.shape = (x.span(0, axis), x.shape[axis], x.span(axis + 1))
+        self.shape = self.about(x, self.axis_of(x, self.axis), "score")
 
     def forward(self, bottom, top):
         self.ops.softmax(bottom[0].xdata.reshape(self.shape), top[0].xdata.reshape(self.shape))

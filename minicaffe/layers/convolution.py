@@ -48,7 +48,7 @@ class Windowed(Layer):
             return getattr(self, f"{prefix}_h"), getattr(self, f"{prefix}_w")
         if not values and default is not None:
             return (default,) * spatial
-        if len(values) not in (1, spatial) and spatial:
+        if len(values) not in (1, spatial):
             raise self.error(
                 f"must be given once, or once for each of the {spatial} spatial axes; found {len(values)} values", field
             )
@@ -147,6 +147,12 @@ class Convolution(Windowed):
         """Make the shared workspace hold the columns of a convolution from x to y."""
         self.reserve(self.ops.convolution_workspace(x_shape, y_shape, self.window, self.group))
 
+    def products(self, bottom, top):
+        return 2.0 * sum(blob.count for blob in top) * (self.blobs[0].count // self.num_output)
+
+    def operations(self, bottom, top):
+        return float(sum(blob.count for blob in top) * self.bias_term)
+
     def forward(self, bottom, top):
         w = self.blobs[0].xdata
         bias = self.blobs[1].xdata if self.bias_term else None
@@ -209,6 +215,9 @@ class Deconvolution(Convolution):
     def reserve_columns(self, x_shape, y_shape):
         super().reserve_columns(y_shape, x_shape)
 
+    def products(self, bottom, top):
+        return 2.0 * sum(blob.count for blob in bottom) * (self.blobs[0].count // self.in_channels)
+
     def forward(self, bottom, top):
         for x, y in zip(bottom, top, strict=True):
             out = y.xdata.reshape(self.y_shape)
@@ -242,6 +251,7 @@ class Im2col(Windowed):
     """
 
     type = "Im2col"
+    per_element = 0
 
     def setup(self, bottom, top):
         super().setup(bottom, top)

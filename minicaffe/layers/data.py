@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe import fillers, proto
-from minicaffe.backend import random
+from minicaffe.backend import random, ranks
 from minicaffe.data.image_source import ImageSource
 from minicaffe.data.source import BatchSource, DatumSource
 from minicaffe.data.window_source import WindowSource
@@ -21,6 +21,7 @@ class Source(Layer):
 
     bottoms = 0
     tops: ClassVar[Count] = (1, None)
+    per_element = 0
 
     def reshape(self, bottom, top):
         pass
@@ -45,10 +46,12 @@ class Input(Source):
 
     type = "Input"
     param = "input_param"
+    moves = False
 
     def setup(self, bottom, top):
         shapes = self.layer_param.input_param.shape
         self.once_or_per_top("shape", len(shapes), len(top), optional=True)
+        self.require_sizes(*(shape.dim for shape in shapes))
         for i, blob in enumerate(top if shapes else ()):
             blob.reshape(*shapes[i if len(shapes) > 1 else 0].dim)
 
@@ -73,6 +76,7 @@ class DummyData(Source):
         if options.shape:
             self.once_or_per_top("shape", len(options.shape), len(top))
             shapes = [list(shape.dim) for shape in options.shape]
+            self.require_sizes(*shapes)
         else:
             for field, values in zip(self.LEGACY, legacy, strict=True):
                 self.once_or_per_top(field, len(values), len(top))
@@ -159,7 +163,7 @@ class Data(Batches):
 
     Tops: images (batch_size, C, H, W), or crop_size x crop_size; if a second is named, labels (batch_size,).
     ``transform_param``: scale, mean_file or mean_value, crop_size, mirror.  At the end of the database reading goes on
-    from its start.
+    from its start.  Of n solvers that train together, each reads every n-th record in the TRAIN phase.
     Caffe: ``backend`` is LEVELDB unless set.
     """
 
@@ -168,7 +172,7 @@ class Data(Batches):
     tops = (1, 2)
 
     def open(self, options, transform):
-        return DatumSource(options, transform, self.phase, random.stream())
+        return DatumSource(options, transform, self.phase, random.stream(), ranks.solver_rank(), ranks.solver_count())
 
 
 class ImageData(Batches):
@@ -250,6 +254,24 @@ class MemoryData(Source):
             ShapeError,
         )
         self.values, self.labels, self.position = values, labels.reshape(n, 1, 1, 1), 0
+
+    def set_input_arrays(self, data: NDArray, labels: NDArray) -> None:
+        """``reset`` as pycaffe asks for it: float32 arrays in C order, used in place; data (n, channels, height, width),
+        labels (n, 1, 1, 1) or (n,).  Raises ShapeError for others."""
+        if labels.ndim == 1:
+            labels = labels.reshape(-1, 1, 1, 1)
+        for what, values, item in (("data", data, self.item), ("labels", labels, (1, 1, 1))):
+            demands = (
+                (values.flags.c_contiguous, "be C contiguous"),
+                (values.ndim == 4, "be 4-d"),
+                (values.dtype == np.float32, "be float32"),
+                (values.shape[1:] == item, f"have the shape (n, {', '.join(map(str, item))})"),
+            )
+            for met, demand in demands:
+                self.require(
+                    met, f"{what} array must {demand}; found {values.dtype} of shape {values.shape}", kind=ShapeError
+                )
+        self.reset(data, labels)
 
     def forward(self, bottom, top):
         if self.values is None:

@@ -27,8 +27,9 @@ def create(layer_param: proto.LayerParameter, source: Source, dtype: DTypeLike =
         layer = registry[name](layer_param, dtype)
     else:
         place = source.where(layer_param.name, layer_param.phase, "type")
-        near = difflib.get_close_matches(name, layer_types(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; to add it, derive from minicaffe.Layer and set type"
+        known = {type.lower(): type for type in layer_types()}
+        near = difflib.get_close_matches(name.lower(), known, n=1)
+        hint = f"; did you mean {known[near[0]]!r}?" if near else "; to add it, derive from minicaffe.Layer and set type"
         raise LayerError(
             f"{place + ': ' if place else ''}layer '{layer_param.name}': Unknown layer type: {name}{hint} "
             f"(known types: {', '.join(layer_types())})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from typing import Any
 
 import h5py
@@ -159,10 +160,12 @@ class HDF5Output(Layer):
 
     type = "HDF5Output"
     param = "hdf5_output_param"
+    per_element = 0
     bottoms = 2
     tops = 0
     file_name: str
     DATASETS = ("data", "label")
+    OVERHEAD = 4 << 20  # bytes: a chunk begun in each dataset, at most 1 MiB each, and their indices
 
     def setup(self, bottom, top):
         self.require(self.file_name != "", "give the file to write", "file_name")
@@ -186,12 +189,26 @@ class HDF5Output(Layer):
 
     def forward(self, bottom, top):
         try:
+            self._reserve(sum(blob.peek_data().nbytes for blob in bottom))
             with h5py.File(self.file_name, "a") as file:
                 for name, blob in zip(self.DATASETS, bottom, strict=True):
                     values = blob.peek_data()
                     self._append(file, name, values.reshape(values.shape + (1,) * (4 - values.ndim)))
         except OSError as error:
             raise self.not_written(error) from None
+
+    def _reserve(self, size: int) -> None:
+        """Claim the space that the file grows into: where it is missing, HDF5 ends the process (a segmentation fault).
+
+        HDF5 gives back what it does not use.
+        """
+        with open(self.file_name, "r+b") as file:
+            before = os.fstat(file.fileno()).st_size
+            try:
+                os.posix_fallocate(file.fileno(), before, size + self.OVERHEAD)
+            except OSError:
+                file.truncate(before)
+                raise
 
     def _append(self, file: Any, name: str, values: NDArray) -> None:
         if name not in file:

@@ -18,6 +18,7 @@ class Crop(Layer):
 
     type = "Crop"
     param = "crop_param"
+    per_element = 0
     bottoms = 2
     axis: int
 
@@ -57,10 +58,14 @@ class Crop(Layer):
 
 
 class Tile(Layer):
-    """Put ``tiles`` copies of the bottom one after the other along ``axis`` (1).  Backward: the sum over the copies."""
+    """Put ``tiles`` copies of the bottom one after the other along ``axis`` (1).  Backward: the sum over the copies.
+
+    Bottom: any shape.  Top: that shape, ``tiles`` times as large along ``axis``.
+    """
 
     type = "Tile"
     param = "tile_param"
+    per_element = 0
     axis: int
     tiles: int
 
@@ -84,7 +89,7 @@ class Tile(Layer):
 
 
 class Filter(Layer):
-    """Keep the items of a batch whose selector is not 0.
+    """Keep the items of a batch whose selector is not 0: ``y = x[selector != 0]``.
 
     Bottoms: blobs (N, …) to filter; last, the selector, (N,) or (N, 1, …), which gets no gradient.  Tops: one for each
     blob, (kept, …).
@@ -93,6 +98,7 @@ class Filter(Layer):
     """
 
     type = "Filter"
+    per_element = 0
     bottoms = (2, None)
     tops = (1, None)
     reshape_always = True
@@ -121,15 +127,15 @@ class Filter(Layer):
     def forward(self, bottom, top):
         for x, y in zip(bottom, top, strict=False):
             self.ops.gather_rows(
-                x.xdata.reshape(len(x.xdata), -1), self.index, y.xdata.reshape(len(self.index), x.span(1))
+                x.xdata.reshape(x.shape[0], x.span(1)), self.index, y.xdata.reshape(len(self.index), x.span(1))
             )
 
     def backward(self, top, propagate_down, bottom):
         for i, y in enumerate(top):
             if propagate_down[i]:
-                dx = bottom[i].xdiff
+                dx = bottom[i].xdiff.reshape(bottom[i].shape[0], y.span(1))
                 dx.fill(0)
-                self.ops.scatter_rows(y.xdiff.reshape(len(self.index), y.span(1)), self.index, dx.reshape(len(dx), -1))
+                self.ops.scatter_rows(y.xdiff.reshape(len(self.index), y.span(1)), self.index, dx)
 
 
 class BatchReindex(Layer):
@@ -139,6 +145,7 @@ class BatchReindex(Layer):
     """
 
     type = "BatchReindex"
+    per_element = 0
     bottoms = 2
     differentiable = (0,)
 

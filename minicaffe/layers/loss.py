@@ -18,18 +18,25 @@ class Loss(Layer):
     auto_tops = True
     differentiable: ClassVar[tuple[int, ...] | None] = (0,)
     forcible: ClassVar[tuple[int, ...] | None] = (0,)
+    empty_batch = False
+    """Whether a batch without items has a loss, 0; the mean over its items is not defined."""
 
     def setup(self, bottom, top):
         if not self.layer_param.loss_weight:
             self.layer_param.loss_weight.extend([1.0] + [0.0] * (len(top) - 1))
 
     def reshape(self, bottom, top):
-        if bottom[0].shape[:1] != bottom[1].shape[:1]:
+        if not bottom[0].shape or bottom[0].shape[:1] != bottom[1].shape[:1]:
             raise self.error(
                 "the data and the labels must have the same first dimension; "
                 f"found {bottom[0].shape_string} and {bottom[1].shape_string}",
                 kind=ShapeError,
             )
+        self.require(
+            self.empty_batch or bottom[0].shape[0] > 0,
+            f"the loss is a mean over the items of the batch, which has none; found {bottom[0].shape_string}",
+            kind=ShapeError,
+        )
         top[0].reshape()
 
 
@@ -43,6 +50,7 @@ class EuclideanLoss(Loss):
     """
 
     type = "EuclideanLoss"
+    per_element = 3
     differentiable = (0, 1)
     forcible = (0, 1)
 
@@ -74,6 +82,7 @@ class ContrastiveLoss(Loss):
 
     type = "ContrastiveLoss"
     param = "contrastive_loss_param"
+    per_element = 3
     bottoms = 3
     differentiable = (0, 1, 2)  # Caffe leaves the gradient of y untouched and says nothing
     forcible = (0, 1)

@@ -75,6 +75,7 @@ class Sigmoid(Neuron):
 
     type = "Sigmoid"
     param = "sigmoid_param"
+    per_element = 4
 
     @staticmethod
     def value(x):
@@ -86,7 +87,7 @@ class Sigmoid(Neuron):
 
 
 class TanH(Neuron):
-    """Hyperbolic tangent."""
+    """The hyperbolic tangent, ``tanh(x)``."""
 
     type = "TanH"
     param = "tanh_param"
@@ -105,6 +106,7 @@ class ELU(Neuron):
 
     type = "ELU"
     param = "elu_param"
+    per_element = 3
     gradient_from = "both"
     alpha: float
 
@@ -127,6 +129,7 @@ class BNLL(Neuron):
     """Binomial normal log likelihood: ``log(1 + exp(x))``, computed so that nothing overflows."""
 
     type = "BNLL"
+    per_element = 4
     in_place = "forward"
     gradient_from = "bottom"
 
@@ -163,6 +166,7 @@ class Clip(Neuron):
 
     type = "Clip"
     param = "clip_param"
+    per_element = 2
     in_place = "forward"
     gradient_from = "bottom"
     min: float
@@ -206,6 +210,7 @@ class Swish(Neuron):
 
     type = "Swish"
     param = "swish_param"
+    per_element = 6
     beta: float
 
     def reshape(self, bottom, top):
@@ -240,6 +245,7 @@ class PReLU(Layer):
 
     type = "PReLU"
     param = "prelu_param"
+    per_element = 4
     in_place = "always"
     channel_shared: bool
 
@@ -317,6 +323,9 @@ class Dropout(Layer):
 
     def setup(self, bottom, top):
         self.require(0 <= self.dropout_ratio < 1, f"must lie in [0, 1); found {self.dropout_ratio:g}", "dropout_ratio")
+
+    def operations(self, bottom, top):
+        return 2.0 * top[0].count if self.phase == TRAIN else 0.0
 
     def reshape(self, bottom, top):
         top[0].reshape_like(bottom[0])

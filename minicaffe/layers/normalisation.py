@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import sqrt
 
 from minicaffe.errors import ShapeError
-from minicaffe.kernels.window import Window
 from minicaffe.layers.base import TEST, Layer
 
 
@@ -33,8 +32,6 @@ class LRN(Layer):
 
     def setup(self, bottom, top):
         self.require(self.local_size % 2 == 1, f"must be odd; found {self.local_size}", "local_size")
-        side, pad = (self.local_size,) * 2, ((self.local_size - 1) // 2,) * 2
-        self.window = Window(side, (1, 1), pad, (1, 1))
 
     def reshape(self, bottom, top):
         x = bottom[0]
@@ -44,45 +41,24 @@ class LRN(Layer):
         top[0].reshape_like(x)
         self.rows = (*x.shape[:2], x.span(2))
         self.scale = self.scratch("scale", x.shape)
-        if self.norm_region == self.WITHIN_CHANNEL:
-            self.work = self.scratch("work", x.shape)
 
     def forward(self, bottom, top):
-        x, y = bottom[0].xdata, top[0].xdata
+        arrays = bottom[0].xdata, self.scale, top[0].xdata
         if self.norm_region == self.ACROSS_CHANNELS:
-            self.ops.lrn(
-                *(a.reshape(self.rows) for a in (x, self.scale, y)), self.local_size, self.alpha, self.beta, self.k
-            )
+            rows = (a.reshape(self.rows) for a in arrays)
+            self.ops.lrn(*rows, self.local_size, self.alpha, self.beta, self.k)
         else:
-            self.xp.multiply(x, x, out=self.work)
-            self.ops.average_pool(self.work, self.scale, self.window)
-            self.ops.elementwise(LRN.damped, (x, self.scale), (self.alpha, self.beta), y)
+            self.ops.lrn_within(*arrays, self.local_size, self.alpha, self.beta)
 
     def backward(self, top, propagate_down, bottom):
         if not propagate_down[0]:
             return
-        x, y, dy, dx = bottom[0].xdata, top[0].xdata, top[0].xdiff, bottom[0].xdiff
+        arrays = bottom[0].xdata, top[0].xdata, self.scale, top[0].xdiff, bottom[0].xdiff
         if self.norm_region == self.ACROSS_CHANNELS:
-            arrays = (a.reshape(self.rows) for a in (x, y, self.scale, dy, dx))
-            self.ops.lrn_grad(*arrays, self.local_size, self.alpha, self.beta)
-            return
-        self.xp.multiply(x, dy, out=self.work)
-        self.ops.elementwise(LRN.damped_slope, (self.work, self.scale), (self.alpha, self.beta), self.work)
-        self.ops.average_pool_grad(self.work, dx, self.window)
-        dx *= x
-        self.ops.elementwise(LRN.damped_sum, (dx, dy, self.scale), (self.alpha, self.beta), dx)
-
-    @staticmethod
-    def damped(x, mean, alpha, beta):
-        return x * (1.0 + alpha * mean) ** -beta
-
-    @staticmethod
-    def damped_slope(x, mean, alpha, beta):
-        return -2.0 * x * alpha * beta * (1.0 + alpha * mean) ** (-beta - 1.0)
-
-    @staticmethod
-    def damped_sum(spread, dy, mean, alpha, beta):
-        return spread + dy * (1.0 + alpha * mean) ** -beta
+            rows = (a.reshape(self.rows) for a in arrays)
+            self.ops.lrn_grad(*rows, self.local_size, self.alpha, self.beta)
+        else:
+            self.ops.lrn_within_grad(*arrays, self.local_size, self.alpha, self.beta)
 
 
 class Standardized(Layer):
@@ -97,8 +73,8 @@ class Standardized(Layer):
         """Set ``rows``, and make memory for the statistics of each group."""
         self.rows = rows
         self.size = max(rows[0] * rows[2], 1)
-        names = ("mean", "variance", "factor", "gradient_sum", "gradient_dot")
-        self.mean, self.variance, self.factor, self.gradient_sum, self.gradient_dot = (
+        names = ("mean", "variance", "factor", "gradient_mean", "gradient_dot")
+        self.mean, self.variance, self.factor, self.gradient_mean, self.gradient_dot = (
             self.scratch(name, rows[1:2]) for name in names
         )
 
@@ -110,14 +86,9 @@ class Standardized(Layer):
             self.variance.fill(0)
             self.ops.channel_sum(Standardized.square, (x,), (self.mean,), (1 / self.size,), self.variance)
 
-    def standardized_gradient(self, y, dy, dx):
-        """``dx = (dy - mean(dy) - y mean(dy y)) factor``: the gradient through mean and deviation."""
-        self.gradient_sum.fill(0)
-        self.ops.channel_sum(Standardized.same, (dy,), (), (1 / self.size,), self.gradient_sum)
-        self.gradient_dot.fill(0)
-        self.ops.channel_sum(Standardized.product, (y, dy), (), (1 / self.size,), self.gradient_dot)
-        vectors = (self.gradient_sum, self.gradient_dot, self.factor)
-        self.ops.channelwise(Standardized.gradient, (y, dy), vectors, (), dx)
+    def standardized_gradient(self, x, dy, dx):
+        """The gradient through mean and deviation."""
+        self.ops.standardize_grad(x, dy, self.mean, self.factor, self.gradient_mean, self.gradient_dot, dx)
 
     @staticmethod
     def same(x, weight):
@@ -126,10 +97,6 @@ class Standardized(Layer):
     @staticmethod
     def square(x, mean, weight):
         return (x - mean) * (x - mean) * weight
-
-    @staticmethod
-    def product(y, dy, weight):
-        return y * dy * weight
 
     @staticmethod
     def centred(x, mean):
@@ -142,10 +109,6 @@ class Standardized(Layer):
     @staticmethod
     def scaled(dy, factor):
         return dy * factor
-
-    @staticmethod
-    def gradient(y, dy, dy_mean, dot_mean, factor):
-        return (dy - dy_mean - y * dot_mean) * factor
 
 
 class BatchNorm(Standardized):
@@ -196,23 +159,28 @@ class BatchNorm(Standardized):
             f"the input must keep {self.channels} channels; found {x.shape_string}",
             kind=ShapeError,
         )
+        self.require(
+            self.use_global_stats or x.count > 0,
+            f"a batch without values has no mean and variance; found {x.shape_string}",
+            kind=ShapeError,
+        )
         top[0].reshape_like(x)
         self.keep_rows((x.shape[0], self.channels, x.span(2)))
-        if not self.use_global_stats:
-            self.normalized = self.scratch("normalized", self.rows)
+        in_place = top[0] is x and not self.use_global_stats
+        self.kept = self.scratch("kept", self.rows) if in_place else None
+
+    def operations(self, bottom, top):
+        return float(top[0].count * (2 if self.use_global_stats else 8))
 
     def forward(self, bottom, top):
         x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
         if self.use_global_stats:
             self._recall()
+            self.ops.elementwise(BatchNorm.inverse_deviation, (self.variance,), (self.eps,), self.factor)
+            self.ops.channelwise(Standardized.standard, (x,), (self.mean, self.factor), (), y)
         else:
-            self.measure(x)
+            self.ops.standardize(x, self.eps, self.mean, self.variance, self.factor, y, self.kept)
             self._remember()
-        self.ops.elementwise(BatchNorm.inverse_deviation, (self.variance,), (self.eps,), self.factor)
-        out = y if self.use_global_stats else self.normalized
-        self.ops.channelwise(Standardized.standard, (x,), (self.mean, self.factor), (), out)
-        if out is not y:
-            y[...] = out
 
     def _recall(self):
         """Take the running mean and variance."""
@@ -237,7 +205,8 @@ class BatchNorm(Standardized):
         if self.use_global_stats:
             self.ops.channelwise(Standardized.scaled, (dy,), (self.factor,), (), dx)
         else:
-            self.standardized_gradient(self.normalized, dy, dx)
+            x = bottom[0].xdata.reshape(self.rows) if self.kept is None else self.kept
+            self.standardized_gradient(x, dy, dx)
 
     @staticmethod
     def inverse_deviation(variance, eps):
@@ -274,6 +243,9 @@ class MVN(Standardized):
         groups = x.num if self.across_channels else x.num * x.channels
         self.keep_rows((1, groups, x.count // max(groups, 1)))
 
+    def operations(self, bottom, top):
+        return float(top[0].count * (8 if self.normalize_variance else 3))
+
     def forward(self, bottom, top):
         x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
         self.measure(x, self.normalize_variance)
@@ -286,9 +258,9 @@ class MVN(Standardized):
     def backward(self, top, propagate_down, bottom):
         if not propagate_down[0]:
             return
-        y, dy, dx = (a.reshape(self.rows) for a in (top[0].xdata, top[0].xdiff, bottom[0].xdiff))
+        x, dy, dx = (a.reshape(self.rows) for a in (bottom[0].xdata, top[0].xdiff, bottom[0].xdiff))
         if self.normalize_variance:
-            self.standardized_gradient(y, dy, dx)
+            self.standardized_gradient(x, dy, dx)
         else:
             self.measure(dy, variance=False)
             self.ops.channelwise(Standardized.centred, (dy,), (self.mean,), (), dx)

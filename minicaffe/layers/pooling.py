@@ -101,6 +101,9 @@ class Pooling(Layer):
         )
         return pooled
 
+    def operations(self, bottom, top):
+        return float(top[0].count * self.window.taps)
+
     def forward(self, bottom, top):
         x, y = bottom[0].xdata, top[0].xdata
         if self.pool == self.MAX:
@@ -182,18 +185,21 @@ class SPP(Layer):
         kernel = -(-size // bins)
         return kernel, (kernel * bins - size + 1) // 2
 
+    def operations(self, bottom, top):
+        return sum(layer.operations(bottom, [pooled]) for layer, pooled in self.levels)
+
     def forward(self, bottom, top):
-        y, start = top[0].xdata.reshape(len(top[0].xdata), -1), 0
+        y, start = top[0].xdata.reshape(top[0].shape[0], top[0].span(1)), 0
         for layer, pooled in self.levels:
             layer.forward(bottom, [pooled])
             stop = start + pooled.span(1)
-            y[:, start:stop] = pooled.xdata.reshape(pooled.num, -1)
+            y[:, start:stop] = pooled.xdata.reshape(pooled.num, pooled.span(1))
             start = stop
 
     def backward(self, top, propagate_down, bottom):
         if not propagate_down[0]:
             return
-        dy, dx, start = top[0].xdiff.reshape(len(top[0].xdiff), -1), bottom[0].xdiff, 0
+        dy, dx, start = top[0].xdiff.reshape(top[0].shape[0], top[0].span(1)), bottom[0].xdiff, 0
         for layer, pooled in self.levels:
             stop = start + pooled.span(1)
             pooled.xdiff[...] = dy[:, start:stop].reshape(pooled.shape)

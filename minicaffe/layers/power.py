@@ -19,6 +19,7 @@ class Power(Layer):
 
     type = "Power"
     param = "power_param"
+    per_element = 3
     power: float
     scale: float
     shift: float
@@ -81,6 +82,7 @@ class Logarithmic(Neuron):
     """Base of Exp and Log: ``base``, of which -1 (the default) means e, ``scale`` and ``shift``."""
 
     base: float
+    per_element = 3
     scale: float
     shift: float
 

@@ -132,6 +132,24 @@ class Recurrent(Layer):
         self.dh, self.dh_next = (self.scratch(name, (self.num, self.num_output)) for name in ("dh", "dh_next"))
         self.static_u = self.scratch("static_u", (self.num, self.wide[1]))
 
+    def _products(self):
+        """FLOPs of the products with the inputs, with x_static, and with the state."""
+        steps = 2.0 * self.steps * self.num
+        static = 2.0 * self.num * self.blobs[2].count if self.has_static else 0.0
+        of_state = self.blobs[2 + self.has_static :]
+        return steps * self.blobs[0].count, static, steps * sum(w.count for w in of_state if len(w.shape) > 1)
+
+    def products(self, bottom, top):
+        return sum(self._products())
+
+    def gradient_products(self, bottom, top, propagate_down):
+        inputs, static, state = self._products()
+        of_bottoms = propagate_down[0] * inputs + (self.has_static and propagate_down[2]) * static
+        return any(self.param_propagate_down) * (inputs + static + state) + state + of_bottoms
+
+    def operations(self, bottom, top):
+        return float(self.per_element * self.steps * self.num * self.num_output)
+
     def exposed(self, bottom):
         """The bottoms that hold the state before the first step."""
         return bottom[len(bottom) - self.states :] if self.expose_hidden else []
@@ -200,6 +218,7 @@ class RNN(Recurrent):
     """
 
     type = "RNN"
+    per_element = 6
     states = 1
     gates = 1
 
@@ -260,6 +279,7 @@ class LSTM(Recurrent):
     """
 
     type = "LSTM"
+    per_element = 24
     states = 2
     gates = 4
 
@@ -310,6 +330,7 @@ class LSTMUnit(Layer):
     """
 
     type = "LSTMUnit"
+    per_element = 5
     bottoms = 3
     tops = 2
     differentiable = (0, 1)

@@ -43,6 +43,7 @@ class Reduction(Layer):
 
     type = "Reduction"
     param = "reduction_param"
+    per_element = 2
     operation: int
     axis: int
     coeff: float

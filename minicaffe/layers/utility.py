@@ -6,6 +6,7 @@ import math
 
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Layer
+from minicaffe.layers.cost import Cost
 
 
 class Along(Layer):
@@ -40,6 +41,7 @@ class Slice(Along):
 
     type = "Slice"
     param = "slice_param"
+    per_element = 0
     tops = (1, None)
     older_name = "slice_dim"
 
@@ -81,10 +83,14 @@ class Slice(Along):
 
 
 class Concat(Along):
-    """Put the bottoms one after the other along ``axis`` (1; older name ``concat_dim``); all other axes must agree."""
+    """Put the bottoms one after the other along ``axis`` (1; older name ``concat_dim``); all other axes must agree.
+
+    Bottoms: one or more.  Top: their sizes along the axis add up; of a single bottom it is that bottom's own memory.
+    """
 
     type = "Concat"
     param = "concat_param"
+    per_element = 0
     bottoms = (1, None)
     older_name = "concat_dim"
 
@@ -120,12 +126,14 @@ class Concat(Along):
 
 
 class Split(Layer):
-    """Hand one blob to several readers: the tops share the bottom's value, and their gradients are added up.
+    """Hand one blob to several readers: the tops share the bottom's value, and ``dx = sum(dy)`` over the tops.
 
     Nets insert it wherever a blob has more than one reader.
     """
 
     type = "Split"
+    per_element = 0
+    moves = False
     tops = (1, None)
 
     def reshape(self, bottom, top):
@@ -147,9 +155,18 @@ class Split(Layer):
         for blob in top[2:]:
             dx += blob.xdiff
 
+    def backward_cost(self, bottom, top, propagate_down):
+        if not propagate_down[0]:
+            return Cost()
+        count, itemsize = bottom[0].count, self.dtype.itemsize
+        return Cost(0, (len(top) - 1) * count, (len(top) + 1) * count * itemsize)
+
 
 class View(Layer):
     """Base of layers whose top is the bottom's memory in another shape."""
+
+    per_element = 0
+    moves = False
 
     def output_shape(self, bottom):
         """The top's shape."""
@@ -218,9 +235,11 @@ class Reshape(View):
 
 
 class Silence(Layer):
-    """Read blobs that nothing else reads, so that they are no outputs of the net.  Backward: zero."""
+    """Read bottoms of any shape that nothing else reads, so that they are no outputs of the net.  Backward: ``dx = 0``."""
 
     type = "Silence"
+    per_element = 0
+    moves = False
     bottoms = (1, None)
     tops = 0
 

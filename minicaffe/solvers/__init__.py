@@ -9,7 +9,8 @@ from minicaffe import proto
 from minicaffe.errors import PrototxtError
 from minicaffe.proto.files import read_solver
 from minicaffe.solvers.adaptive import AdaDeltaSolver, AdaGradSolver, AdamSolver, RMSPropSolver
-from minicaffe.solvers.base import SNAPSHOT, STOP, Monitor, Scalar, Solver, registry
+from minicaffe.solvers.base import SNAPSHOT, STOP, Solver, registry
+from minicaffe.solvers.monitor import Monitor, Scalar
 from minicaffe.solvers.sgd import NesterovSolver, SGDSolver
 
 __all__ = [

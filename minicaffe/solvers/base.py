@@ -7,21 +7,24 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe import backend, proto, weights
-from minicaffe.backend import random
+from minicaffe.backend import random, ranks
 from minicaffe.blob import Blob, Storage
 from minicaffe.errors import MinicaffeError, PrototxtError, SnapshotError
 from minicaffe.layers import TEST, TRAIN, Source
 from minicaffe.net import Net
 from minicaffe.proto.files import read_net, read_solver
 from minicaffe.solvers import snapshot as snapshots
-from minicaffe.solvers.policy import POLICIES, check_policy
+from minicaffe.solvers.monitor import Monitor, Scalar
+from minicaffe.solvers.policy import check_policy, learning_rate
+
+if TYPE_CHECKING:
+    from typing import Self
 
 _log = logging.getLogger(__name__)
 
@@ -31,41 +34,15 @@ registry: dict[str, type[Solver]] = {}
 """Solver classes by the ``type`` that a solver prototxt names."""
 
 
-@dataclass
-class Scalar:
-    """One number of an output blob, with its loss weight."""
-
-    name: str
-    value: float
-    weight: float = 0.0
-
-    def __str__(self) -> str:
-        weighted = f" (* {self.weight:g} = {self.weight * self.value:g} loss)" if self.weight else ""
-        return f"{self.name} = {self.value:g}{weighted}"
-
-
-class Monitor:
-    """Told what a solver does, as it does it; derive from it and pass an instance to ``Solver.monitors``."""
-
-    def iteration(self, solver: Solver) -> None:
-        """An iteration ended; ``solver.iter`` counts it already."""
-
-    def display(self, iteration: int, loss: float, outputs: list[Scalar], rate: float) -> None:
-        """The (smoothed) training loss, the train net's outputs, and the learning rate."""
-
-    def test(self, iteration: int, net: int, outputs: list[Scalar], loss: float | None) -> None:
-        """Mean outputs of test net number ``net``, and its mean loss if ``test_compute_loss`` is on."""
-
-    def snapshot(self, model: str, state: str) -> None:
-        """Snapshot files were written."""
-
-
 class Solver:
     """Trains a net as a solver prototxt says.
 
     A kind of solver declares how many history buffers it keeps (``slots``) and how one contiguous segment of the params is
     updated (``update``); everything else is here.  Caffe's order of an iteration: test, forward and backward ``iter_size``
-    times, clip the summed gradient, divide it by ``iter_size``, add the weight decay, update, snapshot.
+    times, clip the summed gradient, divide it by ``iter_size``, add the weight decay, update, snapshot.  Of several solvers
+    that train together (``ranks``), the one of rank 0 tests and writes snapshots.
+
+    ``close`` ends the threads of its nets' data layers; a ``with`` block does.
 
     Raises PrototxtError for a solver that contradicts itself, and whatever building its nets raises.
     """
@@ -83,8 +60,10 @@ class Solver:
             self.param, self.source = solver, Source(path)
         else:
             self.param, self.source = read_solver(solver), Source(os.fspath(solver))
+        self.rank = ranks.solver_rank()
         self.iter = 0
         self.current_step = 0
+        self.minimum_loss, self.last_event = math.inf, 0
         self.stopped = False
         self.monitors: list[Monitor] = []
         self.requested_action: Callable[[], str | None] = lambda: None
@@ -92,7 +71,7 @@ class Solver:
         self._check()
         _log.info("Initializing solver from parameters: \n%s", self.param)
         if self.param.random_seed >= 0:
-            random.seed(self.param.random_seed)
+            random.seed(self.param.random_seed + self.rank)
         self.net = self._train_net()
         for paths in self.param.weights:
             weights.load_into(self.net, paths)
@@ -103,6 +82,7 @@ class Solver:
         self._norm = Blob((), self.net.dtype)
         self._losses = Blob((self.param.average_loss,), self.net.dtype)
         self._stored = 0
+        self._restored = False
         self._displayed_at = (0, time.perf_counter())
         _log.info("Solver scaffolding done.")
 
@@ -112,9 +92,12 @@ class Solver:
         p = self.param
         self._require(p.average_loss >= 1, "average_loss", "should be non-negative and at least 1", p.average_loss)
         self._require(p.iter_size >= 1, "iter_size", "must be at least 1", p.iter_size)
+        for field in ("max_iter", "display", "snapshot", "test_interval"):
+            self._require(getattr(p, field) >= 0, field, "must be 0 or more", getattr(p, field))
+        self._require(all(n >= 0 for n in p.test_iter), "test_iter", "must be 0 or more", list(p.test_iter))
         self._require(p.regularization_type in ("L1", "L2"), "regularization_type",
                       "Unknown regularization type; it must be L1 or L2", p.regularization_type)
-        check_policy(p)
+        check_policy(p, self._require)
         if p.snapshot:
             self._require(p.HasField("snapshot_prefix"), "snapshot_prefix",
                           "In solver params, snapshot is specified but snapshot_prefix is not", "nothing")
@@ -182,6 +165,7 @@ class Solver:
 
     def solve(self, resume: str | os.PathLike | None = None) -> None:
         """Train until ``max_iter``, from the beginning or from a solver state; stops early if asked to."""
+        self._require(self.param.HasField("max_iter"), "max_iter", "must be given: the iterations to train for", "none")
         _log.info("Solving %s", self.net.name)
         _log.info("Learning Rate Policy: %s", self.param.lr_policy)
         self.stopped = False
@@ -189,24 +173,27 @@ class Solver:
             self.restore(resume)
         self.step(self.param.max_iter - self.iter)
         p = self.param
-        if p.snapshot_after_train and (not p.snapshot or self.iter % p.snapshot):
+        if self.rank == 0 and p.snapshot_after_train and (not p.snapshot or self.iter % p.snapshot):
             self.snapshot()
         if self.stopped:
             _log.info("Optimization stopped early.")
             return
         if p.display and self.iter % p.display == 0:
             self.net.run_forward()
-            self._note_loss(self.net.loss_array, first=True)
+            self._note_loss(self.net.loss_array)
             _log.info("Iteration %d, loss = %g", self.iter, self.smoothed_loss)
+            self._tell_display(self._outputs())
         if p.test_interval and self.iter % p.test_interval == 0:
             self.test_all()
         _log.info("Optimization Done.")
 
     def step(self, n: int) -> None:
-        """Run ``n`` iterations.  Caffe: the smoothed loss starts anew at every call."""
+        """Run ``n`` iterations.  Caffe: the smoothed loss starts anew at every call; here it goes on after ``restore``."""
         p, net = self.param, self.net
         stop = self.iter + n
-        self._stored = 0
+        if not self._restored:
+            self._stored = 0
+        self._restored = False
         self._displayed_at = (self.iter, time.perf_counter())
         while self.iter < stop:
             net.clear_param_diffs()
@@ -220,7 +207,7 @@ class Solver:
             net.debug_info = show and p.debug_info
             for k in range(p.iter_size):
                 net.run_forward()
-                self._note_loss(net.loss_array, first=k == 0)
+                self._note_loss(net.loss_array, k == 0, p.iter_size)
                 net.run_backward()
             if backend.current().is_host or show:
                 self._check_finite()
@@ -232,27 +219,44 @@ class Solver:
             for monitor in self.monitors:
                 monitor.iteration(self)
             action = self.requested_action()
-            if (p.snapshot and self.iter % p.snapshot == 0) or action == SNAPSHOT:
+            if self.rank == 0 and ((p.snapshot and self.iter % p.snapshot == 0) or action == SNAPSHOT):
                 self.snapshot()
             if action == STOP:
                 self.stopped = True
                 break
 
-    def _note_loss(self, loss: Any, first: bool) -> None:
-        """Add a pass's loss to this iteration's place among the last ``average_loss`` losses; nothing waits for a device."""
+    def _note_loss(self, loss: Any, first: bool = True, passes: int = 1) -> None:
+        """Add the loss of one of an iteration's passes to its place among the last ``average_loss`` losses.
+
+        Nothing waits for a device.
+        """
         if first:
             self._slot = self._stored % self.param.average_loss
             self._stored += 1
         place = self._losses.xdata[self._slot : self._slot + 1]
         if first:
             place.fill(0)
-        place += loss if self.param.iter_size == 1 else loss / self.param.iter_size
+        place += loss if passes == 1 else loss / passes
 
     @property
     def smoothed_loss(self) -> float:
         """Mean of the last ``average_loss`` losses of this ``step``."""
         stored = min(self._stored, self.param.average_loss)
         return float(np.mean(self._losses.peek_data()[:stored], dtype=np.float64)) if stored else math.nan
+
+    def state(self) -> dict[str, Any]:
+        """What the learning rate depends on beside ``iter`` and ``current_step``, as values that JSON can hold."""
+        return {
+            "losses": self._losses.peek_data().tolist(), "stored": self._stored,
+            "minimum_loss": self.minimum_loss, "last_event": self.last_event,
+        }  # fmt: skip
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Go on from a ``state``; the losses of another ``average_loss`` are left out."""
+        self.minimum_loss, self.last_event = state["minimum_loss"], state["last_event"]
+        if len(state["losses"]) == self.param.average_loss:
+            self._losses.data[...] = state["losses"]
+            self._stored, self._restored = state["stored"], True
 
     def _check_finite(self) -> None:
         backend.current().run_checks()
@@ -275,29 +279,37 @@ class Solver:
     def _display(self) -> None:
         since, began = self._displayed_at
         now = time.perf_counter()
-        loss, rate = self.smoothed_loss, self.lr
         done, seconds = self.iter - since, now - began
         self._displayed_at = (self.iter, now)
         _log.info("Iteration %d (%g iter/s, %gs/%d iters), loss = %g",
-                  self.iter, done / seconds if seconds else 0, seconds, self.param.display, loss)
-        outputs = _scalars(self.net, {name: self.net.blobs[name].peek_data() for name in self.net.outputs})
+                  self.iter, done / seconds if seconds else 0, seconds, self.param.display, self.smoothed_loss)
+        outputs = self._outputs()
         for k, scalar in enumerate(outputs):
             _log.info("    Train net output #%d: %s", k, scalar)
+        self._tell_display(outputs)
+
+    def _outputs(self) -> list[Scalar]:
+        return _scalars(self.net, {name: self.net.blobs[name].peek_data() for name in self.net.outputs})
+
+    def _tell_display(self, outputs: list[Scalar]) -> None:
+        loss, rate = self.smoothed_loss, self.lr
         for monitor in self.monitors:
             monitor.display(self.iter, loss, outputs, rate)
 
     # --- tests ---------------------------------------------------------------------------------------------------
 
     def test_all(self) -> None:
-        """Test every test net with the current weights."""
+        """Test every test net with the current weights, on the solver of rank 0."""
         for i in range(len(self.test_nets)):
-            if not self.stopped:
+            if not self.stopped and self.rank == 0:
                 self.test(i)
 
     def test(self, index: int = 0) -> None:
-        """Run test net ``index`` over ``test_iter`` batches and report the mean of each output."""
+        """Run test net ``index`` over ``test_iter`` batches and report the mean of each output; nothing if that is 0."""
         net, batches = self.test_nets[index], self.param.test_iter[index]
         _log.info("Iteration %d, Testing net (#%d)", self.iter, index)
+        if batches == 0:
+            return
         net.share_with(self.net)
         sums = {name: np.zeros(net.blobs[name].shape) for name in net.outputs}
         loss = 0.0
@@ -326,8 +338,8 @@ class Solver:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the coming update.  Caffe: under "multistep", reading it may advance the step."""
-        return POLICIES[self.param.lr_policy](self, self.param, self.iter)
+        """The learning rate of the coming update.  Caffe: under "multistep" and "plateau" reading it may advance the step."""
+        return learning_rate(self)
 
     def apply_update(self) -> None:
         """Turn the gradients into a step, take it, and count the iteration; gradients are left holding the step."""
@@ -367,6 +379,17 @@ class Solver:
     def share_weights(self, net: Net) -> None:
         """Let ``net`` use this solver's weights from now on."""
         net.share_with(self.net)
+
+    def close(self) -> None:
+        """Close files and stop threads of the nets' data layers; weights and solver can still be looked at."""
+        for net in (self.net, *self.test_nets):
+            net.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     # --- snapshots -----------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Learning-rate policies: the rate at an iteration, as Caffe computes it."""
+"""Learning-rate policies: the rate at an iteration, as Caffe and its forks compute it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import difflib
 import logging
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minicaffe import proto
-from minicaffe.errors import PrototxtError
 
 if TYPE_CHECKING:
     from minicaffe.solvers.base import Solver
@@ -22,7 +21,6 @@ def _fixed(solver: Solver, p: proto.SolverParameter, i: int) -> float:
 
 
 def _step(solver: Solver, p: proto.SolverParameter, i: int) -> float:
-    _require(p.stepsize > 0, "stepsize", p.stepsize, "positive")
     solver.current_step = i // p.stepsize
     return p.base_lr * p.gamma**solver.current_step
 
@@ -49,30 +47,70 @@ def _poly(solver: Solver, p: proto.SolverParameter, i: int) -> float:
 
 def _sigmoid(solver: Solver, p: proto.SolverParameter, i: int) -> float:
     """Caffe: with the gamma >= 0 that it asks for, the rate rises toward base_lr."""
-    _require(p.stepsize > 0, "stepsize", p.stepsize, "positive")
     return p.base_lr / (1 + math.exp(-p.gamma * (i - p.stepsize)))
+
+
+def _cosine(solver: Solver, p: proto.SolverParameter, i: int) -> float:
+    """Half a cosine, from base_lr down to 0 at max_iter (Loshchilov, Hutter 2017, eq. 5, without restarts)."""
+    return p.base_lr * (1 + math.cos(math.pi * i / p.max_iter)) / 2 if i < p.max_iter else 0.0
+
+
+def _plateau(solver: Solver, p: proto.SolverParameter, i: int) -> float:
+    """One step down whenever the smoothed loss finds no new minimum for ``plateau_winsize[current_step]`` iterations.
+
+    After the last window the rate stays (SSD's fork of Caffe).  It looks at the loss, so every iteration waits for the
+    device.
+    """
+    loss = solver.smoothed_loss
+    if loss < solver.minimum_loss:
+        solver.minimum_loss, solver.last_event = loss, i
+    if solver.current_step < len(p.plateau_winsize) and i >= solver.last_event + p.plateau_winsize[solver.current_step]:
+        solver.current_step, solver.last_event = solver.current_step + 1, i
+        _log.info("Plateau Status: Iteration %d, step = %d", i, solver.current_step)
+    return p.base_lr * p.gamma**solver.current_step
 
 
 POLICIES: dict[str, Callable[[Solver, proto.SolverParameter, int], float]] = {
     "fixed": _fixed, "step": _step, "exp": _exp, "inv": _inv, "multistep": _multistep, "poly": _poly, "sigmoid": _sigmoid,
-}
+    "cosine": _cosine, "plateau": _plateau,
+}  # fmt: skip
 """Rate at iteration i, counted before the update, by the solver's ``lr_policy``."""
 
 
-def check_policy(p: proto.SolverParameter) -> None:
-    """PrototxtError unless ``lr_policy`` is known and its numbers make sense."""
-    if p.lr_policy not in POLICIES:
-        near = difflib.get_close_matches(p.lr_policy, POLICIES, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise PrototxtError(
-            f"solver field lr_policy: Unknown learning rate policy: '{p.lr_policy}'{hint} (known: {', '.join(POLICIES)})"
-        )
-    if p.lr_policy in ("step", "sigmoid"):
-        _require(p.stepsize > 0, "stepsize", p.stepsize, f"positive for lr_policy '{p.lr_policy}'")
-    if p.lr_policy not in ("fixed", "poly"):
-        _require(p.gamma >= 0, "gamma", p.gamma, "0 or more")
+def learning_rate(solver: Solver) -> float:
+    """The rate of the coming update: on the line from ``warmup_start_lr`` to ``base_lr`` for ``warmup_iter`` iterations
+    (Intel's fork of Caffe), from then on what the policy gives at that iteration."""
+    p, i = solver.param, solver.iter
+    if i < p.warmup_iter:
+        return p.warmup_start_lr + (p.base_lr - p.warmup_start_lr) * i / p.warmup_iter
+    return POLICIES[p.lr_policy](solver, p, i)
 
 
-def _require(condition: bool, field: str, found: float, expected: str) -> None:
-    if not condition:
-        raise PrototxtError(f"solver field {field}: must be {expected}; found {found:g}")
+def check_policy(p: proto.SolverParameter, require: Callable[[bool, str, str, Any], None]) -> None:
+    """Ask ``require(condition, field, problem, found)`` that ``lr_policy`` is known and that its numbers make sense."""
+    name = p.lr_policy
+    near = difflib.get_close_matches(name, POLICIES, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    known = ", ".join(POLICIES)
+    require(name in POLICIES, "lr_policy", f"Unknown learning rate policy: '{name}'{hint} (known: {known})", f"'{name}'")
+    given = f"for lr_policy '{name}'"
+    if name in ("step", "sigmoid"):
+        require(p.stepsize > 0, "stepsize", f"must be positive {given}", p.stepsize)
+    if name in ("poly", "cosine"):
+        require(p.HasField("max_iter"), "max_iter", f"must be given {given}, which ends there", "none")
+    if name not in ("fixed", "poly", "cosine"):
+        require(p.gamma >= 0, "gamma", "must be 0 or more", p.gamma)
+    if name == "plateau":
+        windows = list(p.plateau_winsize)
+        require(p.HasField("gamma"), "gamma", f"must be given {given}: the factor of each step down", "none")
+        require(bool(windows) and min(windows) > 0, "plateau_winsize",
+                f"must be given {given}, once a step down, each a positive number of iterations", windows or "none")  # fmt: skip
+    for field in ("base_lr", "gamma") if name in ("step", "exp", "multistep") else ("base_lr",):
+        if not p.HasField(field):
+            _log.warning("solver field %s is not given: it is 0, and so the learning rate will be", field)
+    require(p.warmup_iter >= 0, "warmup_iter", "must be 0 or more", p.warmup_iter)
+    require(p.warmup_start_lr >= 0, "warmup_start_lr", "must be 0 or more", p.warmup_start_lr)
+    require(p.warmup_iter > 0 or not p.HasField("warmup_start_lr"), "warmup_start_lr",
+            "needs warmup_iter, the number of iterations of the warm-up", "none")  # fmt: skip
+    require(not p.max_iter or p.warmup_iter <= p.max_iter, "warmup_iter",
+            f"the warm-up must end within max_iter, {p.max_iter} iterations", p.warmup_iter)  # fmt: skip

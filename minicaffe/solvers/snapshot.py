@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from minicaffe import backend, proto, weights
 from minicaffe.backend import random
 from minicaffe.errors import SnapshotError
-from minicaffe.proto.atomic import atomic_path
 from minicaffe.proto.files import array_to_blob, blob_to_array, read_binary, write_binary
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def write(solver: Solver) -> tuple[str, str]:
         _log.info("Snapshotting to HDF5 file %s", model)
         weights.save_hdf5(solver.net, model, p.snapshot_diff)
         _log.info("Snapshotting solver state to HDF5 file %s", state)
-        with atomic_path(state) as temporary, h5py.File(temporary, "w") as file:
+        with weights.new_hdf5(state) as file:
             file["iter"] = np.array([solver.iter], np.int32)
             file["current_step"] = np.array([solver.current_step], np.int32)
             file["learned_net"] = np.bytes_(model)
@@ -76,6 +75,7 @@ def _resume_state(solver: Solver) -> bytes:
     return json.dumps({
         "random": base64.b64encode(random.stream().get_state()).decode(),
         "device": {where.name: base64.b64encode(where.random.get_state()).decode()},
+        "solver": solver.state(),
         "train": solver.net.state(),
         "test": [net.state() for net in solver.test_nets],
     }).encode()
@@ -85,6 +85,7 @@ def read(solver: Solver, path: str) -> None:
     """Put a solver where a solver state says; SnapshotError or WeightsError leave it as it was."""
     values = _read_hdf5(path) if path.endswith(".h5") else _read_binary(path)
     iteration, learned_net, current_step, history, resume = values
+    state = None if resume is None else _resume_values(path, resume)
     targets = solver.history_blobs()
     if len(history) != len(targets):
         raise SnapshotError(
@@ -101,20 +102,31 @@ def read(solver: Solver, path: str) -> None:
     for source, target in zip(history, targets, strict=True):
         target[...] = source.reshape(target.shape)
     solver.iter, solver.current_step = iteration, current_step
-    if resume is None:
+    if state is None:
         _log.warning("%s was not written by minicaffe: data layers start from the first record, random numbers anew", path)
         return
+    random.stream().set_state(state["random"])
+    where = backend.current()
+    if where.name in state["device"]:
+        where.random.set_state(state["device"][where.name])
+    solver.restore_state(state["solver"])
+    for net, positions in ((solver.net, state["train"]), *zip(solver.test_nets, state["test"], strict=False)):
+        net.restore(positions)
+
+
+def _resume_values(path: str, resume: bytes) -> dict[str, Any]:
+    """What ``_resume_state`` kept, random states as bytes; SnapshotError if it cannot be read."""
     try:
         state = json.loads(resume)
-        random.stream().set_state(base64.b64decode(state["random"]))
-        where = backend.current()
-        if where.name in state["device"]:
-            where.random.set_state(base64.b64decode(state["device"][where.name]))
-        nets = [(solver.net, state["train"]), *zip(solver.test_nets, state["test"], strict=False)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise SnapshotError(f"solver state {path}: its minicaffe_state is damaged ({error}); resume from another snapshot") from None
-    for net, positions in nets:
-        net.restore(positions)
+        state["random"] = base64.b64decode(state["random"])
+        state["device"] = {name: base64.b64decode(text) for name, text in state["device"].items()}
+        missing = {"solver", "train", "test"} - set(state)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        missing = {str(error)}
+    if missing:
+        problem = f"its minicaffe_state is damaged ({', '.join(missing)})"
+        raise SnapshotError(f"solver state {path}: {problem}; resume from another snapshot")
+    return state
 
 
 State = tuple[int, str, int, list[NDArray], "bytes | None"]
@@ -141,6 +153,12 @@ def _read_hdf5(path: str) -> State:
 
 
 def _find_model(learned_net: str, state_path: str) -> str:
-    """The weights a state names: as written, or else beside the state, where a moved run has them."""
+    """The weights a state names: as written, or else beside the state, where a moved run has them; SnapshotError if neither."""
     beside = os.path.join(os.path.dirname(state_path), os.path.basename(learned_net))
-    return learned_net if os.path.exists(learned_net) or not os.path.exists(beside) else beside
+    for path in (learned_net, beside):
+        if os.path.exists(path):
+            return path
+    raise SnapshotError(
+        f"solver state {state_path}: the weights that it goes with, {learned_net}, are not there (seen from {os.getcwd()}), "
+        "nor beside it; copy them beside it"
+    )

@@ -1,0 +1,206 @@
+"""Standardising and scaling channels, in as few passes over memory as there can be.
+
+Arrays are (N, C, inner).  A part works channel by channel, so that a channel that is read again still lies in the cache.
+Results pass through a buffer: loops are then vectorised even where an output is one of the inputs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minicaffe.kernels import reference
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.threads import parts
+from minicaffe.kernels.reference import Array
+
+_PIECE = np.uintp(1024)  # values summed in the arrays' dtype before the sum goes on in float64
+_START = np.uintp(0)  # unsigned places need no check whether they count from the end, which would keep loops from SIMD
+
+
+@kernel(fastmath=REASSOCIATE)
+def _moments(x, c):
+    """Mean and variance of a channel."""
+    n, inner = x.shape[0], np.uintp(x.shape[2])
+    total, squares = 0.0, 0.0
+    for r in range(n):
+        for first in range(_START, inner, _PIECE):
+            piece = x.dtype.type(0)
+            for i in range(first, min(first + _PIECE, inner)):
+                piece += x[r, c, i]
+            total += piece
+    mean = x.dtype.type(total / (n * inner))
+    for r in range(n):
+        for first in range(_START, inner, _PIECE):
+            piece = x.dtype.type(0)
+            for i in range(first, min(first + _PIECE, inner)):
+                piece += (x[r, c, i] - mean) * (x[r, c, i] - mean)
+            squares += piece
+    return mean, x.dtype.type(squares / (n * inner))
+
+
+@kernel(fastmath=REASSOCIATE)
+def _sums(x, dy, c, mean):
+    """Sum of dy over a channel, and of dy (x - mean)."""
+    n, inner = x.shape[0], np.uintp(x.shape[2])
+    total, product = 0.0, 0.0
+    for r in range(n):
+        for first in range(_START, inner, _PIECE):
+            piece, product_piece = x.dtype.type(0), x.dtype.type(0)
+            for i in range(first, min(first + _PIECE, inner)):
+                piece += dy[r, c, i]
+                product_piece += dy[r, c, i] * (x[r, c, i] - mean)
+            total += piece
+            product += product_piece
+    return total, product
+
+
+@kernel()
+def _standardize_part(part, parts, x, eps, mean, variance, factor, y, kept, keep):
+    buffer = np.empty(_PIECE, x.dtype)
+    n, channels, inner = x.shape[0], x.shape[1], np.uintp(x.shape[2])
+    low, high = share(part, parts, channels)
+    for c in range(low, high):
+        mean[c], variance[c] = _moments(x, c)
+        factor[c] = x.dtype.type(1) / math.sqrt(variance[c] + eps)
+        centre, slope = mean[c], factor[c]
+        for r in range(n):
+            for first in range(_START, inner, _PIECE):
+                count = min(_PIECE, inner - first)
+                if keep:
+                    for i in range(_START, count):
+                        kept[r, c, first + i] = x[r, c, first + i]
+                for i in range(_START, count):
+                    buffer[i] = (x[r, c, first + i] - centre) * slope
+                for i in range(_START, count):
+                    y[r, c, first + i] = buffer[i]
+
+
+@kernel()
+def _standardize(x, eps, mean, variance, factor, y, kept, keep, parts):
+    parallel(_standardize_part, parts, (x, eps, mean, variance, factor, y, kept, keep))
+
+
+@kernel()
+def _standardize_grad_part(part, parts, x, dy, mean, factor, dy_mean, dot_mean, dx):
+    buffer = np.empty(_PIECE, x.dtype)
+    n, channels, inner = x.shape[0], x.shape[1], np.uintp(x.shape[2])
+    low, high = share(part, parts, channels)
+    for c in range(low, high):
+        centre, slope = mean[c], factor[c]
+        total, product = _sums(x, dy, c, centre)
+        dy_mean[c], dot_mean[c] = total / (n * inner), product * slope / (n * inner)
+        level, dot = dy_mean[c], dot_mean[c]
+        for r in range(n):
+            for first in range(_START, inner, _PIECE):
+                count = min(_PIECE, inner - first)
+                for i in range(_START, count):
+                    y = (x[r, c, first + i] - centre) * slope
+                    buffer[i] = (dy[r, c, first + i] - level - y * dot) * slope
+                for i in range(_START, count):
+                    dx[r, c, first + i] = buffer[i]
+
+
+@kernel()
+def _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, parts):
+    parallel(_standardize_grad_part, parts, (x, dy, mean, factor, dy_mean, dot_mean, dx))
+
+
+@kernel()
+def _scale_part(part, parts, x, v, b, y, kept, keep):
+    buffer = np.empty(_PIECE, x.dtype)
+    n, channels, inner = x.shape[0], x.shape[1], np.uintp(x.shape[2])
+    low, high = share(part, parts, n * channels)
+    for row in range(low, high):
+        r, c = row // channels, row % channels
+        slope, level = v[c], b[c]
+        for first in range(_START, inner, _PIECE):
+            count = min(_PIECE, inner - first)
+            if keep:
+                for i in range(_START, count):
+                    kept[r, c, first + i] = x[r, c, first + i]
+            for i in range(_START, count):
+                buffer[i] = x[r, c, first + i] * slope + level
+            for i in range(_START, count):
+                y[r, c, first + i] = buffer[i]
+
+
+@kernel()
+def _scale(x, v, b, y, kept, keep, parts):
+    parallel(_scale_part, parts, (x, v, b, y, kept, keep))
+
+
+@kernel(fastmath=REASSOCIATE)
+def _scale_grad_part(part, parts, x, dy, v, dx, dv, db, wanted):
+    buffer = np.empty(_PIECE, dy.dtype)
+    n, channels, inner = dy.shape[0], dy.shape[1], np.uintp(dy.shape[2])
+    low, high = share(part, parts, channels)
+    for c in range(low, high):
+        slope, total, product = v[c], 0.0, 0.0
+        for r in range(n):
+            for first in range(_START, inner, _PIECE):
+                count = min(_PIECE, inner - first)
+                piece, product_piece = dy.dtype.type(0), dy.dtype.type(0)
+                if wanted[1]:
+                    for i in range(_START, count):
+                        product_piece += dy[r, c, first + i] * x[r, c, first + i]
+                if wanted[2]:
+                    for i in range(_START, count):
+                        piece += dy[r, c, first + i]
+                if wanted[0]:
+                    for i in range(_START, count):
+                        buffer[i] = dy[r, c, first + i] * slope
+                    for i in range(_START, count):
+                        dx[r, c, first + i] = buffer[i]
+                product += product_piece
+                total += piece
+        if wanted[1]:
+            dv[c] += product
+        if wanted[2]:
+            db[c] += total
+
+
+@kernel()
+def _scale_grad(x, dy, v, dx, dv, db, wanted, parts):
+    parallel(_scale_grad_part, parts, (x, dy, v, dx, dv, db, wanted))
+
+
+def standardize(
+    x: Array, eps: float, mean: Array, variance: Array, factor: Array, y: Array, kept: Array | None
+) -> None:
+    """See ``reference.standardize``."""
+    if x.shape[2] == 1 or not x.size:
+        reference.standardize(x, eps, mean, variance, factor, y, kept)
+    else:
+        memory = y if kept is None else kept
+        _standardize(x, x.dtype.type(eps), mean, variance, factor, y, memory, kept is not None, parts(x.size))
+
+
+def standardize_grad(
+    x: Array, dy: Array, mean: Array, factor: Array, dy_mean: Array, dot_mean: Array, dx: Array
+) -> None:
+    """See ``reference.standardize_grad``."""
+    if x.shape[2] == 1 or not x.size:
+        reference.standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx)
+    else:
+        _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, parts(x.size))
+
+
+def scale(x: Array, v: Array, b: Array | None, y: Array, kept: Array | None) -> None:
+    """See ``reference.scale``."""
+    if x.shape[2] == 1:
+        reference.scale(x, v, b, y, kept)
+    else:
+        level, memory = np.zeros_like(v) if b is None else b, y if kept is None else kept
+        _scale(x, v, level, y, memory, kept is not None, parts(x.size))
+
+
+def scale_grad(x: Array, dy: Array, v: Array, dx: Array | None, dv: Array | None, db: Array | None) -> None:
+    """See ``reference.scale_grad``."""
+    if x.shape[2] == 1:
+        reference.scale_grad(x, dy, v, dx, dv, db)
+    else:
+        wanted = (dx is not None, dv is not None, db is not None)
+        results = dy if dx is None else dx, v if dv is None else dv, v if db is None else db
+        _scale_grad(x, dy, v, *results, wanted, parts(dy.size))

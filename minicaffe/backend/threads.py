@@ -1,0 +1,47 @@
+"""How many of the CPU's cores nets and solvers compute on: one number for the process."""
+
+from __future__ import annotations
+
+import os
+
+import numba
+
+from minicaffe.errors import DeviceError
+
+
+def _limit() -> tuple[int, str]:
+    """The most threads this process may have, and what sets that limit."""
+    launched = int(numba.config.NUMBA_NUM_THREADS)
+    own = "NUMBA_NUM_THREADS" if "NUMBA_NUM_THREADS" in os.environ else f"the {launched} core(s) this process may use"
+    openmp = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if openmp.isdigit() and 0 < int(openmp) < launched:
+        return int(openmp), "OMP_NUM_THREADS"
+    return launched, own
+
+
+_most, _limited_by = _limit()
+_chosen = _most if _limited_by == "OMP_NUM_THREADS" else None
+
+
+def set_num_threads(n: int) -> None:
+    """Compute on ``n`` threads of the CPU from the next pass on, whichever Python thread runs it.
+
+    They are Numba's: BLAS is held at one thread during a pass, and a data layer reads ahead in one thread of its own.
+    DeviceError unless n is at least 1 and at most the cores this process may use, or ``NUMBA_NUM_THREADS`` or
+    ``OMP_NUM_THREADS`` where these were set at the start.
+    """
+    global _chosen
+    if not 1 <= n <= _most:
+        raise DeviceError(f"{n} threads were asked for; expected 1 to {_most}, limited by {_limited_by}")
+    _chosen = int(n)
+
+
+def get_num_threads() -> int:
+    """The threads a pass computes on; as many as this process may have unless ``set_num_threads`` was called."""
+    return _chosen or _most
+
+
+def apply() -> None:
+    """Give the calling Python thread the chosen number: Numba keeps one for each."""
+    if _chosen is not None:
+        numba.set_num_threads(_chosen)

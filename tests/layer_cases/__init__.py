@@ -1,0 +1,21 @@
+"""A declarative table of layers to test alone, by family: at least one case for every registered type."""
+
+from __future__ import annotations
+
+from layer_cases import (
+    classification,
+    common,
+    data,
+    indexing,
+    loss,
+    neuron,
+    normalisation,
+    recurrent,
+    reduction,
+    utility,
+    vision,
+)
+from layer_cases.case import Case
+
+FAMILIES = (classification, common, data, indexing, loss, neuron, normalisation, recurrent, reduction, utility, vision)
+CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]

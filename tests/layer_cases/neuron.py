@@ -1,0 +1,54 @@
+"""Neurons, PReLU and Dropout; Power, Exp and Log."""
+
+from __future__ import annotations
+
+from layer_cases.case import Case, normal, uniform
+
+SIZES = (((1, 3, 2),), ((4, 5, 6),))
+KINK_AT_0 = {"kink": 0.0, "kink_range": 0.01}
+BATCHES = (((1, 3, 4),), ((5, 3, 7),))
+
+
+def neuron(kind, x=None, variant="", gradient=None, **fields):
+    return Case(kind, (x or normal(2, 3, 4),), fields, variant, sizes=SIZES, gradient=gradient or {})
+
+
+CASES = [
+    neuron("ReLU", gradient=KINK_AT_0),
+    neuron("ReLU", variant="leaky", gradient=KINK_AT_0, negative_slope=0.3),
+    neuron("ReLU", variant="negative slope", gradient=KINK_AT_0, negative_slope=-0.3),
+    neuron("Sigmoid"),
+    neuron("TanH"),
+    neuron("ELU", gradient=KINK_AT_0, alpha=1.7),
+    neuron("ELU", variant="negative alpha", gradient=KINK_AT_0, alpha=-0.7),
+    neuron("BNLL"),
+    neuron("AbsVal", gradient=KINK_AT_0),
+    neuron("Clip", gradient={"kink": 0.5, "kink_range": 0.01}, min=-0.5, max=0.5),
+    neuron("Threshold", threshold=0.2),
+    neuron("Swish", beta=1.7),
+    neuron("Power", variant="identity"),
+    neuron("Power", variant="linear", scale=-3.0, shift=2.0),
+    neuron("Power", variant="square", power=2.0, scale=3.0, shift=-1.0),
+    neuron("Power", uniform(0.2, 2, 2, 3, 4), "cube of x", power=3.0, scale=2.0),
+    neuron("Power", uniform(0.2, 2, 2, 3, 4), "root", power=0.5, scale=2.0, shift=0.3),
+    neuron("Power", variant="constant", power=0.0, shift=2.0),
+    neuron("Power", variant="scale 0", power=3.0, scale=0.0, shift=2.0),
+    neuron("Exp"),
+    neuron("Exp", variant="base", base=3.0, scale=0.7, shift=0.4),
+    neuron("Log", uniform(0.5, 3, 2, 3, 4)),
+    neuron("Log", uniform(0.5, 3, 2, 3, 4), "base", base=3.0, scale=2.0, shift=0.4),
+    Case("PReLU", (normal(2, 3, 4),), sizes=BATCHES, gradient=KINK_AT_0),
+    Case(
+        "PReLU", (normal(2, 3),), {"channel_shared": True}, "shared", sizes=(((1, 3),), ((5, 3),)), gradient=KINK_AT_0
+    ),
+    Case("PReLU", (normal(2, 3, 2, 2, 2),), {}, "5-D", gradient=KINK_AT_0),
+    Case(
+        "Dropout",
+        (normal(2, 3, 4),),
+        {"dropout_ratio": 0.3},
+        "TRAIN",
+        sizes=SIZES,
+        why_not={"parity": "each backend draws a mask of its own"},
+    ),
+    Case("Dropout", (normal(2, 3, 4),), {"dropout_ratio": 0.3}, "TEST", phase="TEST", sizes=SIZES),
+]

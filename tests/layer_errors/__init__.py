@@ -1,0 +1,9 @@
+"""A table of what each layer refuses, by family: at least one row for every check that a layer makes."""
+
+from __future__ import annotations
+
+from layer_errors import classification, common, data, normalisation, recurrent, utility, vision
+from layer_errors.row import Row
+
+FAMILIES = (classification, common, data, normalisation, recurrent, utility, vision)
+ROWS: list[Row] = [row for family in FAMILIES for row in family.ROWS]

@@ -1,0 +1,51 @@
+"""Weights, broadcasts, element-wise layers and neurons."""
+
+from __future__ import annotations
+
+from layer_errors.row import row
+
+BLOB = [{"shape": {"dim": [2]}, "data": [0.0, 0.0]}]
+
+
+def broadcast(kind):
+    yield row(kind, "axis", r"axis 3 out of range for 2-D", (2, 3), axis=3)
+    yield row(kind, "num_axes", r"4 axes from axis 1 on go beyond shape 2 3 4 5", (2, 3, 4, 5), axis=1, num_axes=4)
+    yield row(kind, "num_axes", r"must be -1 or more; found -2", (2, 3), num_axes=-2)
+    yield row(kind, "axis", r"input's axes from 1 on must have the sizes \[4\]; found 2 3 4", (2, 3, 4), (4,))
+    yield row(kind, "axis", r"must have the sizes \[2, 3, 1\]; found 2 3 ", (2, 3), (2, 3, 1), axis=0)
+    yield row(kind, "axis", r"must have the sizes \[3\]; found 2 4 ", (2, 3), later=((2, 4),))
+
+
+def logarithmic(kind):
+    yield row(kind, "base", r"must be positive, or -1 for e; found 0", (2,), base=0.0)
+    yield row(kind, "base", r"must be positive, or -1 for e; found -3", (2,), base=-3.0)
+    yield row(kind, "base", r"must be positive, or -1 for e; found inf", (2,), base=float("inf"))
+
+
+ROWS = [
+    row("InnerProduct", "num_output", r"must be positive; found 0", (2, 3)),
+    row("InnerProduct", "axis", r"axis 2 out of range for 2-D", (2, 3), num_output=4, axis=2),
+    row("InnerProduct", None, r"must keep 3 values a row from axis 1 on; found 2 4 ", (2, 3), num_output=4, later=((2, 4),)),
+    row("Embed", "num_output", r"must be positive; found 0", (2,), input_dim=3),
+    row("Embed", "input_dim", r"must be positive; found 0", (2,), num_output=3),
+    row("Embed", None, r"value number 1 .* not an integer in 0 \.\. 2; check input_dim", (2,), input_dim=3, num_output=2, bad=(0, [0, 3])),
+    row("Parameter", "shape", r"must not be negative; found \[2, -1\]", shape={"dim": [2, -1]}),
+    *broadcast("Bias"),
+    *broadcast("Scale"),
+    row("Scale", None, r"the bias has shape 3 .*, the factors 4 ", (2, 3), (3,), bias_term=True, later=((2, 4), (4,))),
+    row("Eltwise", "coeff", r"must be given for each of the 2 bottoms", (2, 3), (2, 3), coeff=1.0),
+    row("Eltwise", "coeff", r"only SUM takes coefficients", (2, 3), (2, 3), operation="PROD", coeff=[1.0, 1.0]),
+    row("Eltwise", None, r"must have the same shape; found 2 3 .*3 2", (2, 3), (3, 2)),
+    row("Softmax", "axis", r"axis 2 out of range for 2-D", (2, 3), axis=2),
+    row("Softmax", "axis", r"needs at least one score along it; found 2 0 ", (2, 0)),
+    row("Clip", "max", r"must be given", (2,), min=1.0),
+    row("Clip", "min", r"must be given", (2,), max=1.0),
+    *logarithmic("Exp"),
+    *logarithmic("Log"),
+    row("Log", "base", r"must not be 1", (2,), base=1.0),
+    row("Dropout", "dropout_ratio", r"must lie in \[0, 1\); found 1", (2,), dropout_ratio=1.0),
+    row("Dropout", "dropout_ratio", r"must lie in \[0, 1\); found -0\.5", (2,), dropout_ratio=-0.5),
+    row("PReLU", None, r"at least 2 axes; found 4 ", (4,)),
+    row("PReLU", "blobs", r"must hold 3 slopes; found \[\(2,\)\]", (2, 3), blobs=BLOB),
+    row("PReLU", None, r"keep 3 channels; found 2 4 ", (2, 3), later=((2, 4),)),
+]

@@ -1,0 +1,150 @@
+"""``minicaffe summarize``: what a net costs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from minicaffe.tools import options
+from minicaffe.tools.command import Command
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from minicaffe.summary import Memory, Summary
+
+_PIPE_WIDTH = 160
+
+
+class _Shape(click.ParamType):
+    """``NAME=N,C,H,W``: a blob's name and shape."""
+
+    name = "NAME=N,C,H,W"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        name, equals, sizes = value.rpartition("=")
+        try:
+            shape = tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            shape = ()
+        if not name or not equals or not shape or min(shape) < 1:
+            self.fail(f"expected a blob's name and its sizes, like data=1,3,224,224; found '{value}'", param, ctx)
+        return name, shape
+
+
+@click.command(cls=Command)
+@options.model
+@click.option(
+    "--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", show_default=True, help="The net's phase."
+)
+@click.option(
+    "--shape", "shapes", multiple=True, type=_Shape(),
+    help="Take an input of this shape in place of a data layer's top; once for each of its tops. No data is needed then.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@options.net_state
+def command(
+    model: str, phase: str, shapes: tuple[tuple[str, tuple[int, ...]], ...], as_json: bool, level: int, stage: str
+) -> None:
+    """Show what a net costs: shapes, params, FLOPs, memory.
+
+    FLOPs count a multiplication and an addition as two; bytes are those that a pass must read and write at least.
+    Memory is that of blobs, params and scratch; a solver's history and data layers' batches come on top.
+
+    For example: minicaffe summarize --model caffenet/train_val.prototxt --shape data=64,3,227,227 --shape label=64
+    """
+    from minicaffe import models, proto
+    from minicaffe.errors import DataError, MissingExtraError
+    from minicaffe.summary import load, summarize
+
+    path = models.find(model)
+    try:
+        net = load(path, proto.Phase.Value(phase), level, options.split(stage), dict(shapes))
+    except (DataError, MissingExtraError) as error:
+        raise DataError(f"{error}; or say what its data layers would make: {_wanted_shapes(path)}") from error
+    with contextlib.closing(net):
+        summary = summarize(net)
+    if as_json:
+        click.echo(json.dumps(summary.to_json(), indent=1))
+        return
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    console.print(_layers(summary))
+    console.print(_memory(summary.memory))
+
+
+def _wanted_shapes(path: str) -> str:
+    """The ``--shape`` flags that a net needs when its data is not there."""
+    from minicaffe.proto.files import read_net
+
+    layers = [
+        layer for layer in read_net(path)[0].layer if not layer.bottom and layer.type not in ("Input", "DummyData")
+    ]
+    firsts = {layer.top[0] for layer in layers if layer.top}
+    tops = dict.fromkeys(top for layer in layers for top in layer.top)
+    return " ".join(f"--shape {top}={'N,C,H,W' if top in firsts else 'N'}" for top in tops)
+
+
+def _layers(summary: Summary) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{summary.name} ({summary.phase})", show_footer=True)
+    total, images = summary.forward, max(summary.images, 1)
+    for heading, footer in (("layer", "total"), ("type", f"{len(summary.layers)} layers"), ("output", "")):
+        table.add_column(heading, footer, overflow="fold")
+    columns = [
+        ("params", summary.params, lambda layer: layer.params),
+        ("FLOPs", total.flops, lambda layer: layer.forward.flops),
+        ("an image", total.flops / images, lambda layer: layer.forward.flops / images),
+        ("bytes", total.bytes, lambda layer: layer.forward.bytes),
+    ]
+    if summary.backward.flops:
+        columns.append(("backward FLOPs", summary.backward.flops, lambda layer: layer.backward.flops))
+    for heading, sum_, _ in columns:
+        table.add_column(heading, _count(sum_), justify="right", no_wrap=True)
+    for layer in summary.layers:
+        shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in layer.tops)
+        table.add_row(layer.name, layer.type, shapes, *(_count(of(layer)) for _, _, of in columns))
+    return table
+
+
+def _memory(memory: Memory) -> Table:
+    from rich.table import Table
+
+    table = Table("memory", title="Memory", show_header=False)
+    table.add_column("MiB", justify="right")
+    for label, size in (
+        ("params", memory.params), ("their gradients", memory.param_gradients), ("blobs", memory.blobs),
+        ("their gradients", memory.blob_gradients), ("what layers keep", memory.scratch),
+        ("workspace that layers share", memory.workspace),
+    ):  # fmt: skip
+        if size:
+            table.add_row(label, _mebibytes(size))
+    table.add_section()
+    if memory.training > memory.inference:
+        table.add_row("peak while training", _mebibytes(memory.training))
+    for label, size in (
+        ("peak of forward alone", memory.inference),
+        (f"the same with blobs' memory reused (blobs: {_mebibytes(memory.planned_blobs)})", memory.planned_inference),
+    ):  # fmt: skip
+        table.add_row(label, _mebibytes(size))
+    return table
+
+
+def _count(number: float) -> str:
+    """Three digits and a prefix; nothing for 0."""
+    for factor, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= factor:
+            return f"{number / factor:.3g}{prefix}" if number < 999.5 * factor else f"{number / factor:.0f}{prefix}"
+    return f"{number:.3g}" if number else ""
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
