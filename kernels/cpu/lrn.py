@@ -45,7 +45,8 @@ def _sum_planes(planes, first, last, total):
 def _lrn_part(part, parts, x, scale, y, half, factor, exponent, k):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
-    squares, totals = np.empty((c, _BLOCK), x.dtype), np.empty(_BLOCK, x.dtype)
+    # in float64: deep nets of many LRNs are sensitive to the rounding of these sums and roots
+    squares, totals = np.empty((c, _BLOCK)), np.empty(_BLOCK)
     low, high = share(part, parts, n * blocks)
     for item in range(low, high):
         image, first = item // blocks, item % blocks * _BLOCK
@@ -53,7 +54,7 @@ def _lrn_part(part, parts, x, scale, y, half, factor, exponent, k):
         for j in range(c):
             source, square = x[image, j, first:last], squares[j, : last - first]
             for i in range(square.size):
-                square[i] = source[i] * source[i]
+                square[i] = np.float64(source[i]) * source[i]
         for j in range(c):
             total = totals[: last - first]
             _sum_planes(squares, j - half, j + half + 1, total)
@@ -104,8 +105,8 @@ def _lrn_grad(x, y, scale, dy, dx, half, factor, exponent, parts):
 
 def lrn(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
     """See ``reference.lrn``."""
-    real, half = x.dtype.type, (size - 1) // 2
-    _lrn(x, scale, y, half, real(alpha / size), real(-beta), real(k), parts(x.size))
+    half = (size - 1) // 2
+    _lrn(x, scale, y, half, float(alpha / size), float(-beta), float(k), parts(x.size))
 
 
 def lrn_grad(x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, alpha: float, beta: float) -> None:
