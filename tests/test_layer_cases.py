@@ -123,23 +123,7 @@ def test_the_gpu_path_gives_the_numbers_of_the_cpu(case: Case, strict, tmp_path)
     testing.check_parity(case.type, case.draw(), backward=backward, backends=[backend.host_backend(), strict], **how)
 
 
-KERNEL_FAILS = pytest.mark.xfail(
-    reason="the CPU kernels of convolutions and of global averages do not take an empty batch"
-)
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(
-            case,
-            id=case.name,
-            marks=[KERNEL_FAILS] if "onvolution" in case.type or case.fields.get("pool") == "AVE" else [],
-        )
-        for case in CASES
-        if case.bottoms
-    ],
-)
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES if case.bottoms])
 def test_an_empty_batch_gives_empty_tops_or_a_reason(case: Case, tmp_path):
     """As behind a Filter that keeps nothing."""
     bottoms = [x[:0] if x.ndim else x for x in case.draw()]

@@ -219,6 +219,7 @@ def add_to_bottom(layer, top, bottom):
 def test_right_gradients_pass(mode):
     assert testing.check_gradient(Gain, [X], mode=mode) < 1e-9
     assert testing.check_gradient("TanH", [X], mode=mode) < 1e-9
+    assert testing.check_gradient("EuclideanLoss", [X, X + 1], mode=mode) < 1e-9
 
 
 @pytest.mark.parametrize("mode", ["directions", "exhaustive"])
@@ -248,6 +249,35 @@ def test_a_gradient_that_is_no_number_is_wrong():
 @pytest.mark.parametrize("mode", ["directions", "exhaustive"])
 def test_a_layer_without_tops_has_gradients_of_zero(mode):
     assert testing.check_gradient("Silence", [X], mode=mode) == 0
+
+
+@pytest.mark.parametrize("mode", ["directions", "exhaustive"])
+def test_blobs_without_axes_are_checked(mode):
+    class Sums(minicaffe.Layer):
+        """Two scalars: the sum of a x, a learned, and the sum of x."""
+
+        tops = 2
+
+        def setup(self, bottom, top):
+            self.blobs.add_blob().data[...] = 2
+
+        def reshape(self, bottom, top):
+            for blob in top:
+                blob.reshape()
+
+        def forward(self, bottom, top):
+            top[0].data[...] = self.blobs[0].data * bottom[0].data.sum()
+            top[1].data[...] = bottom[0].data.sum()
+
+        def backward(self, top, propagate_down, bottom):
+            self.blobs[0].diff[...] += top[0].diff * bottom[0].data.sum() * self.factor
+            bottom[0].diff[...] = top[0].diff * self.blobs[0].data + top[1].diff
+
+    Sums.factor = 1
+    testing.check_gradient(Sums, [X], mode=mode)
+    Sums.factor = 1.1
+    with pytest.raises(AssertionError, match=r"param 0, shape \(\): 1 of 1 elements\n    \[\].*: found"):
+        testing.check_gradient(Sums, [X], mode=mode)
 
 
 def test_gradients_of_bottoms_must_be_overwritten():

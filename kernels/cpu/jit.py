@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils, event
 from numba.extending import intrinsic
+
+if "OMP_WAIT_POLICY" not in os.environ:
+    # GNU's OpenMP, under Numba's threads, lets a thread without work spin for milliseconds: where other programs compete for
+    # the cores it then has used up its time when there is work again.  This many turns (some 100 us) bridge the gap between kernels.
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 REASSOCIATE = {"reassoc", "nsz", "contract"}
 """Fast-math flags that let a sum be vectorised: its order changes, the meaning of NaN and infinity does not."""

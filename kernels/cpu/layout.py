@@ -133,7 +133,7 @@ def _images_together(positions: int, batch: int, itemsize: int) -> int:
         unit = WIDTH // itemsize if columns % (PANEL // itemsize) <= WIDTH // itemsize else PANEL // itemsize
         return -(-columns // unit) * unit / columns + 0.01 * images
 
-    return min(range(1, min(batch, _MOST_IMAGES) + 1), key=waste)
+    return min(range(1, max(1, min(batch, _MOST_IMAGES)) + 1), key=waste)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -154,6 +154,8 @@ class Convolution(Windowed):
         return float(sum(blob.count for blob in top) * self.bias_term)
 
     def forward(self, bottom, top):
+        if self.x_shape[0] == 0:
+            return
         w = self.blobs[0].xdata
         bias = self.blobs[1].xdata if self.bias_term else None
         for x, y in zip(bottom, top, strict=True):
@@ -168,6 +170,8 @@ class Convolution(Windowed):
             )
 
     def backward(self, top, propagate_down, bottom):
+        if self.x_shape[0] == 0:
+            return
         w = self.blobs[0]
         for i, (y, x) in enumerate(zip(top, bottom, strict=True)):
             dy = y.xdiff.reshape(self.y_shape)
@@ -219,6 +223,8 @@ class Deconvolution(Convolution):
         return 2.0 * sum(blob.count for blob in bottom) * (self.blobs[0].count // self.in_channels)
 
     def forward(self, bottom, top):
+        if self.x_shape[0] == 0:
+            return
         for x, y in zip(bottom, top, strict=True):
             out = y.xdata.reshape(self.y_shape)
             self.ops.convolve_data_grad(
@@ -228,6 +234,8 @@ class Deconvolution(Convolution):
                 self.ops.bias_add(out.reshape(self.y_rows), self.blobs[1].xdata)
 
     def backward(self, top, propagate_down, bottom):
+        if self.x_shape[0] == 0:
+            return
         w = self.blobs[0]
         for i, (y, x) in enumerate(zip(top, bottom, strict=True)):
             dy = y.xdiff.reshape(self.y_shape)

@@ -106,6 +106,8 @@ class Pooling(Layer):
 
     def forward(self, bottom, top):
         x, y = bottom[0].xdata, top[0].xdata
+        if not x.size:
+            return
         if self.pool == self.MAX:
             self.ops.max_pool(x, y, self.mask, self.window)
         elif self.pool == self.AVE:
@@ -119,9 +121,9 @@ class Pooling(Layer):
             top[1].xdata[...] = self.mask
 
     def backward(self, top, propagate_down, bottom):
-        if not propagate_down[0]:
-            return
         dy, dx = top[0].xdiff, bottom[0].xdiff
+        if not propagate_down[0] or not dx.size:
+            return
         if self.pool == self.AVE:
             self.ops.average_pool_grad(dy, dx, self.window)
         elif self.pool == self.STOCHASTIC and self.phase != TRAIN:

@@ -83,8 +83,12 @@ def check_gradient(
         for k, key in enumerate(probe.inputs):
             values = probe.values[key]
             far = (np.abs(values) < kink - kink_range) | (np.abs(values) > kink + kink_range) | (key[0] == "param")
-            if mode == "exhaustive" or not check.direction(k, far):
+            if mode == "exhaustive":
                 check.elements(k, far)
+            elif not check.direction(k, far) and not check.elements(k, far):
+                check.wrong.append(
+                    f"  {key[0]} {key[1]}: wrong along a random direction, right for each element by itself"
+                )
     finally:
         rig.net.close()
     if check.wrong:
@@ -179,11 +183,11 @@ class _Check:
         scale = max(abs(expected), float(np.linalg.norm(gradient))) / max(np.sqrt(varied.sum()), 1.0)
         return self._right(error, scale, self.noise[0])
 
-    def elements(self, k: int, varied: NDArray) -> None:
-        """Check each varied element of input ``k``."""
+    def elements(self, k: int, varied: NDArray) -> bool:
+        """Check each varied element of input ``k``; whether any is wrong."""
         key, x = self.probe.inputs[k], self.probe.values[self.probe.inputs[k]]
         faults = []
-        for index in zip(*np.nonzero(varied), strict=True):
+        for index in np.argwhere(varied):
             at = tuple(int(i) for i in index)
 
             def objective(t: float, at: tuple[int, ...] = at) -> NDArray:
@@ -198,8 +202,7 @@ class _Check:
                     faults.append(_Fault(error, at, row, found[row], expected[row], objective))
         if faults:
             self.wrong.append(self._describe(key, faults, int(varied.sum())))
-        elif len(self.rows) == 1 and x.size:
-            self.wrong.append(f"  {key[0]} {key[1]}: wrong along a random direction, right for each element by itself")
+        return bool(faults)
 
     def _right(self, error: float, scale: float, noise: float) -> bool:
         right = bool(error <= self.tolerance * scale + noise)
@@ -234,7 +237,7 @@ class _Check:
             return ""
         for i, diff in enumerate(self.probe.weigh(self.rows[row])):
             if diff.any():
-                return f" by top {i} {[int(j[0]) for j in np.nonzero(diff)]}"
+                return f" by top {i} {[int(j) for j in np.argwhere(diff)[0]]}"
         return ""
 
 
