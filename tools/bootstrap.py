@@ -36,7 +36,8 @@ def main() -> None:
             print("$", " ".join(command), flush=True)
             run([folder / "bin" / command[0], *command[1:]])
     elif options.what == "test":
-        run([folder / "bin" / "python", "-m", "pytest", *options.arguments], cwd=ROOT)
+        shared_out = ["-n", min(os.cpu_count() or 1, 4), "--dist", "loadfile"]
+        run([folder / "bin" / "python", "-m", "pytest", *shared_out, *options.arguments], cwd=ROOT)
 
 
 def install(folder: Path, extra: str) -> None:

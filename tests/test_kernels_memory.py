@@ -1,0 +1,102 @@
+"""Memory: passes over a net allocate nothing, and kernels keep what they work in alive."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from minicaffe import models, summary
+from minicaffe.layers import TRAIN
+
+NETS = {
+    "lenet/lenet_train_test.prototxt": {"data": (8, 1, 28, 28), "label": (8,)},
+    "siamese/mnist_siamese_train_test.prototxt": {"pair_data": (8, 2, 28, 28), "sim": (8,)},
+    "cifar10/cifar10_full_train_test.prototxt": {"data": (8, 3, 32, 32), "label": (8,)},
+}
+OBJECTS = 32 * 1024
+"""Bytes that Python's own short-lived objects may take; the smallest blob of a hidden layer here has as many."""
+
+
+@pytest.mark.parametrize("model", NETS)
+def test_a_pass_allocates_no_arrays(model):
+    """Blobs, scratch memory and the workspace are made in reshape: forward and backward only use them."""
+    net = summary.load(models.find(model), TRAIN, shapes=NETS[model])
+    rng = np.random.default_rng(0)
+    for name in net.inputs:
+        net.blobs[name].data[...] = rng.integers(2, size=net.blobs[name].shape)
+    for _ in range(2):
+        net.run_forward()
+        net.run_backward()
+    tracemalloc.start()
+    try:
+        net.run_forward()
+        net.run_backward()
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        net.run_forward()
+        net.run_backward()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < OBJECTS
+
+
+SCRIPT = """
+import threading
+import numpy as np
+from minicaffe.kernels import cpu, reference
+from minicaffe.kernels.window import Window
+
+stop = threading.Event()
+
+
+def churn():
+    while not stop.is_set():  # takes and gives back the sizes that kernels take
+        for size in (1 << 12, 1 << 15, 1 << 17, 1 << 18):
+            np.full(size, 255, np.uint8)
+
+
+thread = threading.Thread(target=churn)
+thread.start()
+try:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((65, 257), np.float32), rng.standard_normal((257, 129), np.float32)
+    x, w = rng.standard_normal((3, 4, 12, 12), np.float32), rng.standard_normal((6, 4, 5, 5), np.float32)
+    window, pool = Window((5, 5), (1, 1), (0, 0), (1, 1)), Window((2, 2), (2, 2), (0, 0), (1, 1))
+
+    def results(ops):
+        c = np.empty((65, 129), np.float32)
+        ops.gemm(a, b, c)
+        y = np.empty((3, 6, 8, 8), np.float32)
+        memory = np.empty(ops.convolution_workspace(x.shape, y.shape, window, 1), np.float32)
+        ops.convolve(x, w, None, y, window, 1, memory)
+        dw, dx = np.zeros_like(w), np.empty_like(x)
+        ops.convolve_weight_grad(x, y, dw, window, 1, memory)
+        ops.convolve_data_grad(y, w, dx, window, 1, memory)
+        pooled, mask = np.empty((3, 6, 4, 4), np.float32), np.empty((3, 6, 4, 4), np.int32)
+        ops.max_pool(y, pooled, mask, pool)
+        scale, normal = np.empty((3, 4, 144), np.float32), np.empty((3, 4, 144), np.float32)
+        ops.lrn(x.reshape(3, 4, 144), scale, normal, 3, 1.0, 0.75, 1.0)
+        return c, y, dw, dx, pooled, normal
+
+    expected = results(reference)
+    for _ in range(50):
+        for one, other in zip(expected, results(cpu), strict=True):
+            np.testing.assert_allclose(other, one, rtol=0, atol=1e-4 * np.abs(one).max())
+finally:
+    stop.set()
+    thread.join()
+"""
+
+
+def test_kernels_do_not_use_memory_that_was_given_back():
+    """glibc fills freed memory (MALLOC_PERTURB_) while another thread takes it again."""
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=os.environ | {"MALLOC_PERTURB_": "165"}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
