@@ -23,7 +23,7 @@ def gpu_backend() -> Backend:
     try:
         return backend.gpu_backend()
     except (DeviceError, MissingExtraError) as error:
-        pytest.skip(f"no GPU: {error}")
+        raise pytest.skip.Exception(f"no GPU: {error}") from None
 
 
 @pytest.fixture(params=["cpu", "gpu"])
