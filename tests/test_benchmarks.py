@@ -128,7 +128,7 @@ def test_layers_equal_those_of_pytorch(name):
 def test_training_equals_that_of_pytorch(name):
     definition = nets.NETS[name]
     small = {blob: (4, *shape[1:]) for blob, shape in definition.inputs.items()}
-    nets.same_losses(nets.solver(nets.Definition(definition.model, small, definition.labels)))
+    nets.same_losses(nets.solver(nets.Definition(definition.model, small, definition.labels)), definition.checked)
 
 
 @needs_torch
@@ -143,7 +143,7 @@ def test_another_rate_of_learning_is_noticed(monkeypatch):
 
     monkeypatch.setattr(nets, "torch_net", hasty)
     with pytest.raises(peers.Disagreement, match="loss of step 1"):
-        nets.same_losses(made)
+        nets.same_losses(made, 3)
 
 
 # --- Caffe --------------------------------------------------------------------------------------------------------
