@@ -34,10 +34,8 @@ def forward_total(net: Net) -> Cost:
 
 def training_cost(net: Net) -> Cost:
     """Forward, backward, and an update that reads and writes each weight, its gradient and one history (SGD with momentum)."""
-    total = Cost(bytes=6.0 * _learnable_bytes(net))
-    for step in net.steps:
-        total = total.plus(forward_cost(step)).plus(backward_cost(step))
-    return total
+    update = Cost(bytes=6.0 * _learnable_bytes(net))
+    return _total([forward_total(net), *map(backward_cost, net.steps), update])
 
 
 @dataclass(frozen=True)

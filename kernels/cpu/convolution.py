@@ -43,8 +43,11 @@ class _Job(NamedTuple):
     """Elements of such a panel's product."""
     area: int
     """Elements of scratch memory for each thread."""
-
     positions: int
+
+    def weight_grad_parts(self, images: int, threads: int) -> tuple[int, int]:
+        """Into how many parts to split panels and images for the gradient of the weights."""
+        return _weight_grad_parts(images, self.positions, self.panels, self.panel, queue_length(threads), threads)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -131,11 +134,7 @@ def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window
     for itemsize in (4, 8):
         job = _job(tuple(x_shape), tuple(y_shape), window, group, itemsize)
         for threads in range(1, config.NUMBA_NUM_THREADS + 1):
-            sums = (
-                _weight_grad_parts(n, job.positions, job.panels, job.panel, queue_length(threads), threads)[1]
-                * job.panels
-                * job.panel
-            )
+            sums = job.weight_grad_parts(n, threads)[1] * job.panels * job.panel
             needed = max(needed, max(sums, job.weights) + threads * job.area + 2 * 64)
     return needed
 
@@ -215,7 +214,7 @@ def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: 
         x.reshape(n, group, c, -1),
         dy.reshape(n, group, m, -1),
         dw.reshape(group, m, -1),
-        *_weight_grad_parts(n, job.positions, job.panels, job.panel, queue_length(threads), threads),
+        *job.weight_grad_parts(n, threads),
         workspace,
         job.area * x.itemsize,
         threads,

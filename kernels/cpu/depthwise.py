@@ -26,7 +26,7 @@ class _Plan(NamedTuple):
     """A window over one channel, as compiled code takes it; offsets in bytes."""
 
     frame: NDArray
-    """(5, 3): see ``layout.Plan``."""
+    """The ``table`` of a frame."""
     channel: int
     """Elements of a frame."""
     taps: NDArray
@@ -42,8 +42,7 @@ def _plan(x_shape: Axes, y_shape: Axes, window: Window, itemsize: int) -> _Plan:
     missing = (1,) * (AXES + 2 - len(x_shape))
     out = missing + y_shape[2:]
     frame, taps, positions = window_tables(missing + x_shape[2:], out, window.with_axes(AXES), 1, split=True)
-    sizes = np.array([frame.pixels, frame.pad, frame.step, frame.phases, frame.size])
-    return _Plan(sizes, frame.channel, taps * itemsize, positions[:: out[-1]] * itemsize, out[-1])
+    return _Plan(frame.table, frame.channel, taps * itemsize, positions[:: out[-1]] * itemsize, out[-1])
 
 
 @kernel()

@@ -19,13 +19,14 @@ from minicaffe.kernels.cpu.tile import (
 )
 from minicaffe.kernels.reference import Array
 
+_TOGETHER = 8  # most panels that are copied at a time
 _LEAST = 1 << 18  # products: fewer are done before another thread wakes
 
 
 @kernel(inline=True)
 def _panels_together(rows, transposed_c):
     """How many panels to copy at a time: with few rows the time goes into reading B, best in long pieces of its rows."""
-    return 1 if transposed_c or rows > 64 else 8
+    return 1 if transposed_c or rows > 64 else _TOGETHER
 
 
 @kernel()
@@ -172,8 +173,8 @@ def gemm(
     if m * n * k < _LEAST:
         threads = 1
     row_parts, panel_parts = _split(threads, m, -(-n // (PANEL // out.itemsize)))
-    # a panel, a tile, and the product where it is to be transposed
-    stride = (8 * DEPTH + LONGEST_TILE + (-(-m // row_parts) if transposed else 0)) * PANEL + 2 * CHUNK + 64
+    # panels, a tile, and the product where it is to be transposed
+    stride = (_TOGETHER * DEPTH + LONGEST_TILE + (-(-m // row_parts) if transposed else 0)) * PANEL + 2 * CHUNK + 64
     _gemm(
         multiplier(out.dtype).address,
         a,

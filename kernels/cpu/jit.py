@@ -48,8 +48,8 @@ event.register("numba:compile", _Announcement())
 
 def _package_stamp() -> tuple:
     """Tells when any file of this package has changed."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return tuple((file.name, file.stat().st_mtime, file.stat().st_size) for file in files)
+    files = sorted((file.name, file.stat()) for file in Path(__file__).parent.glob("*.py"))
+    return tuple((name, status.st_mtime, status.st_size) for name, status in files)
 
 
 _STAMP = _package_stamp()
@@ -166,7 +166,9 @@ def parallel_queue(context, function, parts, workers, arguments):
     For parts of which there are more than threads, so that a thread that is held up holds up no other; ``worker``, below
     ``workers``, says which scratch memory is its own.  Otherwise as ``parallel``.
     """
-    return types.void(function, types.intp, types.intp, arguments), _parallel(context, function, arguments, numbered=True)
+    return types.void(function, types.intp, types.intp, arguments), _parallel(
+        context, function, arguments, numbered=True
+    )
 
 
 @kernel(inline=True)

@@ -39,6 +39,11 @@ class Frame(NamedTuple):
         return math.prod(self.phases) * math.prod(self.size)
 
     @property
+    def table(self) -> NDArray:
+        """All of it as compiled code takes it: (5, 3)."""
+        return np.array([self.pixels, self.pad, self.step, self.phases, self.size])
+
+    @property
     def is_image(self) -> bool:
         """Whether the copy would be equal to the image."""
         return max(self.pad) == 0 and max(self.step) == 1
@@ -60,7 +65,7 @@ class Plan(NamedTuple):
     """One convolution in plain arrays, as compiled code takes them; offsets and places are in bytes."""
 
     frame: NDArray
-    """(5, 3): pixels, pad, step, phases and size of a channel's frame."""
+    """The ``table`` of a channel's frame."""
     direct: bool
     """Whether images can be read where they are, since frames of them would be equal copies."""
     channel: int
@@ -112,9 +117,8 @@ def _plan(frame: Frame, images: int, taps: NDArray, positions: NDArray, columns:
     runs = np.stack(
         [columns[starts] * itemsize, starts % width * itemsize, np.diff(starts, append=columns.size)], axis=1
     )
-    sizes = np.array([frame.pixels, frame.pad, frame.step, frame.phases, frame.size])
     return Plan(
-        sizes,
+        frame.table,
         frame.is_image,
         frame.channel,
         images,

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 from numpy.typing import DTypeLike
+
+from minicaffe.kernels.cpu.simd import fma
 
 
 class _Format(NamedTuple):
@@ -77,19 +77,12 @@ def _choose(context, condition, yes, no):
     return yes(types.boolean, yes, yes), generate
 
 
-def _fused(builder: ir.IRBuilder, number: types.Float, a: Any, b: Any, c: Any) -> Any:
-    """Code for ``a b + c``, rounded once where the processor can."""
-    kind = ir.FunctionType(a.type, [a.type] * 3)
-    name = f"llvm.fmuladd.f{number.bitwidth}"
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
-
-
 @intrinsic
 def _multiply_add(context, a, b, c):
     """``a b + c``, rounded once where the processor can."""
 
     def generate(context, builder, signature, arguments):
-        return _fused(builder, a, *arguments)
+        return fma(builder, *arguments)
 
     return a(a, a, a), generate
 
@@ -103,7 +96,7 @@ def _polynomial(coefficients: list[float]) -> Callable[..., Any]:
             kind = arguments[0].type
             total = kind(coefficients[-1])
             for coefficient in reversed(coefficients[:-1]):
-                total = _fused(builder, x, total, arguments[0], kind(coefficient))
+                total = fma(builder, total, arguments[0], kind(coefficient))
             return total
 
         return x(x), generate

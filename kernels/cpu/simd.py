@@ -53,6 +53,16 @@ def splat(builder: ir.IRBuilder, number: Any, lanes: int) -> Any:
     )
 
 
+def fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+    """Code for ``a b + c`` of numbers or vectors, rounded once where the processor can."""
+    kind, vector = a.type, isinstance(a.type, ir.VectorType)
+    bits = 64 if isinstance(kind.element if vector else kind, ir.DoubleType) else 32
+    name = f"llvm.fmuladd.{f'v{kind.count}' if vector else ''}f{bits}"
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name), [a, b, c]
+    )
+
+
 @intrinsic
 def size_of(context, like):
     """Bytes of a number."""
@@ -84,30 +94,23 @@ def store(context, address, number):
     return types.void(types.intp, number), generate
 
 
-@intrinsic
-def copy_register(context, target, source, like):
-    """Copy WIDTH bytes."""
+def _copy(count: int) -> Any:
+    """A function of ``(target, source, like)`` that copies ``count`` bytes at once."""
 
-    def generate(context, builder, signature, arguments):
-        size = like.bitwidth // 8
-        kind = ir.VectorType(context.get_value_type(like), WIDTH // size)
-        put_vector(builder, get_vector(builder, arguments[1], kind, size), arguments[0], size)
-        return context.get_dummy_value()
+    @intrinsic
+    def copy(context, target, source, like):
+        def generate(context, builder, signature, arguments):
+            size = like.bitwidth // 8
+            kind = ir.VectorType(context.get_value_type(like), count // size)
+            put_vector(builder, get_vector(builder, arguments[1], kind, size), arguments[0], size)
+            return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp, like), generate
+        return types.void(types.intp, types.intp, like), generate
+
+    return copy
 
 
-@intrinsic
-def copy_chunk(context, target, source, like):
-    """Copy CHUNK bytes."""
-
-    def generate(context, builder, signature, arguments):
-        size = like.bitwidth // 8
-        kind = ir.VectorType(context.get_value_type(like), CHUNK // size)
-        put_vector(builder, get_vector(builder, arguments[1], kind, size), arguments[0], size)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, like), generate
+copy_register, copy_chunk = _copy(WIDTH), _copy(CHUNK)
 
 
 @intrinsic
@@ -230,14 +233,6 @@ def copy_first(context, target, source, count, like):
     return types.void(types.intp, types.intp, types.intp, like), generate
 
 
-def _fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
-    """Code for ``a b + c``."""
-    kind, bits = a.type, 64 if isinstance(a.type.element, ir.DoubleType) else 32
-    name = f"llvm.fmuladd.v{kind.count}f{bits}"
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
-    return builder.call(function, [a, b, c])
-
-
 def _word_at(builder: ir.IRBuilder, table: Any, index: Any) -> Any:
     word = ir.IntType(64)
     return builder.load(builder.inttoptr(builder.add(table, builder.mul(index, word(8))), word.as_pointer()))
@@ -260,7 +255,7 @@ def correlate(context, target, source, taps, weights, window, start, count):
             weight = builder.inttoptr(builder.add(weights, builder.mul(loop.index, word(size))), number.as_pointer())
             factor = splat(builder, builder.load(weight), kind.count)
             pixels = get_vector(builder, builder.add(source, _word_at(builder, taps, loop.index)), kind, size)
-            builder.store(_fma(builder, factor, pixels, builder.load(total)), total)
+            builder.store(fma(builder, factor, pixels, builder.load(total)), total)
         _put_first(builder, builder.load(total), target, size, count)
         return context.get_dummy_value()
 
@@ -276,7 +271,7 @@ def add_scaled(context, target, source, factor, count):
         size = context.get_abi_sizeof(factor.type)
         kind = ir.VectorType(factor.type, WIDTH // size)
         addend, old = (_get_first(builder, place, kind, size, count) for place in (source, target))
-        _put_first(builder, _fma(builder, splat(builder, factor, kind.count), addend, old), target, size, count)
+        _put_first(builder, fma(builder, splat(builder, factor, kind.count), addend, old), target, size, count)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, factor, types.intp), generate
@@ -297,7 +292,7 @@ def add_products(context, sums, factors, source, taps, window, count, like):
         with cgutils.for_range(builder, window) as loop:
             place = builder.add(sums, builder.mul(loop.index, word(WIDTH)))
             pixels = get_vector(builder, builder.add(source, _word_at(builder, taps, loop.index)), kind, size)
-            put_vector(builder, _fma(builder, values, pixels, get_vector(builder, place, kind, size)), place, size)
+            put_vector(builder, fma(builder, values, pixels, get_vector(builder, place, kind, size)), place, size)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 6, like), generate

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.jit import callback, kernel
-from minicaffe.kernels.cpu.simd import FEATURES, WIDTH, copy_row, get_vector, put_vector, size_of, splat
+from minicaffe.kernels.cpu.simd import FEATURES, WIDTH, copy_row, fma, get_vector, put_vector, size_of, splat
 
 VECTORS = 4 if FEATURES & {"avx512f", "neon"} else 2
 """Registers in a full row of a panel: with six rows, as many accumulators as the 32 or 16 registers can hold."""
@@ -38,7 +37,6 @@ def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: 
     k, a, a_row, a_step, a_rows, b, c, c_row, accumulate = function.args
     lanes = WIDTH // size
     kind = ir.VectorType(scalar, lanes)
-    fma = cgutils.get_or_insert_function(module, ir.FunctionType(kind, [kind] * 3), f"llvm.fmuladd.v{lanes}f{8 * size}")
     entry, start, loop, done = (function.append_basic_block(label) for label in ("entry", "start", "loop", "done"))
     places = [(r, v) for r in range(rows) for v in range(vectors)]
 
@@ -67,7 +65,7 @@ def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: 
         number = builder.load(builder.inttoptr(builder.add(at, a_offsets[r]), scalar.as_pointer()))
         broadcast = splat(builder, number, lanes)
         for v in range(vectors):
-            totals[r, v] = builder.call(fma, [broadcast, b_row[v], sums[r, v]])
+            totals[r, v] = fma(builder, broadcast, b_row[v], sums[r, v])
     next_left = builder.sub(left, word(1))
     following = [
         (left, k, next_left),
