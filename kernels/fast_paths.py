@@ -1,0 +1,54 @@
+"""The faster ways to the same numbers, and how to leave one out: to compare, or to find which of them is at fault.
+
+The environment variable ``MINICAFFE_WITHOUT`` names those that a process is to do without, with commas between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+FAST_PATHS = {
+    "depthwise": "convolutions with one channel a group have kernels of their own",
+    "fusion": "neighbouring layers that work element by element run as one",
+    "subsample": "a 1 x 1 convolution with a stride picks its pixels first",
+    "turned": "the data gradient of a convolution with stride 1 is a convolution with turned weights",
+    "winograd": "3 x 3 and 5 x 5 convolutions with stride 1 multiply small transforms of image tiles",
+}
+"""Name and meaning of each."""
+
+_left_out: set[str] = set()
+
+
+def _require(names: tuple[str, ...]) -> None:
+    unknown = set(names) - FAST_PATHS.keys()
+    if unknown:
+        raise ValueError(f"no fast path is called {', '.join(sorted(unknown))}; there are: {', '.join(FAST_PATHS)}")
+
+
+def taken(name: str) -> bool:
+    """Whether a fast path may be taken."""
+    return name not in _left_out
+
+
+@contextlib.contextmanager
+def without(*names: str) -> Iterator[None]:
+    """Do without some fast paths; ValueError for a name that is not in ``FAST_PATHS``."""
+    _require(names)
+    before = set(_left_out)
+    _left_out.update(names)
+    try:
+        yield
+    finally:
+        _left_out.clear()
+        _left_out.update(before)
+
+
+def _from_environment() -> None:
+    names = tuple(name.strip() for name in os.environ.get("MINICAFFE_WITHOUT", "").split(",") if name.strip())
+    _require(names)
+    _left_out.update(names)
+
+
+_from_environment()
