@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import config, get_num_threads
 
-from minicaffe.kernels import reference
-from minicaffe.kernels.cpu import depthwise, products
+from minicaffe.kernels import fast_paths, reference
+from minicaffe.kernels.cpu import depthwise, products, winograd
 from minicaffe.kernels.cpu.im2col import AXES
 from minicaffe.kernels.cpu.jit import queue_length
 from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
@@ -124,6 +124,10 @@ def _is_depthwise(x_shape: Sequence[int], group: int) -> bool:
     return x_shape[1] == group > 1
 
 
+def _is_winograd(x: Array, y: Array, window: Window, group: int) -> bool:
+    return fast_paths.taken("winograd") and winograd.applies(x.shape, y.shape, window, group, x.itemsize)
+
+
 def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
     """See ``reference.convolution_workspace``; enough for as many threads as Numba can use."""
     if len(x_shape) > AXES + 2:
@@ -136,6 +140,8 @@ def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window
         for threads in range(1, config.NUMBA_NUM_THREADS + 1):
             sums = job.weight_grad_parts(n, threads)[1] * job.panels * job.panel
             needed = max(needed, max(sums, job.weights) + threads * job.area + 2 * 64)
+    if winograd.applies(tuple(x_shape), tuple(y_shape), window, group, 4):
+        needed = max(needed, winograd.workspace(tuple(x_shape), tuple(y_shape), window, group))
     return needed
 
 
@@ -154,9 +160,12 @@ def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, g
     if _is_depthwise(x.shape, group):
         depthwise.convolve(x, w, bias, y, window, workspace)
         return
+    threads = get_num_threads()
+    if _is_winograd(x, y, window, group):
+        winograd.convolve(x, w, bias.reshape(group, -1), y, window, workspace, threads)
+        return
     job = _job(x.shape, y.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(w) // group
-    threads = get_num_threads()
     parts = queue_length(threads)
     images = x.reshape(n, group, c, -1)
     products.convolve(
@@ -182,9 +191,13 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
     if _is_depthwise(dx.shape, group):
         depthwise.convolve_data_grad(dy, w, dx, window, workspace)
         return
+    threads = get_num_threads()
+    if _is_winograd(dx, dy, window, group):
+        zeros = _zeros(dx.shape[1], dx.dtype).reshape(group, -1)
+        winograd.convolve_data_grad(dy, w, dx, zeros, window, workspace, threads)
+        return
     job = _job(dx.shape, dy.shape, window, group, dx.itemsize)
     n, c, m = len(dx), dx.shape[1] // group, len(w) // group
-    threads = get_num_threads()
     parts = queue_length(threads)
     code, area = multiplier(w.dtype).address, job.area * dx.itemsize
     slopes, weights, pixels = dy.reshape(n, group, m, -1), w.reshape(group, m, c, -1), dx.reshape(n, group, c, -1)
@@ -206,9 +219,12 @@ def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: 
     if _is_depthwise(x.shape, group):
         depthwise.convolve_weight_grad(x, dy, dw, window, workspace)
         return
+    threads = get_num_threads()
+    if _is_winograd(x, dy, window, group):
+        winograd.convolve_weight_grad(x, dy, dw, window, group, workspace, threads)
+        return
     job = _job(x.shape, dy.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(dw) // group
-    threads = get_num_threads()
     products.weight_grad(
         multiplier(dw.dtype).address,
         x.reshape(n, group, c, -1),
