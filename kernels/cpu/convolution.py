@@ -15,13 +15,13 @@ import numpy as np
 from numba import config, get_num_threads
 
 from minicaffe.kernels import fast_paths, reference
-from minicaffe.kernels.cpu import depthwise, products, winograd
+from minicaffe.kernels.cpu import depthwise, products, winograd, winograd_plan
 from minicaffe.kernels.cpu.im2col import AXES
 from minicaffe.kernels.cpu.jit import queue_length
 from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
-from minicaffe.kernels.cpu.products import L2, ROWS
+from minicaffe.kernels.cpu.products import ROWS
 from minicaffe.kernels.cpu.simd import CHUNK
-from minicaffe.kernels.cpu.tile import DEPTH, LONGEST_TILE, PANEL, multiplier
+from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL, multiplier
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
@@ -124,8 +124,11 @@ def _is_depthwise(x_shape: Sequence[int], group: int) -> bool:
     return x_shape[1] == group > 1
 
 
-def _is_winograd(x: Array, y: Array, window: Window, group: int) -> bool:
-    return fast_paths.taken("winograd") and winograd.applies(x.shape, y.shape, window, group, x.itemsize)
+def _tiled(kind: int, x: Array, y: Array, window: Window, group: int) -> winograd_plan.Job | None:
+    """The job of ``winograd`` for a convolution or a gradient, if that is the fastest way."""
+    if not fast_paths.taken("winograd"):
+        return None
+    return winograd_plan.job(kind, x.shape, y.shape, window, group, x.itemsize, get_num_threads())
 
 
 def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
@@ -140,9 +143,7 @@ def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window
         for threads in range(1, config.NUMBA_NUM_THREADS + 1):
             sums = job.weight_grad_parts(n, threads)[1] * job.panels * job.panel
             needed = max(needed, max(sums, job.weights) + threads * job.area + 2 * 64)
-    if winograd.applies(tuple(x_shape), tuple(y_shape), window, group, 4):
-        needed = max(needed, winograd.workspace(tuple(x_shape), tuple(y_shape), window, group))
-    return needed
+    return max(needed, winograd_plan.workspace(tuple(x_shape), tuple(y_shape), window, group))
 
 
 @functools.lru_cache(maxsize=64)
@@ -161,8 +162,8 @@ def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, g
         depthwise.convolve(x, w, bias, y, window, workspace)
         return
     threads = get_num_threads()
-    if _is_winograd(x, y, window, group):
-        winograd.convolve(x, w, bias.reshape(group, -1), y, window, workspace, threads)
+    if tiled := _tiled(winograd_plan.FORWARD, x, y, window, group):
+        winograd.convolve(tiled, x, w, bias, y, workspace, threads)
         return
     job = _job(x.shape, y.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(w) // group
@@ -192,9 +193,9 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
         depthwise.convolve_data_grad(dy, w, dx, window, workspace)
         return
     threads = get_num_threads()
-    if _is_winograd(dx, dy, window, group):
-        zeros = _zeros(dx.shape[1], dx.dtype).reshape(group, -1)
-        winograd.convolve_data_grad(dy, w, dx, zeros, window, workspace, threads)
+    zeros = _zeros(dx.shape[1], dx.dtype)
+    if tiled := _tiled(winograd_plan.DATA, dx, dy, window, group):
+        winograd.convolve(tiled, dy, w, zeros, dx, workspace, threads)
         return
     job = _job(dx.shape, dy.shape, window, group, dx.itemsize)
     n, c, m = len(dx), dx.shape[1] // group, len(w) // group
@@ -202,9 +203,8 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
     code, area = multiplier(w.dtype).address, job.area * dx.itemsize
     slopes, weights, pixels = dy.reshape(n, group, m, -1), w.reshape(group, m, c, -1), dx.reshape(n, group, c, -1)
     if job.turned is not None:
-        zeros = _zeros(dx.shape[1], dx.dtype).reshape(group, c)
         rows = _row_parts(slopes, w, c, job.turned, parts)
-        products.turned_grad(rows, code, slopes, weights, pixels, zeros, workspace, area, parts, threads, job.turned)
+        products.turned_grad(rows, code, slopes, weights, pixels, zeros.reshape(group, c), workspace, area, parts, threads, job.turned)
         return
     # few images: channels are shared out, too
     blocks = min(c, -(-parts // max(1, n // job.columns.together * group)))
@@ -220,8 +220,8 @@ def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: 
         depthwise.convolve_weight_grad(x, dy, dw, window, workspace)
         return
     threads = get_num_threads()
-    if _is_winograd(x, dy, window, group):
-        winograd.convolve_weight_grad(x, dy, dw, window, group, workspace, threads)
+    if tiled := _tiled(winograd_plan.WEIGHTS, x, dy, window, group):
+        winograd.convolve_weight_grad(tiled, x, dy, dw, workspace, threads)
         return
     job = _job(x.shape, dy.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(dw) // group

@@ -29,8 +29,8 @@ from minicaffe.kernels.cpu.simd import WIDTH, fma, get_vector, put_vector
 _POINTS = {4: (0, 1, -1), 6: (0, Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2))}
 """Points by tile side.  Pairs that differ in sign share half of their sums; those of 6 round a third as much as 0, ±1, ±2."""
 
-INPUT, FILTER, OUTPUT, SLOPE, FILTER_SLOPE = range(5)
-"""The transforms: B^T d B, G g G^T, A^T p A, and the adjoints of the last two, A dy A^T and G^T p G."""
+INPUT, FILTER, OUTPUT, INPUT_SLOPE, FILTER_SLOPE, SLOPE = range(6)
+"""The transforms: B^T d B, G g G^T, A^T p A, and their adjoints, B p B^T, G^T p G and A dy A^T."""
 
 
 def _times_root(polynomial: list[Fraction], root: Fraction) -> list[Fraction]:
@@ -62,7 +62,7 @@ def matrices(outputs: int, taps: int) -> tuple[NDArray, NDArray, NDArray]:
 
 def _matrix(kind: int, outputs: int, taps: int) -> NDArray:
     a, g, b = matrices(outputs, taps)
-    return {INPUT: b, FILTER: g, OUTPUT: a.T, SLOPE: a, FILTER_SLOPE: g.T}[kind]
+    return {INPUT: b, FILTER: g, OUTPUT: a.T, INPUT_SLOPE: b.T, FILTER_SLOPE: g.T, SLOPE: a}[kind]
 
 
 def _sum(builder: ir.IRBuilder, factors: NDArray, vectors: list[Any]) -> Any:
@@ -118,7 +118,7 @@ def _apply(context, kind, outputs, taps, target, target_table, source, source_ta
     """``matrix X matrix^T`` for squares X of which each number is a row of SIMD registers."""
     matrix = _matrix(kind.literal_value, outputs.literal_value, taps.literal_value)
     rows, columns = matrix.shape
-    started = kind.literal_value == OUTPUT
+    started, adds = kind.literal_value == OUTPUT, kind.literal_value == INPUT_SLOPE
 
     def generate(context, builder, signature, arguments):
         target, target_table, source, source_table, registers, start, _ = arguments[3:]
@@ -138,8 +138,9 @@ def _apply(context, kind, outputs, taps, target, target_table, source, source_ta
             first = get_vector(builder, builder.add(start, offset), vector, size) if started else None
             for i in range(rows):
                 for j, result in enumerate(_product(builder, matrix, [column[i] for column in half])):
-                    total = builder.fadd(result, first) if started else result
-                    put_vector(builder, total, builder.add(targets[i * rows + j], offset), size)
+                    place = builder.add(targets[i * rows + j], offset)
+                    earlier = get_vector(builder, place, vector, size) if adds else first
+                    put_vector(builder, result if earlier is None else builder.fadd(result, earlier), place, size)
         return context.get_dummy_value()
 
     return types.void(kind, outputs, taps, *[types.intp] * 6, like), generate
@@ -150,7 +151,8 @@ def transform(kind: int, outputs: int, taps: int, dtype: np.dtype) -> Any:
     """Compiled code ``(target, target_table, source, source_table, registers, start)`` of a transform, at its ``address``.
 
     A tile's number (i, j) is a row of registers, at ``source`` or ``target`` plus entry (i, j) of its table of int64
-    offsets in bytes.  OUTPUT adds the row at ``start`` to each result.
+    offsets in bytes.  OUTPUT adds the row at ``start`` to each result, INPUT_SLOPE what is there already: tiles of the input
+    overlap.
     """
     like = dtype.type(0)
 
