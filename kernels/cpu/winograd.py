@@ -8,6 +8,7 @@ Results do not depend on anything but the number of threads.
 from __future__ import annotations
 
 import numpy as np
+from numba import get_num_threads
 
 from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, share
 from minicaffe.kernels.cpu.simd import WIDTH, align, fill_row, load, size_of, transpose
@@ -251,22 +252,22 @@ def _weights(w: Array, group: int) -> Array:
     return w.reshape(group, len(w) // group, w.shape[1], -1)
 
 
-def convolve(job: Job, x: Array, w: Array, bias: Array, y: Array, memory: Array, threads: int) -> None:
+def convolve(job: Job, x: Array, w: Array, bias: Array, y: Array, memory: Array) -> None:
     """The convolution of x, or with a job of kind DATA the gradient y of data from that of its outputs, x; bias (channels of y,)."""
     into, out_of, weights_into = job.codes
     adds = job.kind == DATA
     _product(
         (multiplier(x.dtype).address, into, out_of), weights_into, _by_group(x, job.group), _weights(w, job.group),
         2 if adds else 1, bias.reshape(job.group, -1), _by_group(y, job.group), (job.source_row, job.target_row), adds,
-        memory, job.area, job.parts, threads, job.plan,
+        memory, job.area, job.parts, get_num_threads(), job.plan,
     )  # fmt: skip
 
 
-def convolve_weight_grad(job: Job, x: Array, dy: Array, dw: Array, memory: Array, threads: int) -> None:
+def convolve_weight_grad(job: Job, x: Array, dy: Array, dw: Array, memory: Array) -> None:
     """Add the gradient of the weights to dw."""
     into, slopes_into, weights_out_of = job.codes
     _weight_grad(
         (multiplier(x.dtype).address, into, slopes_into), weights_out_of, _by_group(x, job.group),
         _by_group(dy, job.group), _weights(dw, job.group), (job.source_row, job.target_row), job.parts, memory, job.area,
-        threads, job.plan,
+        get_num_threads(), job.plan,
     )  # fmt: skip
