@@ -91,12 +91,12 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
     rows = row_plan(c, pixels, out, window, itemsize)
     width = PANEL // itemsize
 
-    def area(plan: Plan, channels: int, filters: int) -> int:
-        block = min((plan.panels.size - 1) * filters, max(filters, L2 // PANEL))
-        return plan.together * plan.channel * channels + (max(DEPTH, block) + max(ROWS, block)) * width
+    def area(plan: Plan, channels: int, depth: int) -> int:
+        panels = min((plan.panels.size - 1) * depth, max(depth, L2 // PANEL))
+        return plan.together * plan.channel * channels + (max(DEPTH, panels) + ROWS) * width
 
     slack = 4 * (64 + CHUNK) // itemsize  # to align each of the areas, and to copy their last chunk whole
-    areas = [area(columns, c, m), area(rows, c, m), area(turned, m, c) if turned else 0]
+    areas = [area(columns, c, max(c * window.taps, m)), area(rows, c, 0), area(turned, m, m * window.taps) if turned else 0]
     return _Job(
         columns,
         turned,

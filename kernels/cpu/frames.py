@@ -15,6 +15,7 @@ from minicaffe.kernels.cpu.simd import (
     copy_row,
     fill_row,
     load,
+    prefetch_to_write,
     size_of,
     store,
 )
@@ -113,6 +114,10 @@ def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
         count = min(positions - p, last - column)
         for r in range(low, high):
             outside = y + ((((first_image + i) * group + g) * m + r) * positions + p) * size
+            if outward:
+                soon = outside + 8 * positions * size
+                for line in range(0, count * size, 64):
+                    prefetch_to_write(soon + line)
             _move_row(panel + (r - low) * row + (column - first) * size, outside, count, outward, like)
         column += count
 

@@ -66,9 +66,9 @@ def _gather_weights_part(part, parts, w, wt, blocks, like):
 
 
 @kernel(inline=True)
-def _panels_at_a_time(m):
-    """How many panels of m rows fit into the L2 cache, beside what they are multiplied with."""
-    return max(1, L2 // (m * PANEL))
+def _panels_at_a_time(rows):
+    """How many panels of so many rows fit into the L2 cache, beside what they are multiplied with."""
+    return max(1, L2 // (rows * PANEL))
 
 
 # --- the three products -----------------------------------------------------------------------------------------
@@ -81,14 +81,13 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, st
     n, group, c = x.shape[:3]
     m, k = y.shape[2], c * (taps.size // c)
     low_m, high_m = share(part % row_parts, row_parts, m)
-    rows = high_m - low_m
     positions, width = offsets.size, PANEL // size
     image, frames_image = x[0, 0].size * size, c * channel * size
     area = base + worker * stride
+    count, step = panels.size - 1, _panels_at_a_time(k)
     panel = align(area + together * frames_image + CHUNK)
-    product = align(panel + DEPTH * PANEL + CHUNK)
-    count, step = panels.size - 1, _panels_at_a_time(rows)
-    scratch = product + min(count, step) * rows * PANEL
+    product = align(panel + min(count, step) * k * PANEL + CHUNK)
+    scratch = product + ROWS * PANEL
     # what lies between the numbers must not be slow to calculate with, as denormal ones are
     if frame[1].sum() > 0 or n % together > 0:
         fill_row(area, like, together * frames_image // size)
@@ -110,28 +109,27 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, st
         low_p, high_p = max(low - batch * count, 0), min(high - batch * count, -(-images * positions // width))
         for first_p in range(low_p, high_p, step):
             last_p = min(first_p + step, high_p)
-            for first_k in range(0, k, DEPTH):
-                depth = min(DEPTH, k - first_k)
-                weights = w + ((g * m + low_m) * k + first_k) * size
-                prefetch_rows(weights + depth * size, k * size, rows, min(DEPTH, k - first_k - depth) * size)
-                for p in range(first_p, last_p):
-                    vectors = panel_vectors(min(width, together * positions - p * width), WIDTH // size)
-                    row, out = vectors * WIDTH, product + (p - first_p) * rows * PANEL
-                    if first_k == 0:
-                        for i in range(rows):
-                            fill_row(out + i * row, bias[g, low_m + i], row // size)
-                    ks = taps[first_k : first_k + depth]
-                    gather(panel, row, frames, ks, runs[panels[p] : panels[p + 1]], like)
-                    if frames != area and k == c and p + 1 < last_p:
-                        prefetch_rows(frames + ks[0] + runs[panels[p + 1], 0], channel * size, depth, row)
-                    multiply(
-                        code, rows, row // size, depth, weights, k * size, size, panel, vectors, out, row, True, scratch
-                    )
             for p in range(first_p, last_p):
-                first, last = p * width, min((p + 1) * width, images * positions)
-                row = panel_vectors(min(width, together * positions - first), WIDTH // size) * WIDTH
-                out = product + (p - first_p) * rows * PANEL
-                panel_to_columns(out, row, y.ctypes.data, places, low_m, high_m, first, last, like)
+                row = panel_vectors(min(width, together * positions - p * width), WIDTH // size) * WIDTH
+                b = panel + (p - first_p) * k * PANEL
+                for first_k in range(0, k, DEPTH):
+                    ks = taps[first_k : min(first_k + DEPTH, k)]
+                    gather(b + first_k * row, row, frames, ks, runs[panels[p] : panels[p + 1]], like)
+            for first_m in range(low_m, high_m, ROWS):
+                rows, weights = min(ROWS, high_m - first_m), w + (g * m + first_m) * k * size
+                for p in range(first_p, last_p):
+                    first, last = p * width, min((p + 1) * width, images * positions)
+                    vectors = panel_vectors(min(width, together * positions - first), WIDTH // size)
+                    row, b = vectors * WIDTH, panel + (p - first_p) * k * PANEL
+                    for i in range(rows):
+                        fill_row(product + i * row, bias[g, first_m + i], row // size)
+                    for r in range(0, k, panel_depth(vectors)):
+                        depth = min(panel_depth(vectors), k - r)
+                        multiply(
+                            code, rows, row // size, depth, weights + r * size, k * size, size,
+                            b + r * row, vectors, product, row, True, scratch,
+                        )  # fmt: skip
+                    panel_to_columns(product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, like)
 
 
 @kernel()

@@ -312,6 +312,20 @@ def _prefetch(context, address):
     return types.void(types.intp), generate
 
 
+@intrinsic
+def prefetch_to_write(context, address):
+    """Ask for a cache line that will be written soon."""
+
+    def generate(context, builder, signature, arguments):
+        pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), word(1), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
+
+
 @kernel()
 def prefetch_rows(first, stride, rows, count):
     """Ask for ``count`` bytes of each of some rows, ``stride`` bytes apart."""
