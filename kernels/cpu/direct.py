@@ -23,7 +23,8 @@ from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL, multiplie
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
-_MOST_TURNED = 1.2  # times as many positions may a transposed convolution have: its products grow with them
+MOST_TURNED = 1.2
+"""Times as many positions may a transposed convolution have: its products grow with them."""
 
 
 class _Job(NamedTuple):
@@ -85,7 +86,7 @@ def _turned(window: Window) -> Window | None:
 def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int) -> _Job:
     n, c, m = x_shape[0], x_shape[1] // group, y_shape[1] // group
     window, pixels, out = window.with_axes(AXES), _spatial(x_shape), _spatial(y_shape)
-    turned_window = _turned(window) if math.prod(pixels) <= _MOST_TURNED * math.prod(out) else None
+    turned_window = _turned(window) if math.prod(pixels) <= MOST_TURNED * math.prod(out) else None
     columns = column_plan(c, pixels, out, window, n, itemsize)
     turned = turned_window and column_plan(m, out, pixels, turned_window, n, itemsize)
     rows = row_plan(c, pixels, out, window, itemsize)

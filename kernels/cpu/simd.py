@@ -299,7 +299,7 @@ def add_products(context, sums, factors, source, taps, window, count, like):
 
 
 @intrinsic
-def _prefetch(context, address):
+def prefetch(context, address):
     """Ask for a cache line that will be read soon; it comes into the L2 cache."""
 
     def generate(context, builder, signature, arguments):
@@ -331,7 +331,7 @@ def prefetch_rows(first, stride, rows, count):
     """Ask for ``count`` bytes of each of some rows, ``stride`` bytes apart."""
     for row in range(rows):
         for line in range(0, count, 64):
-            _prefetch(first + row * stride + line)
+            prefetch(first + row * stride + line)
 
 
 @kernel(inline=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numba import config
 from numpy.typing import NDArray
 
+from minicaffe.kernels.cpu.direct import MOST_TURNED
 from minicaffe.kernels.cpu.jit import queue_length
 from minicaffe.kernels.cpu.layout import Axes
 from minicaffe.kernels.cpu.simd import WIDTH
@@ -38,7 +39,8 @@ There are no other tiles.  Roughly measured, as is all that ``_cycles`` goes by.
 _PRODUCTS = 26  # multiplications and additions in a cycle
 _TURNED = 1.2  # numbers in a cycle that are brought from channels first to channels last, or back
 _TRAFFIC = 5  # bytes in a cycle to or from beyond the L2 cache
-_GATHERED = {FORWARD: 0.12, DATA: 0.12, WEIGHTS: 0.25}  # cycles that im2col takes for a number
+_STORED = 2.5  # cycles for each register of a product
+_WORTH = 1.3  # times as fast must tiles be: the count is rough, and ``direct`` rounds a little less
 _ALIASED = 1 << 12  # bytes after which addresses share a set of the L1 cache
 _TILES = 48
 """Tiles worked on at a time, at least: so often is a transformed weight used once it is in the cache."""
@@ -130,10 +132,13 @@ class _Shape(NamedTuple):
 
 
 def _direct_cycles(shape: _Shape) -> float:
-    """Roughly what the products take without any transforms."""
-    positions = shape.n * shape.group * math.prod(shape.pixels if shape.kind == DATA else shape.out)
-    depth, rows = (shape.m, shape.c) if shape.kind == DATA else (shape.c, shape.m)
-    return positions * depth * shape.taps**2 * (rows / _PRODUCTS + _GATHERED[shape.kind])
+    """Roughly what ``direct`` takes."""
+    positions, depth, rows, moved = math.prod(shape.out), shape.c, shape.m, 0.25 if shape.kind == WEIGHTS else 0.12
+    if shape.kind == DATA and math.prod(shape.pixels) <= MOST_TURNED * positions:
+        positions, depth, rows = math.prod(shape.pixels), shape.m, shape.c
+    elif shape.kind == DATA:
+        moved = 0.4  # scattered, not gathered
+    return shape.n * shape.group * positions * depth * shape.taps**2 * (rows / _PRODUCTS + moved)
 
 
 def _cycles(shape: _Shape, outputs: int, threads: int) -> float:
@@ -146,7 +151,7 @@ def _cycles(shape: _Shape, outputs: int, threads: int) -> float:
         pixels.reverse()
     takes = [_CYCLES[outputs, shape.taps][kind] for kind in _TRANSFORMS[shape.kind]]
     images = shape.n * shape.group
-    products = (outputs + shape.taps - 1) ** 2 * depth * made * lanes / _PRODUCTS
+    products = (outputs + shape.taps - 1) ** 2 * made * (depth * lanes / _PRODUCTS + _STORED)
     cycles = images * math.prod(shape.tiles(outputs)) * (products + read * takes[0] + made * takes[1])
     cycles += images * (pixels[0] * read + pixels[1] * made) * lanes / _TURNED
     cycles += shape.group * depth * made * takes[2]
@@ -200,7 +205,7 @@ def _blocks(shape: _Shape, outputs: int, rows_of_tiles: int) -> NDArray:
 def _job(shape: _Shape, threads: int) -> Job | None:
     choices = [outputs for outputs, taps in _CYCLES if taps == shape.taps]
     outputs = min(choices, key=lambda outputs: _cycles(shape, outputs, threads))
-    if _direct_cycles(shape) < _cycles(shape, outputs, threads):
+    if _direct_cycles(shape) < _WORTH * _cycles(shape, outputs, threads):
         return None
     tiles, side = shape.tiles(outputs), outputs + shape.taps - 1
     together = shape.together(outputs, threads)
