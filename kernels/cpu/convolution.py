@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import config, get_num_threads
+from numba import config
 
 from minicaffe.kernels import reference
 from minicaffe.kernels.cpu import depthwise, products
@@ -21,6 +21,7 @@ from minicaffe.kernels.cpu.jit import queue_length
 from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
 from minicaffe.kernels.cpu.products import L2, ROWS
 from minicaffe.kernels.cpu.simd import CHUNK
+from minicaffe.kernels.cpu.threads import thread_count
 from minicaffe.kernels.cpu.tile import DEPTH, LONGEST_TILE, PANEL, multiplier
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
@@ -156,7 +157,7 @@ def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, g
         return
     job = _job(x.shape, y.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(w) // group
-    threads = get_num_threads()
+    threads = thread_count()
     parts = queue_length(threads)
     images = x.reshape(n, group, c, -1)
     products.convolve(
@@ -184,7 +185,7 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
         return
     job = _job(dx.shape, dy.shape, window, group, dx.itemsize)
     n, c, m = len(dx), dx.shape[1] // group, len(w) // group
-    threads = get_num_threads()
+    threads = thread_count()
     parts = queue_length(threads)
     code, area = multiplier(w.dtype).address, job.area * dx.itemsize
     slopes, weights, pixels = dy.reshape(n, group, m, -1), w.reshape(group, m, c, -1), dx.reshape(n, group, c, -1)
@@ -208,7 +209,7 @@ def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: 
         return
     job = _job(x.shape, dy.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(dw) // group
-    threads = get_num_threads()
+    threads = thread_count()
     products.weight_grad(
         multiplier(dw.dtype).address,
         x.reshape(n, group, c, -1),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from numba import get_num_threads
-
-from minicaffe.kernels.cpu.jit import kernel, parallel_queue, queue_length, share
+from minicaffe.kernels.cpu.jit import kernel, parallel_queue, part_kernel, queue_length, share
 from minicaffe.kernels.cpu.scratch import scratch
 from minicaffe.kernels.cpu.simd import CHUNK, WIDTH, align, copy_row, size_of, transpose
+from minicaffe.kernels.cpu.threads import thread_count
 from minicaffe.kernels.cpu.tile import (
     DEPTH,
     LONGEST_TILE,
@@ -29,7 +28,7 @@ def _panels_together(rows, transposed_c):
     return 1 if transposed_c or rows > 64 else _TOGETHER
 
 
-@kernel()
+@part_kernel()
 def _gemm_part(
     part,
     parts,
@@ -169,7 +168,7 @@ def gemm(
     if transposed:  # out.T = b.T a.T
         a, b, m, n, transpose_a, transpose_b = b, a, n, m, False, not transpose_a
     steps = (a.itemsize, a.shape[1] * a.itemsize) if transpose_a else (a.shape[1] * a.itemsize, a.itemsize)
-    threads = get_num_threads()
+    threads = thread_count()
     if m * n * k < _LEAST:
         threads = 1
     row_parts, panel_parts = _split(threads, m, -(-n // (PANEL // out.itemsize)))

@@ -12,7 +12,7 @@ from minicaffe.kernels.cpu.frames import (
     panel_to_columns,
     scatter,
 )
-from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, part_kernel, share
 from minicaffe.kernels.cpu.simd import (
     CHUNK,
     WIDTH,
@@ -30,7 +30,7 @@ L2 = 1 << 19  # bytes
 ROWS = 60  # rows of a product worked on before they are scattered: a multiple of the tile heights 4, 5 and 6
 
 
-@kernel()
+@part_kernel()
 def _turn_weights_part(part, parts, w, wt, like):
     """w (group, m, c, taps) -> wt (group, c, m, taps backward), at an address: the weights of the transposed convolution."""
     group, m, c, taps = w.shape
@@ -51,7 +51,7 @@ def _turn_weights_part(part, parts, w, wt, like):
                     store(last - tap * size, load(first + tap * size, like))
 
 
-@kernel()
+@part_kernel()
 def _gather_weights_part(part, parts, w, wt, blocks, like):
     """w (group, m, c, taps) -> wt (group, block of c, taps, c in block, m), at an address."""
     group, m, c, taps = w.shape
@@ -75,7 +75,7 @@ def _panels_at_a_time(m):
 # --- the three products -----------------------------------------------------------------------------------------
 
 
-@kernel()
+@part_kernel()
 def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, stride, like, plan):
     frame, direct, channel, together, taps, offsets, panels, runs = plan
     size = size_of(like)
@@ -135,7 +135,7 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, st
                 panel_to_columns(out, row, y.ctypes.data, places, low_m, high_m, first, last, like)
 
 
-@kernel()
+@part_kernel()
 def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stride, like, plan):
     frame, _, channel, together, taps, offsets, panels, runs = plan
     size = size_of(like)
@@ -193,7 +193,7 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stri
             frame_to_image(pixels, frames + i * frames_image, channels, frame, like)
 
 
-@kernel()
+@part_kernel()
 def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base, stride, like, plan):
     """Products summed over some images, for some panels of all groups; panel p's lies at ``sums + p * m * PANEL``.
 
@@ -252,7 +252,7 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base,
                 )
 
 
-@kernel()
+@part_kernel()
 def _sum_part(part, parts, sums, image_parts, dw, like, panels):
     """Add up the products of ``_weight_grad_part`` in the order of the images."""
     size = size_of(like)
