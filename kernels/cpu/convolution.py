@@ -21,7 +21,7 @@ from minicaffe.kernels.cpu.jit import queue_length
 from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
 from minicaffe.kernels.cpu.products import L2, ROWS
 from minicaffe.kernels.cpu.simd import CHUNK
-from minicaffe.kernels.cpu.threads import thread_count
+from minicaffe.kernels.cpu.threads import product_threads
 from minicaffe.kernels.cpu.tile import DEPTH, LONGEST_TILE, PANEL, multiplier
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
@@ -45,6 +45,8 @@ class _Job(NamedTuple):
     area: int
     """Elements of scratch memory for each thread."""
     positions: int
+    products: int
+    """Multiplications in one of the three."""
 
     def weight_grad_parts(self, images: int, threads: int) -> tuple[int, int]:
         """Into how many parts to split panels and images for the gradient of the weights."""
@@ -109,6 +111,7 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
         m * width,
         max(areas) + LONGEST_TILE * width + slack,
         math.prod(out),
+        n * group * m * c * window.taps * math.prod(out),
     )
 
 
@@ -157,7 +160,7 @@ def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, g
         return
     job = _job(x.shape, y.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(w) // group
-    threads = thread_count()
+    threads = product_threads(job.products)
     parts = queue_length(threads)
     images = x.reshape(n, group, c, -1)
     products.convolve(
@@ -185,7 +188,7 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
         return
     job = _job(dx.shape, dy.shape, window, group, dx.itemsize)
     n, c, m = len(dx), dx.shape[1] // group, len(w) // group
-    threads = thread_count()
+    threads = product_threads(job.products)
     parts = queue_length(threads)
     code, area = multiplier(w.dtype).address, job.area * dx.itemsize
     slopes, weights, pixels = dy.reshape(n, group, m, -1), w.reshape(group, m, c, -1), dx.reshape(n, group, c, -1)
@@ -209,7 +212,7 @@ def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: 
         return
     job = _job(x.shape, dy.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(dw) // group
-    threads = thread_count()
+    threads = product_threads(job.products)
     products.weight_grad(
         multiplier(dw.dtype).address,
         x.reshape(n, group, c, -1),

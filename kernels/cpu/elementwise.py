@@ -70,6 +70,7 @@ def _loop(function: Callable[..., float], arrays: int, dtype: np.dtype) -> Calla
 
 def elementwise(function: Callable[..., float], arrays: Sequence[Array], scalars: Sequence[float], out: Array) -> None:
     """See ``reference.elementwise``; at most three arrays.  The formula is evaluated in the arrays' dtype."""
+    real = out.dtype.type
     loop = _loop(function, len(arrays), out.dtype)
-    flat = tuple(a.reshape(-1) for a in arrays)
-    loop(out.reshape(-1), tuple(map(out.dtype.type, scalars)), flat, parts(out.size))
+    flat = tuple([a.ravel() for a in arrays])
+    loop(out.ravel(), tuple([real(scalar) for scalar in scalars]), flat, parts(out.size))

@@ -61,7 +61,7 @@ class _Compiling(event.Listener):
 
 
 def _is_kernel(event: event.Event) -> bool:
-    return event.data["dispatcher"].py_func.__module__.startswith(__package__)
+    return str(event.data["dispatcher"].py_func.__module__).startswith(__package__)
 
 
 event.register("numba:compile", _Compiling())

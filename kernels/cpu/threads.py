@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from numba import get_num_threads
 
 _LEAST = 1 << 14  # elements: waking a thread takes about as long as a simple pass over so many
+_LEAST_PRODUCTS = 1 << 18  # multiplications: fewer are done before another thread wakes
 _held = threading.local()
 
 
@@ -31,3 +32,8 @@ def thread_count() -> int:
 def parts(size: int) -> int:
     """Parts to divide ``size`` elements into: one a thread, but none too small to be worth waking one."""
     return max(1, min(thread_count(), size // _LEAST)) if size >= 2 * _LEAST else 1
+
+
+def product_threads(products: int) -> int:
+    """Threads to share so many multiplications of matrix products out over."""
+    return thread_count() if products >= _LEAST_PRODUCTS else 1
