@@ -174,7 +174,7 @@ def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, g
         job.area * x.itemsize,
         parts,
         threads,
-        job.columns,
+        job.columns.table,
     )
 
 
@@ -195,11 +195,11 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
     if job.turned is not None:
         zeros = _zeros(dx.shape[1], dx.dtype).reshape(group, c)
         rows = _row_parts(slopes, w, c, job.turned, parts)
-        products.turned_grad(rows, code, slopes, weights, pixels, zeros, workspace, area, parts, threads, job.turned)
+        products.turned_grad(rows, code, slopes, weights, pixels, zeros, workspace, area, parts, threads, job.turned.table)
         return
     # few images: channels are shared out, too
     blocks = min(c, -(-parts // max(1, n // job.columns.together * group)))
-    products.scatter_grad(code, slopes, weights, pixels, blocks, workspace, area, parts, threads, job.columns)
+    products.scatter_grad(code, slopes, weights, pixels, blocks, workspace, area, parts, threads, job.columns.table)
 
 
 def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array) -> None:
@@ -222,5 +222,5 @@ def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: 
         workspace,
         job.area * x.itemsize,
         threads,
-        job.rows,
+        job.rows.table,
     )

@@ -13,6 +13,7 @@ from minicaffe.kernels.cpu.frames import (
     scatter,
 )
 from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, part_kernel, share
+from minicaffe.kernels.cpu.layout import from_table
 from minicaffe.kernels.cpu.simd import (
     CHUNK,
     WIDTH,
@@ -274,8 +275,8 @@ def _sum_part(part, parts, sums, image_parts, dw, like, panels):
 
 
 @kernel()
-def convolve(row_parts, code, x, w, bias, y, memory, stride, parts, threads, plan):
-    like = x.dtype.type(0)
+def convolve(row_parts, code, x, w, bias, y, memory, stride, parts, threads, table):
+    like, plan = x.dtype.type(0), from_table(table)
     parallel_queue(
         _convolve_part,
         parts,
@@ -285,8 +286,8 @@ def convolve(row_parts, code, x, w, bias, y, memory, stride, parts, threads, pla
 
 
 @kernel()
-def turned_grad(row_parts, code, dy, w, dx, zeros, memory, stride, parts, threads, plan):
-    like = dy.dtype.type(0)
+def turned_grad(row_parts, code, dy, w, dx, zeros, memory, stride, parts, threads, table):
+    like, plan = dy.dtype.type(0), from_table(table)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
     parallel(_turn_weights_part, threads, (w, wt, like))
@@ -294,8 +295,8 @@ def turned_grad(row_parts, code, dy, w, dx, zeros, memory, stride, parts, thread
 
 
 @kernel()
-def scatter_grad(code, dy, w, dx, blocks, memory, stride, parts, threads, plan):
-    like = dy.dtype.type(0)
+def scatter_grad(code, dy, w, dx, blocks, memory, stride, parts, threads, table):
+    like, plan = dy.dtype.type(0), from_table(table)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
     parallel(_gather_weights_part, threads, (w, wt, blocks, like))
@@ -303,8 +304,8 @@ def scatter_grad(code, dy, w, dx, blocks, memory, stride, parts, threads, plan):
 
 
 @kernel()
-def weight_grad(code, x, dy, dw, panel_parts, image_parts, memory, stride, threads, plan):
-    like = dy.dtype.type(0)
+def weight_grad(code, x, dy, dw, panel_parts, image_parts, memory, stride, threads, table):
+    like, plan = dy.dtype.type(0), from_table(table)
     panels = plan[6]
     sums = align(memory.ctypes.data)
     base = sums + image_parts * dw.shape[0] * (panels.size - 1) * dw.shape[1] * PANEL
