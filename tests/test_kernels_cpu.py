@@ -10,8 +10,10 @@ import numba
 import numpy as np
 import pytest
 
-from minicaffe.kernels import cpu, reference
+from minicaffe.kernels import cpu, fast_paths, reference
 from minicaffe.kernels.cpu import threads as shares
+from minicaffe.kernels.cpu import tile_transforms, winograd_plan
+from minicaffe.kernels.cpu.simd import WIDTH
 from minicaffe.kernels.window import Window
 
 DTYPES = [np.float32, np.float64]
@@ -339,6 +341,17 @@ CONVOLUTION = [  # x (N, C, *in), output channels, window, groups
     ((1, 140, 9, 9), 140, window((3, 3), pad=1), 1),  # fewer images than threads
     ((2, 2, 3, 3), 3, window((3, 3), stride=5, pad=2), 1),  # pixels that no window sees
     ((2, 2, 3, 3, 3, 3), 3, window((2, 2, 2, 2)), 1),  # more axes than are compiled
+    ((3, 9, 5, 7), 6, window((1, 1), stride=(2, 3)), 3),
+    ((2, 5, 6, 7, 8), 6, window((1, 1, 1), stride=(3, 2, 1)), 1),
+]
+
+TILED = [  # done by Winograd's transforms
+    ((5, 64, 30, 28), 64, window((3, 3), pad=1), 1),
+    ((9, 96, 14, 14), 100, window((3, 3), pad=1), 1),  # several images together
+    ((3, 40, 17, 13), 72, window((5, 5), pad=2), 1),
+    ((4, 64, 13, 13), 96, window((3, 3), pad=(1, 0)), 2),
+    ((1, 64, 57, 41), 64, window((3, 3)), 1),  # one image, shared out by rows of tiles
+    ((6, 130, 12, 12), 70, window((5, 5), pad=(4, 1)), 1),  # more channels than a panel has
 ]
 
 
@@ -348,23 +361,72 @@ def scratch(case, x_shape, y_shape, w, group):
     return np.full(count, np.nan, case.dtype)
 
 
-@pytest.mark.parametrize("shape, outputs, w, group", CONVOLUTION)
-@pytest.mark.parametrize("threads", [1, 2])
-def test_convolution(case, shape, outputs, w, group, threads):
+def check_convolution(case, shape, outputs, w, group):
     y_shape = (shape[0], outputs, *positions(shape[2:], w))
     x, bias = case.normal(*shape), case.normal(outputs)
     weights = case.normal(outputs, shape[1] // group, *w.kernel) / math.sqrt(w.taps * shape[1])
     dy = case.normal(*y_shape) / math.sqrt(shape[0] * math.prod(y_shape[2:]))
     memory = scratch(case, shape, y_shape, w, group)
+    for b in (bias, None):
+        case.check("convolve", lambda y, b=b: (x, weights, b, y, w, group, memory), [case.garbage(*y_shape)])
+    case.check("convolve_data_grad", lambda dx: (dy, weights, dx, w, group, memory), [case.garbage(*shape)])
+    case.check("convolve_weight_grad", lambda dw: (x, dy, dw, w, group, memory), [case.normal(*weights.shape)])
+
+
+@pytest.mark.parametrize("shape, outputs, w, group", CONVOLUTION + TILED)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_convolution(case, shape, outputs, w, group, threads):
     with use(threads):
-        for b in (bias, None):
-            case.check("convolve", lambda y, b=b: (x, weights, b, y, w, group, memory), [case.garbage(*y_shape)])
-        case.check("convolve_data_grad", lambda dx: (dy, weights, dx, w, group, memory), [case.garbage(*shape)])
-        case.check("convolve_weight_grad", lambda dw: (x, dy, dw, w, group, memory), [case.normal(*weights.shape)])
+        check_convolution(case, shape, outputs, w, group)
+
+
+@pytest.mark.parametrize("path", ["depthwise", "subsample", "turned", "winograd"])
+def test_a_convolution_does_without_a_fast_path(case, path):
+    with fast_paths.without(path):
+        for shape, outputs, w, group in CONVOLUTION + TILED[:2]:
+            check_convolution(case, shape, outputs, w, group)
+
+
+@pytest.mark.parametrize("shape, outputs, w, group", TILED)
+@pytest.mark.parametrize("kind", [winograd_plan.FORWARD, winograd_plan.DATA, winograd_plan.WEIGHTS])
+def test_tiles_are_what_these_convolutions_are_made_of(shape, outputs, w, group, kind):
+    y_shape = (shape[0], outputs, *positions(shape[2:], w))
+    assert winograd_plan.job(kind, shape, y_shape, w, group, 4, 1) is not None
+    assert winograd_plan.job(kind, shape, y_shape, w, group, 8, 1) is None
+
+
+@pytest.mark.parametrize("outputs, taps", [(2, 3), (4, 3), (2, 5)])
+def test_transformed_tiles_multiply_to_a_correlation(outputs, taps):
+    a, g, b = tile_transforms.matrices(outputs, taps)
+    random = np.random.default_rng(0)
+    window_, tile = random.standard_normal((taps, taps)), random.standard_normal((outputs + taps - 1,) * 2)
+    products = (g @ window_ @ g.T) * (b @ tile @ b.T)
+    expected = [
+        [(tile[i : i + taps, j : j + taps] * window_).sum() for j in range(outputs)] for i in range(outputs)
+    ]
+    np.testing.assert_allclose(a.T @ products @ a, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("outputs, taps", [(2, 3), (4, 3), (2, 5)])
+@pytest.mark.parametrize("kind", range(6))
+def test_a_compiled_transform_is_its_matrix_on_both_sides(outputs, taps, kind):
+    a, g, b = tile_transforms.matrices(outputs, taps)
+    matrix = (b, g, a.T, b.T, g.T, a)[kind]
+    random = np.random.default_rng(0)
+    width = 3 * WIDTH // 4
+    source, start = (random.standard_normal((*shape, width)).astype(np.float32) for shape in ((matrix.shape[1],) * 2, ()))
+    target = random.standard_normal((matrix.shape[0], matrix.shape[0], width)).astype(np.float32)
+    expected = np.einsum("ij,jkv,lk->ilv", matrix, source, matrix)
+    expected += {tile_transforms.OUTPUT: start, tile_transforms.INPUT_SLOPE: target}.get(kind, 0)
+    tables = [np.arange(rows * rows, dtype=np.int64) * 4 * width for rows in matrix.shape]
+    code = tile_transforms.transform(kind, outputs, taps, np.dtype(np.float32))
+    addresses = (array.ctypes.data for array in (target, tables[0], source, tables[1]))
+    code.ctypes(*addresses, 3, start.ctypes.data)
+    np.testing.assert_allclose(target, expected, rtol=1e-5, atol=2e-5)
 
 
 def test_convolution_stays_inside_its_workspace(case):
-    for shape, outputs, w, group in CONVOLUTION:
+    for shape, outputs, w, group in CONVOLUTION + TILED:
         y_shape = (shape[0], outputs, *positions(shape[2:], w))
         count = cpu.convolution_workspace(shape, y_shape, w, group)
         memory = np.full(count + 1000, 7e5, case.dtype)
@@ -375,8 +437,8 @@ def test_convolution_stays_inside_its_workspace(case):
         assert (memory[count:] == 7e5).all()
 
 
-def test_convolution_is_reproducible(case):
-    shape, outputs, w, group = CONVOLUTION[2]
+@pytest.mark.parametrize("shape, outputs, w, group", [CONVOLUTION[2], TILED[1]])
+def test_convolution_is_reproducible(case, shape, outputs, w, group):
     y_shape = (shape[0], outputs, *positions(shape[2:], w))
     x, dy = case.normal(*shape), case.normal(*y_shape)
     memory = scratch(case, shape, y_shape, w, group)

@@ -154,9 +154,15 @@ def _planes(array: Array) -> Array:
     return array.reshape(*array.shape[:2], -1)
 
 
-def workspace(x_shape: Axes, y_shape: Axes, window: Window, itemsize: int) -> int:
-    """Elements of scratch memory for as many threads as Numba can use."""
-    return (config.NUMBA_NUM_THREADS + 1) * _area(_plan(x_shape, y_shape, window, itemsize), itemsize)
+def applies(x_shape: Axes, group: int) -> bool:
+    """Whether each channel is a group by itself."""
+    return x_shape[1] == group > 1
+
+
+def workspace(x_shape: Axes, y_shape: Axes, window: Window, group: int) -> int:
+    """Elements of scratch memory for as many threads as Numba can use; ``group`` is the number of channels."""
+    areas = [_area(_plan(x_shape, y_shape, window, itemsize), itemsize) for itemsize in (4, 8)]
+    return (config.NUMBA_NUM_THREADS + 1) * max(areas)
 
 
 def convolve(x: Array, w: Array, bias: Array, y: Array, window: Window, memory: Array) -> None:

@@ -25,9 +25,8 @@ from minicaffe.kernels.cpu.simd import (
     store,
     transpose,
 )
-from minicaffe.kernels.cpu.tile import DEPTH, PANEL, multiply, panel_depth, panel_vectors
+from minicaffe.kernels.cpu.tile import DEPTH, L2, PANEL, multiply, panel_depth, panel_vectors
 
-L2 = 1 << 19  # bytes
 ROWS = 60  # rows of a product worked on before they are scattered: a multiple of the tile heights 4, 5 and 6
 
 

@@ -26,6 +26,8 @@ DEPTH = 128
 """Rows of a full panel that are worked on at a time; see ``panel_depth``."""
 LONGEST_TILE = 8
 """Most rows of a tile."""
+L2 = 1 << 19
+"""Bytes that may be expected to stay in the L2 cache."""
 
 
 def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: ir.Type, size: int) -> ir.Function:
