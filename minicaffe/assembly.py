@@ -27,17 +27,14 @@ class Step:
     propagate_down: list[bool]
     need_backward: bool = False
     weighted: list[Blob] = field(default_factory=list)
-    seen_shapes: list[tuple[int, ...] | None] = field(default_factory=list)
+    seen_shapes: list[tuple[int, ...]] = field(default_factory=list)
     seen_backend: backend.Backend | None = None
 
     def reshape(self, where: backend.Backend) -> None:
         """Let the layer reshape if a bottom's shape or the backend changed since the last time."""
-        if self.seen_backend is where and not self.layer.reshape_always:
-            for blob, shape in zip(self.bottom, self.seen_shapes, strict=True):
-                if blob.shape is not shape:
-                    break
-            else:
-                return
+        same = self.seen_backend is where and self.seen_shapes == [blob.shape for blob in self.bottom]
+        if same and not self.layer.reshape_always:
+            return
         self.layer.reshape(self.bottom, self.top)
         if self.weighted:
             self.layer.install_loss_weights(self.top)

@@ -74,7 +74,7 @@ class Storage:
         """The values as a writable array of the current backend, now the head."""
         where = backend.current()
         if where.is_host:
-            return self.host()
+            return self._host if self._host is not None and not self._head_on_device else self.host()
         if self._home is not where:
             values = self.peek() if self.touched else None
             self._device = where.zeros((self.size,), self.dtype)

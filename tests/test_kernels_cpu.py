@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from minicaffe.kernels import cpu, fast_paths, reference
+from minicaffe.kernels.cpu import threads as shares
 from minicaffe.kernels.cpu import tile_transforms, winograd_plan
 from minicaffe.kernels.cpu.simd import WIDTH
 from minicaffe.kernels.window import Window
@@ -63,10 +64,12 @@ def case(request) -> Case:
 
 @contextlib.contextmanager
 def use(threads):
-    """Run the kernels with at most so many threads."""
+    """Run the kernels with at most so many threads, products too that are not worth waking one."""
     before = numba.get_num_threads()
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shares, "_LEAST_PRODUCTS", 0)
+        yield
     numba.set_num_threads(before)
 
 

@@ -15,6 +15,7 @@ import minicaffe
 from minicaffe import backend
 from minicaffe.backend import threads
 from minicaffe.errors import DeviceError
+from minicaffe.kernels.cpu import threads as shares
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,19 @@ def test_a_pass_uses_the_chosen_number_whatever_numba_was_told():
     worker.start()
     worker.join()
     assert (threads_in_a_pass(), found) == (1, [1])
+
+
+def test_kernels_share_their_work_over_the_number_of_the_pass():
+    with backend.current().running():
+        first = shares.thread_count()
+        minicaffe.set_num_threads(1)
+        with backend.current().running():
+            inner = shares.thread_count()
+        assert (first, inner, shares.thread_count()) == (numba.config.NUMBA_NUM_THREADS, 1, first)
+    with backend.current().running():
+        assert shares.thread_count() == 1
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    assert shares.thread_count() == numba.config.NUMBA_NUM_THREADS
 
 
 def test_without_a_choice_it_is_every_core_of_the_process():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
@@ -24,7 +24,7 @@ def row_sum(x):
     return total
 
 
-@kernel()
+@part_kernel()
 def _add_part(part, parts, y, bias):
     n, c, inner = y.shape[0], y.shape[1], np.uintp(y.shape[2])
     low, high = share(part, parts, n * c)
@@ -39,7 +39,7 @@ def _add(y, bias, parts):
     parallel(_add_part, parts, (y, bias))
 
 
-@kernel()
+@part_kernel()
 def _add_rows_part(part, parts, y, bias):
     """For y (N, C): a row runs along the channels."""
     low, high = share(part, parts, len(y))
@@ -53,7 +53,7 @@ def _add_rows(y, bias, parts):
     parallel(_add_rows_part, parts, (y, bias))
 
 
-@kernel()
+@part_kernel()
 def _grad_part(part, parts, dy, dbias):
     n, c, _ = dy.shape
     low, high = share(part, parts, c)
@@ -69,7 +69,7 @@ def _grad(dy, dbias, parts):
     parallel(_grad_part, parts, (dy, dbias))
 
 
-@kernel()
+@part_kernel()
 def _grad_rows_part(part, parts, dy, dbias):
     """For dy (N, C): a row runs along the channels."""
     low, high = share(part, parts, dy.shape[1])

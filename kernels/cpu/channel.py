@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numba.extending import register_jitable
 
 from minicaffe.kernels.cpu.elementwise import formula_stamp
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
 from minicaffe.kernels.cpu.maths import vectorizable
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
@@ -62,64 +61,73 @@ def _loops(function: Callable[..., float], arrays: int, vectors: int, dtype: np.
     """The loops around a formula of so many arrays and vectors, by task and way; compiled at their first call."""
     formula = register_jitable(vectorizable(function, dtype))
     at, of_channel, row = _AT[arrays], _AT[vectors], _ROW[arrays]
-    stamp = f"{formula_stamp(function)} {arrays} {vectors} {dtype}"  # tells these loops apart in Numba's cache
+    stamp = formula_stamp(function, arrays, vectors, dtype)
 
-    @kernel(parallel=True)
-    def apply_along(out, matrices, channels, scalars, threads):
-        len(stamp)
-        for t in prange(threads):
-            low, high = share(t, threads, len(out))
-            for r in range(low, high):
-                inputs, y = row(matrices, r, 0, out.shape[1]), out[r]
-                for i in range(y.size):
-                    y[i] = formula(*(at(inputs, i) + of_channel(channels, i) + scalars))
+    @part_kernel(stamp=stamp)
+    def apply_along_part(part, parts, out, matrices, channels, scalars):
+        low, high = share(part, parts, len(out))
+        for r in range(low, high):
+            inputs, y = row(matrices, r, 0, out.shape[1]), out[r]
+            for i in range(y.size):
+                y[i] = formula(*(at(inputs, i) + of_channel(channels, i) + scalars))
 
-    @kernel(parallel=True)
-    def apply_within(out, matrices, channels, scalars, threads):
-        len(stamp)
+    @kernel(stamp=stamp)
+    def apply_along(out, matrices, channels, scalars, parts):
+        parallel(apply_along_part, parts, (out, matrices, channels, scalars))
+
+    @part_kernel(stamp=stamp)
+    def apply_within_part(part, parts, out, matrices, channels, scalars):
         inner = out.shape[1]
-        for t in prange(threads):
-            place, end = share(t, threads, out.size)
-            while place < end:
-                r, first = place // inner, place % inner
-                last = min(inner, first + end - place)
-                inputs, y = row(matrices, r, first, last), out[r, first:last]
-                values = of_channel(channels, r % channels[0].size) + scalars
-                for i in range(y.size):
-                    y[i] = formula(*(at(inputs, i) + values))
-                place += last - first
+        place, end = share(part, parts, out.size)
+        while place < end:
+            r, first = place // inner, place % inner
+            last = min(inner, first + end - place)
+            inputs, y = row(matrices, r, first, last), out[r, first:last]
+            values = of_channel(channels, r % channels[0].size) + scalars
+            for i in range(y.size):
+                y[i] = formula(*(at(inputs, i) + values))
+            place += last - first
 
-    @kernel(parallel=True)
-    def sum_along(out, matrices, channels, scalars, threads):
-        len(stamp)
-        partial = np.zeros((threads, out.size))
-        for t in prange(threads):
-            low, high = share(t, threads, len(matrices[0]))
-            total = partial[t]
-            for r in range(low, high):
-                inputs = row(matrices, r, 0, out.size)
-                for i in range(total.size):
-                    total[i] += formula(*(at(inputs, i) + of_channel(channels, i) + scalars))
+    @kernel(stamp=stamp)
+    def apply_within(out, matrices, channels, scalars, parts):
+        parallel(apply_within_part, parts, (out, matrices, channels, scalars))
+
+    @part_kernel(stamp=stamp)
+    def sum_along_part(part, parts, partial, matrices, channels, scalars):
+        low, high = share(part, parts, len(matrices[0]))
+        total = partial[part]
+        for r in range(low, high):
+            inputs = row(matrices, r, 0, total.size)
+            for i in range(total.size):
+                total[i] += formula(*(at(inputs, i) + of_channel(channels, i) + scalars))
+
+    @kernel(stamp=stamp)
+    def sum_along(out, matrices, channels, scalars, parts):
+        partial = np.zeros((parts, out.size))
+        parallel(sum_along_part, parts, (partial, matrices, channels, scalars))
         for k in range(out.size):
             out[k] += partial[:, k].sum()
 
-    @kernel(parallel=True, fastmath=REASSOCIATE)
-    def sum_within(out, matrices, channels, scalars, threads):
-        len(stamp)
+    @part_kernel(fastmath=REASSOCIATE, stamp=stamp)
+    def sum_within_part(part, parts, partial, matrices, channels, scalars):
         inner = matrices[0].shape[1]
-        partial = np.zeros((threads, out.size))
-        for t in prange(threads):
-            place, end = share(t, threads, matrices[0].size)
-            while place < end:
-                r, first = place // inner, place % inner
-                last = min(inner, first + end - place, first + _PIECE)
-                inputs = row(matrices, r, first, last)
-                values = of_channel(channels, r % out.size) + scalars
-                piece = out.dtype.type(0)
-                for i in range(last - first):
-                    piece += formula(*(at(inputs, i) + values))
-                partial[t, r % out.size] += piece
-                place += last - first
+        total = partial[part]
+        place, end = share(part, parts, matrices[0].size)
+        while place < end:
+            r, first = place // inner, place % inner
+            last = min(inner, first + end - place, first + _PIECE)
+            inputs = row(matrices, r, first, last)
+            values = of_channel(channels, r % total.size) + scalars
+            piece = matrices[0].dtype.type(0)
+            for i in range(last - first):
+                piece += formula(*(at(inputs, i) + values))
+            total[r % total.size] += piece
+            place += last - first
+
+    @kernel(stamp=stamp)
+    def sum_within(out, matrices, channels, scalars, parts):
+        partial = np.zeros((parts, out.size))
+        parallel(sum_within_part, parts, (partial, matrices, channels, scalars))
         for k in range(out.size):
             out[k] += partial[:, k].sum()
 

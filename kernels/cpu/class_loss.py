@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
 from minicaffe.kernels.cpu.loss import with_ignored
 from minicaffe.kernels.cpu.maths import exp, log, tanh
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import LOG_FLOOR, Array
 
 
-@kernel(fastmath=REASSOCIATE)
+@part_kernel(fastmath=REASSOCIATE)
 def _sigmoid_loss_part(part, parts, x, target, ignoring, ignored, partial):
     one, zero = x.dtype.type(1), x.dtype.type(0)
     low, high = share(part, parts, x.size)
@@ -31,7 +31,7 @@ def _sigmoid_loss(x, target, ignoring, ignored, parts):
     return partial.sum()
 
 
-@kernel()
+@part_kernel()
 def _sigmoid_loss_grad_part(part, parts, x, target, ignoring, ignored, scale, dx):
     half, zero = x.dtype.type(0.5), x.dtype.type(0)
     low, high = share(part, parts, x.size)

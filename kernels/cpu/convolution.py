@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import get_num_threads
 
 from minicaffe.kernels import fast_paths, reference
 from minicaffe.kernels.cpu import depthwise, direct, subsample, winograd, winograd_plan
 from minicaffe.kernels.cpu.im2col import AXES
+from minicaffe.kernels.cpu.threads import thread_count
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
@@ -28,7 +28,7 @@ def _tiled(kind: int, x: Array, y: Array, window: Window, group: int) -> winogra
     """The job of ``winograd`` for a convolution or a gradient, if that is the fastest way."""
     if not fast_paths.taken("winograd"):
         return None
-    return winograd_plan.job(kind, x.shape, y.shape, window, group, x.itemsize, get_num_threads())
+    return winograd_plan.job(kind, x.shape, y.shape, window, group, x.itemsize, thread_count())
 
 
 def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:

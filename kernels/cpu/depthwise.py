@@ -10,14 +10,15 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import config, get_num_threads
+from numba import config
 from numpy.typing import NDArray
 
 from minicaffe.kernels.cpu.frames import frame_to_image, image_to_frame
 from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.jit import kernel, parallel_queue, queue_length, share
+from minicaffe.kernels.cpu.jit import kernel, parallel_queue, part_kernel, queue_length, share
 from minicaffe.kernels.cpu.layout import Axes, window_tables
 from minicaffe.kernels.cpu.simd import WIDTH, add_products, add_scaled, align, correlate, fill_row, load, size_of
+from minicaffe.kernels.cpu.threads import thread_count
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
@@ -45,7 +46,7 @@ def _plan(x_shape: Axes, y_shape: Axes, window: Window, itemsize: int) -> _Plan:
     return _Plan(frame.table, frame.channel, taps * itemsize, positions[:: out[-1]] * itemsize, out[-1])
 
 
-@kernel()
+@part_kernel()
 def _convolve_part(part, parts, worker, x, w, bias, y, memory, stride, plan):
     layout, channel, taps, rows, width = plan
     like = x.dtype.type(0)
@@ -67,7 +68,7 @@ def _convolve_part(part, parts, worker, x, w, bias, y, memory, stride, plan):
                     correlate(place, source, taps.ctypes.data, weights, window, start, min(lanes, width - j))
 
 
-@kernel()
+@part_kernel()
 def _data_grad_part(part, parts, worker, dy, w, dx, memory, stride, plan):
     layout, channel, taps, rows, width = plan
     like = dy.dtype.type(0)
@@ -92,7 +93,7 @@ def _data_grad_part(part, parts, worker, dy, w, dx, memory, stride, plan):
         frame_to_image(dx.ctypes.data + item * pixels * size, frame, 1, layout, like)
 
 
-@kernel()
+@part_kernel()
 def _weight_grad_part(part, parts, worker, x, dy, dw, memory, stride, plan):
     layout, channel, taps, rows, width = plan
     like = x.dtype.type(0)
@@ -145,7 +146,7 @@ def _area(plan: _Plan, itemsize: int) -> int:
 
 
 def _parts() -> tuple[int, int]:
-    threads = get_num_threads()
+    threads = thread_count()
     return queue_length(threads), threads
 
 

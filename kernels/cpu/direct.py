@@ -10,7 +10,7 @@ import functools
 import math
 from typing import NamedTuple
 
-from numba import config, get_num_threads
+from numba import config
 
 from minicaffe.kernels import fast_paths
 from minicaffe.kernels.cpu import products
@@ -19,6 +19,7 @@ from minicaffe.kernels.cpu.jit import queue_length
 from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
 from minicaffe.kernels.cpu.products import ROWS
 from minicaffe.kernels.cpu.simd import CHUNK
+from minicaffe.kernels.cpu.threads import product_threads
 from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL, multiplier
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
@@ -43,6 +44,8 @@ class _Job(NamedTuple):
     area: int
     """Elements of scratch memory for each thread."""
     positions: int
+    products: int
+    """Multiplications in one of the three."""
 
     def weight_grad_parts(self, images: int, threads: int) -> tuple[int, int]:
         """Into how many parts to split panels and images for the gradient of the weights."""
@@ -107,6 +110,7 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
         m * width,
         max(areas) + LONGEST_TILE * width + slack,
         math.prod(out),
+        n * group * m * c * window.taps * math.prod(out),
     )
 
 
@@ -134,7 +138,7 @@ def convolve(x: Array, w: Array, bias: Array, y: Array, window: Window, group: i
     """The convolution; ``bias`` is (channels of y,)."""
     job = _job(x.shape, y.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(w) // group
-    threads = get_num_threads()
+    threads = product_threads(job.products)
     parts = queue_length(threads)
     images = x.reshape(n, group, c, -1)
     products.convolve(
@@ -148,7 +152,7 @@ def convolve(x: Array, w: Array, bias: Array, y: Array, window: Window, group: i
         job.area * x.itemsize,
         parts,
         threads,
-        job.columns,
+        job.columns.table,
     )
 
 
@@ -158,24 +162,25 @@ def convolve_data_grad(
     """The gradient of the data; ``zeros`` is (channels of dx,)."""
     job = _job(dx.shape, dy.shape, window, group, dx.itemsize)
     n, c, m = len(dx), dx.shape[1] // group, len(w) // group
-    threads = get_num_threads()
+    threads = product_threads(job.products)
     parts = queue_length(threads)
     code, area = multiplier(w.dtype).address, job.area * dx.itemsize
     slopes, weights, pixels = dy.reshape(n, group, m, -1), w.reshape(group, m, c, -1), dx.reshape(n, group, c, -1)
     if job.turned is not None and fast_paths.taken("turned"):
         rows, level = _row_parts(slopes, w, c, job.turned, parts), zeros.reshape(group, c)
-        products.turned_grad(rows, code, slopes, weights, pixels, level, workspace, area, parts, threads, job.turned)
+        table = job.turned.table
+        products.turned_grad(rows, code, slopes, weights, pixels, level, workspace, area, parts, threads, table)
         return
     # few images: channels are shared out, too
     blocks = min(c, -(-parts // max(1, n // job.columns.together * group)))
-    products.scatter_grad(code, slopes, weights, pixels, blocks, workspace, area, parts, threads, job.columns)
+    products.scatter_grad(code, slopes, weights, pixels, blocks, workspace, area, parts, threads, job.columns.table)
 
 
 def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array) -> None:
     """Add the gradient of the weights to dw."""
     job = _job(x.shape, dy.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(dw) // group
-    threads = get_num_threads()
+    threads = product_threads(job.products)
     products.weight_grad(
         multiplier(dw.dtype).address,
         x.reshape(n, group, c, -1),
@@ -185,5 +190,5 @@ def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: 
         workspace,
         job.area * x.itemsize,
         threads,
-        job.rows,
+        job.rows.table,
     )

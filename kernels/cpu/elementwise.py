@@ -7,10 +7,9 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numba import prange
 from numba.extending import register_jitable
 
-from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, part_kernel, share
 from minicaffe.kernels.cpu.maths import vectorizable
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
@@ -19,13 +18,10 @@ _PIECE = np.uintp(1024)
 _START = np.uintp(0)  # unsigned places need no check whether they count from the end, which would keep loops from SIMD
 
 
-def formula_stamp(function: Callable[..., float]) -> str:
-    """What a loop around ``function`` must close over, too.
-
-    Numba's cache tells closures apart by the values they close over, and a function there only by its name.
-    """
+def formula_stamp(function: Callable[..., float], *kinds: object) -> str:
+    """What tells the kernels around a formula, for some kinds of arguments, from those around others; see ``jit.kernel``."""
     code = function.__code__
-    return hashlib.sha1(code.co_code + repr((code.co_consts, code.co_names)).encode()).hexdigest()
+    return "_" + hashlib.sha1(code.co_code + repr((code.co_consts, code.co_names, kinds)).encode()).hexdigest()
 
 
 @register_jitable
@@ -51,27 +47,30 @@ def _loop(function: Callable[..., float], arrays: int, dtype: np.dtype) -> Calla
     if arrays not in _AT:
         raise ValueError(f"a formula takes 1 to 3 arrays, not {arrays}")
     formula, at = register_jitable(vectorizable(function, dtype)), _AT[arrays]
-    stamp = f"{formula_stamp(function)} {arrays} {dtype}"  # tells this loop apart in Numba's cache
+    stamp = formula_stamp(function, arrays, dtype)
 
-    @kernel(parallel=True)
+    @part_kernel(stamp=stamp)
+    def loop_part(part, parts, out, scalars, arrays):
+        low, high = share(part, parts, out.size)
+        # results pass through a buffer: the loop is then vectorised even where the output is one of the inputs
+        buffer = np.empty(_PIECE, out.dtype)
+        for first in range(np.uintp(low), np.uintp(high), _PIECE):
+            count = min(_PIECE, np.uintp(high) - first)
+            for i in range(_START, count):
+                buffer[i] = formula(*(at(arrays, first + i) + scalars))
+            for i in range(_START, count):
+                out[first + i] = buffer[i]
+
+    @kernel(stamp=stamp)
     def loop(out, scalars, arrays, parts):
-        len(stamp)
-        for part in prange(parts):
-            low, high = share(part, parts, out.size)
-            # results pass through a buffer: the loop is then vectorised even where the output is one of the inputs
-            buffer = np.empty(_PIECE, out.dtype)
-            for first in range(np.uintp(low), np.uintp(high), _PIECE):
-                count = min(_PIECE, np.uintp(high) - first)
-                for i in range(_START, count):
-                    buffer[i] = formula(*(at(arrays, first + i) + scalars))
-                for i in range(_START, count):
-                    out[first + i] = buffer[i]
+        parallel(loop_part, parts, (out, scalars, arrays))
 
     return loop
 
 
 def elementwise(function: Callable[..., float], arrays: Sequence[Array], scalars: Sequence[float], out: Array) -> None:
     """See ``reference.elementwise``; at most three arrays.  The formula is evaluated in the arrays' dtype."""
+    real = out.dtype.type
     loop = _loop(function, len(arrays), out.dtype)
-    flat = tuple(a.reshape(-1) for a in arrays)
-    loop(out.reshape(-1), tuple(map(out.dtype.type, scalars)), flat, parts(out.size))
+    flat = tuple([a.ravel() for a in arrays])
+    loop(out.ravel(), tuple([real(scalar) for scalar in scalars]), flat, parts(out.size))

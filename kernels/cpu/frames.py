@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import kernel
+from minicaffe.kernels.cpu.jit import called, kernel
 from minicaffe.kernels.cpu.simd import (
     CHUNK,
     WIDTH,
@@ -24,19 +24,19 @@ from minicaffe.kernels.cpu.simd import (
 _IN, _OUT = np.bool_(False), np.bool_(True)  # not Python's: Numba would compile a function for each of those
 
 
-@kernel()
+@kernel(inline=True)
 def image_to_frame(image, frame, channels, layout, like):
     """Copy an image's channels (address ``image``) into their frames (address ``frame``), but for the padding."""
     _move_image(image, frame, channels, layout, _IN, like)
 
 
-@kernel()
+@kernel(inline=True)
 def frame_to_image(image, frame, channels, layout, like):
     """Copy the frames of an image's channels back; pixels that frames do not keep become 0."""
     _move_image(image, frame, channels, layout, _OUT, like)
 
 
-@kernel()
+@called
 def _move_image(image, frame, channels, layout, outward, like):
     size = size_of(like)
     depth, height, width = layout[0]
@@ -72,7 +72,7 @@ def _move_image(image, frame, channels, layout, outward, like):
                         )
 
 
-@kernel()
+@kernel(internal=True)
 def _move_row(inside, outside, count, outward, like):
     if outward:
         copy_row(outside, inside, count, like)
@@ -80,7 +80,7 @@ def _move_row(inside, outside, count, outward, like):
         copy_row(inside, outside, count, like)
 
 
-@kernel()
+@kernel(internal=True)
 def _move_strided(inside, outside, count, step, outward, like):
     size = size_of(like)
     for i in range(count):
@@ -90,7 +90,7 @@ def _move_strided(inside, outside, count, step, outward, like):
             store(inside + i * size, load(outside + i * step * size, like))
 
 
-@kernel()
+@kernel(inline=True)
 def columns_to_panel(panel, row, y, places, low, high, first, last, like):
     """Copy rows [low, high) and columns [first, last) of some images' y (N, group, m, positions) into a panel.
 
@@ -99,13 +99,13 @@ def columns_to_panel(panel, row, y, places, low, high, first, last, like):
     _move_columns(panel, row, y, places, low, high, first, last, _IN, like)
 
 
-@kernel()
+@kernel(inline=True)
 def panel_to_columns(panel, row, y, places, low, high, first, last, like):
     """Copy a panel back to rows [low, high) and columns [first, last)."""
     _move_columns(panel, row, y, places, low, high, first, last, _OUT, like)
 
 
-@kernel()
+@called
 def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
     size = size_of(like)
     first_image, g, group, m, positions = places
@@ -123,7 +123,7 @@ def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
         column += count
 
 
-@kernel()
+@called
 def gather(panel, row, frames, offsets, runs, like):
     """Rows of a panel, ``row`` bytes each: the runs of pixels at each offset into the frames.
 
@@ -152,7 +152,7 @@ def gather(panel, row, frames, offsets, runs, like):
                 copy_part(target + i * row, source + offsets[i], count, like)
 
 
-@kernel()
+@called
 def scatter(frames, product, row, offsets, runs, like):
     """Add the rows of a product, ``row`` bytes each, to the pixels that ``gather`` would fill them with."""
     size = size_of(like)

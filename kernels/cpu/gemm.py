@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from numba import get_num_threads
+import functools
+from typing import NamedTuple
 
-from minicaffe.kernels.cpu.jit import kernel, parallel_queue, queue_length, share
+from minicaffe.kernels.cpu.jit import kernel, parallel_queue, part_kernel, queue_length, share
 from minicaffe.kernels.cpu.scratch import scratch
 from minicaffe.kernels.cpu.simd import CHUNK, WIDTH, align, copy_row, size_of, transpose
+from minicaffe.kernels.cpu.threads import product_threads
 from minicaffe.kernels.cpu.tile import (
     DEPTH,
     LONGEST_TILE,
@@ -20,7 +22,6 @@ from minicaffe.kernels.cpu.tile import (
 from minicaffe.kernels.reference import Array
 
 _TOGETHER = 8  # most panels that are copied at a time
-_LEAST = 1 << 18  # products: fewer are done before another thread wakes
 
 
 @kernel(inline=True)
@@ -29,7 +30,7 @@ def _panels_together(rows, transposed_c):
     return 1 if transposed_c or rows > 64 else _TOGETHER
 
 
-@kernel()
+@part_kernel()
 def _gemm_part(
     part,
     parts,
@@ -150,6 +151,37 @@ def _split(threads: int, rows: int, panels: int) -> tuple[int, int]:
     return -(-threads // panel_parts) if panel_parts < threads and rows >= LONGEST_TILE * threads else 1, panel_parts
 
 
+class _Plan(NamedTuple):
+    """How to compute a product of some shape."""
+
+    transposed: bool
+    """Whether as the transpose of the product of the transposes."""
+    row_parts: int
+    panel_parts: int
+    stride: int
+    """Bytes of scratch memory for each thread."""
+    threads: int
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(
+    m: int, n: int, k: int, transpose_a: bool, transpose_b: bool, accumulate: bool, itemsize: int, threads: int
+) -> _Plan:
+    lanes = WIDTH // itemsize
+    # not where the numbers of B, then read one by one, would lie far apart
+    transposed = (
+        transpose_b
+        and not accumulate
+        and _cost(n, m, k, not transpose_a, True, lanes) < _cost(m, n, k, True, False, lanes)
+    )
+    if transposed:
+        m, n = n, m
+    row_parts, panel_parts = _split(threads, m, -(-n // (PANEL // itemsize)))
+    # panels, a tile, and the product where it is to be transposed
+    rows = _TOGETHER * DEPTH + LONGEST_TILE + (-(-m // row_parts) if transposed else 0)
+    return _Plan(transposed, row_parts, panel_parts, rows * PANEL + 2 * CHUNK + 64, threads)
+
+
 def gemm(
     a: Array, b: Array, out: Array, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False
 ) -> None:
@@ -159,22 +191,10 @@ def gemm(
         if not accumulate:
             out[...] = 0
         return
-    lanes = WIDTH // out.itemsize
-    # not where the numbers of B, then read one by one, would lie far apart
-    transposed = (
-        transpose_b
-        and not accumulate
-        and _cost(n, m, k, not transpose_a, True, lanes) < _cost(m, n, k, True, False, lanes)
-    )
-    if transposed:  # out.T = b.T a.T
+    plan = _plan(m, n, k, transpose_a, transpose_b, accumulate, out.itemsize, product_threads(m * n * k))
+    if plan.transposed:  # out.T = b.T a.T
         a, b, m, n, transpose_a, transpose_b = b, a, n, m, False, not transpose_a
     steps = (a.itemsize, a.shape[1] * a.itemsize) if transpose_a else (a.shape[1] * a.itemsize, a.itemsize)
-    threads = get_num_threads()
-    if m * n * k < _LEAST:
-        threads = 1
-    row_parts, panel_parts = _split(threads, m, -(-n // (PANEL // out.itemsize)))
-    # panels, a tile, and the product where it is to be transposed
-    stride = (_TOGETHER * DEPTH + LONGEST_TILE + (-(-m // row_parts) if transposed else 0)) * PANEL + 2 * CHUNK + 64
     _gemm(
         multiplier(out.dtype).address,
         a,
@@ -182,12 +202,12 @@ def gemm(
         b,
         transpose_b,
         out,
-        transposed,
+        plan.transposed,
         (m, n, k),
         accumulate,
-        row_parts,
-        panel_parts,
-        scratch(threads * stride),
-        stride,
-        threads,
+        plan.row_parts,
+        plan.panel_parts,
+        scratch(plan.threads * plan.stride),
+        plan.stride,
+        plan.threads,
     )

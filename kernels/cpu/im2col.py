@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from numba import get_num_threads
-
 from minicaffe.kernels import reference
-from minicaffe.kernels.cpu.jit import kernel, parallel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, part_kernel, share
+from minicaffe.kernels.cpu.threads import thread_count
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
@@ -91,7 +90,7 @@ def _scatter(columns, x, kernel, stride, pad, dilation):
                             _scatter_row(columns[a, b, c, p, q], first, stride[2], low, high, x[d, h])
 
 
-@kernel()
+@part_kernel()
 def _im2col_part(part, parts, x, columns, kernel, stride, pad, dilation):
     low, high = share(part, parts, len(x))
     for i in range(low, high):
@@ -103,7 +102,7 @@ def _im2col(x, columns, kernel, stride, pad, dilation, threads):
     parallel(_im2col_part, threads, (x, columns, kernel, stride, pad, dilation))
 
 
-@kernel()
+@part_kernel()
 def _col2im_part(part, parts, columns, x, kernel, stride, pad, dilation):
     low, high = share(part, parts, len(x))
     for i in range(low, high):
@@ -133,7 +132,7 @@ def im2col(x: Array, columns: Array, window: Window) -> None:
         reference.im2col(x, columns, window)
         return
     x, columns, window = _views(x, columns, window)
-    _im2col(x, columns, *window, get_num_threads())
+    _im2col(x, columns, *window, thread_count())
 
 
 def col2im(columns: Array, x: Array, window: Window) -> None:
@@ -142,4 +141,4 @@ def col2im(columns: Array, x: Array, window: Window) -> None:
         reference.col2im(columns, x, window)
         return
     x, columns, window = _views(x, columns, window)
-    _col2im(columns, x, *window, get_num_threads())
+    _col2im(columns, x, *window, thread_count())

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
+import gc
+import inspect
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils, event
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 if "OMP_WAIT_POLICY" not in os.environ:
@@ -25,25 +30,54 @@ REASSOCIATE = {"reassoc", "nsz", "contract"}
 """Fast-math flags that let a sum be vectorised: its order changes, the meaning of NaN and infinity does not."""
 
 
-class _Announcement(event.Listener):
-    """Says, once a process, that kernels are being compiled; hears only of kernels that the disk cache does not hold."""
+class _Uncollected(AbstractContextManager):
+    """Keeps garbage from being collected while kernels compile: a fifth of the time, for many objects, most of which stay."""
 
     def __init__(self) -> None:
-        self.made = False
+        self._depth = 0
+        self._collected = True
+
+    def __enter__(self) -> None:
+        if self._depth == 0:
+            self._collected = gc.isenabled()
+            gc.disable()
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self._collected:
+            gc.enable()
+
+
+_uncollected = _Uncollected()
+
+
+class _Compiling(event.Listener):
+    """Hears of kernels that the disk cache does not hold, and says, once a process, that they are being compiled."""
+
+    def __init__(self) -> None:
+        self.announced = False
 
     def on_start(self, event: event.Event) -> None:
-        function = event.data["dispatcher"].py_func
-        if not self.made and function.__module__.startswith(__package__):
-            self.made = True
+        if not _is_kernel(event):
+            return
+        _uncollected.__enter__()
+        if not self.announced:
+            self.announced = True
             logging.getLogger("minicaffe").info(
                 "compiling kernels for this machine, once (this takes a few seconds) ..."
             )
 
     def on_end(self, event: event.Event) -> None:
-        pass
+        if _is_kernel(event):
+            _uncollected.__exit__()
 
 
-event.register("numba:compile", _Announcement())
+def _is_kernel(event: event.Event) -> bool:
+    return str(event.data["dispatcher"].py_func.__module__).startswith(__package__)
+
+
+event.register("numba:compile", _Compiling())
 
 
 def _package_stamp() -> tuple:
@@ -55,7 +89,7 @@ def _package_stamp() -> tuple:
 _STAMP = _package_stamp()
 
 
-def _cached(compiler: Callable[..., Any], function: Callable, **options: Any) -> Any:
+def _cached(compiler: Callable[..., Any], function: Callable, stamp: str = "", **options: Any) -> Any:
     """Numba caches beside the source, or in the user's cache folder where that is read-only.
 
     Where neither can be written, every process compiles anew.  Numba knows what is stale by the file of ``function`` alone, but
@@ -66,22 +100,123 @@ def _cached(compiler: Callable[..., Any], function: Callable, **options: Any) ->
         compiled = compiler(cache=True, **options)(function)
     except RuntimeError:  # no folder to cache in
         return compiler(**options)(function)
-    index = compiled._cache._cache_file
-    index._source_stamp = (index._source_stamp, _STAMP)
+    cache = compiled._cache
+    cache._cache_file._source_stamp = (cache._cache_file._source_stamp, _STAMP)
+    if stamp:  # Numba would tell by the values closed over, but kernels among these are others in each process
+        cache._index_key = lambda signature, codegen: (signature, codegen.magic_tuple(), stamp)
     return compiled
 
 
+_kernels: dict[str, Any] = {}
+"""All kernels, by name."""
+
+
 def kernel(
-    *, parallel: bool = False, fastmath: set[str] | bool = False, inline: bool = False
+    *,
+    parallel: bool = False,
+    fastmath: set[str] | bool = False,
+    inline: bool = False,
+    internal: bool = False,
+    stamp: str = "",
 ) -> Callable[[Callable], Any]:
-    """Decorator: compile for nopython mode at the first call, without the interpreter's lock, and cache on disk."""
+    """Decorator: compile for nopython mode at the first call, without the interpreter's lock, and cache on disk.
+
+    An ``internal`` kernel is called by other kernels only.  ``stamp`` tells kernels apart that are made by one function.
+    """
     options = {"parallel": parallel, "fastmath": fastmath, "inline": "always" if inline else "never"}
-    return lambda function: _cached(numba.njit, function, **options)
+    if internal:
+        options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+    def compiled(function: Callable) -> Any:
+        function.__qualname__ += stamp
+        made = _kernels[_name(function)] = _cached(numba.njit, function, stamp, **options)
+        return made
+
+    return compiled
+
+
+def part_kernel(*, fastmath: set[str] | bool = False, stamp: str = "") -> Callable[[Callable], Any]:
+    """Decorator: a kernel that ``parallel`` or ``parallel_queue`` runs; it returns and raises nothing."""
+    return kernel(fastmath=fastmath, internal=True, stamp=stamp)
+
+
+def _name(function: Callable) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def callback(signature: Any) -> Callable[[Callable], Any]:
     """Decorator: compile now, or take from the disk cache, a function that compiled code calls at its ``address``."""
-    return lambda function: _cached(functools.partial(numba.cfunc, signature), function)
+
+    def compiled(function: Callable) -> Any:
+        with global_compiler_lock, _uncollected:
+            return _cached(functools.partial(numba.cfunc, signature), function)
+
+    return compiled
+
+
+class _Binding(NamedTuple):
+    """Makes a kernel's code for some types of arguments known to LLVM, under a name that other kernels' code calls it by.
+
+    The disk cache keeps it with such code, and Numba calls it before that code is loaded.
+    """
+
+    kernel: str
+    arguments: tuple[types.Type, ...]
+
+    @property
+    def symbol(self) -> str:
+        return f"{self.kernel}{self.arguments}"
+
+    def __call__(self) -> None:
+        compiled = _kernels[self.kernel]
+        compiled.compile(self.arguments)
+        result = compiled.overloads[self.arguments]
+        llvm.add_symbol(self.symbol, result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
+def _call_by_name(context: Any, builder: ir.IRBuilder, compiled: Any, signature: Any, values: list) -> None:
+    """Code that calls a kernel which returns and raises nothing.
+
+    Numba's own calls compile the kernel once more in every kernel that calls it.
+    """
+    binding = _Binding(_name(compiled.py_func), signature.args)
+    binding()
+    context.active_code_library._reload_init.add(binding)
+    kind = context.call_conv.get_function_type(signature.return_type, signature.args)
+    function = cgutils.get_or_insert_function(builder.module, kind, binding.symbol)
+    context.call_conv.call_function(builder, function, signature.return_type, signature.args, values)
+
+
+def called(function: Callable) -> Any:
+    """Decorator: a kernel that its callers call by name, so that it is compiled once; it returns and raises nothing.
+
+    It takes all integers as words, or each caller's would be another kernel.
+    """
+    compiled = kernel(internal=True)(function)
+
+    def define(context, *arguments):
+        signature = types.Dispatcher(compiled).get_call_type(context, tuple(map(_as_words, arguments)), {})
+
+        def generate(target, builder, _, values):
+            _call_by_name(target, builder, compiled, signature, values)
+            return target.get_dummy_value()
+
+        return types.void(*signature.args), generate
+
+    names = ["context", *inspect.signature(function).parameters]
+    define.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    )
+    return intrinsic(define)
+
+
+def _as_words(kind: types.Type) -> types.Type:
+    kind = types.unliteral(kind)
+    if isinstance(kind, types.Integer):
+        return types.intp
+    if isinstance(kind, types.BaseAnonymousTuple):
+        return types.Tuple(list(map(_as_words, kind)))
+    return kind
 
 
 _WORD = ir.IntType(64)
@@ -109,6 +244,10 @@ def _take(context, counter):
 
 @kernel(parallel=True)
 def _launch(function, arguments, parts, workers, counter):
+    if workers == 1:
+        for part in range(parts):
+            _call(function, part, parts, 0, arguments)
+        return
     for worker in prange(workers):
         part = _take(counter)
         while part < parts:
@@ -125,15 +264,13 @@ def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Ca
 
     def generate(context, builder, _, values):
         _, parts, workers, given = values
-        compiled = function.dispatcher.get_compile_result(signature)
-        context.active_code_library.add_linking_library(compiled.library)
         module = builder.module
         part = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD] * 4), module.get_unique_name("part"))
         part.linkage = "internal"
         body = ir.IRBuilder(part.append_basic_block())
         place = body.inttoptr(part.args[3], given.type.as_pointer())
         items = [body.extract_value(body.load(place), i) for i in range(len(arguments))]
-        context.call_internal_no_propagate(body, compiled.fndesc, signature, [*part.args[:own], *items])
+        _call_by_name(context, body, function.dispatcher, signature, [*part.args[:own], *items])
         body.ret_void()
         slot, counter = cgutils.alloca_once_value(builder, given), cgutils.alloca_once(builder, _WORD)
         builder.store(_WORD(0), counter)
@@ -148,7 +285,7 @@ def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Ca
 def parallel(context, function, parts, arguments):
     """``function(part, parts, *arguments)`` for every part, each on a thread of Numba's; an intrinsic of kernels.
 
-    ``function`` is a kernel that returns and raises nothing.  Kernels that share this one parallel loop compile in half the
+    ``function`` is a ``part_kernel``.  Kernels that share this one parallel loop compile in half the
     time that a ``prange`` of their own takes them.  ``numba.get_num_threads`` must have been called before: it starts the threads.
     """
     generate = _parallel(context, function, arguments, numbered=False)

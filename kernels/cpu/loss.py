@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.cpu.update import inner_product
 from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, FULL, NONE, Array
@@ -42,7 +42,7 @@ def _softmax_loss(prob, label, ignoring, ignored):
     return total
 
 
-@kernel()
+@part_kernel()
 def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, scale, dx):
     outer, classes, inner = prob.shape
     low, high = share(part, parts, outer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import kernel, parallel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, part_kernel, share
 from minicaffe.kernels.cpu.maths import exp, log
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
@@ -41,7 +41,7 @@ def _sum_planes(planes, first, last, total):
             total[i] += plane[i]
 
 
-@kernel()
+@part_kernel()
 def _lrn_part(part, parts, x, scale, y, half, factor, exponent, k):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
@@ -72,7 +72,7 @@ def _lrn(x, scale, y, half, factor, exponent, k, parts):
     parallel(_lrn_part, parts, (x, scale, y, half, factor, exponent, k))
 
 
-@kernel()
+@part_kernel()
 def _lrn_grad_part(part, parts, x, y, scale, dy, dx, half, factor, exponent):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
@@ -138,7 +138,7 @@ def _sum_boxes(padded, across, total, size, pitch):
             total[i] += shifted[i]
 
 
-@kernel()
+@part_kernel()
 def _within_part(part, parts, x, scale, y, size, factor, exponent):
     planes, height, width = x.shape
     half, pitch = size // 2, width + size - 1
@@ -169,7 +169,7 @@ def _within(x, scale, y, size, factor, exponent, parts):
     parallel(_within_part, parts, (x, scale, y, size, factor, exponent))
 
 
-@kernel()
+@part_kernel()
 def _within_grad_part(part, parts, x, y, scale, dy, dx, size, factor, exponent):
     planes, height, width = x.shape
     half, pitch = size // 2, width + size - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
 from minicaffe.kernels.cpu.simd import WIDTH, size_of
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.cpu.windows import gather_max, gather_sum, known, scatter_max, scatter_sum
@@ -18,7 +18,7 @@ def _clip(first, extent, size):
     return max(first, 0), min(first + extent, size)
 
 
-@kernel()
+@part_kernel()
 def _max_pool_part(part, parts, x, y, mask, kernel, stride, pad, taps, step):
     least = x.dtype.type(-FLT_MAX)
     size = size_of(least)
@@ -53,7 +53,7 @@ def _meeting(size, extent, stride, pad, count):
     return found
 
 
-@kernel()
+@part_kernel()
 def _max_pool_grad_part(part, parts, dy, mask, dx, kernel, stride, pad, taps, step):
     zero = dx.dtype.type(0)
     size = size_of(zero)
@@ -82,7 +82,7 @@ def _max_pool_grad(dy, mask, dx, kernel, stride, pad, taps, step, parts):
     parallel(_max_pool_grad_part, parts, (dy, mask, dx, kernel, stride, pad, taps, step))
 
 
-@kernel()
+@part_kernel()
 def _max_pool_grad_apart_part(part, parts, dy, mask, dx):
     low, high = share(part, parts, len(dx))
     for p in range(low, high):
@@ -111,7 +111,7 @@ def _areas(image, pooled, kernel, stride, pad, like):
     return found.reshape(-1)
 
 
-@kernel()
+@part_kernel()
 def _average_pool_part(part, parts, x, y, kernel, stride, pad, taps, step):
     zero = x.dtype.type(0)
     size = size_of(zero)
@@ -139,7 +139,7 @@ def _average_pool(x, y, kernel, stride, pad, taps, step, parts):
     parallel(_average_pool_part, parts, (x, y, kernel, stride, pad, taps, step))
 
 
-@kernel()
+@part_kernel()
 def _average_pool_grad_part(part, parts, dy, dx, kernel, stride, pad, taps, step):
     zero = dx.dtype.type(0)
     size = size_of(zero)
@@ -174,7 +174,7 @@ def _average_pool_grad(dy, dx, kernel, stride, pad, taps, step, parts):
     parallel(_average_pool_grad_part, parts, (dy, dx, kernel, stride, pad, taps, step))
 
 
-@kernel(fastmath=REASSOCIATE)
+@part_kernel(fastmath=REASSOCIATE)
 def _mean_part(part, parts, x, y):
     low, high = share(part, parts, len(x))
     for p in range(low, high):
@@ -189,7 +189,7 @@ def _mean(x, y, parts):
     parallel(_mean_part, parts, (x, y))
 
 
-@kernel()
+@part_kernel()
 def _mean_grad_part(part, parts, dy, dx):
     low, high = share(part, parts, len(dx))
     for p in range(low, high):
@@ -227,7 +227,7 @@ def _stochastic_plane(x, u, y, mask, kernel, stride, pad):
                         y[i, j], mask[i, j] = x[h, w], h * width + w
 
 
-@kernel()
+@part_kernel()
 def _stochastic_pool_part(part, parts, x, u, y, mask, kernel, stride, pad):
     low, high = share(part, parts, len(x))
     for p in range(low, high):
@@ -239,7 +239,7 @@ def _stochastic_pool(x, u, y, mask, kernel, stride, pad, threads):
     parallel(_stochastic_pool_part, threads, (x, u, y, mask, kernel, stride, pad))
 
 
-@kernel()
+@part_kernel()
 def _stochastic_pool_mean_part(part, parts, x, y, kernel, stride, pad):
     planes, height, width = x.shape
     low, high = share(part, parts, planes)

@@ -12,7 +12,8 @@ from minicaffe.kernels.cpu.frames import (
     panel_to_columns,
     scatter,
 )
-from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, part_kernel, share
+from minicaffe.kernels.cpu.layout import from_table
 from minicaffe.kernels.cpu.simd import (
     CHUNK,
     WIDTH,
@@ -29,7 +30,7 @@ from minicaffe.kernels.cpu.tile import DEPTH, L2, PANEL, multiply, panel_depth, 
 ROWS = 60  # rows of a product worked on before they are scattered: a multiple of the tile heights 4, 5 and 6
 
 
-@kernel()
+@part_kernel()
 def _turn_weights_part(part, parts, w, wt, like):
     """w (group, m, c, taps) -> wt (group, c, m, taps backward), at an address: the weights of the transposed convolution."""
     group, m, c, taps = w.shape
@@ -50,7 +51,7 @@ def _turn_weights_part(part, parts, w, wt, like):
                     store(last - tap * size, load(first + tap * size, like))
 
 
-@kernel()
+@part_kernel()
 def _gather_weights_part(part, parts, w, wt, blocks, like):
     """w (group, m, c, taps) -> wt (group, block of c, taps, c in block, m), at an address."""
     group, m, c, taps = w.shape
@@ -74,7 +75,7 @@ def _panels_at_a_time(rows):
 # --- the three products -----------------------------------------------------------------------------------------
 
 
-@kernel()
+@part_kernel()
 def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, stride, like, plan):
     frame, direct, channel, together, taps, offsets, panels, runs = plan
     size = size_of(like)
@@ -132,7 +133,7 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, st
                     panel_to_columns(product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, like)
 
 
-@kernel()
+@part_kernel()
 def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stride, like, plan):
     frame, _, channel, together, taps, offsets, panels, runs = plan
     size = size_of(like)
@@ -190,7 +191,7 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stri
             frame_to_image(pixels, frames + i * frames_image, channels, frame, like)
 
 
-@kernel()
+@part_kernel()
 def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base, stride, like, plan):
     """Products summed over some images, for some panels of all groups; panel p's lies at ``sums + p * m * PANEL``.
 
@@ -249,7 +250,7 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base,
                 )
 
 
-@kernel()
+@part_kernel()
 def _sum_part(part, parts, sums, image_parts, dw, like, panels):
     """Add up the products of ``_weight_grad_part`` in the order of the images."""
     size = size_of(like)
@@ -271,8 +272,8 @@ def _sum_part(part, parts, sums, image_parts, dw, like, panels):
 
 
 @kernel()
-def convolve(row_parts, code, x, w, bias, y, memory, stride, parts, threads, plan):
-    like = x.dtype.type(0)
+def convolve(row_parts, code, x, w, bias, y, memory, stride, parts, threads, table):
+    like, plan = x.dtype.type(0), from_table(table)
     parallel_queue(
         _convolve_part,
         parts,
@@ -282,8 +283,8 @@ def convolve(row_parts, code, x, w, bias, y, memory, stride, parts, threads, pla
 
 
 @kernel()
-def turned_grad(row_parts, code, dy, w, dx, zeros, memory, stride, parts, threads, plan):
-    like = dy.dtype.type(0)
+def turned_grad(row_parts, code, dy, w, dx, zeros, memory, stride, parts, threads, table):
+    like, plan = dy.dtype.type(0), from_table(table)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
     parallel(_turn_weights_part, threads, (w, wt, like))
@@ -291,8 +292,8 @@ def turned_grad(row_parts, code, dy, w, dx, zeros, memory, stride, parts, thread
 
 
 @kernel()
-def scatter_grad(code, dy, w, dx, blocks, memory, stride, parts, threads, plan):
-    like = dy.dtype.type(0)
+def scatter_grad(code, dy, w, dx, blocks, memory, stride, parts, threads, table):
+    like, plan = dy.dtype.type(0), from_table(table)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
     parallel(_gather_weights_part, threads, (w, wt, blocks, like))
@@ -300,8 +301,8 @@ def scatter_grad(code, dy, w, dx, blocks, memory, stride, parts, threads, plan):
 
 
 @kernel()
-def weight_grad(code, x, dy, dw, panel_parts, image_parts, memory, stride, threads, plan):
-    like = dy.dtype.type(0)
+def weight_grad(code, x, dy, dw, panel_parts, image_parts, memory, stride, threads, table):
+    like, plan = dy.dtype.type(0), from_table(table)
     panels = plan[6]
     sums = align(memory.ctypes.data)
     base = sums + image_parts * dw.shape[0] * (panels.size - 1) * dw.shape[1] * PANEL

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from numba import prange
-
-from minicaffe.kernels.cpu.jit import kernel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, part_kernel, share
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
 
-@kernel(parallel=True)
-def _gather(x, index, y, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, index.size)
-        for m in range(low, high):
-            row = int(index[m])
-            if 0 <= row < len(x):
-                y[m] = x[row]
-            else:
-                y[m] = 0
+@part_kernel()
+def _gather_part(part, parts, x, index, y):
+    low, high = share(part, parts, index.size)
+    for m in range(low, high):
+        row = int(index[m])
+        if 0 <= row < len(x):
+            y[m] = x[row]
+        else:
+            y[m] = 0
 
 
-@kernel(parallel=True)
-def _scatter(y, index, x, threads):
-    for t in prange(threads):
-        low, high = share(t, threads, x.shape[1])  # columns: an index may come twice
-        for m in range(index.size):
-            row = int(index[m])
-            if 0 <= row < len(x):
-                source, target = y[m, low:high], x[row, low:high]
-                for k in range(target.size):
-                    target[k] += source[k]
+@kernel()
+def _gather(x, index, y, parts):
+    parallel(_gather_part, parts, (x, index, y))
+
+
+@part_kernel()
+def _scatter_part(part, parts, y, index, x):
+    low, high = share(part, parts, x.shape[1])  # columns: an index may come twice
+    for m in range(index.size):
+        row = int(index[m])
+        if 0 <= row < len(x):
+            source, target = y[m, low:high], x[row, low:high]
+            for k in range(target.size):
+                target[k] += source[k]
+
+
+@kernel()
+def _scatter(y, index, x, parts):
+    parallel(_scatter_part, parts, (y, index, x))
 
 
 def gather_rows(x: Array, index: Array, y: Array) -> None:

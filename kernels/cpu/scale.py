@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from minicaffe.kernels import reference
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
@@ -56,7 +56,7 @@ def _sums(x, dy, c, mean):
     return total, product
 
 
-@kernel()
+@part_kernel()
 def _standardize_part(part, parts, x, eps, mean, variance, factor, y, kept, keep):
     buffer = np.empty(_PIECE, x.dtype)
     n, channels, inner = x.shape[0], x.shape[1], np.uintp(x.shape[2])
@@ -82,7 +82,7 @@ def _standardize(x, eps, mean, variance, factor, y, kept, keep, parts):
     parallel(_standardize_part, parts, (x, eps, mean, variance, factor, y, kept, keep))
 
 
-@kernel()
+@part_kernel()
 def _standardize_grad_part(part, parts, x, dy, mean, factor, dy_mean, dot_mean, dx):
     buffer = np.empty(_PIECE, x.dtype)
     n, channels, inner = x.shape[0], x.shape[1], np.uintp(x.shape[2])
@@ -107,7 +107,7 @@ def _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, parts):
     parallel(_standardize_grad_part, parts, (x, dy, mean, factor, dy_mean, dot_mean, dx))
 
 
-@kernel()
+@part_kernel()
 def _scale_part(part, parts, x, v, b, y, kept, keep):
     buffer = np.empty(_PIECE, x.dtype)
     n, channels, inner = x.shape[0], x.shape[1], np.uintp(x.shape[2])
@@ -131,7 +131,7 @@ def _scale(x, v, b, y, kept, keep, parts):
     parallel(_scale_part, parts, (x, v, b, y, kept, keep))
 
 
-@kernel(fastmath=REASSOCIATE)
+@part_kernel(fastmath=REASSOCIATE)
 def _scale_grad_part(part, parts, x, dy, v, dx, dv, db, wanted):
     buffer = np.empty(_PIECE, dy.dtype)
     n, channels, inner = dy.shape[0], dy.shape[1], np.uintp(dy.shape[2])

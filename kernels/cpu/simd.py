@@ -13,7 +13,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.jit import kernel
+from minicaffe.kernels.cpu.jit import called, kernel
 
 
 def _features() -> set[str]:
@@ -326,7 +326,7 @@ def prefetch_to_write(context, address):
     return types.void(types.intp), generate
 
 
-@kernel()
+@kernel(internal=True)
 def prefetch_rows(first, stride, rows, count):
     """Ask for ``count`` bytes of each of some rows, ``stride`` bytes apart."""
     for row in range(rows):
@@ -340,7 +340,7 @@ def align(address):
     return (address + 63) // 64 * 64
 
 
-@kernel()
+@kernel(internal=True)
 def copy_row(target, source, count, like):
     """Copy ``count`` numbers."""
     size = size_of(like)
@@ -352,7 +352,7 @@ def copy_row(target, source, count, like):
         copy_first(target + j * size, source + j * size, count - j, like)
 
 
-@kernel()
+@kernel(internal=True)
 def fill_row(target, number, count):
     """Write a number ``count`` times."""
     size = size_of(number)
@@ -364,7 +364,7 @@ def fill_row(target, number, count):
         store(target + j * size, number)
 
 
-@kernel()
+@called
 def transpose(target, target_row, source, source_row, rows, columns, like):
     """Copy a block (rows, columns) to its transpose."""
     size = size_of(like)

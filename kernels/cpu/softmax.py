@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
 from minicaffe.kernels.cpu.maths import exp
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
@@ -33,7 +33,7 @@ def _columns(x, y, o, first, last, largest, total):
             y[o, k, first + i] /= total[i]
 
 
-@kernel(fastmath=REASSOCIATE)
+@part_kernel(fastmath=REASSOCIATE)
 def _rows_part(part, parts, x, y):
     """Softmax along every row of x (outer, C)."""
     lanes = np.empty(_LANES, x.dtype)
@@ -57,7 +57,7 @@ def _rows_part(part, parts, x, y):
             y[o, k] /= total
 
 
-@kernel(fastmath=REASSOCIATE)
+@part_kernel(fastmath=REASSOCIATE)
 def _rows_grad_part(part, parts, y, dy, dx):
     c = np.uintp(y.shape[1])
     low, high = share(part, parts, len(y))
@@ -82,7 +82,7 @@ def _columns_grad(y, dy, dx, o, first, last, total):
             dx[o, k, first + i] = y[o, k, first + i] * (dy[o, k, first + i] - total[i])
 
 
-@kernel()
+@part_kernel()
 def _softmax_part(part, parts, x, y):
     outer, _, inner = x.shape
     blocks = -(-inner // _BLOCK)
@@ -98,7 +98,7 @@ def _softmax(x, y, parts):
     parallel(_softmax_part, parts, (x, y))
 
 
-@kernel()
+@part_kernel()
 def _softmax_grad_part(part, parts, y, dy, dx):
     outer, _, inner = y.shape
     blocks = -(-inner // _BLOCK)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.jit import kernel, parallel, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, part_kernel, share
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
@@ -22,7 +22,7 @@ def small_shape(x_shape: Sequence[int], y_shape: Sequence[int]) -> tuple[int, ..
     return *x_shape[:2], *y_shape[2:]
 
 
-@kernel()
+@part_kernel()
 def _pick_part(part, parts, x, small, step):
     planes, depth, height, width = small.shape
     low, high = share(part, parts, planes)
@@ -33,7 +33,7 @@ def _pick_part(part, parts, x, small, step):
                     small[p, d, h, w] = x[p, d * step[0], h * step[1], w * step[2]]
 
 
-@kernel()
+@part_kernel()
 def _spread_part(part, parts, small, x, step):
     planes, depth, height, width = small.shape
     low, high = share(part, parts, planes)

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 from numba import get_num_threads
 
 _LEAST = 1 << 14  # elements: waking a thread takes about as long as a simple pass over so many
+_LEAST_PRODUCTS = 1 << 18  # multiplications: fewer are done before another thread wakes
+_held = threading.local()
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Let ``thread_count`` give what it gives now for a ``with`` block, in this Python thread; asking Numba takes as long as a small kernel."""
+    earlier = getattr(_held, "count", None)
+    _held.count = get_num_threads()
+    try:
+        yield
+    finally:
+        _held.count = earlier
+
+
+def thread_count() -> int:
+    """How many threads Numba has for this Python thread's kernels."""
+    return getattr(_held, "count", None) or get_num_threads()
 
 
 def parts(size: int) -> int:
     """Parts to divide ``size`` elements into: one a thread, but none too small to be worth waking one."""
-    return max(1, min(get_num_threads(), size // _LEAST))
+    return max(1, min(thread_count(), size // _LEAST)) if size >= 2 * _LEAST else 1
+
+
+def product_threads(products: int) -> int:
+    """Threads to share so many multiplications of matrix products out over."""
+    return thread_count() if products >= _LEAST_PRODUCTS else 1

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
 
-@kernel(fastmath=REASSOCIATE)
+@part_kernel(fastmath=REASSOCIATE)
 def _inner_product_part(part, parts, a, b, partial):
     low, high = share(part, parts, a.size)
     p, q = a[low:high], b[low:high]
@@ -35,7 +35,7 @@ def _slope(w, g, scale, decay, l1):
     return scale * g + decay * (np.sign(w) if l1 else w)
 
 
-@kernel()
+@part_kernel()
 def _sgd_part(part, parts, w, g, h, rate, momentum, scale, decay, l1):
     low, high = share(part, parts, w.size)
     for i in range(np.uintp(low), np.uintp(high)):
@@ -51,7 +51,7 @@ def _sgd(w, g, h, rate, momentum, scale, decay, l1, parts):
     parallel(_sgd_part, parts, (w, g, h, rate, momentum, scale, decay, l1))
 
 
-@kernel()
+@part_kernel()
 def _nesterov_part(part, parts, w, g, h, rate, momentum, scale, decay, l1):
     one = w.dtype.type(1)
     low, high = share(part, parts, w.size)
@@ -70,7 +70,7 @@ def _nesterov(w, g, h, rate, momentum, scale, decay, l1, parts):
     parallel(_nesterov_part, parts, (w, g, h, rate, momentum, scale, decay, l1))
 
 
-@kernel()
+@part_kernel()
 def _adagrad_part(part, parts, w, g, h, rate, delta, scale, decay, l1):
     low, high = share(part, parts, w.size)
     for i in range(np.uintp(low), np.uintp(high)):
@@ -87,7 +87,7 @@ def _adagrad(w, g, h, rate, delta, scale, decay, l1, parts):
     parallel(_adagrad_part, parts, (w, g, h, rate, delta, scale, decay, l1))
 
 
-@kernel()
+@part_kernel()
 def _rmsprop_part(part, parts, w, g, h, rate, memory, delta, scale, decay, l1):
     one = w.dtype.type(1)
     low, high = share(part, parts, w.size)
@@ -105,7 +105,7 @@ def _rmsprop(w, g, h, rate, memory, delta, scale, decay, l1, parts):
     parallel(_rmsprop_part, parts, (w, g, h, rate, memory, delta, scale, decay, l1))
 
 
-@kernel()
+@part_kernel()
 def _adadelta_part(part, parts, w, g, h, steps, rate, memory, delta, scale, decay, l1):
     one = w.dtype.type(1)
     low, high = share(part, parts, w.size)
@@ -125,7 +125,7 @@ def _adadelta(w, g, h, steps, rate, memory, delta, scale, decay, l1, parts):
     parallel(_adadelta_part, parts, (w, g, h, steps, rate, memory, delta, scale, decay, l1))
 
 
-@kernel()
+@part_kernel()
 def _adam_part(part, parts, w, g, m, v, rate, beta1, beta2, delta, scale, decay, l1):
     one = w.dtype.type(1)
     low, high = share(part, parts, w.size)

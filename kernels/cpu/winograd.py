@@ -8,10 +8,10 @@ Results do not depend on anything but the number of threads.
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads
 
-from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, share
+from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, part_kernel, share
 from minicaffe.kernels.cpu.simd import WIDTH, align, fill_row, load, size_of, transpose
+from minicaffe.kernels.cpu.threads import thread_count
 from minicaffe.kernels.cpu.tile import PANEL, multiplier, multiply, panel_depth
 from minicaffe.kernels.cpu.tile_transforms import apply
 from minicaffe.kernels.cpu.winograd_plan import DATA, Job
@@ -27,7 +27,7 @@ def _place(first, k, depth, row, size):
     return panel * depth + k * min(PANEL, row - panel) + first * size - panel
 
 
-@kernel()
+@part_kernel()
 def _transform_weights_part(part, parts, code, w, made_axis, u, row, like, plan):
     """w (group, m, c, taps) -> u (group, side^2, panel, depth, numbers of a panel), at an address; ``made_axis`` goes into the panels."""
     size = size_of(like)
@@ -48,7 +48,7 @@ def _transform_weights_part(part, parts, code, w, made_axis, u, row, like, plan)
             apply(code, target, plan.weights.ctypes.data, weights.ctypes.data, taps.ctypes.data, 1, 0)
 
 
-@kernel()
+@part_kernel()
 def _weight_slopes_part(part, parts, code, sums, image_parts, dw, row, like, plan):
     """Add up what all parts of the images summed, and add its transform to dw (group, m, c, taps)."""
     size = size_of(like)
@@ -76,7 +76,7 @@ def _weight_slopes_part(part, parts, code, sums, image_parts, dw, row, like, pla
 # --- tiles --------------------------------------------------------------------------------------------------------
 
 
-@kernel()
+@kernel(internal=True)
 def _turn_pixels(frames, images, low, high, row, x, first_image, g, like):
     """Pixels [low, high) of some images x (n, group, c, pixels), channels last, into their frames."""
     size = size_of(like)
@@ -86,7 +86,7 @@ def _turn_pixels(frames, images, low, high, row, x, first_image, g, like):
         transpose(frames + (i * (pixels + 1) + low) * row, row, source, pixels * size, c, high - low, like)
 
 
-@kernel()
+@kernel(internal=True)
 def _turn_pixels_back(frames, images, low, high, row, y, first_image, g, like):
     """The way back."""
     size = size_of(like)
@@ -96,7 +96,7 @@ def _turn_pixels_back(frames, images, low, high, row, y, first_image, g, like):
         transpose(target, pixels * size, frames + (i * (pixels + 1) + low) * row, row, high - low, m, like)
 
 
-@kernel()
+@kernel(internal=True)
 def _transform_tiles(code, target, offsets, row, frames, frame, table, images, first, last):
     """Tiles [first, last) of each frame to rows of ``row`` bytes, those of each transformed number by themselves."""
     for i in range(images):
@@ -106,7 +106,7 @@ def _transform_tiles(code, target, offsets, row, frames, frame, table, images, f
             target += row
 
 
-@kernel()
+@part_kernel()
 def _product_part(
     part, parts, worker, codes, x, u, bias, y, rows_of_pixels, adds, memory, stride, like, plan
 ):
@@ -166,7 +166,7 @@ def _product_part(
         _turn_pixels_back(out_frames, images, first_out, last_out, row, y, first_image, g, like)
 
 
-@kernel()
+@part_kernel()
 def _weight_grad_part(part, parts, worker, codes, x, dy, rows_of_pixels, sums, memory, stride, like, plan):
     """The transformed gradient of the weights, summed over some of the images."""
     code, into, slopes_into = codes
@@ -259,7 +259,7 @@ def convolve(job: Job, x: Array, w: Array, bias: Array, y: Array, memory: Array)
     _product(
         (multiplier(x.dtype).address, into, out_of), weights_into, _by_group(x, job.group), _weights(w, job.group),
         2 if adds else 1, bias.reshape(job.group, -1), _by_group(y, job.group), (job.source_row, job.target_row), adds,
-        memory, job.area, job.parts, get_num_threads(), job.plan,
+        memory, job.area, job.parts, thread_count(), job.plan,
     )  # fmt: skip
 
 
@@ -269,5 +269,5 @@ def convolve_weight_grad(job: Job, x: Array, dy: Array, dw: Array, memory: Array
     _weight_grad(
         (multiplier(x.dtype).address, into, slopes_into), weights_out_of, _by_group(x, job.group),
         _by_group(dy, job.group), _weights(dw, job.group), (job.source_row, job.target_row), job.parts, memory, job.area,
-        get_num_threads(), job.plan,
+        thread_count(), job.plan,
     )  # fmt: skip

@@ -201,8 +201,7 @@ def _blocks(shape: _Shape, outputs: int, rows_of_tiles: int) -> NDArray:
     return np.array(blocks)
 
 
-@functools.lru_cache(maxsize=1024)
-def _job(shape: _Shape, threads: int) -> Job | None:
+def _choose(shape: _Shape, threads: int) -> Job | None:
     choices = [outputs for outputs, taps in _CYCLES if taps == shape.taps]
     outputs = min(choices, key=lambda outputs: _cycles(shape, outputs, threads))
     if _direct_cycles(shape) < _WORTH * _cycles(shape, outputs, threads):
@@ -241,6 +240,7 @@ def _job(shape: _Shape, threads: int) -> Job | None:
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def job(kind: int, x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int, threads: int) -> Job | None:
     """What a convolution needs, or a gradient (``kind``); None if the transforms are not for it, or slower."""
     if not (
@@ -254,7 +254,7 @@ def job(kind: int, x_shape: Axes, y_shape: Axes, window: Window, group: int, ite
         return None
     c, m = x_shape[1] // group, y_shape[1] // group
     shape = _Shape(kind, x_shape[0], group, c, m, x_shape[2:], y_shape[2:], window.kernel[0], window.pad)
-    return _job(shape, threads)
+    return _choose(shape, threads)
 
 
 def workspace(x_shape: Axes, y_shape: Axes, window: Window, group: int) -> int:

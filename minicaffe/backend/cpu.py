@@ -58,7 +58,8 @@ class CpuBackend(Backend):
         # and the layers of all nets share one workspace.
         with self._lock, cpu.single_threaded_blas():
             threads.apply()
-            yield
+            with cpu.threads.held():
+                yield
 
     def synchronize(self) -> None:
         pass

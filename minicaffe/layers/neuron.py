@@ -38,9 +38,9 @@ class Neuron(Layer):
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            seen = {"top": top, "bottom": bottom, "both": (*bottom, *top)}[self.gradient_from]
-            arrays = (*(blob.xdata for blob in seen), top[0].xdiff)
-            self.ops.elementwise(type(self).gradient, arrays, self.options(), bottom[0].xdiff)
+            x, y = bottom[0], top[0]
+            seen = (y.xdata,) if self.gradient_from == "top" else (x.xdata,) if self.gradient_from == "bottom" else (x.xdata, y.xdata)
+            self.ops.elementwise(type(self).gradient, (*seen, y.xdiff), self.options(), x.xdiff)
 
 
 class ReLU(Neuron):

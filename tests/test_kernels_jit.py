@@ -1,0 +1,118 @@
+"""How kernels are compiled: each once, kept on disk, calling each other by name."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from minicaffe.kernels import cpu
+from minicaffe.kernels.cpu import jit
+
+PROGRAM = """
+import gc
+import numpy as np
+from numba.core import event
+from minicaffe.kernels import cpu
+compiled = event.RecordingListener()
+event.register("numba:compile", compiled)
+x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+y = np.empty((3, 3), np.float32)
+cpu.gemm(x, x, y, transpose_b=True)
+def double(x, a):
+    return a * x
+def square(x, a):
+    return x * x + a
+for formula in (double, square):
+    cpu.elementwise(formula, (y,), (3.0,), y)
+names = {e.data["dispatcher"].py_func.__qualname__ for _, e in compiled.buffer}
+print(len(names), gc.isenabled(), y.tobytes().hex())
+"""
+
+
+def in_child(code, **environment):
+    """The words that a fresh interpreter prints."""
+    result = subprocess.run([sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+def test_a_second_process_compiles_nothing_and_gets_the_same(tmp_path):
+    first, second = (in_child(PROGRAM, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    expected = (3 * (x @ x.T)) ** 2 + 3
+    np.testing.assert_allclose(np.frombuffer(bytes.fromhex(second[2]), np.float32).reshape(3, 3), expected, rtol=1e-6)
+    assert int(first[0]) > 0
+    assert second == ["0", "True", first[2]]
+
+
+def test_one_part_runs_on_the_calling_thread_alone():
+    """Numba's work queue ends the process when two threads enter a parallel loop at once."""
+    code = """
+import threading
+import numpy as np
+from minicaffe.kernels import cpu
+def shift(x, a):
+    return x + a
+x = np.ones(4, np.float32)
+cpu.elementwise(shift, (x,), (0.0,), x.copy())
+def work():
+    y = np.ones(4, np.float32)
+    for _ in range(20000):
+        cpu.elementwise(shift, (x,), (1.0,), y)
+    assert (y == 2).all()
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print("done")
+"""
+    assert in_child(code, NUMBA_THREADING_LAYER="workqueue", NUMBA_NUM_THREADS="2") == ["done"]
+
+
+def test_a_called_kernel_is_compiled_once_whatever_integers_it_gets():
+    @jit.called
+    def put(target, count, pair):
+        target[0] = count + pair[0] * pair[1]
+
+    @jit.kernel()
+    def put_all(a):
+        put(a, np.int32(1), (np.uint8(2), 3))
+        put(a[1:], 4, (a.size, np.uint64(5)))
+
+    a = np.zeros(3, np.int64)
+    put_all(a)
+    seen = [kernel for name, kernel in jit._kernels.items() if name.endswith("<locals>.put")]
+    assert a.tolist() == [7, 19, 0]
+    assert [len(kernel.signatures) for kernel in seen] == [1]
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(collected):
+    @jit.kernel()
+    def twice(x):
+        return x + x
+
+    (gc.enable if collected else gc.disable)()
+    try:
+        assert twice(1.5) == 3.0
+        assert gc.isenabled() == collected
+    finally:
+        gc.enable()
+
+
+def test_kernels_of_one_name_are_told_apart_by_their_stamps():
+    """Two formulas called alike, which Numba's cache would take for one."""
+    formulas = []
+    for a in (2.0, 3.0):
+        scope = {}
+        exec(f"def same(x):\n    return {a} * x\n", scope)
+        formulas.append(scope["same"])
+    x = np.array([1.0, 2.0])
+    results = [np.empty(2), np.empty(2)]
+    for formula, y in zip(formulas, results, strict=True):
+        cpu.elementwise(formula, (x,), (), y)
+    assert [y.tolist() for y in results] == [[2.0, 4.0], [3.0, 6.0]]
