@@ -6,7 +6,7 @@ rounding.  ``Net`` runs them one by one where somebody looks on (callbacks, ``de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from minicaffe import backend
@@ -65,7 +65,7 @@ class _Standardization(Pass):
         super().__init__(first, steps)
         self.norm: Any = steps[0].layer
         self.scale: Any = steps[1].layer
-        self.slope = _slope(steps[2]) if len(steps) > 2 else 1.0
+        self.slope = _slope(steps[2]) if len(steps) > 2 and type(steps[2].layer) is ReLU else 1.0
         self.in_place = _in_place(steps[0])
 
     def fits(self) -> bool:
@@ -114,24 +114,45 @@ class StandardizeForward(_Standardization):
 
 
 class StandardizeBackward(_Standardization):
-    """Backward of ``_Standardization``, all in place, after ``StandardizeForward``."""
+    """Backward of ``_Standardization``, all in place, after ``StandardizeForward``.
+
+    A sum that reads the result may follow: its gradient is then read where it is, and not copied first.
+    """
+
+    chains = ((BatchNorm, Scale, Eltwise), *_Standardization.chains)
+
+    def __init__(self, first: int, steps: Sequence[Step]) -> None:
+        super().__init__(first, steps)
+        self.sum = steps[-1] if type(steps[-1].layer) is Eltwise else None
+        self.term = self.sum.bottom_ids.index(steps[0].top_ids[0]) if self.sum else 0
 
     def fits(self) -> bool:
-        return super().fits() and self.in_place and not self.norm.use_global_stats
+        handed_on = self.sum is None or self.sum.layer.hands_on_gradient(self.term)
+        return super().fits() and handed_on and self.in_place and not self.norm.use_global_stats
 
     def ready(self) -> bool:
-        return super().ready() and self.scale.standardized is not None and _all_go_backward(self.steps)
+        goes = all(step.need_backward and step.propagate_down[self._term(step)] for step in self.steps)
+        return super().ready() and self.scale.standardized is not None and goes
+
+    def _term(self, step: Step) -> int:
+        """Which bottom of a step is the blob that it is all about."""
+        return self.term if step is self.sum else 0
 
     def run(self) -> None:
         norm, blob = self.norm, self.steps[0].bottom[0]
         (x, mean, factor), (v, _) = self.scale.standardized(), self.factors()
-        y, dy = blob.xdata.reshape(norm.rows), blob.xdiff.reshape(norm.rows)
+        y, dx = blob.xdata.reshape(norm.rows), blob.xdiff.reshape(norm.rows)
+        dy = dx
+        if self.sum is not None:
+            others = [down and k != self.term for k, down in enumerate(self.sum.propagate_down)]
+            self.sum.layer.backward(self.sum.top, others, self.sum.bottom)
+            dy = self.sum.top[0].xdiff.reshape(norm.rows)
         dv, db = (
             blob.xdiff.reshape(-1) if learns else None
             for blob, learns in zip(self.scale.blobs, self.scale.param_propagate_down, strict=True)
         )
         self.ops.standardize_grad(
-            x, dy, mean, factor, norm.gradient_mean, norm.gradient_dot, dy, y, v, dv, db, self.slope
+            x, dy, mean, factor, norm.gradient_mean, norm.gradient_dot, dx, y, v, dv, db, self.slope
         )
 
 
@@ -164,7 +185,7 @@ class SplitGradient(Pass):
         return _in_place(self.steps[0]) and len(self.steps[1].top) == 2
 
     def ready(self) -> bool:
-        return _all_go_backward(self.steps)
+        return all(step.need_backward and step.propagate_down[0] for step in self.steps)
 
     def run(self) -> None:
         relu, split = self.steps
@@ -185,17 +206,15 @@ def _slope(step: Step) -> float:
     return layer.negative_slope
 
 
-def _all_go_backward(steps: Iterable[Step]) -> bool:
-    return all(step.need_backward and step.propagate_down[0] for step in steps)
-
-
 def _is_chain(steps: Sequence[Step], types: Sequence[type[Layer]]) -> bool:
-    """Whether these are layers of these types, each of which works in place on the first one's top; a Split may come last."""
-    first, *others = steps
+    """Whether these are layers of these types that work in place on the first one's top; the last may make others of it."""
+    if [type(step.layer) for step in steps] != list(types):
+        return False
+    first, *others, last = steps
     return (
-        [type(step.layer) for step in steps] == list(types)
-        and all(step.bottom_ids == first.top_ids for step in others)
-        and all(_in_place(step) or step is steps[-1] and types[-1] is Split for step in others)
+        all(_in_place(step) and step.bottom_ids == first.top_ids for step in others)
+        and first.top_ids[0] in last.bottom_ids
+        and (_in_place(last) or types[-1].in_place == "never")
         and not any(step.weighted for step in steps)
     )
 
@@ -205,13 +224,13 @@ def _find(steps: Sequence[Step], kinds: Sequence[type[Pass]]) -> list[Pass]:
     for first in range(len(steps)):
         if found and first <= found[-1].last:
             continue
-        for kind, types in ((kind, types) for kind in kinds for types in kind.chains):
-            chain = steps[first : first + len(types)]
-            if len(chain) == len(types) and _is_chain(chain, types):
-                made = kind(first, chain)
-                if made.fits():
-                    found.append(made)
-                    break
+        made = [
+            kind(first, steps[first : first + len(types)])
+            for kind in kinds
+            for types in kind.chains
+            if _is_chain(steps[first : first + len(types)], types)
+        ]
+        found += [item for item in made if item.fits()][:1]
     return found
 
 

@@ -72,6 +72,14 @@ NETS = {
     "bias does not learn": (convolution("a", "x") + norm("a", more="param { } param { lr_mult: 0 }") + relu("a"), "a"),
     "block": (BLOCK, "c"),
     "two blocks": (BLOCK + convolution("d", "c") + norm("d") + SUM.format("e", "c", "d", "") + relu("e", 0.5), "e"),
+    "weighted norm": (
+        convolution("a", "x") + convolution("b", "a") + norm("b")
+        + SUM.format("c", "a", "b", "eltwise_param { coeff: 3 coeff: 2 }") + relu("c"),
+        "c",
+    ),
+    "two norms": (
+        convolution("a", "x") + norm("a") + convolution("b", "x") + norm("b") + SUM.format("c", "b", "a", "") + relu("c"), "c"
+    ),
     "weighted sum": (
         convolution("a", "x") + SUM.format("c", "a", "x", "eltwise_param { coeff: 1 coeff: -2 }") + relu("c")
         + convolution("d", "c") + SUM.format("e", "c", "d", "eltwise_param { coeff: 0.5 coeff: 1 }"),
@@ -98,8 +106,10 @@ FUSED = {
     "bias does not learn": (["a_norm"], ["a_relu"]),
     "another axis": ([], []),
     "no bias": ([], []),
-    "block": (["a_norm", "b_norm", "c"], ["a_relu", "b_scale"]),
-    "two blocks": (["a_norm", "b_norm", "c", "d_norm", "e"], ["a_relu", "b_scale", "c_c_relu_0_split", "d_scale"]),
+    "block": (["a_norm", "b_norm", "c"], ["a_relu", "c"]),
+    "two blocks": (["a_norm", "b_norm", "c", "d_norm", "e"], ["a_relu", "c", "c_c_relu_0_split", "e"]),
+    "weighted norm": (["b_norm", "c"], ["b_scale"]),
+    "two norms": (["a_norm", "b_norm", "c"], ["a_scale", "c"]),
     "weighted sum": (["c"], ["c_c_relu_0_split"]),
     "relu on the shortcut": (["e"], []),
     "three readers": ([], []),
