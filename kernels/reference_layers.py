@@ -131,12 +131,11 @@ def standardize_grad(
     db: Array | None = None,
     slope: float = 1.0,
 ) -> None:
-    """Gradients of ``standardize``, also through mean and factor.
+    """Gradients of ``standardize``: ``dx = (g - mean(g) - z mean(g z)) factor v`` with ``z = (x - mean) factor``.
 
-    With ``z = (x - mean) factor`` and ``g = dy`` where y > 0, else ``slope dy`` (y is needed only if the slope is not 1):
-    ``dx = (g - mean(g) - z mean(g z)) factor v``, and the sums of g z and g over N and inner are added to dv and db.
-    x, dy, y, dx (N, C, inner); v is 1 if it is None, dv and db are not computed then; ``dy_mean`` and ``dot_mean`` (C,)
-    get the two means.  dx may be dy.
+    g is dy where y > 0, else ``slope dy``; y may be None if the slope is 1.  x, dy, y, dx (N, C, inner), the others (C,).
+    v is 1 if it is None.  Accumulates g z and g, summed over N and inner, into dv and db if they are not None (nor v).
+    ``dy_mean`` and ``dot_mean`` get the means of g and g z.  dx may be dy.
     """
     z = (x - mean[:, None]) * factor[:, None]
     g = dy if y is None else np.where(y > 0, dy, dy * dy.dtype.type(slope))
@@ -159,9 +158,10 @@ def scale(
     centre: Array | None = None,
     slope: float = 1.0,
 ) -> None:
-    """``y = r((x - centre) v + b)``: x, y (N, C, inner), the others (C,), 0 if they are None (centre if b is, too).
+    """``y = r((x - centre) v + b)``: x, y (N, C, inner), v, b and centre (C,).
 
-    ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets a copy of x if it is not None; y may be x.
+    b is 0 if it is None, as is centre, which takes a b.  ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets a copy
+    of x if it is not None; y may be x.
     """
     if kept is not None:
         kept[...] = x

@@ -59,7 +59,7 @@ class Pass:
 class _Standardization(Pass):
     """BatchNorm, a Scale in place that learns factors and biases, and perhaps a ReLU in place."""
 
-    chains = ((BatchNorm, Scale, ReLU), (BatchNorm, Scale))
+    chains: ClassVar[tuple[tuple[type[Layer], ...], ...]] = ((BatchNorm, Scale, ReLU), (BatchNorm, Scale))
 
     def __init__(self, first: int, steps: Sequence[Step]) -> None:
         super().__init__(first, steps)

@@ -1,7 +1,8 @@
-"""Standardising and scaling channels, in as few passes over memory as there can be.
+"""Standardising, scaling and rectifying channels, in as few passes over memory as there can be.
 
 Arrays are (N, C, inner).  A part works channel by channel, so that a channel that is read again still lies in the cache.
-Results pass through a buffer: loops are then vectorised even where an output is one of the inputs.
+Results pass through a buffer: loops are then vectorised even where an output is one of the inputs.  ``below`` is what
+values that are not above 0 are multiplied by; 1 leaves them alone.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _moments(x, c):
 
 @kernel(fastmath=REASSOCIATE)
 def _sums(x, dy, y, c, mean, below):
-    """Sum of the rectified dy over a channel, and of its products with x - mean."""
+    """Sum over a channel of g, the gradient below the rectifier, and of g (x - mean)."""
     n, inner, zero = x.shape[0], np.uintp(x.shape[2]), x.dtype.type(0)
     total, product = 0.0, 0.0
     for r in range(n):

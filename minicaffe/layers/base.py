@@ -206,7 +206,7 @@ class Layer(Costed):
     def settle(
         self, bottom: Sequence[Blob], top: Sequence[Blob], goes_backward: bool | None = None, fused: bool | None = None
     ) -> None:
-        """Take note of how the net runs this layer, known only once all layers are set up: less may have to be kept."""
+        """Take note of how the net runs this layer, which it knows once all are set up: less may have to be kept."""
         self.goes_backward = self.goes_backward if goes_backward is None else goes_backward
         self.fused = self.fused if fused is None else fused
         if self._scratch.pop("kept", None) is not None:

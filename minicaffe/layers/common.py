@@ -245,7 +245,7 @@ class Scale(Broadcast):
     def reshape(self, bottom, top):
         super().reshape(bottom, top)
         self.kept = self.input_copy(bottom, top, self.rows)
-        self.standardized = None
+        self.standardized = None  # or, after a forward as one with BatchNorm, what gives that one's x, mean and factor
         if self.bias_term:
             b, v = self.blobs[-1], self.operand(bottom)
             self.require(
@@ -260,7 +260,7 @@ class Scale(Broadcast):
     def forward(self, bottom, top):
         x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
         b = self.blobs[-1].xdata.reshape(-1) if self.bias_term else None
-        if self.fused and self.kept is None and top[0] is bottom[0] and self.goes_backward:
+        if self.fused and self.goes_backward and top[0] is bottom[0]:  # one by one after all, where somebody looks on
             self.kept = self.scratch("kept", self.rows)
         self.standardized = None
         self.ops.scale(x, self.operand(bottom).xdata.reshape(-1), b, y, self.kept)
