@@ -86,6 +86,8 @@ class Assembly:
         for name in self.outputs:
             _log.info("This network produces output %s", name)
         self._check_in_place()
+        for step in self.steps:
+            step.layer.settle(step.bottom, step.top, goes_backward=step.need_backward)
         names = [step.layer.name for step in self.steps]
         for name in sorted({name for name in names if names.count(name) > 1}):
             _log.warning("two layers are named '%s': a weights file is matched by name, so both get the first one's", name)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import backend, graph, memory_plan, proto, weights
+from minicaffe import backend, fusion, graph, memory_plan, proto, weights
 from minicaffe.assembly import Assembly, Step
 from minicaffe.blob import Blob, Storage
 from minicaffe.errors import NetError
+from minicaffe.kernels import fast_paths
 from minicaffe.layers import Layer, Source
 from minicaffe.layers.data import MemoryData
 from minicaffe.proto.files import read_net
@@ -96,6 +97,7 @@ class Net:
             f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
         }
         self._share_params()
+        self._fused = fusion.passes(self.steps)
         _log.info("Network initialization done.")
 
     # --- params as one buffer ------------------------------------------------------------------------------------
@@ -137,6 +139,8 @@ class Net:
         arena = Storage(size, self.dtype)
         for place in places:
             place.blob.place_data(arena, place.offset, place.room)
+        for step in self.steps:
+            step.layer.settle(step.bottom, step.top, goes_backward=False)
         reused = {name for name, blob in self._blob_list if blob.data_storage is arena}
         self.blobs = memory_plan.KeptBlobs(self._blob_list, reused)
         self.forward_only = True
@@ -157,22 +161,31 @@ class Net:
             raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it runs from its first layer on")
         where = backend.current()
         end = len(self.steps) - 1 if end is None else end
-        before, after = self._callbacks["before_forward"], self._callbacks["after_forward"]
-        total = self._loss.xdata
-        total.fill(0)
+        passes = self._passes("forward")
+        self._loss.xdata.fill(0)
         with where.running():
-            for index in range(start, end + 1):
-                step = self.steps[index]
-                for call in before:
-                    call(index)
-                step.reshape(where)
-                step.layer.forward(step.bottom, step.top)
-                for blob in step.weighted:
-                    where.ops.dot(blob.xdata, blob.xdiff, total)
-                if self.debug_info:
-                    self._log_forward(step)
-                for call in after:
-                    call(index)
+            index = start
+            while index <= end:
+                fused = passes.get(index)
+                if fused is not None and fused.last <= end and fused.reshape(where).ready():
+                    fused.run()
+                    index = fused.last + 1
+                else:
+                    self._forward_step(index, where)
+                    index += 1
+
+    def _forward_step(self, index: int, where: backend.Backend) -> None:
+        step = self.steps[index]
+        for call in self._callbacks["before_forward"]:
+            call(index)
+        step.reshape(where)
+        step.layer.forward(step.bottom, step.top)
+        for blob in step.weighted:
+            where.ops.dot(blob.xdata, blob.xdiff, self._loss.xdata)
+        if self.debug_info:
+            self._log_forward(step)
+        for call in self._callbacks["after_forward"]:
+            call(index)
 
     def run_backward(self, start: int | None = None, end: int = 0) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
@@ -180,20 +193,35 @@ class Net:
             raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it cannot run backward")
         where = backend.current()
         start = len(self.steps) - 1 if start is None else start
-        before, after = self._callbacks["before_backward"], self._callbacks["after_backward"]
+        passes = self._passes("backward")
         with where.running():
-            for index in range(start, end - 1, -1):
-                step = self.steps[index]
-                for call in before:
-                    call(index)
-                if step.need_backward:
-                    self.backward_layer(index)
-                    if self.debug_info:
-                        self._log_backward(step)
-                for call in after:
-                    call(index)
+            index = start
+            while index >= end:
+                fused = passes.get(index)
+                if fused is not None and fused.first >= end and fused.ready():
+                    fused.run()
+                    index = fused.first - 1
+                else:
+                    self._backward_step(index)
+                    index -= 1
         if self.debug_info and start == len(self.steps) - 1 and end == 0:
             self._log_param_norms()
+
+    def _backward_step(self, index: int) -> None:
+        step = self.steps[index]
+        for call in self._callbacks["before_backward"]:
+            call(index)
+        if step.need_backward:
+            self.backward_layer(index)
+            if self.debug_info:
+                self._log_backward(step)
+        for call in self._callbacks["after_backward"]:
+            call(index)
+
+    def _passes(self, direction: str) -> Mapping[int, fusion.Pass]:
+        """The passes of several layers as one that may be taken: none while somebody looks at what is between them."""
+        watched = self.debug_info or any(self._callbacks[f"{when}_{direction}"] for when in ("before", "after"))
+        return {} if watched or not fast_paths.taken("fusion") else self._fused[direction]
 
     def backward_layer(self, index: int) -> None:
         """Run one layer backward; LayerError if a bottom is to get a gradient that its layer cannot give."""

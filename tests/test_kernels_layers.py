@@ -66,6 +66,45 @@ def test_standardize(case, shape, keep):  # noqa: F811
     case.check("standardize_grad", lambda a, b, dx: (x, dy, mean, factor, a, b, dx), outputs)
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("shape", CHANNELS)
+def test_standardize_scale_and_rectify(case, shape, slope):  # noqa: F811
+    x, dy, y = 3 * case.normal(*shape) + 2, case.normal(*shape) + 1, case.normal(*shape)
+    v, b, mean, factor = case.normal(shape[1]), case.normal(shape[1]), case.normal(shape[1]), case.uniform(shape[1])
+    outputs = [*(case.garbage(shape[1]) for _ in range(3)), case.garbage(*shape), case.garbage(*shape)]
+    case.check("standardize", lambda m, s, f, y, k: (x, 0.5, m, s, f, y, k, v, b, slope), outputs)
+    case.check("scale", lambda y, kept: (x, v, b, y, kept, mean, slope), outputs[3:])
+    means, sums = [case.garbage(shape[1]), case.garbage(shape[1])], [case.normal(shape[1]), case.normal(shape[1])]
+
+    def gradient(p, q, dx, dv, db):
+        return x, dy, mean, factor, p, q, dx, y, v, dv, db, slope
+
+    case.check("standardize_grad", gradient, [*means, case.garbage(*shape), *sums])
+    case.check("standardize_grad", lambda *out: gradient(*out, None), [*means, case.garbage(*shape), sums[0]])
+    case.check("standardize_grad", lambda p, q, dx: gradient(p, q, dx, None, None), [*means, case.garbage(*shape)])
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 1), (3, 4, 9)])
+def test_gradient_of_standardizing_scaling_and_rectifying(shape):
+    """Against differences, which the reference's formula is derived from."""
+    rng = np.random.default_rng(2)
+    x, dy, (v, b) = rng.standard_normal(shape), rng.standard_normal(shape), rng.standard_normal((2, shape[1]))
+    mean, variance, factor, y, dx = *np.empty((3, shape[1])), np.empty(shape), np.empty(shape)
+
+    def value(x, v, b):
+        reference.standardize(x, 0.1, mean, variance, factor, y, None, v, b, 0.25)
+        return float((y * dy).sum())
+
+    value(x, v, b)
+    dv, db, scratch = np.zeros(shape[1]), np.zeros(shape[1]), np.empty((2, shape[1]))
+    reference.standardize_grad(x, dy, mean, factor, *scratch, dx, y, v, dv, db, 0.25)
+    for step in range(5):
+        towards = [np.random.default_rng(step).standard_normal(a.shape) for a in (x, v, b)]
+        ends = [value(*(a + h * d for a, d in zip((x, v, b), towards, strict=True))) for h in (1e-6, -1e-6)]
+        expected = sum(float((g * d).sum()) for g, d in zip((dx, dv, db), towards, strict=True))
+        np.testing.assert_allclose((ends[0] - ends[1]) / 2e-6, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", CHANNELS)
 @pytest.mark.parametrize("given", [False, True])
 def test_scale(case, shape, given):  # noqa: F811
@@ -92,6 +131,13 @@ def test_channels_in_place(case, shape):  # noqa: F811
     case.check("scale", lambda y, kept: (y, v, v, y, kept), [case.normal(*shape), case.garbage(*shape)])
     x, mean, factor = case.normal(*shape), case.normal(shape[1]), case.uniform(shape[1])
     case.check("standardize_grad", lambda dx: (x, dx, mean, factor, *vectors[:2], dx), [case.normal(*shape)])
+    y, means = case.normal(*shape), [case.garbage(shape[1]) for _ in range(2)]
+    case.check(
+        "standardize_grad",
+        lambda dx, dv, db: (x, dx, mean, factor, *means, dx, y, v, dv, db, 0.25),
+        [case.normal(*shape), case.normal(shape[1]), case.normal(shape[1])],
+    )
+    case.check("scale", lambda y: (y, v, v, y, None, mean, 0.25), [case.normal(*shape)])
     sums = [case.normal(shape[1]), case.normal(shape[1])]
     case.check("scale_grad", lambda dx, dv, db: (x, dx, v, dx, dv, db), [case.normal(*shape), *sums])
 

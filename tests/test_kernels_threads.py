@@ -53,7 +53,9 @@ def test_channels(case, inner):  # noqa: F811
     case.check("standardize", lambda m, s, f, y, k: (x, 0.5, m, s, f, y, k), outputs)
     outputs = [case.garbage(5), case.garbage(5), case.garbage(*shape)]
     case.check("standardize_grad", lambda a, b, dx: (x, dy, v, v, a, b, dx), outputs)
-    case.check("scale", lambda y, k: (x, v, v, y, k), [case.garbage(*shape), case.garbage(*shape)])
+    outputs += [case.normal(5), case.normal(5)]
+    case.check("standardize_grad", lambda a, b, dx, dv, db: (x, dy, v, v, a, b, dx, y, v, dv, db, 0.5), outputs)
+    case.check("scale", lambda y, k: (x, v, v, y, k, v, 0.5), [case.garbage(*shape), case.garbage(*shape)])
     outputs = [case.garbage(*shape), case.normal(5), case.normal(5)]
     case.check("scale_grad", lambda dx, dv, db: (x, dy, v, dx, dv, db), outputs)
     case.check("softmax", lambda y: (x, y), [case.garbage(*shape)])

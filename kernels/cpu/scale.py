@@ -1,7 +1,8 @@
-"""Standardising and scaling channels, in as few passes over memory as there can be.
+"""Standardising, scaling and rectifying channels, in as few passes over memory as there can be.
 
 Arrays are (N, C, inner).  A part works channel by channel, so that a channel that is read again still lies in the cache.
-Results pass through a buffer: loops are then vectorised even where an output is one of the inputs.
+Results pass through a buffer: loops are then vectorised even where an output is one of the inputs.  ``below`` is what
+values that are not above 0 are multiplied by; 1 leaves them alone.
 """
 
 from __future__ import annotations
@@ -41,30 +42,31 @@ def _moments(x, c):
 
 
 @kernel(fastmath=REASSOCIATE)
-def _sums(x, dy, c, mean):
-    """Sum of dy over a channel, and of dy (x - mean)."""
-    n, inner = x.shape[0], np.uintp(x.shape[2])
+def _sums(x, dy, y, c, mean, below):
+    """Sum over a channel of g, the gradient below the rectifier, and of g (x - mean)."""
+    n, inner, zero = x.shape[0], np.uintp(x.shape[2]), x.dtype.type(0)
     total, product = 0.0, 0.0
     for r in range(n):
         for first in range(_START, inner, _PIECE):
-            piece, product_piece = x.dtype.type(0), x.dtype.type(0)
+            piece, product_piece = zero, zero
             for i in range(first, min(first + _PIECE, inner)):
-                piece += dy[r, c, i]
-                product_piece += dy[r, c, i] * (x[r, c, i] - mean)
+                g = dy[r, c, i] if y[r, c, i] > zero else dy[r, c, i] * below
+                piece += g
+                product_piece += g * (x[r, c, i] - mean)
             total += piece
             product += product_piece
     return total, product
 
 
 @part_kernel()
-def _standardize_part(part, parts, x, eps, mean, variance, factor, y, kept, keep):
+def _standardize_part(part, parts, x, eps, mean, variance, factor, y, kept, keep, v, b, below):
     buffer = np.empty(_PIECE, x.dtype)
-    n, channels, inner = x.shape[0], x.shape[1], np.uintp(x.shape[2])
+    n, channels, inner, zero = x.shape[0], x.shape[1], np.uintp(x.shape[2]), x.dtype.type(0)
     low, high = share(part, parts, channels)
     for c in range(low, high):
         mean[c], variance[c] = _moments(x, c)
         factor[c] = x.dtype.type(1) / math.sqrt(variance[c] + eps)
-        centre, slope = mean[c], factor[c]
+        centre, slope, level = mean[c], factor[c] * v[c], b[c]
         for r in range(n):
             for first in range(_START, inner, _PIECE):
                 count = min(_PIECE, inner - first)
@@ -72,63 +74,67 @@ def _standardize_part(part, parts, x, eps, mean, variance, factor, y, kept, keep
                     for i in range(_START, count):
                         kept[r, c, first + i] = x[r, c, first + i]
                 for i in range(_START, count):
-                    buffer[i] = (x[r, c, first + i] - centre) * slope
+                    z = (x[r, c, first + i] - centre) * slope + level
+                    buffer[i] = z if z > zero else z * below
                 for i in range(_START, count):
                     y[r, c, first + i] = buffer[i]
 
 
 @kernel()
-def _standardize(x, eps, mean, variance, factor, y, kept, keep, parts):
-    parallel(_standardize_part, parts, (x, eps, mean, variance, factor, y, kept, keep))
+def _standardize(x, eps, mean, variance, factor, y, kept, keep, v, b, below, parts):
+    parallel(_standardize_part, parts, (x, eps, mean, variance, factor, y, kept, keep, v, b, below))
 
 
 @part_kernel()
-def _standardize_grad_part(part, parts, x, dy, mean, factor, dy_mean, dot_mean, dx):
+def _standardize_grad_part(part, parts, x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, below, dv, db):
     buffer = np.empty(_PIECE, x.dtype)
-    n, channels, inner = x.shape[0], x.shape[1], np.uintp(x.shape[2])
+    n, channels, inner, zero = x.shape[0], x.shape[1], np.uintp(x.shape[2]), x.dtype.type(0)
     low, high = share(part, parts, channels)
     for c in range(low, high):
-        centre, slope = mean[c], factor[c]
-        total, product = _sums(x, dy, c, centre)
+        centre, slope, outer_slope = mean[c], factor[c], factor[c] * v[c]
+        total, product = _sums(x, dy, y, c, centre, below)
+        dv[c] += product * slope
+        db[c] += total
         dy_mean[c], dot_mean[c] = total / (n * inner), product * slope / (n * inner)
         level, dot = dy_mean[c], dot_mean[c]
         for r in range(n):
             for first in range(_START, inner, _PIECE):
                 count = min(_PIECE, inner - first)
                 for i in range(_START, count):
-                    y = (x[r, c, first + i] - centre) * slope
-                    buffer[i] = (dy[r, c, first + i] - level - y * dot) * slope
+                    g = dy[r, c, first + i] if y[r, c, first + i] > zero else dy[r, c, first + i] * below
+                    buffer[i] = (g - level - (x[r, c, first + i] - centre) * slope * dot) * outer_slope
                 for i in range(_START, count):
                     dx[r, c, first + i] = buffer[i]
 
 
 @kernel()
-def _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, parts):
-    parallel(_standardize_grad_part, parts, (x, dy, mean, factor, dy_mean, dot_mean, dx))
+def _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, below, dv, db, parts):
+    parallel(_standardize_grad_part, parts, (x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, below, dv, db))
 
 
 @part_kernel()
-def _scale_part(part, parts, x, v, b, y, kept, keep):
+def _scale_part(part, parts, x, centre, v, b, y, kept, keep, below):
     buffer = np.empty(_PIECE, x.dtype)
-    n, channels, inner = x.shape[0], x.shape[1], np.uintp(x.shape[2])
+    n, channels, inner, zero = x.shape[0], x.shape[1], np.uintp(x.shape[2]), x.dtype.type(0)
     low, high = share(part, parts, n * channels)
     for row in range(low, high):
         r, c = row // channels, row % channels
-        slope, level = v[c], b[c]
+        origin, slope, level = centre[c], v[c], b[c]
         for first in range(_START, inner, _PIECE):
             count = min(_PIECE, inner - first)
             if keep:
                 for i in range(_START, count):
                     kept[r, c, first + i] = x[r, c, first + i]
             for i in range(_START, count):
-                buffer[i] = x[r, c, first + i] * slope + level
+                z = (x[r, c, first + i] - origin) * slope + level
+                buffer[i] = z if z > zero else z * below
             for i in range(_START, count):
                 y[r, c, first + i] = buffer[i]
 
 
 @kernel()
-def _scale(x, v, b, y, kept, keep, parts):
-    parallel(_scale_part, parts, (x, v, b, y, kept, keep))
+def _scale(x, centre, v, b, y, kept, keep, below, parts):
+    parallel(_scale_part, parts, (x, centre, v, b, y, kept, keep, below))
 
 
 @part_kernel(fastmath=REASSOCIATE)
@@ -167,33 +173,68 @@ def _scale_grad(x, dy, v, dx, dv, db, wanted, parts):
 
 
 def standardize(
-    x: Array, eps: float, mean: Array, variance: Array, factor: Array, y: Array, kept: Array | None
+    x: Array,
+    eps: float,
+    mean: Array,
+    variance: Array,
+    factor: Array,
+    y: Array,
+    kept: Array | None,
+    v: Array | None = None,
+    b: Array | None = None,
+    slope: float = 1.0,
 ) -> None:
     """See ``reference.standardize``."""
     if x.shape[2] == 1 or not x.size:
-        reference.standardize(x, eps, mean, variance, factor, y, kept)
-    else:
-        memory = y if kept is None else kept
-        _standardize(x, x.dtype.type(eps), mean, variance, factor, y, memory, kept is not None, parts(x.size))
+        reference.standardize(x, eps, mean, variance, factor, y, kept, v, b, slope)
+        return
+    memory, eps, slope = y if kept is None else kept, x.dtype.type(eps), x.dtype.type(slope)
+    v, b = np.ones_like(mean) if v is None else v, np.zeros_like(mean) if b is None else b
+    _standardize(x, eps, mean, variance, factor, y, memory, kept is not None, v, b, slope, parts(x.size))
 
 
 def standardize_grad(
-    x: Array, dy: Array, mean: Array, factor: Array, dy_mean: Array, dot_mean: Array, dx: Array
+    x: Array,
+    dy: Array,
+    mean: Array,
+    factor: Array,
+    dy_mean: Array,
+    dot_mean: Array,
+    dx: Array,
+    y: Array | None = None,
+    v: Array | None = None,
+    dv: Array | None = None,
+    db: Array | None = None,
+    slope: float = 1.0,
 ) -> None:
     """See ``reference.standardize_grad``."""
     if x.shape[2] == 1 or not x.size:
-        reference.standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx)
-    else:
-        _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, parts(x.size))
+        reference.standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, dv, db, slope)
+        return
+    y, slope = (x, 1.0) if y is None else (y, slope)
+    v = np.ones_like(mean) if v is None else v
+    dv, db = (np.zeros_like(mean) if total is None else total for total in (dv, db))
+    _standardize_grad(
+        x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, x.dtype.type(slope), dv, db, parts(x.size)
+    )
 
 
-def scale(x: Array, v: Array, b: Array | None, y: Array, kept: Array | None) -> None:
+def scale(
+    x: Array,
+    v: Array,
+    b: Array | None,
+    y: Array,
+    kept: Array | None,
+    centre: Array | None = None,
+    slope: float = 1.0,
+) -> None:
     """See ``reference.scale``."""
     if x.shape[2] == 1:
-        reference.scale(x, v, b, y, kept)
-    else:
-        level, memory = np.zeros_like(v) if b is None else b, y if kept is None else kept
-        _scale(x, v, level, y, memory, kept is not None, parts(x.size))
+        reference.scale(x, v, b, y, kept, centre, slope)
+        return
+    origin, level = (np.zeros_like(v) if a is None else a for a in (centre, b))
+    memory = y if kept is None else kept
+    _scale(x, origin, v, level, y, memory, kept is not None, x.dtype.type(slope), parts(x.size))
 
 
 def scale_grad(x: Array, dy: Array, v: Array, dx: Array | None, dv: Array | None, db: Array | None) -> None:

@@ -18,28 +18,48 @@ def _square(x, mean, weight):
     return (x - mean) * (x - mean) * weight
 
 
-def _product(x, dy, mean, factor, weight):
-    return dy * (x - mean) * factor * weight
-
-
 def _inverse_deviation(variance, eps):
     return 1.0 / sqrt(variance + eps)
 
 
-def _standard(x, mean, factor):
-    return (x - mean) * factor
+def _standard(x, mean, factor, slope):
+    return (x - mean) * factor * (1.0 if (x - mean) * factor > 0 else slope)
 
 
-def _standard_gradient(x, dy, mean, factor, dy_mean, dot_mean):
-    return (dy - dy_mean - (x - mean) * factor * dot_mean) * factor
+def _standard_scaled(x, mean, factor, v, b, slope):
+    return ((x - mean) * factor * v + b) * (1.0 if (x - mean) * factor * v + b > 0 else slope)
 
 
-def _scaled(x, v):
+def _opened(dy, y, slope, weight):
+    return dy * (1.0 if y > 0 else slope) * weight
+
+
+def _opened_product(x, dy, y, mean, factor, slope, weight):
+    return dy * (1.0 if y > 0 else slope) * (x - mean) * factor * weight
+
+
+def _standard_gradient(x, dy, y, mean, factor, dy_mean, dot_mean, slope):
+    return (dy * (1.0 if y > 0 else slope) - dy_mean - (x - mean) * factor * dot_mean) * factor
+
+
+def _times(x, v):
     return x * v
 
 
-def _scaled_and_shifted(x, v, b):
-    return x * v + b
+def _scaled(x, v, slope):
+    return x * v * (1.0 if x * v > 0 else slope)
+
+
+def _scaled_and_shifted(x, v, b, slope):
+    return (x * v + b) * (1.0 if x * v + b > 0 else slope)
+
+
+def _centred_and_scaled(x, centre, v, b, slope):
+    return ((x - centre) * v + b) * (1.0 if (x - centre) * v + b > 0 else slope)
+
+
+def _increased(total, mean, count):
+    return total + mean * count
 
 
 class ChannelOps:
@@ -77,7 +97,19 @@ class ChannelOps:
         args = (inner, *arrays, *vectors, *values)
         self._add_sums(source, "channel_sum_partials", c, n * inner, args, out, contiguous=inner > 1)
 
-    def standardize(self, x: Any, eps: float, mean: Any, variance: Any, factor: Any, y: Any, kept: Any | None) -> None:
+    def standardize(
+        self,
+        x: Any,
+        eps: float,
+        mean: Any,
+        variance: Any,
+        factor: Any,
+        y: Any,
+        kept: Any | None,
+        v: Any | None = None,
+        b: Any | None = None,
+        slope: float = 1.0,
+    ) -> None:
         """See ``kernels.reference.standardize``."""
         weight = mean.size / max(x.size, 1)
         if kept is not None:
@@ -87,29 +119,66 @@ class ChannelOps:
         variance.fill(0)
         self.channel_sum(_square, (x,), (mean,), (weight,), variance)
         self.elementwise(_inverse_deviation, (variance,), (eps,), factor)
-        self.channelwise(_standard, (x,), (mean, factor), (), y)
+        if v is None:
+            self.channelwise(_standard, (x,), (mean, factor), (slope,), y)
+        else:
+            self.channelwise(_standard_scaled, (x,), (mean, factor, v, b), (slope,), y)
 
-    def standardize_grad(self, x: Any, dy: Any, mean: Any, factor: Any, dy_mean: Any, dot_mean: Any, dx: Any) -> None:
+    def standardize_grad(
+        self,
+        x: Any,
+        dy: Any,
+        mean: Any,
+        factor: Any,
+        dy_mean: Any,
+        dot_mean: Any,
+        dx: Any,
+        y: Any | None = None,
+        v: Any | None = None,
+        dv: Any | None = None,
+        db: Any | None = None,
+        slope: float = 1.0,
+    ) -> None:
         """See ``kernels.reference.standardize_grad``."""
-        weight = mean.size / max(x.size, 1)
+        count = x.size // max(mean.size, 1)
+        weight = 1 / max(count, 1)
+        y, slope = (x, 1.0) if y is None else (y, slope)
         dy_mean.fill(0)
-        self.channel_sum(_same, (dy,), (), (weight,), dy_mean)
+        self.channel_sum(_opened, (dy, y), (), (slope, weight), dy_mean)
         dot_mean.fill(0)
-        self.channel_sum(_product, (x, dy), (mean, factor), (weight,), dot_mean)
-        self.channelwise(_standard_gradient, (x, dy), (mean, factor, dy_mean, dot_mean), (), dx)
+        self.channel_sum(_opened_product, (x, dy, y), (mean, factor), (slope, weight), dot_mean)
+        self.channelwise(_standard_gradient, (x, dy, y), (mean, factor, dy_mean, dot_mean), (slope,), dx)
+        if v is not None:
+            self.channelwise(_times, (dx,), (v,), (), dx)
+            for total, average in ((dv, dot_mean), (db, dy_mean)):
+                if total is not None:
+                    self.elementwise(_increased, (total, average), (count,), total)
 
-    def scale(self, x: Any, v: Any, b: Any | None, y: Any, kept: Any | None) -> None:
+    def scale(
+        self,
+        x: Any,
+        v: Any,
+        b: Any | None,
+        y: Any,
+        kept: Any | None,
+        centre: Any | None = None,
+        slope: float = 1.0,
+    ) -> None:
         """See ``kernels.reference.scale``."""
         if kept is not None:
             kept[...] = x
-        function, vectors = (_scaled, (v,)) if b is None else (_scaled_and_shifted, (v, b))
-        self.channelwise(function, (x,), vectors, (), y)
+        if b is None:
+            self.channelwise(_scaled, (x,), (v,), (slope,), y)
+        elif centre is None:
+            self.channelwise(_scaled_and_shifted, (x,), (v, b), (slope,), y)
+        else:
+            self.channelwise(_centred_and_scaled, (x,), (centre, v, b), (slope,), y)
 
     def scale_grad(self, x: Any, dy: Any, v: Any, dx: Any | None, dv: Any | None, db: Any | None) -> None:
         """See ``kernels.reference.scale_grad``."""
         if dv is not None:
-            self.channel_sum(_scaled, (x, dy), (), (), dv)
+            self.channel_sum(_times, (x, dy), (), (), dv)
         if db is not None:
             self.bias_grad(dy, db)
         if dx is not None:
-            self.channelwise(_scaled, (dy,), (v,), (), dx)
+            self.channelwise(_times, (dy,), (v,), (), dx)

@@ -101,6 +101,10 @@ class Layer(Costed):
     phase: int
     blobs: BlobVec
     param_str: str = ""
+    goes_backward: bool = True
+    """Whether backward may follow forward.  Where it never does, what only backward reads is not kept."""
+    fused: bool = False
+    """Whether it mostly runs as one with its neighbours, which keep what backward reads; see ``minicaffe.fusion``."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -147,6 +151,10 @@ class Layer(Costed):
         """Compute the gradients of bottoms and learnable blobs."""
         if any(propagate_down):
             raise NotImplementedError(f"{type(self).__name__} does not define backward")
+
+    def hands_on_gradient(self, index: int) -> bool:
+        """Whether the gradient of bottom ``index`` always equals that of top 0, so that both may be one memory."""
+        return False
 
     # --- set-up, the same for every layer --------------------------------------------------------------------------
 
@@ -195,6 +203,15 @@ class Layer(Costed):
             if weight:
                 blob.diff.fill(weight)
 
+    def settle(
+        self, bottom: Sequence[Blob], top: Sequence[Blob], goes_backward: bool | None = None, fused: bool | None = None
+    ) -> None:
+        """Take note of how the net runs this layer, which it knows once all are set up: less may have to be kept."""
+        self.goes_backward = self.goes_backward if goes_backward is None else goes_backward
+        self.fused = self.fused if fused is None else fused
+        if self._scratch.pop("kept", None) is not None:
+            self.reshape(bottom, top)
+
     # --- what layers use -------------------------------------------------------------------------------------------
 
     @property
@@ -233,6 +250,11 @@ class Layer(Costed):
         if kept is None or kept[0] is not where or kept[1].size < count:
             kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype or self.dtype))
         return kept[1][:count].reshape(tuple(shape))
+
+    def input_copy(self, bottom: Sequence[Blob], top: Sequence[Blob], shape: Sequence[int]) -> Any | None:
+        """In ``reshape``: memory for a copy of bottom 0, if that is overwritten in place and backward reads it, else None."""
+        wanted = top[0] is bottom[0] and self.goes_backward and not self.fused
+        return self.scratch("kept", shape) if wanted else None
 
     @property
     def scratch_bytes(self) -> int:

@@ -226,7 +226,7 @@ class Scale(Broadcast):
     """Multiply x by v, and add a bias if ``bias_term``: ``y = v x + b``, both stretched over the axes they do not have.
 
     Bottoms: x; optionally v.  Top: as x.  Params: v with one bottom (1 at first, unless there is a ``filler``); b of
-    v's shape (0 at first).  In place, a copy of x is kept.
+    v's shape (0 at first).  In place, a copy of x is kept; where a BatchNorm ran as one with it, x is computed again.
     Caffe: its gradient of v overwrites instead of adding up if v is as large as x, or x has one item; here it always
     adds up.
     """
@@ -244,7 +244,8 @@ class Scale(Broadcast):
 
     def reshape(self, bottom, top):
         super().reshape(bottom, top)
-        self.kept = self.scratch("kept", self.rows) if top[0] is bottom[0] else None
+        self.kept = self.input_copy(bottom, top, self.rows)
+        self.standardized = None  # or, after a forward as one with BatchNorm, what gives that one's x, mean and factor
         if self.bias_term:
             b, v = self.blobs[-1], self.operand(bottom)
             self.require(
@@ -259,6 +260,9 @@ class Scale(Broadcast):
     def forward(self, bottom, top):
         x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
         b = self.blobs[-1].xdata.reshape(-1) if self.bias_term else None
+        if self.fused and self.goes_backward and top[0] is bottom[0]:  # one by one after all, where somebody looks on
+            self.kept = self.scratch("kept", self.rows)
+        self.standardized = None
         self.ops.scale(x, self.operand(bottom).xdata.reshape(-1), b, y, self.kept)
 
     def backward(self, top, propagate_down, bottom):
@@ -267,7 +271,15 @@ class Scale(Broadcast):
         dx = bottom[0].xdiff.reshape(self.rows) if propagate_down[0] else None
         dv = self.operand_diff(bottom) if self.wants_operand(propagate_down) else None
         db = self.blobs[-1].xdiff.reshape(-1) if self.bias_term and self.param_propagate_down[-1] else None
+        if dv is not None and self.standardized is not None:
+            x, mean, factor = self.standardized()
+            self.ops.channel_sum(Scale.standard_product, (x, dy), (mean, factor), (), dv)
+            dv = None
         self.ops.scale_grad(x, dy, v, dx, dv, db)
+
+    @staticmethod
+    def standard_product(x, dy, mean, factor):
+        return dy * (x - mean) * factor
 
 
 class Eltwise(Layer):
@@ -326,11 +338,11 @@ class Eltwise(Layer):
     def backward(self, top, propagate_down, bottom):
         dy = top[0].xdiff
         for i, blob in enumerate(bottom):
-            if not propagate_down[i]:
+            if not propagate_down[i] or (self.hands_on_gradient(i) and blob.diff_storage is top[0].diff_storage):
                 continue
             dx = blob.xdiff
             if self.operation == self.SUM:
-                self.xp.multiply(dy, self.dtype.type(self.coefficients[i]), out=dx)
+                self.ops.elementwise(Eltwise.weighted, (dy,), (self.coefficients[i],), dx)
             elif self.operation == self.MAX:
                 self.ops.elementwise(Eltwise.won, (self.winner, dy), (float(i),), dx)
             elif self.stable_prod_grad:
@@ -340,6 +352,13 @@ class Eltwise(Layer):
                         dx *= other.xdata
             else:
                 self.ops.elementwise(Eltwise.quotient, (top[0].xdata, blob.xdata, dy), (), dx)
+
+    def hands_on_gradient(self, index):
+        return self.operation == self.SUM and self.coefficients[index] == 1
+
+    @staticmethod
+    def weighted(a, p):
+        return p * a
 
     @staticmethod
     def weighted_sum(a, b, p, q):

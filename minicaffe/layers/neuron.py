@@ -276,18 +276,17 @@ class PReLU(Layer):
         )
         top[0].reshape_like(x)
         self.rows = (1, 1, x.count) if self.channel_shared else (x.shape[0], self.channels, x.span(2))
-        if top[0] is x:
-            self.kept = self.scratch("kept", x.shape)
+        self.kept = self.input_copy(bottom, top, x.shape)
 
     def forward(self, bottom, top):
         x = bottom[0].xdata
-        if top[0] is bottom[0]:
+        if self.kept is not None:
             self.kept[...] = x
         a = self.blobs[0].xdata.reshape(-1)
         self.ops.channelwise(PReLU.value, (x.reshape(self.rows),), (a,), (), top[0].xdata.reshape(self.rows))
 
     def backward(self, top, propagate_down, bottom):
-        x = (self.kept if top[0] is bottom[0] else bottom[0].xdata).reshape(self.rows)
+        x = (bottom[0].xdata if self.kept is None else self.kept).reshape(self.rows)
         a, dy = self.blobs[0], top[0].xdiff.reshape(self.rows)
         if self.param_propagate_down[0]:
             self.ops.channel_sum(PReLU.slope_gradient, (x, dy), (), (), a.xdiff.reshape(-1))

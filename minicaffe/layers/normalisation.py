@@ -166,8 +166,8 @@ class BatchNorm(Standardized):
         )
         top[0].reshape_like(x)
         self.keep_rows((x.shape[0], self.channels, x.span(2)))
-        in_place = top[0] is x and not self.use_global_stats
-        self.kept = self.scratch("kept", self.rows) if in_place else None
+        self.kept = None if self.use_global_stats else self.input_copy(bottom, top, self.rows)
+        self.scaled_factor = self.scratch("scaled_factor", (self.channels,)) if self.use_global_stats else None
 
     def operations(self, bottom, top):
         return float(top[0].count * (2 if self.use_global_stats else 8))
@@ -175,21 +175,21 @@ class BatchNorm(Standardized):
     def forward(self, bottom, top):
         x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
         if self.use_global_stats:
-            self._recall()
-            self.ops.elementwise(BatchNorm.inverse_deviation, (self.variance,), (self.eps,), self.factor)
+            self.recall()
             self.ops.channelwise(Standardized.standard, (x,), (self.mean, self.factor), (), y)
         else:
             self.ops.standardize(x, self.eps, self.mean, self.variance, self.factor, y, self.kept)
-            self._remember()
+            self.remember()
 
-    def _recall(self):
-        """Take the running mean and variance."""
+    def recall(self):
+        """Take the running mean and variance, and the factor that follows."""
         total = self.blobs[2].xdata
         for blob, out in ((self.blobs[0], self.mean), (self.blobs[1], self.variance)):
             flat = (1, 1, self.channels)
             self.ops.channelwise(BatchNorm.quotient, (blob.xdata.reshape(flat),), (total,), (), out.reshape(flat))
+        self.ops.elementwise(BatchNorm.inverse_deviation, (self.variance,), (self.eps,), self.factor)
 
-    def _remember(self):
+    def remember(self):
         """Add this batch's mean and variance to the running ones."""
         keep, unbiased = self.moving_average_fraction, self.size / (self.size - 1) if self.size > 1 else 1.0
         mean, variance, total = (blob.xdata for blob in self.blobs)
@@ -205,8 +205,11 @@ class BatchNorm(Standardized):
         if self.use_global_stats:
             self.ops.channelwise(Standardized.scaled, (dy,), (self.factor,), (), dx)
         else:
-            x = bottom[0].xdata.reshape(self.rows) if self.kept is None else self.kept
-            self.standardized_gradient(x, dy, dx)
+            self.standardized_gradient(self.input(bottom), dy, dx)
+
+    def input(self, bottom):
+        """What forward read, as rows."""
+        return bottom[0].xdata.reshape(self.rows) if self.kept is None else self.kept
 
     @staticmethod
     def inverse_deviation(variance, eps):

@@ -151,15 +151,19 @@ class Split(Layer):
         if len(top) == 1:
             dx[...] = top[0].xdiff
             return
-        self.xp.add(top[0].xdiff, top[1].xdiff, out=dx)
+        self.ops.elementwise(Split.total, (top[0].xdiff, top[1].xdiff), (), dx)
         for blob in top[2:]:
-            dx += blob.xdiff
+            self.ops.elementwise(Split.total, (dx, blob.xdiff), (), dx)
 
     def backward_cost(self, bottom, top, propagate_down):
         if not propagate_down[0]:
             return Cost()
         count, itemsize = bottom[0].count, self.dtype.itemsize
         return Cost(0, (len(top) - 1) * count, (len(top) + 1) * count * itemsize)
+
+    @staticmethod
+    def total(a, b):
+        return a + b
 
 
 class View(Layer):
