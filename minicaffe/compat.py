@@ -1,4 +1,4 @@
-"""The one place that imports optional packages.
+"""The one place that imports optional packages, and large ones when they are first used.
 
 Each function imports on call, so that ``import minicaffe`` stays cheap and a missing package is reported by the
 name of the extra that installs it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from types import ModuleType
 
 from minicaffe.errors import MissingExtraError
@@ -43,3 +44,17 @@ def require(module: str) -> ModuleType:
         raise MissingExtraError(
             f"this needs the package {package!r}, which is not installed; install it with: pip install 'minicaffe[{extra.split()[0]}]'"
         ) from error
+
+
+def lazy(module: str) -> ModuleType:
+    """A module that is loaded when something of it is first used; ImportError now if it is not installed."""
+    if module in sys.modules:
+        return sys.modules[module]
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no module named {module!r}", name=module)
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[module] = made
+    spec.loader.exec_module(made)
+    return made

@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from minicaffe import compat
 from minicaffe.blob import Blob, shape_string
 from minicaffe.errors import WeightsError
 from minicaffe.layers import Layer
@@ -19,7 +19,11 @@ from minicaffe.proto.atomic import write_atomic
 from minicaffe.proto.files import blob_to_array, has_diff, read_net_binary, shape_equals, write_binary
 
 if TYPE_CHECKING:
+    import h5py
+
     from minicaffe.net import Net
+else:
+    h5py = compat.lazy("h5py")
 
 _log = logging.getLogger(__name__)
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from minicaffe import compat
 from minicaffe.backend import random
 from minicaffe.errors import DataError, ShapeError
 from minicaffe.layers.base import Layer
 from minicaffe.layers.data import Source
+
+if TYPE_CHECKING:
+    import h5py
+else:
+    h5py = compat.lazy("h5py")
 
 
 class HDF5Data(Source):

@@ -12,17 +12,20 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import backend, proto, weights
+from minicaffe import backend, compat, proto, weights
 from minicaffe.backend import random
 from minicaffe.errors import SnapshotError
 from minicaffe.proto.files import array_to_blob, blob_to_array, read_binary, write_binary
 
 if TYPE_CHECKING:
+    import h5py
+
     from minicaffe.solvers.base import Solver
+else:
+    h5py = compat.lazy("h5py")
 
 _log = logging.getLogger(__name__)
 
