@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 # pytester forgets modules that are first imported inside it, which NumPy and Numba do not survive
+from minicaffe.kernels.fast_paths import FAST_PATHS
 from minicaffe.testing import check_gradient, check_parity, run  # noqa: F401
 
 pytest_plugins = ["pytester"]
@@ -54,3 +55,8 @@ def test_the_wrong_gradient_of_the_guide_is_found(guide):
     message = blocks("writing-a-layer.md", "")[-1]
     assert "Broken" in message and str(caught.value).startswith(message)
     assert "[0, 2]: found 0, expected" in str(caught.value)
+
+
+def test_the_guide_to_performance_names_every_fast_path():
+    named = re.findall(r"^\| `(\w+)` \| (.*) \|$", (DOCS / "performance.md").read_text(), re.MULTILINE)
+    assert [name for name, _ in named] == list(FAST_PATHS)

@@ -70,6 +70,7 @@ def test_a_pass_uses_the_chosen_number_whatever_numba_was_told():
 
 
 def test_kernels_share_their_work_over_the_number_of_the_pass():
+    minicaffe.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     with backend.current().running():
         first = shares.thread_count()
         minicaffe.set_num_threads(1)

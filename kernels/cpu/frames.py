@@ -21,6 +21,7 @@ from minicaffe.kernels.cpu.simd import (
     store,
 )
 
+_AHEAD = 8  # rows
 _IN, _OUT = np.bool_(False), np.bool_(True)  # not Python's: Numba would compile a function for each of those
 
 
@@ -115,10 +116,9 @@ def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
         count = min(positions - p, last - column)
         for r in range(low, high):
             outside = y + ((((first_image + i) * group + g) * m + r) * positions + p) * size
-            if outward:
-                soon = outside + 8 * positions * size
+            if outward:  # rows lie far apart: the processor does not foresee the next one
                 for line in range(0, count * size, 64):
-                    prefetch_to_write(soon + line)
+                    prefetch_to_write(outside + _AHEAD * positions * size + line)
             _move_row(panel + (r - low) * row + (column - first) * size, outside, count, outward, like)
         column += count
 

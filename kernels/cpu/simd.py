@@ -298,32 +298,25 @@ def add_products(context, sums, factors, source, taps, window, count, like):
     return types.void(*[types.intp] * 6, like), generate
 
 
-@intrinsic
-def prefetch(context, address):
-    """Ask for a cache line that will be read soon; it comes into the L2 cache."""
+def _prefetch(writes: bool) -> Any:
+    """A function of an address that asks for a cache line: into the L2 cache, or into the L1 cache if it is soon written."""
 
-    def generate(context, builder, signature, arguments):
-        pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.inttoptr(arguments[0], pointer), word(0), word(2), word(1)])
-        return context.get_dummy_value()
+    @intrinsic
+    def prefetch(context, address):
+        def generate(context, builder, signature, arguments):
+            pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            level = word(3 if writes else 2)
+            builder.call(function, [builder.inttoptr(arguments[0], pointer), word(writes), level, word(1)])
+            return context.get_dummy_value()
 
-    return types.void(types.intp), generate
+        return types.void(types.intp), generate
+
+    return prefetch
 
 
-@intrinsic
-def prefetch_to_write(context, address):
-    """Ask for a cache line that will be written soon."""
-
-    def generate(context, builder, signature, arguments):
-        pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.inttoptr(arguments[0], pointer), word(1), word(3), word(1)])
-        return context.get_dummy_value()
-
-    return types.void(types.intp), generate
+prefetch, prefetch_to_write = _prefetch(writes=False), _prefetch(writes=True)
 
 
 @kernel(internal=True)

@@ -191,13 +191,11 @@ def _blocks(shape: _Shape, outputs: int, rows_of_tiles: int) -> NDArray:
         last = min(first + rows_of_tiles, rows)
         top = max(0, first * outputs - shape.pad[0])
         bottom = max(top, min(shape.pixels[0], (last - 1) * outputs - shape.pad[0] + side))
-        pixels = top * shape.pixels[1], bottom * shape.pixels[1]
-        out = first * outputs * shape.out[1], min(last * outputs, shape.out[0]) * shape.out[1]
+        read = [top * shape.pixels[1], bottom * shape.pixels[1]]
+        made = [first * outputs * shape.out[1], min(last * outputs, shape.out[0]) * shape.out[1]]
         if shape.kind == DATA:  # tiles add to pixels that others add to: they are complete behind the last
-            pixels = out, (0, math.prod(shape.pixels) if last == rows else 0)
-        else:
-            pixels = pixels, out
-        blocks.append([first * columns, last * columns, *pixels[0], *pixels[1]])
+            read, made = made, [0, math.prod(shape.pixels) if last == rows else 0]
+        blocks.append([first * columns, last * columns, *read, *made])
     return np.array(blocks)
 
 
