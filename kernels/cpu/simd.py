@@ -308,7 +308,7 @@ def _prefetch(writes: bool) -> Any:
             kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
             function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
             level = word(3 if writes else 2)
-            builder.call(function, [builder.inttoptr(arguments[0], pointer), word(writes), level, word(1)])
+            builder.call(function, [builder.inttoptr(arguments[0], pointer), word(int(writes)), level, word(1)])
             return context.get_dummy_value()
 
         return types.void(types.intp), generate
