@@ -23,8 +23,8 @@ from numba.extending import intrinsic
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # GNU's OpenMP, under Numba's threads, lets a thread without work spin for milliseconds: where other programs compete for
-    # the cores it then has used up its time when there is work again.  This many turns (some 100 us) bridge the gap between kernels.
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    # the cores it then has used up its time when there is work again.  This many turns (some 300 us) bridge the gap between kernels.
+    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 REASSOCIATE = {"reassoc", "nsz", "contract"}
 """Fast-math flags that let a sum be vectorised: its order changes, the meaning of NaN and infinity does not."""

@@ -126,7 +126,7 @@ class _Shape(NamedTuple):
     def parts(self, outputs: int, threads: int) -> int:
         """Into how many parts to split the work; for the gradient of the weights, each makes sums as large as these."""
         if self.kind == WEIGHTS:
-            most = queue_length(threads) if self.weights(outputs) < 2 * L2 else threads
+            most = queue_length(threads) if self.weights(outputs) < L2 // 8 else threads
             return min(-(-self.n // self.together(outputs, threads)), most)
         return queue_length(threads)
 
