@@ -67,22 +67,27 @@ try:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((65, 257), np.float32), rng.standard_normal((257, 129), np.float32)
     x, w = rng.standard_normal((3, 4, 12, 12), np.float32), rng.standard_normal((6, 4, 5, 5), np.float32)
+    tiled = rng.standard_normal((3, 64, 14, 14), np.float32), rng.standard_normal((64, 64, 3, 3), np.float32)
     window, pool = Window((5, 5), (1, 1), (0, 0), (1, 1)), Window((2, 2), (2, 2), (0, 0), (1, 1))
 
-    def results(ops):
-        c = np.empty((65, 129), np.float32)
-        ops.gemm(a, b, c)
-        y = np.empty((3, 6, 8, 8), np.float32)
+    def convolved(ops, x, w, y, window):
         memory = np.empty(ops.convolution_workspace(x.shape, y.shape, window, 1), np.float32)
         ops.convolve(x, w, None, y, window, 1, memory)
         dw, dx = np.zeros_like(w), np.empty_like(x)
         ops.convolve_weight_grad(x, y, dw, window, 1, memory)
         ops.convolve_data_grad(y, w, dx, window, 1, memory)
+        return y, dw, dx
+
+    def results(ops):
+        c = np.empty((65, 129), np.float32)
+        ops.gemm(a, b, c)
+        y, dw, dx = convolved(ops, x, w, np.empty((3, 6, 8, 8), np.float32), window)
+        tiles = convolved(ops, *tiled, np.empty((3, 64, 14, 14), np.float32), Window((3, 3), (1, 1), (1, 1), (1, 1)))
         pooled, mask = np.empty((3, 6, 4, 4), np.float32), np.empty((3, 6, 4, 4), np.int32)
         ops.max_pool(y, pooled, mask, pool)
         scale, normal = np.empty((3, 4, 144), np.float32), np.empty((3, 4, 144), np.float32)
         ops.lrn(x.reshape(3, 4, 144), scale, normal, 3, 1.0, 0.75, 1.0)
-        return c, y, dw, dx, pooled, normal
+        return c, y, dw, dx, *tiles, pooled, normal
 
     expected = results(reference)
     for _ in range(50):
