@@ -96,7 +96,7 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
     width = PANEL // itemsize
 
     def area(plan: Plan, channels: int, depth: int) -> int:
-        panels = min((plan.panels.size - 1) * depth, max(depth, L2 // PANEL))
+        panels = min(plan.panels * depth, max(depth, L2 // PANEL))
         return plan.together * plan.channel * channels + (max(DEPTH, panels) + ROWS) * width
 
     slack = 4 * (64 + CHUNK) // itemsize  # to align each of the areas, and to copy their last chunk whole
@@ -119,7 +119,7 @@ def _row_parts(x: Array, w: Array, m: int, plan: Plan, parts: int) -> int:
 
     Every part of the panels reads all weights; every part of the filters gathers all panels.
     """
-    panels = -(-x.shape[0] // plan.together) * x.shape[1] * (plan.panels.size - 1)
+    panels = -(-x.shape[0] // plan.together) * x.shape[1] * plan.panels
     return parts if w.nbytes > 2 * L2 and panels < 2 * parts and m >= LONGEST_TILE * parts else 1
 
 

@@ -63,34 +63,27 @@ class Frame(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """One convolution in plain arrays, as compiled code takes them; offsets and places are in bytes."""
+    """One convolution: what is asked of it before it runs, and all of it as compiled code takes it."""
 
-    frame: NDArray
-    """The ``table`` of a channel's frame."""
-    direct: bool
-    """Whether images can be read where they are, since frames of them would be equal copies."""
     channel: int
     """Elements of a channel's frame."""
     together: int
     """Images whose columns lie side by side."""
-    taps: NDArray
-    """Offset of each tap of each channel."""
-    positions: NDArray
-    """Offset of each output position."""
-    panels: NDArray
-    """Index of each panel's first run; one more entry for the number of runs."""
-    runs: NDArray
-    """Runs that make up the columns: source offset, place in the panel's row, elements.
-
-    A run fills a register or, where that is too long, at most a chunk.
-    """
+    panels: int
+    """Panels that the columns of so many images fill."""
     table: NDArray
-    """All of this in one array, which is handed over to compiled code in a third of the time; see ``from_table``."""
+    """One array, which is handed over in a third of the time that its parts take; see ``from_table``."""
 
 
 @kernel(internal=True)
 def from_table(table):
-    """The items of a plan before its ``table``, from that."""
+    """The parts of a plan's ``table``; offsets and places are in bytes.
+
+    The ``table`` of a channel's frame; whether images can be read where they are, since frames of them would be equal copies;
+    ``channel``; ``together``; the offset of each tap of each channel; that of each output position; the index of each panel's
+    first run, and one more entry for the number of runs; the runs that make up the columns: source offset, place in the panel's
+    row, elements.  A run fills a register or, where that is too long, at most a chunk.
+    """
     direct, channel, together, taps = table[0], table[1], table[2], table[3]
     positions, panels, runs = table[4], table[5], table[6]
     frame = table[7:22].reshape(5, 3)
@@ -144,7 +137,7 @@ def _plan(frame: Frame, images: int, taps: NDArray, positions: NDArray, columns:
     arrays = taps * itemsize, positions * itemsize, panels, runs
     sizes = [frame.is_image, frame.channel, images, *map(len, arrays)]
     table = np.concatenate([sizes, frame.table.reshape(-1), *(array.reshape(-1) for array in arrays)])
-    return Plan(frame.table, frame.is_image, frame.channel, images, *arrays, table)
+    return Plan(frame.channel, images, panels.size - 1, table)
 
 
 def _images_together(positions: int, batch: int, itemsize: int) -> int:

@@ -27,7 +27,7 @@ from minicaffe.kernels.cpu.simd import (
 )
 from minicaffe.kernels.cpu.tile import DEPTH, L2, PANEL, multiply, panel_depth, panel_vectors
 
-ROWS = 60  # rows of a product worked on before they are scattered: a multiple of the tile heights 4, 5 and 6
+ROWS = 60  # rows of a product worked on before they are moved to where they belong: a multiple of the tile heights 4, 5 and 6
 
 
 @part_kernel()
