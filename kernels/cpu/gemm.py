@@ -90,9 +90,10 @@ def _gemm_part(
                     a_step,
                     panels + (p - first_p) * DEPTH * PANEL,
                     vectors,
+                    product if accumulate or r > 0 else 0,
+                    row,
                     product,
                     row,
-                    accumulate or r > 0,
                     tile,
                 )
         if transposed_c:

@@ -21,11 +21,12 @@ from minicaffe.kernels.cpu.simd import (
     fill_row,
     load,
     prefetch_rows,
+    prefetch_rows_to_write,
     size_of,
     store,
     transpose,
 )
-from minicaffe.kernels.cpu.tile import DEPTH, L2, PANEL, multiply, panel_depth, panel_vectors
+from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL, multiply, panel_depth, panel_vectors
 
 ROWS = 60  # rows of a product worked on before they are moved to where they belong: a multiple of the tile heights 4, 5 and 6
 
@@ -86,6 +87,8 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, st
     image, frames_image = x[0, 0].size * size, c * channel * size
     area = base + worker * stride
     count, step = panels.size - 1, _panels_at_a_time(k)
+    kept = int(high_m - low_m > ROWS)  # a panel is used once more: all of its rows stay, beside those of others
+    early = kept and k * PANEL <= L2
     panel = align(area + together * frames_image + CHUNK)
     product = align(panel + min(count, step) * k * PANEL + CHUNK)
     scratch = product + ROWS * PANEL
@@ -110,27 +113,37 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, st
         low_p, high_p = max(low - batch * count, 0), min(high - batch * count, -(-images * positions // width))
         for first_p in range(low_p, high_p, step):
             last_p = min(first_p + step, high_p)
-            for p in range(first_p, last_p):
+            for p in range(first_p, last_p if early else first_p):
                 row = panel_vectors(min(width, together * positions - p * width), WIDTH // size) * WIDTH
                 b = panel + (p - first_p) * k * PANEL
-                for first_k in range(0, k, DEPTH):
-                    ks = taps[first_k : min(first_k + DEPTH, k)]
-                    gather(b + first_k * row, row, frames, ks, runs[panels[p] : panels[p + 1]], like)
+                for r in range(0, k, DEPTH):
+                    ks = taps[r : min(r + DEPTH, k)]
+                    gather(b + r * row, row, frames, ks, runs[panels[p] : panels[p + 1]], like)
             for first_m in range(low_m, high_m, ROWS):
                 rows, weights = min(ROWS, high_m - first_m), w + (g * m + first_m) * k * size
                 for p in range(first_p, last_p):
                     first, last = p * width, min((p + 1) * width, images * positions)
                     vectors = panel_vectors(min(width, together * positions - first), WIDTH // size)
-                    row, b = vectors * WIDTH, panel + (p - first_p) * k * PANEL
-                    for i in range(rows):
-                        fill_row(product + i * row, bias[g, first_m + i], row // size)
-                    for r in range(0, k, panel_depth(vectors)):
-                        depth = min(panel_depth(vectors), k - r)
+                    row, depth = vectors * WIDTH, panel_depth(vectors)
+                    i, q = first // positions, first % positions
+                    y_at = y.ctypes.data + ((((first_image + i) * group + g) * m + first_m) * positions + q) * size
+                    alone = q + last - first <= positions  # all columns belong to one image
+                    if alone:
+                        prefetch_rows_to_write(y_at, positions * size, min(LONGEST_TILE, rows), (last - first) * size)
+                    begin, begin_row = bias.ctypes.data + (g * m + first_m) * size, 0
+                    for r in range(0, k, depth):
+                        ks = taps[r : min(r + depth, k)]
+                        b = panel + (kept * (p - first_p) * k * PANEL + kept * r * row)
+                        if not early and (first_m == low_m or not kept):
+                            gather(b, row, frames, ks, runs[panels[p] : panels[p + 1]], like)
+                        out, out_row = (y_at, positions * size) if alone and r + depth >= k else (product, row)
                         multiply(
-                            code, rows, row // size, depth, weights + r * size, k * size, size,
-                            b + r * row, vectors, product, row, True, scratch,
+                            code, rows, last - first, ks.size, weights + r * size, k * size, size,
+                            b, vectors, begin, begin_row, out, out_row, scratch,
                         )  # fmt: skip
-                    panel_to_columns(product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, like)
+                        begin, begin_row = product, row
+                    if not alone:
+                        panel_to_columns(product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, like)
 
 
 @part_kernel()
@@ -182,7 +195,7 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stri
                         depth = min(panel_depth(vectors), m - r)
                         a, b = weights + (first_k * m + r) * size, panel + (p - first_p) * m * PANEL + r * row
                         multiply(
-                            code, rows, row // size, depth, a, m * size, size, b, vectors, product, row, r > 0, scratch
+                            code, rows, row // size, depth, a, m * size, size, b, vectors, product if r > 0 else 0, row, product, row, scratch
                         )
                     ks = row_offsets[first_k : first_k + rows]
                     scatter(frames, product, row, ks, runs[panels[p] : panels[p + 1]], like)
@@ -213,8 +226,12 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base,
     fill_row(panel - CHUNK, like, (scratch - panel + CHUNK) // size)
     fill_row(sums + low * m * PANEL, like, (high - low) * m * width)
     step = panel_depth(panel_vectors(min(width, taps.size), WIDTH // size))
-    for g in range(low // count, -(-high // count)):
-        first_p, last_p = max(low - g * count, 0), min(high - g * count, count)
+    together = max(1, L2 // (m * PANEL))  # panels whose products stay in the L2 cache
+    item = low
+    while item < high:
+        g, first_p = item // count, item % count
+        last_p = min(first_p + together, first_p + high - item, count)
+        item += last_p - first_p
         first, last = first_p * width // window, -(-min(last_p * width, taps.size) // window)
         if frame[1].sum() > 0:
             fill_row(frames + first * channel * size, like, (last - first) * channel)
@@ -243,7 +260,7 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base,
                         gather(panel, row, pixels, offsets[k : k + depth], runs[panels[p] : panels[p + 1]], like)
                     a = slopes + k * size
                     multiply(
-                        code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, True, scratch
+                        code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, out, row, scratch
                     )
                 prefetch_rows(
                     slopes + (k + depth) * size, positions * size, m, min(depth, positions - k - depth) * size
@@ -252,20 +269,25 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base,
 
 @part_kernel()
 def _sum_part(part, parts, sums, image_parts, dw, like, panels):
-    """Add up the products of ``_weight_grad_part`` in the order of the images."""
+    """Add up the products of ``_weight_grad_part`` in the order of the images.
+
+    Some rows of a panel, then those of the next: neither sums nor dw are read in steps of whole pages.
+    """
     size = size_of(like)
     group, m, k = dw.shape
-    count = panels.size - 1
-    low, high = share(part, parts, group * count * m)
+    count, width = panels.size - 1, PANEL // size
+    blocks = -(-m // LONGEST_TILE)
+    low, high = share(part, parts, group * blocks * count)
     for item in range(low, high):
-        g, p, i = item // m // count, item // m % count, item % m
-        columns = min(PANEL // size, k - p * (PANEL // size))
+        g, block, p = item // count // blocks, item // count % blocks, item % count
+        columns = min(width, k - p * width)
         row = panel_vectors(columns, WIDTH // size) * WIDTH
-        out = dw[g, i, p * (PANEL // size) :]
-        for images in range(image_parts):
-            source = sums + ((images * group * count + g * count + p) * m) * PANEL + i * row
-            for j in range(columns):
-                out[j] += load(source + j * size, like)
+        for i in range(block * LONGEST_TILE, min((block + 1) * LONGEST_TILE, m)):
+            out = dw[g, i, p * width :]
+            for images in range(image_parts):
+                source = sums + ((images * group * count + g * count + p) * m) * PANEL + i * row
+                for j in range(columns):
+                    out[j] += load(source + j * size, like)
 
 
 # --- parallel loops ---------------------------------------------------------------------------------------------

@@ -327,6 +327,14 @@ def prefetch_rows(first, stride, rows, count):
             prefetch(first + row * stride + line)
 
 
+@kernel(internal=True)
+def prefetch_rows_to_write(first, stride, rows, count):
+    """Ask for ``count`` bytes of each of some rows that are about to be written."""
+    for row in range(rows):
+        for line in range(0, count, 64):
+            prefetch_to_write(first + row * stride + line)
+
+
 @kernel(inline=True)
 def align(address):
     """The next address at which a cache line begins."""

@@ -16,7 +16,17 @@ from numba import types
 from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.jit import callback, kernel
-from minicaffe.kernels.cpu.simd import FEATURES, WIDTH, copy_row, fma, get_vector, put_vector, size_of, splat
+from minicaffe.kernels.cpu.simd import (
+    FEATURES,
+    WIDTH,
+    copy_row,
+    fma,
+    get_vector,
+    prefetch_rows_to_write,
+    put_vector,
+    size_of,
+    splat,
+)
 
 VECTORS = 4 if FEATURES & {"avx512f", "neon"} else 2
 """Registers in a full row of a panel: with six rows, as many accumulators as the 32 or 16 registers can hold."""
@@ -31,31 +41,41 @@ L2 = 1 << 19
 
 
 def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: ir.Type, size: int) -> ir.Function:
-    """``C (+)= A B`` for C (rows, vectors registers): see ``tile``."""
+    """``C = begin + A B`` for C (rows, vectors registers): see ``tile``."""
     word = ir.IntType(64)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 9), name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 10), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    k, a, a_row, a_step, a_rows, b, c, c_row, accumulate = function.args
+    k, a, a_row, a_step, a_rows, b, begin, begin_row, c, c_row = function.args
     lanes = WIDTH // size
     kind = ir.VectorType(scalar, lanes)
-    entry, start, loop, done = (function.append_basic_block(label) for label in ("entry", "start", "loop", "done"))
+    labels = "entry", "begun", "numbers", "matrix", "loop", "done"
+    entry, begun, numbers, matrix, loop, done = map(function.append_basic_block, labels)
     places = [(r, v) for r in range(rows) for v in range(vectors)]
 
     builder = ir.IRBuilder(entry)
-    c_rows = [builder.add(c, builder.mul(c_row, word(r))) for r in range(rows)]
-    c_places = {(r, v): builder.add(c_rows[r], word(v * WIDTH)) for r, v in places}
     last = builder.sub(a_rows, word(1))
     # rows that A does not have repeat its last one, so that nothing outside A is read
-    a_offsets = [
-        builder.mul(a_row, builder.select(builder.icmp_signed("<", word(r), a_rows), word(r), last))
-        for r in range(rows)
-    ]
+    a_number = [builder.select(builder.icmp_signed("<", word(r), a_rows), word(r), last) for r in range(rows)]
+    a_offsets = [builder.mul(a_row, r) for r in a_number]
     zero = ir.Constant(kind, [0.0] * lanes)
-    builder.cbranch(builder.icmp_signed("!=", accumulate, word(0)), start, loop)
+    builder.cbranch(builder.icmp_signed("!=", begin, word(0)), begun, loop)
+    builder.position_at_end(begun)
+    builder.cbranch(builder.icmp_signed("!=", begin_row, word(0)), matrix, numbers)
 
-    builder.position_at_end(start)
-    earlier = {place: get_vector(builder, c_places[place], kind, size) for place in places}
+    def number_at(address: Any) -> Any:
+        return splat(builder, builder.load(builder.inttoptr(address, scalar.as_pointer())), lanes)
+
+    def places_of(first: Any, row: Any) -> dict[tuple[int, int], Any]:
+        lines = [builder.add(first, builder.mul(row, word(r))) for r in range(rows)]
+        return {(r, v): builder.add(lines[r], word(v * WIDTH)) for r, v in places}
+
+    builder.position_at_end(numbers)
+    row_numbers = [number_at(builder.add(begin, builder.mul(r, word(size)))) for r in a_number]
+    builder.branch(loop)
+
+    builder.position_at_end(matrix)
+    earlier = {place: get_vector(builder, at, kind, size) for place, at in places_of(begin, begin_row).items()}
     builder.branch(loop)
 
     builder.position_at_end(loop)
@@ -64,8 +84,7 @@ def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: 
     b_row = [get_vector(builder, builder.add(panel, word(v * WIDTH)), kind, size) for v in range(vectors)]
     totals = {}
     for r in range(rows):
-        number = builder.load(builder.inttoptr(builder.add(at, a_offsets[r]), scalar.as_pointer()))
-        broadcast = splat(builder, number, lanes)
+        broadcast = number_at(builder.add(at, a_offsets[r]))
         for v in range(vectors):
             totals[r, v] = fma(builder, broadcast, b_row[v], sums[r, v])
     next_left = builder.sub(left, word(1))
@@ -75,31 +94,32 @@ def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: 
         (panel, b, builder.add(panel, word(vectors * WIDTH))),
     ]
     for phi, first, then in following:
-        phi.add_incoming(first, entry)
-        phi.add_incoming(first, start)
+        for before in (entry, numbers, matrix):
+            phi.add_incoming(first, before)
         phi.add_incoming(then, loop)
     for place in places:
         sums[place].add_incoming(zero, entry)
-        sums[place].add_incoming(earlier[place], start)
+        sums[place].add_incoming(row_numbers[place[0]], numbers)
+        sums[place].add_incoming(earlier[place], matrix)
         sums[place].add_incoming(totals[place], loop)
     builder.cbranch(builder.icmp_signed(">", next_left, word(0)), loop, done)
 
     builder.position_at_end(done)
-    for place in places:
-        put_vector(builder, totals[place], c_places[place], size)
+    for place, at in places_of(c, c_row).items():
+        put_vector(builder, totals[place], at, size)
     builder.ret_void()
     return function
 
 
 def _tile(rows: int, vectors: int) -> Callable[..., None]:
-    """A function of ``(k, a, a_row, a_step, a_rows, b, c, c_row, accumulate, like)`` that computes one tile.
+    """A function of ``(k, a, a_row, a_step, a_rows, b, begin, begin_row, c, c_row, like)`` that computes one tile.
 
-    C (rows, vectors) is overwritten, or added to, with A (a_rows <= rows, k > 0) times panel b (k, vectors); a_row, a_step
-    and c_row are the bytes between neighbours; ``like`` has the dtype.
+    C (rows, vectors) becomes what the sums begin with plus A (a_rows <= rows, k > 0) times panel b (k, vectors); a_row, a_step,
+    begin_row and c_row are the bytes between neighbours; ``like`` has the dtype.  See ``multiply`` for ``begin``.
     """
 
     @intrinsic
-    def tile(context, k, a, a_row, a_step, a_rows, b, c, c_row, accumulate, like):
+    def tile(context, k, a, a_row, a_step, a_rows, b, begin, begin_row, c, c_row, like):
         def generate(context, builder, signature, arguments):
             size = like.bitwidth // 8
             name = f"minicaffe.tile.{rows}x{vectors}.{like}"
@@ -109,7 +129,7 @@ def _tile(rows: int, vectors: int) -> Callable[..., None]:
             builder.call(function, arguments[:-1])
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 9, like), generate
+        return types.void(*[types.intp] * 10, like), generate
 
     return tile
 
@@ -146,19 +166,20 @@ def _tile_rows(rows, vectors):
 
 
 @intrinsic
-def multiply(context, multiplier, rows, columns, k, a, a_row, a_step, panel, vectors, c, c_row, accumulate, scratch):
-    """C (rows, columns) overwritten with, or increased by, A (rows, k) times a panel (k, vectors).
+def multiply(context, multiplier, rows, columns, k, a, a_row, a_step, panel, vectors, begin, begin_row, c, c_row, scratch):
+    """C (rows, columns) = what the sums begin with + A (rows, k) times a panel (k, vectors).
 
-    Addresses and distances are in bytes.  ``scratch`` has room for one tile, ``multiplier`` is that of the dtype.
+    They begin with the matrix at ``begin``, whose rows are ``begin_row`` bytes apart; if that is 0, with one number for each row;
+    and with 0 if ``begin`` is 0.  Addresses and distances are in bytes.  ``scratch`` has room for one tile, ``multiplier`` is that of the dtype.
     """
 
     def generate(context, builder, signature, arguments):
         word = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [word] * 12)
+        kind = ir.FunctionType(ir.VoidType(), [word] * 13)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 13), generate
+    return types.void(*[types.intp] * 14), generate
 
 
 @functools.cache
@@ -166,29 +187,36 @@ def multiplier(dtype: np.dtype) -> Any:
     """The code behind ``multiply``, compiled once and apart from the many kernels that call it at its ``address``."""
     like = dtype.type(0)
 
-    @callback(types.void(*[types.intp] * 12))
-    def multiplier(rows, columns, k, a, a_row, a_step, panel, vectors, c, c_row, accumulate, scratch):
+    @callback(types.void(*[types.intp] * 13))
+    def multiplier(rows, columns, k, a, a_row, a_step, panel, vectors, begin, begin_row, c, c_row, scratch):
         size = size_of(like)
         height = _tile_rows(rows, vectors)
         for i in range(0, rows, height):
             inside = min(height, rows - i)
             a_tile, c_tile, tile, tile_row = a + i * a_row, c + i * c_row, c + i * c_row, c_row
+            start, start_row = begin, begin_row
+            if begin != 0:
+                start += i * (begin_row if begin_row != 0 else size)
             whole = columns * size == vectors * WIDTH and inside == height
+            if c_row > PANEL:  # rows lie far apart: the processor does not foresee the next ones
+                following = min(height, rows - i - inside)
+                prefetch_rows_to_write(c_tile + height * c_row, c_row, following, columns * size)
             if not whole:
                 tile, tile_row = scratch, vectors * WIDTH
-                if accumulate:
+                if begin != 0 and begin_row != 0:
                     for r in range(inside):
-                        copy_row(tile + r * tile_row, c_tile + r * c_row, columns, like)
+                        copy_row(tile + r * tile_row, start + r * begin_row, columns, like)
+                    start, start_row = tile, tile_row
             if vectors == 1:
-                _tile_8x1(k, a_tile, a_row, a_step, inside, panel, tile, tile_row, accumulate, like)
+                _tile_8x1(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
             elif vectors < VECTORS:
-                _tile_8x2(k, a_tile, a_row, a_step, inside, panel, tile, tile_row, accumulate, like)
+                _tile_8x2(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
             elif height == 6:
-                _tile_6x4(k, a_tile, a_row, a_step, inside, panel, tile, tile_row, accumulate, like)
+                _tile_6x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
             elif height == 5:
-                _tile_5x4(k, a_tile, a_row, a_step, inside, panel, tile, tile_row, accumulate, like)
+                _tile_5x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
             else:
-                _tile_4x4(k, a_tile, a_row, a_step, inside, panel, tile, tile_row, accumulate, like)
+                _tile_4x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
             if not whole:
                 for r in range(inside):
                     copy_row(c_tile + r * c_row, tile + r * tile_row, columns, like)

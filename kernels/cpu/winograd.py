@@ -153,7 +153,7 @@ def _product_part(
                 for k in range(0, depth, panel_depth(vectors)):
                     multiply(
                         code, rows, width // size, min(panel_depth(vectors), depth - k), a + k * size, source_row, size,
-                        b + panel * depth + k * width, vectors, out + panel, row, k > 0, scratch,
+                        b + panel * depth + k * width, vectors, out + panel if k > 0 else 0, row, out + panel, row, scratch,
                     )
         for i in range(made):
             start[i] = bias[g, i]
@@ -212,7 +212,7 @@ def _weight_grad_part(part, parts, worker, codes, x, dy, rows_of_pixels, sums, m
                 for k in range(0, rows, panel_depth(vectors)):
                     multiply(
                         code, c, width // size, min(panel_depth(vectors), rows - k), a + k * source_row, size, source_row,
-                        b + panel * rows + k * width, vectors, out + panel * c, width, begun or k > 0, scratch,
+                        b + panel * rows + k * width, vectors, out + panel * c if begun or k > 0 else 0, width, out + panel * c, width, scratch,
                     )
 
 
