@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 import sys
@@ -35,7 +34,8 @@ def main(
     """Time minicaffe beside PyTorch and Caffe, where they are installed, with equal threads.
 
     FAMILIES are those to run (default: all).  Times are medians of samples taken in turn, with the least and the most;
-    "floor" is the time of the matrix products alone at this machine's best rate, or that of a copy of the same bytes.
+    "floor" is the time of the matrix products alone at the rate of a large one, or that of a copy of the same bytes,
+    measured in turn with the others.
     """
     repeat, seconds = (3, 0.002) if quick else (repeat, 0.05)
     load = os.getloadavg()[0]
@@ -46,16 +46,14 @@ def main(
     os.environ["MINICAFFE_WITHOUT"] = ",".join(without)  # for the children
     with fast_paths.without(*without):
         for family in families or FAMILIES:
-            rates.multiply()
             for case in harness.select(importlib.import_module(f"benchmarks.{family}").cases(threads), only):
                 click.echo(f"{case.title} ...", err=True)
                 try:
-                    result = harness.measure(case, repeat, seconds)
+                    result = harness.measure(case, repeat, seconds, rates)
                 except Exception as error:  # one broken case must not lose the others' figures
                     failures.append(f"{case.title}: {type(error).__name__}: {error}")
                 else:
                     results.append(result)
-    results = [dataclasses.replace(result, floor=rates.floor(result.flops, result.moved)) for result in results]
     made = report.tables(results)
     if compare:
         before, where = report.load(compare)
@@ -83,7 +81,7 @@ def _conditions(described: dict, rates: machine.Rates, load: float) -> str:
     busy = f"; other programs were running (load {load:.1f} before the start)" if load > 0.3 else ""
     return (
         f"{described['cpu']}, {described['threads']} of {described['cores']} cores, Python {described['python']}, {versions}; "
-        f"SGEMM {rates.sgemm / 1e9:.0f} GFLOP/s{busy}"
+        f"SGEMM up to {rates.sgemm / 1e9:.0f} GFLOP/s{busy}"
     )
 
 

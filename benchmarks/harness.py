@@ -1,4 +1,4 @@
-"""Cases and how they are timed: contestants in turn (A B A B ...), medians with their spread, the floor beside them."""
+"""Cases and how they are timed: contestants and the floor in turn (A B C A B C ...), medians with their spread."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.machine import Rates
 from minicaffe import backend
 
 SECONDS, BYTES = "s", "B"
+FLOOR = "floor"
 MOST_PROBES = 5
 """Samples of a case whose contestants all measure themselves: a fresh process each, and little noise."""
 
@@ -73,7 +75,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Result:
-    """A case's figures; ``floor`` in seconds, 0 until it is known."""
+    """A case's figures; ``floor`` in seconds, the median of its samples, 0 if there is none."""
 
     family: str
     case: str
@@ -110,8 +112,8 @@ class _Timer:
             return (time.perf_counter() - start) / self._calls
 
 
-def measure(case: Case, repeat: int, seconds: float) -> Result:
-    """Build, verify and time a case: ``repeat`` rounds of one sample a contestant, each at least ``seconds`` long."""
+def measure(case: Case, repeat: int, seconds: float, rates: Rates) -> Result:
+    """Build, verify and time a case: ``repeat`` rounds of one sample a contestant, each at least ``seconds`` long, and of the floor."""
     work = case.build()
     if all(isinstance(contestant, Probe) for contestant in work.run.values()):
         repeat = min(repeat, MOST_PROBES)
@@ -119,13 +121,16 @@ def measure(case: Case, repeat: int, seconds: float) -> Result:
         if work.verify:
             work.verify()
         samplers = {name: _sampler(name, contestant, seconds) for name, contestant in work.run.items()}
+        if work.flops or work.moved:
+            samplers[FLOOR] = rates.floor(work.flops, work.moved)
         samples: dict[str, list[float]] = {name: [] for name in samplers}
         with _no_collector():
             for _ in range(repeat):
                 for name, sample in samplers.items():
                     samples[name].append(sample())
     spreads = {name: Spread.of(values) for name, values in samples.items()}
-    return Result(case.family, case.name, work.unit, work.flops, work.moved, spreads)
+    floor = spreads.pop(FLOOR).median if FLOOR in spreads else 0.0
+    return Result(case.family, case.name, work.unit, work.flops, work.moved, spreads, floor)
 
 
 def _sampler(name: str, contestant: Callable[[], Any] | Probe, seconds: float) -> Callable[[], float]:

@@ -8,13 +8,13 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info
 
 from benchmarks import peers
 
@@ -76,48 +76,78 @@ def _version(package: str) -> str | None:
 
 
 class Rates:
-    """What this machine reaches with ``threads`` threads: single-precision FLOP/s in a matrix product, bytes/s in a copy."""
+    """What this machine reaches with ``threads`` threads: single-precision FLOP/s in a matrix product, bytes/s in a copy.
+
+    The properties and ``figures`` tell the best that was seen.
+    """
 
     def __init__(self, threads: int, matrix: int = _MATRIX) -> None:
-        self.threads, self._matrix = threads, matrix
-        self.sgemm = 0.0
-        self._copies: dict[int, float] = {}
-        self.multiply()
+        self._threads = threads
+        self._product = _Paced(2.0 * matrix**3, _products(threads, matrix))
+        self._copies: dict[int, _Paced] = {}
 
-    def multiply(self) -> None:
-        """Measure ``sgemm`` again and keep the best: other programs may have had the cores before."""
-        self.sgemm = max(self.sgemm, _sgemm(self.threads, self._matrix))
+    @property
+    def sgemm(self) -> float:
+        """FLOP/s."""
+        return self._product.best
 
     def copy(self, moved: float) -> float:
         """Bytes read and written a second by a copy that moves about ``moved`` bytes, so in the same caches."""
+        return self._copy(moved).best
+
+    def _copy(self, moved: float) -> _Paced:
         size = min(max(1 << 14, 1 << round(np.log2(max(moved, 1)))), _LARGEST_COPY)
         if size not in self._copies:
             source, target = np.ones(size // 8, np.float32), np.zeros(size // 8, np.float32)
-            one, many = (lambda: np.copyto(target, source)), (lambda: _copy(source, target, self.threads))
-            self._copies[size] = size / min(_best_time(one), _best_time(many))
+            ways = [lambda: np.copyto(target, source), lambda: _copy(source, target, self._threads)]
+            self._copies[size] = _Paced(size, ways)
         return self._copies[size]
 
-    def floor(self, flops: float, moved: float) -> float:
-        """Seconds that matrix products of ``flops`` or traffic of ``moved`` bytes take at these rates, whichever is more."""
-        return max(flops / self.sgemm, moved / self.copy(moved) if moved else 0.0)
+    def floor(self, flops: float, moved: float) -> Callable[[], float]:
+        """A function that tells the seconds which matrix products of ``flops`` or traffic of ``moved`` bytes would take now.
+
+        Whichever is more.  It measures at each call, since what other programs leave of a machine changes by the second.
+        """
+        if flops / self.sgemm >= (moved / self.copy(moved) if moved else 0.0):
+            return lambda: flops / self._product.now()
+        return lambda: moved / self._copy(moved).now()
 
     def figures(self) -> dict[str, Any]:
-        """The rates measured so far, for the report."""
-        copies = {f"{size >> 10} KiB": round(rate / 1e9, 2) for size, rate in sorted(self._copies.items())}
+        """The best rates so far, for the report."""
+        copies = {f"{size >> 10} KiB": round(copy.best / 1e9, 2) for size, copy in sorted(self._copies.items())}
         return {"sgemm_gflops": round(self.sgemm / 1e9, 1), "copy_gb_per_s": copies}
 
 
-def _sgemm(threads: int, size: int) -> float:
-    """The best of the libraries at hand: NumPy's BLAS, and PyTorch's."""
+class _Paced:
+    """The fastest of several ways to do ``amount`` of work, and its rate."""
+
+    def __init__(self, amount: float, ways: Sequence[Callable[[], Any]]) -> None:
+        self._amount = amount
+        times = [(_best_time(way), way) for way in ways]
+        seconds, self._way = min(times, key=lambda item: item[0])
+        self.best = amount / seconds
+
+    def now(self) -> float:
+        """The rate of a moment's work."""
+        rate = self._amount / _best_time(self._way, samples=1)
+        self.best = max(self.best, rate)
+        return rate
+
+
+def _products(threads: int, size: int) -> list[Callable[[], Any]]:
+    """Matrix products of the libraries at hand: NumPy's BLAS, and PyTorch's."""
     a, b = np.random.default_rng(0).random((2, size, size), np.float32)
-    out = np.empty_like(a)
-    with threadpool_limits(threads, "blas"):
-        seconds = _best_time(lambda: np.matmul(a, b, out=out))
+    out, libraries = np.empty_like(a), ThreadpoolController()
+
+    def numpy_product() -> None:
+        with libraries.limit(limits=threads, user_api="blas"):
+            np.matmul(a, b, out=out)
+
     torch = peers.torch()
-    if torch:
-        p, q = torch.from_numpy(a), torch.from_numpy(b)
-        seconds = min(seconds, _best_time(lambda: torch.mm(p, q)))
-    return 2 * size**3 / seconds
+    if not torch:
+        return [numpy_product]
+    p, q = torch.from_numpy(a), torch.from_numpy(b)
+    return [numpy_product, lambda: torch.mm(p, q)]
 
 
 @numba.njit(parallel=True, cache=True)

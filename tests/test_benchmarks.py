@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,26 +33,40 @@ def _result(case: str, *, unit: str = "s", **samples: list[float]) -> Result:
 # --- timing -------------------------------------------------------------------------------------------------------
 
 
-def test_contestants_take_turns_and_the_median_is_kept():
+class _Rates:
+    """A machine whose floor takes 1, 5, 2, 5, 2 ... seconds."""
+
+    def __init__(self, order: list[str]) -> None:
+        self._order, self._values = order, [1.0, 5.0, 2.0]
+
+    def floor(self, flops: float, moved: float) -> Callable[[], float]:
+        assert (flops, moved) == (3e9, 1e6)
+        return lambda: (self._order.append("floor"), self._values.pop(0))[1]
+
+
+def test_contestants_and_the_floor_take_turns_and_the_medians_are_kept():
     order: list[str] = []
 
     def probe(name: str, values: list[float]) -> Probe:
         return Probe(lambda: (order.append(name), values.pop(0))[1])
 
-    work = Work({"minicaffe": probe("a", [3.0, 1.0, 8.0]), "torch": probe("b", [6.0, 6.0, 9.0])})
-    result = harness.measure(Case("nets", "x", lambda: work), repeat=3, seconds=0)
-    assert order == ["a", "b"] * 3
+    contestants = {"minicaffe": probe("a", [3.0, 1.0, 8.0]), "torch": probe("b", [6.0, 6.0, 9.0])}
+    work = Work(contestants, flops=3e9, moved=1e6)
+    result = harness.measure(Case("nets", "x", lambda: work), 3, 0, _Rates(order))
+    assert order == ["a", "b", "floor"] * 3
+    assert result.spreads.keys() == contestants.keys()
     assert result.spreads["minicaffe"] == Spread(1.0, 3.0, 8.0, 3)
+    assert result.floor == 2.0
     assert result.ratio == 2.0
 
 
 def test_a_function_is_called_until_its_sample_is_long_enough():
     calls = []
     work = Work({"minicaffe": lambda: calls.append(1)})
-    result = harness.measure(Case("nets", "x", lambda: work), repeat=2, seconds=0.001)
+    result = harness.measure(Case("nets", "x", lambda: work), 2, 0.001, _Rates([]))
     assert len(calls) > 10
     assert result.spreads["minicaffe"].count == 2
-    assert result.ratio is None
+    assert result.ratio is None and result.floor == 0
 
 
 def test_nothing_is_timed_when_results_differ():
@@ -62,7 +77,7 @@ def test_nothing_is_timed_when_results_differ():
 
     work = Work({"minicaffe": lambda: calls.append(1)}, verify=verify)
     with pytest.raises(peers.Disagreement, match="y: minicaffe and the peer differ by 0.1"):
-        harness.measure(Case("nets", "x", lambda: work), repeat=1, seconds=0)
+        harness.measure(Case("nets", "x", lambda: work), 1, 0, _Rates([]))
     assert not calls
 
 
@@ -173,13 +188,17 @@ def test_a_failing_caffe_is_an_error_with_its_output(tmp_path, monkeypatch):
 # --- the machine and the report -----------------------------------------------------------------------------------
 
 
-def test_the_floor_is_the_larger_of_arithmetic_and_traffic():
+def test_the_floor_is_the_larger_of_arithmetic_and_traffic_at_the_rates_of_the_moment(monkeypatch):
+    seconds = 1e-3
+    monkeypatch.setattr(machine, "_best_time", lambda way, samples=7: seconds)
     rates = machine.Rates(1, matrix=64)
-    rates.sgemm = 1e9
-    traffic = 1e6 / rates.copy(1e6)
-    assert rates.floor(2e9, 1e6) == 2.0
-    assert rates.floor(1.0, 1e6) == pytest.approx(traffic)
-    assert rates.floor(0, 0) == 0
+    assert rates.sgemm == pytest.approx(2 * 64**3 / 1e-3)
+    products, traffic = rates.floor(2e9, 1e6), rates.floor(1.0, 1e6)
+    assert products() == pytest.approx(2e9 / rates.sgemm)
+    assert traffic() == pytest.approx(1e6 / (2**20 / 1e-3))
+    seconds = 2e-3  # the machine is half as fast now: so is the floor, but the best rates are still told
+    assert products() == pytest.approx(2 * 2e9 / rates.sgemm)
+    assert traffic() == pytest.approx(2 * 1e6 / rates.copy(1e6))
 
 
 @pytest.mark.parametrize(("value", "unit", "text"), [
