@@ -27,6 +27,7 @@ class _Lanes:
     def __init__(self, builder: ir.IRBuilder, number: ir.Type, size: int, step: Any) -> None:
         self.builder, self.size, self.step = builder, size, step
         self.count = WIDTH // size
+        self.taps_at_a_time = 2 if step == 2 else 1
         self.numbers, self.words = ir.VectorType(number, self.count), ir.VectorType(_WORD, self.count)
 
     def splat(self, value: Any) -> Any:
@@ -61,17 +62,21 @@ class _Lanes:
             cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.masked.{name}"), arguments
         )
 
-    def read(self, row: Any, column: Any, width: Any, other: Any, step: Any = None) -> Any:
+    def read(self, row: Any, column: Any, width: Any, other: Any, step: Any = 1) -> Any:
         """The numbers of a row from ``column`` on; the lanes of ``other`` where the row has none."""
-        step = self.step if step is None else step
-        if step == 2:
-            pair = [
-                self.read(row, c, width, other, 1) for c in (column, self.builder.add(column, column.type(self.count)))
-            ]
-            even = ir.Constant(self.words, list(range(0, 2 * self.count, 2)))
-            return self.builder.shuffle_vector(*pair, even)
         suffix, places = self._places(other.type, row, column, width, step)
         return self._call(f"{'load' if step == 1 else 'gather'}.{suffix}", other.type, [*places, other])
+
+    def read_taps(self, row: Any, column: Any, width: Any, other: Any) -> list[Any]:
+        """What windows a step apart read at a tap, that of the first at ``column``, and at the taps after it that come with it."""
+        if self.taps_at_a_time == 1:
+            return [self.read(row, column, width, other, self.step)]
+        next_column = self.builder.add(column, column.type(self.count))
+        pair = [self.read(row, place, width, other) for place in (column, next_column)]
+        return [
+            self.builder.shuffle_vector(*pair, ir.Constant(self.words, list(range(first, 2 * self.count, 2))))
+            for first in (0, 1)
+        ]
 
     def write(self, values: Any, row: Any, column: Any, width: Any, step: Any = 1) -> None:
         """Write the lanes to a row from ``column`` on, as far as it goes."""
@@ -86,10 +91,10 @@ class _Lanes:
             self.write(values, row, self.builder.add(column, column.type(2 * half)), width)
 
 
-def _repeat(builder: ir.IRBuilder, count: Any, body: Callable[[Any], None]) -> None:
-    """Code for ``body(0)`` to ``body(count - 1)``, one after the other if the count is known."""
+def _repeat(builder: ir.IRBuilder, count: Any, body: Callable[[Any], None], by: int = 1) -> None:
+    """Code for ``body(0)``, ``body(by)`` ... below ``count``, one after the other if the count is known; else ``by`` is 1."""
     if isinstance(count, int):
-        for i in range(count):
+        for i in range(0, count, by):
             body(i)
     else:
         with cgutils.for_range(builder, count) as loop:
@@ -124,9 +129,8 @@ def _gather(largest: bool) -> Callable[..., None]:
                 first = builder.mul(builder.add(top, row.index), width)
                 line = builder.add(x, builder.mul(first, first.type(size)))
 
-                def take(tap):
-                    at = _plus(builder, column, tap)
-                    pixel, before = lanes.read(line, at, width, other), builder.load(best)
+                def take(pixel, at):
+                    before = builder.load(best)
                     if largest:
                         above = builder.fcmp_ordered(">", pixel, before)
                         place = lanes.columns(builder.add(first, at), step)
@@ -135,7 +139,13 @@ def _gather(largest: bool) -> Callable[..., None]:
                     else:
                         builder.store(builder.fadd(before, pixel), best)
 
-                _repeat(builder, taps, take)
+                def take_from(tap):
+                    at = _plus(builder, column, tap)
+                    for more, pixel in enumerate(lanes.read_taps(line, at, width, other)):
+                        if more == 0 or tap + more < taps:
+                            take(pixel, _plus(builder, at, more))
+
+                _repeat(builder, taps, take_from, lanes.taps_at_a_time)
             lanes.write(builder.load(best), y, count.type(0), count)
             if largest:
                 lanes.write(builder.load(where), mask, count.type(0), count)
@@ -188,8 +198,8 @@ def _scatter(masked: bool) -> Callable[..., None]:
                     places = builder.add(mask, builder.mul(line, line.type(4)))
 
                     def add(j, which):
-                        value = lanes.read(values, j, count, nothing, 1)
-                        chosen = lanes.read(places, j, count, nowhere, 1) if masked else None
+                        value = lanes.read(values, j, count, nothing)
+                        chosen = lanes.read(places, j, count, nowhere) if masked else None
                         for i in which:
                             part = value
                             if masked:
