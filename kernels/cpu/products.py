@@ -262,9 +262,11 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base,
                     multiply(
                         code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, out, row, scratch
                     )
-                prefetch_rows(
-                    slopes + (k + depth) * size, positions * size, m, min(depth, positions - k - depth) * size
-                )
+                following = slopes + (k + depth) * size  # or the next image's first
+                if k + depth == positions:
+                    following = slopes + group * m * positions * size
+                if k + depth < positions or i + 1 < last_image:
+                    prefetch_rows(following, positions * size, m, min(depth, positions - (k + depth) % positions) * size)
 
 
 @part_kernel()
