@@ -203,9 +203,13 @@ def called(function: Callable) -> Any:
 
         return types.void(*signature.args), generate
 
-    names = ["context", *inspect.signature(function).parameters]
+    return _with_parameters(define, list(inspect.signature(function).parameters))
+
+
+def _with_parameters(define: Callable, names: list[str]) -> Any:
+    """The intrinsic that ``define(context, *arguments)`` defines, which takes parameters of these names."""
     define.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ["context", *names]]
     )
     return intrinsic(define)
 
@@ -222,14 +226,21 @@ def _as_words(kind: types.Type) -> types.Type:
 _WORD = ir.IntType(64)
 
 
-@intrinsic
-def _call(context, function, part, parts, worker, arguments):
-    def generate(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [_WORD] * 4)
-        builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
-        return context.get_dummy_value()
+def caller(*words: str) -> Any:
+    """A function of ``(address, *words)`` that calls the code at an address, such as a ``callback``'s, with words of these names."""
 
-    return types.void(*[types.intp] * 5), generate
+    def call(context, *arguments):
+        def generate(context, builder, signature, values):
+            kind = ir.FunctionType(ir.VoidType(), [_WORD] * len(words))
+            builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * (1 + len(words))), generate
+
+    return _with_parameters(call, ["address", *words])
+
+
+_call_part = caller("part", "parts", "worker", "arguments")
 
 
 @intrinsic
@@ -246,12 +257,12 @@ def _take(context, counter):
 def _launch(function, arguments, parts, workers, counter):
     if workers == 1:
         for part in range(parts):
-            _call(function, part, parts, 0, arguments)
+            _call_part(function, part, parts, 0, arguments)
         return
     for worker in prange(workers):
         part = _take(counter)
         while part < parts:
-            _call(function, part, parts, np.intp(worker), arguments)
+            _call_part(function, part, parts, np.intp(worker), arguments)
             part = _take(counter)
 
 

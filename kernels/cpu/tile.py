@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.jit import callback, kernel
+from minicaffe.kernels.cpu.jit import callback, caller, kernel
 from minicaffe.kernels.cpu.simd import (
     FEATURES,
     WIDTH,
@@ -165,21 +165,15 @@ def _tile_rows(rows, vectors):
     return best
 
 
-@intrinsic
-def multiply(context, multiplier, rows, columns, k, a, a_row, a_step, panel, vectors, begin, begin_row, c, c_row, scratch):
-    """C (rows, columns) = what the sums begin with + A (rows, k) times a panel (k, vectors).
+multiply = caller(
+    "rows", "columns", "k", "a", "a_row", "a_step", "panel", "vectors", "begin", "begin_row", "c", "c_row", "scratch"
+)
+"""``multiply(code, ...)``: C (rows, columns) = what the sums begin with + A (rows, k) times a panel (k, vectors).
 
-    They begin with the matrix at ``begin``, whose rows are ``begin_row`` bytes apart; if that is 0, with one number for each row;
-    and with 0 if ``begin`` is 0.  Addresses and distances are in bytes.  ``scratch`` has room for one tile, ``multiplier`` is that of the dtype.
-    """
-
-    def generate(context, builder, signature, arguments):
-        word = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [word] * 13)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 14), generate
+They begin with the matrix at ``begin``, whose rows are ``begin_row`` bytes apart; if that is 0, with one number for each row;
+and with 0 if ``begin`` is 0.  Addresses and distances are in bytes.  ``scratch`` has room for one tile, ``code`` is the address
+of the ``multiplier`` of the dtype.
+"""
 
 
 @functools.cache

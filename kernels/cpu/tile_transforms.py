@@ -23,7 +23,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from minicaffe.kernels.cpu.jit import callback
+from minicaffe.kernels.cpu.jit import callback, caller
 from minicaffe.kernels.cpu.simd import WIDTH, fma, get_vector, put_vector
 
 _POINTS = {4: (0, 1, -1), 6: (0, Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2))}
@@ -163,14 +163,5 @@ def transform(kind: int, outputs: int, taps: int, dtype: np.dtype) -> Any:
     return transform
 
 
-@intrinsic
-def apply(context, code, target, target_table, source, source_table, registers, start):
-    """Call a ``transform`` at its address."""
-
-    def generate(context, builder, signature, arguments):
-        word = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [word] * 6)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 7), generate
+apply = caller("target", "target_table", "source", "source_table", "registers", "start")
+"""``apply(code, ...)`` calls a ``transform`` at its address."""
