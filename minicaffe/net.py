@@ -105,11 +105,12 @@ class Net:
     def pack_params(self) -> tuple[Storage, Storage]:
         """Move all learnable params into one value and one gradient buffer, and return these.
 
-        Each ``Param.offset`` tells where it starts; the elements between params stay zero.
+        Each ``Param.offset`` tells where it starts; those of equal multipliers follow each other, so that a solver updates them
+        as one.  The elements between params stay zero.
         """
         if self._storage is None:
             end = 0
-            for param in self.learnable:
+            for param in sorted(self.learnable, key=lambda param: param.multipliers):
                 param.offset = end
                 end += -(-param.blob.count // PARAM_ALIGNMENT) * PARAM_ALIGNMENT
             self._storage = Storage(end, self.dtype), Storage(end, self.dtype)
