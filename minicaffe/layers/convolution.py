@@ -179,7 +179,7 @@ class Convolution(Windowed):
                 self.ops.bias_grad(dy.reshape(self.y_rows), self.blobs[1].xdiff)
             if self.param_propagate_down[0]:
                 self.ops.convolve_weight_grad(
-                    x.xdata.reshape(self.x_shape), dy, w.xdiff, self.window, self.group, self.workspace
+                    x.xdata.reshape(self.x_shape), dy, w.xdiff, self.window, self.group, self.workspace, True
                 )
             if propagate_down[i]:
                 self.ops.convolve_data_grad(
@@ -243,7 +243,7 @@ class Deconvolution(Convolution):
                 self.ops.bias_grad(dy.reshape(self.y_rows), self.blobs[1].xdiff)
             if self.param_propagate_down[0]:
                 self.ops.convolve_weight_grad(
-                    dy, x.xdata.reshape(self.x_shape), w.xdiff, self.window, self.group, self.workspace
+                    dy, x.xdata.reshape(self.x_shape), w.xdiff, self.window, self.group, self.workspace, True
                 )
             if propagate_down[i]:
                 self.ops.convolve(
