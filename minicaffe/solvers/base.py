@@ -196,7 +196,7 @@ class Solver:
         self._restored = False
         self._displayed_at = (self.iter, time.perf_counter())
         while self.iter < stop:
-            net.clear_param_diffs()
+            net.clear_param_diffs(lazily=True)
             if p.test_interval and self.iter % p.test_interval == 0 and (self.iter > 0 or p.test_initialization):
                 self.test_all()
                 if self.stopped:
