@@ -91,8 +91,8 @@ def _convolution(which: str, c: Convolved) -> Work:
     if which == "convolve_data_grad":
         dx = np.empty_like(x)
         return _work(lambda: ops.convolve_data_grad(y, w, dx, *arguments), dx, theirs, flops=flops, touched=(y, w))
-    dw = np.zeros_like(w)
-    return _work(lambda: ops.convolve_weight_grad(x, y, dw, *arguments), dw, theirs, flops=flops, touched=(x, y))
+    dw = np.empty_like(w)
+    return _work(lambda: ops.convolve_weight_grad(x, y, dw, *arguments, False), dw, theirs, flops=flops, touched=(x, y))
 
 
 def _pooling(which: str, shape: tuple[int, ...], window: Window) -> Work:

@@ -10,6 +10,7 @@ into an array of shape ``()``, so that no backend has to wait for its device.  S
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -129,11 +130,18 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
     col2im(columns, dx, window)
 
 
-def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array) -> None:
-    """Accumulates the gradient of ``convolve`` with respect to w into dw (M, C / group, *kernel)."""
-    n, m = dy.shape[:2]
-    columns = _columns_of(x, dy.shape, window, workspace).reshape(n, group, dw[0].size, -1)
-    dw += np.matmul(dy.reshape(n, group, m // group, -1), columns.transpose(0, 1, 3, 2)).sum(axis=0).reshape(dw.shape)
+def convolve_weight_grad(
+    x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array, accumulate: bool
+) -> None:
+    """Gradient of ``convolve`` with respect to w, into dw (M, C / group, *kernel); added to dw if ``accumulate``."""
+    (n, m), positions = dy.shape[:2], math.prod(dy.shape[2:])
+    columns = _columns_of(x, dy.shape, window, workspace).reshape(n, group, dw[0].size, positions)
+    slopes = dy.reshape(n, group, m // group, positions)
+    total = np.matmul(slopes, columns.transpose(0, 1, 3, 2)).sum(axis=0).reshape(dw.shape)
+    if accumulate:
+        dw += total
+    else:
+        dw[...] = total
 
 
 def _pool_windows(window: Window, pixels: Sequence[int], pooled: Sequence[int]) -> Iterator[tuple]:

@@ -55,6 +55,11 @@ class Param:
     offset: int = 0
     users: list[tuple[int, int]] = field(default_factory=list)
 
+    @property
+    def multipliers(self) -> tuple[float, float]:
+        """Of the learning rate and of the weight decay."""
+        return self.lr_mult, self.decay_mult
+
 
 class Assembly:
     """The layers of a definition, made and set up in order, with what connects them.

@@ -26,9 +26,12 @@ class Storage:
 
     ``host`` and ``array`` both hand out writable memory, so each makes its side the head: the other is stale from then on.
     Memory is allocated at the first use, and only grows.
+
+    ``clear`` may leave ranges of elements as they are, which only count as zero from then on.  Whoever asks for memory says
+    which elements are of interest to him, ``start`` to ``stop`` (default: all), and finds the zeros written there.
     """
 
-    __slots__ = ("size", "dtype", "_host", "_device", "_home", "_head_on_device")
+    __slots__ = ("size", "dtype", "_host", "_device", "_home", "_head_on_device", "_zeros")
 
     def __init__(self, size: int, dtype: DTypeLike) -> None:
         self.size = size
@@ -37,6 +40,7 @@ class Storage:
         self._device: Any = None
         self._home: backend.Backend | None = None
         self._head_on_device = False
+        self._zeros: dict[int, int] = {}
 
     def grow(self, size: int) -> None:
         """Hold at least ``size`` elements; contents are lost (zero again) when that takes new memory."""
@@ -44,6 +48,7 @@ class Storage:
             self.size = size
             self._host = self._device = self._home = None
             self._head_on_device = False
+            self._zeros = {}
 
     @property
     def nbytes(self) -> int:
@@ -55,28 +60,59 @@ class Storage:
         """Whether anything was ever read or written here; untouched storage is all zeros."""
         return self._host is not None or self._device is not None
 
-    def peek(self) -> NDArray:
+    def clear(self, later: Sequence[tuple[int, int]] = ()) -> None:
+        """Set all elements to zero; those of the ranges ``later``, in order of their starts, only count as zero for now."""
+        self._zeros = {}
+        values, end = self.array(), 0
+        for start, stop in (*later, (self.size, self.size)):
+            if end < start:
+                values[end:start].fill(0)
+            end = stop
+        self._zeros = dict(later)
+
+    def claim(self, start: int, stop: int) -> tuple[Any, bool]:
+        """``array``, and whether elements ``start`` to ``stop`` hold numbers: if not, they count as zero, and must be overwritten."""
+        begun = self._zeros.get(start) != stop
+        if not begun:
+            del self._zeros[start]
+        return self.array(start, stop), begun
+
+    def _write_zeros(self, start: int, stop: float) -> None:
+        """Write what only counts as zero so far, where it has any of elements ``start`` to ``stop``."""
+        head: Any = self._device if self._head_on_device else self._host
+        for first, last in [*self._zeros.items()]:
+            if first < stop and start < last:
+                del self._zeros[first]
+                head[first:last].fill(0)
+
+    def peek(self, start: int = 0, stop: float = math.inf) -> NDArray:
         """The freshest values as a NumPy array that must not be written; the head stays where it is."""
+        if self._zeros:
+            self._write_zeros(start, stop)
         if self._host is None:
             self._host = np.zeros(self.size, self.dtype)
         if self._head_on_device and self._home is not None:
             self._home.download(self._device, self._host)
         return self._host
 
-    def host(self) -> NDArray:
+    def host(self, start: int = 0, stop: float = math.inf) -> NDArray:
         """The values as a writable NumPy array, now the head."""
+        if self._zeros:
+            self._write_zeros(start, stop)
         if self._host is None or self._head_on_device:
-            self.peek()
+            self.peek(start, stop)
             self._head_on_device = False
         return self._host  # type: ignore[return-value]
 
-    def array(self) -> Any:
+    def array(self, start: int = 0, stop: float = math.inf) -> Any:
         """The values as a writable array of the current backend, now the head."""
+        if self._zeros:
+            self._write_zeros(start, stop)
         where = backend.current()
         if where.is_host:
-            return self._host if self._host is not None and not self._head_on_device else self.host()
+            return self._host if self._host is not None and not self._head_on_device else self.host(start, stop)
         if self._home is not where:
-            values = self.peek() if self.touched else None
+            values = self.peek(start, stop) if self.touched else None
             self._device = where.zeros((self.size,), self.dtype)
             self._home = where
             if values is not None:
@@ -203,7 +239,7 @@ class Blob:
     def diff(self) -> NDArray:
         """The gradient: a writable NumPy array of ``shape``."""
         part = self._diff
-        return part.view(part.storage.host(), self.shape, self.count)
+        return part.view(part.storage.host(part.offset, part.offset + self.count), self.shape, self.count)
 
     @diff.setter
     def diff(self, values: Any) -> None:
@@ -219,7 +255,16 @@ class Blob:
     def xdiff(self) -> Any:
         """The gradient as an array of the current backend."""
         part = self._diff
-        return part.view(part.storage.array(), self.shape, self.count)
+        return part.view(part.storage.array(part.offset, part.offset + self.count), self.shape, self.count)
+
+    def claim_xdiff(self) -> tuple[Any, bool]:
+        """``xdiff`` for a gradient to be added to, and whether it holds one.
+
+        If not, it counts as zero but may hold old numbers: the caller must overwrite all of it.
+        """
+        part = self._diff
+        base, begun = part.storage.claim(part.offset, part.offset + self.count)
+        return part.view(base, self.shape, self.count), begun
 
     def peek_data(self) -> NDArray:
         """The value for logs and snapshots: a NumPy array not to be written; a device stays the head."""
@@ -228,8 +273,8 @@ class Blob:
 
     def peek_diff(self) -> NDArray:
         """The gradient for logs and snapshots, as ``peek_data``."""
-        part = self._diff
-        return part.storage.peek()[part.offset : part.offset + self.count].reshape(self.shape)
+        start, stop = self._diff.offset, self._diff.offset + self.count
+        return self._diff.storage.peek(start, stop)[start:stop].reshape(self.shape)
 
     def share_data(self, other: Blob) -> None:
         """Use the memory of ``other``'s value from now on; counts must be equal, shapes may differ."""

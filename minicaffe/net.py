@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import backend, fusion, graph, memory_plan, proto, weights
-from minicaffe.assembly import Assembly, Step
+from minicaffe.assembly import Assembly, Param, Step
 from minicaffe.blob import Blob, Storage
 from minicaffe.errors import NetError
 from minicaffe.kernels import fast_paths
@@ -92,6 +92,7 @@ class Net:
         self.top_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.top_ids]) for s in self.steps)
         self.bottom_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.bottom_ids]) for s in self.steps)
         self._storage: tuple[Storage, Storage] | None = None
+        self._claimed: list[tuple[int, int]] = []
         self._loss = Blob((), dtype)
         self._callbacks: dict[str, list[Callable[[int], Any]]] = {
             f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
@@ -105,18 +106,25 @@ class Net:
     def pack_params(self) -> tuple[Storage, Storage]:
         """Move all learnable params into one value and one gradient buffer, and return these.
 
-        Each ``Param.offset`` tells where it starts; the elements between params stay zero.
+        Each ``Param.offset`` tells where it starts; those of equal multipliers follow each other, so that a solver updates them
+        as one, and of these the ones whose gradient need not be cleared.  The elements between params stay zero.
         """
         if self._storage is None:
             end = 0
-            for param in self.learnable:
+            for param in sorted(self.learnable, key=lambda param: (param.multipliers, not self._is_claimed(param))):
                 param.offset = end
+                if self._is_claimed(param):
+                    self._claimed.append((end, end + param.blob.count))
                 end += -(-param.blob.count // PARAM_ALIGNMENT) * PARAM_ALIGNMENT
             self._storage = Storage(end, self.dtype), Storage(end, self.dtype)
             for param in self.learnable:
                 param.blob.move_to(*self._storage, param.offset)
             self._share_params()
         return self._storage
+
+    def _is_claimed(self, param: Param) -> bool:
+        """Whether each layer that has this param claims its gradient."""
+        return all(j in self.steps[index].layer.claims for index, j in param.users)
 
     def _share_params(self) -> None:
         for owner in self.learnable:
@@ -145,10 +153,15 @@ class Net:
         self.blobs = memory_plan.KeptBlobs(self._blob_list, reused)
         self.forward_only = True
 
-    def clear_param_diffs(self) -> None:
-        """Set the gradient of every learnable param to zero; backward passes add to it."""
+    def clear_param_diffs(self, lazily: bool = False) -> None:
+        """Set the gradient of every learnable param to zero; backward passes add to it.
+
+        ``lazily``, as a solver does before its own backward pass, those of packed params that their layers claim
+        (``Layer.claims``) only count as zero: backward overwrites them, and zeros are written only where somebody asks for
+        the gradient before.  An array that somebody took from ``Blob.diff`` earlier and kept holds the old numbers until then.
+        """
         if self._storage is not None:
-            self._storage[1].array().fill(0)
+            self._storage[1].clear(self._claimed if lazily else ())
         else:
             for param in self.learnable:
                 param.blob.xdiff.fill(0)

@@ -142,7 +142,14 @@ def test_convolution(agrees, backend, dtype, in_shape, window, group, channels, 
     agrees("convolve", x, w, numbers(filters, dtype, 4), y, window, group, workspace)
     agrees("convolve", x, w, None, y, window, group, workspace)
     agrees("convolve_data_grad", y, w, x, window, group, workspace)
-    agrees("convolve_weight_grad", x, y, w, window, group, workspace)
+    for accumulate in (True, False):
+        agrees("convolve_weight_grad", x, y, w, window, group, workspace, accumulate)
+
+
+@pytest.mark.parametrize("accumulate", [True, False])
+def test_weights_get_no_gradient_from_no_images(agrees, dtype, accumulate):
+    x, y, w = numbers((0, 3, 9, 8), dtype), numbers((0, 4, 7, 6), dtype), numbers((4, 3, 3, 3), dtype)
+    agrees("convolve_weight_grad", x, y, w, window(3), 1, np.empty(0, dtype), accumulate)
 
 
 @pytest.mark.parametrize(("limit", "large"), [(1, 1 << 20), (400, 1 << 20), (1, 1), (400, 1)])
@@ -155,7 +162,8 @@ def test_convolution_in_chunks_and_with_large_products(agrees, backend, monkeypa
     workspace = np.empty(5 * 4 * 9 * 9, np.float64)
     agrees("convolve", x, w, None, y, three_by_three, 2, workspace)
     agrees("convolve_data_grad", y, w, x, three_by_three, 2, workspace)
-    agrees("convolve_weight_grad", x, y, w, three_by_three, 2, workspace)
+    for accumulate in (True, False):
+        agrees("convolve_weight_grad", x, y, w, three_by_three, 2, workspace, accumulate)
 
 
 POOLINGS = [  # in_shape, window, out_shape; Caffe rounds the number of positions up, so windows may cross the border
@@ -468,7 +476,7 @@ def test_ops_do_not_allocate_the_second_time(backend, dtype):
         backend.ops.dot(x, x, loss)
         backend.ops.clip_by_norm(x, 1.0, loss)
         backend.ops.convolve(image, w, None, y, window(3), 1, workspace)
-        backend.ops.convolve_weight_grad(image, y, w, window(3), 1, workspace)
+        backend.ops.convolve_weight_grad(image, y, w, window(3), 1, workspace, False)
 
     calls()
     before = strict_cupy.allocations()

@@ -18,15 +18,15 @@ BATCH = 8
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ builds the CUDA kernels for the CPU")
 
 
-def solver():
-    """A solver of the siamese net with a batch of 8 pairs, filled from seed 3."""
+def solver(**options):
+    """A solver of the siamese net with a batch of 8 pairs, filled from seed 3; ``options`` are fields of its own."""
     net, _ = read_net(NET)
     for layer in net.layer:
         for shape in layer.input_param.shape:
             shape.dim[0] = BATCH
     return create(proto.SolverParameter(
         net_param=net, base_lr=0.01, lr_policy="fixed", momentum=0.9, weight_decay=0.0005, random_seed=3,
-        snapshot_after_train=False,
+        snapshot_after_train=False, **options,
     ))
 
 

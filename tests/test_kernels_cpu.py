@@ -296,6 +296,8 @@ GEMM = [
     (64, 10, 500),
     (64, 2, 10),
     (500, 800, 64),
+    (131, 1100, 30),  # a few rows for several panels, then the next rows
+    (70, 520, 128),
     (100, 1, 300),
     (1, 1000, 50),
     (7, 16, 600),
@@ -370,7 +372,12 @@ def check_convolution(case, shape, outputs, w, group):
     for b in (bias, None):
         case.check("convolve", lambda y, b=b: (x, weights, b, y, w, group, memory), [case.garbage(*y_shape)])
     case.check("convolve_data_grad", lambda dx: (dy, weights, dx, w, group, memory), [case.garbage(*shape)])
-    case.check("convolve_weight_grad", lambda dw: (x, dy, dw, w, group, memory), [case.normal(*weights.shape)])
+    case.check("convolve_weight_grad", lambda dw: (x, dy, dw, w, group, memory, True), [case.normal(*weights.shape)])
+    for ops in (reference, cpu):
+        added, written = np.zeros_like(weights), np.full_like(weights, np.nan)
+        ops.convolve_weight_grad(x, dy, added, w, group, memory, True)
+        ops.convolve_weight_grad(x, dy, written, w, group, memory, False)
+        np.testing.assert_array_equal(written, added)
 
 
 @pytest.mark.parametrize("shape, outputs, w, group", CONVOLUTION + TILED)
@@ -425,6 +432,14 @@ def test_a_compiled_transform_is_its_matrix_on_both_sides(outputs, taps, kind):
     np.testing.assert_allclose(target, expected, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("shape, outputs, w, group", [CONVOLUTION[2], CONVOLUTION[-1], TILED[0]])
+def test_weights_get_no_gradient_from_no_images(case, shape, outputs, w, group):
+    x, dy = case.normal(0, *shape[1:]), case.normal(0, outputs, *positions(shape[2:], w))
+    for accumulate in (True, False):
+        start = case.normal(outputs, shape[1] // group, *w.kernel)
+        case.check("convolve_weight_grad", lambda dw, a=accumulate: (x, dy, dw, w, group, case.normal(0), a), [start])
+
+
 def test_convolution_stays_inside_its_workspace(case):
     for shape, outputs, w, group in CONVOLUTION + TILED:
         y_shape = (shape[0], outputs, *positions(shape[2:], w))
@@ -433,7 +448,7 @@ def test_convolution_stays_inside_its_workspace(case):
         x, dy, weights = case.normal(*shape), case.normal(*y_shape), case.normal(outputs, shape[1] // group, *w.kernel)
         cpu.convolve(x, weights, None, dy.copy(), w, group, memory[:count])
         cpu.convolve_data_grad(dy, weights, x.copy(), w, group, memory[:count])
-        cpu.convolve_weight_grad(x, dy, weights.copy(), w, group, memory[:count])
+        cpu.convolve_weight_grad(x, dy, weights.copy(), w, group, memory[:count], True)
         assert (memory[count:] == 7e5).all()
 
 
@@ -444,5 +459,5 @@ def test_convolution_is_reproducible(case, shape, outputs, w, group):
     memory = scratch(case, shape, y_shape, w, group)
     results = [np.zeros((outputs, shape[1], *w.kernel), case.dtype) for _ in range(5)]
     for dw in results:
-        cpu.convolve_weight_grad(x, dy, dw, w, group, memory)
+        cpu.convolve_weight_grad(x, dy, dw, w, group, memory, True)
     assert all((dw == results[0]).all() for dw in results)

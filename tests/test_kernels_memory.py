@@ -74,7 +74,7 @@ try:
         memory = np.empty(ops.convolution_workspace(x.shape, y.shape, window, 1), np.float32)
         ops.convolve(x, w, None, y, window, 1, memory)
         dw, dx = np.zeros_like(w), np.empty_like(x)
-        ops.convolve_weight_grad(x, y, dw, window, 1, memory)
+        ops.convolve_weight_grad(x, y, dw, window, 1, memory, True)
         ops.convolve_data_grad(y, w, dx, window, 1, memory)
         return y, dw, dx
 

@@ -238,6 +238,38 @@ def test_clipping_bounds_the_norm_of_the_gradient(tiny):
     assert np.sqrt(sum((s**2).sum() for s in steps)) == pytest.approx(0.001, rel=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+def test_params_of_equal_multipliers_are_updated_as_one_and_as_if_one_by_one(tiny, kind):
+    """Multipliers of rate and decay: 1 and 1 for both weights, 2 and 1 for the bias of ip1, 1 and 0 for that of ip2."""
+    ip2 = 'bottom: "ip1" top: "ip2"'
+    Path("net.prototxt").write_text(NET.replace(ip2, ip2 + " param { } param { decay_mult: 0 }"))
+    solver = train(2, type=kind, weight_decay=0.1)
+    net, segments, update = solver.net, [], solver.update
+    params = [blob for blobs in net.params.values() for blob in blobs]
+    places = [(p.offset, p.offset + p.blob.count) for p in net.learnable]
+    assert [p.blob for p in net.learnable] == params  # the order of snapshots stays that of the layers
+    expected = []
+
+    def one_by_one(ops, w, g, history, rate, scale, decay, l1):
+        copies = [array.copy() for array in (solver._data.host(), solver._diff.host(), *(h.host() for h in solver.history))]
+        for (start, stop), lr_mult, decay_mult in zip(places, (1, 2, 1, 1), (1, 1, 1, 0), strict=True):
+            own = [array[start:stop] for array in copies]
+            update(ops, own[0], own[1], own[2:], solver.lr * lr_mult, scale, 0.1 * decay_mult, l1)
+        expected.append(copies[0])
+
+    def recorded(ops, w, *rest):
+        if not segments:
+            one_by_one(ops, w, *rest)
+        segments.append(w.size)
+        update(ops, w, *rest)
+
+    solver.update = recorded
+    solver.step(1)
+    assert len(segments) == 3
+    for param, (start, stop) in zip(params, places, strict=True):
+        np.testing.assert_array_equal(param.data.reshape(-1), expected[0][start:stop])
+
+
 def test_stop_action_ends_training_and_leaves_a_snapshot(tiny):
     solver = get_solver("solver.prototxt")
     solver.requested_action = lambda: STOP if solver.iter == 13 else None

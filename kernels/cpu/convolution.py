@@ -87,17 +87,19 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
         direct.convolve_data_grad(dy, w, dx, zeros, window, group, workspace)
 
 
-def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array) -> None:
+def convolve_weight_grad(
+    x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array, accumulate: bool
+) -> None:
     """See ``reference.convolve_weight_grad``."""
-    if x.ndim > AXES + 2:
-        reference.convolve_weight_grad(x, dy, dw, window, group, workspace)
+    if x.ndim > AXES + 2 or len(x) == 0:
+        reference.convolve_weight_grad(x, dy, dw, window, group, workspace, accumulate)
     elif _is_subsampled(window):
         small, rest = subsample.split(workspace, x, dy)
         subsample.pick(x, small, window)
-        convolve_weight_grad(small, dy, dw, subsample.plain(window), group, rest)
+        convolve_weight_grad(small, dy, dw, subsample.plain(window), group, rest, accumulate)
     elif _is_depthwise(x, group):
-        depthwise.convolve_weight_grad(x, dy, dw, window, workspace)
+        depthwise.convolve_weight_grad(x, dy, dw, window, workspace, accumulate)
     elif job := _tiled(winograd_plan.WEIGHTS, x, dy, window, group):
-        winograd.convolve_weight_grad(job, x, dy, dw, workspace)
+        winograd.convolve_weight_grad(job, x, dy, dw, workspace, accumulate)
     else:
-        direct.convolve_weight_grad(x, dy, dw, window, group, workspace)
+        direct.convolve_weight_grad(x, dy, dw, window, group, workspace, accumulate)

@@ -94,7 +94,7 @@ def _data_grad_part(part, parts, worker, dy, w, dx, memory, stride, plan):
 
 
 @part_kernel()
-def _weight_grad_part(part, parts, worker, x, dy, dw, memory, stride, plan):
+def _weight_grad_part(part, parts, worker, x, dy, dw, accumulate, memory, stride, plan):
     layout, channel, taps, rows, width = plan
     like = x.dtype.type(0)
     size = size_of(like)
@@ -122,7 +122,8 @@ def _weight_grad_part(part, parts, worker, x, dy, dw, memory, stride, plan):
                         totals[f, t] += load(sums + t * WIDTH + lane * size, like)
         for f in range(filters):
             for t in range(window):
-                dw[k * filters + f, t] += totals[f, t]
+                before = dw[k * filters + f, t] if accumulate else like
+                dw[k * filters + f, t] = before + totals[f, t]
 
 
 @kernel()
@@ -136,8 +137,9 @@ def _data_grad(dy, w, dx, memory, stride, parts, threads, plan):
 
 
 @kernel()
-def _weight_grad(x, dy, dw, memory, stride, parts, threads, plan):
-    parallel_queue(_weight_grad_part, parts, threads, (x, dy, dw, align(memory.ctypes.data), stride, plan))
+def _weight_grad(x, dy, dw, accumulate, memory, stride, parts, threads, plan):
+    base = align(memory.ctypes.data)
+    parallel_queue(_weight_grad_part, parts, threads, (x, dy, dw, accumulate, base, stride, plan))
 
 
 def _area(plan: _Plan, itemsize: int) -> int:
@@ -179,8 +181,8 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, memory: A
     _data_grad(_planes(dy), w, _planes(dx), memory, stride, *_parts(), plan)
 
 
-def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, memory: Array) -> None:
+def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, memory: Array, accumulate: bool) -> None:
     """``reference.convolve_weight_grad`` with as many groups as x has channels."""
     plan = _plan(x.shape, dy.shape, window, x.itemsize)
     stride = _area(plan, x.itemsize) * x.itemsize
-    _weight_grad(_planes(x), _planes(dy), dw.reshape(len(dw), -1), memory, stride, *_parts(), plan)
+    _weight_grad(_planes(x), _planes(dy), dw.reshape(len(dw), -1), accumulate, memory, stride, *_parts(), plan)

@@ -176,8 +176,10 @@ def convolve_data_grad(
     products.scatter_grad(code, slopes, weights, pixels, blocks, workspace, area, parts, threads, job.columns.table)
 
 
-def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array) -> None:
-    """Add the gradient of the weights to dw."""
+def convolve_weight_grad(
+    x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array, accumulate: bool
+) -> None:
+    """The gradient of the weights, added to dw if ``accumulate``."""
     job = _job(x.shape, dy.shape, window, group, x.itemsize)
     n, c, m = len(x), x.shape[1] // group, len(dw) // group
     threads = product_threads(job.products)
@@ -186,6 +188,7 @@ def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, group: 
         x.reshape(n, group, c, -1),
         dy.reshape(n, group, m, -1),
         dw.reshape(group, m, -1),
+        accumulate,
         *job.weight_grad_parts(n, threads),
         workspace,
         job.area * x.itemsize,

@@ -21,13 +21,22 @@ from minicaffe.kernels.cpu.tile import (
 )
 from minicaffe.kernels.reference import Array
 
-_TOGETHER = 8  # most panels that are copied at a time
+_TOGETHER = 8  # full panels that are copied at a time, at most
+_FEW = 64  # rows
+_ROWS = 60  # a multiple of the tile heights 4, 5 and 6
 
 
 @kernel(inline=True)
-def _panels_together(rows, transposed_c):
-    """How many panels to copy at a time: with few rows the time goes into reading B, best in long pieces of its rows."""
-    return 1 if transposed_c or rows > 64 else _TOGETHER
+def _together(rows, panels, k, transposed_c):
+    """How many panels to copy at a time, and how many rows to multiply them with before the next rows.
+
+    With few rows the time goes into reading B, with a small k into writing C: both are best done in long pieces of rows.
+    """
+    if not transposed_c and rows <= _FEW:
+        return _TOGETHER, rows
+    if not transposed_c and k <= DEPTH and panels >= _TOGETHER:
+        return _TOGETHER * DEPTH // k, _ROWS
+    return 1, rows
 
 
 @part_kernel()
@@ -57,9 +66,9 @@ def _gemm_part(
     low, high = share(part // panel_parts, parts // panel_parts, m)
     first_panel, last_panel = share(part % panel_parts, panel_parts, -(-n // width))
     rows = high - low
-    together = _panels_together(rows, transposed_c)
-    panels = align(memory + worker * stride)
-    tile = panels + together * DEPTH * PANEL
+    together, rows_together = _together(rows, last_panel - first_panel, k, transposed_c)
+    panels, panel_size = align(memory + worker * stride), min(k, DEPTH) * PANEL
+    tile = panels + together * panel_size
     a_part, b_part = a.ctypes.data + low * a_row, b.ctypes.data
     for first_p in range(first_panel, last_panel, together):
         last_p = min(first_p + together, last_panel)
@@ -68,34 +77,35 @@ def _gemm_part(
             depth = min(panel_depth(vectors), k - r)
             if transposed_b:
                 for p in range(first_p, last_p):
-                    panel, source = panels + (p - first_p) * DEPTH * PANEL, b_part + p * width * b_row + r * size
+                    panel, source = panels + (p - first_p) * panel_size, b_part + p * width * b_row + r * size
                     transpose(panel, vectors * WIDTH, source, b_row, min(width, n - p * width), depth, like)
             else:
                 for i in range(depth):
                     for p in range(first_p, last_p):
-                        panel, source = panels + (p - first_p) * DEPTH * PANEL, b_part + (r + i) * b_row + p * PANEL
+                        panel, source = panels + (p - first_p) * panel_size, b_part + (r + i) * b_row + p * PANEL
                         copy_row(panel + i * vectors * WIDTH, source, min(width, n - p * width), like)
-            for p in range(first_p, last_p):
-                if transposed_c:
-                    product, row = tile + LONGEST_TILE * PANEL, vectors * WIDTH
-                else:
-                    product, row = c.ctypes.data + low * c_row + p * PANEL, c_row
-                multiply(
-                    code,
-                    rows,
-                    min(width, n - p * width),
-                    depth,
-                    a_part + r * a_step,
-                    a_row,
-                    a_step,
-                    panels + (p - first_p) * DEPTH * PANEL,
-                    vectors,
-                    product if accumulate or r > 0 else 0,
-                    row,
-                    product,
-                    row,
-                    tile,
-                )
+            for first_row in range(0, rows, rows_together):
+                for p in range(first_p, last_p):
+                    if transposed_c:
+                        product, row = tile + LONGEST_TILE * PANEL, vectors * WIDTH
+                    else:
+                        product, row = c.ctypes.data + (low + first_row) * c_row + p * PANEL, c_row
+                    multiply(
+                        code,
+                        min(rows_together, rows - first_row),
+                        min(width, n - p * width),
+                        depth,
+                        a_part + first_row * a_row + r * a_step,
+                        a_row,
+                        a_step,
+                        panels + (p - first_p) * panel_size,
+                        vectors,
+                        product if accumulate or r > 0 else 0,
+                        row,
+                        product,
+                        row,
+                        tile,
+                    )
         if transposed_c:
             target, columns = c.ctypes.data + first_p * width * c_row + low * size, min(width, n - first_p * width)
             transpose(target, c_row, tile + LONGEST_TILE * PANEL, vectors * WIDTH, rows, columns, like)

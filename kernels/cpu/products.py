@@ -270,8 +270,8 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base,
 
 
 @part_kernel()
-def _sum_part(part, parts, sums, image_parts, dw, like, panels):
-    """Add up the products of ``_weight_grad_part`` in the order of the images.
+def _sum_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
+    """Add up the products of ``_weight_grad_part`` in the order of the images, and what is in dw if ``accumulate``.
 
     Some rows of a panel, then those of the next: neither sums nor dw are read in steps of whole pages.
     """
@@ -286,6 +286,8 @@ def _sum_part(part, parts, sums, image_parts, dw, like, panels):
         row = panel_vectors(columns, WIDTH // size) * WIDTH
         for i in range(block * LONGEST_TILE, min((block + 1) * LONGEST_TILE, m)):
             out = dw[g, i, p * width :]
+            if not accumulate:
+                out[:columns] = like
             for images in range(image_parts):
                 source = sums + ((images * group * count + g * count + p) * m) * PANEL + i * row
                 for j in range(columns):
@@ -325,7 +327,7 @@ def scatter_grad(code, dy, w, dx, blocks, memory, stride, parts, threads, table)
 
 
 @kernel()
-def weight_grad(code, x, dy, dw, panel_parts, image_parts, memory, stride, threads, table):
+def weight_grad(code, x, dy, dw, accumulate, panel_parts, image_parts, memory, stride, threads, table):
     like, plan = dy.dtype.type(0), from_table(table)
     panels = plan[6]
     sums = align(memory.ctypes.data)
@@ -336,4 +338,4 @@ def weight_grad(code, x, dy, dw, panel_parts, image_parts, memory, stride, threa
         threads,
         (panel_parts, code, x, dy, sums, base, stride, like, plan),
     )
-    parallel(_sum_part, threads, (sums, image_parts, dw, like, panels))
+    parallel(_sum_part, threads, (sums, image_parts, dw, accumulate, like, panels))

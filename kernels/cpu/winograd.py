@@ -49,8 +49,8 @@ def _transform_weights_part(part, parts, code, w, made_axis, u, row, like, plan)
 
 
 @part_kernel()
-def _weight_slopes_part(part, parts, code, sums, image_parts, dw, row, like, plan):
-    """Add up what all parts of the images summed, and add its transform to dw (group, m, c, taps)."""
+def _weight_slopes_part(part, parts, code, sums, image_parts, dw, accumulate, row, like, plan):
+    """Add up what all parts of the images summed; its transform, added to dw (group, m, c, taps) if ``accumulate``."""
     size = size_of(like)
     lanes = WIDTH // size
     group, m, c, window = dw.shape
@@ -70,7 +70,8 @@ def _weight_slopes_part(part, parts, code, sums, image_parts, dw, row, like, pla
             apply(code, weights.ctypes.data, taps.ctypes.data, total.ctypes.data, square_taps.ctypes.data, 1, 0)
             for lane in range(min(lanes, m - first)):
                 for tap in range(window):
-                    dw[g, first + lane, k, tap] += weights[tap * lanes + lane]
+                    before = dw[g, first + lane, k, tap] if accumulate else like
+                    dw[g, first + lane, k, tap] = before + weights[tap * lanes + lane]
 
 
 # --- tiles --------------------------------------------------------------------------------------------------------
@@ -231,14 +232,18 @@ def _product(codes, weight_code, x, w, made_axis, bias, y, rows_of_pixels, adds,
 
 
 @kernel()
-def _weight_grad(codes, weight_code, x, dy, dw, rows_of_pixels, image_parts, memory, stride, threads, plan):
+def _weight_grad(
+    codes, weight_code, x, dy, dw, accumulate, rows_of_pixels, image_parts, memory, stride, threads, plan
+):
     like = x.dtype.type(0)
     sums = align(memory.ctypes.data)
     base = align(sums + image_parts * dw.shape[0] * plan.weights.size * plan.weights[1])
     parallel_queue(
         _weight_grad_part, image_parts, threads, (codes, x, dy, rows_of_pixels, sums, base, stride, like, plan)
     )
-    parallel(_weight_slopes_part, threads, (weight_code, sums, image_parts, dw, rows_of_pixels[1], like, plan))
+    parallel(
+        _weight_slopes_part, threads, (weight_code, sums, image_parts, dw, accumulate, rows_of_pixels[1], like, plan)
+    )
 
 
 # --- ops ----------------------------------------------------------------------------------------------------------
@@ -263,11 +268,11 @@ def convolve(job: Job, x: Array, w: Array, bias: Array, y: Array, memory: Array)
     )  # fmt: skip
 
 
-def convolve_weight_grad(job: Job, x: Array, dy: Array, dw: Array, memory: Array) -> None:
-    """Add the gradient of the weights to dw."""
+def convolve_weight_grad(job: Job, x: Array, dy: Array, dw: Array, memory: Array, accumulate: bool) -> None:
+    """The gradient of the weights, added to dw if ``accumulate``."""
     into, slopes_into, weights_out_of = job.codes
     _weight_grad(
         (multiplier(x.dtype).address, into, slopes_into), weights_out_of, _by_group(x, job.group),
-        _by_group(dy, job.group), _weights(dw, job.group), (job.source_row, job.target_row), job.parts, memory, job.area,
-        thread_count(), job.plan,
+        _by_group(dy, job.group), _weights(dw, job.group), accumulate, (job.source_row, job.target_row), job.parts, memory,
+        job.area, thread_count(), job.plan,
     )  # fmt: skip

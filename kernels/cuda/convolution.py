@@ -87,24 +87,29 @@ class ConvolutionOps:
                 self._product(weights, _grouped(dy[images], group), _grouped(columns, group), transpose_a=True)
                 self.col2im(columns, dx[images], window)
 
-    def convolve_weight_grad(self, x: Any, dy: Any, dw: Any, window: Window, group: int, workspace: Any) -> None:
+    def convolve_weight_grad(
+        self, x: Any, dy: Any, dw: Any, window: Window, group: int, workspace: Any, accumulate: bool
+    ) -> None:
         """See ``kernels.reference.convolve_weight_grad``."""
         plan = _Plan.of(x.shape, dy.shape, window, group)
         for images in plan.chunks():
             columns, dys = self._columns_of(x[images], dy.shape, window, group, workspace), _grouped(dy[images], group)
             if plan.product:
-                self._add_products(dys, columns, dw, workspace[plan.chunk * plan.columns :])
+                self._add_products(dys, columns, dw, workspace[plan.chunk * plan.columns :], accumulate)
             else:
                 out = dw.reshape(group, dw.shape[0] // group, -1)
                 for i in range(dys.shape[0]):
-                    self._gemm(dys[i], columns[i], out, transpose_b=True, accumulate=True)
+                    self._gemm(dys[i], columns[i], out, transpose_b=True, accumulate=accumulate or i > 0)
+            accumulate = True
+        if not accumulate:  # there are no images
+            dw.fill(0)
 
-    def _add_products(self, dy: Any, columns: Any, dw: Any, workspace: Any) -> None:
-        """Accumulates ``dy columns^T`` of every image into dw; both arrays are (images, group, rows, positions)."""
+    def _add_products(self, dy: Any, columns: Any, dw: Any, workspace: Any, accumulate: bool) -> None:
+        """``dy columns^T`` summed over the images, added to dw if ``accumulate``; dy and columns (images, group, rows, positions)."""
         shape = (*dy.shape[:3], columns.shape[2])
         products = workspace[: math.prod(shape)].reshape(shape)
         self._product(dy, columns, products, transpose_b=True)
-        self.launch.reduction(program("linear", dw.dtype), "add_rows", dw.size, shape[0], products, dw)
+        self.launch.reduction(program("linear", dw.dtype), "add_rows", dw.size, shape[0], products, dw, accumulate)
 
     def _columns_of(self, x: Any, y_shape: Sequence[int], window: Window, group: int, workspace: Any) -> Any:
         """The columns of images x, shape (images, group, channels * taps / group, positions)."""

@@ -36,12 +36,12 @@ __global__ void dot_partials(int columns, int length, double* partials, const T*
     keep_partial(sum, threadIdx.x, columns, partials);
 }
 
-// Adds the rows of a matrix (length, columns) to out (columns,): the weight gradients of single images to their sum.
+// Sums the rows of a matrix (length, columns), the weight gradients of single images, into out (columns,) or onto what is there.
 template <typename T>
-__global__ void add_rows(int columns, int length, const T* rows, T* out) {
+__global__ void add_rows(int columns, int length, const T* rows, T* out, bool accumulate) {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
     T sum = 0;
     if (column < columns) FOR_EACH_REDUCED(i, length) sum += rows[(long long)i * columns + column];
     sum = reduce(sum, Add());
-    if (threadIdx.y == 0 && column < columns) out[column] += sum;
+    if (threadIdx.y == 0 && column < columns) out[column] = accumulate ? out[column] + sum : sum;
 }

@@ -95,6 +95,8 @@ class Layer(Costed):
     """Which bottoms can get a gradient; None: all.  Asking for another one is an error."""
     forcible: ClassVar[tuple[int, ...] | None] = None
     """Which bottoms ``force_backward`` may turn on; None: all."""
+    claims: ClassVar[tuple[int, ...]] = ()
+    """Learnable blobs whose gradient backward asks for by ``Blob.claim_xdiff``: a solver need not clear it before."""
     reshape_always: ClassVar[bool] = False
     """Whether ``reshape`` looks at more than the bottoms' shapes, so that it must run before every forward."""
 

@@ -21,6 +21,7 @@ class InnerProduct(Layer):
 
     type = "InnerProduct"
     param = "inner_product_param"
+    claims = (0,)
     num_output: int
     bias_term: bool
     transpose: bool
@@ -63,7 +64,8 @@ class InnerProduct(Layer):
         x, w = bottom[0].xdata.reshape(self.rows, self.inputs), self.blobs[0]
         if self.param_propagate_down[0]:
             first, second = (x, dy) if self.transpose else (dy, x)
-            self.ops.gemm(first, second, w.xdiff, transpose_a=True, accumulate=True)
+            dw, begun = w.claim_xdiff()
+            self.ops.gemm(first, second, dw, transpose_a=True, accumulate=begun)
         if self.bias_term and self.param_propagate_down[1]:
             self.ops.bias_grad(dy[:, :, None], self.blobs[1].xdiff)
         if propagate_down[0]:

@@ -96,6 +96,7 @@ class Convolution(Windowed):
     type = "Convolution"
     bottoms = tops = (1, None)
     equal_counts = True
+    claims = (0,)
     num_output: int
     group: int
     bias_term: bool
@@ -178,8 +179,9 @@ class Convolution(Windowed):
             if self.bias_term and self.param_propagate_down[1]:
                 self.ops.bias_grad(dy.reshape(self.y_rows), self.blobs[1].xdiff)
             if self.param_propagate_down[0]:
+                dw, begun = w.claim_xdiff()
                 self.ops.convolve_weight_grad(
-                    x.xdata.reshape(self.x_shape), dy, w.xdiff, self.window, self.group, self.workspace
+                    x.xdata.reshape(self.x_shape), dy, dw, self.window, self.group, self.workspace, begun
                 )
             if propagate_down[i]:
                 self.ops.convolve_data_grad(
@@ -242,8 +244,9 @@ class Deconvolution(Convolution):
             if self.bias_term and self.param_propagate_down[1]:
                 self.ops.bias_grad(dy.reshape(self.y_rows), self.blobs[1].xdiff)
             if self.param_propagate_down[0]:
+                dw, begun = w.claim_xdiff()
                 self.ops.convolve_weight_grad(
-                    dy, x.xdata.reshape(self.x_shape), w.xdiff, self.window, self.group, self.workspace
+                    dy, x.xdata.reshape(self.x_shape), dw, self.window, self.group, self.workspace, begun
                 )
             if propagate_down[i]:
                 self.ops.convolve(

@@ -78,7 +78,7 @@ class Solver:
         self.test_nets = list(self._make_test_nets())
         self._data, self._diff = self.net.pack_params()
         self.history = [Storage(self._data.size, self.net.dtype) for _ in range(self.slots)]
-        self._segments = list(_segments(self.net))
+        self._segments = _segments(self.net)
         self._norm = Blob((), self.net.dtype)
         self._losses = Blob((self.param.average_loss,), self.net.dtype)
         self._stored = 0
@@ -196,7 +196,7 @@ class Solver:
         self._restored = False
         self._displayed_at = (self.iter, time.perf_counter())
         while self.iter < stop:
-            net.clear_param_diffs()
+            net.clear_param_diffs(lazily=True)
             if p.test_interval and self.iter % p.test_interval == 0 and (self.iter > 0 or p.test_initialization):
                 self.test_all()
                 if self.stopped:
@@ -423,19 +423,13 @@ def _merge_state(net: proto.NetParameter, phase: int, state: proto.NetState) -> 
     net.state.CopyFrom(merged)
 
 
-def _segments(net: Net) -> Iterator[tuple[int, int, float, float]]:
+def _segments(net: Net) -> list[tuple[int, int, float, float]]:
     """Ranges of the packed params with equal multipliers: (start, stop, lr_mult, decay_mult)."""
-    current: tuple[int, int, float, float] | None = None
+    ranges: dict[tuple[float, float], tuple[int, int]] = {}
     for param in net.learnable:
-        stop = param.offset + param.blob.count
-        if current and current[2:] == (param.lr_mult, param.decay_mult):
-            current = (current[0], stop, *current[2:])
-        else:
-            if current:
-                yield current
-            current = (param.offset, stop, param.lr_mult, param.decay_mult)
-    if current:
-        yield current
+        start, stop = ranges.get(param.multipliers, (param.offset, 0))
+        ranges[param.multipliers] = min(start, param.offset), max(stop, param.offset + param.blob.count)
+    return [(*ends, *multipliers) for multipliers, ends in ranges.items()]
 
 
 def _scalars(net: Net, values: dict[str, NDArray]) -> list[Scalar]:
