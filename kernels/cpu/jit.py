@@ -253,17 +253,31 @@ def _take(context, counter):
     return types.intp(types.intp), generate
 
 
+@kernel(inline=True)
+def share(part: int, parts: int, size: int) -> tuple[int, int]:
+    """The first and the last index + 1 of thread ``part``'s share of ``size`` items."""
+    return size * part // parts, size * (part + 1) // parts
+
+
 @kernel(parallel=True)
-def _launch(function, arguments, parts, workers, counter):
+def _launch(function, arguments, parts, workers):
+    """Each worker takes the parts of its own share first, then what others have left of theirs.
+
+    So a worker mostly meets what it made itself in the kernel before, which its core's cache may still hold.
+    """
     if workers == 1:
         for part in range(parts):
             _call_part(function, part, parts, 0, arguments)
         return
+    taken = np.zeros(workers, np.intp)
     for worker in prange(workers):
-        part = _take(counter)
-        while part < parts:
-            _call_part(function, part, parts, np.intp(worker), arguments)
-            part = _take(counter)
+        for i in range(workers):
+            owner = (worker + i) % workers
+            first, last = share(owner, workers, parts)
+            part = first + _take(taken[owner:].ctypes.data)
+            while part < last:
+                _call_part(function, part, parts, np.intp(worker), arguments)
+                part = first + _take(taken[owner:].ctypes.data)
 
 
 def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Callable[..., Any]:
@@ -271,7 +285,7 @@ def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Ca
     own = 3 if numbered else 2
     signature = function.get_call_type(context, (types.intp,) * own + tuple(arguments.types), {})
     launch = types.Dispatcher(_launch)
-    launch_signature = launch.get_call_type(context, (types.intp,) * 5, {})
+    launch_signature = launch.get_call_type(context, (types.intp,) * 4, {})
 
     def generate(context, builder, _, values):
         _, parts, workers, given = values
@@ -283,10 +297,9 @@ def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Ca
         items = [body.extract_value(body.load(place), i) for i in range(len(arguments))]
         _call_by_name(context, body, function.dispatcher, signature, [*part.args[:own], *items])
         body.ret_void()
-        slot, counter = cgutils.alloca_once_value(builder, given), cgutils.alloca_once(builder, _WORD)
-        builder.store(_WORD(0), counter)
-        code, slot, counter = (builder.ptrtoint(item, _WORD) for item in (part, slot, counter))
-        context.get_function(launch, launch_signature)(builder, [code, slot, parts, workers, counter])
+        slot = cgutils.alloca_once_value(builder, given)
+        code, slot = (builder.ptrtoint(item, _WORD) for item in (part, slot))
+        context.get_function(launch, launch_signature)(builder, [code, slot, parts, workers])
         return context.get_dummy_value()
 
     return generate
@@ -317,12 +330,6 @@ def parallel_queue(context, function, parts, workers, arguments):
     return types.void(function, types.intp, types.intp, arguments), _parallel(
         context, function, arguments, numbered=True
     )
-
-
-@kernel(inline=True)
-def share(part: int, parts: int, size: int) -> tuple[int, int]:
-    """The first and the last index + 1 of thread ``part``'s share of ``size`` items."""
-    return size * part // parts, size * (part + 1) // parts
 
 
 def queue_length(threads: int) -> int:
