@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from minicaffe.kernels.cpu.direct import MOST_TURNED
 from minicaffe.kernels.cpu.jit import queue_length
 from minicaffe.kernels.cpu.layout import Axes
+from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS
 from minicaffe.kernels.cpu.simd import WIDTH
 from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL
 from minicaffe.kernels.cpu.tile_transforms import FILTER, FILTER_SLOPE, INPUT, INPUT_SLOPE, OUTPUT, SLOPE, transform
@@ -20,9 +21,6 @@ from minicaffe.kernels.window import Window
 
 ITEM = 4
 """Bytes of a number: the transforms are for single precision."""
-
-FORWARD, DATA, WEIGHTS = range(3)
-"""The convolution, the gradient of its data, and that of its weights."""
 
 _TRANSFORMS = {FORWARD: (INPUT, OUTPUT, FILTER), DATA: (SLOPE, INPUT_SLOPE, FILTER), WEIGHTS: (INPUT, SLOPE, FILTER_SLOPE)}
 """Of what is read, of what is made (or read, too), and of the weights."""
