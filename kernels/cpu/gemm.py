@@ -117,11 +117,11 @@ def _gemm(
         a_row,
         a_step,
         b,
-        transposed_b,
+        transposed_b != 0,
         c,
-        transposed_c,
+        transposed_c != 0,
         shape,
-        accumulate,
+        accumulate != 0,
         panel_parts,
         place,
         stride,
@@ -182,7 +182,7 @@ def _plan(
     # panels, a tile, and the product where it is to be transposed
     rows = _TOGETHER * DEPTH + LONGEST_TILE + (-(-m // row_parts) if transposed else 0)
     stride = rows * PANEL + 2 * CHUNK + 64
-    forms = transpose_a, transpose_b, transposed, accumulate
+    forms = map(int, (transpose_a, transpose_b, transposed, accumulate))  # handed over in less time than booleans
     run = functools.partial(_gemm, multiplier(dtype).address, *forms, row_parts, panel_parts, stride, threads)
     return _Plan(transposed, threads * stride, run)
 

@@ -32,7 +32,7 @@ def thread_count() -> int:
 def parts(size: int) -> int:
     """Parts to divide ``size`` elements into: one a thread, but none too small to be worth waking one."""
     threads = thread_count()  # asked whatever the size: without Numba's threads no parallel kernel runs, and asking starts them
-    return max(1, min(threads, size // _LEAST))
+    return max(1, min(threads, size // _LEAST)) if size >= 2 * _LEAST else 1
 
 
 def product_threads(products: int, threads: int) -> int:
