@@ -42,18 +42,16 @@ def _way(
     threads: int,
     left_out: frozenset[str],
 ) -> Way:
-    """The fastest way to solve a problem without some fast paths.
-
-    One look-up in this cache is all that a call costs beside the compiled code: with small maps, that counts.
-    """
+    """The fastest way to solve a problem without some fast paths: all that a call has to find out, in one look-up."""
     problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads)
     if len(x_shape) > AXES + 2:
         return _uncompiled(problem)
     if "subsample" not in left_out and subsample.applies(window):
         return functools.partial(_SUBSAMPLED[kind], window, group)
-    by_channel = None if "depthwise" in left_out else depthwise.way(problem)
-    tiled = None if "winograd" in left_out else winograd.way(problem)
-    return by_channel or tiled or direct.way(problem, turned="turned" not in left_out)
+    way = None if "depthwise" in left_out else depthwise.way(problem)
+    if way is None and "winograd" not in left_out:
+        way = winograd.way(problem)
+    return way or direct.way(problem, turned="turned" not in left_out)
 
 
 def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, group: int, workspace: Array) -> None:

@@ -173,6 +173,4 @@ def way(problem: Problem) -> Way | None:
         return None
     size, threads = problem.dtype.itemsize, problem.threads
     plan = _plan(problem.x_shape, problem.y_shape, problem.window, size)
-    return functools.partial(
-        _SOLVERS[problem.kind], _area(plan, size) * size, queue_length(threads), threads, plan
-    )
+    return functools.partial(_SOLVERS[problem.kind], _area(plan, size) * size, queue_length(threads), threads, plan)

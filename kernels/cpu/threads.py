@@ -31,7 +31,7 @@ def thread_count() -> int:
 
 def parts(size: int) -> int:
     """Parts to divide ``size`` elements into: one a thread, but none too small to be worth waking one."""
-    threads = thread_count()  # asked whatever the size: without Numba's threads no parallel kernel runs, and asking starts them
+    threads = thread_count()  # for any size: asking starts Numba's threads, without which no parallel kernel runs
     return max(1, min(threads, size // _LEAST)) if size >= 2 * _LEAST else 1
 
 

@@ -254,8 +254,8 @@ def _weight_grad(codes, weight_code, group, rows_of_pixels, stride, image_parts,
 
 def way(problem: Problem) -> Way | None:
     """How to solve a problem, if this is the fastest way."""
-    kind, *shapes, group, dtype, threads = problem
-    job = winograd_plan.job(kind, *shapes, group, dtype.itemsize, threads)
+    kind, x_shape, y_shape, window, group, dtype, threads = problem
+    job = winograd_plan.job(kind, x_shape, y_shape, window, group, dtype.itemsize, threads)
     if job is None:
         return None
     first, second, of_weights = job.codes
@@ -265,5 +265,5 @@ def way(problem: Problem) -> Way | None:
         return functools.partial(_product, *arguments, 1)
     if kind == WEIGHTS:
         return functools.partial(_weight_grad, *arguments)
-    zeros = np.zeros(problem.x_shape[1], dtype)
+    zeros = np.zeros(x_shape[1], dtype)
     return lambda dy, w, dx, workspace: _product(*arguments, 2, dy, w, zeros, dx, workspace)

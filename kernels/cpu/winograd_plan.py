@@ -70,7 +70,6 @@ class Job(NamedTuple):
     kind: int
     outputs: int
     taps: int
-    group: int
     source_row: int
     """Bytes of a pixel that is read."""
     target_row: int
@@ -227,7 +226,6 @@ def _choose(shape: _Shape, threads: int) -> Job | None:
         shape.kind,
         outputs,
         shape.taps,
-        shape.group,
         source_row,
         target_row,
         area=frames + side**2 * (spans[0] + spans[1]) + LONGEST_TILE * PANEL + 5 * 64,
