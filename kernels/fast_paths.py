@@ -18,7 +18,7 @@ FAST_PATHS = {
 }
 """Name and meaning of each."""
 
-_left_out: set[str] = set()
+_left_out: frozenset[str] = frozenset()
 
 
 def _require(names: tuple[str, ...]) -> None:
@@ -32,23 +32,29 @@ def taken(name: str) -> bool:
     return name not in _left_out
 
 
+def left_out() -> frozenset[str]:
+    """Those that may not."""
+    return _left_out
+
+
 @contextlib.contextmanager
 def without(*names: str) -> Iterator[None]:
     """Do without some fast paths; ValueError for a name that is not in ``FAST_PATHS``."""
+    global _left_out
     _require(names)
-    before = set(_left_out)
-    _left_out.update(names)
+    before = _left_out
+    _left_out = before.union(names)
     try:
         yield
     finally:
-        _left_out.clear()
-        _left_out.update(before)
+        _left_out = before
 
 
 def _from_environment() -> None:
+    global _left_out
     names = tuple(name.strip() for name in os.environ.get("MINICAFFE_WITHOUT", "").split(",") if name.strip())
     _require(names)
-    _left_out.update(names)
+    _left_out = frozenset(names)
 
 
 _from_environment()

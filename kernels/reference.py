@@ -46,13 +46,13 @@ def dot(a: Array, b: Array, out: Array) -> None:
 
 
 def bias_add(y: Array, bias: Array) -> None:
-    """Adds bias (C,) to y (N, C, inner) along axis 1."""
-    y += bias[:, None]
+    """Adds bias (C,) to y (N, C, ...) along axis 1."""
+    y += bias.reshape(-1, *(1,) * (y.ndim - 2))
 
 
 def bias_grad(dy: Array, dbias: Array) -> None:
-    """Accumulates dy (N, C, inner), summed over N and inner, into dbias (C,)."""
-    dbias += dy.sum(axis=(0, 2), dtype=np.float64)
+    """Accumulates dy (N, C, ...), summed over all axes but axis 1, into dbias (C,)."""
+    dbias += dy.sum(axis=(0, *range(2, dy.ndim)), dtype=np.float64)
 
 
 # --- windows ----------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, g
     columns = _columns_of(x, y.shape, window, workspace).reshape(n, group, w[0].size, -1)
     np.matmul(w.reshape(group, m // group, -1), columns, out=y.reshape(n, group, m // group, -1))
     if bias is not None:
-        bias_add(y.reshape(n, m, -1), bias)
+        bias_add(y, bias)
 
 
 def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: int, workspace: Array) -> None:

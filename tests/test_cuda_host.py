@@ -103,7 +103,19 @@ def test_dot(agrees, dtype, count):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 1), (3, 5, 1), (2, 40, 1), (300, 3, 1), (2, 3, 49), (2, 3, 5000), (2, 1500, 2), (0, 3, 4)]
+    "shape",
+    [
+        (1, 1, 1),
+        (3, 5, 1),
+        (2, 40, 1),
+        (300, 3, 1),
+        (2, 3, 49),
+        (2, 3, 5000),
+        (2, 1500, 2),
+        (0, 3, 4),
+        (3, 5),
+        (2, 3, 4, 5),
+    ],
 )
 def test_bias(agrees, dtype, shape):
     agrees("bias_add", numbers(shape, dtype), numbers(shape[1], dtype, 1))

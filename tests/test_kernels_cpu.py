@@ -86,7 +86,7 @@ def test_every_name_of_the_reference_is_there_with_its_signature():
     assert public <= set(cpu.__all__)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 7, 1), (3, 4, 9), (2, 3, 3000), (64, 500, 1), (0, 3, 4)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 7, 1), (3, 4, 9), (2, 3, 3000), (64, 500), (0, 3, 4), (3, 4, 5, 2), (6, 4, 1, 1)])
 def test_bias(case, shape):
     bias = case.normal(shape[1])
     case.check("bias_add", lambda y: (y, bias), [case.normal(*shape)])

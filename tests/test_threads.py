@@ -83,6 +83,11 @@ def test_kernels_share_their_work_over_the_number_of_the_pass():
     assert shares.thread_count() == numba.config.NUMBA_NUM_THREADS
 
 
+def test_the_first_op_of_a_process_may_be_a_small_one_outside_a_pass():
+    code = "import numpy as np; from minicaffe.kernels import cpu; y = np.zeros((1, 2)); cpu.bias_add(y, np.ones(2)); print(y.sum())"
+    assert in_child(code) == ["2.0"]
+
+
 def test_without_a_choice_it_is_every_core_of_the_process():
     cores = len(os.sched_getaffinity(0))
     assert in_child("import minicaffe; print(minicaffe.get_num_threads())") == [str(cores)]

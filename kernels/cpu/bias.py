@@ -36,7 +36,7 @@ def _add_part(part, parts, y, bias):
 
 @kernel()
 def _add(y, bias, parts):
-    parallel(_add_part, parts, (y, bias))
+    parallel(_add_part, parts, (y.reshape(y.shape[0], y.shape[1], -1), bias))
 
 
 @part_kernel()
@@ -50,7 +50,7 @@ def _add_rows_part(part, parts, y, bias):
 
 @kernel()
 def _add_rows(y, bias, parts):
-    parallel(_add_rows_part, parts, (y, bias))
+    parallel(_add_rows_part, parts, (y.reshape(y.shape[0], y.shape[1]), bias))
 
 
 @part_kernel()
@@ -66,7 +66,7 @@ def _grad_part(part, parts, dy, dbias):
 
 @kernel()
 def _grad(dy, dbias, parts):
-    parallel(_grad_part, parts, (dy, dbias))
+    parallel(_grad_part, parts, (dy.reshape(dy.shape[0], dy.shape[1], -1), dbias))
 
 
 @part_kernel()
@@ -84,20 +84,16 @@ def _grad_rows_part(part, parts, dy, dbias):
 
 @kernel()
 def _grad_rows(dy, dbias, parts):
-    parallel(_grad_rows_part, parts, (dy, dbias))
+    parallel(_grad_rows_part, parts, (dy.reshape(dy.shape[0], dy.shape[1]), dbias))
 
 
 def bias_add(y: Array, bias: Array) -> None:
     """See ``reference.bias_add``."""
-    if y.shape[2] == 1:
-        _add_rows(y.reshape(y.shape[:2]), bias, parts(y.size))
-    else:
-        _add(y, bias, parts(y.size))
+    add = _add_rows if y.size == len(y) * len(bias) else _add
+    add(y, bias, parts(y.size))
 
 
 def bias_grad(dy: Array, dbias: Array) -> None:
     """See ``reference.bias_grad``."""
-    if dy.shape[2] == 1:
-        _grad_rows(dy.reshape(dy.shape[:2]), dbias, parts(dy.size))
-    else:
-        _grad(dy, dbias, parts(dy.size))
+    grad = _grad_rows if dy.size == len(dy) * len(dbias) else _grad
+    grad(dy, dbias, parts(dy.size))

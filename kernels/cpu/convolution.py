@@ -11,24 +11,10 @@ import numpy as np
 from minicaffe.kernels import fast_paths, reference
 from minicaffe.kernels.cpu import depthwise, direct, subsample, winograd, winograd_plan
 from minicaffe.kernels.cpu.im2col import AXES
+from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.threads import thread_count
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
-
-
-def _is_subsampled(window: Window) -> bool:
-    return fast_paths.taken("subsample") and subsample.applies(window)
-
-
-def _is_depthwise(x: Array, group: int) -> bool:
-    return fast_paths.taken("depthwise") and depthwise.applies(x.shape, group)
-
-
-def _tiled(kind: int, x: Array, y: Array, window: Window, group: int) -> winograd_plan.Job | None:
-    """The job of ``winograd`` for a convolution or a gradient, if that is the fastest way."""
-    if not fast_paths.taken("winograd"):
-        return None
-    return winograd_plan.job(kind, x.shape, y.shape, window, group, x.itemsize, thread_count())
 
 
 def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
@@ -45,61 +31,89 @@ def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window
     return max(needed)
 
 
-@functools.lru_cache(maxsize=64)
-def _zeros(count: int, dtype: np.dtype) -> Array:
-    return np.zeros(count, dtype)
+@functools.lru_cache(maxsize=1024)
+def _way(
+    kind: int,
+    x_shape: tuple[int, ...],
+    y_shape: tuple[int, ...],
+    window: Window,
+    group: int,
+    dtype: np.dtype,
+    threads: int,
+    left_out: frozenset[str],
+) -> Way:
+    """The fastest way to solve a problem without some fast paths: all that a call has to find out, in one look-up."""
+    problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads)
+    if len(x_shape) > AXES + 2 or x_shape[0] == 0:
+        return _uncompiled(problem)
+    if "subsample" not in left_out and subsample.applies(window):
+        return functools.partial(_SUBSAMPLED[kind], window, group)
+    way = None if "depthwise" in left_out else depthwise.way(problem)
+    if way is None and "winograd" not in left_out:
+        way = winograd.way(problem)
+    return way or direct.way(problem, turned="turned" not in left_out)
 
 
 def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, group: int, workspace: Array) -> None:
     """See ``reference.convolve``."""
-    if x.ndim > AXES + 2:
-        reference.convolve(x, w, bias, y, window, group, workspace)
-        return
     if bias is None:
         bias = _zeros(len(w), w.dtype)
-    if _is_subsampled(window):
-        small, rest = subsample.split(workspace, x, y)
-        subsample.pick(x, small, window)
-        convolve(small, w, bias, y, subsample.plain(window), group, rest)
-    elif _is_depthwise(x, group):
-        depthwise.convolve(x, w, bias, y, window, workspace)
-    elif job := _tiled(winograd_plan.FORWARD, x, y, window, group):
-        winograd.convolve(job, x, w, bias, y, workspace)
-    else:
-        direct.convolve(x, w, bias, y, window, group, workspace)
+    way = _way(FORWARD, x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out())
+    way(x, w, bias, y, workspace)
 
 
 def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: int, workspace: Array) -> None:
     """See ``reference.convolve_data_grad``."""
-    if dx.ndim > AXES + 2:
-        reference.convolve_data_grad(dy, w, dx, window, group, workspace)
-        return
-    zeros = _zeros(dx.shape[1], dx.dtype)
-    if _is_subsampled(window):
-        small, rest = subsample.split(workspace, dx, dy)
-        convolve_data_grad(dy, w, small, subsample.plain(window), group, rest)
-        subsample.spread(small, dx, window)
-    elif _is_depthwise(dx, group):
-        depthwise.convolve_data_grad(dy, w, dx, window, workspace)
-    elif job := _tiled(winograd_plan.DATA, dx, dy, window, group):
-        winograd.convolve(job, dy, w, zeros, dx, workspace)
-    else:
-        direct.convolve_data_grad(dy, w, dx, zeros, window, group, workspace)
+    way = _way(DATA, dx.shape, dy.shape, window, group, dx.dtype, thread_count(), fast_paths.left_out())
+    way(dy, w, dx, workspace)
 
 
 def convolve_weight_grad(
     x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array, accumulate: bool
 ) -> None:
     """See ``reference.convolve_weight_grad``."""
-    if x.ndim > AXES + 2 or len(x) == 0:
-        reference.convolve_weight_grad(x, dy, dw, window, group, workspace, accumulate)
-    elif _is_subsampled(window):
-        small, rest = subsample.split(workspace, x, dy)
-        subsample.pick(x, small, window)
-        convolve_weight_grad(small, dy, dw, subsample.plain(window), group, rest, accumulate)
-    elif _is_depthwise(x, group):
-        depthwise.convolve_weight_grad(x, dy, dw, window, workspace, accumulate)
-    elif job := _tiled(winograd_plan.WEIGHTS, x, dy, window, group):
-        winograd.convolve_weight_grad(job, x, dy, dw, workspace, accumulate)
-    else:
-        direct.convolve_weight_grad(x, dy, dw, window, group, workspace, accumulate)
+    way = _way(WEIGHTS, x.shape, dy.shape, window, group, x.dtype, thread_count(), fast_paths.left_out())
+    way(x, dy, dw, workspace, accumulate)
+
+
+@functools.lru_cache(maxsize=64)
+def _zeros(count: int, dtype: np.dtype) -> Array:
+    return np.zeros(count, dtype)
+
+
+# --- ways that are made of others ---------------------------------------------------------------------------------
+
+
+def _uncompiled(problem: Problem) -> Way:
+    """More axes than are compiled, or no images."""
+    functions: dict[int, Way] = {
+        FORWARD: reference.convolve,
+        DATA: reference.convolve_data_grad,
+        WEIGHTS: reference.convolve_weight_grad,
+    }
+    function, window, group = functions[problem.kind], problem.window, problem.group
+    arrays = 4 if problem.kind == FORWARD else 3
+    return lambda *given: function(*given[:arrays], window, group, *given[arrays:])
+
+
+def _convolve_few(window: Window, group: int, x: Array, w: Array, bias: Array, y: Array, workspace: Array) -> None:
+    small, rest = subsample.split(workspace, x, y)
+    subsample.pick(x, small, window)
+    convolve(small, w, bias, y, subsample.plain(window), group, rest)
+
+
+def _few_data_grad(window: Window, group: int, dy: Array, w: Array, dx: Array, workspace: Array) -> None:
+    small, rest = subsample.split(workspace, dx, dy)
+    convolve_data_grad(dy, w, small, subsample.plain(window), group, rest)
+    subsample.spread(small, dx, window)
+
+
+def _few_weight_grad(
+    window: Window, group: int, x: Array, dy: Array, dw: Array, workspace: Array, accumulate: bool
+) -> None:
+    small, rest = subsample.split(workspace, x, dy)
+    subsample.pick(x, small, window)
+    convolve_weight_grad(small, dy, dw, subsample.plain(window), group, rest, accumulate)
+
+
+_SUBSAMPLED: dict[int, Way] = {FORWARD: _convolve_few, DATA: _few_data_grad, WEIGHTS: _few_weight_grad}

@@ -17,9 +17,8 @@ from minicaffe.kernels.cpu.frames import frame_to_image, image_to_frame
 from minicaffe.kernels.cpu.im2col import AXES
 from minicaffe.kernels.cpu.jit import kernel, parallel_queue, part_kernel, queue_length, share
 from minicaffe.kernels.cpu.layout import Axes, window_tables
+from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.simd import WIDTH, add_products, add_scaled, align, correlate, fill_row, load, size_of
-from minicaffe.kernels.cpu.threads import thread_count
-from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
 
@@ -126,34 +125,36 @@ def _weight_grad_part(part, parts, worker, x, dy, dw, accumulate, memory, stride
                 dw[k * filters + f, t] = before + totals[f, t]
 
 
-@kernel()
-def _convolve(x, w, bias, y, memory, stride, parts, threads, plan):
-    parallel_queue(_convolve_part, parts, threads, (x, w, bias, y, align(memory.ctypes.data), stride, plan))
+@kernel(inline=True)
+def _planes(x):
+    """x (N, C, ...) as (N, C, pixels)."""
+    return x.reshape(x.shape[0], x.shape[1], -1)
 
 
 @kernel()
-def _data_grad(dy, w, dx, memory, stride, parts, threads, plan):
-    parallel_queue(_data_grad_part, parts, threads, (dy, w, dx, align(memory.ctypes.data), stride, plan))
-
-
-@kernel()
-def _weight_grad(x, dy, dw, accumulate, memory, stride, parts, threads, plan):
+def _convolve(stride, parts, threads, plan, x, w, bias, y, memory):
     base = align(memory.ctypes.data)
-    parallel_queue(_weight_grad_part, parts, threads, (x, dy, dw, accumulate, base, stride, plan))
+    parallel_queue(_convolve_part, parts, threads, (_planes(x), w, bias, _planes(y), base, stride, plan))
+
+
+@kernel()
+def _data_grad(stride, parts, threads, plan, dy, w, dx, memory):
+    base = align(memory.ctypes.data)
+    parallel_queue(_data_grad_part, parts, threads, (_planes(dy), w, _planes(dx), base, stride, plan))
+
+
+@kernel()
+def _weight_grad(stride, parts, threads, plan, x, dy, dw, memory, accumulate):
+    weights, base = dw.reshape(dw.shape[0], -1), align(memory.ctypes.data)
+    parallel_queue(_weight_grad_part, parts, threads, (_planes(x), _planes(dy), weights, accumulate, base, stride, plan))
+
+
+_SOLVERS = {FORWARD: _convolve, DATA: _data_grad, WEIGHTS: _weight_grad}
 
 
 def _area(plan: _Plan, itemsize: int) -> int:
     """Elements of scratch memory for each thread: a frame, a register for each tap, and room to align both."""
     return plan.channel + (plan.taps.size + 3) * (WIDTH // itemsize)
-
-
-def _parts() -> tuple[int, int]:
-    threads = thread_count()
-    return queue_length(threads), threads
-
-
-def _planes(array: Array) -> Array:
-    return array.reshape(*array.shape[:2], -1)
 
 
 def applies(x_shape: Axes, group: int) -> bool:
@@ -167,22 +168,10 @@ def workspace(x_shape: Axes, y_shape: Axes, window: Window, group: int) -> int:
     return (config.NUMBA_NUM_THREADS + 1) * max(areas)
 
 
-def convolve(x: Array, w: Array, bias: Array, y: Array, window: Window, memory: Array) -> None:
-    """``reference.convolve`` with as many groups as x has channels."""
-    plan = _plan(x.shape, y.shape, window, x.itemsize)
-    stride = _area(plan, x.itemsize) * x.itemsize
-    _convolve(_planes(x), w, bias, _planes(y), memory, stride, *_parts(), plan)
-
-
-def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, memory: Array) -> None:
-    """``reference.convolve_data_grad`` with as many groups as dx has channels."""
-    plan = _plan(dx.shape, dy.shape, window, dx.itemsize)
-    stride = _area(plan, dx.itemsize) * dx.itemsize
-    _data_grad(_planes(dy), w, _planes(dx), memory, stride, *_parts(), plan)
-
-
-def convolve_weight_grad(x: Array, dy: Array, dw: Array, window: Window, memory: Array, accumulate: bool) -> None:
-    """``reference.convolve_weight_grad`` with as many groups as x has channels."""
-    plan = _plan(x.shape, dy.shape, window, x.itemsize)
-    stride = _area(plan, x.itemsize) * x.itemsize
-    _weight_grad(_planes(x), _planes(dy), dw.reshape(len(dw), -1), accumulate, memory, stride, *_parts(), plan)
+def way(problem: Problem) -> Way | None:
+    """How to solve a problem with as many groups as x has channels."""
+    if not applies(problem.x_shape, problem.group):
+        return None
+    size, threads = problem.dtype.itemsize, problem.threads
+    plan = _plan(problem.x_shape, problem.y_shape, problem.window, size)
+    return functools.partial(_SOLVERS[problem.kind], _area(plan, size) * size, queue_length(threads), threads, plan)

@@ -10,18 +10,18 @@ import functools
 import math
 from typing import NamedTuple
 
+import numpy as np
 from numba import config
 
-from minicaffe.kernels import fast_paths
 from minicaffe.kernels.cpu import products
 from minicaffe.kernels.cpu.im2col import AXES
 from minicaffe.kernels.cpu.jit import queue_length
 from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
+from minicaffe.kernels.cpu.problem import FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.products import ROWS
 from minicaffe.kernels.cpu.simd import CHUNK
 from minicaffe.kernels.cpu.threads import product_threads
 from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL, multiplier
-from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
 MOST_TURNED = 1.2
@@ -114,13 +114,13 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
     )
 
 
-def _row_parts(x: Array, w: Array, m: int, plan: Plan, parts: int) -> int:
+def _row_parts(batches: int, weights: int, m: int, plan: Plan, parts: int) -> int:
     """Into how many parts to split the m filters of a group: 1 but where so few panels are multiplied with many weights.
 
-    Every part of the panels reads all weights; every part of the filters gathers all panels.
+    Every part of the panels reads all ``weights`` (bytes); every part of the filters gathers all panels.
     """
-    panels = -(-x.shape[0] // plan.together) * x.shape[1] * plan.panels
-    return parts if w.nbytes > 2 * L2 and panels < 2 * parts and m >= LONGEST_TILE * parts else 1
+    panels = batches * plan.panels
+    return parts if weights > 2 * L2 and panels < 2 * parts and m >= LONGEST_TILE * parts else 1
 
 
 def workspace(x_shape: Axes, y_shape: Axes, window: Window, group: int) -> int:
@@ -134,64 +134,27 @@ def workspace(x_shape: Axes, y_shape: Axes, window: Window, group: int) -> int:
     return needed
 
 
-def convolve(x: Array, w: Array, bias: Array, y: Array, window: Window, group: int, workspace: Array) -> None:
-    """The convolution; ``bias`` is (channels of y,)."""
-    job = _job(x.shape, y.shape, window, group, x.itemsize)
-    n, c, m = len(x), x.shape[1] // group, len(w) // group
-    threads = product_threads(job.products)
+def way(problem: Problem, turned: bool) -> Way:
+    """How to solve any problem; ``turned``: as the transposed convolution where that is the cheapest way to the data gradient."""
+    kind, x_shape, y_shape, window, group, dtype, threads = problem
+    job = _job(x_shape, y_shape, window, group, dtype.itemsize)
+    n, c, m = x_shape[0], x_shape[1] // group, y_shape[1] // group
+    code, area, weights = multiplier(dtype).address, job.area * dtype.itemsize, job.weights * dtype.itemsize
+    threads = product_threads(job.products, threads)
     parts = queue_length(threads)
-    images = x.reshape(n, group, c, -1)
-    products.convolve(
-        _row_parts(images, w, m, job.columns, parts),
-        multiplier(w.dtype).address,
-        images,
-        w,
-        bias.reshape(group, m),
-        y.reshape(n, group, m, -1),
-        workspace,
-        job.area * x.itemsize,
-        parts,
-        threads,
-        job.columns.table,
-    )
 
+    def row_parts(plan: Plan, filters: int) -> int:
+        return _row_parts(-(-n // plan.together) * group, weights, filters, plan, parts)
 
-def convolve_data_grad(
-    dy: Array, w: Array, dx: Array, zeros: Array, window: Window, group: int, workspace: Array
-) -> None:
-    """The gradient of the data; ``zeros`` is (channels of dx,)."""
-    job = _job(dx.shape, dy.shape, window, group, dx.itemsize)
-    n, c, m = len(dx), dx.shape[1] // group, len(w) // group
-    threads = product_threads(job.products)
-    parts = queue_length(threads)
-    code, area = multiplier(w.dtype).address, job.area * dx.itemsize
-    slopes, weights, pixels = dy.reshape(n, group, m, -1), w.reshape(group, m, c, -1), dx.reshape(n, group, c, -1)
-    if job.turned is not None and fast_paths.taken("turned"):
-        rows, level = _row_parts(slopes, w, c, job.turned, parts), zeros.reshape(group, c)
-        table = job.turned.table
-        products.turned_grad(rows, code, slopes, weights, pixels, level, workspace, area, parts, threads, table)
-        return
+    if kind == FORWARD:
+        rows, table = row_parts(job.columns, m), job.columns.table
+        return functools.partial(products.convolve, group, rows, code, area, parts, threads, table)
+    if kind == WEIGHTS:
+        split = job.weight_grad_parts(n, threads)
+        return functools.partial(products.weight_grad, group, code, *split, area, threads, job.rows.table)
+    if turned and job.turned is not None:
+        rows, zeros, table = row_parts(job.turned, c), np.zeros((group, c), dtype), job.turned.table
+        return functools.partial(products.turned_grad, group, rows, code, zeros, area, parts, threads, table)
     # few images: channels are shared out, too
     blocks = min(c, -(-parts // max(1, n // job.columns.together * group)))
-    products.scatter_grad(code, slopes, weights, pixels, blocks, workspace, area, parts, threads, job.columns.table)
-
-
-def convolve_weight_grad(
-    x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array, accumulate: bool
-) -> None:
-    """The gradient of the weights, added to dw if ``accumulate``."""
-    job = _job(x.shape, dy.shape, window, group, x.itemsize)
-    n, c, m = len(x), x.shape[1] // group, len(dw) // group
-    threads = product_threads(job.products)
-    products.weight_grad(
-        multiplier(dw.dtype).address,
-        x.reshape(n, group, c, -1),
-        dy.reshape(n, group, m, -1),
-        dw.reshape(group, m, -1),
-        accumulate,
-        *job.weight_grad_parts(n, threads),
-        workspace,
-        job.area * x.itemsize,
-        threads,
-        job.rows.table,
-    )
+    return functools.partial(products.scatter_grad, group, code, blocks, area, parts, threads, job.columns.table)

@@ -24,53 +24,52 @@ def formula_stamp(function: Callable[..., float], *kinds: object) -> str:
     return "_" + hashlib.sha1(code.co_code + repr((code.co_consts, code.co_names, kinds)).encode()).hexdigest()
 
 
-@register_jitable
-def _one(arrays, i):
-    return (arrays[0][i],)
+_Take = Callable[[tuple, int], tuple]
 
 
-@register_jitable
-def _two(arrays, i):
-    return arrays[0][i], arrays[1][i]
+def _with_element(before: _Take, k: int) -> _Take:
+    return register_jitable(lambda operands, i: before(operands, i) + (operands[k][i],))
 
 
-@register_jitable
-def _three(arrays, i):
-    return arrays[0][i], arrays[1][i], arrays[2][i]
+def _with_number(before: _Take, k: int, real: type) -> _Take:
+    return register_jitable(lambda operands, i: before(operands, i) + (real(operands[k]),))
 
 
-_AT = {1: _one, 2: _two, 3: _three}
+def _arguments(arrays: int, scalars: int, real: type) -> _Take:
+    """A compiled function of some arrays and the scalars behind them: what a formula takes at place i."""
+    take: _Take = register_jitable(lambda operands, i: ())
+    for k in range(arrays):
+        take = _with_element(take, k)
+    for k in range(arrays, arrays + scalars):
+        take = _with_number(take, k, real)
+    return take
 
 
 @functools.cache
-def _loop(function: Callable[..., float], arrays: int, dtype: np.dtype) -> Callable[..., None]:
-    if arrays not in _AT:
-        raise ValueError(f"a formula takes 1 to 3 arrays, not {arrays}")
-    formula, at = register_jitable(vectorizable(function, dtype)), _AT[arrays]
-    stamp = formula_stamp(function, arrays, dtype)
+def _loop(function: Callable[..., float], arrays: int, scalars: int, dtype: np.dtype) -> Callable[..., None]:
+    formula, take = register_jitable(vectorizable(function, dtype)), _arguments(arrays, scalars, dtype.type)
+    stamp = formula_stamp(function, arrays, scalars, dtype)
 
     @part_kernel(stamp=stamp)
-    def loop_part(part, parts, out, scalars, arrays):
+    def loop_part(part, parts, out, operands):
         low, high = share(part, parts, out.size)
         # results pass through a buffer: the loop is then vectorised even where the output is one of the inputs
         buffer = np.empty(_PIECE, out.dtype)
         for first in range(np.uintp(low), np.uintp(high), _PIECE):
             count = min(_PIECE, np.uintp(high) - first)
             for i in range(_START, count):
-                buffer[i] = formula(*(at(arrays, first + i) + scalars))
+                buffer[i] = formula(*take(operands, first + i))
             for i in range(_START, count):
                 out[first + i] = buffer[i]
 
     @kernel(stamp=stamp)
-    def loop(out, scalars, arrays, parts):
-        parallel(loop_part, parts, (out, scalars, arrays))
+    def loop(parts, out, *operands):
+        parallel(loop_part, parts, (out, operands))
 
     return loop
 
 
 def elementwise(function: Callable[..., float], arrays: Sequence[Array], scalars: Sequence[float], out: Array) -> None:
-    """See ``reference.elementwise``; at most three arrays.  The formula is evaluated in the arrays' dtype."""
-    real = out.dtype.type
-    loop = _loop(function, len(arrays), out.dtype)
-    flat = tuple([a.ravel() for a in arrays])
-    loop(out.ravel(), tuple([real(scalar) for scalar in scalars]), flat, parts(out.size))
+    """See ``reference.elementwise``.  The formula is evaluated in the arrays' dtype."""
+    loop = _loop(function, len(arrays), len(scalars), out.dtype)
+    loop(parts(out.size), out.ravel(), *[a.ravel() for a in arrays], *map(float, scalars))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
+
+import numpy as np
 
 from minicaffe.kernels.cpu.jit import kernel, parallel_queue, part_kernel, queue_length, share
 from minicaffe.kernels.cpu.scratch import scratch
 from minicaffe.kernels.cpu.simd import CHUNK, WIDTH, align, copy_row, size_of, transpose
-from minicaffe.kernels.cpu.threads import product_threads
+from minicaffe.kernels.cpu.threads import product_threads, thread_count
 from minicaffe.kernels.cpu.tile import (
     DEPTH,
     LONGEST_TILE,
@@ -113,34 +116,23 @@ def _gemm_part(
 
 @kernel()
 def _gemm(
-    code,
-    a,
-    a_row,
-    a_step,
-    b,
-    transposed_b,
-    c,
-    transposed_c,
-    shape,
-    accumulate,
-    row_parts,
-    panel_parts,
-    memory,
-    stride,
-    threads,
+    code, transposed_a, transposed_b, transposed_c, accumulate, row_parts, panel_parts, stride, threads, a, b, c, memory
 ):
-    place = memory.ctypes.data
+    size, row = a.itemsize, a.shape[1] * a.itemsize
+    m, k = a.shape[::-1] if transposed_a else a.shape
+    a_row, a_step = (size, row) if transposed_a else (row, size)
+    shape, place = (m, b.shape[0] if transposed_b else b.shape[1], k), memory.ctypes.data
     arguments = (
         code,
         a,
         a_row,
         a_step,
         b,
-        transposed_b,
+        transposed_b != 0,
         c,
-        transposed_c,
+        transposed_c != 0,
         shape,
-        accumulate,
+        accumulate != 0,
         panel_parts,
         place,
         stride,
@@ -167,58 +159,54 @@ class _Plan(NamedTuple):
 
     transposed: bool
     """Whether as the transpose of the product of the transposes."""
-    row_parts: int
-    panel_parts: int
-    stride: int
-    """Bytes of scratch memory for each thread."""
-    threads: int
+    memory: int
+    """Bytes of scratch memory."""
+    run: Callable[..., None]
+    """Takes a and b, in turn where ``transposed``, then out and the memory."""
 
 
 @functools.lru_cache(maxsize=1024)
 def _plan(
-    m: int, n: int, k: int, transpose_a: bool, transpose_b: bool, accumulate: bool, itemsize: int, threads: int
-) -> _Plan:
-    lanes = WIDTH // itemsize
+    a_shape: tuple[int, int],
+    out_shape: tuple[int, int],
+    transpose_a: bool,
+    transpose_b: bool,
+    accumulate: bool,
+    dtype: np.dtype,
+    threads: int,
+) -> _Plan | None:
+    """None if there is nothing to multiply."""
+    (m, n), k = out_shape, a_shape[0 if transpose_a else 1]
+    if m * n * k == 0:
+        return None
+    threads = product_threads(m * n * k, threads)
+    lanes = WIDTH // dtype.itemsize
     # not where the numbers of B, then read one by one, would lie far apart
     transposed = (
         transpose_b
         and not accumulate
         and _cost(n, m, k, not transpose_a, True, lanes) < _cost(m, n, k, True, False, lanes)
     )
-    if transposed:
-        m, n = n, m
-    row_parts, panel_parts = _split(threads, m, -(-n // (PANEL // itemsize)))
+    if transposed:  # out.T = b.T a.T
+        m, n, transpose_a, transpose_b = n, m, False, not transpose_a
+    row_parts, panel_parts = _split(threads, m, -(-n // (PANEL // dtype.itemsize)))
     # panels, a tile, and the product where it is to be transposed
     rows = _TOGETHER * DEPTH + LONGEST_TILE + (-(-m // row_parts) if transposed else 0)
-    return _Plan(transposed, row_parts, panel_parts, rows * PANEL + 2 * CHUNK + 64, threads)
+    stride = rows * PANEL + 2 * CHUNK + 64
+    forms = map(int, (transpose_a, transpose_b, transposed, accumulate))  # handed over in less time than booleans
+    run = functools.partial(_gemm, multiplier(dtype).address, *forms, row_parts, panel_parts, stride, threads)
+    return _Plan(transposed, threads * stride, run)
 
 
 def gemm(
     a: Array, b: Array, out: Array, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False
 ) -> None:
     """See ``reference.gemm``."""
-    (m, n), k = out.shape, a.shape[0] if transpose_a else a.shape[1]
-    if m * n * k == 0:
+    plan = _plan(a.shape, out.shape, transpose_a, transpose_b, accumulate, out.dtype, thread_count())
+    if plan is None:
         if not accumulate:
             out[...] = 0
         return
-    plan = _plan(m, n, k, transpose_a, transpose_b, accumulate, out.itemsize, product_threads(m * n * k))
-    if plan.transposed:  # out.T = b.T a.T
-        a, b, m, n, transpose_a, transpose_b = b, a, n, m, False, not transpose_a
-    steps = (a.itemsize, a.shape[1] * a.itemsize) if transpose_a else (a.shape[1] * a.itemsize, a.itemsize)
-    _gemm(
-        multiplier(out.dtype).address,
-        a,
-        *steps,
-        b,
-        transpose_b,
-        out,
-        plan.transposed,
-        (m, n, k),
-        accumulate,
-        plan.row_parts,
-        plan.panel_parts,
-        scratch(plan.threads * plan.stride),
-        plan.stride,
-        plan.threads,
-    )
+    if plan.transposed:
+        a, b = b, a
+    plan.run(a, b, out, scratch(plan.memory))

@@ -102,6 +102,18 @@ def from_table(table):
     )
 
 
+@kernel(inline=True)
+def by_group(x, group):
+    """x (N, C, ...) as (N, group, channels of a group, pixels)."""
+    return x.reshape(x.shape[0], group, x.shape[1] // group, -1)
+
+
+@kernel(inline=True)
+def weights_by_group(w, group):
+    """w (M, C / group, *kernel) as (group, filters of a group, channels of a group, taps)."""
+    return w.reshape(group, w.shape[0] // group, w.shape[1], -1)
+
+
 def _frame(pixels: Axes, window: Window, split: bool) -> Frame:
     step = window.stride if split else (1, 1, 1)
     phases = tuple(min(s, e) for s, e in zip(step, window.extent, strict=True))

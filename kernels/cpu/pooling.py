@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
@@ -10,6 +12,18 @@ from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.cpu.windows import gather_max, gather_sum, known, scatter_max, scatter_sum
 from minicaffe.kernels.reference import FLT_MAX, Array
 from minicaffe.kernels.window import Window
+
+
+@kernel(inline=True)
+def _planes(x):
+    """(N, C, H, W) as (N * C, H, W)."""
+    return x.reshape(x.shape[0] * x.shape[1], x.shape[2], x.shape[3])
+
+
+@kernel(inline=True)
+def _pixels(x):
+    """(N, C, H, W) as (N * C, H * W)."""
+    return x.reshape(x.shape[0] * x.shape[1], -1)
 
 
 @kernel(inline=True)
@@ -39,8 +53,8 @@ def _max_pool_part(part, parts, x, y, mask, kernel, stride, pad, taps, step):
 
 
 @kernel()
-def _max_pool(x, y, mask, kernel, stride, pad, taps, step, parts):
-    parallel(_max_pool_part, parts, (x, y, mask, kernel, stride, pad, taps, step))
+def _max_pool(kernel, stride, pad, taps, step, parts, x, y, mask):
+    parallel(_max_pool_part, parts, (_planes(x), _planes(y), _planes(mask), kernel, stride, pad, taps, step))
 
 
 @kernel()
@@ -78,8 +92,8 @@ def _max_pool_grad_part(part, parts, dy, mask, dx, kernel, stride, pad, taps, st
 
 
 @kernel()
-def _max_pool_grad(dy, mask, dx, kernel, stride, pad, taps, step, parts):
-    parallel(_max_pool_grad_part, parts, (dy, mask, dx, kernel, stride, pad, taps, step))
+def _max_pool_grad(kernel, stride, pad, taps, step, parts, dy, mask, dx):
+    parallel(_max_pool_grad_part, parts, (_planes(dy), _planes(mask), _planes(dx), kernel, stride, pad, taps, step))
 
 
 @part_kernel()
@@ -94,8 +108,8 @@ def _max_pool_grad_apart_part(part, parts, dy, mask, dx):
 
 
 @kernel()
-def _max_pool_grad_apart(dy, mask, dx, parts):
-    parallel(_max_pool_grad_apart_part, parts, (dy, mask, dx))
+def _max_pool_grad_apart(parts, dy, mask, dx):
+    parallel(_max_pool_grad_apart_part, parts, (_pixels(dy), _pixels(mask), _pixels(dx)))
 
 
 @kernel()
@@ -135,8 +149,8 @@ def _average_pool_part(part, parts, x, y, kernel, stride, pad, taps, step):
 
 
 @kernel()
-def _average_pool(x, y, kernel, stride, pad, taps, step, parts):
-    parallel(_average_pool_part, parts, (x, y, kernel, stride, pad, taps, step))
+def _average_pool(kernel, stride, pad, taps, step, parts, x, y):
+    parallel(_average_pool_part, parts, (_planes(x), _planes(y), kernel, stride, pad, taps, step))
 
 
 @part_kernel()
@@ -170,8 +184,8 @@ def _average_pool_grad_part(part, parts, dy, dx, kernel, stride, pad, taps, step
 
 
 @kernel()
-def _average_pool_grad(dy, dx, kernel, stride, pad, taps, step, parts):
-    parallel(_average_pool_grad_part, parts, (dy, dx, kernel, stride, pad, taps, step))
+def _average_pool_grad(kernel, stride, pad, taps, step, parts, dy, dx):
+    parallel(_average_pool_grad_part, parts, (_planes(dy), _planes(dx), kernel, stride, pad, taps, step))
 
 
 @part_kernel(fastmath=REASSOCIATE)
@@ -185,8 +199,8 @@ def _mean_part(part, parts, x, y):
 
 
 @kernel()
-def _mean(x, y, parts):
-    parallel(_mean_part, parts, (x, y))
+def _mean(parts, x, y):
+    parallel(_mean_part, parts, (_pixels(x), y.reshape(-1)))
 
 
 @part_kernel()
@@ -199,8 +213,8 @@ def _mean_grad_part(part, parts, dy, dx):
 
 
 @kernel()
-def _mean_grad(dy, dx, parts):
-    parallel(_mean_grad_part, parts, (dy, dx))
+def _mean_grad(parts, dy, dx):
+    parallel(_mean_grad_part, parts, (dy.reshape(-1), _pixels(dx)))
 
 
 @kernel()
@@ -236,7 +250,7 @@ def _stochastic_pool_part(part, parts, x, u, y, mask, kernel, stride, pad):
 
 @kernel()
 def _stochastic_pool(x, u, y, mask, kernel, stride, pad, threads):
-    parallel(_stochastic_pool_part, threads, (x, u, y, mask, kernel, stride, pad))
+    parallel(_stochastic_pool_part, threads, (_planes(x), _planes(u), _planes(y), _planes(mask), kernel, stride, pad))
 
 
 @part_kernel()
@@ -257,67 +271,62 @@ def _stochastic_pool_mean_part(part, parts, x, y, kernel, stride, pad):
 
 @kernel()
 def _stochastic_pool_mean(x, y, kernel, stride, pad, threads):
-    parallel(_stochastic_pool_mean_part, threads, (x, y, kernel, stride, pad))
+    parallel(_stochastic_pool_mean_part, threads, (_planes(x), _planes(y), kernel, stride, pad))
 
 
-def _planes(array: Array) -> Array:
-    """(N, C, H, W) as (N * C, H, W)."""
-    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
-
-
+@functools.lru_cache(maxsize=1024)
 def _geometry(window: Window) -> tuple:
-    return window.kernel, window.stride, window.pad
-
-
-def _known(window: Window) -> tuple:
-    return known(window.kernel[1], window.stride[1])
+    """A window as compiled code takes it; the last two parts tell the compiler those that are small."""
+    return *window[:3], *known(window.kernel[1], window.stride[1])
 
 
 def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:
     """See ``reference.max_pool``."""
-    _max_pool(_planes(x), _planes(y), _planes(mask), *_geometry(window), *_known(window), parts(x.size))
+    _max_pool(*_geometry(window), parts(x.size), x, y, mask)
+
+
+@functools.lru_cache(maxsize=1024)
+def _are_apart(window: Window) -> bool:
+    """Whether no two windows share a pixel."""
+    return all(step >= size for step, size in zip(window.stride, window.kernel, strict=True))
 
 
 def max_pool_grad(dy: Array, mask: Array, dx: Array, window: Window) -> None:
     """See ``reference.max_pool_grad``."""
-    apart = all(step >= size for step, size in zip(window.stride, window.kernel, strict=True))
-    if apart and dx.shape[3] <= 16:  # rows too short for the lanes of a register
-        planes = dx.shape[0] * dx.shape[1]
-        _max_pool_grad_apart(*(a.reshape(planes, -1) for a in (dy, mask, dx)), parts(dx.size))
+    if dx.shape[3] <= 16 and _are_apart(window):  # rows too short for the lanes of a register
+        _max_pool_grad_apart(parts(dx.size), dy, mask, dx)
     else:
-        _max_pool_grad(_planes(dy), _planes(mask), _planes(dx), *_geometry(window), *_known(window), parts(dx.size))
+        _max_pool_grad(*_geometry(window), parts(dx.size), dy, mask, dx)
 
 
-def _is_global(x: Array, y: Array, window: Window) -> bool:
+@functools.lru_cache(maxsize=1024)
+def _is_global(pixels: tuple[int, ...], pooled: tuple[int, ...], window: Window) -> bool:
     """Whether the only window is all of the image."""
-    return (
-        y.shape[2:] == (1, 1)
-        and not any(window.pad)
-        and all(k >= n for k, n in zip(window.kernel, x.shape[2:], strict=True))
-    )
+    whole = all(k >= n for k, n in zip(window.kernel, pixels[2:], strict=True))
+    return pooled[2:] == (1, 1) and whole and not any(window.pad)
 
 
 def average_pool(x: Array, y: Array, window: Window) -> None:
     """See ``reference.average_pool``."""
-    if _is_global(x, y, window):
-        _mean(x.reshape(y.size, -1), y.reshape(-1), parts(x.size))
+    if _is_global(x.shape, y.shape, window):
+        _mean(parts(x.size), x, y)
     else:
-        _average_pool(_planes(x), _planes(y), *_geometry(window), *_known(window), parts(x.size))
+        _average_pool(*_geometry(window), parts(x.size), x, y)
 
 
 def average_pool_grad(dy: Array, dx: Array, window: Window) -> None:
     """See ``reference.average_pool_grad``."""
-    if _is_global(dx, dy, window):
-        _mean_grad(dy.reshape(-1), dx.reshape(dy.size, -1), parts(dx.size))
+    if _is_global(dx.shape, dy.shape, window):
+        _mean_grad(parts(dx.size), dy, dx)
     else:
-        _average_pool_grad(_planes(dy), _planes(dx), *_geometry(window), *_known(window), parts(dx.size))
+        _average_pool_grad(*_geometry(window), parts(dx.size), dy, dx)
 
 
 def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -> None:
     """See ``reference.stochastic_pool``."""
-    _stochastic_pool(_planes(x), _planes(u), _planes(y), _planes(mask), *_geometry(window), parts(x.size))
+    _stochastic_pool(x, u, y, mask, *window[:3], parts(x.size))
 
 
 def stochastic_pool_mean(x: Array, y: Array, window: Window) -> None:
     """See ``reference.stochastic_pool_mean``."""
-    _stochastic_pool_mean(_planes(x), _planes(y), *_geometry(window), parts(x.size))
+    _stochastic_pool_mean(x, y, *window[:3], parts(x.size))

@@ -13,7 +13,7 @@ from minicaffe.kernels.cpu.frames import (
     scatter,
 )
 from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, part_kernel, share
-from minicaffe.kernels.cpu.layout import from_table
+from minicaffe.kernels.cpu.layout import by_group, from_table, weights_by_group
 from minicaffe.kernels.cpu.simd import (
     CHUNK,
     WIDTH,
@@ -298,44 +298,49 @@ def _sum_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
 
 
 @kernel()
-def convolve(row_parts, code, x, w, bias, y, memory, stride, parts, threads, table):
+def convolve(group, row_parts, code, stride, parts, threads, table, x, w, bias, y, memory):
     like, plan = x.dtype.type(0), from_table(table)
+    weights, level, base = w.ctypes.data, bias.reshape(group, -1), align(memory.ctypes.data)
+    images, made = by_group(x, group), by_group(y, group)
     parallel_queue(
-        _convolve_part,
-        parts,
-        threads,
-        (row_parts, code, x, w.ctypes.data, bias, y, align(memory.ctypes.data), stride, like, plan),
+        _convolve_part, parts, threads, (row_parts, code, images, weights, level, made, base, stride, like, plan)
     )
 
 
 @kernel()
-def turned_grad(row_parts, code, dy, w, dx, zeros, memory, stride, parts, threads, table):
+def turned_grad(group, row_parts, code, zeros, stride, parts, threads, table, dy, w, dx, memory):
     like, plan = dy.dtype.type(0), from_table(table)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
-    parallel(_turn_weights_part, threads, (w, wt, like))
-    parallel_queue(_convolve_part, parts, threads, (row_parts, code, dy, wt, zeros, dx, base, stride, like, plan))
+    slopes, pixels = by_group(dy, group), by_group(dx, group)
+    parallel(_turn_weights_part, threads, (weights_by_group(w, group), wt, like))
+    parallel_queue(
+        _convolve_part, parts, threads, (row_parts, code, slopes, wt, zeros, pixels, base, stride, like, plan)
+    )
 
 
 @kernel()
-def scatter_grad(code, dy, w, dx, blocks, memory, stride, parts, threads, table):
+def scatter_grad(group, code, blocks, stride, parts, threads, table, dy, w, dx, memory):
     like, plan = dy.dtype.type(0), from_table(table)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
-    parallel(_gather_weights_part, threads, (w, wt, blocks, like))
-    parallel_queue(_scatter_grad_part, parts, threads, (code, dy, wt, dx, blocks, base, stride, like, plan))
+    slopes, pixels = by_group(dy, group), by_group(dx, group)
+    parallel(_gather_weights_part, threads, (weights_by_group(w, group), wt, blocks, like))
+    parallel_queue(_scatter_grad_part, parts, threads, (code, slopes, wt, pixels, blocks, base, stride, like, plan))
 
 
 @kernel()
-def weight_grad(code, x, dy, dw, accumulate, panel_parts, image_parts, memory, stride, threads, table):
+def weight_grad(group, code, panel_parts, image_parts, stride, threads, table, x, dy, dw, memory, accumulate):
     like, plan = dy.dtype.type(0), from_table(table)
     panels = plan[6]
     sums = align(memory.ctypes.data)
-    base = sums + image_parts * dw.shape[0] * (panels.size - 1) * dw.shape[1] * PANEL
+    base = sums + image_parts * dw.shape[0] * (panels.size - 1) * PANEL
+    images, slopes = by_group(x, group), by_group(dy, group)
     parallel_queue(
         _weight_grad_part,
         panel_parts * image_parts,
         threads,
-        (panel_parts, code, x, dy, sums, base, stride, like, plan),
+        (panel_parts, code, images, slopes, sums, base, stride, like, plan),
     )
-    parallel(_sum_part, threads, (sums, image_parts, dw, accumulate, like, panels))
+    weights = dw.reshape(group, dw.shape[0] // group, -1)
+    parallel(_sum_part, threads, (sums, image_parts, weights, accumulate, like, panels))

@@ -31,9 +31,10 @@ def thread_count() -> int:
 
 def parts(size: int) -> int:
     """Parts to divide ``size`` elements into: one a thread, but none too small to be worth waking one."""
-    return max(1, min(thread_count(), size // _LEAST)) if size >= 2 * _LEAST else 1
+    threads = thread_count()  # for any size: asking starts Numba's threads, without which no parallel kernel runs
+    return max(1, min(threads, size // _LEAST)) if size >= 2 * _LEAST else 1
 
 
-def product_threads(products: int) -> int:
-    """Threads to share so many multiplications of matrix products out over."""
-    return thread_count() if products >= _LEAST_PRODUCTS else 1
+def product_threads(products: int, threads: int) -> int:
+    """Of ``threads``, those to share so many multiplications of matrix products out over."""
+    return threads if products >= _LEAST_PRODUCTS else 1

@@ -7,15 +7,17 @@ Results do not depend on anything but the number of threads.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
+from minicaffe.kernels.cpu import winograd_plan
 from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, part_kernel, share
+from minicaffe.kernels.cpu.layout import by_group, weights_by_group
+from minicaffe.kernels.cpu.problem import FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.simd import WIDTH, align, fill_row, load, size_of, transpose
-from minicaffe.kernels.cpu.threads import thread_count
 from minicaffe.kernels.cpu.tile import PANEL, multiplier, multiply, panel_depth
 from minicaffe.kernels.cpu.tile_transforms import apply
-from minicaffe.kernels.cpu.winograd_plan import DATA, Job
-from minicaffe.kernels.reference import Array
 
 # --- weights ------------------------------------------------------------------------------------------------------
 
@@ -221,58 +223,54 @@ def _weight_grad_part(part, parts, worker, codes, x, dy, rows_of_pixels, sums, m
 
 
 @kernel()
-def _product(codes, weight_code, x, w, made_axis, bias, y, rows_of_pixels, adds, memory, stride, parts, threads, plan):
+def _product(codes, weight_code, group, rows_of_pixels, stride, parts, threads, plan, made_axis, x, w, bias, y, memory):
     like = x.dtype.type(0)
+    weights, level = weights_by_group(w, group), bias.reshape(group, -1)
+    images, made = by_group(x, group), by_group(y, group)
     u = align(memory.ctypes.data)
-    base = align(u + w.shape[0] * plan.weights.size * plan.weights[1])
-    parallel(_transform_weights_part, threads, (weight_code, w, made_axis, u, rows_of_pixels[1], like, plan))
+    base = align(u + group * plan.weights.size * plan.weights[1])
+    parallel(_transform_weights_part, threads, (weight_code, weights, made_axis, u, rows_of_pixels[1], like, plan))
     parallel_queue(
-        _product_part, parts, threads, (codes, x, u, bias, y, rows_of_pixels, adds, base, stride, like, plan)
+        _product_part,
+        parts,
+        threads,
+        (codes, images, u, level, made, rows_of_pixels, made_axis == 2, base, stride, like, plan),
     )
 
 
 @kernel()
 def _weight_grad(
-    codes, weight_code, x, dy, dw, accumulate, rows_of_pixels, image_parts, memory, stride, threads, plan
+    codes, weight_code, group, rows_of_pixels, stride, image_parts, threads, plan, x, dy, dw, memory, accumulate
 ):
     like = x.dtype.type(0)
+    images, slopes, weights = by_group(x, group), by_group(dy, group), weights_by_group(dw, group)
     sums = align(memory.ctypes.data)
-    base = align(sums + image_parts * dw.shape[0] * plan.weights.size * plan.weights[1])
+    base = align(sums + image_parts * group * plan.weights.size * plan.weights[1])
     parallel_queue(
-        _weight_grad_part, image_parts, threads, (codes, x, dy, rows_of_pixels, sums, base, stride, like, plan)
+        _weight_grad_part, image_parts, threads, (codes, images, slopes, rows_of_pixels, sums, base, stride, like, plan)
     )
     parallel(
-        _weight_slopes_part, threads, (weight_code, sums, image_parts, dw, accumulate, rows_of_pixels[1], like, plan)
+        _weight_slopes_part,
+        threads,
+        (weight_code, sums, image_parts, weights, accumulate, rows_of_pixels[1], like, plan),
     )
 
 
-# --- ops ----------------------------------------------------------------------------------------------------------
+# --- the op -------------------------------------------------------------------------------------------------------
 
 
-def _by_group(x: Array, group: int) -> Array:
-    return x.reshape(len(x), group, x.shape[1] // group, -1)
-
-
-def _weights(w: Array, group: int) -> Array:
-    return w.reshape(group, len(w) // group, w.shape[1], -1)
-
-
-def convolve(job: Job, x: Array, w: Array, bias: Array, y: Array, memory: Array) -> None:
-    """The convolution of x, or with a job of kind DATA the gradient y of data from that of its outputs, x; bias (channels of y,)."""
-    into, out_of, weights_into = job.codes
-    adds = job.kind == DATA
-    _product(
-        (multiplier(x.dtype).address, into, out_of), weights_into, _by_group(x, job.group), _weights(w, job.group),
-        2 if adds else 1, bias.reshape(job.group, -1), _by_group(y, job.group), (job.source_row, job.target_row), adds,
-        memory, job.area, job.parts, thread_count(), job.plan,
-    )  # fmt: skip
-
-
-def convolve_weight_grad(job: Job, x: Array, dy: Array, dw: Array, memory: Array, accumulate: bool) -> None:
-    """The gradient of the weights, added to dw if ``accumulate``."""
-    into, slopes_into, weights_out_of = job.codes
-    _weight_grad(
-        (multiplier(x.dtype).address, into, slopes_into), weights_out_of, _by_group(x, job.group),
-        _by_group(dy, job.group), _weights(dw, job.group), accumulate, (job.source_row, job.target_row), job.parts, memory,
-        job.area, thread_count(), job.plan,
-    )  # fmt: skip
+def way(problem: Problem) -> Way | None:
+    """How to solve a problem, if this is the fastest way."""
+    kind, x_shape, y_shape, window, group, dtype, threads = problem
+    job = winograd_plan.job(kind, x_shape, y_shape, window, group, dtype.itemsize, threads)
+    if job is None:
+        return None
+    first, second, of_weights = job.codes
+    codes, rows = (multiplier(dtype).address, first, second), (job.source_row, job.target_row)
+    arguments = codes, of_weights, group, rows, job.area, job.parts, threads, job.plan
+    if kind == FORWARD:
+        return functools.partial(_product, *arguments, 1)
+    if kind == WEIGHTS:
+        return functools.partial(_weight_grad, *arguments)
+    zeros = np.zeros(x_shape[1], dtype)
+    return lambda dy, w, dx, workspace: _product(*arguments, 2, dy, w, zeros, dx, workspace)

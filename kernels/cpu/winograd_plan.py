@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from minicaffe.kernels.cpu.direct import MOST_TURNED
 from minicaffe.kernels.cpu.jit import queue_length
 from minicaffe.kernels.cpu.layout import Axes
+from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS
 from minicaffe.kernels.cpu.simd import WIDTH
 from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL
 from minicaffe.kernels.cpu.tile_transforms import FILTER, FILTER_SLOPE, INPUT, INPUT_SLOPE, OUTPUT, SLOPE, transform
@@ -20,9 +21,6 @@ from minicaffe.kernels.window import Window
 
 ITEM = 4
 """Bytes of a number: the transforms are for single precision."""
-
-FORWARD, DATA, WEIGHTS = range(3)
-"""The convolution, the gradient of its data, and that of its weights."""
 
 _TRANSFORMS = {FORWARD: (INPUT, OUTPUT, FILTER), DATA: (SLOPE, INPUT_SLOPE, FILTER), WEIGHTS: (INPUT, SLOPE, FILTER_SLOPE)}
 """Of what is read, of what is made (or read, too), and of the weights."""
@@ -72,7 +70,6 @@ class Job(NamedTuple):
     kind: int
     outputs: int
     taps: int
-    group: int
     source_row: int
     """Bytes of a pixel that is read."""
     target_row: int
@@ -229,7 +226,6 @@ def _choose(shape: _Shape, threads: int) -> Job | None:
         shape.kind,
         outputs,
         shape.taps,
-        shape.group,
         source_row,
         target_row,
         area=frames + side**2 * (spans[0] + spans[1]) + LONGEST_TILE * PANEL + 5 * 64,

@@ -45,12 +45,14 @@ class CudaOps(ChannelOps, ConvolutionOps, LossOps, UpdateOps):
 
     def bias_add(self, y: Any, bias: Any) -> None:
         """See ``kernels.reference.bias_add``."""
-        n, c, inner = y.shape
+        n, c, *rest = y.shape
+        inner = math.prod(rest)
         self.launch.planes(program("linear", y.dtype), "bias_add", n * c, inner, y, bias, c)
 
     def bias_grad(self, dy: Any, dbias: Any) -> None:
         """See ``kernels.reference.bias_grad``."""
-        n, c, inner = dy.shape
+        n, c, *rest = dy.shape
+        inner = math.prod(rest)
         self._add_sums(
             program("linear", dy.dtype), "bias_grad_partials", c, n * inner, (dy, inner), dbias, contiguous=inner > 1
         )

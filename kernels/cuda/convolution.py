@@ -73,7 +73,7 @@ class ConvolutionOps:
             columns = self._columns_of(x[images], y.shape, window, group, workspace)
             self._product(weights, columns, _grouped(y[images], group))
         if bias is not None:
-            self.bias_add(y.reshape(*y.shape[:2], -1), bias)
+            self.bias_add(y, bias)
 
     def convolve_data_grad(self, dy: Any, w: Any, dx: Any, window: Window, group: int, workspace: Any) -> None:
         """See ``kernels.reference.convolve_data_grad``."""

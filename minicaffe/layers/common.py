@@ -45,7 +45,12 @@ class InnerProduct(Layer):
                 kind=ShapeError,
             )
         self.rows = x.span(0, axis)
+        self.of_matrices = x.shape == (self.rows, self.inputs)
         top[0].reshape(*x.shape[:axis], self.num_output)
+
+    def matrix(self, array, columns):
+        """Values or gradients of bottom or top as (rows, columns)."""
+        return array if self.of_matrices else array.reshape(self.rows, columns)
 
     def products(self, bottom, top):
         return 2.0 * self.rows * self.inputs * self.num_output
@@ -54,23 +59,22 @@ class InnerProduct(Layer):
         return float(top[0].count * self.bias_term)
 
     def forward(self, bottom, top):
-        x, y = bottom[0].xdata.reshape(self.rows, self.inputs), top[0].xdata.reshape(self.rows, self.num_output)
-        self.ops.gemm(x, self.blobs[0].xdata, y, transpose_b=not self.transpose)
+        ops, x, y = self.ops, self.matrix(bottom[0].xdata, self.inputs), self.matrix(top[0].xdata, self.num_output)
+        ops.gemm(x, self.blobs[0].xdata, y, transpose_b=not self.transpose)
         if self.bias_term:
-            self.ops.bias_add(y[:, :, None], self.blobs[1].xdata)
+            ops.bias_add(y, self.blobs[1].xdata)
 
     def backward(self, top, propagate_down, bottom):
-        dy = top[0].xdiff.reshape(self.rows, self.num_output)
-        x, w = bottom[0].xdata.reshape(self.rows, self.inputs), self.blobs[0]
+        ops, w, dy = self.ops, self.blobs[0], self.matrix(top[0].xdiff, self.num_output)
         if self.param_propagate_down[0]:
+            x = self.matrix(bottom[0].xdata, self.inputs)
             first, second = (x, dy) if self.transpose else (dy, x)
             dw, begun = w.claim_xdiff()
-            self.ops.gemm(first, second, dw, transpose_a=True, accumulate=begun)
+            ops.gemm(first, second, dw, transpose_a=True, accumulate=begun)
         if self.bias_term and self.param_propagate_down[1]:
-            self.ops.bias_grad(dy[:, :, None], self.blobs[1].xdiff)
+            ops.bias_grad(dy, self.blobs[1].xdiff)
         if propagate_down[0]:
-            dx = bottom[0].xdiff.reshape(self.rows, self.inputs)
-            self.ops.gemm(dy, w.xdata, dx, transpose_b=self.transpose)
+            ops.gemm(dy, w.xdata, self.matrix(bottom[0].xdiff, self.inputs), transpose_b=self.transpose)
 
 
 class Embed(Layer):
@@ -107,14 +111,14 @@ class Embed(Layer):
         self.check_indices(index, self.input_dim, self.bad_index, hint="; check input_dim")
         self.ops.gather_rows(self.blobs[0].xdata, index, y)
         if self.bias_term:
-            self.ops.bias_add(y[:, :, None], self.blobs[1].xdata)
+            self.ops.bias_add(y, self.blobs[1].xdata)
 
     def backward(self, top, propagate_down, bottom):
         dy = top[0].xdiff.reshape(self.rows)
         if self.param_propagate_down[0]:
             self.ops.scatter_rows(dy, bottom[0].xdata.reshape(-1), self.blobs[0].xdiff)
         if self.bias_term and self.param_propagate_down[1]:
-            self.ops.bias_grad(dy[:, :, None], self.blobs[1].xdiff)
+            self.ops.bias_grad(dy, self.blobs[1].xdiff)
 
 
 class Parameter(Layer):

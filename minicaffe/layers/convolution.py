@@ -141,8 +141,11 @@ class Convolution(Windowed):
             blob.reshape(*lead, self.num_output, *out)
         num = math.prod(lead)
         self.x_shape, self.y_shape = (num, self.in_channels, *spatial), (num, self.num_output, *out)
-        self.y_rows = (num, self.num_output, math.prod(out))
         self.reserve_columns(self.x_shape, self.y_shape)
+
+    def images(self, array, shape):
+        """``array`` with one axis before the channels."""
+        return array if self.channel_axis == 1 else array.reshape(shape)
 
     def reserve_columns(self, x_shape, y_shape):
         """Make the shared workspace hold the columns of a convolution from x to y."""
@@ -159,34 +162,25 @@ class Convolution(Windowed):
             return
         w = self.blobs[0].xdata
         bias = self.blobs[1].xdata if self.bias_term else None
-        for x, y in zip(bottom, top, strict=True):
-            self.ops.convolve(
-                x.xdata.reshape(self.x_shape),
-                w,
-                bias,
-                y.xdata.reshape(self.y_shape),
-                self.window,
-                self.group,
-                self.workspace,
-            )
+        ops, shared = self.ops, (self.window, self.group, self.workspace)
+        for i, blob in enumerate(bottom):
+            x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
+            ops.convolve(x, w, bias, y, *shared)
 
     def backward(self, top, propagate_down, bottom):
         if self.x_shape[0] == 0:
             return
         w = self.blobs[0]
-        for i, (y, x) in enumerate(zip(top, bottom, strict=True)):
-            dy = y.xdiff.reshape(self.y_shape)
+        ops, shared = self.ops, (self.window, self.group, self.workspace)
+        for i, blob in enumerate(bottom):
+            dy = self.images(top[i].xdiff, self.y_shape)
             if self.bias_term and self.param_propagate_down[1]:
-                self.ops.bias_grad(dy.reshape(self.y_rows), self.blobs[1].xdiff)
+                ops.bias_grad(dy, self.blobs[1].xdiff)
             if self.param_propagate_down[0]:
                 dw, begun = w.claim_xdiff()
-                self.ops.convolve_weight_grad(
-                    x.xdata.reshape(self.x_shape), dy, dw, self.window, self.group, self.workspace, begun
-                )
+                ops.convolve_weight_grad(self.images(blob.xdata, self.x_shape), dy, dw, *shared, begun)
             if propagate_down[i]:
-                self.ops.convolve_data_grad(
-                    dy, w.xdata, x.xdiff.reshape(self.x_shape), self.window, self.group, self.workspace
-                )
+                ops.convolve_data_grad(dy, w.xdata, self.images(blob.xdiff, self.x_shape), *shared)
 
 
 class Deconvolution(Convolution):
@@ -227,31 +221,28 @@ class Deconvolution(Convolution):
     def forward(self, bottom, top):
         if self.x_shape[0] == 0:
             return
-        for x, y in zip(bottom, top, strict=True):
-            out = y.xdata.reshape(self.y_shape)
-            self.ops.convolve_data_grad(
-                x.xdata.reshape(self.x_shape), self.blobs[0].xdata, out, self.window, self.group, self.workspace
-            )
+        w = self.blobs[0].xdata
+        ops, shared = self.ops, (self.window, self.group, self.workspace)
+        for i, blob in enumerate(bottom):
+            x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
+            ops.convolve_data_grad(x, w, y, *shared)
             if self.bias_term:
-                self.ops.bias_add(out.reshape(self.y_rows), self.blobs[1].xdata)
+                ops.bias_add(y, self.blobs[1].xdata)
 
     def backward(self, top, propagate_down, bottom):
         if self.x_shape[0] == 0:
             return
         w = self.blobs[0]
-        for i, (y, x) in enumerate(zip(top, bottom, strict=True)):
-            dy = y.xdiff.reshape(self.y_shape)
+        ops, shared = self.ops, (self.window, self.group, self.workspace)
+        for i, blob in enumerate(bottom):
+            dy = self.images(top[i].xdiff, self.y_shape)
             if self.bias_term and self.param_propagate_down[1]:
-                self.ops.bias_grad(dy.reshape(self.y_rows), self.blobs[1].xdiff)
+                ops.bias_grad(dy, self.blobs[1].xdiff)
             if self.param_propagate_down[0]:
                 dw, begun = w.claim_xdiff()
-                self.ops.convolve_weight_grad(
-                    dy, x.xdata.reshape(self.x_shape), dw, self.window, self.group, self.workspace, begun
-                )
+                ops.convolve_weight_grad(dy, self.images(blob.xdata, self.x_shape), dw, *shared, begun)
             if propagate_down[i]:
-                self.ops.convolve(
-                    dy, w.xdata, None, x.xdiff.reshape(self.x_shape), self.window, self.group, self.workspace
-                )
+                ops.convolve(dy, w.xdata, None, self.images(blob.xdiff, self.x_shape), *shared)
 
 
 class Im2col(Windowed):

@@ -163,7 +163,7 @@ class Recurrent(Layer):
         """``u = x w^T + b``, and what comes from x_static: the part of each step that does not need the step before."""
         u = self.u.reshape(self.wide)
         self.ops.gemm(bottom[0].xdata.reshape(-1, self.inputs), self.blobs[0].xdata, u, transpose_b=True)
-        self.ops.bias_add(u[:, :, None], self.blobs[1].xdata)
+        self.ops.bias_add(u, self.blobs[1].xdata)
         if self.has_static:
             self.ops.gemm(
                 bottom[2].xdata.reshape(-1, self.static_inputs), self.blobs[2].xdata, self.static_u, transpose_b=True
@@ -177,7 +177,7 @@ class Recurrent(Layer):
         if self.param_propagate_down[0]:
             self.ops.gemm(du, flat, self.blobs[0].xdiff, transpose_a=True, accumulate=True)
         if self.param_propagate_down[1]:
-            self.ops.bias_grad(du[:, :, None], self.blobs[1].xdiff)
+            self.ops.bias_grad(du, self.blobs[1].xdiff)
         if propagate_down[0]:
             self.ops.gemm(du, self.blobs[0].xdata, x.xdiff.reshape(flat.shape))
         if self.has_static:
@@ -238,7 +238,7 @@ class RNN(Recurrent):
         self.hidden[0].xdata[...] = h[-1:]
         o = top[0].xdata.reshape(self.flat)
         self.ops.gemm(h[1:].reshape(self.flat), w_ho, o, transpose_b=True)
-        self.ops.bias_add(o[:, :, None], b_o)
+        self.ops.bias_add(o, b_o)
         self.ops.elementwise(TanH.value, (o,), (), o)
         for blob in top[1:]:
             blob.xdata[...] = h[-1:]
@@ -252,7 +252,7 @@ class RNN(Recurrent):
         if of_ho:
             self.ops.gemm(dz, h[1:].reshape(self.flat), w_ho.xdiff, transpose_a=True, accumulate=True)
         if of_bias:
-            self.ops.bias_grad(dz[:, :, None], b_o.xdiff)
+            self.ops.bias_grad(dz, b_o.xdiff)
         dh_next = self.dh_next
         dh_next.fill(0)
         for t in reversed(range(self.steps)):
