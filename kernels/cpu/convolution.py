@@ -44,7 +44,7 @@ def _way(
 ) -> Way:
     """The fastest way to solve a problem without some fast paths: all that a call has to find out, in one look-up."""
     problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads)
-    if len(x_shape) > AXES + 2 or x_shape[0] == 0:
+    if len(x_shape) > AXES + 2 or (kind == WEIGHTS and x_shape[0] == 0):
         return _uncompiled(problem)
     if "subsample" not in left_out and subsample.applies(window):
         return functools.partial(_SUBSAMPLED[kind], window, group)
@@ -85,7 +85,7 @@ def _zeros(count: int, dtype: np.dtype) -> Array:
 
 
 def _uncompiled(problem: Problem) -> Way:
-    """More axes than are compiled, or no images."""
+    """More axes than are compiled, or a gradient of weights from no images."""
     functions: dict[int, Way] = {
         FORWARD: reference.convolve,
         DATA: reference.convolve_data_grad,
