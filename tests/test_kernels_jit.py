@@ -50,6 +50,19 @@ def test_a_second_process_compiles_nothing_and_gets_the_same(tmp_path):
     assert second == ["0", "True", first[2]]
 
 
+def test_a_kept_kernel_serves_a_formula_like_that_of_a_module_that_is_gone(tmp_path):
+    code = (
+        "import numpy as np; from minicaffe.kernels import cpu; from {} import triple\n"
+        "x = np.ones((2, 3, 1)); y = np.zeros(3); cpu.elementwise(triple, (x,), (), x); cpu.channel_sum(triple, (x,), (), (), y); print(y[0])"
+    )
+    for module in ("first", "second"):
+        source = tmp_path / f"{module}.py"
+        source.write_text("def triple(x):\n    return x * 3.0\n")
+        found = in_child(code.format(module), NUMBA_CACHE_DIR=str(tmp_path / "cache"), PYTHONPATH=str(tmp_path))
+        assert found == ["18.0"]
+        source.unlink()
+
+
 def test_one_part_runs_on_the_calling_thread_alone():
     """Numba's work queue ends the process when two threads enter a parallel loop at once."""
     code = """

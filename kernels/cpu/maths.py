@@ -221,7 +221,7 @@ def vectorizable(function: Callable[..., float], dtype: DTypeLike) -> Callable[.
     constants = tuple(real(c) if type(c) in (int, float) else c for c in code.co_consts)
     names = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
     names = {name: _OWN.get(value, value) for name, value in names.items()}
-    names["__name__"] = function.__module__
+    names["__name__"] = __name__  # compiled code that is kept names its module: always one that can be imported
     return python_types.FunctionType(
         code.replace(co_consts=constants), names, function.__name__, None, function.__closure__
     )
