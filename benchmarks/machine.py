@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -16,6 +15,7 @@ import numba
 import numpy as np
 from threadpoolctl import ThreadpoolController, threadpool_info
 
+import minicaffe
 from benchmarks import peers
 
 PACKAGES = ("minicaffe", "numpy", "numba", "scipy", "torch")
@@ -30,7 +30,6 @@ def cores() -> int:
 
 def describe(threads: int) -> dict[str, Any]:
     """What the figures depend on: CPU model, cores, threads in use, versions; no names of hosts or files."""
-    importlib.import_module("scipy.linalg.cython_blas")  # the BLAS that the kernels call is to be among those listed
     return {
         "cpu": _cpu_model(),
         "cores": cores(),
@@ -50,7 +49,8 @@ def file_name(machine: dict[str, Any]) -> str:
 
 def set_threads(threads: int) -> None:
     """Give every contestant in this process ``threads`` threads; children inherit it through ``child_environment``."""
-    numba.set_num_threads(threads)
+    minicaffe.set_num_threads(threads)
+    numba.set_num_threads(threads)  # for kernels that run outside a pass
     torch = peers.torch()
     if torch:
         torch.set_num_threads(threads)

@@ -54,19 +54,19 @@ def _add_rows(y, bias, parts):
 
 
 @part_kernel()
-def _grad_part(part, parts, dy, dbias):
+def _grad_part(part, parts, dy, partial):
     n, c, _ = dy.shape
-    low, high = share(part, parts, c)
-    for k in range(low, high):
-        total = 0.0
-        for i in range(n):
-            total += row_sum(dy[i, k])
-        dbias[k] += total
+    low, high = share(part, parts, n * c)
+    for r in range(low, high):
+        partial[part, r % c] += row_sum(dy[r // c, r % c])
 
 
 @kernel()
 def _grad(dy, dbias, parts):
-    parallel(_grad_part, parts, (dy.reshape(dy.shape[0], dy.shape[1], -1), dbias))
+    partial = np.zeros((parts, dbias.size))
+    parallel(_grad_part, parts, (dy.reshape(dy.shape[0], dy.shape[1], -1), partial))
+    for k in range(dbias.size):
+        dbias[k] += partial[:, k].sum()
 
 
 @part_kernel()

@@ -1,12 +1,8 @@
-"""Matrix products through SciPy's BLAS, callable from compiled code.
-
-BLAS is held at one thread and Numba's threads share out the work: one pool of threads, nothing oversubscribed.
-"""
+"""NumPy's BLAS, which layers written by users may call, held at one thread: Numba's threads have the cores."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import threading
 from contextlib import AbstractContextManager
 
@@ -14,7 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 
 class _SingleThread(AbstractContextManager):
-    """Holds every loaded BLAS at one thread while at least one ``with`` block is open."""
+    """Holds every BLAS that is loaded at the first use at one thread while at least one ``with`` block is open."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -23,7 +19,6 @@ class _SingleThread(AbstractContextManager):
 
     @functools.cached_property
     def _libraries(self) -> list:
-        importlib.import_module("scipy.linalg.cython_blas")  # the library must be loaded before it can be held
         return ThreadpoolController().select(user_api="blas").lib_controllers
 
     def __enter__(self) -> None:
