@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,19 @@ def mnist() -> Path:
 def in_folder(monkeypatch):
     """Call it with a path to work in that folder for the rest of the test."""
     return monkeypatch.chdir
+
+
+@pytest.fixture(params=["cpu", "strict"])
+def where(request):
+    """The backend to compute on: the CPU's, and the strict stand-in for a device."""
+    from minicaffe import backend
+
+    if request.param == "cpu":
+        yield backend.current()
+        return
+    if shutil.which("g++") is None:
+        pytest.skip("g++ builds the CUDA kernels for the CPU")
+    from strict_gpu import StrictBackend
+
+    with backend.use(StrictBackend()) as strict:
+        yield strict

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 from test_gpu_path import feed, solver
@@ -13,20 +11,6 @@ from minicaffe.blob import Blob, Storage
 from minicaffe.layers.recurrent import Recurrent
 from minicaffe.net import Net
 from minicaffe.proto.text import parse
-
-
-@pytest.fixture(params=["cpu", "device"])
-def where(request):
-    """Both kinds of backend; the tests compute there."""
-    if request.param == "cpu":
-        yield backend.current()
-        return
-    if shutil.which("g++") is None:
-        pytest.skip("g++ builds the CUDA kernels for the CPU")
-    from strict_gpu import StrictBackend
-
-    with backend.use(StrictBackend()) as device:
-        yield device
 
 
 def numbers(array):

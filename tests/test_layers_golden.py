@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minicaffe import backend, proto
+from minicaffe import proto
 from minicaffe.layers import layer_types
 from minicaffe.net import Net
 
@@ -23,20 +22,6 @@ ON_HOST = {"ArgMax", "DummyData", "Filter"}
 """Layers that compute on the host, or whose shapes depend on the data: these wait for a device."""
 WITHOUT_CASE = {"Data", "HDF5Data", "HDF5Output", "ImageData", "MemoryData", "Python", "WindowData"}
 """Types that other tests hold against Caffe's numbers."""
-
-
-@pytest.fixture(params=["cpu", "strict"])
-def where(request):
-    """The backend to compute on."""
-    if request.param == "cpu":
-        yield backend.current()
-        return
-    if shutil.which("g++") is None:
-        pytest.skip("g++ builds the CUDA kernels for the CPU")
-    from strict_gpu import StrictBackend
-
-    with backend.use(StrictBackend()) as strict:
-        yield strict
 
 
 class Case:
