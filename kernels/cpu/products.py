@@ -87,7 +87,9 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, st
     image, frames_image = x[0, 0].size * size, c * channel * size
     area = base + worker * stride
     count, step = panels.size - 1, _panels_at_a_time(k)
-    kept = int(high_m - low_m > ROWS)  # a panel is used once more: all of its rows stay, beside those of others
+    # a panel that more rows of filters want is kept whole, and gathered early if it stays in the L2 cache; others are gathered
+    # piece by piece, each right before it is multiplied, in the L1 cache
+    kept = int(high_m - low_m > ROWS)
     early = kept and k * PANEL <= L2
     panel = align(area + together * frames_image + CHUNK)
     product = align(panel + min(count, step) * k * PANEL + CHUNK)
