@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from PIL import Image
 
 from minicaffe import proto
-from minicaffe.backend import random
+from minicaffe.backend import random, ranks
 from minicaffe.errors import DataError, LayerError, MinicaffeError, NetError, ShapeError
 from minicaffe.layers.hdf5 import HDF5Output
 from minicaffe.net import Net
@@ -344,6 +344,32 @@ def test_restored_rows_continue_bit_for_bit(tmp_path, options, counts):
     other.restore(state)
     assert other.state() == state
     assert_equal_batches(batches(other, 6), batches(one, 6))
+
+
+@pytest.mark.parametrize("counts", [(5, 3), (7,), (1, 2, 1), (2,)])
+def test_processes_that_train_together_share_the_rows(tmp_path, counts, monkeypatch):
+    """Each of three takes every third row, across the ends of files, and goes on from any other's snapshot; tests read all rows."""
+    hdf5_files(tmp_path, counts)
+    monkeypatch.setattr(ranks, "_count", 3)
+
+    def net_of(rank):
+        monkeypatch.setattr(ranks, "_rank", rank)
+        return hdf5_net(tmp_path)
+
+    nets = [net_of(rank) for rank in range(3)]
+    expected = np.arange(96).reshape(8, 4, 3) % sum(counts)
+    for rank, net in enumerate(nets):
+        assert [label.tolist() for _, label in batches(net, 6)] == expected[:6, :, rank].tolist()
+    other = net_of(2)
+    other.restore(json.loads(json.dumps(nets[0].state())))
+    assert [label.tolist() for _, label in batches(other, 2)] == expected[6:, :, 2].tolist()
+
+    monkeypatch.setattr(ranks, "_rank", 1)
+    definition = f'layer {{ name: "h" type: "HDF5Data" top: "label" hdf5_data_param {{ source: "{tmp_path}/list.txt" batch_size: 4 }} }}'
+    assert [label.tolist() for (label,) in batches(make_net(definition, proto.TEST), 1, ["label"])] == [[n % sum(counts) for n in range(4)]]
+    monkeypatch.setattr(ranks, "_rank", 3)
+    with pytest.raises(LayerError, match="solver rank 3 must lie below the solver count 3"):
+        hdf5_net(tmp_path)
 
 
 def damage(folder, what):

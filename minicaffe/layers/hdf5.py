@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat
-from minicaffe.backend import random
+from minicaffe import compat, proto
+from minicaffe.backend import random, ranks
 from minicaffe.errors import DataError, ShapeError
 from minicaffe.layers.base import Layer
 from minicaffe.layers.data import Source
@@ -26,7 +26,7 @@ class HDF5Data(Source):
 
     Tops: (batch_size, *rest of the dataset's shape).  The files are read whole, one at a time, again and again; a batch
     may begin in one file and end in the next.  ``shuffle`` shuffles the files for each round, and the rows of each
-    file.
+    file.  Of several processes that train one model (``set_solver_count``) each takes every so many-th row.
     Caffe: a ``transform_param`` is an error; shuffles come from the C library there, here from a copy of the random
     stream.  File names are separated by white space, so they hold none.  The position is part of a snapshot here.
     """
@@ -52,7 +52,12 @@ class HDF5Data(Source):
             self.shuffler.set_state(random.stream().get_state())  # draws nothing: the fillers get Caffe's numbers
             self.shuffler.shuffle(self.order)
         self.shapes: list[tuple[int, ...]] = []
+        alone = self.phase != proto.TRAIN
+        self.rank, self.ranks = (0, 1) if alone else (ranks.solver_rank(), ranks.solver_count())
+        self.require(self.rank < self.ranks, f"solver rank {self.rank} must lie below the solver count {self.ranks}")
+        self.row = 0
         self._load(0)
+        self._pass_ended_files()
         for blob, shape in zip(top, self.shapes, strict=True):
             blob.reshape(self.batch_size, *shape)
 
@@ -68,8 +73,8 @@ class HDF5Data(Source):
         return files
 
     def _load(self, index: int) -> None:
-        """Read file number ``index`` of this round; its rows come next."""
-        self.index, self.row = index, 0
+        """Read file number ``index`` of this round."""
+        self.index = index
         path = self.find_file(self.files[self.order[index]])
         try:
             with h5py.File(path, "r") as file:
@@ -114,24 +119,28 @@ class HDF5Data(Source):
         outputs = [blob.data for blob in top]
         filled = 0
         while filled < self.batch_size:
-            chosen = self.rows[self.row : self.row + self.batch_size - filled]
+            chosen = self.rows[self.row + self.rank :: self.ranks][: self.batch_size - filled]
             for values, out in zip(self.values, outputs, strict=True):
                 out[filled : filled + len(chosen)] = values[chosen]
             filled += len(chosen)
-            self._advance(len(chosen))
+            self.row += len(chosen) * self.ranks
+            self._pass_ended_files()
 
-    def _advance(self, rows: int) -> None:
-        self.row += rows
-        if self.row < len(self.rows):
-            return
-        if len(self.files) == 1:
-            self.row = 0
-            self._permute_rows()
-            return
-        following = (self.index + 1) % len(self.files)
-        if following == 0 and self.shuffler:
-            self.shuffler.shuffle(self.order)
-        self._load(following)
+    def _pass_ended_files(self) -> None:
+        """Go on to the file that holds this process's next row.
+
+        ``row`` is the same for every process: where the group begins of which each takes one row.  It is negative where that
+        was in the file before.
+        """
+        while self.row + self.rank >= len(self.rows):
+            self.row -= len(self.rows)
+            if len(self.files) == 1:
+                self._permute_rows()
+                continue
+            following = (self.index + 1) % len(self.files)
+            if following == 0 and self.shuffler:
+                self.shuffler.shuffle(self.order)
+            self._load(following)
 
     def state(self) -> dict[str, Any]:
         """Where reading stands, for a snapshot."""
@@ -153,6 +162,7 @@ class HDF5Data(Source):
                 f"the snapshot stands at row {state['row']} of a file that has {len(self.rows)} rows now"
             )
         self.row = state["row"]
+        self._pass_ended_files()
 
 
 class HDF5Output(Layer):
