@@ -5,14 +5,27 @@ from __future__ import annotations
 import os
 from importlib import resources
 
+from minicaffe.errors import MinicaffeError
+
 _ROOT = os.fspath(resources.files(__name__))  # type: ignore[call-overload]
 
 
 def find(path: str | os.PathLike[str]) -> str:
-    """``path`` if it exists, else the shipped file of that name ("siamese/digits_solver.prototxt"), else ``path``."""
+    """``path`` if it exists, else the shipped file of that name ("siamese/digits_solver.prototxt"), else ``path``.
+
+    MinicaffeError for no name at all, and where only the model's name is right.
+    """
     name = os.fspath(path)
+    if not name:
+        raise MinicaffeError("the name of a file was expected; found an empty one")
     shipped = os.path.join(_ROOT, name)
-    return shipped if not os.path.exists(name) and os.path.isfile(shipped) else name
+    if os.path.exists(name) or os.path.isfile(shipped):
+        return name if os.path.exists(name) else shipped
+    model = name.replace(os.sep, "/").split("/")[0]
+    if model in names() and not os.path.exists(model):
+        files = sorted(file for file in os.listdir(folder(model)) if file.endswith(".prototxt"))
+        raise MinicaffeError(f"no file {name}; the model '{model}' has: {', '.join(f'{model}/{file}' for file in files)}")
+    return name
 
 
 def names() -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from cli_case import contents, run
 
 from minicaffe import graph, models, proto
+from minicaffe.errors import MinicaffeError
 from minicaffe.net import Net
 from minicaffe.proto.files import read_net, read_solver
 
@@ -31,6 +32,11 @@ def test_find_prefers_a_file_of_the_user(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shipped = models.find("lenet/lenet.prototxt")
     assert Path(shipped).is_absolute()
+    for name in ("lenet/absent.prototxt", "lenet"):
+        with pytest.raises(MinicaffeError, match=f"no file {name}; the model 'lenet' has: .*lenet/lenet_solver.prototxt"):
+            models.find(name)
+    with pytest.raises(MinicaffeError, match="name of a file was expected; found an empty one"):
+        models.find("")
     (tmp_path / "lenet").mkdir()
     (tmp_path / "lenet" / "lenet.prototxt").write_text("")
     assert models.find("lenet/lenet.prototxt") == "lenet/lenet.prototxt"

@@ -9,6 +9,7 @@ import pytest
 
 import minicaffe
 from minicaffe import MinicaffeError, proto
+from minicaffe.backend import random
 from minicaffe.errors import PrototxtError, SnapshotError, WeightsError
 from minicaffe.net import Net
 from minicaffe.solvers import STOP, Monitor, create, get_solver
@@ -157,6 +158,26 @@ def test_two_ranks_train_on_records_of_their_own(tiny, second_of_two):
     assert labels_of(get_solver("solver.prototxt"), 3) == [[n % 15 % 3 for n in range(k, k + 10, 2)] for k in (1, 11, 21)]
     minicaffe.set_solver_rank(0)
     assert labels_of(get_solver("solver.prototxt"), 3) == [[n % 15 % 3 for n in range(k, k + 10, 2)] for k in (0, 10, 20)]
+
+
+def test_a_rank_that_resumes_draws_numbers_of_its_own(tiny, second_of_two):
+    """The snapshot is that of rank 0, which goes on where it stood."""
+    minicaffe.set_solver_rank(0)
+    first = get_solver("solver.prototxt")
+    first.step(5)
+    first.snapshot()
+    state = next(iter(tiny.glob("tiny_iter_5.solverstate")))
+    following = random.stream().draws(4).tolist()
+
+    def drawn_by(rank):
+        minicaffe.set_solver_rank(rank)
+        solver = get_solver("solver.prototxt")
+        solver.restore(state)
+        return random.stream().draws(4).tolist()
+
+    assert drawn_by(0) == following
+    assert drawn_by(1) != following
+    assert drawn_by(1) == drawn_by(1)
 
 
 def test_the_second_rank_seeds_apart_and_neither_tests_nor_writes(tiny, second_of_two, caplog):

@@ -110,7 +110,9 @@ def read(solver: Solver, path: str) -> None:
         return
     random.stream().set_state(state["random"])
     where = backend.current()
-    if where.name in state["device"]:
+    if solver.rank:  # the state is that of rank 0, and each process draws numbers of its own
+        random.seed(random.stream().draw() + solver.rank)
+    elif where.name in state["device"]:
         where.random.set_state(state["device"][where.name])
     solver.restore_state(state["solver"])
     for net, positions in ((solver.net, state["train"]), *zip(solver.test_nets, state["test"], strict=False)):
