@@ -18,10 +18,9 @@ from minicaffe.kernels.cpu.im2col import AXES
 from minicaffe.kernels.cpu.jit import queue_length
 from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
 from minicaffe.kernels.cpu.problem import FORWARD, WEIGHTS, Problem, Way
-from minicaffe.kernels.cpu.products import ROWS
 from minicaffe.kernels.cpu.simd import CHUNK
 from minicaffe.kernels.cpu.threads import product_threads
-from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL, multiplier
+from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL, ROWS, multiplier
 from minicaffe.kernels.window import Window
 
 MOST_TURNED = 1.2

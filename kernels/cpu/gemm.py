@@ -16,6 +16,7 @@ from minicaffe.kernels.cpu.tile import (
     DEPTH,
     LONGEST_TILE,
     PANEL,
+    ROWS,
     VECTORS,
     multiplier,
     multiply,
@@ -26,7 +27,6 @@ from minicaffe.kernels.reference import Array
 
 _TOGETHER = 8  # full panels that are copied at a time, at most
 _FEW = 64  # rows
-_ROWS = 60  # a multiple of the tile heights 4, 5 and 6
 
 
 @kernel(inline=True)
@@ -38,7 +38,7 @@ def _together(rows, panels, k, transposed_c):
     if not transposed_c and rows <= _FEW:
         return _TOGETHER, rows
     if not transposed_c and k <= DEPTH and panels >= _TOGETHER:
-        return _TOGETHER * DEPTH // k, _ROWS
+        return _TOGETHER * DEPTH // k, ROWS
     return 1, rows
 
 

@@ -26,9 +26,7 @@ from minicaffe.kernels.cpu.simd import (
     store,
     transpose,
 )
-from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL, multiply, panel_depth, panel_vectors
-
-ROWS = 60  # rows of a product worked on before they are moved to where they belong: a multiple of the tile heights 4, 5 and 6
+from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL, ROWS, multiply, panel_depth, panel_vectors
 
 
 @part_kernel()

@@ -36,6 +36,8 @@ DEPTH = 128
 """Rows of a full panel that are worked on at a time; see ``panel_depth``."""
 LONGEST_TILE = 8
 """Most rows of a tile."""
+ROWS = 60
+"""Rows of a product that are worked on before others, where they are to stay in the L1 cache: a multiple of the tile heights 4, 5 and 6."""
 L2 = 1 << 19
 """Bytes that may be expected to stay in the L2 cache."""
 
