@@ -12,6 +12,7 @@ from collections.abc import Iterator
 FAST_PATHS = {
     "depthwise": "convolutions with one channel a group have kernels of their own",
     "fusion": "neighbouring layers that work element by element run as one",
+    "replay": "layers that run a second time as they ran before run from a record of their kernels",
     "subsample": "a 1 x 1 convolution with a stride picks its pixels first",
     "turned": "the data gradient of a convolution with stride 1 is a convolution with turned weights",
     "winograd": "3 x 3 and 5 x 5 convolutions with stride 1 multiply small transforms of image tiles",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import backend, proto
+from minicaffe.backend import moves
 from minicaffe.errors import ShapeError
 from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
 
@@ -45,6 +46,8 @@ class Storage:
     def grow(self, size: int) -> None:
         """Hold at least ``size`` elements; contents are lost (zero again) when that takes new memory."""
         if size > self.size:
+            if self.touched:
+                moves.note()
             self.size = size
             self._host = self._device = self._home = None
             self._head_on_device = False
@@ -69,6 +72,15 @@ class Storage:
                 values[end:start].fill(0)
             end = stop
         self._zeros = dict(later)
+
+    @property
+    def zeros(self) -> tuple[tuple[int, int], ...]:
+        """The ranges that only count as zero; set it to those that are left after other work than ``claim`` wrote to some."""
+        return tuple(self._zeros.items())
+
+    @zeros.setter
+    def zeros(self, ranges: tuple[tuple[int, int], ...]) -> None:
+        self._zeros = dict(ranges)
 
     def claim(self, start: int, stop: int) -> tuple[Any, bool]:
         """``array``, and whether elements ``start`` to ``stop`` hold numbers: if not, they count as zero, and must be overwritten."""
@@ -120,6 +132,7 @@ class Storage:
         elif not self._head_on_device and self._host is not None:
             where.upload(self._host, self._device)
         self._head_on_device = True
+        moves.note()
         return self._device
 
 
@@ -172,6 +185,8 @@ class Blob:
         if len(sizes) > MAX_AXES or any(size < 0 for size in sizes):
             raise ShapeError(f"a blob has at most {MAX_AXES} axes, none of negative size; found shape {sizes}")
         count = math.prod(sizes)
+        if self._data.storage.touched or self._diff.storage.touched:
+            moves.note()
         self.shape, self.count = sizes, count
         if count > self._data.room:
             self._data = _Part(Storage(0, self.dtype))
@@ -279,12 +294,12 @@ class Blob:
     def share_data(self, other: Blob) -> None:
         """Use the memory of ``other``'s value from now on; counts must be equal, shapes may differ."""
         self._require_count(other)
-        self._data = _Part(other._data.storage, other._data.offset, other._data.room)
+        self._data = self._replaced(self._data, _Part(other._data.storage, other._data.offset, other._data.room))
 
     def share_diff(self, other: Blob) -> None:
         """Use the memory of ``other``'s gradient from now on; counts must be equal, shapes may differ."""
         self._require_count(other)
-        self._diff = _Part(other._diff.storage, other._diff.offset)
+        self._diff = self._replaced(self._diff, _Part(other._diff.storage, other._diff.offset))
 
     def shares_data_with(self, other: Blob) -> bool:
         """Whether both values are the same memory."""
@@ -305,7 +320,7 @@ class Blob:
 
         There is room for so many elements; when the blob grows beyond them it takes memory of its own.
         """
-        self._data = _Part(storage, offset, room)
+        self._data = self._replaced(self._data, _Part(storage, offset, room))
 
     def move_to(self, data: Storage, diff: Storage, offset: int) -> None:
         """Move value and gradient, contents included, to elements ``offset`` .. of two larger storages."""
@@ -314,7 +329,14 @@ class Blob:
             part = _Part(storage, offset)
             if old.touched:
                 storage.host()[offset : offset + self.count] = getattr(self, "peek" + name)().reshape(-1)
-            setattr(self, name, part)
+            setattr(self, name, self._replaced(getattr(self, name), part))
+
+    @staticmethod
+    def _replaced(old: _Part, new: _Part) -> _Part:
+        """The new one."""
+        if old.storage.touched:
+            moves.note()
+        return new
 
     def _require_count(self, other: Blob) -> None:
         if self.count != other.count:

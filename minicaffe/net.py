@@ -6,13 +6,14 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import backend, fusion, graph, memory_plan, proto, weights
+from minicaffe import backend, fusion, graph, memory_plan, proto, replay, weights
 from minicaffe.assembly import Assembly, Param, Step
 from minicaffe.blob import Blob, Storage
 from minicaffe.errors import NetError
@@ -99,6 +100,7 @@ class Net:
         }
         self._share_params()
         self._fused = fusion.passes(self.steps)
+        self._stretches = {direction: self._find_stretches(direction) for direction in self._fused}
         _log.info("Network initialization done.")
 
     # --- params as one buffer ------------------------------------------------------------------------------------
@@ -166,6 +168,11 @@ class Net:
             for param in self.learnable:
                 param.blob.xdiff.fill(0)
 
+    def _find_stretches(self, direction: str) -> dict[int, replay.Stretch]:
+        """The steps that may run from a record, by the place where the pass meets them."""
+        found = replay.stretches(self.steps, self._fused[direction].values())
+        return {(first if direction == "forward" else last): replay.Stretch(first, last) for first, last in found}
+
     # --- running -------------------------------------------------------------------------------------------------
 
     def run_forward(self, start: int = 0, end: int | None = None) -> None:
@@ -174,18 +181,31 @@ class Net:
             raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it runs from its first layer on")
         where = backend.current()
         end = len(self.steps) - 1 if end is None else end
-        passes = self._passes("forward")
+        passes, recorded = self._passes("forward"), self._recorded("forward")
         self._loss.xdata.fill(0)
         with where.running():
             index = start
             while index <= end:
-                fused = passes.get(index)
-                if fused is not None and fused.last <= end and fused.reshape(where).ready():
-                    fused.run()
-                    index = fused.last + 1
+                stretch = recorded.get(index)
+                if stretch is not None and stretch.last <= end:
+                    live = partial(self._forward_steps, index, stretch.last, passes, where)
+                    stretch.run(where, self._param_diffs, live)
+                    index = stretch.last + 1
                 else:
-                    self._forward_step(index, where)
-                    index += 1
+                    index = self._forward_from(index, end, passes, where)
+
+    def _forward_steps(self, index: int, end: int, passes: Mapping[int, fusion.Pass], where: backend.Backend) -> None:
+        while index <= end:
+            index = self._forward_from(index, end, passes, where)
+
+    def _forward_from(self, index: int, end: int, passes: Mapping[int, fusion.Pass], where: backend.Backend) -> int:
+        """Run the next step, or several as one; returns which comes then."""
+        fused = passes.get(index)
+        if fused is not None and fused.last <= end and fused.reshape(where).ready():
+            fused.run()
+            return fused.last + 1
+        self._forward_step(index, where)
+        return index + 1
 
     def _forward_step(self, index: int, where: backend.Backend) -> None:
         step = self.steps[index]
@@ -206,19 +226,30 @@ class Net:
             raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it cannot run backward")
         where = backend.current()
         start = len(self.steps) - 1 if start is None else start
-        passes = self._passes("backward")
+        passes, recorded = self._passes("backward"), self._recorded("backward")
         with where.running():
             index = start
             while index >= end:
-                fused = passes.get(index)
-                if fused is not None and fused.first >= end and fused.ready():
-                    fused.run()
-                    index = fused.first - 1
+                stretch = recorded.get(index)
+                if stretch is not None and stretch.first >= end:
+                    stretch.run(where, self._param_diffs, partial(self._backward_steps, index, stretch.first, passes))
+                    index = stretch.first - 1
                 else:
-                    self._backward_step(index)
-                    index -= 1
+                    index = self._backward_from(index, end, passes)
         if self.debug_info and start == len(self.steps) - 1 and end == 0:
             self._log_param_norms()
+
+    def _backward_steps(self, index: int, end: int, passes: Mapping[int, fusion.Pass]) -> None:
+        while index >= end:
+            index = self._backward_from(index, end, passes)
+
+    def _backward_from(self, index: int, end: int, passes: Mapping[int, fusion.Pass]) -> int:
+        fused = passes.get(index)
+        if fused is not None and fused.first >= end and fused.ready():
+            fused.run()
+            return fused.first - 1
+        self._backward_step(index)
+        return index - 1
 
     def _backward_step(self, index: int) -> None:
         step = self.steps[index]
@@ -233,8 +264,18 @@ class Net:
 
     def _passes(self, direction: str) -> Mapping[int, fusion.Pass]:
         """The passes of several layers as one that may be taken: none while somebody looks at what is between them."""
-        watched = self.debug_info or any(self._callbacks[f"{when}_{direction}"] for when in ("before", "after"))
-        return {} if watched or not fast_paths.taken("fusion") else self._fused[direction]
+        return {} if self._watched(direction) or not fast_paths.taken("fusion") else self._fused[direction]
+
+    def _recorded(self, direction: str) -> Mapping[int, replay.Stretch]:
+        """The steps that may be run from a record."""
+        return {} if self._watched(direction) or not fast_paths.taken("replay") else self._stretches[direction]
+
+    def _watched(self, direction: str) -> bool:
+        return self.debug_info or any(self._callbacks[f"{when}_{direction}"] for when in ("before", "after"))
+
+    @property
+    def _param_diffs(self) -> Storage | None:
+        return self._storage and self._storage[1]
 
     def backward_layer(self, index: int) -> None:
         """Run one layer backward; LayerError if a bottom is to get a gradient that its layer cannot give."""

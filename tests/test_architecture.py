@@ -15,7 +15,7 @@ RANKS = [
     ("minicaffe.backend",),
     ("minicaffe.blob", "minicaffe.fillers", "minicaffe.data"),
     ("minicaffe.layers",),
-    ("minicaffe.graph", "minicaffe.assembly", "minicaffe.memory_plan", "minicaffe.fusion", "minicaffe.weights", "minicaffe.net"),
+    ("minicaffe.graph", "minicaffe.assembly", "minicaffe.memory_plan", "minicaffe.fusion", "minicaffe.replay", "minicaffe.weights", "minicaffe.net"),
     ("minicaffe.solvers", "minicaffe.parallel"),
     ("minicaffe.draw", "minicaffe.plot", "minicaffe.models", "minicaffe.embedding", "minicaffe.summary", "minicaffe.testing", "minicaffe.io", "minicaffe"),
     ("minicaffe.tools",),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel, share
+from minicaffe.kernels.cpu.scratch import scratch
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
@@ -57,16 +59,22 @@ def _add_rows(y, bias, parts):
 def _grad_part(part, parts, dy, partial):
     n, c, _ = dy.shape
     low, high = share(part, parts, n * c)
+    partial[part] = 0
     for r in range(low, high):
         partial[part, r % c] += row_sum(dy[r // c, r % c])
 
 
-@kernel()
-def _grad(dy, dbias, parts):
-    partial = np.zeros((parts, dbias.size))
-    parallel(_grad_part, parts, (dy.reshape(dy.shape[0], dy.shape[1], -1), partial))
+@part_kernel()
+def _sum_part(part, parts, partial, dbias):
     for k in range(dbias.size):
         dbias[k] += partial[:, k].sum()
+
+
+@kernel()
+def _grad(dy, dbias, parts, memory):
+    partial = memory.view(np.float64)[: parts * dbias.size].reshape(parts, dbias.size)
+    parallel(_grad_part, parts, (dy.reshape(dy.shape[0], dy.shape[1], -1), partial))
+    parallel(_sum_part, 1, (partial, dbias))
 
 
 @part_kernel()
@@ -95,5 +103,8 @@ def bias_add(y: Array, bias: Array) -> None:
 
 def bias_grad(dy: Array, dbias: Array) -> None:
     """See ``reference.bias_grad``."""
-    grad = _grad_rows if dy.size == len(dy) * len(dbias) else _grad
-    grad(dy, dbias, parts(dy.size))
+    shared = parts(dy.size)
+    if dy.size == len(dy) * len(dbias):
+        _grad_rows(dy, dbias, shared)
+    else:
+        _grad(dy, dbias, shared, scratch(8 * shared * len(dbias)))

@@ -14,7 +14,8 @@ import numpy as np
 from numba.extending import register_jitable
 
 from minicaffe.kernels.cpu.elementwise import formula_stamp
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel, share
 from minicaffe.kernels.cpu.maths import vectorizable
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array

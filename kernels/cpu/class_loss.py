@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel, share
 from minicaffe.kernels.cpu.loss import with_ignored
 from minicaffe.kernels.cpu.maths import exp, log, tanh
 from minicaffe.kernels.cpu.threads import parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from minicaffe.kernels import fast_paths, reference
 from minicaffe.kernels.cpu import depthwise, direct, subsample, winograd, winograd_plan
 from minicaffe.kernels.cpu.im2col import AXES
 from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS, Problem, Way
+from minicaffe.kernels.cpu.recording import keep, spoil
 from minicaffe.kernels.cpu.threads import thread_count
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
@@ -57,14 +59,14 @@ def _way(
 def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, group: int, workspace: Array) -> None:
     """See ``reference.convolve``."""
     if bias is None:
-        bias = _zeros(len(w), w.dtype)
-    way = _way(FORWARD, x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out())
+        bias = keep(_zeros(len(w), w.dtype))
+    way = keep(_way(FORWARD, x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out()))
     way(x, w, bias, y, workspace)
 
 
 def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: int, workspace: Array) -> None:
     """See ``reference.convolve_data_grad``."""
-    way = _way(DATA, dx.shape, dy.shape, window, group, dx.dtype, thread_count(), fast_paths.left_out())
+    way = keep(_way(DATA, dx.shape, dy.shape, window, group, dx.dtype, thread_count(), fast_paths.left_out()))
     way(dy, w, dx, workspace)
 
 
@@ -72,7 +74,7 @@ def convolve_weight_grad(
     x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array, accumulate: bool
 ) -> None:
     """See ``reference.convolve_weight_grad``."""
-    way = _way(WEIGHTS, x.shape, dy.shape, window, group, x.dtype, thread_count(), fast_paths.left_out())
+    way = keep(_way(WEIGHTS, x.shape, dy.shape, window, group, x.dtype, thread_count(), fast_paths.left_out()))
     way(x, dy, dw, workspace, accumulate)
 
 
@@ -93,7 +95,12 @@ def _uncompiled(problem: Problem) -> Way:
     }
     function, window, group = functions[problem.kind], problem.window, problem.group
     arrays = 4 if problem.kind == FORWARD else 3
-    return lambda *given: function(*given[:arrays], window, group, *given[arrays:])
+
+    def run(*given: Any) -> None:
+        spoil()
+        function(*given[:arrays], window, group, *given[arrays:])
+
+    return run
 
 
 def _convolve_few(window: Window, group: int, x: Array, w: Array, bias: Array, y: Array, workspace: Array) -> None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from minicaffe.kernels.cpu.frames import frame_to_image, image_to_frame
 from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.jit import kernel, parallel_queue, part_kernel, queue_length, share
+from minicaffe.kernels.cpu.jit import kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.layout import Axes, window_tables
 from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.simd import WIDTH, add_products, add_scaled, align, correlate, fill_row, load, size_of

@@ -15,7 +15,7 @@ from numba import config
 
 from minicaffe.kernels.cpu import products
 from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.jit import queue_length
+from minicaffe.kernels.cpu.launch import queue_length
 from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
 from minicaffe.kernels.cpu.problem import FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.simd import CHUNK

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numba.extending import register_jitable
 
-from minicaffe.kernels.cpu.jit import kernel, parallel, part_kernel, share
+from minicaffe.kernels.cpu.jit import kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel, share
 from minicaffe.kernels.cpu.maths import vectorizable
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import kernel, parallel_queue, part_kernel, queue_length, share
+from minicaffe.kernels.cpu.jit import kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel_queue, queue_length, share
+from minicaffe.kernels.cpu.recording import spoil
 from minicaffe.kernels.cpu.scratch import scratch
 from minicaffe.kernels.cpu.simd import CHUNK, WIDTH, align, copy_row, size_of, transpose
 from minicaffe.kernels.cpu.threads import product_threads, thread_count
@@ -205,6 +207,7 @@ def gemm(
     plan = _plan(a.shape, out.shape, transpose_a, transpose_b, accumulate, out.dtype, thread_count())
     if plan is None:
         if not accumulate:
+            spoil()
             out[...] = 0
         return
     if plan.transposed:

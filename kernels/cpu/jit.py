@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numba
-import numpy as np
 from llvmlite import ir
-from numba import prange, types
+from numba import types
 from numba.core import cgutils, event
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
@@ -174,7 +173,7 @@ class _Binding(NamedTuple):
         llvm.add_symbol(self.symbol, result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
-def _call_by_name(context: Any, builder: ir.IRBuilder, compiled: Any, signature: Any, values: list) -> None:
+def call_by_name(context: Any, builder: ir.IRBuilder, compiled: Any, signature: Any, values: list) -> None:
     """Code that calls a kernel which returns and raises nothing.
 
     Numba's own calls compile the kernel once more in every kernel that calls it.
@@ -198,7 +197,7 @@ def called(function: Callable) -> Any:
         signature = types.Dispatcher(compiled).get_call_type(context, tuple(map(_as_words, arguments)), {})
 
         def generate(target, builder, _, values):
-            _call_by_name(target, builder, compiled, signature, values)
+            call_by_name(target, builder, compiled, signature, values)
             return target.get_dummy_value()
 
         return types.void(*signature.args), generate
@@ -238,100 +237,3 @@ def caller(*words: str) -> Any:
         return types.void(*[types.intp] * (1 + len(words))), generate
 
     return _with_parameters(call, ["address", *words])
-
-
-_call_part = caller("part", "parts", "worker", "arguments")
-
-
-@intrinsic
-def _take(context, counter):
-    """Count one up and return the number before: no two threads get the same."""
-
-    def generate(context, builder, signature, values):
-        return builder.atomic_rmw("add", builder.inttoptr(values[0], _WORD.as_pointer()), _WORD(1), "monotonic")
-
-    return types.intp(types.intp), generate
-
-
-@kernel(inline=True)
-def share(part: int, parts: int, size: int) -> tuple[int, int]:
-    """The first and the last index + 1 of thread ``part``'s share of ``size`` items."""
-    return size * part // parts, size * (part + 1) // parts
-
-
-@kernel(parallel=True)
-def _launch(function, arguments, parts, workers):
-    """Each worker takes the parts of its own share first, then what others have left of theirs.
-
-    So a worker mostly meets what it made itself in the kernel before, which its core's cache may still hold.
-    """
-    if workers == 1:
-        for part in range(parts):
-            _call_part(function, part, parts, 0, arguments)
-        return
-    taken = np.zeros(workers, np.intp)
-    for worker in prange(workers):
-        for i in range(workers):
-            owner = (worker + i) % workers
-            first, last = share(owner, workers, parts)
-            part = first + _take(taken[owner:].ctypes.data)
-            while part < last:
-                _call_part(function, part, parts, np.intp(worker), arguments)
-                part = first + _take(taken[owner:].ctypes.data)
-
-
-def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Callable[..., Any]:
-    """Code generator: ``function(part, parts[, worker if numbered], *arguments)`` for values (function, parts, workers, arguments)."""
-    own = 3 if numbered else 2
-    signature = function.get_call_type(context, (types.intp,) * own + tuple(arguments.types), {})
-    launch = types.Dispatcher(_launch)
-    launch_signature = launch.get_call_type(context, (types.intp,) * 4, {})
-
-    def generate(context, builder, _, values):
-        _, parts, workers, given = values
-        module = builder.module
-        part = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD] * 4), module.get_unique_name("part"))
-        part.linkage = "internal"
-        body = ir.IRBuilder(part.append_basic_block())
-        place = body.inttoptr(part.args[3], given.type.as_pointer())
-        items = [body.extract_value(body.load(place), i) for i in range(len(arguments))]
-        _call_by_name(context, body, function.dispatcher, signature, [*part.args[:own], *items])
-        body.ret_void()
-        slot = cgutils.alloca_once_value(builder, given)
-        code, slot = (builder.ptrtoint(item, _WORD) for item in (part, slot))
-        context.get_function(launch, launch_signature)(builder, [code, slot, parts, workers])
-        return context.get_dummy_value()
-
-    return generate
-
-
-@intrinsic
-def parallel(context, function, parts, arguments):
-    """``function(part, parts, *arguments)`` for every part, each on a thread of Numba's; an intrinsic of kernels.
-
-    ``function`` is a ``part_kernel``.  Kernels that share this one parallel loop compile in half the
-    time that a ``prange`` of their own takes them.  ``numba.get_num_threads`` must have been called before: it starts the threads.
-    """
-    generate = _parallel(context, function, arguments, numbered=False)
-
-    def one_each(context, builder, signature, values):
-        return generate(context, builder, signature, [*values[:2], values[1], values[2]])
-
-    return types.void(function, types.intp, arguments), one_each
-
-
-@intrinsic
-def parallel_queue(context, function, parts, workers, arguments):
-    """``function(part, parts, worker, *arguments)`` for every part, each taken by the worker that is free next.
-
-    For parts of which there are more than threads, so that a thread that is held up holds up no other; ``worker``, below
-    ``workers``, says which scratch memory is its own.  Otherwise as ``parallel``.
-    """
-    return types.void(function, types.intp, types.intp, arguments), _parallel(
-        context, function, arguments, numbered=True
-    )
-
-
-def queue_length(threads: int) -> int:
-    """Parts for a ``parallel_queue``: few, for each part begins anew, but so many that all threads end together."""
-    return 4 * threads if threads > 1 else 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import kernel, parallel, part_kernel, share
+from minicaffe.kernels.cpu.jit import kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel, share
 from minicaffe.kernels.cpu.maths import exp, log
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array

@@ -6,7 +6,8 @@ import functools
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel, share
 from minicaffe.kernels.cpu.simd import WIDTH, size_of
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.cpu.windows import gather_max, gather_sum, known, scatter_max, scatter_sum

@@ -12,7 +12,8 @@ from minicaffe.kernels.cpu.frames import (
     panel_to_columns,
     scatter,
 )
-from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, part_kernel, share
+from minicaffe.kernels.cpu.jit import kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel, parallel_queue, share
 from minicaffe.kernels.cpu.layout import by_group, from_table, weights_by_group
 from minicaffe.kernels.cpu.simd import (
     CHUNK,

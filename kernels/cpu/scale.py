@@ -12,7 +12,8 @@ import math
 import numpy as np
 
 from minicaffe.kernels import reference
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel, share
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 
+from minicaffe.kernels.cpu.recording import keep
 from minicaffe.kernels.reference import Array
 
 _kept = threading.local()
@@ -16,4 +17,4 @@ def scratch(size: int) -> Array:
     memory = getattr(_kept, "memory", None)
     if memory is None or memory.size < size:
         memory = _kept.memory = np.zeros(size, np.uint8)
-    return memory
+    return keep(memory)

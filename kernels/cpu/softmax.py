@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, parallel, part_kernel, share
+from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel, share
 from minicaffe.kernels.cpu.maths import exp
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.jit import kernel, parallel, part_kernel, share
+from minicaffe.kernels.cpu.jit import kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel, share
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window

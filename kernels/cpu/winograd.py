@@ -12,7 +12,8 @@ import functools
 import numpy as np
 
 from minicaffe.kernels.cpu import winograd_plan
-from minicaffe.kernels.cpu.jit import kernel, parallel, parallel_queue, part_kernel, share
+from minicaffe.kernels.cpu.jit import kernel, part_kernel
+from minicaffe.kernels.cpu.launch import parallel, parallel_queue, share
 from minicaffe.kernels.cpu.layout import by_group, weights_by_group
 from minicaffe.kernels.cpu.problem import FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.simd import WIDTH, align, fill_row, load, size_of, transpose

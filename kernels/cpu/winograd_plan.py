@@ -11,7 +11,7 @@ from numba import config
 from numpy.typing import NDArray
 
 from minicaffe.kernels.cpu.direct import MOST_TURNED
-from minicaffe.kernels.cpu.jit import queue_length
+from minicaffe.kernels.cpu.launch import queue_length
 from minicaffe.kernels.cpu.layout import Axes
 from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS
 from minicaffe.kernels.cpu.simd import WIDTH

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from minicaffe.backend import moves
+from minicaffe.kernels.cpu.recording import Recording
+
 
 class RandomSource(ABC):
     """Random numbers made where the arrays of a backend live, with a state that snapshots can keep."""
@@ -68,11 +71,24 @@ class Backend(ABC):
     def synchronize(self) -> None:
         """Wait for everything issued so far."""
 
+    def setting(self) -> tuple:
+        """What kernels depend on beside their arguments."""
+        return ()
+
+    def recording(self, room: int) -> Recording | None:
+        """For ``recorded``, of ``room`` bytes at least; None if this backend cannot record."""
+        return None
+
+    def recorded(self, recording: Recording) -> contextlib.AbstractContextManager[None]:
+        """Held around ops that are to be recorded."""
+        raise NotImplementedError
+
     def reserve(self, count: int, dtype: DTypeLike) -> None:
         """Make the scratch memory that all layers share hold at least ``count`` elements of ``dtype``."""
         dtype = np.dtype(dtype)
         if dtype not in self._workspaces or self._workspaces[dtype].size < count:
             self._workspaces[dtype] = self.zeros((count,), dtype)
+            moves.note()
 
     def workspace(self, dtype: DTypeLike) -> Any:
         """The shared scratch memory, a flat array; its contents last only as long as one call of an op."""

@@ -11,7 +11,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicaffe.backend import random, threads
 from minicaffe.backend.base import Backend, RandomSource
-from minicaffe.kernels import cpu
+from minicaffe.kernels import cpu, fast_paths
+from minicaffe.kernels.cpu.recording import RecordedOps, Recording
 
 
 class CpuRandom(RandomSource):
@@ -60,6 +61,21 @@ class CpuBackend(Backend):
             threads.apply()
             with cpu.threads.held():
                 yield
+
+    def setting(self) -> tuple:
+        return cpu.threads.thread_count(), fast_paths.left_out()
+
+    def recording(self, room: int) -> Recording | None:
+        return Recording(max(room, 1 << 16))
+
+    @contextlib.contextmanager
+    def recorded(self, recording: Recording) -> Iterator[None]:
+        self.ops = RecordedOps(cpu)
+        try:
+            with recording.made():
+                yield
+        finally:
+            self.ops = cpu
 
     def synchronize(self) -> None:
         pass

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minicaffe import backend, fillers, proto
+from minicaffe.backend import moves
 from minicaffe.blob import Blob
 from minicaffe.errors import DataError, LayerError, ShapeError
 from minicaffe.layers.cost import Costed
@@ -97,6 +98,9 @@ class Layer(Costed):
     """Which bottoms ``force_backward`` may turn on; None: all."""
     claims: ClassVar[tuple[int, ...]] = ()
     """Learnable blobs whose gradient backward asks for by ``Blob.claim_xdiff``: a solver need not clear it before."""
+    repeats: bool = False
+    """Whether forward and backward do nothing but call ops, the same ones on the same arrays as long as no blob's shape or memory
+    changes; such layers run from a record (``minicaffe.replay``).  Each class says so for itself: it is not inherited."""
     reshape_always: ClassVar[bool] = False
     """Whether ``reshape`` looks at more than the bottoms' shapes, so that it must run before every forward."""
 
@@ -110,6 +114,7 @@ class Layer(Costed):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.repeats = cls.__dict__.get("repeats", False)
         name = cls.__dict__.get("type")
         if isinstance(name, str) and name:
             if name in registry and registry[name].__module__ != cls.__module__:
@@ -251,6 +256,7 @@ class Layer(Costed):
         kept = self._scratch.get(name)
         if kept is None or kept[0] is not where or kept[1].size < count:
             kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype or self.dtype))
+            moves.note()
         return kept[1][:count].reshape(tuple(shape))
 
     def input_copy(self, bottom: Sequence[Blob], top: Sequence[Blob], shape: Sequence[int]) -> Any | None:

@@ -22,6 +22,7 @@ class InnerProduct(Layer):
     type = "InnerProduct"
     param = "inner_product_param"
     claims = (0,)
+    repeats = True
     num_output: int
     bias_term: bool
     transpose: bool
@@ -398,6 +399,7 @@ class Softmax(Layer):
     """
 
     type = "Softmax"
+    repeats = True
     param = "softmax_param"
     per_element = 5
     in_place = "always"

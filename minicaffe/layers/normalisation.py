@@ -22,6 +22,7 @@ class LRN(Layer):
 
     type = "LRN"
     param = "lrn_param"
+    repeats = True
     local_size: int
     alpha: float
     beta: float

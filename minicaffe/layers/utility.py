@@ -136,6 +136,9 @@ class Split(Layer):
     moves = False
     tops = (1, None)
 
+    def setup(self, bottom, top):
+        self.repeats = len(top) > 1
+
     def reshape(self, bottom, top):
         for blob in top:
             blob.reshape_like(bottom[0])

@@ -1,0 +1,300 @@
+"""Kernels in parts that run side by side, and a record of such launches, to make them again without Python.
+
+A launch is handed over as words in memory: what to call, and how far the work has come.  Its first line of the cache holds
+
+====  ==========================================================
+word  meaning
+====  ==========================================================
+0     address of the code of a part
+1     address of its arguments
+2     parts
+3     workers that share them
+4     bytes to the next launch of a record
+====  ==========================================================
+
+and the next ones the number of parts that are done, and those taken of each worker's share.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minicaffe.kernels.cpu.jit import call_by_name, called, caller, kernel
+
+LINE = 64
+"""Bytes of a line of the cache, to which records are aligned."""
+_WORD = ir.IntType(64)
+_SIZE = 8
+_SPINS = 1 << 14  # looks at a launch before its core is offered to other programs: some 50 us
+
+record = np.zeros(4, np.intp)
+"""Where launches are recorded: the thread whose launches are (0: none), the record's address, its size, and the bytes used so far.
+
+More are used than there are when the record was too small.
+"""
+llvm.add_symbol("minicaffe_record", record.ctypes.data)
+
+
+@intrinsic
+def _record_address(context):
+    """Where ``record`` lies."""
+
+    def generate(context, builder, signature, values):
+        place = cgutils.add_global_variable(builder.module, _WORD, "minicaffe_record")
+        return builder.ptrtoint(place, _WORD)
+
+    return types.intp(), generate
+
+
+def _system(name: str) -> Any:
+    """A function of the C library that takes nothing and gives a word."""
+
+    def define(context):
+        def generate(context, builder, signature, values):
+            kind = ir.FunctionType(_WORD, [])
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+
+        return types.intp(), generate
+
+    return intrinsic(define)
+
+
+_this_thread, _offer_core = _system("pthread_self"), _system("sched_yield")
+
+
+@intrinsic
+def _take(context, counter):
+    """Count one up and return the number before: no two threads get the same, and who sees the new one sees what was done before."""
+
+    def generate(context, builder, signature, values):
+        return builder.atomic_rmw("add", builder.inttoptr(values[0], _WORD.as_pointer()), _WORD(1), "acq_rel")
+
+    return types.intp(types.intp), generate
+
+
+_PAUSE = "llvm.x86.sse2.pause" if platform.machine() == "x86_64" else None
+
+
+@intrinsic
+def _look(context, counter):
+    """What other threads counted so far; the processor, if it can, waits a moment before."""
+
+    def generate(context, builder, signature, values):
+        if _PAUSE:
+            builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), _PAUSE), [])
+        return builder.load_atomic(builder.inttoptr(values[0], _WORD.as_pointer()), "acquire", _SIZE)
+
+    return types.intp(types.intp), generate
+
+
+@intrinsic
+def _word(context, address):
+    """The word at an address."""
+
+    def generate(context, builder, signature, values):
+        return builder.load(builder.inttoptr(values[0], _WORD.as_pointer()))
+
+    return types.intp(types.intp), generate
+
+
+@intrinsic
+def _put_word(context, address, word):
+    """Write the word at an address."""
+
+    def generate(context, builder, signature, values):
+        builder.store(values[1], builder.inttoptr(values[0], _WORD.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), generate
+
+
+_call_part = caller("part", "parts", "worker", "arguments")
+
+
+@kernel(inline=True)
+def share(part: int, parts: int, size: int) -> tuple[int, int]:
+    """The first and the last index + 1 of thread ``part``'s share of ``size`` items."""
+    return size * part // parts, size * (part + 1) // parts
+
+
+@kernel(inline=True)
+def _lines(size):
+    """Bytes of the lines that hold so many bytes."""
+    return -(-size // LINE) * LINE
+
+
+@kernel(inline=True)
+def _write(launch, function, arguments, parts, workers, length):
+    """Write down a launch."""
+    _put_word(launch, function)
+    _put_word(launch + _SIZE, arguments)
+    _put_word(launch + 2 * _SIZE, parts)
+    _put_word(launch + 3 * _SIZE, workers)
+    _put_word(launch + 4 * _SIZE, length)
+
+
+@kernel(inline=True)
+def _begin(launch):
+    """Note that nothing is done yet."""
+    for i in range(1 + _word(launch + 3 * _SIZE)):
+        _put_word(launch + LINE + i * _SIZE, 0)
+
+
+@called
+def take_parts(launch, worker):
+    """Run parts of one's own share first, then what others have left of theirs.
+
+    So a worker mostly meets what it made itself in the launch before, which its core's cache may still hold.
+    """
+    function, arguments = _word(launch), _word(launch + _SIZE)
+    parts, workers = _word(launch + 2 * _SIZE), _word(launch + 3 * _SIZE)
+    done = launch + LINE
+    for i in range(workers if worker < workers else 0):
+        owner = (worker + i) % workers
+        first, last = share(owner, workers, parts)
+        taken = done + (1 + owner) * _SIZE
+        part = first + _take(taken)
+        while part < last:
+            _call_part(function, part, parts, worker, arguments)
+            _take(done)
+            part = first + _take(taken)
+
+
+@called
+def _await(launch):
+    """Wait until all parts are done."""
+    parts, done, looks = _word(launch + 2 * _SIZE), launch + LINE, 0
+    while _look(done) < parts:
+        looks += 1
+        if looks > _SPINS:
+            _offer_core()
+
+
+@kernel(parallel=True)
+def run_record(first, end, workers):
+    """Make the launches of a record again, one after the other.
+
+    A worker goes on as soon as all parts of a launch are done, whoever did them: there need not be as many threads as workers.
+    """
+    launch = first
+    while launch < end:
+        _begin(launch)
+        launch += _word(launch + 4 * _SIZE)
+    for worker in prange(workers):
+        place = first
+        while place < end:
+            take_parts(place, np.intp(worker))
+            _await(place)
+            place += _word(place + 4 * _SIZE)
+
+
+@called
+def _note(function, arguments, size, parts, workers):
+    """Add a launch to the record, arguments included."""
+    words = _record_address()
+    place, room, used = _word(words + _SIZE), _word(words + 2 * _SIZE), _word(words + 3 * _SIZE)
+    head = LINE + _lines((1 + workers) * _SIZE)
+    length = head + _lines(size)
+    if used + length <= room:
+        launch = place + used
+        _write(launch, function, launch + head, parts, workers, length)
+        for at in range(0, size, _SIZE):
+            _put_word(launch + head + at, _word(arguments + at))
+    _put_word(words + 3 * _SIZE, used + length)
+
+
+@kernel(parallel=True, internal=True)
+def _launch(function, arguments, size, parts, workers, words):
+    """Run all parts, and return when they are done; ``words``: memory for the launch, and a line more."""
+    recorded = _word(_record_address())
+    if recorded != 0 and recorded == _this_thread():
+        _note(function, arguments, size, parts, workers)
+    if workers == 1:
+        for part in range(parts):
+            _call_part(function, part, parts, 0, arguments)
+        return
+    launch = _lines(words)
+    _write(launch, function, arguments, parts, workers, 0)
+    _begin(launch)
+    for worker in prange(workers):
+        take_parts(launch, np.intp(worker))
+
+
+def _borrowed(context: Any, builder: ir.IRBuilder, kind: types.Type, value: Any) -> Any:
+    """Code for arguments whose arrays belong to the caller: what a record holds of them must not be counted as owners."""
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder, value)
+        array.meminfo, array.parent = (cgutils.get_null_value(item.type) for item in (array.meminfo, array.parent))
+        return array._getvalue()
+    if isinstance(kind, types.BaseTuple):
+        for i, item in enumerate(kind.types):
+            borrowed = _borrowed(context, builder, item, builder.extract_value(value, i))
+            value = builder.insert_value(value, borrowed, i)
+    return value
+
+
+def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Callable[..., Any]:
+    """Code generator: ``function(part, parts[, worker if numbered], *arguments)`` for values (function, parts, workers, arguments)."""
+    own = 3 if numbered else 2
+    signature = function.get_call_type(context, (types.intp,) * own + tuple(arguments.types), {})
+    launch_signature = types.Dispatcher(_launch).get_call_type(context, (types.intp,) * 6, {})
+
+    def generate(context, builder, _, values):
+        _, parts, workers, given = values
+        module = builder.module
+        part = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD] * 4), module.get_unique_name("part"))
+        part.linkage = "internal"
+        body = ir.IRBuilder(part.append_basic_block())
+        place = body.inttoptr(part.args[3], given.type.as_pointer())
+        items = [body.extract_value(body.load(place), i) for i in range(len(arguments))]
+        call_by_name(context, body, function.dispatcher, signature, [*part.args[:own], *items])
+        body.ret_void()
+        slot = cgutils.alloca_once_value(builder, _borrowed(context, builder, arguments, given))
+        words = builder.alloca(_WORD, builder.add(workers, _WORD(1 + 3 * LINE // _SIZE)))
+        code, slot, words = (builder.ptrtoint(item, _WORD) for item in (part, slot, words))
+        size = _WORD(context.get_abi_sizeof(given.type))
+        call_by_name(context, builder, _launch, launch_signature, [code, slot, size, parts, workers, words])
+        return context.get_dummy_value()
+
+    return generate
+
+
+@intrinsic
+def parallel(context, function, parts, arguments):
+    """``function(part, parts, *arguments)`` for every part, each on a thread of Numba's; an intrinsic of kernels.
+
+    ``function`` is a ``part_kernel``.  Kernels that share this one parallel loop compile in half the
+    time that a ``prange`` of their own takes them.  ``numba.get_num_threads`` must have been called before: it starts the threads.
+    """
+    generate = _parallel(context, function, arguments, numbered=False)
+
+    def one_each(context, builder, signature, values):
+        return generate(context, builder, signature, [*values[:2], values[1], values[2]])
+
+    return types.void(function, types.intp, arguments), one_each
+
+
+@intrinsic
+def parallel_queue(context, function, parts, workers, arguments):
+    """``function(part, parts, worker, *arguments)`` for every part, each taken by the worker that is free next.
+
+    For parts of which there are more than threads, so that a thread that is held up holds up no other; ``worker``, below
+    ``workers``, says which scratch memory is its own.  Otherwise as ``parallel``.
+    """
+    return types.void(function, types.intp, types.intp, arguments), _parallel(
+        context, function, arguments, numbered=True
+    )
+
+
+def queue_length(threads: int) -> int:
+    """Parts for a ``parallel_queue``: few, for each part begins anew, but so many that all threads end together."""
+    return 4 * threads if threads > 1 else 1

@@ -1,0 +1,380 @@
+"""Layers that run from a record of their kernels: the numbers are those of layers that run as usual, to the bit, and no record outlives what it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from layer_cases import CASES
+from test_gpu_path import feed, solver
+
+import minicaffe
+from minicaffe import backend, proto, replay, testing
+from minicaffe.backend import Recording, moves
+from minicaffe.blob import Blob
+from minicaffe.kernels import cpu, fast_paths
+from minicaffe.kernels.cpu import launch
+from minicaffe.layers import Layer
+from minicaffe.layers.neuron import ReLU
+from minicaffe.net import Net
+from minicaffe.proto import text
+
+TOWER = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 3 dim: 2 dim: 9 dim: 8 } } }
+layer { name: "conv" type: "Convolution" bottom: "x" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } bias_filler { type: "gaussian" } } }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "relu" type: "ReLU" bottom: "pool" top: "pool" }
+layer { name: "ip" type: "InnerProduct" bottom: "pool" top: "ip" inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+"""
+LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "goal" top: "loss" }'
+GOAL = 'layer { name: "goal" type: "Input" top: "goal" input_param { shape { dim: 3 dim: 5 } } }'
+
+
+def net(layers: str = TOWER, phase: int = proto.TRAIN, seed: int = 1) -> Net:
+    backend.random.seed(seed)
+    return Net(text.parse("force_backward: true " + layers, proto.NetParameter()), phase)
+
+
+def draw(made: Net, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for name in made.inputs or made.blobs:
+        made.blobs[name].data[...] = rng.standard_normal(made.blobs[name].shape)
+
+
+def records(made: Net) -> int:
+    """How many records a net has, over all of its stretches and both directions."""
+    found = [stretch for stretches in made._stretches.values() for stretch in stretches.values()]
+    return sum(record is not None for stretch in found for record in stretch._records.values())
+
+
+def recorded(made: Net, index: int) -> bool:
+    """Whether a layer is in a record."""
+    found = [stretch for stretch in made._stretches["forward"].values() if stretch.first <= index <= stretch.last]
+    return any(record is not None for stretch in found for record in stretch._records.values())
+
+
+@contextlib.contextmanager
+def counted(monkeypatch):
+    """How often records are run, as a list that grows."""
+    runs: list[Recording] = []
+    run = Recording.run
+    with monkeypatch.context() as patch:
+        patch.setattr(Recording, "run", lambda self: (runs.append(self), run(self)))
+        yield runs
+
+
+def numbers(made: Net) -> list[np.ndarray]:
+    return [array.copy() for blob in (*made.blobs.values(), *(b for bs in made.params.values() for b in bs)) for array in (blob.data, blob.diff)]
+
+
+def passes(made: Net, count: int, first: int = 0) -> list[list[np.ndarray]]:
+    """What blobs and params hold after each of some forward and backward passes on other inputs."""
+    found = []
+    for i in range(first, first + count):
+        draw(made, i)
+        made.blobs[made.outputs[0]].diff[...] = i + 1
+        made.run_forward()
+        made.run_backward()
+        found.append(numbers(made))
+    return found
+
+
+def equal(a, b) -> None:
+    for x, y in zip(a, b, strict=True):
+        for left, right in zip(x, y, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+# --- the numbers
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.bottoms], ids=lambda case: case.name)
+def test_each_layer_gives_the_same_numbers_from_a_record(case, tmp_path):
+    found = []
+    for left_out in ((), ("replay",)):
+        with fast_paths.without(*left_out):
+            backend.random.seed(5)
+            rig = testing.Rig(case.type, case.draw(), seed=1, **case.how(tmp_path))
+            rig.fill_zero_params(np.random.default_rng(3))
+            asked = rig.net.steps[-1].propagate_down
+            backward = "gradient" not in case.why_not and all(w for w, down in zip(rig.wanted, asked, strict=True) if down)
+            rows = []
+            for i in range(5):
+                for blob in rig.bottom:
+                    blob.data[...] = np.roll(blob.data, 1)
+                for blob in rig.layer.blobs:
+                    blob.data[...] *= 1.25
+                rig.forward()
+                row = [blob.data.copy() for blob in rig.top]
+                if backward:
+                    rig.net.run_backward()
+                    row += [blob.diff.copy() for blob in (*rig.bottom, *rig.layer.blobs)]
+                rows.append(row)
+            found.append(rows)
+            assert recorded(rig.net, rig.net.layers.index(rig.layer)) == (rig.layer.repeats and not left_out)
+            rig.net.close()
+    equal(*found)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"iter_size": 3}], ids=["", "iter_size"])
+def test_training_is_the_same_to_the_bit(threads, options, monkeypatch):
+    if threads > minicaffe.get_num_threads():
+        pytest.skip("needs two cores")
+    found = []
+    for left_out in ((), ("replay",)):
+        with fast_paths.without(*left_out), counted(monkeypatch) as runs:
+            before = minicaffe.get_num_threads()
+            minicaffe.set_num_threads(threads)
+            trained, rows = solver(**options), []
+            trained.add_callback(lambda trained=trained: feed(trained.net, trained.iter), lambda rows=rows, trained=trained: rows.append(numbers(trained.net)))
+            trained.step(6)
+            minicaffe.set_num_threads(before)
+            found.append(rows)
+            assert bool(runs) != bool(left_out)
+    equal(*found)
+
+
+def test_gradients_add_up_from_a_record():
+    made, usual = net(), net()
+    for i in range(4):
+        passes(made, 1, i)
+        with fast_paths.without("replay"):
+            passes(usual, 1, i)
+    assert records(made) == 2
+    equal([numbers(made)], [numbers(usual)])
+    made.clear_param_diffs()
+    assert not made.params["conv"][0].diff.any()
+
+
+# --- what ends a record
+
+
+def changed_shape(made: Net) -> None:
+    made.blobs["x"].reshape(2, 2, 9, 8)
+    made.reshape()
+
+
+def shared(made: Net) -> None:
+    other = net(seed=7)
+    made.params["conv"][0].share_data(other.params["conv"][0])
+    made.copies = other
+
+
+def packed(made: Net) -> None:
+    made.pack_params()
+
+
+def other_threads(made: Net) -> None:
+    minicaffe.set_num_threads(1)
+
+
+def larger_workspace(made: Net) -> None:
+    where = backend.current()
+    where.reserve(where.workspace("f4").size + 1000, "f4")
+
+
+def larger_blob(made: Net) -> None:
+    made.blobs["pool"].reshape(100)
+    made.blobs["pool"].reshape(3, 4, 4, 3)
+
+
+@pytest.mark.parametrize("change", [changed_shape, shared, packed, other_threads, larger_workspace, larger_blob])
+def test_after_a_change_layers_run_as_usual_and_are_recorded_anew(change, monkeypatch):
+    made, usual, before = net(), net(), minicaffe.get_num_threads()
+    try:
+        passes(made, 3)
+        assert records(made) == 2
+        change(made)
+        with counted(monkeypatch) as runs:
+            first = passes(made, 2, 5)
+            assert not runs
+            first += passes(made, 1, 7)
+            assert len(runs) == 2
+        with fast_paths.without("replay"):
+            minicaffe.set_num_threads(before)
+            passes(usual, 3)
+            change(usual)
+            equal(first, passes(usual, 3, 5))
+    finally:
+        minicaffe.set_num_threads(before)
+
+
+def test_a_net_that_ran_on_a_device_in_between(monkeypatch):
+    if shutil.which("g++") is None:
+        pytest.skip("g++ builds the CUDA kernels for the CPU")
+    from strict_gpu import StrictBackend
+
+    made = net()
+    passes(made, 3)
+    strict = StrictBackend()
+    with backend.use(strict):
+        made.params["conv"][0].xdata[...] *= 2
+    with fast_paths.without("replay"):
+        usual = net()
+        passes(usual, 3)
+        usual.params["conv"][0].data[...] *= 2
+        expected = passes(usual, 1, 9)
+    equal(passes(made, 1, 9), expected)
+    with backend.use(strict), counted(monkeypatch) as runs:
+        passes(made, 3)
+        assert not runs
+
+
+def test_nothing_is_recorded_where_somebody_looks_on(monkeypatch):
+    made, seen = net(), []
+    made.after_forward(seen.append)
+    made.before_backward(seen.append)
+    with counted(monkeypatch) as runs:
+        passes(made, 4)
+    assert not runs and not records(made)
+    assert len(seen) == 4 * 2 * len(made.layers)
+
+
+def test_a_range_that_cuts_a_stretch_runs_as_usual(monkeypatch):
+    made = net()
+    passes(made, 3)
+    with counted(monkeypatch) as runs:
+        made.forward(start="pool")
+        made.backward(end="pool")
+        assert not runs
+        made.forward()
+        assert len(runs) == 1
+
+
+def test_records_do_not_pile_up():
+    made = net()
+    made.pack_params()
+    for i in range(40):
+        made.clear_param_diffs(lazily=i % 2 == 0)
+        passes(made, 1, i)
+    stretches = [stretch for kind in made._stretches.values() for stretch in kind.values()]
+    assert all(len(stretch._records) <= replay._MOST + 1 for stretch in stretches)
+    for rows in range(1, 30):
+        made.blobs["x"].reshape(rows, 2, 9, 8)
+        for _ in range(3):
+            made.run_forward()
+    assert all(len(stretch._records) <= 1 for stretch in made._stretches["forward"].values())
+
+
+# --- which layers
+
+
+def test_only_a_class_that_says_so_itself_repeats():
+    class Annealed(ReLU):
+        """Its slope changes from pass to pass."""
+
+        type = "AnnealedReLU"
+
+    assert ReLU.repeats and not Annealed.repeats and not Layer.repeats
+    layer = Annealed(proto.LayerParameter(name="a", type="AnnealedReLU"))
+    assert not layer.repeats
+
+
+def test_stretches_end_at_other_layers_and_at_weighted_tops():
+    made = net(TOWER + GOAL + LOSS)
+    assert {d: [(s.first, s.last) for s in found.values()] for d, found in made._stretches.items()} == {
+        "forward": [(0, 5)], "backward": [(0, 5)],
+    }
+    made = net(TOWER.replace('top: "ip" ', 'top: "ip" loss_weight: 1 ') + 'layer { name: "drop" type: "Dropout" bottom: "ip" top: "drop" }')
+    assert [(s.first, s.last) for s in made._stretches["forward"].values()] == [(0, 4)]
+    assert made.layers[5].type == "Split"  # whose top has the weight
+
+
+def test_stretches_cut_no_layers_in_two_that_run_as_one():
+    block = """
+    layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "conv" }
+    layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
+    layer { name: "relu1" type: "ReLU" bottom: "conv" top: "conv" }
+    layer { name: "pool" """
+    made = net(TOWER.replace('layer { name: "pool" ', block))
+    assert [layer.name for layer in made.layers][2:5] == ["norm", "scale", "relu1"]
+    assert [(s.first, s.last) for s in made._stretches["forward"].values()] == [(0, 1), (5, 7)]
+
+
+# --- recordings
+
+
+def maximum(a):
+    return max(a, 0.0)
+
+
+def arrays(size=50_000):
+    x = np.random.default_rng(2).standard_normal(size).astype("f4")
+    return x, np.zeros_like(x)
+
+
+def test_an_op_that_is_not_all_kernels_spoils_a_recording():
+    where, x = backend.current(), np.ones((4, 3), "f4")
+    for op, arguments in {
+        "dot": (x[0], x[1], np.zeros((), "f4")),
+        "gemm": (np.zeros((4, 0), "f4"), np.zeros((0, 3), "f4"), x),
+    }.items():
+        with where.running():
+            recording = where.recording(0)
+            with where.recorded(recording):
+                getattr(where.ops, op)(*arguments)
+        assert not recording.complete, op
+    assert where.ops is cpu
+
+
+def test_a_recording_that_is_too_small_says_how_much_it_takes():
+    (x, y), where = arrays(), backend.current()
+    with where.running():
+        small = Recording(100)
+        with small.made():
+            for _ in range(3):
+                cpu.elementwise(maximum, (x,), (), y)
+        assert not small.complete and small.room > 100
+        enough = Recording(small.room)
+        with enough.made():
+            for _ in range(3):
+                cpu.elementwise(maximum, (x,), (), y)
+        assert enough.complete and enough.room == small.room
+        y[...] = 0
+        enough.run()
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+
+
+def test_kernels_of_other_threads_are_not_recorded():
+    (x, y), (other, out) = arrays(100), arrays(100)
+    cpu.elementwise(maximum, (x,), (), y)
+    recording = Recording()
+    with recording.made():
+        thread = threading.Thread(target=lambda: (cpu.elementwise(maximum, (other,), (), out), cpu.gemm(*np.ones((3, 2, 2)))))
+        thread.start()
+        thread.join()
+        cpu.elementwise(maximum, (x,), (), y)
+    out[...] = y[...] = 0
+    recording.run()
+    assert not out.any() and y.any() and recording.complete
+
+
+def test_a_recording_runs_on_fewer_threads_than_it_was_made_on():
+    """As many workers as when it was made, one after the other: none waits for another."""
+    x, y = arrays()
+    threads = backend.current().setting()[0]
+    with backend.current().running():
+        recording = Recording()
+        with recording.made():
+            for _ in range(20):
+                cpu.elementwise(maximum, (x,), (), y)
+    y[...] = 0
+    launch.run_record(recording._start, recording._end, threads + 5)
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+
+
+def test_moves_are_counted_when_memory_in_use_is_replaced():
+    blob = Blob((2, 3))
+    before = moves.count()
+    blob.reshape(3, 2)
+    assert moves.count() == before  # nobody has used it
+    blob.data[...] = 1
+    blob.reshape(3, 2)
+    assert moves.count() == before
+    blob.reshape(4, 4)
+    assert moves.count() > before
