@@ -95,6 +95,7 @@ class Net:
         self._storage: tuple[Storage, Storage] | None = None
         self._claimed: list[tuple[int, int]] = []
         self._loss = Blob((), dtype)
+        self._guests = any(type(layer).__module__.partition(".")[0] != __package__ for layer in self.layers)
         self._callbacks: dict[str, list[Callable[[int], Any]]] = {
             f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
         }
@@ -183,7 +184,7 @@ class Net:
         end = len(self.steps) - 1 if end is None else end
         passes, recorded = self._passes("forward"), self._recorded("forward")
         self._loss.xdata.fill(0)
-        with where.running():
+        with where.running(self._guests):
             index = start
             while index <= end:
                 stretch = recorded.get(index)
@@ -227,7 +228,7 @@ class Net:
         where = backend.current()
         start = len(self.steps) - 1 if start is None else start
         passes, recorded = self._passes("backward"), self._recorded("backward")
-        with where.running():
+        with where.running(self._guests):
             index = start
             while index >= end:
                 stretch = recorded.get(index)

@@ -138,3 +138,25 @@ def test_the_flag_of_the_commands(capsys, tmp_path, in_folder, command):
     assert (refused.status, len(refused.errors)) == (1, 1)
     assert "10000 threads were asked for" in refused.err
     assert run(capsys, command, *arguments, "-threads", 0).status == 2
+
+
+BLAS = """
+import numpy as np, minicaffe
+from threadpoolctl import threadpool_info
+from minicaffe import proto
+from minicaffe.layers import Layer
+from minicaffe.net import Net
+from minicaffe.proto import text
+class Look(Layer):
+    type = "Look"
+    def reshape(self, bottom, top):
+        top[0].reshape(1)
+    def forward(self, bottom, top):
+        top[0].data[0] = max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+net = Net(text.parse('layer { name: "x" type: "Input" top: "x" } layer { name: "y" type: "Look" bottom: "x" top: "y" }', proto.NetParameter()), 1)
+print(int(net.forward()["y"][0]), max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"))
+"""
+
+
+def test_a_layer_of_a_user_finds_blas_at_one_thread():
+    assert in_child(BLAS, OPENBLAS_NUM_THREADS="3")[0] == "1"

@@ -11,6 +11,7 @@ import numpy as np
 
 from minicaffe.kernels import fast_paths, reference
 from minicaffe.kernels.cpu import depthwise, direct, subsample, winograd, winograd_plan
+from minicaffe.kernels.cpu.blas import single_threaded_blas
 from minicaffe.kernels.cpu.im2col import AXES
 from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.recording import keep, spoil
@@ -98,7 +99,8 @@ def _uncompiled(problem: Problem) -> Way:
 
     def run(*given: Any) -> None:
         spoil()
-        function(*given[:arrays], window, group, *given[arrays:])
+        with single_threaded_blas():
+            function(*given[:arrays], window, group, *given[arrays:])
 
     return run
 

@@ -64,8 +64,11 @@ class Backend(ABC):
         """Copy an array of this backend into a NumPy array, waiting until it is there."""
 
     @abstractmethod
-    def running(self) -> contextlib.AbstractContextManager[None]:
-        """Held around a pass over a net: one pass at a time, threads and streams set up for the kernels."""
+    def running(self, guests: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Held around a pass over a net: one pass at a time, threads and streams set up for the kernels.
+
+        ``guests``: users' own layers run in it, so NumPy's BLAS is to keep off the cores that kernels have.
+        """
 
     @abstractmethod
     def synchronize(self) -> None:

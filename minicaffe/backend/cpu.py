@@ -54,10 +54,10 @@ class CpuBackend(Backend):
         out[...] = array
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self, guests: bool = False) -> Iterator[None]:
         # Numba's work-queue threading layer aborts the process when two threads enter parallel kernels at once,
         # and the layers of all nets share one workspace.
-        with self._lock, cpu.single_threaded_blas():
+        with self._lock, cpu.single_threaded_blas() if guests else contextlib.nullcontext():
             threads.apply()
             with cpu.threads.held():
                 yield
