@@ -43,6 +43,8 @@ class Stretch:
             return
         recording, zeros = record
         recording.run()
+        for flag, error in recording.checks:
+            where.check_later(flag, error)
         if gradients:
             gradients.zeros = zeros
 
@@ -60,7 +62,7 @@ class Stretch:
 
 def stretches(steps: Sequence[Step], passes: Iterable[Pass]) -> list[tuple[int, int]]:
     """First and last of the steps in a row that only run ops on blobs; of ``passes`` of several layers as one, none is cut in two."""
-    repeats = [step.layer.repeats and not step.weighted and not step.layer.reshape_always for step in steps]
+    repeats = [step.layer.repeats and not step.layer.reshape_always for step in steps]
     for item in passes:
         if not all(repeats[item.first : item.last + 1]):
             repeats[item.first : item.last + 1] = [False] * len(item.steps)

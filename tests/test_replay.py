@@ -15,6 +15,7 @@ import minicaffe
 from minicaffe import backend, proto, replay, testing
 from minicaffe.backend import Recording, moves
 from minicaffe.blob import Blob
+from minicaffe.errors import LayerError
 from minicaffe.kernels import cpu, fast_paths
 from minicaffe.kernels.cpu import launch
 from minicaffe.layers import Layer
@@ -103,7 +104,7 @@ def test_each_layer_gives_the_same_numbers_from_a_record(case, tmp_path):
             asked = rig.net.steps[-1].propagate_down
             backward = "gradient" not in case.why_not and all(w for w, down in zip(rig.wanted, asked, strict=True) if down)
             rows = []
-            for i in range(5):
+            for _ in range(5):
                 for blob in rig.bottom:
                     blob.data[...] = np.roll(blob.data, 1)
                 for blob in rig.layer.blobs:
@@ -275,14 +276,42 @@ def test_only_a_class_that_says_so_itself_repeats():
     assert not layer.repeats
 
 
-def test_stretches_end_at_other_layers_and_at_weighted_tops():
+def test_stretches_end_at_other_layers():
     made = net(TOWER + GOAL + LOSS)
     assert {d: [(s.first, s.last) for s in found.values()] for d, found in made._stretches.items()} == {
         "forward": [(0, 5)], "backward": [(0, 5)],
-    }
-    made = net(TOWER.replace('top: "ip" ', 'top: "ip" loss_weight: 1 ') + 'layer { name: "drop" type: "Dropout" bottom: "ip" top: "drop" }')
-    assert [(s.first, s.last) for s in made._stretches["forward"].values()] == [(0, 4)]
-    assert made.layers[5].type == "Split"  # whose top has the weight
+    }  # fmt: skip
+    assert made.layers[6].type == "EuclideanLoss"
+
+
+def test_losses_of_weighted_tops_add_up_in_a_record():
+    losses = []
+    for left_out in ((), ("replay",)):
+        with fast_paths.without(*left_out):
+            made = net(TOWER.replace('top: "ip" ', 'top: "ip" loss_weight: 0.5 '))
+            for i in range(4):
+                draw(made, i)
+                made.run_forward()
+                losses.append(made.loss)
+            assert records(made) == (not left_out)
+    assert losses[:4] == losses[4:] and len(set(losses[:4])) == 4
+
+
+def test_a_bad_label_is_told_from_a_record():
+    label = 'layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 3 } } }'
+    loss = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" top: "loss" propagate_down: true propagate_down: false }'
+    made, told = net(TOWER.replace("force_backward: true", "") + label + loss), []
+    for first in (True, False):
+        for _ in range(4 - first):
+            made.blobs["y"].data[...] = [0, 4, 2]
+            made.run_forward()
+            made.run_backward()
+        assert recorded(made, len(made.layers) - 1)
+        made.blobs["y"].data[1] = 5
+        with pytest.raises(LayerError, match="value number 1 of the batch is not an integer in 0 .. 4") as error:
+            made.run_forward()
+        told.append(str(error.value))
+    assert told[0] == told[1]
 
 
 def test_stretches_cut_no_layers_in_two_that_run_as_one():
@@ -311,7 +340,7 @@ def arrays(size=50_000):
 def test_an_op_that_is_not_all_kernels_spoils_a_recording():
     where, x = backend.current(), np.ones((4, 3), "f4")
     for op, arguments in {
-        "dot": (x[0], x[1], np.zeros((), "f4")),
+        "clip_by_norm": (x[0], 1.0, np.zeros((), "f4")),
         "gemm": (np.zeros((4, 0), "f4"), np.zeros((0, 3), "f4"), x),
     }.items():
         with where.running():

@@ -6,7 +6,7 @@ import numpy as np
 
 from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.launch import parallel, share
-from minicaffe.kernels.cpu.scratch import scratch
+from minicaffe.kernels.cpu.scratch import scratch_array
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
@@ -67,12 +67,14 @@ def _grad_part(part, parts, dy, partial):
 @part_kernel()
 def _sum_part(part, parts, partial, dbias):
     for k in range(dbias.size):
-        dbias[k] += partial[:, k].sum()
+        total = 0.0
+        for i in range(len(partial)):
+            total += partial[i, k]
+        dbias[k] += total
 
 
 @kernel()
-def _grad(dy, dbias, parts, memory):
-    partial = memory.view(np.float64)[: parts * dbias.size].reshape(parts, dbias.size)
+def _grad(dy, dbias, parts, partial):
     parallel(_grad_part, parts, (dy.reshape(dy.shape[0], dy.shape[1], -1), partial))
     parallel(_sum_part, 1, (partial, dbias))
 
@@ -107,4 +109,4 @@ def bias_grad(dy: Array, dbias: Array) -> None:
     if dy.size == len(dy) * len(dbias):
         _grad_rows(dy, dbias, shared)
     else:
-        _grad(dy, dbias, shared, scratch(8 * shared * len(dbias)))
+        _grad(dy, dbias, shared, scratch_array((shared, len(dbias))))

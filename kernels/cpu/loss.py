@@ -10,29 +10,40 @@ from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.launch import parallel, share
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.cpu.update import inner_product
-from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, FULL, NONE, Array
+from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, NONE, VALID, Array
 
 
-@kernel()
-def _first_bad(label, classes, ignoring, ignored):
+@part_kernel()
+def _first_bad_part(part, parts, label, classes, ignoring, ignored, bad):
+    bad[()] = -1
     for i in range(label.size):
         k = int(label[i])
         if not (0 <= k < classes or (ignoring and k == ignored)):
-            return i
-    return -1
+            bad[()] = i
+            break
 
 
 @kernel()
-def _count(label, ignored):
-    """Labels that are not ignored."""
-    count = 0
-    for i in range(label.size):
-        count += int(label[i]) != ignored
-    return count
+def _first_bad(label, classes, ignoring, ignored, bad):
+    parallel(_first_bad_part, 1, (label, classes, ignoring, ignored, bad))
+
+
+@part_kernel()
+def _normalizer_part(part, parts, label, count, ignoring, ignored, normalizer):
+    if ignoring:
+        count = 0
+        for i in range(label.size):
+            count += int(label[i]) != ignored
+    normalizer[()] = max(count, 1)
 
 
 @kernel()
-def _softmax_loss(prob, label, ignoring, ignored):
+def _normalizer(label, count, ignoring, ignored, normalizer):
+    parallel(_normalizer_part, 1, (label, count, ignoring, ignored, normalizer))
+
+
+@part_kernel()
+def _softmax_loss_part(part, parts, prob, label, ignoring, ignored, normalizer, loss):
     outer, classes, inner = prob.shape
     total = 0.0
     for o in range(outer):
@@ -40,12 +51,18 @@ def _softmax_loss(prob, label, ignoring, ignored):
             k = int(label[o * inner + i])
             if 0 <= k < classes and not (ignoring and k == ignored):
                 total -= math.log(max(prob[o, k, i], prob.dtype.type(FLT_MIN)))
-    return total
+    loss[()] = loss.dtype.type(total) / normalizer[()]
+
+
+@kernel()
+def _softmax_loss(prob, label, ignoring, ignored, normalizer, loss):
+    parallel(_softmax_loss_part, 1, (prob, label, ignoring, ignored, normalizer, loss))
 
 
 @part_kernel()
-def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, scale, dx):
+def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, weight, normalizer, dx):
     outer, classes, inner = prob.shape
+    scale = weight[()] / normalizer[()]
     low, high = share(part, parts, outer)
     for o in range(low, high):
         source, target = prob[o].reshape(-1), dx[o].reshape(-1)
@@ -60,8 +77,8 @@ def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, scale, 
 
 
 @kernel()
-def _softmax_loss_grad(prob, label, ignoring, ignored, scale, dx, parts):
-    parallel(_softmax_loss_grad_part, parts, (prob, label, ignoring, ignored, scale, dx))
+def _softmax_loss_grad(prob, label, ignoring, ignored, weight, normalizer, dx, parts):
+    parallel(_softmax_loss_grad_part, parts, (prob, label, ignoring, ignored, weight, normalizer, dx))
 
 
 @kernel()
@@ -88,8 +105,8 @@ def _accuracy(score, label, top_k, ignoring, ignored, per_class, seen):
     return right / max(total, 1)
 
 
-@kernel(fastmath=REASSOCIATE)
-def _contrastive(a, b, similar, margin, legacy, difference, distance):
+@part_kernel(fastmath=REASSOCIATE)
+def _contrastive_part(part, parts, a, b, similar, margin, legacy, difference, distance, loss):
     n, c = a.shape
     total = 0.0
     for i in range(n):
@@ -104,12 +121,18 @@ def _contrastive(a, b, similar, margin, legacy, difference, distance):
             total += max(margin - square, 0)
         else:
             total += max(margin - math.sqrt(square), 0) ** 2
-    return total
+    loss[()] = total / (2 * n)
 
 
 @kernel()
-def _contrastive_grad(difference, distance, similar, margin, legacy, scale, dx):
+def _contrastive(a, b, similar, margin, legacy, difference, distance, loss):
+    parallel(_contrastive_part, 1, (a, b, similar, margin, legacy, difference, distance, loss))
+
+
+@part_kernel()
+def _contrastive_grad_part(part, parts, difference, distance, similar, margin, legacy, weight, sign, dx):
     n, c = difference.shape
+    scale = np.float64(sign * weight[()] / dx.dtype.type(n))
     for i in range(n):
         d = math.sqrt(distance[i])
         factor = 0.0
@@ -124,6 +147,11 @@ def _contrastive_grad(difference, distance, similar, margin, legacy, scale, dx):
             dx[i, k] = alpha * difference[i, k]
 
 
+@kernel()
+def _contrastive_grad(difference, distance, similar, margin, legacy, weight, sign, dx):
+    parallel(_contrastive_grad_part, 1, (difference, distance, similar, margin, legacy, weight, sign, dx))
+
+
 def with_ignored(label: int | None) -> tuple[bool, int]:
     """The optional label as two numbers, so that each kernel is compiled for one type only."""
     return (False, 0) if label is None else (True, label)
@@ -131,31 +159,24 @@ def with_ignored(label: int | None) -> tuple[bool, int]:
 
 def check_labels(label: Array, classes: int, ignore_label: int | None, bad: Array) -> None:
     """See ``reference.check_labels``."""
-    bad[...] = _first_bad(label.reshape(-1), classes, *with_ignored(ignore_label))
+    _first_bad(label.reshape(-1), classes, *with_ignored(ignore_label), bad)
 
 
 def loss_normalizer(label: Array, outer: int, ignore_label: int | None, normalization: int, normalizer: Array) -> None:
     """See ``reference.loss_normalizer``."""
-    if normalization == NONE:
-        count = 1
-    elif normalization == BATCH_SIZE:
-        count = outer
-    elif normalization == FULL or ignore_label is None:
-        count = label.size
-    else:
-        count = _count(label.reshape(-1), ignore_label)
-    normalizer[...] = max(count, 1)
+    count = {NONE: 1, BATCH_SIZE: outer}.get(normalization, label.size)
+    some = ignore_label if normalization == VALID else None
+    _normalizer(label.reshape(-1), count, *with_ignored(some), normalizer)
 
 
 def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
     """See ``reference.softmax_loss``."""
-    loss[...] = _softmax_loss(prob, label.reshape(-1), *with_ignored(ignore_label)) / normalizer
+    _softmax_loss(prob, label.reshape(-1), *with_ignored(ignore_label), normalizer, loss)
 
 
 def softmax_loss_grad(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array) -> None:
     """See ``reference.softmax_loss_grad``."""
-    scale = dx.dtype.type(weight / normalizer)
-    _softmax_loss_grad(prob, label.reshape(-1), *with_ignored(ignore_label), scale, dx, parts(dx.size))
+    _softmax_loss_grad(prob, label.reshape(-1), *with_ignored(ignore_label), weight, normalizer, dx, parts(dx.size))
 
 
 def accuracy(score: Array, label: Array, top_k: int, ignore_label: int | None, correct: Array, per_class: Array, seen: Array) -> None:
@@ -171,13 +192,12 @@ def euclidean_loss(a: Array, b: Array, difference: Array, loss: Array) -> None:
 
 def contrastive_loss(a: Array, b: Array, similar: Array, margin: float, legacy: bool, difference: Array, distance: Array, loss: Array) -> None:
     """See ``reference.contrastive_loss``."""
-    total = _contrastive(a, b, similar, a.dtype.type(margin), bool(legacy), difference, distance)
-    loss[...] = total / (2 * len(a))
+    _contrastive(a, b, similar, a.dtype.type(margin), bool(legacy), difference, distance, loss)
 
 
 def contrastive_loss_grad(
     difference: Array, distance: Array, similar: Array, margin: float, legacy: bool, weight: Array, sign: float, dx: Array
 ) -> None:
     """See ``reference.contrastive_loss_grad``."""
-    scale = float(sign * weight / len(dx))
-    _contrastive_grad(difference, distance, similar, dx.dtype.type(margin), bool(legacy), scale, dx)
+    real = dx.dtype.type
+    _contrastive_grad(difference, distance, similar, real(margin), bool(legacy), weight, real(sign), dx)

@@ -18,11 +18,16 @@ REPEATABLE = frozenset(
         "average_pool_grad",
         "bias_add",
         "bias_grad",
+        "check_labels",
+        "contrastive_loss",
+        "contrastive_loss_grad",
         "convolve",
         "convolve_data_grad",
         "convolve_weight_grad",
+        "dot",
         "elementwise",
         "gemm",
+        "loss_normalizer",
         "lrn",
         "lrn_grad",
         "lrn_within",
@@ -31,6 +36,8 @@ REPEATABLE = frozenset(
         "max_pool_grad",
         "softmax",
         "softmax_grad",
+        "softmax_loss",
+        "softmax_loss_grad",
     }
 )
 """Ops that do all they do in parallel kernels, unless they say otherwise (``spoil``)."""
@@ -51,6 +58,8 @@ class Recording:
         self.room = room
         self.complete = False
         """Whether all that was done is in it."""
+        self.checks: list[Any] = []
+        """What whoever made it wants to look at after each run."""
         self._thread = 0
         self._threads = 0
         self._kept: list[Any] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,6 +12,12 @@ from minicaffe.kernels.cpu.recording import keep
 from minicaffe.kernels.reference import Array
 
 _kept = threading.local()
+
+
+def scratch_array(shape: Sequence[int]) -> Array:
+    """``scratch`` as float64 numbers."""
+    count = math.prod(shape)
+    return scratch(8 * count)[: 8 * count].view(np.float64).reshape(shape)
 
 
 def scratch(size: int) -> Array:

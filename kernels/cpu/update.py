@@ -9,6 +9,7 @@ import numpy as np
 
 from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.launch import parallel, share
+from minicaffe.kernels.cpu.scratch import scratch_array
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
@@ -23,11 +24,18 @@ def _inner_product_part(part, parts, a, b, partial):
     partial[part] = total
 
 
+@part_kernel()
+def _add_up_part(part, parts, partial, out):
+    total = 0.0
+    for i in range(len(partial)):
+        total += partial[i]
+    out[()] += out.dtype.type(total)
+
+
 @kernel()
-def _inner_product(a, b, parts):
-    partial = np.zeros(parts)
+def _dot(a, b, out, parts, partial):
     parallel(_inner_product_part, parts, (a, b, partial))
-    return partial.sum()
+    parallel(_add_up_part, 1, (partial, out))
 
 
 @kernel(inline=True)
@@ -148,12 +156,15 @@ def _adam(w, g, m, v, rate, beta1, beta2, delta, scale, decay, l1, parts):
 
 def inner_product(a: Array, b: Array) -> float:
     """The inner product of two arrays of equal size, in float64."""
-    return _inner_product(a.reshape(-1), b.reshape(-1), parts(a.size))
+    out = np.zeros(())
+    dot(a, b, out)
+    return float(out)
 
 
 def dot(a: Array, b: Array, out: Array) -> None:
     """See ``reference.dot``."""
-    out += inner_product(a, b)
+    shared = parts(a.size)
+    _dot(a.reshape(-1), b.reshape(-1), out, shared, scratch_array((shared,)))
 
 
 def clip_by_norm(g: Array, limit: float, norm: Array) -> None:

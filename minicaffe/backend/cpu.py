@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -43,6 +44,7 @@ class CpuBackend(Backend):
         super().__init__()
         self.random = CpuRandom()
         self._lock = threading.RLock()
+        self._recording: Recording | None = None
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
         return np.zeros(shape, dtype)
@@ -70,12 +72,17 @@ class CpuBackend(Backend):
 
     @contextlib.contextmanager
     def recorded(self, recording: Recording) -> Iterator[None]:
-        self.ops = RecordedOps(cpu)
+        self.ops, self._recording = RecordedOps(cpu), recording
         try:
             with recording.made():
                 yield
         finally:
-            self.ops = cpu
+            self.ops, self._recording = cpu, None
+
+    def check_later(self, flag: Any, error: Callable[[int], Exception]) -> None:
+        if self._recording is not None:
+            self._recording.checks.append((flag, error))
+        super().check_later(flag, error)
 
     def synchronize(self) -> None:
         pass

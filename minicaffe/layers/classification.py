@@ -75,6 +75,10 @@ class SoftmaxWithLoss(Normalized):
     tops = (1, 2)
     axis: int
 
+    def setup(self, bottom, top):
+        super().setup(bottom, top)
+        self.repeats = len(top) == 1
+
     def reshape(self, bottom, top):
         super().reshape(bottom, top)
         self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
