@@ -186,12 +186,11 @@ def call_by_name(context: Any, builder: ir.IRBuilder, compiled: Any, signature: 
     context.call_conv.call_function(builder, function, signature.return_type, signature.args, values)
 
 
-def called(function: Callable) -> Any:
-    """Decorator: a kernel that its callers call by name, so that it is compiled once; it returns and raises nothing.
+def by_name(compiled: Any) -> Any:
+    """What kernels use to call a kernel by its name, so that it is compiled once; it returns and raises nothing.
 
     It takes all integers as words, or each caller's would be another kernel.
     """
-    compiled = kernel(internal=True)(function)
 
     def define(context, *arguments):
         signature = types.Dispatcher(compiled).get_call_type(context, tuple(map(_as_words, arguments)), {})
@@ -202,7 +201,12 @@ def called(function: Callable) -> Any:
 
         return types.void(*signature.args), generate
 
-    return _with_parameters(define, list(inspect.signature(function).parameters))
+    return _with_parameters(define, list(inspect.signature(compiled.py_func).parameters))
+
+
+def called(function: Callable) -> Any:
+    """Decorator: a kernel that only kernels call, by its name."""
+    return by_name(kernel(internal=True)(function))
 
 
 def _with_parameters(define: Callable, names: list[str]) -> Any:

@@ -28,7 +28,7 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.jit import call_by_name, called, caller, kernel
+from minicaffe.kernels.cpu.jit import by_name, call_by_name, called, caller, kernel
 
 LINE = 64
 """Bytes of a line of the cache, to which records are aligned."""
@@ -129,7 +129,7 @@ def share(part: int, parts: int, size: int) -> tuple[int, int]:
 @kernel(inline=True)
 def _lines(size):
     """Bytes of the lines that hold so many bytes."""
-    return -(-size // LINE) * LINE
+    return (size + LINE - 1) & -LINE
 
 
 @kernel(inline=True)
@@ -181,7 +181,7 @@ def _await(launch):
 
 @kernel(parallel=True)
 def run_record(first, end, workers):
-    """Make the launches of a record again, one after the other.
+    """Make launches that lie one behind the other.
 
     A worker goes on as soon as all parts of a launch are done, whoever did them: there need not be as many threads as workers.
     """
@@ -195,6 +195,9 @@ def run_record(first, end, workers):
             take_parts(place, np.intp(worker))
             _await(place)
             place += _word(place + 4 * _SIZE)
+
+
+_run_record = by_name(run_record)
 
 
 @called
@@ -212,7 +215,7 @@ def _note(function, arguments, size, parts, workers):
     _put_word(words + 3 * _SIZE, used + length)
 
 
-@kernel(parallel=True, internal=True)
+@kernel(internal=True)
 def _launch(function, arguments, size, parts, workers, words):
     """Run all parts, and return when they are done; ``words``: memory for the launch, and a line more."""
     recorded = _word(_record_address())
@@ -221,12 +224,10 @@ def _launch(function, arguments, size, parts, workers, words):
     if workers == 1:
         for part in range(parts):
             _call_part(function, part, parts, 0, arguments)
-        return
-    launch = _lines(words)
-    _write(launch, function, arguments, parts, workers, 0)
-    _begin(launch)
-    for worker in prange(workers):
-        take_parts(launch, np.intp(worker))
+    else:
+        launch = _lines(words)
+        _write(launch, function, arguments, parts, workers, LINE)
+        _run_record(launch, launch + LINE, workers)
 
 
 def _borrowed(context: Any, builder: ir.IRBuilder, kind: types.Type, value: Any) -> Any:
