@@ -172,7 +172,7 @@ class Net:
     def _find_stretches(self, direction: str) -> dict[int, replay.Stretch]:
         """The steps that may run from a record, by the place where the pass meets them."""
         found = replay.stretches(self.steps, self._fused[direction].values())
-        return {(first if direction == "forward" else last): replay.Stretch(first, last) for first, last in found}
+        return {(first if direction == "forward" else last): replay.Stretch(self.steps, first, last) for first, last in found}
 
     # --- running -------------------------------------------------------------------------------------------------
 

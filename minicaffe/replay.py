@@ -2,7 +2,7 @@
 
 A net is static: from pass to pass its layers call the same ops on the same arrays.  So what such layers do is recorded, once
 they have run as they are set up, and is run from the record until something moves: a blob that changes its shape or its
-memory, the number of threads, the fast paths.  All numbers are the same, to the bit.
+memory, an attribute of a layer, which gradients are wanted, the number of threads, the fast paths.  All numbers are the same, to the bit.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ _MOST = 8  # records of a stretch, for the states that follow each other: as man
 class Stretch:
     """The forward or the backward pass of the steps ``first`` to ``last`` of a net."""
 
-    def __init__(self, first: int, last: int) -> None:
+    def __init__(self, steps: Sequence[Step], first: int, last: int) -> None:
         self.first, self.last = first, last
+        self._steps = steps[first : last + 1]
         self._moves = -1
         self._room = 0
         self._records: dict[tuple, tuple[Recording, tuple] | None] = {}
 
     def run(self, where: backend.Backend, gradients: Storage | None, live: Callable[[], None]) -> None:
         """Do what ``live`` does, from the record if there is one; ``gradients``: where those of all params lie."""
-        state = (*where.setting(), gradients.zeros if gradients else ())
+        wanted = [flag for step in self._steps for flag in (*step.propagate_down, *step.layer.param_propagate_down)]
+        state = (*where.setting(), gradients.zeros if gradients else (), *wanted)
         if self._moves != moves.count() or len(self._records) > _MOST:
             self._records.clear()
             self._moves = moves.count()
@@ -50,7 +52,7 @@ class Stretch:
 
     def _record(self, state: tuple, where: backend.Backend, gradients: Storage | None, live: Callable[[], None]) -> None:
         recording = where.recording(self._room)
-        if recording is None:
+        if recording is None or not all(step.layer.repeats for step in self._steps):
             live()
             return
         with where.recorded(recording):

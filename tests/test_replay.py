@@ -184,7 +184,15 @@ def larger_blob(made: Net) -> None:
     made.blobs["pool"].reshape(3, 4, 4, 3)
 
 
-@pytest.mark.parametrize("change", [changed_shape, shared, packed, other_threads, larger_workspace, larger_blob])
+def another_slope(made: Net) -> None:
+    made.layer_dict["relu"].negative_slope = 0.5
+
+
+def frozen(made: Net) -> None:
+    made.layer_dict["conv"].param_propagate_down[0] = False
+
+
+@pytest.mark.parametrize("change", [another_slope, frozen, changed_shape, shared, packed, other_threads, larger_workspace, larger_blob])
 def test_after_a_change_layers_run_as_usual_and_are_recorded_anew(change, monkeypatch):
     made, usual, before = net(), net(), minicaffe.get_num_threads()
     try:
@@ -274,6 +282,15 @@ def test_only_a_class_that_says_so_itself_repeats():
     assert ReLU.repeats and not Annealed.repeats and not Layer.repeats
     layer = Annealed(proto.LayerParameter(name="a", type="AnnealedReLU"))
     assert not layer.repeats
+
+
+def test_a_function_put_in_the_place_of_forward_is_called_each_time():
+    made, calls = net(), []
+    passes(made, 3)
+    usual = made.layer_dict["pool"].forward
+    made.layer_dict["pool"].forward = lambda bottom, top: (calls.append(1), usual(bottom, top))
+    passes(made, 5)
+    assert len(calls) == 5
 
 
 def test_stretches_end_at_other_layers():

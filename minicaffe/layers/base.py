@@ -100,7 +100,8 @@ class Layer(Costed):
     """Learnable blobs whose gradient backward asks for by ``Blob.claim_xdiff``: a solver need not clear it before."""
     repeats: bool = False
     """Whether forward and backward do nothing but call ops, the same ones on the same arrays as long as no blob's shape or memory
-    changes; such layers run from a record (``minicaffe.replay``).  Each class says so for itself: it is not inherited."""
+    changes, and no attribute of the layer; such layers run from a record (``minicaffe.replay``).  Each class says so for itself:
+    it is not inherited."""
     reshape_always: ClassVar[bool] = False
     """Whether ``reshape`` looks at more than the bottoms' shapes, so that it must run before every forward."""
 
@@ -140,6 +141,13 @@ class Layer(Costed):
             options = getattr(layer_param, self.param)
             for field in options.DESCRIPTOR.fields:
                 setattr(self, field.name, getattr(options, field.name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if self.repeats:  # what it is from now on is not what was recorded
+            moves.note()
+            if name in ("forward", "backward"):  # nobody knows what a function does that was put in their place
+                self.repeats = False
 
     # --- the four verbs ------------------------------------------------------------------------------------------
 
