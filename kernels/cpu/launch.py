@@ -34,7 +34,7 @@ LINE = 64
 """Bytes of a line of the cache, to which records are aligned."""
 _WORD = ir.IntType(64)
 _SIZE = 8
-_SPINS = 1 << 14  # looks at a launch before its core is offered to other programs: some 50 us
+_SPINS = 1 << 14  # looks at a launch, most of a millisecond, before its core is offered to others: it comes back only after several
 
 record = np.zeros(4, np.intp)
 """Where launches are recorded: the thread whose launches are (0: none), the record's address, its size, and the bytes used so far.
