@@ -182,7 +182,7 @@ class Net:
             raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it runs from its first layer on")
         where = backend.current()
         end = len(self.steps) - 1 if end is None else end
-        passes, recorded = self._passes("forward"), self._recorded("forward")
+        passes, recorded = self._ways("forward")
         self._loss.xdata.fill(0)
         with where.running(self._guests):
             index = start
@@ -227,7 +227,7 @@ class Net:
             raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it cannot run backward")
         where = backend.current()
         start = len(self.steps) - 1 if start is None else start
-        passes, recorded = self._passes("backward"), self._recorded("backward")
+        passes, recorded = self._ways("backward")
         with where.running(self._guests):
             index = start
             while index >= end:
@@ -263,16 +263,15 @@ class Net:
         for call in self._callbacks["after_backward"]:
             call(index)
 
-    def _passes(self, direction: str) -> Mapping[int, fusion.Pass]:
-        """The passes of several layers as one that may be taken: none while somebody looks at what is between them."""
-        return {} if self._watched(direction) or not fast_paths.taken("fusion") else self._fused[direction]
-
-    def _recorded(self, direction: str) -> Mapping[int, replay.Stretch]:
-        """The steps that may be run from a record."""
-        return {} if self._watched(direction) or not fast_paths.taken("replay") else self._stretches[direction]
-
-    def _watched(self, direction: str) -> bool:
-        return self.debug_info or any(self._callbacks[f"{when}_{direction}"] for when in ("before", "after"))
+    def _ways(self, direction: str) -> tuple[Mapping[int, fusion.Pass], Mapping[int, replay.Stretch]]:
+        """The layers that may run as one, and those that may run from a record: none while somebody looks at what is between them."""
+        callbacks = self._callbacks
+        if self.debug_info or callbacks["before_" + direction] or callbacks["after_" + direction]:
+            return {}, {}
+        return (
+            self._fused[direction] if fast_paths.taken("fusion") else {},
+            self._stretches[direction] if fast_paths.taken("replay") else {},
+        )
 
     @property
     def _param_diffs(self) -> Storage | None:

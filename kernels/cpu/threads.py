@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
 
 from numba import get_num_threads
 
@@ -13,15 +12,18 @@ _LEAST_PRODUCTS = 1 << 18  # multiplications: fewer are done before another thre
 _held = threading.local()
 
 
-@contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Let ``thread_count`` give what it gives now for a ``with`` block, in this Python thread; asking Numba takes as long as a small kernel."""
-    earlier = getattr(_held, "count", None)
-    _held.count = get_num_threads()
-    try:
-        yield
-    finally:
-        _held.count = earlier
+class held(contextlib.AbstractContextManager):
+    """Let ``thread_count`` give Numba's ``count`` for a ``with`` block, in this Python thread; asking Numba takes as long as a small kernel."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __enter__(self) -> None:
+        self._earlier = getattr(_held, "count", None)
+        _held.count = self._count
+
+    def __exit__(self, *_: object) -> None:
+        _held.count = self._earlier
 
 
 def thread_count() -> int:

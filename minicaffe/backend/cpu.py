@@ -59,10 +59,9 @@ class CpuBackend(Backend):
     def running(self, guests: bool = False) -> Iterator[None]:
         # Numba's work-queue threading layer aborts the process when two threads enter parallel kernels at once,
         # and the layers of all nets share one workspace.
-        with self._lock, cpu.single_threaded_blas() if guests else contextlib.nullcontext():
-            threads.apply()
-            with cpu.threads.held():
-                yield
+        blas = cpu.single_threaded_blas() if guests else contextlib.nullcontext()
+        with self._lock, blas, cpu.threads.held(threads.apply()):
+            yield
 
     def setting(self) -> tuple:
         return cpu.threads.thread_count(), fast_paths.left_out()

@@ -41,7 +41,9 @@ def get_num_threads() -> int:
     return _chosen or _most
 
 
-def apply() -> None:
-    """Give the calling Python thread the chosen number: Numba keeps one for each."""
-    if _chosen is not None:
-        numba.set_num_threads(_chosen)
+def apply() -> int:
+    """Give the calling Python thread the chosen number, for Numba keeps one for each; returns how many it has now."""
+    if _chosen is None:
+        return numba.get_num_threads()
+    numba.set_num_threads(_chosen)
+    return _chosen
