@@ -15,6 +15,7 @@ from minicaffe.backend import Recording, moves
 from minicaffe.blob import Storage
 from minicaffe.fusion import Pass
 
+_ROOM = 1 << 13  # bytes for the record of a step; where these are too few it is made again, with as many as it takes
 _MOST = 8  # records of a stretch, for the states that follow each other: as many as small batches make one large
 
 
@@ -25,7 +26,7 @@ class Stretch:
         self.first, self.last = first, last
         self._steps = steps[first : last + 1]
         self._moves = -1
-        self._room = 0
+        self._room = _ROOM * len(self._steps)
         self._records: dict[tuple, tuple[Recording, tuple] | None] = {}
 
     def run(self, where: backend.Backend, gradients: Storage | None, live: Callable[[], None]) -> None:

@@ -389,7 +389,7 @@ def test_a_recording_that_is_too_small_says_how_much_it_takes():
 def test_kernels_of_other_threads_are_not_recorded():
     (x, y), (other, out) = arrays(100), arrays(100)
     cpu.elementwise(maximum, (x,), (), y)
-    recording = Recording()
+    recording = Recording(1 << 16)
     with recording.made():
         thread = threading.Thread(target=lambda: (cpu.elementwise(maximum, (other,), (), out), cpu.gemm(*np.ones((3, 2, 2)))))
         thread.start()
@@ -405,7 +405,7 @@ def test_a_recording_runs_on_fewer_threads_than_it_was_made_on():
     x, y = arrays()
     threads = backend.current().setting()[0]
     with backend.current().running():
-        recording = Recording()
+        recording = Recording(1 << 16)
         with recording.made():
             for _ in range(20):
                 cpu.elementwise(maximum, (x,), (), y)

@@ -48,13 +48,14 @@ Thing = TypeVar("Thing")
 class Recording:
     """Launches of kernels in a row, with the arguments they had.
 
-    It holds on to the memory that it was told of (``keep``).  That of the arrays which the ops got is up to the caller.
+    ``room`` bytes are what it may take.  It holds on to the memory that it was told of (``keep``); that of the arrays which the
+    ops got is up to the caller.
     """
 
     current: Recording | None = None
     """The one that is being made, by whichever thread."""
 
-    def __init__(self, room: int = 1 << 16) -> None:
+    def __init__(self, room: int) -> None:
         self.room = room
         self.complete = False
         """Whether all that was done is in it."""
