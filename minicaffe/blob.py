@@ -46,8 +46,6 @@ class Storage:
     def grow(self, size: int) -> None:
         """Hold at least ``size`` elements; contents are lost (zero again) when that takes new memory."""
         if size > self.size:
-            if self.touched:
-                moves.note()
             self.size = size
             self._host = self._device = self._home = None
             self._head_on_device = False

@@ -28,6 +28,10 @@ _log = logging.getLogger(__name__)
 PARAM_ALIGNMENT = 16
 """Elements to which each param is aligned in the buffer of all params: one cache line of float32."""
 
+_Ways = tuple[Mapping[int, fusion.Pass], Mapping[int, replay.Stretch]]
+"""Layers that may run as one, and layers that may run from a record, by the place where a pass meets them."""
+
+
 class Net:
     """A net in one phase, made from a prototxt file or a NetParameter.
 
@@ -169,11 +173,6 @@ class Net:
             for param in self.learnable:
                 param.blob.xdiff.fill(0)
 
-    def _find_stretches(self, direction: str) -> dict[int, replay.Stretch]:
-        """The steps that may run from a record, by the place where the pass meets them."""
-        found = replay.stretches(self.steps, self._fused[direction].values())
-        return {(first if direction == "forward" else last): replay.Stretch(self.steps, first, last) for first, last in found}
-
     # --- running -------------------------------------------------------------------------------------------------
 
     def run_forward(self, start: int = 0, end: int | None = None) -> None:
@@ -182,31 +181,23 @@ class Net:
             raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it runs from its first layer on")
         where = backend.current()
         end = len(self.steps) - 1 if end is None else end
-        passes, recorded = self._ways("forward")
         self._loss.xdata.fill(0)
         with where.running(self._guests):
-            index = start
-            while index <= end:
-                stretch = recorded.get(index)
-                if stretch is not None and stretch.last <= end:
-                    live = partial(self._forward_steps, index, stretch.last, passes, where)
-                    stretch.run(where, self._param_diffs, live)
-                    index = stretch.last + 1
-                else:
-                    index = self._forward_from(index, end, passes, where)
+            self._forward_steps(start, end, self._ways("forward"), where)
 
-    def _forward_steps(self, index: int, end: int, passes: Mapping[int, fusion.Pass], where: backend.Backend) -> None:
+    def _forward_steps(self, index: int, end: int, ways: _Ways, where: backend.Backend) -> None:
+        passes, stretches = ways
         while index <= end:
-            index = self._forward_from(index, end, passes, where)
-
-    def _forward_from(self, index: int, end: int, passes: Mapping[int, fusion.Pass], where: backend.Backend) -> int:
-        """Run the next step, or several as one; returns which comes then."""
-        fused = passes.get(index)
-        if fused is not None and fused.last <= end and fused.reshape(where).ready():
-            fused.run()
-            return fused.last + 1
-        self._forward_step(index, where)
-        return index + 1
+            stretch, fused = stretches.get(index), passes.get(index)
+            if stretch is not None and stretch.last <= end:
+                stretch.run(where, self._param_diffs, partial(self._forward_steps, index, stretch.last, (passes, {}), where))
+                index = stretch.last + 1
+            elif fused is not None and fused.last <= end and fused.reshape(where).ready():
+                fused.run()
+                index = fused.last + 1
+            else:
+                self._forward_step(index, where)
+                index += 1
 
     def _forward_step(self, index: int, where: backend.Backend) -> None:
         step = self.steps[index]
@@ -227,30 +218,24 @@ class Net:
             raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it cannot run backward")
         where = backend.current()
         start = len(self.steps) - 1 if start is None else start
-        passes, recorded = self._ways("backward")
         with where.running(self._guests):
-            index = start
-            while index >= end:
-                stretch = recorded.get(index)
-                if stretch is not None and stretch.first >= end:
-                    stretch.run(where, self._param_diffs, partial(self._backward_steps, index, stretch.first, passes))
-                    index = stretch.first - 1
-                else:
-                    index = self._backward_from(index, end, passes)
+            self._backward_steps(start, end, self._ways("backward"), where)
         if self.debug_info and start == len(self.steps) - 1 and end == 0:
             self._log_param_norms()
 
-    def _backward_steps(self, index: int, end: int, passes: Mapping[int, fusion.Pass]) -> None:
+    def _backward_steps(self, index: int, end: int, ways: _Ways, where: backend.Backend) -> None:
+        passes, stretches = ways
         while index >= end:
-            index = self._backward_from(index, end, passes)
-
-    def _backward_from(self, index: int, end: int, passes: Mapping[int, fusion.Pass]) -> int:
-        fused = passes.get(index)
-        if fused is not None and fused.first >= end and fused.ready():
-            fused.run()
-            return fused.first - 1
-        self._backward_step(index)
-        return index - 1
+            stretch, fused = stretches.get(index), passes.get(index)
+            if stretch is not None and stretch.first >= end:
+                stretch.run(where, self._param_diffs, partial(self._backward_steps, index, stretch.first, (passes, {}), where))
+                index = stretch.first - 1
+            elif fused is not None and fused.first >= end and fused.ready():
+                fused.run()
+                index = fused.first - 1
+            else:
+                self._backward_step(index)
+                index -= 1
 
     def _backward_step(self, index: int) -> None:
         step = self.steps[index]
@@ -263,7 +248,12 @@ class Net:
         for call in self._callbacks["after_backward"]:
             call(index)
 
-    def _ways(self, direction: str) -> tuple[Mapping[int, fusion.Pass], Mapping[int, replay.Stretch]]:
+    def _find_stretches(self, direction: str) -> dict[int, replay.Stretch]:
+        """The steps that may run from a record, by the place where the pass meets them."""
+        found = replay.stretches(self.steps, self._fused[direction].values())
+        return {(first if direction == "forward" else last): replay.Stretch(self.steps, first, last) for first, last in found}
+
+    def _ways(self, direction: str) -> _Ways:
         """The layers that may run as one, and those that may run from a record: none while somebody looks at what is between them."""
         callbacks = self._callbacks
         if self.debug_info or callbacks["before_" + direction] or callbacks["after_" + direction]:

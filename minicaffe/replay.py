@@ -8,6 +8,7 @@ memory, an attribute of a layer, which gradients are wanted, the number of threa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 
 from minicaffe import backend
 from minicaffe.assembly import Step
@@ -52,12 +53,13 @@ class Stretch:
             gradients.zeros = zeros
 
     def _record(self, state: tuple, where: backend.Backend, gradients: Storage | None, live: Callable[[], None]) -> None:
-        recording = where.recording(self._room)
-        if recording is None or not all(step.layer.repeats for step in self._steps):
+        if not all(step.layer.repeats for step in self._steps):
             live()
             return
-        with where.recorded(recording):
+        with where.recorded(self._room) as recording:
             live()
+        if recording is None:
+            return
         self._room = max(self._room, recording.room)
         if recording.complete:
             self._records[state] = recording, gradients.zeros if gradients else ()
@@ -69,9 +71,5 @@ def stretches(steps: Sequence[Step], passes: Iterable[Pass]) -> list[tuple[int, 
     for item in passes:
         if not all(repeats[item.first : item.last + 1]):
             repeats[item.first : item.last + 1] = [False] * len(item.steps)
-    edges = [False, *repeats, False]
-    return list(zip(
-        (i for i in range(len(steps)) if edges[i + 1] and not edges[i]),
-        (i for i in range(len(steps)) if edges[i + 1] and not edges[i + 2]),
-        strict=True,
-    ))
+    rows = (list(places) for repeat, places in groupby(range(len(steps)), repeats.__getitem__) if repeat)
+    return [(places[0], places[-1]) for places in rows]

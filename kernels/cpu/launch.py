@@ -29,11 +29,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.jit import by_name, call_by_name, called, caller, kernel
+from minicaffe.kernels.cpu.simd import align, load, store
 
 LINE = 64
 """Bytes of a line of the cache, to which records are aligned."""
 _WORD = ir.IntType(64)
 _SIZE = 8
+_NONE = np.intp(0)
 _SPINS = 1 << 14  # looks at a launch, most of a millisecond, before its core is offered to others: it comes back only after several
 
 record = np.zeros(4, np.intp)
@@ -96,25 +98,10 @@ def _look(context, counter):
     return types.intp(types.intp), generate
 
 
-@intrinsic
-def _word(context, address):
+@kernel(inline=True)
+def _word(address):
     """The word at an address."""
-
-    def generate(context, builder, signature, values):
-        return builder.load(builder.inttoptr(values[0], _WORD.as_pointer()))
-
-    return types.intp(types.intp), generate
-
-
-@intrinsic
-def _put_word(context, address, word):
-    """Write the word at an address."""
-
-    def generate(context, builder, signature, values):
-        builder.store(values[1], builder.inttoptr(values[0], _WORD.as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), generate
+    return load(address, _NONE)
 
 
 _call_part = caller("part", "parts", "worker", "arguments")
@@ -127,30 +114,24 @@ def share(part: int, parts: int, size: int) -> tuple[int, int]:
 
 
 @kernel(inline=True)
-def _lines(size):
-    """Bytes of the lines that hold so many bytes."""
-    return (size + LINE - 1) & -LINE
-
-
-@kernel(inline=True)
 def _write(launch, function, arguments, parts, workers, length):
     """Write down a launch."""
-    _put_word(launch, function)
-    _put_word(launch + _SIZE, arguments)
-    _put_word(launch + 2 * _SIZE, parts)
-    _put_word(launch + 3 * _SIZE, workers)
-    _put_word(launch + 4 * _SIZE, length)
+    store(launch, function)
+    store(launch + _SIZE, arguments)
+    store(launch + 2 * _SIZE, parts)
+    store(launch + 3 * _SIZE, workers)
+    store(launch + 4 * _SIZE, length)
 
 
 @kernel(inline=True)
 def _begin(launch):
     """Note that nothing is done yet."""
     for i in range(1 + _word(launch + 3 * _SIZE)):
-        _put_word(launch + LINE + i * _SIZE, 0)
+        store(launch + LINE + i * _SIZE, _NONE)
 
 
 @called
-def take_parts(launch, worker):
+def _take_parts(launch, worker):
     """Run parts of one's own share first, then what others have left of theirs.
 
     So a worker mostly meets what it made itself in the launch before, which its core's cache may still hold.
@@ -192,7 +173,7 @@ def run_record(first, end, workers):
     for worker in prange(workers):
         place = first
         while place < end:
-            take_parts(place, np.intp(worker))
+            _take_parts(place, np.intp(worker))
             _await(place)
             place += _word(place + 4 * _SIZE)
 
@@ -205,14 +186,14 @@ def _note(function, arguments, size, parts, workers):
     """Add a launch to the record, arguments included."""
     words = _record_address()
     place, room, used = _word(words + _SIZE), _word(words + 2 * _SIZE), _word(words + 3 * _SIZE)
-    head = LINE + _lines((1 + workers) * _SIZE)
-    length = head + _lines(size)
+    head = LINE + align((1 + workers) * _SIZE)
+    length = head + align(size)
     if used + length <= room:
         launch = place + used
         _write(launch, function, launch + head, parts, workers, length)
         for at in range(0, size, _SIZE):
-            _put_word(launch + head + at, _word(arguments + at))
-    _put_word(words + 3 * _SIZE, used + length)
+            store(launch + head + at, _word(arguments + at))
+    store(words + 3 * _SIZE, used + length)
 
 
 @kernel(internal=True)
@@ -225,7 +206,7 @@ def _launch(function, arguments, size, parts, workers, words):
         for part in range(parts):
             _call_part(function, part, parts, 0, arguments)
     else:
-        launch = _lines(words)
+        launch = align(words)
         _write(launch, function, arguments, parts, workers, LINE)
         _run_record(launch, launch + LINE, workers)
 

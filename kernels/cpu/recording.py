@@ -61,7 +61,6 @@ class Recording:
         """Whether all that was done is in it."""
         self.checks: list[Any] = []
         """What whoever made it wants to look at after each run."""
-        self._thread = 0
         self._threads = 0
         self._kept: list[Any] = []
         self._memory = np.zeros(room + launch.LINE, np.uint8)
@@ -74,10 +73,10 @@ class Recording:
 
         Afterwards ``room`` is the number of bytes that it takes, ``complete`` false where these are more than there were.
         """
-        self._thread, self._threads, self.complete = threading.get_ident(), thread_count(), True
+        self._threads, self.complete = thread_count(), True
         launch.record[1:] = self._start, self.room, 0
         Recording.current = self
-        launch.record[0] = self._thread
+        launch.record[0] = threading.get_ident()
         try:
             yield
         finally:
@@ -93,16 +92,15 @@ class Recording:
             launch.run_record(self._start, self._end, self._threads)
 
 
-def _mine() -> Recording | None:
+def mine() -> Recording | None:
     """The recording that this thread is making."""
-    made = Recording.current
-    return made if made is not None and made._thread == threading.get_ident() else None
+    return Recording.current if launch.record[0] == threading.get_ident() else None
 
 
 def keep(thing: Thing) -> Thing:
     """Have a recording hold on to something whose memory kernels were given; returns it."""
-    if Recording.current is not None:
-        made = _mine()
+    if Recording.current is not None:  # asked at each call of an op; the rest only while some thread records
+        made = mine()
         if made is not None:
             made._kept.append(thing)
     return thing
@@ -110,7 +108,7 @@ def keep(thing: Thing) -> Thing:
 
 def spoil() -> None:
     """Note that something is done that a recording does not hold."""
-    made = _mine()
+    made = mine()
     if made is not None:
         made.complete = False
 

@@ -78,13 +78,9 @@ class Backend(ABC):
         """What kernels depend on beside their arguments."""
         return ()
 
-    def recording(self, room: int) -> Recording | None:
-        """For ``recorded``, of ``room`` bytes at least; None if this backend cannot record."""
-        return None
-
-    def recorded(self, recording: Recording) -> contextlib.AbstractContextManager[None]:
-        """Held around ops that are to be recorded."""
-        raise NotImplementedError
+    def recorded(self, room: int) -> contextlib.AbstractContextManager[Recording | None]:
+        """Held around ops that are to be recorded, in ``room`` bytes; gives None if this backend cannot record."""
+        return contextlib.nullcontext()
 
     def reserve(self, count: int, dtype: DTypeLike) -> None:
         """Make the scratch memory that all layers share hold at least ``count`` elements of ``dtype``."""

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from minicaffe.backend import random, threads
 from minicaffe.backend.base import Backend, RandomSource
 from minicaffe.kernels import cpu, fast_paths
-from minicaffe.kernels.cpu.recording import RecordedOps, Recording
+from minicaffe.kernels.cpu.recording import RecordedOps, Recording, mine
 
 
 class CpuRandom(RandomSource):
@@ -44,7 +44,6 @@ class CpuBackend(Backend):
         super().__init__()
         self.random = CpuRandom()
         self._lock = threading.RLock()
-        self._recording: Recording | None = None
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
         return np.zeros(shape, dtype)
@@ -66,21 +65,19 @@ class CpuBackend(Backend):
     def setting(self) -> tuple:
         return cpu.threads.thread_count(), fast_paths.left_out()
 
-    def recording(self, room: int) -> Recording | None:
-        return Recording(room)
-
     @contextlib.contextmanager
-    def recorded(self, recording: Recording) -> Iterator[None]:
-        self.ops, self._recording = RecordedOps(cpu), recording
+    def recorded(self, room: int) -> Iterator[Recording]:
+        recording, self.ops = Recording(room), RecordedOps(cpu)
         try:
             with recording.made():
-                yield
+                yield recording
         finally:
-            self.ops, self._recording = cpu, None
+            self.ops = cpu
 
     def check_later(self, flag: Any, error: Callable[[int], Exception]) -> None:
-        if self._recording is not None:
-            self._recording.checks.append((flag, error))
+        recording = mine()
+        if recording is not None:
+            recording.checks.append((flag, error))
         super().check_later(flag, error)
 
     def synchronize(self) -> None:
