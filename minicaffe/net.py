@@ -106,6 +106,7 @@ class Net:
         self._share_params()
         self._fused = fusion.passes(self.steps)
         self._stretches = {direction: self._find_stretches(direction) for direction in self._fused}
+        self._turn = self._find_turn()
         _log.info("Network initialization done.")
 
     # --- params as one buffer ------------------------------------------------------------------------------------
@@ -247,6 +248,35 @@ class Net:
                 self._log_backward(step)
         for call in self._callbacks["after_backward"]:
             call(index)
+
+    def forward_backward(self) -> None:
+        """``run_forward`` and ``run_backward`` over all layers, without a pause between the two where nobody looks on."""
+        ahead, back = self._ways("forward"), self._ways("backward")
+        if self._turn is None or self.forward_only or not (ahead[1] and back[1]):
+            self.run_forward()
+            self.run_backward()
+            return
+        where, last = backend.current(), len(self.steps) - 1
+        first, first_back, turn = self._turn
+
+        def around() -> None:
+            self._forward_steps(first, last, (ahead[0], {}), where)
+            self._backward_steps(last, first_back, (back[0], {}), where)
+
+        self._loss.xdata.fill(0)
+        with where.running(self._guests):
+            self._forward_steps(0, first - 1, ahead, where)
+            turn.run(where, self._param_diffs, around)
+            self._backward_steps(first_back - 1, 0, back, where)
+
+    def _find_turn(self) -> tuple[int, int, replay.Stretch] | None:
+        """The layers at the end that may run from a record in both directions: the first one's place in either, and their stretch."""
+        last = len(self.steps) - 1
+        ends = [stretch for stretch in self._stretches["forward"].values() if stretch.last == last]
+        if not ends or last not in self._stretches["backward"]:
+            return None
+        first, first_back = ends[0].first, self._stretches["backward"][last].first
+        return first, first_back, replay.Stretch(self.steps, min(first, first_back), last)
 
     def _find_stretches(self, direction: str) -> dict[int, replay.Stretch]:
         """The steps that may run from a record, by the place where the pass meets them."""

@@ -241,3 +241,17 @@ def caller(*words: str) -> Any:
         return types.void(*[types.intp] * (1 + len(words))), generate
 
     return _with_parameters(call, ["address", *words])
+
+
+def outside(name: str, size: int) -> Any:
+    """A function of the C library, or of Numba's threads once they run, that takes nothing and gives an integer of ``size`` bytes."""
+
+    def define(context):
+        def generate(target, builder, signature, values):
+            kind = ir.FunctionType(ir.IntType(8 * size), [])
+            number = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+            return builder.sext(number, _WORD)
+
+        return types.intp(), generate
+
+    return intrinsic(define)

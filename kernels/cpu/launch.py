@@ -28,7 +28,7 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.jit import by_name, call_by_name, called, caller, kernel
+from minicaffe.kernels.cpu.jit import by_name, call_by_name, called, caller, kernel, outside
 from minicaffe.kernels.cpu.simd import align, load, store
 
 LINE = 64
@@ -57,20 +57,7 @@ def _record_address(context):
     return types.intp(), generate
 
 
-def _system(name: str) -> Any:
-    """A function of the C library that takes nothing and gives a word."""
-
-    def define(context):
-        def generate(context, builder, signature, values):
-            kind = ir.FunctionType(_WORD, [])
-            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
-
-        return types.intp(), generate
-
-    return intrinsic(define)
-
-
-_this_thread, _offer_core = _system("pthread_self"), _system("sched_yield")
+_this_thread, _offer_core = outside("pthread_self", _SIZE), outside("sched_yield", 4)
 
 
 @intrinsic

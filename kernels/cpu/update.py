@@ -177,7 +177,7 @@ def clip_by_norm(g: Array, limit: float, norm: Array) -> None:
 
 def _step(loop: Callable[..., None], arrays: Sequence[Array], numbers: Sequence[float], l1: bool) -> None:
     real = arrays[0].dtype.type
-    loop(*(a.reshape(-1) for a in arrays), *map(real, numbers), bool(l1), parts(arrays[0].size))
+    loop(*arrays, *map(real, numbers), l1, parts(arrays[0].size))
 
 
 def sgd_update(w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool) -> None:

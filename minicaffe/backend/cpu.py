@@ -32,6 +32,23 @@ class CpuRandom(RandomSource):
         random.stream().set_state(state)
 
 
+class _Running(contextlib.AbstractContextManager):
+    """One pass at a time: Numba's work-queue threading layer aborts the process when two threads enter parallel kernels at once,
+    and the layers of all nets share one workspace."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._threads = cpu.threads.held(threads.apply())
+        self._lock.acquire()
+        self._threads.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.__exit__()
+        self._lock.release()
+
+
 class CpuBackend(Backend):
     """Layers run on NumPy arrays in host memory."""
 
@@ -54,12 +71,12 @@ class CpuBackend(Backend):
     def download(self, array: NDArray, out: NDArray) -> None:
         out[...] = array
 
+    def running(self, guests: bool = False) -> contextlib.AbstractContextManager[None]:
+        return self._beside_guests() if guests else _Running(self._lock)
+
     @contextlib.contextmanager
-    def running(self, guests: bool = False) -> Iterator[None]:
-        # Numba's work-queue threading layer aborts the process when two threads enter parallel kernels at once,
-        # and the layers of all nets share one workspace.
-        blas = cpu.single_threaded_blas() if guests else contextlib.nullcontext()
-        with self._lock, blas, cpu.threads.held(threads.apply()):
+    def _beside_guests(self) -> Iterator[None]:
+        with _Running(self._lock), cpu.single_threaded_blas():
             yield
 
     def setting(self) -> tuple:

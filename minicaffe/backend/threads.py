@@ -7,6 +7,7 @@ import os
 import numba
 
 from minicaffe.errors import DeviceError
+from minicaffe.kernels.cpu import threads
 
 
 def _limit() -> tuple[int, str]:
@@ -44,6 +45,6 @@ def get_num_threads() -> int:
 def apply() -> int:
     """Give the calling Python thread the chosen number, for Numba keeps one for each; returns how many it has now."""
     if _chosen is None:
-        return numba.get_num_threads()
-    numba.set_num_threads(_chosen)
+        return threads.get_num_threads()
+    threads.set_num_threads(_chosen)
     return _chosen

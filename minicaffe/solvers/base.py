@@ -206,9 +206,8 @@ class Solver:
             show = bool(p.display) and self.iter % p.display == 0
             net.debug_info = show and p.debug_info
             for k in range(p.iter_size):
-                net.run_forward()
+                net.forward_backward()
                 self._note_loss(net.loss_array, k == 0, p.iter_size)
-                net.run_backward()
             if backend.current().is_host or show:
                 self._check_finite()
             if show:
@@ -233,10 +232,11 @@ class Solver:
         if first:
             self._slot = self._stored % self.param.average_loss
             self._stored += 1
-        place = self._losses.xdata[self._slot : self._slot + 1]
+        share, losses = loss if passes == 1 else loss / passes, self._losses.xdata
         if first:
-            place.fill(0)
-        place += loss if passes == 1 else loss / passes
+            losses[self._slot] = share
+        else:
+            losses[self._slot] += share
 
     @property
     def smoothed_loss(self) -> float:
