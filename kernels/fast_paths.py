@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 FAST_PATHS = {
     "depthwise": "convolutions with one channel a group have kernels of their own",
+    "dots": "the gradient of few weights of few channels is made of inner products of rows",
     "fusion": "neighbouring layers that work element by element run as one",
     "replay": "layers that run a second time as they ran before run from a record of their kernels",
     "subsample": "a 1 x 1 convolution with a stride picks its pixels first",

@@ -131,9 +131,14 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
 
 
 def convolve_weight_grad(
-    x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array, accumulate: bool
+    x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array, accumulate: bool, dbias: Array | None = None
 ) -> None:
-    """Gradient of ``convolve`` with respect to w, into dw (M, C / group, *kernel); added to dw if ``accumulate``."""
+    """Gradient of ``convolve`` with respect to w, into dw (M, C / group, *kernel); added to dw if ``accumulate``.
+
+    With dbias (M,), ``bias_grad`` is done on the way, for which dy then need not be read again.
+    """
+    if dbias is not None:
+        bias_grad(dy, dbias)
     (n, m), positions = dy.shape[:2], math.prod(dy.shape[2:])
     columns = _columns_of(x, dy.shape, window, workspace).reshape(n, group, dw[0].size, positions)
     slopes = dy.reshape(n, group, m // group, positions)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from minicaffe.kernels import fast_paths, reference
-from minicaffe.kernels.cpu import depthwise, direct, subsample, winograd, winograd_plan
+from minicaffe.kernels.cpu import depthwise, direct, dots, subsample, winograd, winograd_plan
+from minicaffe.kernels.cpu.bias import bias_grad
 from minicaffe.kernels.cpu.blas import single_threaded_blas
 from minicaffe.kernels.cpu.im2col import AXES
 from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS, Problem, Way
@@ -25,7 +26,7 @@ def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window
     x_shape, y_shape = tuple(x_shape), tuple(y_shape)
     if len(x_shape) > AXES + 2:
         return reference.convolution_workspace(x_shape, y_shape, window, group)
-    needed = [way.workspace(x_shape, y_shape, window, group) for way in (direct, winograd_plan)]
+    needed = [way.workspace(x_shape, y_shape, window, group) for way in (direct, dots, winograd_plan)]
     if depthwise.applies(x_shape, group):
         needed.append(depthwise.workspace(x_shape, y_shape, window, group))
     if subsample.applies(window):
@@ -47,13 +48,18 @@ def _way(
 ) -> Way:
     """The fastest way to solve a problem without some fast paths: all that a call has to find out, in one look-up."""
     problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads)
-    if len(x_shape) > AXES + 2 or (kind == WEIGHTS and x_shape[0] == 0):
-        return _uncompiled(problem)
-    if "subsample" not in left_out and subsample.applies(window):
+    compiled = len(x_shape) <= AXES + 2 and (kind != WEIGHTS or x_shape[0] > 0)
+    if compiled and "subsample" not in left_out and subsample.applies(window):
         return functools.partial(_SUBSAMPLED[kind], window, group)
-    way = None if "depthwise" in left_out else depthwise.way(problem)
+    way = None if compiled else _uncompiled(problem)
+    if way is None and "depthwise" not in left_out:
+        way = depthwise.way(problem)
     if way is None and "winograd" not in left_out:
         way = winograd.way(problem)
+    if way is not None:
+        return functools.partial(_bias_apart, way) if kind == WEIGHTS else way
+    if "dots" not in left_out:
+        way = dots.way(problem)
     return way or direct.way(problem, turned="turned" not in left_out)
 
 
@@ -72,11 +78,11 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
 
 
 def convolve_weight_grad(
-    x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array, accumulate: bool
+    x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array, accumulate: bool, dbias: Array | None = None
 ) -> None:
     """See ``reference.convolve_weight_grad``."""
     way = keep(_way(WEIGHTS, x.shape, dy.shape, window, group, x.dtype, thread_count(), fast_paths.left_out()))
-    way(x, dy, dw, workspace, accumulate)
+    way(x, dy, dw, keep(_zeros(0, dw.dtype)) if dbias is None else dbias, workspace, accumulate)
 
 
 @functools.lru_cache(maxsize=64)
@@ -105,6 +111,12 @@ def _uncompiled(problem: Problem) -> Way:
     return run
 
 
+def _bias_apart(way: Way, x: Array, dy: Array, dw: Array, dbias: Array, workspace: Array, accumulate: bool) -> None:
+    way(x, dy, dw, workspace, accumulate)
+    if dbias.size:
+        bias_grad(dy, dbias)
+
+
 def _convolve_few(window: Window, group: int, x: Array, w: Array, bias: Array, y: Array, workspace: Array) -> None:
     small, rest = subsample.split(workspace, x, y)
     subsample.pick(x, small, window)
@@ -118,11 +130,11 @@ def _few_data_grad(window: Window, group: int, dy: Array, w: Array, dx: Array, w
 
 
 def _few_weight_grad(
-    window: Window, group: int, x: Array, dy: Array, dw: Array, workspace: Array, accumulate: bool
+    window: Window, group: int, x: Array, dy: Array, dw: Array, dbias: Array, workspace: Array, accumulate: bool
 ) -> None:
     small, rest = subsample.split(workspace, x, dy)
     subsample.pick(x, small, window)
-    convolve_weight_grad(small, dy, dw, subsample.plain(window), group, rest, accumulate)
+    convolve_weight_grad(small, dy, dw, subsample.plain(window), group, rest, accumulate, dbias)
 
 
 _SUBSAMPLED: dict[int, Way] = {FORWARD: _convolve_few, DATA: _few_data_grad, WEIGHTS: _few_weight_grad}

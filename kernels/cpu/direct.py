@@ -128,7 +128,7 @@ def workspace(x_shape: Axes, y_shape: Axes, window: Window, group: int) -> int:
     for itemsize in (4, 8):
         job = _job(x_shape, y_shape, window, group, itemsize)
         for threads in range(1, config.NUMBA_NUM_THREADS + 1):
-            sums = job.weight_grad_parts(n, threads)[1] * job.panels * job.panel
+            sums = job.weight_grad_parts(n, threads)[1] * (job.panels * job.panel + y_shape[1])
             needed = max(needed, max(sums, job.weights) + threads * job.area + 2 * 64)
     return needed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicaffe.kernels.cpu.bias import row_sum
 from minicaffe.kernels.cpu.frames import (
     columns_to_panel,
     frame_to_image,
@@ -206,10 +207,11 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stri
 
 
 @part_kernel()
-def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base, stride, like, plan):
+def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, slopes_sums, base, stride, like, plan):
     """Products summed over some images, for some panels of all groups; panel p's lies at ``sums + p * m * PANEL``.
 
-    All panels are multiplied with one block of dy after the other, which so stays in the cache.
+    All panels are multiplied with one block of dy after the other, which so stays in the cache.  On the way dy is summed for the
+    bias, if ``slopes_sums`` (part of the images, group, m) is not empty, along with each group's first panel.
     """
     frame, direct, channel, _, taps, offsets, panels, runs = plan
     size = size_of(like)
@@ -228,12 +230,15 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base,
     fill_row(sums + low * m * PANEL, like, (high - low) * m * width)
     step = panel_depth(panel_vectors(min(width, taps.size), WIDTH // size))
     together = max(1, L2 // (m * PANEL))  # panels whose products stay in the L2 cache
+    totals = np.zeros(m)
     item = low
     while item < high:
         g, first_p = item // count, item % count
         last_p = min(first_p + together, first_p + high - item, count)
         item += last_p - first_p
         first, last = first_p * width // window, -(-min(last_p * width, taps.size) // window)
+        summed = slopes_sums.size > 0 and first_p == 0
+        totals[:] = 0
         if frame[1].sum() > 0:
             fill_row(frames + first * channel * size, like, (last - first) * channel)
         for i in range(first_image, last_image):
@@ -248,6 +253,9 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base,
                 pixels = frames
             for k in range(0, positions, step):
                 depth = min(step, positions - k)
+                if summed:
+                    for r in range(m):
+                        totals[r] += row_sum(dy[i, g, r, k : k + depth])
                 for p in range(first_p, last_p):
                     columns = min(width, taps.size - p * width)
                     vectors = panel_vectors(columns, WIDTH // size)
@@ -268,6 +276,9 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, base,
                     following = slopes + group * m * positions * size
                 if k + depth < positions or i + 1 < last_image:
                     prefetch_rows(following, positions * size, m, min(depth, positions - (k + depth) % positions) * size)
+        if summed:
+            for r in range(m):
+                slopes_sums[part // panel_parts, g, r] = totals[r]
 
 
 @part_kernel()
@@ -293,6 +304,17 @@ def _sum_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
                 source = sums + ((images * group * count + g * count + p) * m) * PANEL + i * row
                 for j in range(columns):
                     out[j] += load(source + j * size, like)
+
+
+@part_kernel()
+def add_bias_part(part, parts, sums, dbias):
+    """Add up the sums over parts of the images (part, group, m), and what is in dbias."""
+    for g in range(sums.shape[1]):
+        for r in range(sums.shape[2]):
+            total = 0.0
+            for i in range(len(sums)):
+                total += sums[i, g, r]
+            dbias[g * sums.shape[2] + r] += total
 
 
 # --- parallel loops ---------------------------------------------------------------------------------------------
@@ -331,17 +353,20 @@ def scatter_grad(group, code, blocks, stride, parts, threads, table, dy, w, dx, 
 
 
 @kernel()
-def weight_grad(group, code, panel_parts, image_parts, stride, threads, table, x, dy, dw, memory, accumulate):
+def weight_grad(group, code, panel_parts, image_parts, stride, threads, table, x, dy, dw, dbias, memory, accumulate):
     like, plan = dy.dtype.type(0), from_table(table)
     panels = plan[6]
-    sums = align(memory.ctypes.data)
+    slopes_sums = memory[: image_parts * dbias.size].reshape(image_parts, group, dbias.size // group)
+    sums = align(memory.ctypes.data + slopes_sums.size * memory.itemsize)
     base = sums + image_parts * dw.shape[0] * (panels.size - 1) * PANEL
     images, slopes = by_group(x, group), by_group(dy, group)
     parallel_queue(
         _weight_grad_part,
         panel_parts * image_parts,
         threads,
-        (panel_parts, code, images, slopes, sums, base, stride, like, plan),
+        (panel_parts, code, images, slopes, sums, slopes_sums, base, stride, like, plan),
     )
     weights = dw.reshape(group, dw.shape[0] // group, -1)
     parallel(_sum_part, threads, (sums, image_parts, weights, accumulate, like, panels))
+    if dbias.size:
+        parallel(add_bias_part, 1, (slopes_sums, dbias))

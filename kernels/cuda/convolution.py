@@ -88,9 +88,11 @@ class ConvolutionOps:
                 self.col2im(columns, dx[images], window)
 
     def convolve_weight_grad(
-        self, x: Any, dy: Any, dw: Any, window: Window, group: int, workspace: Any, accumulate: bool
+        self, x: Any, dy: Any, dw: Any, window: Window, group: int, workspace: Any, accumulate: bool, dbias: Any = None
     ) -> None:
         """See ``kernels.reference.convolve_weight_grad``."""
+        if dbias is not None:
+            self.bias_grad(dy, dbias)
         plan = _Plan.of(x.shape, dy.shape, window, group)
         for images in plan.chunks():
             columns, dys = self._columns_of(x[images], dy.shape, window, group, workspace), _grouped(dy[images], group)

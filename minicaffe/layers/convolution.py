@@ -175,11 +175,12 @@ class Convolution(Windowed):
         ops, shared = self.ops, (self.window, self.group, self.workspace)
         for i, blob in enumerate(bottom):
             dy = self.images(top[i].xdiff, self.y_shape)
-            if self.bias_term and self.param_propagate_down[1]:
-                ops.bias_grad(dy, self.blobs[1].xdiff)
+            dbias = self.blobs[1].xdiff if self.bias_term and self.param_propagate_down[1] else None
             if self.param_propagate_down[0]:
                 dw, begun = w.claim_xdiff()
-                ops.convolve_weight_grad(self.images(blob.xdata, self.x_shape), dy, dw, *shared, begun)
+                ops.convolve_weight_grad(self.images(blob.xdata, self.x_shape), dy, dw, *shared, begun, dbias)
+            elif dbias is not None:
+                ops.bias_grad(dy, dbias)
             if propagate_down[i]:
                 ops.convolve_data_grad(dy, w.xdata, self.images(blob.xdiff, self.x_shape), *shared)
 
