@@ -40,17 +40,24 @@ def _max_pool_part(part, parts, x, y, mask, kernel, stride, pad, taps, step):
     planes, height, width = x.shape
     rows, columns = y.shape[1:]
     source, target, places = x.ctypes.data, y.ctypes.data, mask.ctypes.data
+    lanes = WIDTH // size
     low, high = share(part, parts, planes)
     for p in range(low, high):
         pixels = source + p * height * width * size
         for i in range(rows):
             top, bottom = _clip(i * stride[0] - pad[0], kernel[0], height)
-            for j in range(0, columns, WIDTH // size):
-                at = (p * rows + i) * columns + j
+            at = (p * rows + i) * columns
+            if columns <= lanes:  # then what depends on the column only is found once, not for each row
                 gather_max(
                     target + at * size, places + at * 4, pixels, top, bottom,
-                    j * stride[1] - pad[1], kernel[1], stride[1], width, columns - j, least, taps, step,
+                    -pad[1], kernel[1], stride[1], width, columns, least, taps, step,
                 )  # fmt: skip
+            else:
+                for j in range(0, columns, lanes):
+                    gather_max(
+                        target + (at + j) * size, places + (at + j) * 4, pixels, top, bottom,
+                        j * stride[1] - pad[1], kernel[1], stride[1], width, columns - j, least, taps, step,
+                    )  # fmt: skip
 
 
 @kernel()
@@ -84,12 +91,18 @@ def _max_pool_grad_part(part, parts, dy, mask, dx, kernel, stride, pad, taps, st
         for h in range(height):
             first, last = met[h, 0], met[h, 1]
             line = target + (p * height + h) * width * size
-            for block in range(blocks):
-                window = outer + block * lanes
+            if blocks == 1:  # see _max_pool_part
                 scatter_max(
-                    line, values, places, first, last, h * width, window * stride[1] - pad[1],
-                    window, kernel[1], stride[1], width, columns, zero, taps, step,
+                    line, values, places, first, last, h * width, outer * stride[1] - pad[1],
+                    outer, kernel[1], stride[1], width, columns, zero, taps, step,
                 )  # fmt: skip
+            else:
+                for block in range(blocks):
+                    window = outer + block * lanes
+                    scatter_max(
+                        line, values, places, first, last, h * width, window * stride[1] - pad[1],
+                        window, kernel[1], stride[1], width, columns, zero, taps, step,
+                    )  # fmt: skip
 
 
 @kernel()
