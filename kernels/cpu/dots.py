@@ -152,19 +152,19 @@ def _add_images_part(part, parts, worker, code, x, dy, columns, row, sums, slope
 @part_kernel()
 def _add_lanes_part(part, parts, sums, dw, accumulate):
     """Add up the parts and the lanes of ``sums``, and what is in dw (group, filters, rows of weights, tap) if ``accumulate``."""
-    group, m, rows_of_weights, window = dw.shape
-    at_once, lanes = sums.shape[4], sums.shape[6]
-    total = np.empty(lanes)
-    low, high = share(part, parts, group * m)
+    m, (_, _, blocks, rows_of_weights, at_once, window, lanes) = dw.shape[1], sums.shape
+    numbers = sums.reshape(len(sums), -1)
+    low, high = share(part, parts, numbers.shape[1] // lanes)
+    total = numbers[0, low * lanes : high * lanes]
+    for i in range(1, len(sums)):
+        total += numbers[i, low * lanes : high * lanes]
     for item in range(low, high):
-        g, f = item // m, item % m
-        for k in range(rows_of_weights):
-            for t in range(window):
-                total[:] = 0
-                for i in range(len(sums)):
-                    for lane in range(lanes):
-                        total[lane] += sums[i, g, f // at_once, k, f % at_once, t, lane]
-                dw[g, f, k, t] = total.sum() + (dw[g, f, k, t] if accumulate else 0)
+        tile, weight = item // (at_once * window), item % (at_once * window)
+        k, f = tile % rows_of_weights, tile // rows_of_weights % blocks * at_once + weight // window
+        g, t = tile // (rows_of_weights * blocks), weight % window
+        if f < m:
+            before = dw[g, f, k, t] if accumulate else 0
+            dw[g, f, k, t] = before + row_sum(total[(item - low) * lanes : (item - low + 1) * lanes])
 
 
 @kernel()

@@ -150,8 +150,14 @@ def _cost(m: int, n: int, k: int, transposed_b: bool, transposed_c: bool, lanes:
     return columns * k * (m / lanes / 2 + (0.5 if transposed_b else 0.1)) + (m * n if transposed_c else 0)
 
 
-def _split(threads: int, rows: int, panels: int) -> tuple[int, int]:
-    """Into how many parts to split rows and panels: rather panels than rows, since every part of the rows copies all panels."""
+def _split(threads: int, rows: int, panels: int, k: int, transposed: bool) -> tuple[int, int]:
+    """Into how many parts to split rows and panels.
+
+    Rather panels than rows, since every part of the rows copies all panels; but not with many rows and a small k, where the
+    time goes into writing C, best done in whole rows.
+    """
+    if threads > 1 and not transposed and 2 * k <= DEPTH and rows >= ROWS * queue_length(threads):
+        return queue_length(threads), 1
     panel_parts = min(panels, queue_length(threads))
     return -(-threads // panel_parts) if panel_parts < threads and rows >= LONGEST_TILE * threads else 1, panel_parts
 
@@ -191,7 +197,7 @@ def _plan(
     )
     if transposed:  # out.T = b.T a.T
         m, n, transpose_a, transpose_b = n, m, False, not transpose_a
-    row_parts, panel_parts = _split(threads, m, -(-n // (PANEL // dtype.itemsize)))
+    row_parts, panel_parts = _split(threads, m, -(-n // (PANEL // dtype.itemsize)), k, transposed)
     # panels, a tile, and the product where it is to be transposed
     rows = _TOGETHER * DEPTH + LONGEST_TILE + (-(-m // row_parts) if transposed else 0)
     stride = rows * PANEL + 2 * CHUNK + 64

@@ -10,7 +10,7 @@ import numba
 
 from minicaffe.kernels.cpu.jit import kernel, outside
 
-_LEAST = 1 << 14  # elements: waking a thread takes about as long as a simple pass over so many
+_LEAST = 1 << 13  # elements: waking a thread takes about as long as a simple pass over so many
 _LEAST_PRODUCTS = 1 << 18  # multiplications: fewer are done before another thread wakes
 _held = threading.local()
 
