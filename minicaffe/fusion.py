@@ -99,7 +99,8 @@ class StandardizeForward(_Standardization):
         else:
             self.ops.standardize(x, norm.eps, norm.mean, norm.variance, norm.factor, y, kept, v, b, self.slope)
             norm.remember()
-        self.scale.standardized = self._scale_input
+        if self.scale.standardized != self._scale_input:  # to set an attribute ends what was recorded
+            self.scale.standardized = self._scale_input
 
     def _kept(self) -> Any:
         return self.scale.kept if self.norm.kept is None else self.norm.kept

@@ -156,6 +156,7 @@ def test_convolution(agrees, backend, dtype, in_shape, window, group, channels, 
     agrees("convolve_data_grad", y, w, x, window, group, workspace)
     for accumulate in (True, False):
         agrees("convolve_weight_grad", x, y, w, window, group, workspace, accumulate)
+    agrees("convolve_weight_grad", x, y, w, window, group, workspace, True, numbers(filters, dtype, 5))
 
 
 @pytest.mark.parametrize("accumulate", [True, False])

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from minicaffe.kernels import cpu, fast_paths, reference
+from minicaffe.kernels.cpu import dots, tile_transforms, winograd_plan
 from minicaffe.kernels.cpu import threads as shares
-from minicaffe.kernels.cpu import tile_transforms, winograd_plan
+from minicaffe.kernels.cpu.problem import FORWARD, WEIGHTS, Problem
 from minicaffe.kernels.cpu.simd import WIDTH
 from minicaffe.kernels.window import Window
 
@@ -303,6 +304,7 @@ GEMM = [
     (7, 16, 600),
     (13, 33, 5),
     (65, 129, 257),
+    (500, 70, 33),
     (3, 4, 0),
     (0, 3, 4),
 ]
@@ -356,6 +358,14 @@ TILED = [  # done by Winograd's transforms
     ((9, 130, 14, 14), 70, window((5, 5), pad=(3, 1)), 1),  # more channels than a panel has
 ]
 
+DOTS = [  # gradients of weights that are inner products of rows
+    ((5, 1, 28, 28), 20, window((5, 5)), 1),
+    ((3, 2, 9, 33), 10, window((3, 3), pad=1), 2),
+    ((9, 1, 1, 40), 7, window((1, 3), pad=(0, 2)), 1),
+    ((2, 1, 20, 22), 9, window((7, 7), pad=(3, 1)), 1),
+    ((1, 3, 6, 50), 3, window((2, 2)), 1),
+]
+
 
 def scratch(case, x_shape, y_shape, w, group):
     """Memory for both versions, full of NaN so that what is read before it is written shows."""
@@ -380,17 +390,17 @@ def check_convolution(case, shape, outputs, w, group):
         np.testing.assert_array_equal(written, added)
 
 
-@pytest.mark.parametrize("shape, outputs, w, group", CONVOLUTION + TILED)
+@pytest.mark.parametrize("shape, outputs, w, group", CONVOLUTION + TILED + DOTS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_convolution(case, shape, outputs, w, group, threads):
     with use(threads):
         check_convolution(case, shape, outputs, w, group)
 
 
-@pytest.mark.parametrize("path", ["depthwise", "subsample", "turned", "winograd"])
+@pytest.mark.parametrize("path", ["depthwise", "dots", "subsample", "turned", "winograd"])
 def test_a_convolution_does_without_a_fast_path(case, path):
     with fast_paths.without(path):
-        for shape, outputs, w, group in CONVOLUTION + TILED[:2]:
+        for shape, outputs, w, group in CONVOLUTION + TILED[:2] + DOTS[:1]:
             check_convolution(case, shape, outputs, w, group)
 
 
@@ -400,6 +410,30 @@ def test_tiles_are_what_these_convolutions_are_made_of(shape, outputs, w, group,
     y_shape = (shape[0], outputs, *positions(shape[2:], w))
     assert winograd_plan.job(kind, shape, y_shape, w, group, 4, 1) is not None
     assert winograd_plan.job(kind, shape, y_shape, w, group, 8, 1) is None
+
+
+@pytest.mark.parametrize("shape, outputs, w, group", DOTS)
+def test_inner_products_are_what_these_gradients_are_made_of(shape, outputs, w, group):
+    y_shape = (shape[0], outputs, *positions(shape[2:], w))
+    problem = Problem(WEIGHTS, shape, y_shape, w, group, np.dtype(np.float32), 2)
+    assert dots.way(problem) is not None
+    assert dots.way(problem._replace(kind=FORWARD)) is None
+
+
+@pytest.mark.parametrize("shape, outputs, w, group", [CONVOLUTION[2], CONVOLUTION[3], CONVOLUTION[6], CONVOLUTION[11], CONVOLUTION[14], TILED[0], DOTS[0], DOTS[1]])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_bias_gradient_comes_with_that_of_the_weights(case, shape, outputs, w, group, threads):
+    y_shape = (shape[0], outputs, *positions(shape[2:], w))
+    x, dy = case.normal(*shape), case.normal(*y_shape)
+    dw, begun = case.normal(outputs, shape[1] // group, *w.kernel), case.normal(outputs)
+    alone, dbias = dw.copy(), begun.copy()
+    memory = scratch(case, shape, y_shape, w, group)
+    with use(threads):
+        cpu.convolve_weight_grad(x, dy, alone, w, group, memory, True)
+        cpu.convolve_weight_grad(x, dy, dw, w, group, memory, True, dbias)
+    np.testing.assert_array_equal(dw, alone)
+    exact = begun.astype(np.float64) + dy.sum(axis=(0, *range(2, dy.ndim)), dtype=np.float64)
+    np.testing.assert_allclose(dbias, exact, rtol=1e-5 if case.dtype == np.float32 else 1e-13, atol=abs(dy).sum() * np.finfo(case.dtype).eps)
 
 
 @pytest.mark.parametrize("outputs, taps", [(2, 3), (4, 3), (2, 5)])
@@ -441,14 +475,14 @@ def test_weights_get_no_gradient_from_no_images(case, shape, outputs, w, group):
 
 
 def test_convolution_stays_inside_its_workspace(case):
-    for shape, outputs, w, group in CONVOLUTION + TILED:
+    for shape, outputs, w, group in CONVOLUTION + TILED + DOTS:
         y_shape = (shape[0], outputs, *positions(shape[2:], w))
         count = cpu.convolution_workspace(shape, y_shape, w, group)
         memory = np.full(count + 1000, 7e5, case.dtype)
         x, dy, weights = case.normal(*shape), case.normal(*y_shape), case.normal(outputs, shape[1] // group, *w.kernel)
         cpu.convolve(x, weights, None, dy.copy(), w, group, memory[:count])
         cpu.convolve_data_grad(dy, weights, x.copy(), w, group, memory[:count])
-        cpu.convolve_weight_grad(x, dy, weights.copy(), w, group, memory[:count], True)
+        cpu.convolve_weight_grad(x, dy, weights.copy(), w, group, memory[:count], True, case.normal(outputs))
         assert (memory[count:] == 7e5).all()
 
 

@@ -15,11 +15,12 @@ import minicaffe
 from minicaffe import backend, proto, replay, testing
 from minicaffe.backend import Recording, moves
 from minicaffe.blob import Blob
-from minicaffe.errors import LayerError
+from minicaffe.errors import LayerError, NetError
 from minicaffe.kernels import cpu, fast_paths
 from minicaffe.kernels.cpu import launch
 from minicaffe.layers import Layer
 from minicaffe.layers.neuron import ReLU
+from minicaffe.layers.normalisation import BatchNorm
 from minicaffe.net import Net
 from minicaffe.proto import text
 
@@ -37,7 +38,7 @@ GOAL = 'layer { name: "goal" type: "Input" top: "goal" input_param { shape { dim
 
 def net(layers: str = TOWER, phase: int = proto.TRAIN, seed: int = 1) -> Net:
     backend.random.seed(seed)
-    return Net(text.parse("force_backward: true " + layers, proto.NetParameter()), phase)
+    return Net(text.parse(("" if "SoftmaxWithLoss" in layers else "force_backward: true ") + layers, proto.NetParameter()), phase)
 
 
 def draw(made: Net, seed: int) -> None:
@@ -49,6 +50,8 @@ def draw(made: Net, seed: int) -> None:
 def records(made: Net) -> int:
     """How many records a net has, over all of its stretches and both directions."""
     found = [stretch for stretches in made._stretches.values() for stretch in stretches.values()]
+    if made._turn is not None:
+        found.append(made._turn[2])
     return sum(record is not None for stretch in found for record in stretch._records.values())
 
 
@@ -93,6 +96,10 @@ def equal(a, b) -> None:
 # --- the numbers
 
 
+IN_NUMPY = {"BatchNorm-2-D", "Scale-all axes"}
+"""Cases of layers that repeat, but for which some op is left to NumPy."""
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if case.bottoms], ids=lambda case: case.name)
 def test_each_layer_gives_the_same_numbers_from_a_record(case, tmp_path):
     found = []
@@ -116,7 +123,7 @@ def test_each_layer_gives_the_same_numbers_from_a_record(case, tmp_path):
                     row += [blob.diff.copy() for blob in (*rig.bottom, *rig.layer.blobs)]
                 rows.append(row)
             found.append(rows)
-            assert recorded(rig.net, rig.net.layers.index(rig.layer)) == (rig.layer.repeats and not left_out)
+            assert recorded(rig.net, rig.net.layers.index(rig.layer)) == (rig.layer.repeats and not left_out and case.name not in IN_NUMPY)
             rig.net.close()
     equal(*found)
 
@@ -138,6 +145,71 @@ def test_training_is_the_same_to_the_bit(threads, options, monkeypatch):
             found.append(rows)
             assert bool(runs) != bool(left_out)
     equal(*found)
+
+
+LABEL = 'layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 3 } } }'
+CLASSES = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" top: "loss" }'
+DATA = """layer { name: "data" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 3 dim: 2 dim: 9 dim: 8 } shape { dim: 3 }
+  data_filler { type: "gaussian" } data_filler { type: "constant" value: 3 } } }"""
+TURNS = {  # layers, where the turn begins, records run by a forward and a backward pass, and by both as one
+    "inputs": (TOWER + LABEL + CLASSES, 0, 2, 1),
+    "data": (DATA + TOWER[TOWER.index("layer { name: \"conv") :] + CLASSES, 1, 2, 1),
+    "another layer in between": (
+        TOWER.replace('layer { name: "relu" type: "ReLU"', 'layer { name: "relu" type: "Dropout"') + LABEL + CLASSES, 4, 4, 3,
+    ),
+    "a loss that does not repeat": (TOWER + GOAL + LOSS, None, 2, 2),
+}  # fmt: skip
+
+
+def train(made: Net, both: bool, count: int = 5) -> list[list[np.ndarray]]:
+    """What blobs and params hold after each of some passes there and back, as one or one after the other."""
+    found = []
+    for i in range(count):
+        for name in made.inputs:
+            blob = made.blobs[name]
+            blob.data[...] = i % 5 if name == "y" else np.random.default_rng(i).standard_normal(blob.shape)
+        if both:
+            made.forward_backward()
+        else:
+            made.run_forward()
+            made.run_backward()
+        found.append(numbers(made))
+    return found
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_there_and_back_is_a_forward_and_a_backward_pass(name, monkeypatch):
+    layers, first, apart, as_one = TURNS[name]
+    found = []
+    for both in (False, True):
+        made = net(layers)
+        assert (made._turn and made._turn[:2]) == (None if first is None else (first, first))
+        with counted(monkeypatch) as runs:
+            found.append(train(made, both))
+        assert len(runs) == 3 * (as_one if both else apart)
+    equal(*found)
+
+
+def test_there_and_back_layer_by_layer_where_somebody_looks_on(monkeypatch, caplog):
+    layers = TURNS["inputs"][0]
+    usual = train(net(layers), True)
+    made, seen = net(layers), []
+    made.after_backward(seen.append)
+    with counted(monkeypatch) as runs:
+        equal(train(made, True), usual)
+    assert len(runs) == 3 and len(seen) == 5 * len(made.layers)  # forward nobody looks
+    made = net(layers)
+    made.debug_info = True
+    with counted(monkeypatch) as runs, caplog.at_level("INFO"):
+        equal(train(made, True), usual)
+    assert not runs and "[Backward] Layer conv" in caplog.text
+
+
+def test_a_net_that_reuses_its_memory_does_not_go_there_and_back():
+    made = net(TURNS["inputs"][0])
+    made.reuse_memory()
+    with pytest.raises(NetError, match="cannot run backward"):
+        made.forward_backward()
 
 
 def test_gradients_add_up_from_a_record():
@@ -317,23 +389,23 @@ def test_losses_of_weighted_tops_add_up_in_a_record():
 
 
 def test_a_bad_label_is_told_from_a_record():
-    label = 'layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 3 } } }'
-    loss = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" top: "loss" propagate_down: true propagate_down: false }'
-    made, told = net(TOWER.replace("force_backward: true", "") + label + loss), []
-    for first in (True, False):
-        for _ in range(4 - first):
-            made.blobs["y"].data[...] = [0, 4, 2]
-            made.run_forward()
-            made.run_backward()
-        assert recorded(made, len(made.layers) - 1)
-        made.blobs["y"].data[1] = 5
-        with pytest.raises(LayerError, match="value number 1 of the batch is not an integer in 0 .. 4") as error:
-            made.run_forward()
-        told.append(str(error.value))
-    assert told[0] == told[1]
+    told = []
+    for both in (False, True):
+        made = net(TOWER + LABEL + CLASSES)
+        for first in (True, False):
+            for _ in range(4 - first):
+                made.blobs["y"].data[...] = [0, 4, 2]
+                made.forward_backward() if both else made.run_forward()
+            assert records(made) == 1
+            made.blobs["y"].data[1] = 5
+            with pytest.raises(LayerError, match="value number 1 of the batch is not an integer in 0 .. 4") as error:
+                made.forward_backward() if both else made.run_forward()
+            told.append(str(error.value))
+    assert len(set(told)) == 1
 
 
-def test_stretches_cut_no_layers_in_two_that_run_as_one():
+def test_stretches_cut_no_layers_in_two_that_run_as_one(monkeypatch):
+    monkeypatch.setattr(BatchNorm, "repeats", False)
     block = """
     layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "conv" }
     layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }

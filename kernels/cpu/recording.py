@@ -18,6 +18,7 @@ REPEATABLE = frozenset(
         "average_pool_grad",
         "bias_add",
         "bias_grad",
+        "channelwise",
         "check_labels",
         "contrastive_loss",
         "contrastive_loss_grad",
@@ -34,10 +35,14 @@ REPEATABLE = frozenset(
         "lrn_within_grad",
         "max_pool",
         "max_pool_grad",
+        "scale",
+        "scale_grad",
         "softmax",
         "softmax_grad",
         "softmax_loss",
         "softmax_loss_grad",
+        "standardize",
+        "standardize_grad",
     }
 )
 """Ops that do all they do in parallel kernels, unless they say otherwise (``spoil``)."""

@@ -14,6 +14,7 @@ import numpy as np
 from minicaffe.kernels import reference
 from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.launch import parallel, share
+from minicaffe.kernels.cpu.recording import keep, spoil
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.reference import Array
 
@@ -173,6 +174,11 @@ def _scale_grad(x, dy, v, dx, dv, db, wanted, parts):
     parallel(_scale_grad_part, parts, (x, dy, v, dx, dv, db, wanted))
 
 
+def _filled(like: Array, number: float) -> Array:
+    """What takes the place of an array that was not given."""
+    return keep(np.full_like(like, number))
+
+
 def standardize(
     x: Array,
     eps: float,
@@ -187,10 +193,11 @@ def standardize(
 ) -> None:
     """See ``reference.standardize``."""
     if x.shape[2] == 1 or not x.size:
+        spoil()
         reference.standardize(x, eps, mean, variance, factor, y, kept, v, b, slope)
         return
     memory, eps, slope = y if kept is None else kept, x.dtype.type(eps), x.dtype.type(slope)
-    v, b = np.ones_like(mean) if v is None else v, np.zeros_like(mean) if b is None else b
+    v, b = _filled(mean, 1) if v is None else v, _filled(mean, 0) if b is None else b
     _standardize(x, eps, mean, variance, factor, y, memory, kept is not None, v, b, slope, parts(x.size))
 
 
@@ -210,11 +217,12 @@ def standardize_grad(
 ) -> None:
     """See ``reference.standardize_grad``."""
     if x.shape[2] == 1 or not x.size:
+        spoil()
         reference.standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, dv, db, slope)
         return
     y, slope = (x, 1.0) if y is None else (y, slope)
-    v = np.ones_like(mean) if v is None else v
-    dv, db = (np.zeros_like(mean) if total is None else total for total in (dv, db))
+    v = _filled(mean, 1) if v is None else v
+    dv, db = (_filled(mean, 0) if total is None else total for total in (dv, db))
     _standardize_grad(
         x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, x.dtype.type(slope), dv, db, parts(x.size)
     )
@@ -231,9 +239,10 @@ def scale(
 ) -> None:
     """See ``reference.scale``."""
     if x.shape[2] == 1:
+        spoil()
         reference.scale(x, v, b, y, kept, centre, slope)
         return
-    origin, level = (np.zeros_like(v) if a is None else a for a in (centre, b))
+    origin, level = (_filled(v, 0) if a is None else a for a in (centre, b))
     memory = y if kept is None else kept
     _scale(x, origin, v, level, y, memory, kept is not None, x.dtype.type(slope), parts(x.size))
 
@@ -241,6 +250,7 @@ def scale(
 def scale_grad(x: Array, dy: Array, v: Array, dx: Array | None, dv: Array | None, db: Array | None) -> None:
     """See ``reference.scale_grad``."""
     if x.shape[2] == 1:
+        spoil()
         reference.scale_grad(x, dy, v, dx, dv, db)
     else:
         wanted = (dx is not None, dv is not None, db is not None)

@@ -239,10 +239,12 @@ class Scale(Broadcast):
     """
 
     type = "Scale"
+    repeats = True
     param = "scale_param"
     bias_term: bool
 
     def setup(self, bottom, top):
+        self.repeats = len(bottom) == 1
         self.add_operand(
             bottom, self.layer_param.scale_param.filler if self.has("filler") else proto.FillerParameter(value=1)
         )
@@ -269,7 +271,8 @@ class Scale(Broadcast):
         b = self.blobs[-1].xdata.reshape(-1) if self.bias_term else None
         if self.fused and self.goes_backward and top[0] is bottom[0]:  # one by one after all, where somebody looks on
             self.kept = self.scratch("kept", self.rows)
-        self.standardized = None
+        if self.standardized is not None:
+            self.standardized = None
         self.ops.scale(x, self.operand(bottom).xdata.reshape(-1), b, y, self.kept)
 
     def backward(self, top, propagate_down, bottom):
@@ -298,6 +301,7 @@ class Eltwise(Layer):
     """
 
     type = "Eltwise"
+    repeats = True
     param = "eltwise_param"
     bottoms = (2, None)
     operation: int
@@ -314,6 +318,7 @@ class Eltwise(Layer):
         )
         self.require(not (given and self.operation == self.PROD), "only SUM takes coefficients", "coeff")
         self.coefficients = given or [1.0] * len(bottom)
+        self.repeats = self.operation != self.PROD
         self.in_place = "forward" if self.operation == self.PROD else "never"
 
     def reshape(self, bottom, top):

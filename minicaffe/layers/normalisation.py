@@ -126,6 +126,7 @@ class BatchNorm(Standardized):
     """
 
     type = "BatchNorm"
+    repeats = True
     param = "batch_norm_param"
     in_place = "always"
     moving_average_fraction: float
@@ -194,8 +195,7 @@ class BatchNorm(Standardized):
         """Add this batch's mean and variance to the running ones."""
         keep, unbiased = self.moving_average_fraction, self.size / (self.size - 1) if self.size > 1 else 1.0
         mean, variance, total = (blob.xdata for blob in self.blobs)
-        total *= keep
-        total += 1
+        self.ops.elementwise(BatchNorm.counted, (total,), (keep,), total)
         self.ops.elementwise(BatchNorm.running, (mean.reshape(-1), self.mean), (keep, 1.0), mean)
         self.ops.elementwise(BatchNorm.running, (variance.reshape(-1), self.variance), (keep, unbiased), variance)
 
@@ -219,6 +219,10 @@ class BatchNorm(Standardized):
     @staticmethod
     def quotient(total, count):
         return 0.0 if count == 0 else total / count
+
+    @staticmethod
+    def counted(total, keep):
+        return total * keep + 1.0
 
     @staticmethod
     def running(total, new, keep, weight):
