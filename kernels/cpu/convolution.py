@@ -14,6 +14,7 @@ from minicaffe.kernels.cpu import depthwise, direct, dots, subsample, winograd, 
 from minicaffe.kernels.cpu.bias import bias_grad
 from minicaffe.kernels.cpu.blas import single_threaded_blas
 from minicaffe.kernels.cpu.im2col import AXES
+from minicaffe.kernels.cpu.layout import by_group, weights_by_group
 from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.recording import keep, spoil
 from minicaffe.kernels.cpu.threads import thread_count
@@ -55,12 +56,11 @@ def _way(
     if way is None and "depthwise" not in left_out:
         way = depthwise.way(problem)
     if way is None and "winograd" not in left_out:
-        way = winograd.way(problem)
+        way = _grouped(problem, winograd.way(problem))
     if way is not None:
         return functools.partial(_bias_apart, way) if kind == WEIGHTS else way
-    if "dots" not in left_out:
-        way = dots.way(problem)
-    return way or direct.way(problem, turned="turned" not in left_out)
+    way = None if "dots" in left_out else dots.way(problem)
+    return _grouped(problem, way or direct.way(problem, turned="turned" not in left_out))
 
 
 def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, group: int, workspace: Array) -> None:
@@ -88,6 +88,19 @@ def convolve_weight_grad(
 @functools.lru_cache(maxsize=64)
 def _zeros(count: int, dtype: np.dtype) -> Array:
     return np.zeros(count, dtype)
+
+
+def _grouped(problem: Problem, way: Way | None) -> Way | None:
+    """A way to take arrays by group, made one that takes them as they are."""
+    if way is None:
+        return None
+    group = problem.group
+    images, weights = functools.partial(by_group, group=group), functools.partial(weights_by_group, group=group)
+    if problem.kind == FORWARD:
+        return lambda x, w, bias, y, *rest: way(images(x), weights(w), bias.reshape(group, -1), images(y), *rest)
+    if problem.kind == DATA:
+        return lambda dy, w, dx, *rest: way(images(dy), weights(w), images(dx), *rest)
+    return lambda x, dy, dw, *rest: way(images(x), images(dy), weights(dw), *rest)
 
 
 # --- ways that are made of others ---------------------------------------------------------------------------------

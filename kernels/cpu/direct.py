@@ -134,7 +134,7 @@ def workspace(x_shape: Axes, y_shape: Axes, window: Window, group: int) -> int:
 
 
 def way(problem: Problem, turned: bool) -> Way:
-    """How to solve any problem; ``turned``: as the transposed convolution where that is the cheapest way to the data gradient."""
+    """How to solve any problem, given arrays by group; ``turned``: as the transposed convolution where that is the cheapest way to the data gradient."""
     kind, x_shape, y_shape, window, group, dtype, threads = problem
     job = _job(x_shape, y_shape, window, group, dtype.itemsize)
     n, c, m = x_shape[0], x_shape[1] // group, y_shape[1] // group
@@ -147,13 +147,13 @@ def way(problem: Problem, turned: bool) -> Way:
 
     if kind == FORWARD:
         rows, table = row_parts(job.columns, m), job.columns.table
-        return functools.partial(products.convolve, group, rows, code, area, parts, threads, table)
+        return functools.partial(products.convolve, rows, code, area, parts, threads, table)
     if kind == WEIGHTS:
         split = job.weight_grad_parts(n, threads)
-        return functools.partial(products.weight_grad, group, code, *split, area, threads, job.rows.table)
+        return functools.partial(products.weight_grad, code, *split, area, threads, job.rows.table)
     if turned and job.turned is not None:
         rows, zeros, table = row_parts(job.turned, c), np.zeros((group, c), dtype), job.turned.table
-        return functools.partial(products.turned_grad, group, rows, code, zeros, area, parts, threads, table)
+        return functools.partial(products.turned_grad, rows, code, zeros, area, parts, threads, table)
     # few images: channels are shared out, too
     blocks = min(c, -(-parts // max(1, n // job.columns.together * group)))
-    return functools.partial(products.scatter_grad, group, code, blocks, area, parts, threads, job.columns.table)
+    return functools.partial(products.scatter_grad, code, blocks, area, parts, threads, job.columns.table)

@@ -21,7 +21,7 @@ from minicaffe.kernels.cpu.frames import image_to_frame
 from minicaffe.kernels.cpu.im2col import AXES
 from minicaffe.kernels.cpu.jit import callback, caller, kernel, part_kernel
 from minicaffe.kernels.cpu.launch import parallel, parallel_queue, queue_length, share
-from minicaffe.kernels.cpu.layout import Axes, by_group, from_table, row_plan
+from minicaffe.kernels.cpu.layout import Axes, from_table, row_plan
 from minicaffe.kernels.cpu.problem import WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.products import add_bias_part
 from minicaffe.kernels.cpu.simd import (
@@ -105,24 +105,25 @@ def _dots(taps: int, dtype: np.dtype) -> Any:
 
 
 @part_kernel()
-def _add_images_part(part, parts, worker, code, x, dy, columns, row, sums, slopes_sums, base, stride, like, plan):
+def _add_images_part(part, parts, worker, code, x, dy, sizes, sums, slopes_sums, base, stride, like, plan):
     """Sums, lane by lane, over some images: sums (part, group, filters / at once, rows of weights, filter, tap, lane).
 
-    And those of dy for the bias, if ``slopes_sums`` (part, group, filter) is not empty.
+    And those of dy for the bias, if ``slopes_sums`` (part, group * filters) is not empty.
     """
+    at_once, columns, row, window = sizes
     frame, _, channel, _, taps, _, _, _ = plan
     size = size_of(like)
     n, group, c, _ = x.shape
     m, positions = dy.shape[2:]
-    blocks, rows_of_weights, at_once, window, lanes = sums.shape[2:]
-    rows, own = positions // columns, sums[part]
-    registers = -(-rows * row // lanes)
+    blocks, rows_of_weights, rows, tile = -(-m // at_once), taps.size // window, positions // columns, at_once * window * WIDTH
+    registers = -(-rows * row * size // WIDTH)
     slopes = base + worker * stride
     slope_step = registers * WIDTH
     frames = slopes + m * slope_step
-    fill_row(own.ctypes.data, like, own.size)
+    own = sums[part].ctypes.data
+    fill_row(own, like, sums.shape[1])
     fill_row(slopes, like, stride // size)
-    totals = np.zeros((group, m))
+    totals = np.zeros(group * m)
     low, high = share(part, parts, n)
     whole = columns * size // CHUNK * CHUNK
     for item in range(low * group, high * group):
@@ -130,7 +131,7 @@ def _add_images_part(part, parts, worker, code, x, dy, columns, row, sums, slope
         image_to_frame(x[i, g].ctypes.data, frames, c, frame, like)
         for f in range(m):
             if slopes_sums.size > 0:
-                totals[g, f] += row_sum(dy[i, g, f])
+                totals[g * m + f] += row_sum(dy[i, g, f])
             source, target = dy[i, g, f].ctypes.data, slopes + f * slope_step
             for _ in range(rows):
                 for j in range(0, whole, CHUNK):
@@ -141,48 +142,45 @@ def _add_images_part(part, parts, worker, code, x, dy, columns, row, sums, slope
         for block in range(blocks):
             first = block * at_once
             for k in range(rows_of_weights):
+                place = own + ((g * blocks + block) * rows_of_weights + k) * tile
                 _dot(
                     code, registers, slopes + first * slope_step, slope_step, min(at_once, m - first),
-                    frames + taps[k * window], own[g, block, k].ctypes.data,
+                    frames + taps[k * window], place,
                 )  # fmt: skip
     if slopes_sums.size > 0:
-        slopes_sums[part] = totals
+        for f in range(group * m):
+            slopes_sums[part, f] = totals[f]
 
 
 @part_kernel()
-def _add_lanes_part(part, parts, sums, dw, accumulate):
+def _add_lanes_part(part, parts, sums, at_once, dw, accumulate):
     """Add up the parts and the lanes of ``sums``, and what is in dw (group, filters, rows of weights, tap) if ``accumulate``."""
-    m, (_, _, blocks, rows_of_weights, at_once, window, lanes) = dw.shape[1], sums.shape
-    numbers = sums.reshape(len(sums), -1)
-    low, high = share(part, parts, numbers.shape[1] // lanes)
-    total = numbers[0, low * lanes : high * lanes]
-    for i in range(1, len(sums)):
-        total += numbers[i, low * lanes : high * lanes]
+    group, m, rows_of_weights, window = dw.shape
+    blocks, lanes = -(-m // at_once), WIDTH // dw.itemsize
+    low, high = share(part, parts, sums.shape[1] // lanes)
     for item in range(low, high):
         tile, weight = item // (at_once * window), item % (at_once * window)
         k, f = tile % rows_of_weights, tile // rows_of_weights % blocks * at_once + weight // window
         g, t = tile // (rows_of_weights * blocks), weight % window
         if f < m:
-            before = dw[g, f, k, t] if accumulate else 0
-            dw[g, f, k, t] = before + row_sum(total[(item - low) * lanes : (item - low + 1) * lanes])
+            total = np.float64(dw[g, f, k, t] if accumulate else 0)
+            for i in range(len(sums)):
+                total += row_sum(sums[i, item * lanes : (item + 1) * lanes])
+            dw[g, f, k, t] = total
 
 
 @kernel()
-def _weight_grad(code, group, at_once, columns, row, stride, parts, threads, table, x, dy, dw, dbias, memory, accumulate):
+def _weight_grad(code, sizes, count, stride, parts, threads, table, x, dy, dw, dbias, memory, accumulate):
     like, plan = dy.dtype.type(0), from_table(table)
-    m, window, lanes = dw.shape[0] // group, dw.shape[3], WIDTH // memory.itemsize
-    rows_of_weights = dw.shape[1] * dw.shape[2]
-    shape = parts, group, -(-m // at_once), rows_of_weights, at_once, window, lanes
-    slopes_sums = memory[: parts * dbias.size].reshape(parts, group, dbias.size // group)
-    start = memory.ctypes.data
+    (group, m, c, taps), window, start = dw.shape, sizes[3], memory.ctypes.data
+    slopes_sums = memory[: parts * dbias.size].reshape(parts, dbias.size)
     first = (align(start + slopes_sums.size * memory.itemsize) - start) // memory.itemsize
-    sums = memory[first : first + parts * group * shape[2] * rows_of_weights * at_once * window * lanes].reshape(shape)
-    base = align(sums.ctypes.data + sums.size * sums.itemsize)
-    images, slopes = by_group(x, group), by_group(dy, group)
-    parallel_queue(
-        _add_images_part, parts, threads, (code, images, slopes, columns, row, sums, slopes_sums, base, stride, like, plan)
-    )
-    parallel(_add_lanes_part, threads, (sums, dw.reshape(group, m, rows_of_weights, window), accumulate))
+    sums = memory[first : first + parts * count].reshape(parts, count)
+    base = align(start + (first + parts * count) * memory.itemsize)
+    arguments = code, x, dy, sizes, sums, slopes_sums, base, stride, like, plan
+    parallel_queue(_add_images_part, parts, threads, arguments)
+    weights = dw.reshape(group, m, c * taps // window, window)
+    parallel(_add_lanes_part, threads, (sums, sizes[0], weights, accumulate))
     if dbias.size:
         parallel(add_bias_part, 1, (slopes_sums, dbias))
 
@@ -195,10 +193,8 @@ class _Job(NamedTuple):
 
     table: NDArray
     """The plan of its images."""
-    at_once: int
-    """Filters of a tile."""
-    row: int
-    """Elements of a row of an image, padding included."""
+    sizes: tuple[int, int, int, int]
+    """Filters of a tile; elements of a row of dy, of the image with its padding, and of the window."""
     area: int
     """Elements of scratch memory for each worker: dy of an image, the image, and room to align them."""
     sums: int
@@ -225,7 +221,7 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
         return None
     plan = row_plan(c, (1, *x_shape[2:]), (1, rows, columns), window.with_axes(AXES), itemsize)
     area = m * registers * lanes + (-(-(plan.channel * c + taps) // lanes) + 2) * lanes
-    return _Job(plan.table, at_once, row, area, sums)
+    return _Job(plan.table, (at_once, columns, row, taps), area, sums)
 
 
 def _direct_cycles(positions: int, weights: int, m: int, lanes: int) -> float:
@@ -248,7 +244,7 @@ def workspace(x_shape: Axes, y_shape: Axes, window: Window, group: int) -> int:
 
 
 def way(problem: Problem) -> Way | None:
-    """How to solve a problem, if it is the gradient of weights and this is the fastest way."""
+    """How to solve a problem, given arrays by group, if it is the gradient of weights and this is the fastest way."""
     kind, x_shape, y_shape, window, group, dtype, threads = problem
     job = _job(x_shape, y_shape, window, group, dtype.itemsize) if kind == WEIGHTS else None
     if job is None:
@@ -256,5 +252,5 @@ def way(problem: Problem) -> Way | None:
     code, parts = _dots(window.kernel[1], dtype).address, min(x_shape[0], queue_length(threads))
     stride = job.area * dtype.itemsize
     return functools.partial(
-        _weight_grad, code, group, job.at_once, y_shape[3], job.row, stride, parts, threads, job.table
+        _weight_grad, code, job.sizes, job.sums, stride, parts, threads, job.table
     )

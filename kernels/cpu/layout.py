@@ -102,16 +102,14 @@ def from_table(table):
     )
 
 
-@kernel(inline=True)
-def by_group(x, group):
+def by_group(x: NDArray, group: int) -> NDArray:
     """x (N, C, ...) as (N, group, channels of a group, pixels)."""
-    return x.reshape(x.shape[0], group, x.shape[1] // group, -1)
+    return x.reshape(x.shape[0], group, x.shape[1] // group, math.prod(x.shape[2:]))
 
 
-@kernel(inline=True)
-def weights_by_group(w, group):
+def weights_by_group(w: NDArray, group: int) -> NDArray:
     """w (M, C / group, *kernel) as (group, filters of a group, channels of a group, taps)."""
-    return w.reshape(group, w.shape[0] // group, w.shape[1], -1)
+    return w.reshape(group, w.shape[0] // group, w.shape[1], math.prod(w.shape[2:]))
 
 
 def _frame(pixels: Axes, window: Window, split: bool) -> Frame:

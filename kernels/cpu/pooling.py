@@ -8,6 +8,7 @@ import numpy as np
 
 from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.launch import parallel, share
+from minicaffe.kernels.cpu.recording import keep
 from minicaffe.kernels.cpu.simd import WIDTH, size_of
 from minicaffe.kernels.cpu.threads import parts
 from minicaffe.kernels.cpu.windows import gather_max, gather_sum, known, scatter_max, scatter_sum
@@ -15,16 +16,14 @@ from minicaffe.kernels.reference import FLT_MAX, Array
 from minicaffe.kernels.window import Window
 
 
-@kernel(inline=True)
-def _planes(x):
-    """(N, C, H, W) as (N * C, H, W)."""
-    return x.reshape(x.shape[0] * x.shape[1], x.shape[2], x.shape[3])
+def _planes(*arrays: Array) -> list[Array]:
+    """Arrays (N, C, H, W) as (N * C, H, W)."""
+    return [a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]) for a in arrays]
 
 
-@kernel(inline=True)
-def _pixels(x):
-    """(N, C, H, W) as (N * C, H * W)."""
-    return x.reshape(x.shape[0] * x.shape[1], -1)
+def _pixels(*arrays: Array) -> list[Array]:
+    """Arrays (N, C, H, W) as (N * C, H * W)."""
+    return [a.reshape(a.shape[0] * a.shape[1], a.shape[2] * a.shape[3]) for a in arrays]
 
 
 @kernel(inline=True)
@@ -62,26 +61,15 @@ def _max_pool_part(part, parts, x, y, mask, kernel, stride, pad, taps, step):
 
 @kernel()
 def _max_pool(kernel, stride, pad, taps, step, parts, x, y, mask):
-    parallel(_max_pool_part, parts, (_planes(x), _planes(y), _planes(mask), kernel, stride, pad, taps, step))
-
-
-@kernel()
-def _meeting(size, extent, stride, pad, count):
-    """The first and the last window + 1, of ``count`` along an axis, that hold each pixel: (size, 2)."""
-    found = np.empty((size, 2), np.int64)
-    for h in range(size):
-        found[h, 0] = max((h + pad - extent) // stride + 1, 0)
-        found[h, 1] = min((h + pad) // stride + 1, count)
-    return found
+    parallel(_max_pool_part, parts, (x, y, mask, kernel, stride, pad, taps, step))
 
 
 @part_kernel()
-def _max_pool_grad_part(part, parts, dy, mask, dx, kernel, stride, pad, taps, step):
+def _max_pool_grad_part(part, parts, dy, mask, dx, kernel, stride, pad, taps, step, met):
     zero = dx.dtype.type(0)
     size = size_of(zero)
     planes, height, width = dx.shape
     rows, columns = dy.shape[1:]
-    met = _meeting(height, kernel[0], stride[0], pad[0], rows)
     lanes, outer = WIDTH // size, pad[1] // stride[1]  # this many windows start in the padding
     blocks = (width + pad[1] - outer * stride[1] - 1) // (lanes * stride[1]) + 1
     source, target, named = dy.ctypes.data, dx.ctypes.data, mask.ctypes.data
@@ -106,8 +94,8 @@ def _max_pool_grad_part(part, parts, dy, mask, dx, kernel, stride, pad, taps, st
 
 
 @kernel()
-def _max_pool_grad(kernel, stride, pad, taps, step, parts, dy, mask, dx):
-    parallel(_max_pool_grad_part, parts, (_planes(dy), _planes(mask), _planes(dx), kernel, stride, pad, taps, step))
+def _max_pool_grad(kernel, stride, pad, taps, step, met, parts, dy, mask, dx):
+    parallel(_max_pool_grad_part, parts, (dy, mask, dx, kernel, stride, pad, taps, step, met))
 
 
 @part_kernel()
@@ -123,7 +111,7 @@ def _max_pool_grad_apart_part(part, parts, dy, mask, dx):
 
 @kernel()
 def _max_pool_grad_apart(parts, dy, mask, dx):
-    parallel(_max_pool_grad_apart_part, parts, (_pixels(dy), _pixels(mask), _pixels(dx)))
+    parallel(_max_pool_grad_apart_part, parts, (dy, mask, dx))
 
 
 @kernel()
@@ -164,16 +152,15 @@ def _average_pool_part(part, parts, x, y, kernel, stride, pad, taps, step):
 
 @kernel()
 def _average_pool(kernel, stride, pad, taps, step, parts, x, y):
-    parallel(_average_pool_part, parts, (_planes(x), _planes(y), kernel, stride, pad, taps, step))
+    parallel(_average_pool_part, parts, (x, y, kernel, stride, pad, taps, step))
 
 
 @part_kernel()
-def _average_pool_grad_part(part, parts, dy, dx, kernel, stride, pad, taps, step):
+def _average_pool_grad_part(part, parts, dy, dx, kernel, stride, pad, taps, step, met):
     zero = dx.dtype.type(0)
     size = size_of(zero)
     planes, height, width = dx.shape
     rows, columns = dy.shape[1:]
-    met = _meeting(height, kernel[0], stride[0], pad[0], rows)
     lanes, outer = WIDTH // size, pad[1] // stride[1]  # this many windows start in the padding
     blocks = (width + pad[1] - outer * stride[1] - 1) // (lanes * stride[1]) + 1
     areas, slopes = (
@@ -198,8 +185,8 @@ def _average_pool_grad_part(part, parts, dy, dx, kernel, stride, pad, taps, step
 
 
 @kernel()
-def _average_pool_grad(kernel, stride, pad, taps, step, parts, dy, dx):
-    parallel(_average_pool_grad_part, parts, (_planes(dy), _planes(dx), kernel, stride, pad, taps, step))
+def _average_pool_grad(kernel, stride, pad, taps, step, met, parts, dy, dx):
+    parallel(_average_pool_grad_part, parts, (dy, dx, kernel, stride, pad, taps, step, met))
 
 
 @part_kernel(fastmath=REASSOCIATE)
@@ -214,7 +201,7 @@ def _mean_part(part, parts, x, y):
 
 @kernel()
 def _mean(parts, x, y):
-    parallel(_mean_part, parts, (_pixels(x), y.reshape(-1)))
+    parallel(_mean_part, parts, (x, y[:, 0]))
 
 
 @part_kernel()
@@ -228,7 +215,7 @@ def _mean_grad_part(part, parts, dy, dx):
 
 @kernel()
 def _mean_grad(parts, dy, dx):
-    parallel(_mean_grad_part, parts, (dy.reshape(-1), _pixels(dx)))
+    parallel(_mean_grad_part, parts, (dy[:, 0], dx))
 
 
 @kernel()
@@ -264,7 +251,7 @@ def _stochastic_pool_part(part, parts, x, u, y, mask, kernel, stride, pad):
 
 @kernel()
 def _stochastic_pool(x, u, y, mask, kernel, stride, pad, threads):
-    parallel(_stochastic_pool_part, threads, (_planes(x), _planes(u), _planes(y), _planes(mask), kernel, stride, pad))
+    parallel(_stochastic_pool_part, threads, (x, u, y, mask, kernel, stride, pad))
 
 
 @part_kernel()
@@ -285,7 +272,7 @@ def _stochastic_pool_mean_part(part, parts, x, y, kernel, stride, pad):
 
 @kernel()
 def _stochastic_pool_mean(x, y, kernel, stride, pad, threads):
-    parallel(_stochastic_pool_mean_part, threads, (_planes(x), _planes(y), kernel, stride, pad))
+    parallel(_stochastic_pool_mean_part, threads, (x, y, kernel, stride, pad))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -294,9 +281,17 @@ def _geometry(window: Window) -> tuple:
     return *window[:3], *known(window.kernel[1], window.stride[1])
 
 
+@functools.lru_cache(maxsize=1024)
+def _geometry_back(window: Window, height: int, rows: int) -> tuple:
+    """The same for the way back, and the first and the last window + 1, of so many ``rows``, that hold each row of pixels: (height, 2)."""
+    (size, _), (step, _), (pad, _) = window[:3]
+    place = np.arange(height) + pad
+    return *_geometry(window), np.stack([np.maximum((place - size) // step + 1, 0), np.minimum(place // step + 1, rows)], axis=1)
+
+
 def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:
     """See ``reference.max_pool``."""
-    _max_pool(*_geometry(window), parts(x.size), x, y, mask)
+    _max_pool(*_geometry(window), parts(x.size), *_planes(x, y, mask))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -308,9 +303,9 @@ def _are_apart(window: Window) -> bool:
 def max_pool_grad(dy: Array, mask: Array, dx: Array, window: Window) -> None:
     """See ``reference.max_pool_grad``."""
     if dx.shape[3] <= 16 and _are_apart(window):  # rows too short for the lanes of a register
-        _max_pool_grad_apart(parts(dx.size), dy, mask, dx)
+        _max_pool_grad_apart(parts(dx.size), *_pixels(dy, mask, dx))
     else:
-        _max_pool_grad(*_geometry(window), parts(dx.size), dy, mask, dx)
+        _max_pool_grad(*keep(_geometry_back(window, dx.shape[2], dy.shape[2])), parts(dx.size), *_planes(dy, mask, dx))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -323,24 +318,24 @@ def _is_global(pixels: tuple[int, ...], pooled: tuple[int, ...], window: Window)
 def average_pool(x: Array, y: Array, window: Window) -> None:
     """See ``reference.average_pool``."""
     if _is_global(x.shape, y.shape, window):
-        _mean(parts(x.size), x, y)
+        _mean(parts(x.size), *_pixels(x, y))
     else:
-        _average_pool(*_geometry(window), parts(x.size), x, y)
+        _average_pool(*_geometry(window), parts(x.size), *_planes(x, y))
 
 
 def average_pool_grad(dy: Array, dx: Array, window: Window) -> None:
     """See ``reference.average_pool_grad``."""
     if _is_global(dx.shape, dy.shape, window):
-        _mean_grad(parts(dx.size), dy, dx)
+        _mean_grad(parts(dx.size), *_pixels(dy, dx))
     else:
-        _average_pool_grad(*_geometry(window), parts(dx.size), dy, dx)
+        _average_pool_grad(*keep(_geometry_back(window, dx.shape[2], dy.shape[2])), parts(dx.size), *_planes(dy, dx))
 
 
 def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -> None:
     """See ``reference.stochastic_pool``."""
-    _stochastic_pool(x, u, y, mask, *window[:3], parts(x.size))
+    _stochastic_pool(*_planes(x, u, y, mask), *window[:3], parts(x.size))
 
 
 def stochastic_pool_mean(x: Array, y: Array, window: Window) -> None:
     """See ``reference.stochastic_pool_mean``."""
-    _stochastic_pool_mean(x, y, *window[:3], parts(x.size))
+    _stochastic_pool_mean(*_planes(x, y), *window[:3], parts(x.size))

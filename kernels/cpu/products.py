@@ -15,7 +15,7 @@ from minicaffe.kernels.cpu.frames import (
 )
 from minicaffe.kernels.cpu.jit import kernel, part_kernel
 from minicaffe.kernels.cpu.launch import parallel, parallel_queue, share
-from minicaffe.kernels.cpu.layout import by_group, from_table, weights_by_group
+from minicaffe.kernels.cpu.layout import from_table
 from minicaffe.kernels.cpu.simd import (
     CHUNK,
     WIDTH,
@@ -211,7 +211,7 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, slope
     """Products summed over some images, for some panels of all groups; panel p's lies at ``sums + p * m * PANEL``.
 
     All panels are multiplied with one block of dy after the other, which so stays in the cache.  On the way dy is summed for the
-    bias, if ``slopes_sums`` (part of the images, group, m) is not empty, along with each group's first panel.
+    bias, if ``slopes_sums`` (part of the images, group * m) is not empty, along with each group's first panel.
     """
     frame, direct, channel, _, taps, offsets, panels, runs = plan
     size = size_of(like)
@@ -278,7 +278,7 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, slope
                     prefetch_rows(following, positions * size, m, min(depth, positions - (k + depth) % positions) * size)
         if summed:
             for r in range(m):
-                slopes_sums[part // panel_parts, g, r] = totals[r]
+                slopes_sums[part // panel_parts, g * m + r] = totals[r]
 
 
 @part_kernel()
@@ -308,65 +308,57 @@ def _sum_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
 
 @part_kernel()
 def add_bias_part(part, parts, sums, dbias):
-    """Add up the sums over parts of the images (part, group, m), and what is in dbias."""
-    for g in range(sums.shape[1]):
-        for r in range(sums.shape[2]):
-            total = 0.0
-            for i in range(len(sums)):
-                total += sums[i, g, r]
-            dbias[g * sums.shape[2] + r] += total
+    """Add up the sums over parts of the images (part, filters), and what is in dbias."""
+    for f in range(dbias.size):
+        total = 0.0
+        for i in range(len(sums)):
+            total += sums[i, f]
+        dbias[f] += total
 
 
 # --- parallel loops ---------------------------------------------------------------------------------------------
 
 
 @kernel()
-def convolve(group, row_parts, code, stride, parts, threads, table, x, w, bias, y, memory):
+def convolve(row_parts, code, stride, parts, threads, table, x, w, bias, y, memory):
     like, plan = x.dtype.type(0), from_table(table)
-    weights, level, base = w.ctypes.data, bias.reshape(group, -1), align(memory.ctypes.data)
-    images, made = by_group(x, group), by_group(y, group)
-    parallel_queue(
-        _convolve_part, parts, threads, (row_parts, code, images, weights, level, made, base, stride, like, plan)
-    )
+    weights, base = w.ctypes.data, align(memory.ctypes.data)
+    parallel_queue(_convolve_part, parts, threads, (row_parts, code, x, weights, bias, y, base, stride, like, plan))
 
 
 @kernel()
-def turned_grad(group, row_parts, code, zeros, stride, parts, threads, table, dy, w, dx, memory):
+def turned_grad(row_parts, code, zeros, stride, parts, threads, table, dy, w, dx, memory):
     like, plan = dy.dtype.type(0), from_table(table)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
-    slopes, pixels = by_group(dy, group), by_group(dx, group)
-    parallel(_turn_weights_part, threads, (weights_by_group(w, group), wt, like))
-    parallel_queue(
-        _convolve_part, parts, threads, (row_parts, code, slopes, wt, zeros, pixels, base, stride, like, plan)
-    )
+    parallel(_turn_weights_part, threads, (w, wt, like))
+    parallel_queue(_convolve_part, parts, threads, (row_parts, code, dy, wt, zeros, dx, base, stride, like, plan))
 
 
 @kernel()
-def scatter_grad(group, code, blocks, stride, parts, threads, table, dy, w, dx, memory):
+def scatter_grad(code, blocks, stride, parts, threads, table, dy, w, dx, memory):
     like, plan = dy.dtype.type(0), from_table(table)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
-    slopes, pixels = by_group(dy, group), by_group(dx, group)
-    parallel(_gather_weights_part, threads, (weights_by_group(w, group), wt, blocks, like))
-    parallel_queue(_scatter_grad_part, parts, threads, (code, slopes, wt, pixels, blocks, base, stride, like, plan))
+    parallel(_gather_weights_part, threads, (w, wt, blocks, like))
+    parallel_queue(_scatter_grad_part, parts, threads, (code, dy, wt, dx, blocks, base, stride, like, plan))
 
 
 @kernel()
-def weight_grad(group, code, panel_parts, image_parts, stride, threads, table, x, dy, dw, dbias, memory, accumulate):
+def weight_grad(code, panel_parts, image_parts, stride, threads, table, x, dy, dw, dbias, memory, accumulate):
     like, plan = dy.dtype.type(0), from_table(table)
     panels = plan[6]
-    slopes_sums = memory[: image_parts * dbias.size].reshape(image_parts, group, dbias.size // group)
+    slopes_sums = memory[: image_parts * dbias.size].reshape(image_parts, dbias.size)
     sums = align(memory.ctypes.data + slopes_sums.size * memory.itemsize)
-    base = sums + image_parts * dw.shape[0] * (panels.size - 1) * PANEL
-    images, slopes = by_group(x, group), by_group(dy, group)
+    group, m = dw.shape[:2]
+    base = sums + image_parts * group * m * (panels.size - 1) * PANEL
     parallel_queue(
         _weight_grad_part,
         panel_parts * image_parts,
         threads,
-        (panel_parts, code, images, slopes, sums, slopes_sums, base, stride, like, plan),
+        (panel_parts, code, x, dy, sums, slopes_sums, base, stride, like, plan),
     )
-    weights = dw.reshape(group, dw.shape[0] // group, -1)
+    weights = dw.reshape(group, m, dw.shape[2] * dw.shape[3])
     parallel(_sum_part, threads, (sums, image_parts, weights, accumulate, like, panels))
     if dbias.size:
         parallel(add_bias_part, 1, (slopes_sums, dbias))

@@ -14,7 +14,6 @@ import numpy as np
 from minicaffe.kernels.cpu import winograd_plan
 from minicaffe.kernels.cpu.jit import kernel, part_kernel
 from minicaffe.kernels.cpu.launch import parallel, parallel_queue, share
-from minicaffe.kernels.cpu.layout import by_group, weights_by_group
 from minicaffe.kernels.cpu.problem import FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.simd import WIDTH, align, fill_row, load, size_of, transpose
 from minicaffe.kernels.cpu.tile import PANEL, multiplier, multiply, panel_depth
@@ -224,36 +223,33 @@ def _weight_grad_part(part, parts, worker, codes, x, dy, rows_of_pixels, sums, m
 
 
 @kernel()
-def _product(codes, weight_code, group, rows_of_pixels, stride, parts, threads, plan, made_axis, x, w, bias, y, memory):
+def _product(codes, weight_code, rows_of_pixels, stride, parts, threads, plan, made_axis, x, w, bias, y, memory):
     like = x.dtype.type(0)
-    weights, level = weights_by_group(w, group), bias.reshape(group, -1)
-    images, made = by_group(x, group), by_group(y, group)
     u = align(memory.ctypes.data)
-    base = align(u + group * plan.weights.size * plan.weights[1])
-    parallel(_transform_weights_part, threads, (weight_code, weights, made_axis, u, rows_of_pixels[1], like, plan))
+    base = align(u + len(w) * plan.weights.size * plan.weights[1])
+    parallel(_transform_weights_part, threads, (weight_code, w, made_axis, u, rows_of_pixels[1], like, plan))
     parallel_queue(
         _product_part,
         parts,
         threads,
-        (codes, images, u, level, made, rows_of_pixels, made_axis == 2, base, stride, like, plan),
+        (codes, x, u, bias, y, rows_of_pixels, made_axis == 2, base, stride, like, plan),
     )
 
 
 @kernel()
 def _weight_grad(
-    codes, weight_code, group, rows_of_pixels, stride, image_parts, threads, plan, x, dy, dw, memory, accumulate
+    codes, weight_code, rows_of_pixels, stride, image_parts, threads, plan, x, dy, dw, memory, accumulate
 ):
     like = x.dtype.type(0)
-    images, slopes, weights = by_group(x, group), by_group(dy, group), weights_by_group(dw, group)
     sums = align(memory.ctypes.data)
-    base = align(sums + image_parts * group * plan.weights.size * plan.weights[1])
+    base = align(sums + image_parts * len(dw) * plan.weights.size * plan.weights[1])
     parallel_queue(
-        _weight_grad_part, image_parts, threads, (codes, images, slopes, rows_of_pixels, sums, base, stride, like, plan)
+        _weight_grad_part, image_parts, threads, (codes, x, dy, rows_of_pixels, sums, base, stride, like, plan)
     )
     parallel(
         _weight_slopes_part,
         threads,
-        (weight_code, sums, image_parts, weights, accumulate, rows_of_pixels[1], like, plan),
+        (weight_code, sums, image_parts, dw, accumulate, rows_of_pixels[1], like, plan),
     )
 
 
@@ -261,17 +257,17 @@ def _weight_grad(
 
 
 def way(problem: Problem) -> Way | None:
-    """How to solve a problem, if this is the fastest way."""
+    """How to solve a problem, given arrays by group, if this is the fastest way."""
     kind, x_shape, y_shape, window, group, dtype, threads = problem
     job = winograd_plan.job(kind, x_shape, y_shape, window, group, dtype.itemsize, threads)
     if job is None:
         return None
     first, second, of_weights = job.codes
     codes, rows = (multiplier(dtype).address, first, second), (job.source_row, job.target_row)
-    arguments = codes, of_weights, group, rows, job.area, job.parts, threads, job.plan
+    arguments = codes, of_weights, rows, job.area, job.parts, threads, job.plan
     if kind == FORWARD:
         return functools.partial(_product, *arguments, 1)
     if kind == WEIGHTS:
         return functools.partial(_weight_grad, *arguments)
-    zeros = np.zeros(x_shape[1], dtype)
+    zeros = np.zeros((group, x_shape[1] // group), dtype)
     return lambda dy, w, dx, workspace: _product(*arguments, 2, dy, w, zeros, dx, workspace)
