@@ -65,7 +65,8 @@ def _grad_part(part, parts, dy, partial):
 
 
 @part_kernel()
-def _sum_part(part, parts, partial, dbias):
+def add_sums_part(part, parts, partial, dbias):
+    """Add to dbias (C,) the sums over parts of dy, ``partial`` (part, C)."""
     for k in range(dbias.size):
         total = 0.0
         for i in range(len(partial)):
@@ -76,7 +77,7 @@ def _sum_part(part, parts, partial, dbias):
 @kernel()
 def _grad(dy, dbias, parts, partial):
     parallel(_grad_part, parts, (dy.reshape(dy.shape[0], dy.shape[1], -1), partial))
-    parallel(_sum_part, 1, (partial, dbias))
+    parallel(add_sums_part, 1, (partial, dbias))
 
 
 @part_kernel()

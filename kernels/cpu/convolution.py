@@ -49,16 +49,16 @@ def _way(
 ) -> Way:
     """The fastest way to solve a problem without some fast paths: all that a call has to find out, in one look-up."""
     problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads)
-    compiled = len(x_shape) <= AXES + 2 and (kind != WEIGHTS or x_shape[0] > 0)
-    if compiled and "subsample" not in left_out and subsample.applies(window):
+    if len(x_shape) > AXES + 2 or (kind == WEIGHTS and x_shape[0] == 0):
+        return _bias_apart(problem, _uncompiled(problem))
+    if "subsample" not in left_out and subsample.applies(window):
         return functools.partial(_SUBSAMPLED[kind], window, group)
-    way = None if compiled else _uncompiled(problem)
-    if way is None and "depthwise" not in left_out:
-        way = depthwise.way(problem)
-    if way is None and "winograd" not in left_out:
-        way = _grouped(problem, winograd.way(problem))
+    way = None if "depthwise" in left_out else depthwise.way(problem)
     if way is not None:
-        return functools.partial(_bias_apart, way) if kind == WEIGHTS else way
+        return _bias_apart(problem, way)
+    way = None if "winograd" in left_out else winograd.way(problem)
+    if way is not None:
+        return _bias_apart(problem, _grouped(problem, way))
     way = None if "dots" in left_out else dots.way(problem)
     return _grouped(problem, way or direct.way(problem, turned="turned" not in left_out))
 
@@ -90,10 +90,8 @@ def _zeros(count: int, dtype: np.dtype) -> Array:
     return np.zeros(count, dtype)
 
 
-def _grouped(problem: Problem, way: Way | None) -> Way | None:
+def _grouped(problem: Problem, way: Way) -> Way:
     """A way to take arrays by group, made one that takes them as they are."""
-    if way is None:
-        return None
     group = problem.group
     images, weights = functools.partial(by_group, group=group), functools.partial(weights_by_group, group=group)
     if problem.kind == FORWARD:
@@ -124,10 +122,15 @@ def _uncompiled(problem: Problem) -> Way:
     return run
 
 
-def _bias_apart(way: Way, x: Array, dy: Array, dw: Array, dbias: Array, workspace: Array, accumulate: bool) -> None:
-    way(x, dy, dw, workspace, accumulate)
-    if dbias.size:
-        bias_grad(dy, dbias)
+def _bias_apart(problem: Problem, way: Way) -> Way:
+    """A way, made one that gives the gradient of the bias, too, if it is to that of the weights."""
+
+    def run(x: Array, dy: Array, dw: Array, dbias: Array, workspace: Array, accumulate: bool) -> None:
+        way(x, dy, dw, workspace, accumulate)
+        if dbias.size:
+            bias_grad(dy, dbias)
+
+    return run if problem.kind == WEIGHTS else way
 
 
 def _convolve_few(window: Window, group: int, x: Array, w: Array, bias: Array, y: Array, workspace: Array) -> None:

@@ -8,6 +8,7 @@ zeros between them, so that all of them are one: its product with the image, mov
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,14 +17,13 @@ from numba import config, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from minicaffe.kernels.cpu.bias import row_sum
+from minicaffe.kernels.cpu.bias import add_sums_part, row_sum
 from minicaffe.kernels.cpu.frames import image_to_frame
 from minicaffe.kernels.cpu.im2col import AXES
 from minicaffe.kernels.cpu.jit import callback, caller, kernel, part_kernel
 from minicaffe.kernels.cpu.launch import parallel, parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.layout import Axes, from_table, row_plan
 from minicaffe.kernels.cpu.problem import WEIGHTS, Problem, Way
-from minicaffe.kernels.cpu.products import add_bias_part
 from minicaffe.kernels.cpu.simd import (
     CHUNK,
     FEATURES,
@@ -37,6 +37,7 @@ from minicaffe.kernels.cpu.simd import (
     put_vector,
     size_of,
 )
+from minicaffe.kernels.cpu.threads import product_threads
 from minicaffe.kernels.cpu.tile import L2, LONGEST_TILE, VECTORS
 from minicaffe.kernels.window import Window
 
@@ -125,7 +126,7 @@ def _add_images_part(part, parts, worker, code, x, dy, sizes, sums, slopes_sums,
     fill_row(slopes, like, stride // size)
     totals = np.zeros(group * m)
     low, high = share(part, parts, n)
-    whole = columns * size // CHUNK * CHUNK
+    whole = columns * size // CHUNK * CHUNK  # bytes of a row; most have no rest, which would be copied lane by lane
     for item in range(low * group, high * group):
         i, g = item // group, item % group
         image_to_frame(x[i, g].ctypes.data, frames, c, frame, like)
@@ -182,7 +183,7 @@ def _weight_grad(code, sizes, count, stride, parts, threads, table, x, dy, dw, d
     weights = dw.reshape(group, m, c * taps // window, window)
     parallel(_add_lanes_part, threads, (sums, sizes[0], weights, accumulate))
     if dbias.size:
-        parallel(add_bias_part, 1, (slopes_sums, dbias))
+        parallel(add_sums_part, 1, (slopes_sums, dbias))
 
 
 # --- the op -------------------------------------------------------------------------------------------------------
@@ -249,6 +250,7 @@ def way(problem: Problem) -> Way | None:
     job = _job(x_shape, y_shape, window, group, dtype.itemsize) if kind == WEIGHTS else None
     if job is None:
         return None
+    threads = product_threads(math.prod(y_shape) * (x_shape[1] // group) * window.taps, threads)
     code, parts = _dots(window.kernel[1], dtype).address, min(x_shape[0], queue_length(threads))
     stride = job.area * dtype.itemsize
     return functools.partial(

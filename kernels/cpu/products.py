@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.bias import row_sum
+from minicaffe.kernels.cpu.bias import add_sums_part, row_sum
 from minicaffe.kernels.cpu.frames import (
     columns_to_panel,
     frame_to_image,
@@ -306,16 +306,6 @@ def _sum_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
                     out[j] += load(source + j * size, like)
 
 
-@part_kernel()
-def add_bias_part(part, parts, sums, dbias):
-    """Add up the sums over parts of the images (part, filters), and what is in dbias."""
-    for f in range(dbias.size):
-        total = 0.0
-        for i in range(len(sums)):
-            total += sums[i, f]
-        dbias[f] += total
-
-
 # --- parallel loops ---------------------------------------------------------------------------------------------
 
 
@@ -361,4 +351,4 @@ def weight_grad(code, panel_parts, image_parts, stride, threads, table, x, dy, d
     weights = dw.reshape(group, m, dw.shape[2] * dw.shape[3])
     parallel(_sum_part, threads, (sums, image_parts, weights, accumulate, like, panels))
     if dbias.size:
-        parallel(add_bias_part, 1, (slopes_sums, dbias))
+        parallel(add_sums_part, 1, (slopes_sums, dbias))

@@ -45,6 +45,7 @@ class ConvolutionOps:
     launch: Launcher
     _gemm: Callable[..., None]
     bias_add: Callable[[Any, Any], None]
+    bias_grad: Callable[[Any, Any], None]
 
     def im2col(self, x: Any, columns: Any, window: Window) -> None:
         """See ``kernels.reference.im2col``."""
