@@ -17,6 +17,7 @@ from minicaffe import backend
 
 SECONDS, BYTES = "s", "B"
 FLOOR = "floor"
+_LOOK = 0.002  # seconds for which nobody must run
 MOST_PROBES = 5
 """Samples of a case whose contestants all measure themselves: a fresh process each, and little noise."""
 
@@ -127,10 +128,25 @@ def measure(case: Case, repeat: int, seconds: float, rates: Rates) -> Result:
         with _no_collector():
             for _ in range(repeat):
                 for name, sample in samplers.items():
+                    settle()
                     samples[name].append(sample())
     spreads = {name: Spread.of(values) for name, values in samples.items()}
     floor = spreads.pop(FLOOR).median if FLOOR in spreads else 0.0
     return Result(case.family, case.name, work.unit, work.flops, work.moved, spreads, floor)
+
+
+def settle(most: float = 0.3) -> None:
+    """Wait, ``most`` seconds at most, until no thread of the process runs.
+
+    A library's idle threads look for work for a while before they sleep, OpenBLAS's for some 25 ms: in that time they take
+    cores from whoever is measured next.
+    """
+    end = time.perf_counter() + most
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(_LOOK)
+        if time.process_time() - before < _LOOK / 4:
+            return
 
 
 def _sampler(name: str, contestant: Callable[[], Any] | Probe, seconds: float) -> Callable[[], float]:

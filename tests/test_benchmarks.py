@@ -8,6 +8,8 @@ import platform
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +69,29 @@ def test_a_function_is_called_until_its_sample_is_long_enough():
     assert len(calls) > 10
     assert result.spreads["minicaffe"].count == 2
     assert result.ratio is None and result.floor == 0
+
+
+def test_a_sample_waits_for_the_threads_of_the_one_before():
+    until = time.perf_counter() + 0.1
+
+    def spin():
+        while time.perf_counter() < until:
+            sum(range(100))
+
+    busy = threading.Thread(target=spin)
+    busy.start()
+    harness.settle()
+    assert time.perf_counter() >= until - 0.01
+    busy.join()
+    stop = threading.Event()
+    busy = threading.Thread(target=lambda: [sum(range(100)) for _ in iter(stop.is_set, True)])
+    busy.start()
+    before = time.perf_counter()
+    harness.settle(0.05)  # no longer than that
+    taken = time.perf_counter() - before
+    stop.set()
+    busy.join()
+    assert taken >= 0.05
 
 
 def test_nothing_is_timed_when_results_differ():
