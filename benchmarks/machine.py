@@ -140,17 +140,17 @@ def _products(threads: int, size: int) -> list[Callable[[], Any]]:
     Not of both: NumPy's has threads of its own, which look for work while others are measured; PyTorch's are the contestants'.
     """
     a, b = np.random.default_rng(0).random((2, size, size), np.float32)
+    torch = peers.torch()
+    if torch:
+        p, q = torch.from_numpy(a), torch.from_numpy(b)
+        return [lambda: torch.mm(p, q)]
     out, libraries = np.empty_like(a), ThreadpoolController()
 
     def numpy_product() -> None:
         with libraries.limit(limits=threads, user_api="blas"):
             np.matmul(a, b, out=out)
 
-    torch = peers.torch()
-    if not torch:
-        return [numpy_product]
-    p, q = torch.from_numpy(a), torch.from_numpy(b)
-    return [lambda: torch.mm(p, q)]
+    return [numpy_product]
 
 
 @numba.njit(parallel=True, cache=True)
