@@ -19,17 +19,53 @@ FAMILIES = ("kernels", "layers", "solvers", "data", "nets", "process")
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("families", nargs=-1, type=click.Choice(FAMILIES))
 @click.option("--only", metavar="PATTERN", help="Cases whose family/name contains PATTERN; * and ? are wildcards.")
-@click.option("--threads", type=click.IntRange(1, machine.cores()), default=machine.cores(), show_default=True, help="Threads of every contestant.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, machine.cores()),
+    default=machine.cores(),
+    show_default=True,
+    help="Threads of every contestant.",
+)
 @click.option("--repeat", type=click.IntRange(1), default=15, show_default=True, help="Samples of each contestant.")
-@click.option("--without", multiple=True, type=click.Choice(list(fast_paths.FAST_PATHS)), help="Leave out a fast path of minicaffe's; several times for several.")
+@click.option(
+    "--without",
+    multiple=True,
+    type=click.Choice(list(fast_paths.FAST_PATHS)),
+    help="Leave out a fast path of minicaffe's; several times for several.",
+)
 @click.option("--quick", is_flag=True, help="Three short samples: to see that everything runs.")
-@click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the results; into a folder under the machine's name.")
-@click.option("--compare", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Set the figures beside those of an earlier FILE.")
-@click.option("--plot", "plot_path", metavar="FILE", type=click.Path(path_type=Path), help="Draw the ratios to PyTorch (.png, .svg, .pdf).")
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the results; into a folder under the machine's name.",
+)
+@click.option(
+    "--compare",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Set the figures beside those of an earlier FILE.",
+)
+@click.option(
+    "--plot",
+    "plot_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Draw the ratios to PyTorch (.png, .svg, .pdf).",
+)
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 def main(
-    families: tuple[str, ...], only: str | None, threads: int, repeat: int, without: tuple[str, ...], quick: bool,
-    json_path: Path | None, compare: Path | None, plot_path: Path | None, markdown: bool,
+    families: tuple[str, ...],
+    only: str | None,
+    threads: int,
+    repeat: int,
+    without: tuple[str, ...],
+    quick: bool,
+    json_path: Path | None,
+    compare: Path | None,
+    plot_path: Path | None,
+    markdown: bool,
 ) -> None:
     """Time minicaffe beside PyTorch and Caffe, where they are installed, with equal threads.
 
@@ -68,7 +104,10 @@ def main(
     click.echo(_conditions(described, rates, load))
     if json_path:
         settings = {"repeat": repeat, "seconds": seconds, "load_before": round(load, 2), "without": list(without)}
-        click.echo(f"written: {report.save(json_path, report.document(results, described, rates.figures(), settings))}", err=True)
+        click.echo(
+            f"written: {report.save(json_path, report.document(results, described, rates.figures(), settings))}",
+            err=True,
+        )
     if plot_path:
         report.plot(results, plot_path)
     for failure in failures:

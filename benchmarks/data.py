@@ -1,6 +1,7 @@
 """Bringing data in: a database read once in batches, as the Data layer does, and the transformer alone on a batch.
 
-minicaffe reads and transforms in one thread beside the net's; PyTorch's expression of the same transform uses all threads.
+minicaffe reads and transforms in one thread beside the net's; PyTorch's expression of the same transform uses all
+threads.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def _encoded() -> Work:
 
 
 def _reading(work: Work, folder: str, backend: str, transform: str, values: int) -> Work:
-    options = proto.DataParameter(source=folder, batch_size=BATCH, backend=proto.DataParameter.DB.Value(backend.upper()))
+    options = proto.DataParameter(
+        source=folder, batch_size=BATCH, backend=proto.DataParameter.DB.Value(backend.upper())
+    )
     source = DatumSource(options, text.parse(transform, proto.TransformationParameter()), proto.TRAIN, Stream(1))
     work.resources.callback(source.close)
 
@@ -71,7 +74,9 @@ def _reading(work: Work, folder: str, backend: str, transform: str, values: int)
 def _transform(shape: tuple[int, int, int], crop: int, mean: bool) -> Work:
     """A batch of bytes, cropped in the middle, less a mean value a channel, scaled."""
     values = [100.0 + c for c in range(shape[0])] if mean else []
-    options = text.parse(f"{SCALE} crop_size: {crop} " + " ".join(f"mean_value: {v}" for v in values), proto.TransformationParameter())
+    options = text.parse(
+        f"{SCALE} crop_size: {crop} " + " ".join(f"mean_value: {v}" for v in values), proto.TransformationParameter()
+    )
     transformer = Transformer(options, proto.TEST, Stream(1))
     batch, out = _images(BATCH, *shape), np.empty((BATCH, *transformer.output_shape(shape)), np.float32)
     work = Work({"minicaffe": lambda: transformer(batch, out)}, moved=5 * out.size)

@@ -24,7 +24,9 @@ MOST_PROBES = 5
 
 @dataclass(frozen=True)
 class Probe:
-    """A contestant that measures itself: ``read`` gives one sample (a program that prints its own time, a child's memory)."""
+    """A contestant that measures itself: ``read`` gives one sample (a program that prints its own time, a child's
+    memory).
+    """
 
     read: Callable[[], float]
 
@@ -33,9 +35,9 @@ class Probe:
 class Work:
     """What a case runs and what no implementation of it can do without.
 
-    ``run`` maps a contestant to a function that does the work once, or to a Probe.  ``flops`` are those of matrix products,
-    ``moved`` the bytes that must be read and written.  ``verify`` raises Disagreement if the contestants' results differ;
-    it runs before any timing.  ``resources`` are closed after it.
+    ``run`` maps a contestant to a function that does the work once, or to a Probe.  ``flops`` are those of matrix
+    products, ``moved`` the bytes that must be read and written.  ``verify`` raises Disagreement if the contestants'
+    results differ; it runs before any timing.  ``resources`` are closed after it.
     """
 
     run: dict[str, Callable[[], Any] | Probe]
@@ -114,7 +116,9 @@ class _Timer:
 
 
 def measure(case: Case, repeat: int, seconds: float, rates: Rates) -> Result:
-    """Build, verify and time a case: ``repeat`` rounds of one sample a contestant, each at least ``seconds`` long, and of the floor."""
+    """Build, verify and time a case: ``repeat`` rounds of one sample a contestant, each at least ``seconds`` long, and
+    of the floor.
+    """
     work = case.build()
     if all(isinstance(contestant, Probe) for contestant in work.run.values()):
         repeat = min(repeat, MOST_PROBES)
@@ -138,8 +142,8 @@ def measure(case: Case, repeat: int, seconds: float, rates: Rates) -> Result:
 def settle(most: float = 0.3) -> None:
     """Wait, ``most`` seconds at most, until no thread of the process runs.
 
-    A library's idle threads look for work for a while before they sleep, OpenBLAS's for some 25 ms: in that time they take
-    cores from whoever is measured next.
+    A library's idle threads look for work for a while before they sleep, OpenBLAS's for some 25 ms: in that time they
+    take cores from whoever is measured next.
     """
     end = time.perf_counter() + most
     while time.perf_counter() < end:

@@ -50,8 +50,17 @@ def _random(*shape: int) -> NDArray:
     return np.random.default_rng(0).random(shape, np.float32) - np.float32(0.5)
 
 
-def _work(ours: Callable[[], Any], out: NDArray, torch_call: Callable[[Any], Any], *, flops: float = 0, touched: tuple[NDArray, ...]) -> Work:
-    """``ours`` leaves its result in ``out``; ``torch_call(torch)`` gives PyTorch's function, whose result must be equal."""
+def _work(
+    ours: Callable[[], Any],
+    out: NDArray,
+    torch_call: Callable[[Any], Any],
+    *,
+    flops: float = 0,
+    touched: tuple[NDArray, ...],
+) -> Work:
+    """``ours`` leaves its result in ``out``; ``torch_call(torch)`` gives PyTorch's function, whose result must be
+    equal.
+    """
     work = Work({"minicaffe": ours}, flops, sum(array.nbytes for array in (*touched, out)))
     torch = peers.torch()
     if torch:
@@ -77,7 +86,11 @@ def _convolution(which: str, c: Convolved) -> Work:
     workspace = np.empty(ops.convolution_workspace(x.shape, y.shape, window, c.group), np.float32)
     arguments = (window, c.group, workspace)
     flops = 2 * y.size * w[0].size
-    wanted = {"convolve": _NO_GRADIENT, "convolve_data_grad": (True, False, False), "convolve_weight_grad": (False, True, False)}[which]
+    wanted = {
+        "convolve": _NO_GRADIENT,
+        "convolve_data_grad": (True, False, False),
+        "convolve_weight_grad": (False, True, False),
+    }[which]
 
     def theirs(torch: Any) -> Callable[[], Any]:
         tx, tw, ty = (torch.from_numpy(array.copy()) for array in (x, w, y))
@@ -108,7 +121,9 @@ def _pooling(which: str, shape: tuple[int, ...], window: Window) -> Work:
         index = torch.from_numpy(mask).long()
         return {
             "max_pool": lambda: torch.ops.aten.max_pool2d_with_indices(tx, *options, ceil_mode=True)[0],
-            "max_pool_grad": lambda: torch.ops.aten.max_pool2d_with_indices_backward(ty, tx, *options, [1, 1], True, index),
+            "max_pool_grad": lambda: torch.ops.aten.max_pool2d_with_indices_backward(
+                ty, tx, *options, [1, 1], True, index
+            ),
             "average_pool": lambda: torch.ops.aten.avg_pool2d(tx, *options, True),
             "average_pool_grad": lambda: torch.ops.aten.avg_pool2d_backward(ty, tx, *options, True, True, None),
         }[which]
@@ -126,9 +141,11 @@ def _product(m: int, k: int, n: int) -> Work:
     ops = backend.current().ops
     a, b, out = _random(m, k), _random(n, k), np.empty((m, n), np.float32)
     return _work(
-        lambda: ops.gemm(a, b, out, transpose_b=True), out,
+        lambda: ops.gemm(a, b, out, transpose_b=True),
+        out,
         lambda torch: partial(torch.nn.functional.linear, torch.from_numpy(a), torch.from_numpy(b)),
-        flops=2 * m * k * n, touched=(a, b),
+        flops=2 * m * k * n,
+        touched=(a, b),
     )
 
 
@@ -137,13 +154,18 @@ def _im2col(back: bool) -> Work:
     x, columns = _random(64, 20, 12, 12), _random(64, 500, 8, 8)
     if back:
         return _work(
-            lambda: ops.col2im(columns, x, window), x,
-            lambda torch: partial(torch.nn.functional.fold, torch.from_numpy(columns.reshape(64, 500, 64)), (12, 12), 5),
+            lambda: ops.col2im(columns, x, window),
+            x,
+            lambda torch: partial(
+                torch.nn.functional.fold, torch.from_numpy(columns.reshape(64, 500, 64)), (12, 12), 5
+            ),
             touched=(columns,),
         )
     return _work(
-        lambda: ops.im2col(x, columns, window), columns,
-        lambda torch: partial(torch.nn.functional.unfold, torch.from_numpy(x), 5), touched=(x,),
+        lambda: ops.im2col(x, columns, window),
+        columns,
+        lambda torch: partial(torch.nn.functional.unfold, torch.from_numpy(x), 5),
+        touched=(x,),
     )
 
 
@@ -151,8 +173,10 @@ def _neuron(neuron: type, name: str) -> Work:
     ops, x, y = backend.current().ops, _random(ELEMENTS), np.empty(ELEMENTS, np.float32)
     scalars = (0.0,) if neuron is ReLU else ()
     return _work(
-        lambda: ops.elementwise(neuron.value, (x,), scalars, y), y,  # type: ignore[attr-defined]
-        lambda torch: partial(getattr(torch, name), torch.from_numpy(x)), touched=(x,),
+        lambda: ops.elementwise(neuron.value, (x,), scalars, y),
+        y,  # type: ignore[attr-defined]
+        lambda torch: partial(getattr(torch, name), torch.from_numpy(x)),
+        touched=(x,),
     )
 
 
@@ -168,11 +192,16 @@ def _bias(grad: bool) -> Work:
     bias = _random(20)
     if grad:
         return _work(
-            lambda: ops.bias_grad(y, bias), bias, lambda torch: partial(torch.sum, torch.from_numpy(y), (0, 2)), touched=(y,)
+            lambda: ops.bias_grad(y, bias),
+            bias,
+            lambda torch: partial(torch.sum, torch.from_numpy(y), (0, 2)),
+            touched=(y,),
         )
     return _work(
-        lambda: ops.bias_add(y, bias), y,
-        lambda torch: partial(torch.Tensor.add_, torch.zeros(y.shape), torch.from_numpy(bias)[:, None]), touched=(y,),
+        lambda: ops.bias_add(y, bias),
+        y,
+        lambda torch: partial(torch.Tensor.add_, torch.zeros(y.shape), torch.from_numpy(bias)[:, None]),
+        touched=(y,),
     )
 
 
@@ -187,9 +216,12 @@ def cases(threads: int) -> Iterator[Case]:
     for name, sizes in PRODUCTS.items():
         yield Case("kernels", f"gemm/{name}", partial(_product, *sizes))
     for name, build in (
-        ("im2col/lenet_conv2", partial(_im2col, False)), ("col2im/lenet_conv2", partial(_im2col, True)),
-        ("relu/1M", partial(_neuron, ReLU, "relu")), ("sigmoid/1M", partial(_neuron, Sigmoid, "sigmoid")),
+        ("im2col/lenet_conv2", partial(_im2col, False)),
+        ("col2im/lenet_conv2", partial(_im2col, True)),
+        ("relu/1M", partial(_neuron, ReLU, "relu")),
+        ("sigmoid/1M", partial(_neuron, Sigmoid, "sigmoid")),
         ("softmax/64x1000", _softmax),
-        ("bias_add/lenet_conv1", partial(_bias, False)), ("bias_grad/lenet_conv1", partial(_bias, True)),
+        ("bias_add/lenet_conv1", partial(_bias, False)),
+        ("bias_grad/lenet_conv1", partial(_bias, True)),
     ):
         yield Case("kernels", name, build)

@@ -26,9 +26,15 @@ class Single(NamedTuple):
 
 
 LAYERS = {
-    "lenet_conv1": Single("Convolution", f"convolution_param {{ num_output: 20 kernel_size: 5 {_GAUSSIAN} }}", ((64, 1, 28, 28),)),
-    "lenet_conv2": Single("Convolution", f"convolution_param {{ num_output: 50 kernel_size: 5 {_GAUSSIAN} }}", ((64, 20, 12, 12),)),
-    "resnet_3x3": Single("Convolution", f"convolution_param {{ num_output: 64 kernel_size: 3 pad: 1 {_GAUSSIAN} }}", ((8, 64, 56, 56),)),
+    "lenet_conv1": Single(
+        "Convolution", f"convolution_param {{ num_output: 20 kernel_size: 5 {_GAUSSIAN} }}", ((64, 1, 28, 28),)
+    ),
+    "lenet_conv2": Single(
+        "Convolution", f"convolution_param {{ num_output: 50 kernel_size: 5 {_GAUSSIAN} }}", ((64, 20, 12, 12),)
+    ),
+    "resnet_3x3": Single(
+        "Convolution", f"convolution_param {{ num_output: 64 kernel_size: 3 pad: 1 {_GAUSSIAN} }}", ((8, 64, 56, 56),)
+    ),
     "lenet_pool1": Single("Pooling", "pooling_param { pool: MAX kernel_size: 2 stride: 2 }", ((64, 20, 24, 24),)),
     "cifar_pool2": Single("Pooling", "pooling_param { pool: AVE kernel_size: 3 stride: 2 }", ((100, 32, 16, 16),)),
     "lenet_ip1": Single("InnerProduct", f"inner_product_param {{ num_output: 500 {_GAUSSIAN} }}", ((64, 50, 4, 4),)),
@@ -51,7 +57,9 @@ LAYERS = {
 
 
 def single_net(single: Single) -> Net:
-    """A net of that layer on Input layers that hold fixed random numbers; random gradients stand at tops without loss weight."""
+    """A net of that layer on Input layers that hold fixed random numbers; random gradients stand at tops without loss
+    weight.
+    """
     lines = ["force_backward: true"]
     for i, shape in enumerate(single.bottoms):
         dims = " ".join(f"dim: {size}" for size in shape)
@@ -78,7 +86,9 @@ class _TorchLayer:
 
         self._torch, self._net, step = torch, TorchNet(translate(net)), net.steps[-1]
         wanted = [i for i, down in zip(step.bottom_ids, step.propagate_down) if down]
-        self._wanted = [self._net.inputs[i].requires_grad_() for i in wanted] + [p for p in self._net.params if p.requires_grad]
+        self._wanted = [self._net.inputs[i].requires_grad_() for i in wanted] + [
+            p for p in self._net.params if p.requires_grad
+        ]
         self._tops = step.top_ids
         self._gradients = [torch.from_numpy(blob.diff.copy()) for blob in step.top]
         values = self._net.forward(check_shapes=True)
@@ -97,7 +107,9 @@ def _build(single: Single, backward: bool) -> Work:
     net = single_net(single)
     step, index = net.steps[-1], len(net.steps) - 1
     net.run_forward()
-    run, cost = (net.run_backward, summary.backward_cost(step)) if backward else (net.run_forward, summary.forward_cost(step))
+    run, cost = (
+        (net.run_backward, summary.backward_cost(step)) if backward else (net.run_forward, summary.forward_cost(step))
+    )
     work = Work({"minicaffe": lambda: run(index, index)}, cost.products, cost.bytes)
     if peers.torch():
         peer = _TorchLayer(net)

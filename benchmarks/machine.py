@@ -76,7 +76,8 @@ def _version(package: str) -> str | None:
 
 
 class Rates:
-    """What this machine reaches with ``threads`` threads: single-precision FLOP/s in a matrix product, bytes/s in a copy.
+    """What this machine reaches with ``threads`` threads: single-precision FLOP/s in a matrix product, bytes/s in a
+    copy.
 
     The properties and ``figures`` tell the best that was seen.
     """
@@ -104,9 +105,11 @@ class Rates:
         return self._copies[size]
 
     def floor(self, flops: float, moved: float) -> Callable[[], float]:
-        """A function that tells the seconds which matrix products of ``flops`` or traffic of ``moved`` bytes would take now.
+        """A function that tells the seconds which matrix products of ``flops`` or traffic of ``moved`` bytes would take
+        now.
 
-        Whichever is more.  It measures at each call, since what other programs leave of a machine changes by the second.
+        Whichever is more.  It measures at each call, since what other programs leave of a machine changes by the
+        second.
         """
         if flops / self.sgemm >= (moved / self.copy(moved) if moved else 0.0):
             return lambda: flops / self._product.now()
@@ -137,7 +140,8 @@ class _Paced:
 def _products(threads: int, size: int) -> list[Callable[[], Any]]:
     """Matrix products of the library at hand: PyTorch's, or NumPy's BLAS.
 
-    Not of both: NumPy's has threads of its own, which look for work while others are measured; PyTorch's are the contestants'.
+    Not of both: NumPy's has threads of its own, which look for work while others are measured; PyTorch's are the
+    contestants'.
     """
     a, b = np.random.default_rng(0).random((2, size, size), np.float32)
     torch = peers.torch()

@@ -1,4 +1,5 @@
-"""Whole nets, on a batch that is in memory: a training iteration (forward, backward, SGD with momentum), and forward alone.
+"""Whole nets, on a batch that is in memory: a training iteration (forward, backward, SGD with momentum), and forward
+alone.
 
 To add a net, add its line to ``NETS``: PyTorch's side is made from the net's own layers.
 """
@@ -19,7 +20,10 @@ from minicaffe import graph, models, proto, solvers, summary
 from minicaffe.proto import text
 from minicaffe.proto.files import read_net
 
-SOLVER = 'base_lr: 0.001 momentum: 0.9 weight_decay: 0.0005 lr_policy: "fixed" random_seed: 1 snapshot_prefix: "benchmark"'
+SOLVER = (
+    'base_lr: 0.001 momentum: 0.9 weight_decay: 0.0005 lr_policy: "fixed" random_seed: 1 snapshot_prefix: "benchmark"'
+)
+
 
 @dataclass(frozen=True)
 class Definition:
@@ -29,7 +33,8 @@ class Definition:
     inputs: dict[str, tuple[int, ...]]
     labels: int
     checked: int = 3
-    """Steps whose losses must agree with PyTorch's; fewer where rounding grows fast, as in a deep net on random images."""
+    """Steps whose losses must agree with PyTorch's; fewer where rounding grows fast, as in a deep net on random images.
+    """
 
     def net_param(self) -> proto.NetParameter:
         """The definition with Input layers."""
@@ -37,11 +42,17 @@ class Definition:
 
 
 NETS = {
-    "siamese_mnist_b64": Definition("siamese/mnist_siamese_train_test.prototxt", {"pair_data": (64, 2, 28, 28), "sim": (64,)}, 2),
+    "siamese_mnist_b64": Definition(
+        "siamese/mnist_siamese_train_test.prototxt", {"pair_data": (64, 2, 28, 28), "sim": (64,)}, 2
+    ),
     "lenet_b64": Definition("lenet/lenet_train_test.prototxt", {"data": (64, 1, 28, 28), "label": (64,)}, 10),
-    "cifar10_full_b100": Definition("cifar10/cifar10_full_train_test.prototxt", {"data": (100, 3, 32, 32), "label": (100,)}, 10),
+    "cifar10_full_b100": Definition(
+        "cifar10/cifar10_full_train_test.prototxt", {"data": (100, 3, 32, 32), "label": (100,)}, 10
+    ),
     "caffenet_b16": Definition("caffenet/train_val.prototxt", {"data": (16, 3, 227, 227), "label": (16,)}, 1000),
-    "resnet50_b8": Definition("resnet50/train_val.prototxt", {"data": (8, 3, 224, 224), "label": (8,)}, 1000, checked=2),
+    "resnet50_b8": Definition(
+        "resnet50/train_val.prototxt", {"data": (8, 3, 224, 224), "label": (8,)}, 1000, checked=2
+    ),
     "mobilenet_b8": Definition("mobilenet/train_val.prototxt", {"data": (8, 3, 224, 224), "label": (8,)}, 1000),
 }
 

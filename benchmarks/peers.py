@@ -40,7 +40,9 @@ def have_caffe() -> bool:
 
 
 def caffe_time(net: proto.NetParameter, environment: dict[str, str], iterations: int = 10) -> float:
-    """Seconds of a forward and backward pass, without update, by ``caffe time``; MinicaffeError with its output if it fails."""
+    """Seconds of a forward and backward pass, without update, by ``caffe time``; MinicaffeError with its output if it
+    fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "net.prototxt")
         model.write_text(str(net))

@@ -22,8 +22,12 @@ _HELP = "import sys; sys.argv = ['minicaffe', '--help']; from minicaffe.tools.cl
 def _child(threads: int, *arguments: str) -> str:
     """What a Python child prints; CalledProcessError if it fails."""
     done = subprocess.run(
-        [sys.executable, *arguments], env=child_environment(threads), cwd=Path(__file__).parents[1],
-        stdout=subprocess.PIPE, text=True, check=True,
+        [sys.executable, *arguments],
+        env=child_environment(threads),
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     return done.stdout
 
@@ -46,7 +50,9 @@ def _help(threads: int) -> Work:
 
 def _memory(threads: int, name: str) -> Work:
     """Peak resident memory of a process that trains a few steps, the Python interpreter and all libraries included."""
-    work = Work({"minicaffe": Probe(lambda: float(_child(threads, "-m", "benchmarks.memory", "minicaffe", name)))}, unit=BYTES)
+    work = Work(
+        {"minicaffe": Probe(lambda: float(_child(threads, "-m", "benchmarks.memory", "minicaffe", name)))}, unit=BYTES
+    )
     if peers.torch():
         from benchmarks.torch_net import translate
 

@@ -47,7 +47,9 @@ def _spread(spread: Spread, unit: str) -> str:
 
 
 def tables(results: Iterable[Result]) -> list[Table]:
-    """One table a family: median (min-max) of each contestant, PyTorch's over minicaffe's, the floor, minicaffe's over it."""
+    """One table a family: median (min-max) of each contestant, PyTorch's over minicaffe's, the floor, minicaffe's over
+    it.
+    """
     made = []
     families: dict[str, list[Result]] = {}
     for result in results:
@@ -55,7 +57,12 @@ def tables(results: Iterable[Result]) -> list[Table]:
     for family, group in families.items():
         present = [name for name in CONTESTANTS if any(name in result.spreads for result in group)]
         floors = any(result.floor for result in group)
-        columns = ["case", *present, *(["torch / minicaffe"] if "torch" in present else []), *(["floor", "× floor"] if floors else [])]
+        columns = [
+            "case",
+            *present,
+            *(["torch / minicaffe"] if "torch" in present else []),
+            *(["floor", "× floor"] if floors else []),
+        ]
         made.append(Table(family, columns, [_row(result, present, floors) for result in group]))
     return made
 
@@ -94,11 +101,15 @@ def show(table: Table) -> None:
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def document(results: Iterable[Result], described: dict[str, Any], rates: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def document(
+    results: Iterable[Result], described: dict[str, Any], rates: dict[str, Any], settings: dict[str, Any]
+) -> dict[str, Any]:
     """Everything about a run, as it goes into a JSON file."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
-        "machine": described, "rates": rates, "settings": settings,
+        "machine": described,
+        "rates": rates,
+        "settings": settings,
         "results": [asdict(result) for result in results],
     }
 
@@ -146,10 +157,14 @@ def plot(results: Iterable[Result], path: Path) -> None:
     figure = figure_class(figsize=(8, 1.2 + 0.24 * len(compared)), layout="constrained")
     axes = figure.add_subplot()
     ratios = [result.ratio or 0.0 for result in compared]
-    axes.barh(range(len(compared)), [ratio - 1 for ratio in ratios], left=1, color=["C0" if r >= 1 else "C1" for r in ratios])
+    axes.barh(
+        range(len(compared)), [ratio - 1 for ratio in ratios], left=1, color=["C0" if r >= 1 else "C1" for r in ratios]
+    )
     axes.set_yticks(range(len(compared)), [f"{result.family}/{result.case}" for result in compared], fontsize=8)
     axes.set_xscale("log")
-    ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if min([1, *ratios]) / 2 <= t <= max([1, *ratios]) * 2]
+    ticks = [
+        t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if min([1, *ratios]) / 2 <= t <= max([1, *ratios]) * 2
+    ]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.axvline(1, color="black", linewidth=0.8)

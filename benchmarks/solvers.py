@@ -17,16 +17,24 @@ from minicaffe.solvers.base import registry
 WIDTHS = {"1M": 1024, "16M": 4096}
 """Cases by number of params: that of a square inner product of this width."""
 
-SETTINGS = {"SGD": "momentum: 0.9", "Nesterov": "momentum: 0.9", "AdaGrad": "", "RMSProp": "rms_decay: 0.98",
-            "AdaDelta": "momentum: 0.95 delta: 1e-6", "Adam": "momentum: 0.9 momentum2: 0.999"}
+SETTINGS = {
+    "SGD": "momentum: 0.9",
+    "Nesterov": "momentum: 0.9",
+    "AdaGrad": "",
+    "RMSProp": "rms_decay: 0.98",
+    "AdaDelta": "momentum: 0.95 delta: 1e-6",
+    "Adam": "momentum: 0.9 momentum2: 0.999",
+}
 
 _RATE, _DECAY = 0.01, 0.0005
 
 
 def _solver(kind: str, width: int) -> solvers.Solver:
-    net = (f'layer {{ name: "x" type: "DummyData" top: "x" dummy_data_param {{ shape {{ dim: 1 dim: {width} }} }} }} '
-           f'layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param {{ num_output: {width} '
-           'bias_term: false weight_filler { type: "xavier" } } }')
+    net = (
+        f'layer {{ name: "x" type: "DummyData" top: "x" dummy_data_param {{ shape {{ dim: 1 dim: {width} }} }} }} '
+        f'layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param {{ num_output: {width} '
+        'bias_term: false weight_filler { type: "xavier" } } }'
+    )
     settings = f'type: "{kind}" base_lr: {_RATE} weight_decay: {_DECAY} lr_policy: "fixed" snapshot_prefix: "benchmark"'
     made = solvers.create(text.parse(f"{settings} {SETTINGS[kind]} net_param {{ {net} }}", proto.SolverParameter()))
     made.net.learnable[0].blob.diff[...] = np.random.default_rng(0).standard_normal((width, width)) / width

@@ -1,7 +1,7 @@
 """Caffe's layers in PyTorch's words: what a PyTorch user would write for each of them.
 
-A function takes the bottoms, the params and the layer's options, and returns the tops.  ``COUNTERPARTS`` reads the options
-off a minicaffe layer, so no net needs PyTorch code of its own.
+A function takes the bottoms, the params and the layer's options, and returns the tops.  ``COUNTERPARTS`` reads the
+options off a minicaffe layer, so no net needs PyTorch code of its own.
 """
 
 from __future__ import annotations
@@ -153,7 +153,9 @@ def _eltwise(layer: Any) -> Callable[..., Tensors]:
     p = layer.layer_param.eltwise_param
     coefficients = list(p.coeff) or [1.0] * len(layer.layer_param.bottom)
     counterparts: dict[int, Callable[..., Tensors]] = {
-        p.PROD: product, p.SUM: partial(total, coefficients=coefficients), p.MAX: maximum,
+        p.PROD: product,
+        p.SUM: partial(total, coefficients=coefficients),
+        p.MAX: maximum,
     }
     return counterparts[p.operation]
 
@@ -172,7 +174,11 @@ COUNTERPARTS: dict[str, Callable[[Any], Callable[..., Tensors]]] = {
     "Concat": lambda layer: partial(concat, axis=layer.along),
     "ContrastiveLoss": lambda layer: partial(contrastive_loss, margin=layer.margin),
     "Convolution": lambda layer: partial(
-        convolution, stride=layer.window.stride, padding=layer.window.pad, dilation=layer.window.dilation, groups=layer.group
+        convolution,
+        stride=layer.window.stride,
+        padding=layer.window.pad,
+        dilation=layer.window.dilation,
+        groups=layer.group,
     ),
     "Dropout": lambda layer: partial(dropout, ratio=layer.dropout_ratio, training=layer.phase == TRAIN),
     "Eltwise": _eltwise,

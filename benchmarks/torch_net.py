@@ -57,7 +57,9 @@ def translate(net: Any) -> Plan:
             plan.inputs.update((i, blob.data.copy()) for i, blob in zip(step.top_ids, step.top))
             continue
         if layer.type not in torch_layers.COUNTERPARTS:
-            raise MinicaffeError(f"layer '{layer.name}': type {layer.type} has no counterpart in benchmarks/torch_layers.py")
+            raise MinicaffeError(
+                f"layer '{layer.name}': type {layer.type} has no counterpart in benchmarks/torch_layers.py"
+            )
         function = torch_layers.COUNTERPARTS[layer.type](layer)
         params = [owners[index, j] for j in range(len(layer.blobs))]
         shapes = [blob.shape for blob in step.top]
@@ -99,7 +101,9 @@ class TorchNet:
             tops = call.function([values[i] for i in call.bottoms], [self.params[i] for i in call.params])
             values.update(zip(call.tops, tops))
             if check_shapes and [tuple(top.shape) for top in tops] != call.shapes:
-                raise MinicaffeError(f"layer '{call.layer}': PyTorch's tops are {[tuple(t.shape) for t in tops]}, not {call.shapes}")
+                raise MinicaffeError(
+                    f"layer '{call.layer}': PyTorch's tops are {[tuple(t.shape) for t in tops]}, not {call.shapes}"
+                )
         return values
 
     def infer(self) -> None:

@@ -3,8 +3,8 @@
 The faster versions in ``kernels/cpu`` (Numba) and ``kernels/cuda`` (RawKernel) have the same names and signatures.
 Arrays are C-contiguous and of one dtype, float32 or float64; integer arrays are int32.  A function writes into the
 arrays it is given and returns nothing; "accumulates" means ``+=``, everything else overwrites.  A scalar result goes
-into an array of shape ``()``, so that no backend has to wait for its device.  Shapes use N for the batch, C for channels,
-``*in`` and ``*out`` for the spatial axes of a window's input and output.
+into an array of shape ``()``, so that no backend has to wait for its device.  Shapes use N for the batch, C for
+channels, ``*in`` and ``*out`` for the spatial axes of a window's input and output.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ FULL, VALID, BATCH_SIZE, NONE = range(4)
 # --- linear algebra ---------------------------------------------------------------------------------------------
 
 
-def gemm(a: Array, b: Array, out: Array, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False) -> None:
+def gemm(
+    a: Array, b: Array, out: Array, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False
+) -> None:
     """Matrix product ``out = op(a) op(b)`` of 2-D arrays, added to ``out`` if ``accumulate``."""
     product = (a.T if transpose_a else a) @ (b.T if transpose_b else b)
     if accumulate:
@@ -62,7 +64,9 @@ def _taps(window: Window, in_shape: Sequence[int], out_shape: Sequence[int]) -> 
     """For each kernel tap: its index and the slices that pair output positions with the input pixels they read."""
     for tap, offsets in enumerate(itertools.product(*map(range, window.kernel))):
         source, target = [], []
-        for q, s, p, d, size, positions in zip(offsets, window.stride, window.pad, window.dilation, in_shape, out_shape, strict=True):
+        for q, s, p, d, size, positions in zip(
+            offsets, window.stride, window.pad, window.dilation, in_shape, out_shape, strict=True
+        ):
             first = q * d - p
             low = max(0, -(first // s))
             high = min(positions, (size - 1 - first) // s + 1)
@@ -131,7 +135,14 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
 
 
 def convolve_weight_grad(
-    x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array, accumulate: bool, dbias: Array | None = None
+    x: Array,
+    dy: Array,
+    dw: Array,
+    window: Window,
+    group: int,
+    workspace: Array,
+    accumulate: bool,
+    dbias: Array | None = None,
 ) -> None:
     """Gradient of ``convolve`` with respect to w, into dw (M, C / group, *kernel); added to dw if ``accumulate``.
 
@@ -156,14 +167,20 @@ def _pool_windows(window: Window, pixels: Sequence[int], pooled: Sequence[int]) 
         top, left = i * sh - ph, j * sw - pw
         bottom, right = min(top + kh, height + ph), min(left + kw, width + pw)
         area = (bottom - top) * (right - left)
-        yield i, j, slice(max(top, 0), max(min(bottom, height), 0)), slice(max(left, 0), max(min(right, width), 0)), area
+        yield (
+            i,
+            j,
+            slice(max(top, 0), max(min(bottom, height), 0)),
+            slice(max(left, 0), max(min(right, width), 0)),
+            area,
+        )
 
 
 def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:
     """Largest pixel of each window: x (N, C, H, W) -> y (N, C, P, Q), mask int32 like y: its place ``h * W + w``.
 
-    The first of equal pixels wins and NaN never does.  A window with no pixel above -FLT_MAX gives -FLT_MAX and mask -1,
-    which gets no gradient (Caffe; it corrupts memory going backward).
+    The first of equal pixels wins and NaN never does.  A window with no pixel above -FLT_MAX gives -FLT_MAX and mask
+    -1, which gets no gradient (Caffe; it corrupts memory going backward).
     """
     n, c, height, width = x.shape
     for i, j, rows, cols, _ in _pool_windows(window, x.shape[2:], y.shape[2:]):
@@ -227,7 +244,9 @@ def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -
 
 
 def stochastic_pool_mean(x: Array, y: Array, window: Window) -> None:
-    """What stochastic pooling gives on average, used when testing: ``sum(x^2) / sum(x)``, 0 where the sum is not positive."""
+    """What stochastic pooling gives on average, used when testing: ``sum(x^2) / sum(x)``, 0 where the sum is not
+    positive.
+    """
     for i, j, rows, cols, _ in _pool_windows(window, x.shape[2:], y.shape[2:]):
         patch = x[:, :, rows, cols]
         total, squares = patch.sum(axis=(2, 3)), (patch * patch).sum(axis=(2, 3))
@@ -240,8 +259,8 @@ def stochastic_pool_mean(x: Array, y: Array, window: Window) -> None:
 def elementwise(function: Callable[..., float], arrays: Sequence[Array], scalars: Sequence[float], out: Array) -> None:
     """``out[i] = function(*(a[i] for a in arrays), *scalars)`` for arrays of equal size; ``out`` may be one of them.
 
-    ``function`` is a plain Python function of floats whose body is one return of an expression; it may use ``+ - * / **``,
-    comparisons, ``a if c else b``, ``abs``, ``min``, ``max`` and ``exp log sqrt tanh`` of module ``math``.
+    ``function`` is a plain Python function of floats whose body is one return of an expression; it may use ``+ - * /
+    **``, comparisons, ``a if c else b``, ``abs``, ``min``, ``max`` and ``exp log sqrt tanh`` of module ``math``.
     """
     values = np.vectorize(lambda *items: function(*items, *scalars), otypes=[np.float64])
     with np.errstate(all="ignore"):
@@ -265,13 +284,17 @@ def softmax_grad(y: Array, dy: Array, dx: Array) -> None:
 
 def check_labels(label: Array, classes: int, ignore_label: int | None, bad: Array) -> None:
     """Writes into int32 ``bad`` () the index of a label outside 0 .. classes - 1 that is not ignored, or -1."""
-    index = np.flatnonzero(~((label.astype(np.int64) >= 0) & (label.astype(np.int64) < classes)) & is_valid(label, ignore_label))
+    index = np.flatnonzero(
+        ~((label.astype(np.int64) >= 0) & (label.astype(np.int64) < classes)) & is_valid(label, ignore_label)
+    )
     bad[...] = index[0] if index.size else -1
 
 
 def loss_normalizer(label: Array, outer: int, ignore_label: int | None, normalization: int, normalizer: Array) -> None:
     """What a loss is divided by (LossParameter.normalization), at least 1, into the scalar ``normalizer``."""
-    count = {FULL: label.size, VALID: int(is_valid(label, ignore_label).sum()), BATCH_SIZE: outer, NONE: 1}[normalization]
+    count = {FULL: label.size, VALID: int(is_valid(label, ignore_label).sum()), BATCH_SIZE: outer, NONE: 1}[
+        normalization
+    ]
     normalizer[...] = max(count, 1)
 
 
@@ -286,7 +309,9 @@ def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer
     loss[...] = -np.log(np.maximum(p, FLT_MIN))[valid].sum(dtype=np.float64) / normalizer
 
 
-def softmax_loss_grad(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array) -> None:
+def softmax_loss_grad(
+    prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
+) -> None:
     """``dx = (prob - onehot(label)) * weight / normalizer``, 0 at ignored positions; weight and normalizer are scalars."""
     index = label.astype(np.int64)
     valid = is_valid(label, ignore_label)
@@ -294,11 +319,13 @@ def softmax_loss_grad(prob: Array, label: Array, ignore_label: int | None, norma
     dx[...] = np.where(valid[:, None, :], (prob - onehot) * (weight / normalizer), 0)
 
 
-def accuracy(score: Array, label: Array, top_k: int, ignore_label: int | None, correct: Array, per_class: Array, seen: Array) -> None:
+def accuracy(
+    score: Array, label: Array, top_k: int, ignore_label: int | None, correct: Array, per_class: Array, seen: Array
+) -> None:
     """Share of labels among the ``top_k`` scores: score (outer, C, inner), label (outer, inner) -> scalar ``correct``.
 
-    ``per_class`` (C,) gets each class's own share and is scratch before that, as is ``seen`` (C,).  Ties count against the
-    label (Caffe): it is right if at most ``top_k`` classes, itself included, score as high.
+    ``per_class`` (C,) gets each class's own share and is scratch before that, as is ``seen`` (C,).  Ties count against
+    the label (Caffe): it is right if at most ``top_k`` classes, itself included, score as high.
     """
     index = label.astype(np.int64)
     valid = is_valid(label, ignore_label) & (index >= 0) & (index < score.shape[1])
@@ -322,8 +349,12 @@ def euclidean_loss_grad(difference: Array, weight: Array, sign: float, dx: Array
     np.multiply(difference, sign * weight / len(difference), out=dx.reshape(difference.shape))
 
 
-def contrastive_loss(a: Array, b: Array, similar: Array, margin: float, legacy: bool, difference: Array, distance: Array, loss: Array) -> None:
-    """Hadsell, Chopra and LeCun (2006): a, b (N, C), similar (N,) -> scalar loss; keeps a - b (N, C) and |a - b|^2 (N,)."""
+def contrastive_loss(
+    a: Array, b: Array, similar: Array, margin: float, legacy: bool, difference: Array, distance: Array, loss: Array
+) -> None:
+    """Hadsell, Chopra and LeCun (2006): a, b (N, C), similar (N,) -> scalar loss; keeps a - b (N, C) and |a - b|^2
+    (N,).
+    """
     np.subtract(a, b, out=difference)
     np.sum(difference * difference, axis=1, out=distance)
     apart = margin - distance if legacy else np.maximum(margin - np.sqrt(distance), 0) ** 2
@@ -332,9 +363,17 @@ def contrastive_loss(a: Array, b: Array, similar: Array, margin: float, legacy: 
 
 
 def contrastive_loss_grad(
-    difference: Array, distance: Array, similar: Array, margin: float, legacy: bool, weight: Array, sign: float, dx: Array
+    difference: Array,
+    distance: Array,
+    similar: Array,
+    margin: float,
+    legacy: bool,
+    weight: Array,
+    sign: float,
+    dx: Array,
 ) -> None:
-    """Gradient of the contrastive loss for one side: dx (N, C); ``sign`` +1 for a, -1 for b; ``weight`` is a scalar array.
+    """Gradient of the contrastive loss for one side: dx (N, C); ``sign`` +1 for a, -1 for b; ``weight`` is a scalar
+    array.
 
     The distance in the denominator gets 1e-4 added (Caffe).
     """
@@ -362,8 +401,11 @@ def _regularized(w: Array, g: Array, scale: float, decay: float, l1: bool) -> Ar
     return g * scale + decay * (np.sign(w) if l1 else w)
 
 
-def sgd_update(w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool) -> None:
-    """One step of SGD with momentum on flat w: ``h = momentum * h + rate * g'``, ``w -= h``; g is left holding the step.
+def sgd_update(
+    w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool
+) -> None:
+    """One step of SGD with momentum on flat w: ``h = momentum * h + rate * g'``, ``w -= h``; g is left holding the
+    step.
 
     ``g' = scale * g + decay * w`` (or ``decay * sign(w)`` if ``l1``), as in every update here.
     """
@@ -372,15 +414,21 @@ def sgd_update(w: Array, g: Array, h: Array, rate: float, momentum: float, scale
     w -= h
 
 
-def nesterov_update(w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool) -> None:
-    """One step of Nesterov's accelerated gradient: ``h' = momentum * h + rate * g'``, ``w -= (1 + momentum) h' - momentum * h``."""
+def nesterov_update(
+    w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool
+) -> None:
+    """One step of Nesterov's accelerated gradient: ``h' = momentum * h + rate * g'``, ``w -= (1 + momentum) h' -
+    momentum * h``.
+    """
     before = momentum * h
     h[...] = before + rate * _regularized(w, g, scale, decay, l1)
     g[...] = (1 + momentum) * h - before
     w -= g
 
 
-def adagrad_update(w: Array, g: Array, h: Array, rate: float, delta: float, scale: float, decay: float, l1: bool) -> None:
+def adagrad_update(
+    w: Array, g: Array, h: Array, rate: float, delta: float, scale: float, decay: float, l1: bool
+) -> None:
     """One step of AdaGrad: ``h += g'^2``, ``w -= rate * g' / (sqrt(h) + delta)``."""
     g[...] = _regularized(w, g, scale, decay, l1)
     h += g * g
@@ -388,7 +436,9 @@ def adagrad_update(w: Array, g: Array, h: Array, rate: float, delta: float, scal
     w -= g
 
 
-def rmsprop_update(w: Array, g: Array, h: Array, rate: float, memory: float, delta: float, scale: float, decay: float, l1: bool) -> None:
+def rmsprop_update(
+    w: Array, g: Array, h: Array, rate: float, memory: float, delta: float, scale: float, decay: float, l1: bool
+) -> None:
     """One step of RMSProp: ``h = memory * h + (1 - memory) g'^2``, ``w -= rate * g' / (sqrt(h) + delta)``."""
     g[...] = _regularized(w, g, scale, decay, l1)
     h[...] = memory * h + (1 - memory) * g * g
@@ -397,7 +447,16 @@ def rmsprop_update(w: Array, g: Array, h: Array, rate: float, memory: float, del
 
 
 def adadelta_update(
-    w: Array, g: Array, h: Array, steps: Array, rate: float, memory: float, delta: float, scale: float, decay: float, l1: bool
+    w: Array,
+    g: Array,
+    h: Array,
+    steps: Array,
+    rate: float,
+    memory: float,
+    delta: float,
+    scale: float,
+    decay: float,
+    l1: bool,
 ) -> None:
     """One step of AdaDelta: ``h`` and ``steps`` are running means of ``g'^2`` and of ``u^2``.
 
@@ -412,7 +471,17 @@ def adadelta_update(
 
 
 def adam_update(
-    w: Array, g: Array, m: Array, v: Array, rate: float, beta1: float, beta2: float, delta: float, scale: float, decay: float, l1: bool
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    delta: float,
+    scale: float,
+    decay: float,
+    l1: bool,
 ) -> None:
     """One step of Adam: m and v are running means of ``g'`` and ``g'^2``; ``w -= rate * m / (sqrt(v) + delta)``.
 

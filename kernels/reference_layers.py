@@ -100,7 +100,8 @@ def standardize(
     b: Array | None = None,
     slope: float = 1.0,
 ) -> None:
-    """``y = r((x - mean) factor v + b)``, ``factor = 1 / sqrt(variance + eps)``, with each channel's own mean and variance.
+    """``y = r((x - mean) factor v + b)``, ``factor = 1 / sqrt(variance + eps)``, with each channel's own mean and
+    variance.
 
     x, y (N, C, inner); mean, variance and factor (C,) are written, too.  v and b (C,) are 1 and 0 if they are None, as
     both are or neither.  ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets a copy of x if it is not None; y may
@@ -133,9 +134,9 @@ def standardize_grad(
 ) -> None:
     """Gradients of ``standardize``: ``dx = (g - mean(g) - z mean(g z)) factor v`` with ``z = (x - mean) factor``.
 
-    g is dy where y > 0, else ``slope dy``; y may be None if the slope is 1.  x, dy, y, dx (N, C, inner), the others (C,).
-    v is 1 if it is None.  Accumulates g z and g, summed over N and inner, into dv and db if they are not None (nor v).
-    ``dy_mean`` and ``dot_mean`` get the means of g and g z.  dx may be dy.
+    g is dy where y > 0, else ``slope dy``; y may be None if the slope is 1.  x, dy, y, dx (N, C, inner), the others
+    (C,). v is 1 if it is None.  Accumulates g z and g, summed over N and inner, into dv and db if they are not None
+    (nor v). ``dy_mean`` and ``dot_mean`` get the means of g and g z.  dx may be dy.
     """
     z = (x - mean[:, None]) * factor[:, None]
     g = dy if y is None else np.where(y > 0, dy, dy * dy.dtype.type(slope))
@@ -160,8 +161,8 @@ def scale(
 ) -> None:
     """``y = r((x - centre) v + b)``: x, y (N, C, inner), v, b and centre (C,).
 
-    b is 0 if it is None, as is centre, which takes a b.  ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets a copy
-    of x if it is not None; y may be x.
+    b is 0 if it is None, as is centre, which takes a b.  ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets a
+    copy of x if it is not None; y may be x.
     """
     if kept is not None:
         kept[...] = x
@@ -243,7 +244,9 @@ def lrn_within(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: 
     y[...] = x * scale**-beta
 
 
-def lrn_within_grad(x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, alpha: float, beta: float) -> None:
+def lrn_within_grad(
+    x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, alpha: float, beta: float
+) -> None:
     """``dx = dy * scale^-beta - 2 alpha beta / size^2 * x * (sum of dy * y / scale over the window)``."""
     dx[...] = dy * scale**-beta - 2 * alpha * beta / size**2 * x * sum(_boxes(dy * y / scale, size))
 

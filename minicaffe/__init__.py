@@ -41,7 +41,20 @@ _HOME = {
 }
 """Where each name of the package's face is defined, as ``module`` or ``module:name``."""
 
-_SUBMODULES = ("backend", "draw", "embedding", "errors", "fillers", "graph", "kernels", "models", "plot", "proto", "testing", "weights")
+_SUBMODULES = (
+    "backend",
+    "draw",
+    "embedding",
+    "errors",
+    "fillers",
+    "graph",
+    "kernels",
+    "models",
+    "plot",
+    "proto",
+    "testing",
+    "weights",
+)
 
 __all__ = ["TEST", "TRAIN", "__version__", *_HOME]
 

@@ -64,8 +64,8 @@ class Param:
 class Assembly:
     """The layers of a definition, made and set up in order, with what connects them.
 
-    ``blobs`` are (name, blob) in the order of their making; ``steps`` the layers bound to them; ``learnable`` the params that
-    no other layer owns; ``outputs`` the blobs that nothing reads, sorted by name as in Caffe.
+    ``blobs`` are (name, blob) in the order of their making; ``steps`` the layers bound to them; ``learnable`` the
+    params that no other layer owns; ``outputs`` the blobs that nothing reads, sorted by name as in Caffe.
     """
 
     def __init__(self, definition: proto.NetParameter, source: Source, dtype: np.dtype) -> None:
@@ -95,7 +95,9 @@ class Assembly:
             step.layer.settle(step.bottom, step.top, goes_backward=step.need_backward)
         names = [step.layer.name for step in self.steps]
         for name in sorted({name for name in names if names.count(name) > 1}):
-            _log.warning("two layers are named '%s': a weights file is matched by name, so both get the first one's", name)
+            _log.warning(
+                "two layers are named '%s': a weights file is matched by name, so both get the first one's", name
+            )
 
     def _add_layer(self, layer_param: proto.LayerParameter) -> None:
         """Make one layer, connect it, and set it up."""
@@ -104,7 +106,8 @@ class Assembly:
             layer_param.phase = self.phase
         if len(layer_param.propagate_down) not in (0, len(layer_param.bottom)):
             raise self._error(
-                layer_param, "propagate_down",
+                layer_param,
+                "propagate_down",
                 f"propagate_down param must be specified either 0 or bottom_size times; "
                 f"found {len(layer_param.propagate_down)} for {len(layer_param.bottom)} bottom(s)",
             )
@@ -150,8 +153,10 @@ class Assembly:
                 _log.info("%s -> %s (in-place)", layer.name, name)
             elif name in self._ids:
                 raise self._error(
-                    layer_param, "top", f"Top blob '{name}' produced by multiple sources. Give the second one another name "
-                    "(only a layer whose top and bottom at the same place have one name works in place)."
+                    layer_param,
+                    "top",
+                    f"Top blob '{name}' produced by multiple sources. Give the second one another name "
+                    "(only a layer whose top and bottom at the same place have one name works in place).",
                 )
             else:
                 _log.info("%s -> %s", layer.name, name)
@@ -180,8 +185,9 @@ class Assembly:
         specs = list(layer.layer_param.param)
         if len(specs) > len(layer.blobs):
             raise self._error(
-                layer.layer_param, "param", f"Too many params specified for layer {layer.name}: "
-                f"{len(specs)} for {len(layer.blobs)} param blob(s)"
+                layer.layer_param,
+                "param",
+                f"Too many params specified for layer {layer.name}: {len(specs)} for {len(layer.blobs)} param blob(s)",
             )
         specs += [proto.ParamSpec() for _ in range(len(layer.blobs) - len(specs))]
         layer.param_propagate_down = [spec.lr_mult != 0 for spec in specs]
@@ -200,8 +206,10 @@ class Assembly:
                 value = getattr(spec, mult)
                 if getattr(owner, given) and getattr(owner, mult) != value:
                     raise self._error(
-                        layer.layer_param, "param", f"Shared param '{spec.name}' has mismatched {mult}: "
-                        f"{value:g} here, {getattr(owner, mult):g} in a layer before"
+                        layer.layer_param,
+                        "param",
+                        f"Shared param '{spec.name}' has mismatched {mult}: "
+                        f"{value:g} here, {getattr(owner, mult):g} in a layer before",
                     )
                 setattr(owner, mult, value)
                 setattr(owner, given, True)
@@ -211,16 +219,20 @@ class Assembly:
     def _check_sharing(self, owner: Param, index: int, j: int, spec: proto.ParamSpec) -> None:
         layer = self.steps[index].layer
         owner_layer, owner_index = self.steps[owner.users[0][0]].layer, owner.users[0][1]
-        _log.info("Sharing parameters '%s' owned by layer '%s', param index %d", spec.name, owner_layer.name, owner_index)
+        _log.info(
+            "Sharing parameters '%s' owned by layer '%s', param index %d", spec.name, owner_layer.name, owner_index
+        )
         blob, permissive = layer.blobs[j], spec.share_mode == proto.ParamSpec.PERMISSIVE
         agree = blob.count == owner.blob.count if permissive else blob.shape == owner.blob.shape
         if not agree:
             what = "count mismatch" if permissive else "shape mismatch"
             expects = "sharing layer param shape is" if permissive else "sharing layer expects shape"
             raise self._error(
-                layer.layer_param, "param", f"Cannot share param '{spec.name}' owned by layer '{owner_layer.name}' with layer "
+                layer.layer_param,
+                "param",
+                f"Cannot share param '{spec.name}' owned by layer '{owner_layer.name}' with layer "
                 f"'{layer.name}'; {what}.  Owner layer param shape is {owner.blob.shape_string}; {expects} {blob.shape_string}. "
-                "Give the two params different names, or make the layers alike."
+                "Give the two params different names, or make the layers alike.",
             )
 
     def _prune_backward(self) -> None:
@@ -262,8 +274,10 @@ class Assembly:
             in_place = any(a is b for a, b in zip(step.bottom, step.top, strict=False))
             if in_place and layer.in_place == "forward" and step.need_backward:
                 raise self._error(
-                    layer.layer_param, "top", f"a {layer.type} layer cannot work in place while it goes backward, for which it needs "
-                    "its input; give its top a name of its own"
+                    layer.layer_param,
+                    "top",
+                    f"a {layer.type} layer cannot work in place while it goes backward, for which it needs "
+                    "its input; give its top a name of its own",
                 )
 
     def _error(self, layer_param: proto.LayerParameter, field_name: str, problem: str) -> NetError:

@@ -25,11 +25,11 @@ def shape_string(shape: Sequence[int]) -> str:
 class Storage:
     """Flat zero-initialised memory that several blobs may share, kept where it was last used.
 
-    ``host`` and ``array`` both hand out writable memory, so each makes its side the head: the other is stale from then on.
-    Memory is allocated at the first use, and only grows.
+    ``host`` and ``array`` both hand out writable memory, so each makes its side the head: the other is stale from then
+    on. Memory is allocated at the first use, and only grows.
 
-    ``clear`` may leave ranges of elements as they are, which only count as zero from then on.  Whoever asks for memory says
-    which elements are of interest to him, ``start`` to ``stop`` (default: all), and finds the zeros written there.
+    ``clear`` may leave ranges of elements as they are, which only count as zero from then on.  Whoever asks for memory
+    says which elements are of interest to him, ``start`` to ``stop`` (default: all), and finds the zeros written there.
     """
 
     __slots__ = ("size", "dtype", "_host", "_device", "_home", "_head_on_device", "_zeros")
@@ -62,7 +62,9 @@ class Storage:
         return self._host is not None or self._device is not None
 
     def clear(self, later: Sequence[tuple[int, int]] = ()) -> None:
-        """Set all elements to zero; those of the ranges ``later``, in order of their starts, only count as zero for now."""
+        """Set all elements to zero; those of the ranges ``later``, in order of their starts, only count as zero for
+        now.
+        """
         self._zeros = {}
         values, end = self.array(), 0
         for start, stop in (*later, (self.size, self.size)):
@@ -73,7 +75,9 @@ class Storage:
 
     @property
     def zeros(self) -> tuple[tuple[int, int], ...]:
-        """The ranges that only count as zero; set it to those that are left after other work than ``claim`` wrote to some."""
+        """The ranges that only count as zero; set it to those that are left after other work than ``claim`` wrote to
+        some.
+        """
         return tuple(self._zeros.items())
 
     @zeros.setter
@@ -81,7 +85,9 @@ class Storage:
         self._zeros = dict(ranges)
 
     def claim(self, start: int, stop: int) -> tuple[Any, bool]:
-        """``array``, and whether elements ``start`` to ``stop`` hold numbers: if not, they count as zero, and must be overwritten."""
+        """``array``, and whether elements ``start`` to ``stop`` hold numbers: if not, they count as zero, and must be
+        overwritten.
+        """
         begun = self._zeros.get(start) != stop
         if not begun:
             del self._zeros[start]
@@ -158,8 +164,8 @@ class Blob:
     """An n-dimensional tensor pair, value (``data``) and gradient (``diff``), as in Caffe.
 
     ``data`` and ``diff`` are always writable NumPy arrays, in sync with whatever a device computed; touching them makes
-    the host the head.  ``xdata`` and ``xdiff`` are arrays of the current backend, for built-in layers and solvers; on the
-    CPU they are the same memory.  Growing in ``reshape`` loses the contents; shrinking keeps the memory.
+    the host the head.  ``xdata`` and ``xdiff`` are arrays of the current backend, for built-in layers and solvers; on
+    the CPU they are the same memory.  Growing in ``reshape`` loses the contents; shrinking keeps the memory.
     """
 
     def __init__(self, shape: Sequence[int] = (), dtype: DTypeLike = np.float32) -> None:
@@ -338,7 +344,9 @@ class Blob:
 
     def _require_count(self, other: Blob) -> None:
         if self.count != other.count:
-            raise ShapeError(f"cannot share memory between blobs of shapes {other.shape_string} and {self.shape_string}")
+            raise ShapeError(
+                f"cannot share memory between blobs of shapes {other.shape_string} and {self.shape_string}"
+            )
 
     # --- files ---------------------------------------------------------------------------------------------------
 

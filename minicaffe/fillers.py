@@ -85,7 +85,8 @@ def _msra(values: np.ndarray, param: Any, stream: random.Stream) -> None:
 
 
 def _bilinear(values: np.ndarray, param: Any, stream: random.Stream) -> None:
-    """The kernel of bilinear upsampling, for a Deconvolution of shape (channels, 1, size, size) with one group a channel.
+    """The kernel of bilinear upsampling, for a Deconvolution of shape (channels, 1, size, size) with one group a
+    channel.
 
     Element (y, x) of every slice is ``(1 - |x / f - c|) (1 - |y / f - c|)`` with ``f = ceil(size / 2)`` and
     ``c = (size - 1) / (2 f)``; no draw is taken.

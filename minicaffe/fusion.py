@@ -1,7 +1,8 @@
 """Neighbouring layers that run as one, so that memory is passed over once where each of them would pass over it.
 
 Every blob, gradient, param and running statistic holds afterwards what it holds when the layers run one by one, but for
-rounding.  ``Net`` runs them one by one where somebody looks on (callbacks, ``debug_info``) or asks for some of them only.
+rounding.  ``Net`` runs them one by one where somebody looks on (callbacks, ``debug_info``) or asks for some of them
+only.
 """
 
 from __future__ import annotations
@@ -208,7 +209,9 @@ def _slope(step: Step) -> float:
 
 
 def _is_chain(steps: Sequence[Step], types: Sequence[type[Layer]]) -> bool:
-    """Whether these are layers of these types that work in place on the first one's top; the last may make others of it."""
+    """Whether these are layers of these types that work in place on the first one's top; the last may make others of
+    it.
+    """
     if [type(step.layer) for step in steps] != list(types):
         return False
     first, *others, last = steps
@@ -240,7 +243,10 @@ def passes(steps: Sequence[Step]) -> dict[str, dict[int, Pass]]:
 
     Unless this fast path is left out, layers then keep no copies that these passes do without.
     """
-    forward, backward = _find(steps, (StandardizeForward, RectifiedSum)), _find(steps, (StandardizeBackward, SplitGradient))
+    forward, backward = (
+        _find(steps, (StandardizeForward, RectifiedSum)),
+        _find(steps, (StandardizeBackward, SplitGradient)),
+    )
     if fast_paths.taken("fusion"):
         for item in forward:
             item.settle()

@@ -151,8 +151,10 @@ def unknown_bottom(layer: proto.LayerParameter, index: int, known: Sequence[str]
     name = layer.bottom[index]
     near = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"tops made before it: {', '.join(known) or 'none'}"
-    return NetError(f"{_place(source, layer, 'bottom')}Unknown bottom blob '{name}' (layer '{layer.name}', bottom index {index}): "
-                    f"no earlier layer of this phase makes it; {hint}")
+    return NetError(
+        f"{_place(source, layer, 'bottom')}Unknown bottom blob '{name}' (layer '{layer.name}', bottom index {index}): "
+        f"no earlier layer of this phase makes it; {hint}"
+    )
 
 
 def _place(source: Source, layer: proto.LayerParameter, field: str | None = None) -> str:

@@ -68,9 +68,9 @@ class Place(NamedTuple):
 def plan(steps: Sequence[Step], blobs: Sequence[tuple[str, Blob]], kept: Collection[str]) -> tuple[list[Place], int]:
     """Places of a net's blobs in one arena, and the arena's size, in elements.
 
-    Blobs that share memory already (the tops of Split, Reshape, Flatten) stay together.  Without a place, because others may
-    write or read them between two passes, are: the blobs ``kept``, those that layers without bottoms bring in, and the
-    tops of Python layers.
+    Blobs that share memory already (the tops of Split, Reshape, Flatten) stay together.  Without a place, because
+    others may write or read them between two passes, are: the blobs ``kept``, those that layers without bottoms bring
+    in, and the tops of Python layers.
     """
     numbers: dict[int, int] = {}
     memory = [numbers.setdefault(id(blob.data_storage), len(numbers)) for _, blob in blobs]

@@ -38,10 +38,11 @@ class Net:
     ``Net(file, phase, level=0, stages=None, weights=None)``; pycaffe's older ``Net(file, weights, phase)`` works too.
     ``dtype`` float64 is meant for gradient checks.
 
-    Caffe: blobs read by several layers get a Split layer; ``outputs`` are sorted by name; params of one name are one blob,
-    owned by the first layer that names it.
+    Caffe: blobs read by several layers get a Split layer; ``outputs`` are sorted by name; params of one name are one
+    blob, owned by the first layer that names it.
 
-    Raises PrototxtError, NetError, LayerError, ShapeError, DataError, WeightsError: whatever keeps the net from being built.
+    Raises PrototxtError, NetError, LayerError, ShapeError, DataError, WeightsError: whatever keeps the net from being
+    built.
     """
 
     def __init__(
@@ -114,8 +115,9 @@ class Net:
     def pack_params(self) -> tuple[Storage, Storage]:
         """Move all learnable params into one value and one gradient buffer, and return these.
 
-        Each ``Param.offset`` tells where it starts; those of equal multipliers follow each other, so that a solver updates them
-        as one, and of these the ones whose gradient need not be cleared.  The elements between params stay zero.
+        Each ``Param.offset`` tells where it starts; those of equal multipliers follow each other, so that a solver
+        updates them as one, and of these the ones whose gradient need not be cleared.  The elements between params stay
+        zero.
         """
         if self._storage is None:
             end = 0
@@ -165,8 +167,9 @@ class Net:
         """Set the gradient of every learnable param to zero; backward passes add to it.
 
         ``lazily``, as a solver does before its own backward pass, those of packed params that their layers claim
-        (``Layer.claims``) only count as zero: backward overwrites them, and zeros are written only where somebody asks for
-        the gradient before.  An array that somebody took from ``Blob.diff`` earlier and kept holds the old numbers until then.
+        (``Layer.claims``) only count as zero: backward overwrites them, and zeros are written only where somebody asks
+        for the gradient before.  An array that somebody took from ``Blob.diff`` earlier and kept holds the old numbers
+        until then.
         """
         if self._storage is not None:
             self._storage[1].clear(self._claimed if lazily else ())
@@ -179,7 +182,9 @@ class Net:
     def run_forward(self, start: int = 0, end: int | None = None) -> None:
         """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss_array``."""
         if start and self.forward_only:
-            raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it runs from its first layer on")
+            raise NetError(
+                f"net '{self.name}' reuses its blobs' memory (reuse_memory): it runs from its first layer on"
+            )
         where = backend.current()
         end = len(self.steps) - 1 if end is None else end
         self._loss.xdata.fill(0)
@@ -191,7 +196,9 @@ class Net:
         while index <= end:
             stretch, fused = stretches.get(index), passes.get(index)
             if stretch is not None and stretch.last <= end:
-                stretch.run(where, self._param_diffs, partial(self._forward_steps, index, stretch.last, (passes, {}), where))
+                stretch.run(
+                    where, self._param_diffs, partial(self._forward_steps, index, stretch.last, (passes, {}), where)
+                )
                 index = stretch.last + 1
             elif fused is not None and fused.last <= end and fused.reshape(where).ready():
                 fused.run()
@@ -229,7 +236,9 @@ class Net:
         while index >= end:
             stretch, fused = stretches.get(index), passes.get(index)
             if stretch is not None and stretch.first >= end:
-                stretch.run(where, self._param_diffs, partial(self._backward_steps, index, stretch.first, (passes, {}), where))
+                stretch.run(
+                    where, self._param_diffs, partial(self._backward_steps, index, stretch.first, (passes, {}), where)
+                )
                 index = stretch.first - 1
             elif fused is not None and fused.first >= end and fused.ready():
                 fused.run()
@@ -270,7 +279,9 @@ class Net:
             self._backward_steps(first_back - 1, 0, back, where)
 
     def _find_turn(self) -> tuple[int, int, replay.Stretch] | None:
-        """The layers at the end that may run from a record in both directions: the first one's place in either, and their stretch."""
+        """The layers at the end that may run from a record in both directions: the first one's place in either, and
+        their stretch.
+        """
         last = len(self.steps) - 1
         ends = [stretch for stretch in self._stretches["forward"].values() if stretch.last == last]
         if not ends or last not in self._stretches["backward"]:
@@ -281,10 +292,15 @@ class Net:
     def _find_stretches(self, direction: str) -> dict[int, replay.Stretch]:
         """The steps that may run from a record, by the place where the pass meets them."""
         found = replay.stretches(self.steps, self._fused[direction].values())
-        return {(first if direction == "forward" else last): replay.Stretch(self.steps, first, last) for first, last in found}
+        return {
+            (first if direction == "forward" else last): replay.Stretch(self.steps, first, last)
+            for first, last in found
+        }
 
     def _ways(self, direction: str) -> _Ways:
-        """The layers that may run as one, and those that may run from a record: none while somebody looks at what is between them."""
+        """The layers that may run as one, and those that may run from a record: none while somebody looks at what is
+        between them.
+        """
         callbacks = self._callbacks
         if self.debug_info or callbacks["before_" + direction] or callbacks["after_" + direction]:
             return {}, {}
@@ -306,7 +322,8 @@ class Net:
                 if flag and k not in allowed:
                     raise step.layer.error(
                         f"{step.layer.type} Layer cannot backpropagate to bottom {k} ('{self._blob_names[step.bottom_ids[k]]}'); "
-                        "set propagate_down: false for it, or remove force_backward", "propagate_down"
+                        "set propagate_down: false for it, or remove force_backward",
+                        "propagate_down",
                     )
         step.layer.backward(step.top, step.propagate_down, step.bottom)
 
@@ -331,7 +348,9 @@ class Net:
         for index, step in enumerate(self.steps):
             if step.layer.name == name:
                 return index
-        raise NetError(f"net '{self.name}' has no layer '{name}'; it has: {', '.join(s.layer.name for s in self.steps)}")
+        raise NetError(
+            f"net '{self.name}' has no layer '{name}'; it has: {', '.join(s.layer.name for s in self.steps)}"
+        )
 
     def forward(
         self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
@@ -345,7 +364,9 @@ class Net:
         names = self.outputs if end is None else self.top_names[end]
         if inputs:
             if set(inputs) != set(self.inputs):
-                raise NetError(f"Input blob arguments do not match net inputs: found {sorted(inputs)}, expected {self.inputs}")
+                raise NetError(
+                    f"Input blob arguments do not match net inputs: found {sorted(inputs)}, expected {self.inputs}"
+                )
             self._assign(inputs, "data", "Input")
         self.run_forward(first, last)
         backend.current().run_checks()
@@ -354,7 +375,8 @@ class Net:
     def backward(
         self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **output_diffs: Any
     ) -> dict[str, NDArray]:
-        """Run backward from layer ``start`` down to ``end`` (names, included) and return the inputs' gradients, as live views.
+        """Run backward from layer ``start`` down to ``end`` (names, included) and return the inputs' gradients, as live
+        views.
 
         ``output_diffs`` are gradients for all net outputs, by name.  ``diffs`` names further blobs to return.
         """
@@ -363,7 +385,9 @@ class Net:
         names = self.inputs if end is None else self.bottom_names[end]
         if output_diffs:
             if set(output_diffs) != set(self.outputs):
-                raise NetError(f"Top diff arguments do not match net outputs: found {sorted(output_diffs)}, expected {self.outputs}")
+                raise NetError(
+                    f"Top diff arguments do not match net outputs: found {sorted(output_diffs)}, expected {self.outputs}"
+                )
             self._assign(output_diffs, "diff", "Diff")
         self.run_backward(first, last)
         return {name: self.blobs[name].diff for name in OrderedDict.fromkeys([*names, *(diffs or ())])}
@@ -391,14 +415,19 @@ class Net:
     def forward_backward_all(
         self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: Any
     ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
-        """Run forward and backward over any number of items: inputs and output gradients by name; returns (outs, diffs)."""
+        """Run forward and backward over any number of items: inputs and output gradients by name; returns (outs,
+        diffs).
+        """
         inputs = {name: values for name, values in arrays.items() if name in self.inputs}
         tops = {name: values for name, values in arrays.items() if name in self.outputs}
         length = len(next(iter(arrays.values())))
         outs: dict[str, list] = {name: [] for name in OrderedDict.fromkeys([*self.outputs, *(blobs or ())])}
         grads: dict[str, list] = {name: [] for name in OrderedDict.fromkeys([*self.inputs, *(diffs or ())])}
         for forward, backward in zip_longest(self._batch(inputs), self._batch(tops)):
-            for collected, got in ((outs, self.forward(blobs, **forward or {})), (grads, self.backward(diffs, **backward or {}))):
+            for collected, got in (
+                (outs, self.forward(blobs, **forward or {})),
+                (grads, self.backward(diffs, **backward or {})),
+            ):
                 for name, rows in collected.items():
                     rows.extend(np.atleast_1d(got[name]).copy())
         return tuple({n: np.asarray(rows)[:length] for n, rows in part.items()} for part in (outs, grads))  # type: ignore[return-value]
@@ -420,7 +449,9 @@ class Net:
         """Let the first layer, a MemoryData, serve these arrays from the next forward on; see its ``set_input_arrays``."""
         first = self.layers[0] if self.layers else None
         if not isinstance(first, MemoryData):
-            raise NetError(f"net '{self.name}': set_input_arrays may only be called if the first layer is a MemoryDataLayer")
+            raise NetError(
+                f"net '{self.name}': set_input_arrays may only be called if the first layer is a MemoryDataLayer"
+            )
         first.set_input_arrays(data, labels)
 
     # --- callbacks -----------------------------------------------------------------------------------------------
@@ -534,7 +565,12 @@ class Net:
     def _log_forward(self, step: Step) -> None:
         layer = step.layer
         for i, blob in zip(step.top_ids, step.top, strict=True):
-            _log.info("    [Forward] Layer %s, top blob %s data: %g", layer.name, self._blob_names[i], _mean_abs(blob.peek_data()))
+            _log.info(
+                "    [Forward] Layer %s, top blob %s data: %g",
+                layer.name,
+                self._blob_names[i],
+                _mean_abs(blob.peek_data()),
+            )
         for j, blob in enumerate(layer.blobs):
             specs = layer.layer_param.param
             name = specs[j].name if j < len(specs) and specs[j].name else str(j)
@@ -543,10 +579,17 @@ class Net:
     def _log_backward(self, step: Step) -> None:
         for k, (i, blob) in enumerate(zip(step.bottom_ids, step.bottom, strict=True)):
             if step.propagate_down[k]:
-                _log.info("    [Backward] Layer %s, bottom blob %s diff: %g", step.layer.name, self._blob_names[i], _mean_abs(blob.peek_diff()))
+                _log.info(
+                    "    [Backward] Layer %s, bottom blob %s diff: %g",
+                    step.layer.name,
+                    self._blob_names[i],
+                    _mean_abs(blob.peek_diff()),
+                )
         for j, blob in enumerate(step.layer.blobs):
             if step.layer.param_propagate_down[j]:
-                _log.info("    [Backward] Layer %s, param blob %d diff: %g", step.layer.name, j, _mean_abs(blob.peek_diff()))
+                _log.info(
+                    "    [Backward] Layer %s, param blob %d diff: %g", step.layer.name, j, _mean_abs(blob.peek_diff())
+                )
 
     def _log_param_norms(self) -> None:
         norms = []

@@ -1,8 +1,9 @@
 """Layers in a row whose kernels are run again as they ran before, without Python between them.
 
-A net is static: from pass to pass its layers call the same ops on the same arrays.  So what such layers do is recorded, once
-they have run as they are set up, and is run from the record until something moves: a blob that changes its shape or its
-memory, an attribute of a layer, which gradients are wanted, the number of threads, the fast paths.  All numbers are the same, to the bit.
+A net is static: from pass to pass its layers call the same ops on the same arrays.  So what such layers do is recorded,
+once they have run as they are set up, and is run from the record until something moves: a blob that changes its shape
+or its memory, an attribute of a layer, which gradients are wanted, the number of threads, the fast paths.  All numbers
+are the same, to the bit.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class Stretch:
         if gradients:
             gradients.zeros = zeros
 
-    def _record(self, state: tuple, where: backend.Backend, gradients: Storage | None, live: Callable[[], None]) -> None:
+    def _record(
+        self, state: tuple, where: backend.Backend, gradients: Storage | None, live: Callable[[], None]
+    ) -> None:
         if not all(step.layer.repeats for step in self._steps):
             live()
             return
@@ -66,7 +69,9 @@ class Stretch:
 
 
 def stretches(steps: Sequence[Step], passes: Iterable[Pass]) -> list[tuple[int, int]]:
-    """First and last of the steps in a row that only run ops on blobs; of ``passes`` of several layers as one, none is cut in two."""
+    """First and last of the steps in a row that only run ops on blobs; of ``passes`` of several layers as one, none is
+    cut in two.
+    """
     repeats = [step.layer.repeats and not step.layer.reshape_always for step in steps]
     for item in passes:
         if not all(repeats[item.first : item.last + 1]):

@@ -33,7 +33,9 @@ def forward_total(net: Net) -> Cost:
 
 
 def training_cost(net: Net) -> Cost:
-    """Forward, backward, and an update that reads and writes each weight, its gradient and one history (SGD with momentum)."""
+    """Forward, backward, and an update that reads and writes each weight, its gradient and one history (SGD with
+    momentum).
+    """
     update = Cost(bytes=6.0 * _learnable_bytes(net))
     return _total([forward_total(net), *map(backward_cost, net.steps), update])
 
@@ -54,8 +56,8 @@ class LayerSummary:
 class Memory:
     """Bytes that a net needs, apart from its data layers' batches and from a solver's history.
 
-    ``blobs`` and ``blob_gradients`` are those of all layers; ``planned_blobs`` is what ``Net.reuse_memory`` leaves of the
-    former.  ``scratch`` is what layers keep from call to call, ``workspace`` what they share.
+    ``blobs`` and ``blob_gradients`` are those of all layers; ``planned_blobs`` is what ``Net.reuse_memory`` leaves of
+    the former.  ``scratch`` is what layers keep from call to call, ``workspace`` what they share.
     """
 
     params: int

@@ -45,9 +45,13 @@ class _Report:
     def finish(self, net: Net) -> None:
         """Raise if a layer did not fit or none matched; name the layers that keep their initial weights."""
         if self.problems:
-            raise WeightsError(f"weights {self.path} do not fit net '{net.name}':\n  " + "\n  ".join(self.problems) + (
-                "\nTo learn a layer's parameters from scratch rather than copying them, rename the layer in the net."
-            ))
+            raise WeightsError(
+                f"weights {self.path} do not fit net '{net.name}':\n  "
+                + "\n  ".join(self.problems)
+                + (
+                    "\nTo learn a layer's parameters from scratch rather than copying them, rename the layer in the net."
+                )
+            )
         learners = [layer.name for layer in net.layers if layer.blobs]
         if self.ignored and learners and not self.copied:
             raise WeightsError(
@@ -71,8 +75,9 @@ def copy(net: Net, path: str | os.PathLike) -> None:
     """Load weights from a file, binary or HDF5, into the layers of the same names.
 
     Caffe: binary files go to the first layer of a name and must have as many blobs; legacy four-dimensional shapes are
-    accepted where they mean the same.  Layers that the net lacks are ignored, layers that the file lacks keep their weights.
-    Here every mismatch is listed at once, and nothing is copied then; a file that shares no layer name with the net is refused.
+    accepted where they mean the same.  Layers that the net lacks are ignored, layers that the file lacks keep their
+    weights. Here every mismatch is listed at once, and nothing is copied then; a file that shares no layer name with
+    the net is refused.
 
     Raises WeightsError.
     """
@@ -143,7 +148,9 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
             for j, blob in enumerate(target.blobs):
                 if str(j) not in stored:
                     if id(blob) in owned:
-                        report.problems.append(f"Incompatible number of blobs for layer {name}: the file lacks param {j}")
+                        report.problems.append(
+                            f"Incompatible number of blobs for layer {name}: the file lacks param {j}"
+                        )
                     continue
                 values = group[str(j)]
                 if values.dtype.kind not in "fiu":
@@ -163,7 +170,9 @@ def _open(path: str | os.PathLike) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
-        reason = "no such file" if not os.path.exists(path) else f"cannot be read as HDF5, it may be truncated ({error})"
+        reason = (
+            "no such file" if not os.path.exists(path) else f"cannot be read as HDF5, it may be truncated ({error})"
+        )
         raise WeightsError(f"weights file {os.path.abspath(path)}: {reason}") from None
 
 
@@ -195,7 +204,9 @@ def share(net: Net, other: Net) -> None:
             _log.debug("Ignoring source layer %s", source.name)
             continue
         if len(target.blobs) != len(source.blobs):
-            report.problems.append(f"Incompatible number of blobs for layer {source.name}: {len(source.blobs)} and {len(target.blobs)}")
+            report.problems.append(
+                f"Incompatible number of blobs for layer {source.name}: {len(source.blobs)} and {len(target.blobs)}"
+            )
             continue
         for j, (ours, theirs) in enumerate(zip(target.blobs, source.blobs, strict=True)):
             if ours.shape != theirs.shape:
@@ -216,8 +227,8 @@ def save(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
 def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
     """Write weights as HDF5, whole or not at all: a group for every layer, a param under the layer that owns it.
 
-    Caffe: gradients, if asked for, are written for all params under ``/diff``.  Caffe cannot save a layer whose name has a
-    slash; here it becomes nested groups, which read back.
+    Caffe: gradients, if asked for, are written for all params under ``/diff``.  Caffe cannot save a layer whose name
+    has a slash; here it becomes nested groups, which read back.
     """
     owned = {id(param.blob) for param in net.learnable}
     with new_hdf5(path) as file:

@@ -24,7 +24,9 @@ def find(path: str | os.PathLike[str]) -> str:
     model = name.replace(os.sep, "/").split("/")[0]
     if model in names() and not os.path.exists(model):
         files = sorted(file for file in os.listdir(folder(model)) if file.endswith(".prototxt"))
-        raise MinicaffeError(f"no file {name}; the model '{model}' has: {', '.join(f'{model}/{file}' for file in files)}")
+        raise MinicaffeError(
+            f"no file {name}; the model '{model}' has: {', '.join(f'{model}/{file}' for file in files)}"
+        )
     return name
 
 

@@ -8,16 +8,39 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-HOMES = {"minicaffe": "minicaffe", "kernels": "minicaffe.kernels", "proto": "minicaffe.proto", "models": "minicaffe.models", "tools": "minicaffe.tools"}
+HOMES = {
+    "minicaffe": "minicaffe",
+    "kernels": "minicaffe.kernels",
+    "proto": "minicaffe.proto",
+    "models": "minicaffe.models",
+    "tools": "minicaffe.tools",
+}
 RANKS = [
     ("minicaffe.errors", "minicaffe.compat", "minicaffe.proto", "minicaffe.log"),
     ("minicaffe.kernels",),
     ("minicaffe.backend",),
     ("minicaffe.blob", "minicaffe.fillers", "minicaffe.data"),
     ("minicaffe.layers",),
-    ("minicaffe.graph", "minicaffe.assembly", "minicaffe.memory_plan", "minicaffe.fusion", "minicaffe.replay", "minicaffe.weights", "minicaffe.net"),
+    (
+        "minicaffe.graph",
+        "minicaffe.assembly",
+        "minicaffe.memory_plan",
+        "minicaffe.fusion",
+        "minicaffe.replay",
+        "minicaffe.weights",
+        "minicaffe.net",
+    ),
     ("minicaffe.solvers", "minicaffe.parallel"),
-    ("minicaffe.draw", "minicaffe.plot", "minicaffe.models", "minicaffe.embedding", "minicaffe.summary", "minicaffe.testing", "minicaffe.io", "minicaffe"),
+    (
+        "minicaffe.draw",
+        "minicaffe.plot",
+        "minicaffe.models",
+        "minicaffe.embedding",
+        "minicaffe.summary",
+        "minicaffe.testing",
+        "minicaffe.io",
+        "minicaffe",
+    ),
     ("minicaffe.tools",),
 ]
 
@@ -34,8 +57,15 @@ def modules() -> dict[str, Path]:
 
 
 def rank(name: str) -> int:
-    best = max(((len(prefix), i) for i, row in enumerate(RANKS) for prefix in row
-                if name == prefix or name.startswith(prefix + ".") and prefix != "minicaffe"), default=None)
+    best = max(
+        (
+            (len(prefix), i)
+            for i, row in enumerate(RANKS)
+            for prefix in row
+            if name == prefix or name.startswith(prefix + ".") and prefix != "minicaffe"
+        ),
+        default=None,
+    )
     assert best is not None, f"{name} has no rank: add it to RANKS"
     return best[1]
 
@@ -45,8 +75,10 @@ def imports(path: Path, known: dict[str, Path]) -> set[str]:
     found = set()
     tree = ast.parse(path.read_text())
     typing_only = {
-        id(child) for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) for child in ast.walk(node)
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for child in ast.walk(node)
     }
     for node in ast.walk(tree):
         if id(node) in typing_only:
@@ -64,15 +96,20 @@ def test_every_module_imports_only_from_its_rank_or_below():
     known = modules()
     upward = [
         f"{name} imports {target}"
-        for name, path in known.items() if name not in ("minicaffe", "minicaffe.proto.compile")
-        for target in imports(path, known) if rank(target) > rank(name)
+        for name, path in known.items()
+        if name not in ("minicaffe", "minicaffe.proto.compile")
+        for target in imports(path, known)
+        if rank(target) > rank(name)
     ]
     assert not upward
 
 
 def test_there_is_no_import_cycle():
     known = modules()
-    graph = {name: {t for t in imports(path, known) if t != name and not name.startswith(t + ".")} for name, path in known.items()}
+    graph = {
+        name: {t for t in imports(path, known) if t != name and not name.startswith(t + ".")}
+        for name, path in known.items()
+    }
     TopologicalSorter(graph).prepare()
 
 
@@ -85,10 +122,30 @@ def test_setup_cfg_lists_every_package():
 
 
 def test_optional_packages_are_imported_in_compat_only():
-    optional = {"cupy", "cupyx", "nvmath", "plyvel", "matplotlib", "pygraphviz", "sklearn", "mpi4py", "onnx", "nbformat", "nbclient"}
+    optional = {
+        "cupy",
+        "cupyx",
+        "nvmath",
+        "plyvel",
+        "matplotlib",
+        "pygraphviz",
+        "sklearn",
+        "mpi4py",
+        "onnx",
+        "nbformat",
+        "nbclient",
+    }
     offenders = []
     for name, path in modules().items():
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            offenders += [f"{name}: {n}" for n in names if n.partition(".")[0] in optional and name != "minicaffe.compat"]
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            offenders += [
+                f"{name}: {n}" for n in names if n.partition(".")[0] in optional and name != "minicaffe.compat"
+            ]
     assert not offenders

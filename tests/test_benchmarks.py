@@ -29,7 +29,9 @@ needs_torch = pytest.mark.skipif(peers.torch() is None, reason="PyTorch is not i
 
 
 def _result(case: str, *, unit: str = "s", **samples: list[float]) -> Result:
-    return Result("kernels", case, unit, 2e9, 1e6, {name: Spread.of(values) for name, values in samples.items()}, floor=0.01)
+    return Result(
+        "kernels", case, unit, 2e9, 1e6, {name: Spread.of(values) for name, values in samples.items()}, floor=0.01
+    )
 
 
 # --- timing -------------------------------------------------------------------------------------------------------
@@ -226,15 +228,25 @@ def test_the_floor_is_the_larger_of_arithmetic_and_traffic_at_the_rates_of_the_m
     assert traffic() == pytest.approx(2 * 1e6 / rates.copy(1e6))
 
 
-@pytest.mark.parametrize(("value", "unit", "text"), [
-    (1.5, "s", "1.50 s"), (0.0123, "s", "12.3 ms"), (0.123, "s", "123 ms"), (4.5e-6, "s", "4.50 µs"), (219 << 20, "B", "219 MiB"),
-])
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (1.5, "s", "1.50 s"),
+        (0.0123, "s", "12.3 ms"),
+        (0.123, "s", "123 ms"),
+        (4.5e-6, "s", "4.50 µs"),
+        (219 << 20, "B", "219 MiB"),
+    ],
+)
 def test_amounts_have_three_digits(value, unit, text):
     assert report.amount(value, unit) == text
 
 
 def test_tables_and_markdown():
-    results = [_result("a", minicaffe=[0.02, 0.04, 0.03], torch=[0.06, 0.06, 0.09]), _result("b", minicaffe=[0.5, 1.5, 0.4])]
+    results = [
+        _result("a", minicaffe=[0.02, 0.04, 0.03], torch=[0.06, 0.06, 0.09]),
+        _result("b", minicaffe=[0.5, 1.5, 0.4]),
+    ]
     (table,) = report.tables(results)
     assert list(table.columns) == ["case", "minicaffe", "torch", "torch / minicaffe", "floor", "× floor"]
     assert table.rows[0] == ["a", "30.0 ms (20.0–40.0)", "60.0 ms (60.0–90.0)", "2.00", "10.0 ms", "3.0"]
@@ -258,7 +270,8 @@ def test_comparison_tells_change_from_noise():
     before = [_result("a", minicaffe=[2.0, 2.2]), _result("b", minicaffe=[2.0, 2.2]), _result("gone", minicaffe=[1.0])]
     now = [_result("a", minicaffe=[1.0, 1.1]), _result("b", minicaffe=[2.1, 2.3]), _result("new", minicaffe=[1.0])]
     assert [(row[0], row[3], row[4]) for row in report.comparison(now, before).rows] == [
-        ("kernels/a", "0.50", "less"), ("kernels/b", "1.05", "the same"),
+        ("kernels/a", "0.50", "less"),
+        ("kernels/b", "1.05", "the same"),
     ]
 
 

@@ -1,4 +1,6 @@
-"""Gradients that only count as zero before backward overwrites them: nobody sees an old number, and every result stays the same."""
+"""Gradients that only count as zero before backward overwrites them: nobody sees an old number, and every result stays
+the same.
+"""
 
 from __future__ import annotations
 
@@ -256,7 +258,9 @@ def test_a_backward_pass_leaves_nothing_that_counts_as_zero(monkeypatch):
 
 
 def trained(eagerly, monkeypatch, look=None, **options):
-    """Weights, gradients and history of the siamese net after three iterations; ``look`` is called with the net before each."""
+    """Weights, gradients and history of the siamese net after three iterations; ``look`` is called with the net before
+    each.
+    """
     with monkeypatch.context() as patch:
         if eagerly:
             clear = Net.clear_param_diffs

@@ -139,7 +139,6 @@ def test_wrong_usage_points_to_the_commands_help(capsys, args):
     assert run(capsys, *args).err.endswith("('minicaffe train --help' tells the flags)\n")
 
 
-
 def test_an_unknown_flag_suggests_the_nearest(capsys):
     assert "--solver" in run(capsys, "train", "-solvr", "x").errors[0]
 

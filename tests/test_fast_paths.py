@@ -27,7 +27,10 @@ def test_an_error_inside_the_block_changes_nothing():
 
 
 def test_an_unknown_name():
-    with pytest.raises(ValueError, match="no fast path is called winigrad; there are: .*winograd"), fast_paths.without("winigrad"):
+    with (
+        pytest.raises(ValueError, match="no fast path is called winigrad; there are: .*winograd"),
+        fast_paths.without("winigrad"),
+    ):
         pass
 
 

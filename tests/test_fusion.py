@@ -51,7 +51,13 @@ def convolution(top: str, bottom: str, more: str = "") -> str:
 
 SUM = 'layer {{ name: "{0}" type: "Eltwise" bottom: "{1}" bottom: "{2}" top: "{0}" {3} }}'
 BLOCK = (
-    convolution("a", "x") + norm("a") + relu("a") + convolution("b", "a") + norm("b") + SUM.format("c", "a", "b", "") + relu("c")
+    convolution("a", "x")
+    + norm("a")
+    + relu("a")
+    + convolution("b", "a")
+    + norm("b")
+    + SUM.format("c", "a", "b", "")
+    + relu("c")
 )
 NETS = {
     "norm, scale, relu": (convolution("a", "x") + norm("a") + relu("a"), "a"),
@@ -269,10 +275,21 @@ def test_debug_info_sees_each_layer(counted, caplog):
 def test_each_pass_runs(counted):
     net = build("two blocks")
     net.run_forward()
-    forward = [fusion.StandardizeForward, fusion.StandardizeForward, fusion.RectifiedSum, fusion.StandardizeForward, fusion.RectifiedSum]
+    forward = [
+        fusion.StandardizeForward,
+        fusion.StandardizeForward,
+        fusion.RectifiedSum,
+        fusion.StandardizeForward,
+        fusion.RectifiedSum,
+    ]
     assert counted == forward
     net.run_backward()
-    backward = [fusion.StandardizeBackward, fusion.SplitGradient, fusion.StandardizeBackward, fusion.StandardizeBackward]
+    backward = [
+        fusion.StandardizeBackward,
+        fusion.SplitGradient,
+        fusion.StandardizeBackward,
+        fusion.StandardizeBackward,
+    ]
     assert counted == forward + backward
 
 
@@ -303,7 +320,9 @@ def test_a_copy_is_kept_once():
 
 def test_no_copies_where_nothing_goes_backward():
     layers = convolution("a", "x") + norm("a") + relu("a")
-    definition = text.parse(FRAME.format("false").format("", layers, "a").rpartition("layer {")[0], proto.NetParameter())
+    definition = text.parse(
+        FRAME.format("false").format("", layers, "a").rpartition("layer {")[0], proto.NetParameter()
+    )
     for phase in (proto.TRAIN, proto.TEST):
         for context in (contextlib.nullcontext(), fast_paths.without("fusion")):
             with context:
@@ -326,7 +345,9 @@ def test_the_gradient_of_a_shortcut_is_that_of_the_sum():
     with fast_paths.without("fusion"):
         other = build("two blocks")
     saved = summary.memory(other).blob_gradients - summary.memory(net).blob_gradients
-    assert saved == size(net) * sum(blob.diff_storage is s.top[0].diff_storage for s in net.steps if s.layer.type == "Eltwise" for blob in s.bottom)
+    assert saved == size(net) * sum(
+        blob.diff_storage is s.top[0].diff_storage for s in net.steps if s.layer.type == "Eltwise" for blob in s.bottom
+    )
 
 
 @pytest.mark.parametrize("name", ["relu on the shortcut", "weighted sum"])

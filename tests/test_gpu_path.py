@@ -1,4 +1,6 @@
-"""The siamese net trained through the GPU path on the strict stand-in for CuPy: the losses of the CPU, nothing allocated, no waiting."""
+"""The siamese net trained through the GPU path on the strict stand-in for CuPy: the losses of the CPU, nothing
+allocated, no waiting.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,18 @@ def solver(**options):
     for layer in net.layer:
         for shape in layer.input_param.shape:
             shape.dim[0] = BATCH
-    return create(proto.SolverParameter(
-        net_param=net, base_lr=0.01, lr_policy="fixed", momentum=0.9, weight_decay=0.0005, random_seed=3,
-        snapshot_after_train=False, **options,
-    ))
+    return create(
+        proto.SolverParameter(
+            net_param=net,
+            base_lr=0.01,
+            lr_policy="fixed",
+            momentum=0.9,
+            weight_decay=0.0005,
+            random_seed=3,
+            snapshot_after_train=False,
+            **options,
+        )
+    )
 
 
 def feed(net, iteration):

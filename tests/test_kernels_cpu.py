@@ -83,11 +83,17 @@ def test_every_name_of_the_reference_is_there_with_its_signature():
     for name in cpu.__all__:
         if hasattr(reference, name):
             assert inspect.signature(getattr(cpu, name)) == inspect.signature(getattr(reference, name)), name
-    public = {n for n, f in vars(reference).items() if inspect.isfunction(f) and not n.startswith("_") and f.__module__ == reference.__name__}
+    public = {
+        n
+        for n, f in vars(reference).items()
+        if inspect.isfunction(f) and not n.startswith("_") and f.__module__ == reference.__name__
+    }
     assert public <= set(cpu.__all__)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 7, 1), (3, 4, 9), (2, 3, 3000), (64, 500), (0, 3, 4), (3, 4, 5, 2), (6, 4, 1, 1)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (5, 7, 1), (3, 4, 9), (2, 3, 3000), (64, 500), (0, 3, 4), (3, 4, 5, 2), (6, 4, 1, 1)]
+)
 def test_bias(case, shape):
     bias = case.normal(shape[1])
     case.check("bias_add", lambda y: (y, bias), [case.normal(*shape)])
@@ -162,7 +168,11 @@ def test_pooling(case, shape, w, pooled):
 @pytest.mark.parametrize("values", [(0, 1), (np.nan, 1, 2), (np.nan, -np.inf), (-np.inf, np.inf, 0)], ids=str)
 def test_max_pool_takes_the_first_of_equals_and_never_nan(case, shape, w, pooled, values):
     x = case.random.choice(np.array(values, case.dtype), shape)
-    case.check("max_pool", lambda y, m: (x, y, m, w), [case.garbage(*shape[:2], *pooled), np.full((*shape[:2], *pooled), 99, np.int32)])
+    case.check(
+        "max_pool",
+        lambda y, m: (x, y, m, w),
+        [case.garbage(*shape[:2], *pooled), np.full((*shape[:2], *pooled), 99, np.int32)],
+    )
 
 
 def leaky(x, slope):
@@ -234,7 +244,9 @@ def test_labels_and_softmax_loss(case, outer, classes, inner, ignore):
         case.check("loss_normalizer", lambda n, m=normalization: (label, outer, ignore, m, n), [case.scalar(9)])
     normalizer, weight = case.scalar(3), case.scalar(0.5)
     case.check("softmax_loss", lambda loss: (prob, label, ignore, normalizer, loss), [case.scalar(9)])
-    case.check("softmax_loss_grad", lambda dx: (prob, label, ignore, normalizer, weight, dx), [case.garbage(*prob.shape)])
+    case.check(
+        "softmax_loss_grad", lambda dx: (prob, label, ignore, normalizer, weight, dx), [case.garbage(*prob.shape)]
+    )
     for top_k in (1, 3):
         outputs = [case.scalar(9), case.garbage(classes), case.garbage(classes)]
         case.check("accuracy", lambda *out, k=top_k: (prob, label, k, ignore, *out), outputs)
@@ -247,7 +259,11 @@ def test_a_bad_label_is_found_and_adds_nothing(case, bad):
     prob = case.uniform(6, 10, 1)
     case.check("check_labels", lambda out: (label, 10, None, out), [np.array(-1, np.int32)])
     case.check("softmax_loss", lambda loss: (prob, label, None, case.scalar(1), loss), [case.scalar(9)])
-    case.check("softmax_loss_grad", lambda dx: (prob, label, None, case.scalar(1), case.scalar(1), dx), [case.garbage(*prob.shape)])
+    case.check(
+        "softmax_loss_grad",
+        lambda dx: (prob, label, None, case.scalar(1), case.scalar(1), dx),
+        [case.garbage(*prob.shape)],
+    )
 
 
 def test_accuracy_counts_ties_against_the_label(case):
@@ -420,7 +436,10 @@ def test_inner_products_are_what_these_gradients_are_made_of(shape, outputs, w, 
     assert dots.way(problem._replace(kind=FORWARD)) is None
 
 
-@pytest.mark.parametrize("shape, outputs, w, group", [CONVOLUTION[2], CONVOLUTION[3], CONVOLUTION[6], CONVOLUTION[11], CONVOLUTION[14], TILED[0], DOTS[0], DOTS[1]])
+@pytest.mark.parametrize(
+    "shape, outputs, w, group",
+    [CONVOLUTION[2], CONVOLUTION[3], CONVOLUTION[6], CONVOLUTION[11], CONVOLUTION[14], TILED[0], DOTS[0], DOTS[1]],
+)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_bias_gradient_comes_with_that_of_the_weights(case, shape, outputs, w, group, threads):
     y_shape = (shape[0], outputs, *positions(shape[2:], w))
@@ -433,7 +452,9 @@ def test_the_bias_gradient_comes_with_that_of_the_weights(case, shape, outputs, 
         cpu.convolve_weight_grad(x, dy, dw, w, group, memory, True, dbias)
     np.testing.assert_array_equal(dw, alone)
     exact = begun.astype(np.float64) + dy.sum(axis=(0, *range(2, dy.ndim)), dtype=np.float64)
-    np.testing.assert_allclose(dbias, exact, rtol=1e-5 if case.dtype == np.float32 else 1e-13, atol=abs(dy).sum() * np.finfo(case.dtype).eps)
+    np.testing.assert_allclose(
+        dbias, exact, rtol=1e-5 if case.dtype == np.float32 else 1e-13, atol=abs(dy).sum() * np.finfo(case.dtype).eps
+    )
 
 
 @pytest.mark.parametrize("outputs, taps", [(2, 3), (4, 3), (2, 5)])
@@ -442,9 +463,7 @@ def test_transformed_tiles_multiply_to_a_correlation(outputs, taps):
     random = np.random.default_rng(0)
     window_, tile = random.standard_normal((taps, taps)), random.standard_normal((outputs + taps - 1,) * 2)
     products = (g @ window_ @ g.T) * (b @ tile @ b.T)
-    expected = [
-        [(tile[i : i + taps, j : j + taps] * window_).sum() for j in range(outputs)] for i in range(outputs)
-    ]
+    expected = [[(tile[i : i + taps, j : j + taps] * window_).sum() for j in range(outputs)] for i in range(outputs)]
     np.testing.assert_allclose(a.T @ products @ a, expected, rtol=0, atol=1e-13)
 
 
@@ -455,7 +474,9 @@ def test_a_compiled_transform_is_its_matrix_on_both_sides(outputs, taps, kind):
     matrix = (b, g, a.T, b.T, g.T, a)[kind]
     random = np.random.default_rng(0)
     width = 3 * WIDTH // 4
-    source, start = (random.standard_normal((*shape, width)).astype(np.float32) for shape in ((matrix.shape[1],) * 2, ()))
+    source, start = (
+        random.standard_normal((*shape, width)).astype(np.float32) for shape in ((matrix.shape[1],) * 2, ())
+    )
     target = random.standard_normal((matrix.shape[0], matrix.shape[0], width)).astype(np.float32)
     expected = np.einsum("ij,jkv,lk->ilv", matrix, source, matrix)
     expected += {tile_transforms.OUTPUT: start, tile_transforms.INPUT_SLOPE: target}.get(kind, 0)

@@ -167,7 +167,8 @@ def test_lrn(case, shape, size, beta):  # noqa: F811
 
 @pytest.mark.parametrize("beta", [0.75, 0.5, 0.6])
 @pytest.mark.parametrize(
-    ("shape", "size"), [((1, 1, 1, 1), 1), ((2, 3, 5, 7), 3), ((1, 40, 16, 20), 5), ((2, 1, 3, 2), 9), ((0, 3, 4, 4), 3)]
+    ("shape", "size"),
+    [((1, 1, 1, 1), 1), ((2, 3, 5, 7), 3), ((1, 40, 16, 20), 5), ((2, 1, 3, 2), 9), ((0, 3, 4, 4), 3)],
 )
 def test_lrn_within(case, shape, size, beta):  # noqa: F811
     x, dy = case.normal(*shape), case.normal(*shape)

@@ -1,4 +1,5 @@
-"""Every registered layer alone, by the table of ``layer_cases``: gradients, other sizes, in place, every backend, documentation.
+"""Every registered layer alone, by the table of ``layer_cases``: gradients, other sizes, in place, every backend,
+documentation.
 
 Its golden cases are in ``test_layers_golden``, what it refuses in ``test_layers_errors``.  A layer that is registered
 without a case, an error or a docstring fails here.
@@ -133,7 +134,8 @@ def test_an_empty_batch_gives_empty_tops_or_a_reason(case: Case, tmp_path):
         assert all(np.isfinite(top).all() for top in result.tops)
 
 
-# --- every layer has all of this ---------------------------------------------------------------------------------------
+# --- every layer has all of this
+# ---------------------------------------------------------------------------------------
 
 
 def test_every_type_has_cases():

@@ -348,7 +348,9 @@ def test_restored_rows_continue_bit_for_bit(tmp_path, options, counts):
 
 @pytest.mark.parametrize("counts", [(5, 3), (7,), (1, 2, 1), (2,)])
 def test_processes_that_train_together_share_the_rows(tmp_path, counts, monkeypatch):
-    """Each of three takes every third row, across the ends of files, and goes on from any other's snapshot; tests read all rows."""
+    """Each of three takes every third row, across the ends of files, and goes on from any other's snapshot; tests read
+    all rows.
+    """
     hdf5_files(tmp_path, counts)
     monkeypatch.setattr(ranks, "_count", 3)
 
@@ -366,7 +368,9 @@ def test_processes_that_train_together_share_the_rows(tmp_path, counts, monkeypa
 
     monkeypatch.setattr(ranks, "_rank", 1)
     definition = f'layer {{ name: "h" type: "HDF5Data" top: "label" hdf5_data_param {{ source: "{tmp_path}/list.txt" batch_size: 4 }} }}'
-    assert [label.tolist() for (label,) in batches(make_net(definition, proto.TEST), 1, ["label"])] == [[n % sum(counts) for n in range(4)]]
+    assert [label.tolist() for (label,) in batches(make_net(definition, proto.TEST), 1, ["label"])] == [
+        [n % sum(counts) for n in range(4)]
+    ]
     monkeypatch.setattr(ranks, "_rank", 3)
     with pytest.raises(LayerError, match="solver rank 3 must lie below the solver count 3"):
         hdf5_net(tmp_path)

@@ -93,7 +93,8 @@ def test_a_gradient_that_does_not_exist(case, tmp_path):
                 testing.run(case.type, case.draw(), propagate_down=asked, **how)
 
 
-# --- every check of every layer has a row -------------------------------------------------------------------------------
+# --- every check of every layer has a row
+# -------------------------------------------------------------------------------
 
 PLACE_OF_FIELD = {"require": 2, "error": 1, "data_error": 1, "axis_of": 2}
 

@@ -33,7 +33,9 @@ def test_find_prefers_a_file_of_the_user(tmp_path, monkeypatch):
     shipped = models.find("lenet/lenet.prototxt")
     assert Path(shipped).is_absolute()
     for name in ("lenet/absent.prototxt", "lenet"):
-        with pytest.raises(MinicaffeError, match=f"no file {name}; the model 'lenet' has: .*lenet/lenet_solver.prototxt"):
+        with pytest.raises(
+            MinicaffeError, match=f"no file {name}; the model 'lenet' has: .*lenet/lenet_solver.prototxt"
+        ):
             models.find(name)
     with pytest.raises(MinicaffeError, match="name of a file was expected; found an empty one"):
         models.find("")

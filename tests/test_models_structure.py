@@ -165,7 +165,9 @@ def fill_by_formula(net: Net) -> None:
 
 @pytest.mark.parametrize("name", ["bvlc_alexnet", "bvlc_reference_caffenet", "bvlc_googlenet"])
 def test_values_are_caffes(name, golden):
-    """In float64: the first values of a blob may be small beside the sums they come from, and float32 loses their digits."""
+    """In float64: the first values of a blob may be small beside the sums they come from, and float32 loses their
+    digits.
+    """
     with np.load(golden / "nets" / f"fingerprint__{name}.npz") as z:
         expected = {key.replace("|", "/"): values for key, values in z.items()}
     shapes = {"data": GOLDEN[f"{name}_deploy_TEST"]["inputs"]["data"]}
@@ -189,7 +191,9 @@ def test_values_are_caffes(name, golden):
 
 
 def trained_once(net: Net, classes: int) -> None:
-    """Run the net forward and backward on random images, and check what comes out: the loss of chance, and finite gradients."""
+    """Run the net forward and backward on random images, and check what comes out: the loss of chance, and finite
+    gradients.
+    """
     rng = np.random.default_rng(1)
     net.blobs["data"].data[...] = rng.uniform(-50, 50, net.blobs["data"].shape)
     net.blobs["label"].data[...] = rng.integers(classes, size=net.blobs["label"].shape)

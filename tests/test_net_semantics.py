@@ -19,13 +19,22 @@ def build(stem, case):
     return Net(FOLDER / f"{stem}.prototxt", phase, level=case["level"], stages=case["stages"])
 
 
-@pytest.mark.parametrize(("stem", "case"), [c for c in CASES if c[1]["ok"]], ids=lambda v: v if isinstance(v, str) else f"{v['phase']}-{v['level']}-{','.join(v['stages'])}")
+@pytest.mark.parametrize(
+    ("stem", "case"),
+    [c for c in CASES if c[1]["ok"]],
+    ids=lambda v: v if isinstance(v, str) else f"{v['phase']}-{v['level']}-{','.join(v['stages'])}",
+)
 def test_net_is_built_as_caffe_builds_it(stem, case):
     net = build(stem, case)
     names = net._blob_names
     assert [
-        {"name": layer.name, "type": layer.type, "bottoms": [names[j] for j in net._bottom_ids(i)],
-         "tops": [names[j] for j in net._top_ids(i)], "params": [list(blob.shape) for blob in layer.blobs]}
+        {
+            "name": layer.name,
+            "type": layer.type,
+            "bottoms": [names[j] for j in net._bottom_ids(i)],
+            "tops": [names[j] for j in net._top_ids(i)],
+            "params": [list(blob.shape) for blob in layer.blobs],
+        }
         for i, layer in enumerate(net.layers)
     ] == case["layers"]
     assert {name: list(net.blobs[name].shape) for name in names} == case["blobs"]
@@ -38,7 +47,9 @@ def test_net_is_built_as_caffe_builds_it(stem, case):
     assert [users for users in owners.values() if len(users) > 1] == case["shared_storage"]
 
 
-@pytest.mark.parametrize(("stem", "case"), [c for c in CASES if not c[1]["ok"]], ids=lambda v: v if isinstance(v, str) else v["phase"])
+@pytest.mark.parametrize(
+    ("stem", "case"), [c for c in CASES if not c[1]["ok"]], ids=lambda v: v if isinstance(v, str) else v["phase"]
+)
 def test_net_that_caffe_refuses_is_refused_with_the_place(stem, case):
     with pytest.raises(MinicaffeError, match=rf"{stem}\.prototxt"):
         build(stem, case)

@@ -30,4 +30,6 @@ def test_siamese_notebook_plots_the_features(tmp_path):
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
     score = next(output.text for output in outputs if "nearest neighbour:" in output.get("text", ""))
-    assert float(score.split()[-1].rstrip("%")) > 15  # random features tell some digits apart, equal ones give 10 or less
+    assert (
+        float(score.split()[-1].rstrip("%")) > 15
+    )  # random features tell some digits apart, equal ones give 10 or less

@@ -1,4 +1,6 @@
-"""Layers that run from a record of their kernels: the numbers are those of layers that run as usual, to the bit, and no record outlives what it holds."""
+"""Layers that run from a record of their kernels: the numbers are those of layers that run as usual, to the bit, and no
+record outlives what it holds.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ GOAL = 'layer { name: "goal" type: "Input" top: "goal" input_param { shape { dim
 
 def net(layers: str = TOWER, phase: int = proto.TRAIN, seed: int = 1) -> Net:
     backend.random.seed(seed)
-    return Net(text.parse(("" if "SoftmaxWithLoss" in layers else "force_backward: true ") + layers, proto.NetParameter()), phase)
+    return Net(
+        text.parse(("" if "SoftmaxWithLoss" in layers else "force_backward: true ") + layers, proto.NetParameter()),
+        phase,
+    )
 
 
 def draw(made: Net, seed: int) -> None:
@@ -72,7 +77,11 @@ def counted(monkeypatch):
 
 
 def numbers(made: Net) -> list[np.ndarray]:
-    return [array.copy() for blob in (*made.blobs.values(), *(b for bs in made.params.values() for b in bs)) for array in (blob.data, blob.diff)]
+    return [
+        array.copy()
+        for blob in (*made.blobs.values(), *(b for bs in made.params.values() for b in bs))
+        for array in (blob.data, blob.diff)
+    ]
 
 
 def passes(made: Net, count: int, first: int = 0) -> list[list[np.ndarray]]:
@@ -109,7 +118,9 @@ def test_each_layer_gives_the_same_numbers_from_a_record(case, tmp_path):
             rig = testing.Rig(case.type, case.draw(), seed=1, **case.how(tmp_path))
             rig.fill_zero_params(np.random.default_rng(3))
             asked = rig.net.steps[-1].propagate_down
-            backward = "gradient" not in case.why_not and all(w for w, down in zip(rig.wanted, asked, strict=True) if down)
+            backward = "gradient" not in case.why_not and all(
+                w for w, down in zip(rig.wanted, asked, strict=True) if down
+            )
             rows = []
             for _ in range(5):
                 for blob in rig.bottom:
@@ -123,7 +134,9 @@ def test_each_layer_gives_the_same_numbers_from_a_record(case, tmp_path):
                     row += [blob.diff.copy() for blob in (*rig.bottom, *rig.layer.blobs)]
                 rows.append(row)
             found.append(rows)
-            assert recorded(rig.net, rig.net.layers.index(rig.layer)) == (rig.layer.repeats and not left_out and case.name not in IN_NUMPY)
+            assert recorded(rig.net, rig.net.layers.index(rig.layer)) == (
+                rig.layer.repeats and not left_out and case.name not in IN_NUMPY
+            )
             rig.net.close()
     equal(*found)
 
@@ -139,7 +152,10 @@ def test_training_is_the_same_to_the_bit(threads, options, monkeypatch):
             before = minicaffe.get_num_threads()
             minicaffe.set_num_threads(threads)
             trained, rows = solver(**options), []
-            trained.add_callback(lambda trained=trained: feed(trained.net, trained.iter), lambda rows=rows, trained=trained: rows.append(numbers(trained.net)))
+            trained.add_callback(
+                lambda trained=trained: feed(trained.net, trained.iter),
+                lambda rows=rows, trained=trained: rows.append(numbers(trained.net)),
+            )
             trained.step(6)
             minicaffe.set_num_threads(before)
             found.append(rows)
@@ -266,7 +282,9 @@ def frozen(made: Net) -> None:
     made.layer_dict["conv"].param_propagate_down[0] = False
 
 
-@pytest.mark.parametrize("change", [another_slope, frozen, changed_shape, shared, packed, other_threads, larger_workspace, larger_blob])
+@pytest.mark.parametrize(
+    "change", [another_slope, frozen, changed_shape, shared, packed, other_threads, larger_workspace, larger_blob]
+)
 def test_after_a_change_layers_run_as_usual_and_are_recorded_anew(change, monkeypatch):
     made, usual, before = net(), net(), minicaffe.get_num_threads()
     try:
@@ -463,7 +481,9 @@ def test_kernels_of_other_threads_are_not_recorded():
     cpu.elementwise(maximum, (x,), (), y)
     recording = Recording(1 << 16)
     with recording.made():
-        thread = threading.Thread(target=lambda: (cpu.elementwise(maximum, (other,), (), out), cpu.gemm(*np.ones((3, 2, 2)))))
+        thread = threading.Thread(
+            target=lambda: (cpu.elementwise(maximum, (other,), (), out), cpu.gemm(*np.ones((3, 2, 2))))
+        )
         thread.start()
         thread.join()
         cpu.elementwise(maximum, (x,), (), y)

@@ -155,9 +155,13 @@ def labels_of(solver, batches):
 
 def test_two_ranks_train_on_records_of_their_own(tiny, second_of_two):
     """Records n of 15 have the label n % 3; the rounds follow on each other."""
-    assert labels_of(get_solver("solver.prototxt"), 3) == [[n % 15 % 3 for n in range(k, k + 10, 2)] for k in (1, 11, 21)]
+    assert labels_of(get_solver("solver.prototxt"), 3) == [
+        [n % 15 % 3 for n in range(k, k + 10, 2)] for k in (1, 11, 21)
+    ]
     minicaffe.set_solver_rank(0)
-    assert labels_of(get_solver("solver.prototxt"), 3) == [[n % 15 % 3 for n in range(k, k + 10, 2)] for k in (0, 10, 20)]
+    assert labels_of(get_solver("solver.prototxt"), 3) == [
+        [n % 15 % 3 for n in range(k, k + 10, 2)] for k in (0, 10, 20)
+    ]
 
 
 def test_a_rank_that_resumes_draws_numbers_of_its_own(tiny, second_of_two):
@@ -227,8 +231,14 @@ def test_log_follows_caffes_order(tiny, caplog):
     get_solver("solver.prototxt").solve()
     lines = [r.getMessage() for r in caplog.records if r.name.startswith("minicaffe.solvers")]
     start = next(i for i, line in enumerate(lines) if line.startswith("Iteration 10, Testing net"))
-    shapes = ["Iteration 10, Testing net (#0)", "    Test net output #0: accuracy = ", "    Test net output #1: loss = ",
-              "Iteration 10 (", "    Train net output #0: loss = ", "Iteration 10, lr = "]
+    shapes = [
+        "Iteration 10, Testing net (#0)",
+        "    Test net output #0: accuracy = ",
+        "    Test net output #1: loss = ",
+        "Iteration 10 (",
+        "    Train net output #0: loss = ",
+        "Iteration 10, lr = ",
+    ]
     assert all(line.startswith(shape) for line, shape in zip(lines[start:], shapes, strict=False))
     assert lines[-1] == "Optimization Done." and "Solving tiny" in lines and "Learning Rate Policy: inv" in lines
 
@@ -242,7 +252,9 @@ def test_smoothed_loss_is_the_mean_of_the_last_average_loss(tiny):
 
 def test_iter_size_accumulates_and_averages(tiny):
     """Two passes of 5 with iter_size 2 make the step of one pass of 10 (no dropout, no crop, no decay)."""
-    text = NET.replace('layer { name: "drop1" type: "Dropout" bottom: "ip1" top: "ip1" dropout_param { dropout_ratio: 0.3 } }', "")
+    text = NET.replace(
+        'layer { name: "drop1" type: "Dropout" bottom: "ip1" top: "ip1" dropout_param { dropout_ratio: 0.3 } }', ""
+    )
     text = text.replace("crop_size: 6 mirror: true", "crop_size: 8").replace("crop_size: 6", "crop_size: 8")
     Path("net.prototxt").write_text(text)
     halves = weights_of(train(1, iter_size=2))
@@ -272,7 +284,9 @@ def test_params_of_equal_multipliers_are_updated_as_one_and_as_if_one_by_one(tin
     expected = []
 
     def one_by_one(ops, w, g, history, rate, scale, decay, l1):
-        copies = [array.copy() for array in (solver._data.host(), solver._diff.host(), *(h.host() for h in solver.history))]
+        copies = [
+            array.copy() for array in (solver._data.host(), solver._diff.host(), *(h.host() for h in solver.history))
+        ]
         for (start, stop), lr_mult, decay_mult in zip(places, (1, 2, 1, 1), (1, 1, 1, 0), strict=True):
             own = [array[start:stop] for array in copies]
             update(ops, own[0], own[1], own[2:], solver.lr * lr_mult, scale, 0.1 * decay_mult, l1)
@@ -304,14 +318,17 @@ def test_divergence_is_reported_before_any_snapshot_is_harmed(tiny):
     assert not list(tiny.glob("*.caffemodel"))
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (("lr_policy", "fixd"), "Unknown learning rate policy: 'fixd'; did you mean 'fixed'"),
-    (("type", "SDG"), "Unknown solver type: SDG; did you mean 'SGD'"),
-    (("net", ""), "File not found|train net"),
-    (("regularization_type", "L3"), "regularization_type"),
-    (("test_interval", 0), "test_interval"),
-    (("snapshot_prefix", "nowhere/tiny"), "Cannot write to snapshot prefix 'nowhere/tiny'"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("lr_policy", "fixd"), "Unknown learning rate policy: 'fixd'; did you mean 'fixed'"),
+        (("type", "SDG"), "Unknown solver type: SDG; did you mean 'SGD'"),
+        (("net", ""), "File not found|train net"),
+        (("regularization_type", "L3"), "regularization_type"),
+        (("test_interval", 0), "test_interval"),
+        (("snapshot_prefix", "nowhere/tiny"), "Cannot write to snapshot prefix 'nowhere/tiny'"),
+    ],
+)
 def test_contradictory_solver_is_refused(tiny, change, message):
     with pytest.raises(MinicaffeError, match=message):
         train(1, **dict([change]))
@@ -352,7 +369,9 @@ def test_weights_of_another_net_are_refused_and_every_mismatch_listed(tiny):
     train(10)
     Path("net.prototxt").write_text(NET.replace("num_output: 8", "num_output: 9"))
     net = Net("net.prototxt", 0)
-    with pytest.raises(WeightsError, match=r"(?s)param 0 weights from layer 'ip1'.*param 1 weights from layer 'ip1'.*layer 'ip2'"):
+    with pytest.raises(
+        WeightsError, match=r"(?s)param 0 weights from layer 'ip1'.*param 1 weights from layer 'ip1'.*layer 'ip2'"
+    ):
         net.copy_from("tiny_iter_10.caffemodel")
     Path("net.prototxt").write_text(NET.replace('name: "ip', 'name: "fc'))
     with pytest.raises(WeightsError, match="belong to another net"):

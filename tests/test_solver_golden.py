@@ -21,9 +21,9 @@ def test_trajectory_is_caffes(case, in_folder):
     params = {}
     for key in golden:
         if key.startswith("init__"):
-            layer, index = key[len("init__"):].rsplit("__", 1)
-            params[key[len("init__"):]] = solver.net.params[layer][int(index)]
-            params[key[len("init__"):]].data[...] = golden[key]
+            layer, index = key[len("init__") :].rsplit("__", 1)
+            params[key[len("init__") :]] = solver.net.params[layer][int(index)]
+            params[key[len("init__") :]].data[...] = golden[key]
     for t in range(int(golden["iters"])):
         if not np.isnan(golden["lr_before_step"][t]):
             assert solver.lr == pytest.approx(golden["lr_before_step"][t], rel=1e-6)
@@ -32,7 +32,7 @@ def test_trajectory_is_caffes(case, in_folder):
             agree(blob.data, golden[f"param__{name}"][t], f"{name} after iteration {t}")
             agree(blob.diff, golden[f"update__{name}"][t], f"update of {name} at iteration {t}")
         for key in (k for k in golden if k.startswith("out__")):
-            agree(solver.net.blobs[key[len("out__"):]].data, golden[key][t], f"{key} at iteration {t}")
+            agree(solver.net.blobs[key[len("out__") :]].data, golden[key][t], f"{key} at iteration {t}")
 
 
 def agree(got, want, what):

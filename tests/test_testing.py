@@ -38,7 +38,8 @@ class Gain(minicaffe.Layer):
             bottom[0].diff[...] = self.blobs[0].data * top[0].diff
 
 
-# --- run ---------------------------------------------------------------------------------------------------------------
+# --- run
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_registered_type_by_keywords():
@@ -187,7 +188,8 @@ def test_no_field_has_the_name_of_a_keyword():
     assert all(not (names - {"phase"}) & fields for names in own.values())
 
 
-# --- check_gradient -------------------------------------------------------------------------------------------------------
+# --- check_gradient
+# -------------------------------------------------------------------------------------------------------
 
 
 def broken(change):
@@ -390,7 +392,8 @@ def test_derivatives_are_accurate_to_many_digits():
     np.testing.assert_allclose(right, [1, 1], rtol=1e-7)
 
 
-# --- check_parity and the plugin ---------------------------------------------------------------------------------------
+# --- check_parity and the plugin
+# ---------------------------------------------------------------------------------------
 
 
 class Other(CpuBackend):

@@ -52,12 +52,20 @@ def install(folder: Path, extra: str) -> None:
 
 def make_environment(folder: Path) -> None:
     """Use venv, or, where a distribution leaves that out, virtualenv fetched by pip into a temporary folder."""
-    if subprocess.run([sys.executable, "-m", "venv", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+    if (
+        subprocess.run(
+            [sys.executable, "-m", "venv", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ).returncode
+        == 0
+    ):
         return
     print(f"this Python ({sysconfig.get_platform()}) comes without venv: fetching virtualenv", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         run([sys.executable, "-m", "pip", "install", "--quiet", "--target", temporary, "virtualenv"])
-        run([sys.executable, "-m", "virtualenv", "--quiet", "--clear", folder], env={**os.environ, "PYTHONPATH": temporary})
+        run(
+            [sys.executable, "-m", "virtualenv", "--quiet", "--clear", folder],
+            env={**os.environ, "PYTHONPATH": temporary},
+        )
 
 
 def run(command: list, **options) -> None:

@@ -78,7 +78,14 @@ def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: in
 
 
 def convolve_weight_grad(
-    x: Array, dy: Array, dw: Array, window: Window, group: int, workspace: Array, accumulate: bool, dbias: Array | None = None
+    x: Array,
+    dy: Array,
+    dw: Array,
+    window: Window,
+    group: int,
+    workspace: Array,
+    accumulate: bool,
+    dbias: Array | None = None,
 ) -> None:
     """See ``reference.convolve_weight_grad``."""
     way = keep(_way(WEIGHTS, x.shape, dy.shape, window, group, x.dtype, thread_count(), fast_paths.left_out()))

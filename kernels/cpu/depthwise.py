@@ -1,7 +1,7 @@
 """Convolutions with one input channel a group: no matrix product, but a window slid over each channel by itself.
 
-Every thread frames one channel at a time (``layout``), so that a register of neighbouring output positions finds the pixels of
-each tap in one piece of memory, whatever the stride.
+Every thread frames one channel at a time (``layout``), so that a register of neighbouring output positions finds the
+pixels of each tap in one piece of memory, whatever the stride.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ def _data_grad(stride, parts, threads, plan, dy, w, dx, memory):
 @kernel()
 def _weight_grad(stride, parts, threads, plan, x, dy, dw, memory, accumulate):
     weights, base = dw.reshape(dw.shape[0], -1), align(memory.ctypes.data)
-    parallel_queue(_weight_grad_part, parts, threads, (_planes(x), _planes(dy), weights, accumulate, base, stride, plan))
+    parallel_queue(
+        _weight_grad_part, parts, threads, (_planes(x), _planes(dy), weights, accumulate, base, stride, plan)
+    )
 
 
 _SOLVERS = {FORWARD: _convolve, DATA: _data_grad, WEIGHTS: _weight_grad}

@@ -55,10 +55,12 @@ class _Job(NamedTuple):
 def _weight_grad_parts(
     images: int, positions: int, panels: int, panel: int, parts: int, threads: int
 ) -> tuple[int, int]:
-    """Into how many parts, at least ``parts``, to split panels and images for the gradient of the weights, so that it is soonest there.
+    """Into how many parts, at least ``parts``, to split panels and images for the gradient of the weights, so that it
+    is soonest there.
 
-    ``panel`` is the number of elements of a panel's product.  Every part of the panels reads dy; every part of the images makes
-    sums as large as the weights, and goes through them for each block of positions: from the L2 cache where they fit.
+    ``panel`` is the number of elements of a panel's product.  Every part of the panels reads dy; every part of the
+    images makes sums as large as the weights, and goes through them for each block of positions: from the L2 cache
+    where they fit.
     """
     slopes = panel // (PANEL // 4) * positions  # of an image, roughly
 
@@ -99,7 +101,11 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
         return plan.together * plan.channel * channels + (max(DEPTH, panels) + ROWS) * width
 
     slack = 4 * (64 + CHUNK) // itemsize  # to align each of the areas, and to copy their last chunk whole
-    areas = [area(columns, c, max(c * window.taps, m)), area(rows, c, 0), area(turned, m, m * window.taps) if turned else 0]
+    areas = [
+        area(columns, c, max(c * window.taps, m)),
+        area(rows, c, 0),
+        area(turned, m, m * window.taps) if turned else 0,
+    ]
     return _Job(
         columns,
         turned,
@@ -114,7 +120,8 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
 
 
 def _row_parts(batches: int, weights: int, m: int, plan: Plan, parts: int) -> int:
-    """Into how many parts to split the m filters of a group: 1 but where so few panels are multiplied with many weights.
+    """Into how many parts to split the m filters of a group: 1 but where so few panels are multiplied with many
+    weights.
 
     Every part of the panels reads all ``weights`` (bytes); every part of the filters gathers all panels.
     """
@@ -134,7 +141,9 @@ def workspace(x_shape: Axes, y_shape: Axes, window: Window, group: int) -> int:
 
 
 def way(problem: Problem, turned: bool) -> Way:
-    """How to solve any problem, given arrays by group; ``turned``: as the transposed convolution where that is the cheapest way to the data gradient."""
+    """How to solve any problem, given arrays by group; ``turned``: as the transposed convolution where that is the
+    cheapest way to the data gradient.
+    """
     kind, x_shape, y_shape, window, group, dtype, threads = problem
     job = _job(x_shape, y_shape, window, group, dtype.itemsize)
     n, c, m = x_shape[0], x_shape[1] // group, y_shape[1] // group

@@ -1,8 +1,10 @@
-"""The gradient of few weights as inner products of rows: for images with few channels and long rows, as a net's first ones are.
+"""The gradient of few weights as inner products of rows: for images with few channels and long rows, as a net's first
+ones are.
 
-``direct`` gathers the pixels under all weights into panels, which takes most of the time where there are so few weights to
-multiply them with.  Here the lanes of a register are neighbouring pixels.  dy's rows are copied as far apart as the image's, with
-zeros between them, so that all of them are one: its product with the image, moved by a tap, is the gradient of that tap's weight.
+``direct`` gathers the pixels under all weights into panels, which takes most of the time where there are so few weights
+to multiply them with.  Here the lanes of a register are neighbouring pixels.  dy's rows are copied as far apart as the
+image's, with zeros between them, so that all of them are one: its product with the image, moved by a tap, is the
+gradient of that tap's weight.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ def _filters_at_once(taps: int) -> int:
 
 @intrinsic(prefer_literal=True)
 def _add_dots(context, filters, taps, registers, dy, filter_step, given, x, sums, like):
-    """``sums[f, t] += dy[f] * x[t:]`` lane by lane, over some registers; of the ``filters`` those beyond ``given`` repeat the last."""
+    """``sums[f, t] += dy[f] * x[t:]`` lane by lane, over some registers; of the ``filters`` those beyond ``given``
+    repeat the last.
+    """
     count, window = filters.literal_value, taps.literal_value
 
     def generate(context, builder, signature, arguments):
@@ -74,8 +78,12 @@ def _add_dots(context, filters, taps, registers, dy, filter_step, given, x, sums
         builder.position_at_end(loop)
         at, totals = builder.phi(word), [builder.phi(kind) for _ in places]
         slopes = [get_vector(builder, builder.add(row, at), kind, size) for row in rows]
-        pixels = [get_vector(builder, builder.add(builder.add(x, at), word(t * size)), kind, size) for t in range(window)]
-        results = [fma(builder, a, b, totals[f * window + t]) for f, a in enumerate(slopes) for t, b in enumerate(pixels)]
+        pixels = [
+            get_vector(builder, builder.add(builder.add(x, at), word(t * size)), kind, size) for t in range(window)
+        ]
+        results = [
+            fma(builder, a, b, totals[f * window + t]) for f, a in enumerate(slopes) for t, b in enumerate(pixels)
+        ]
         following = builder.add(at, word(WIDTH))
         for phi, first, then in [(at, word(0), following), *zip(totals, begun, results, strict=True)]:
             phi.add_incoming(first, entry)
@@ -116,7 +124,12 @@ def _add_images_part(part, parts, worker, code, x, dy, sizes, sums, slopes_sums,
     size = size_of(like)
     n, group, c, _ = x.shape
     m, positions = dy.shape[2:]
-    blocks, rows_of_weights, rows, tile = -(-m // at_once), taps.size // window, positions // columns, at_once * window * WIDTH
+    blocks, rows_of_weights, rows, tile = (
+        -(-m // at_once),
+        taps.size // window,
+        positions // columns,
+        at_once * window * WIDTH,
+    )
     registers = -(-rows * row * size // WIDTH)
     slopes = base + worker * stride
     slope_step = registers * WIDTH
@@ -155,7 +168,9 @@ def _add_images_part(part, parts, worker, code, x, dy, sizes, sums, slopes_sums,
 
 @part_kernel()
 def _add_lanes_part(part, parts, sums, at_once, dw, accumulate):
-    """Add up the parts and the lanes of ``sums``, and what is in dw (group, filters, rows of weights, tap) if ``accumulate``."""
+    """Add up the parts and the lanes of ``sums``, and what is in dw (group, filters, rows of weights, tap) if
+    ``accumulate``.
+    """
     group, m, rows_of_weights, window = dw.shape
     blocks, lanes = -(-m // at_once), WIDTH // dw.itemsize
     low, high = share(part, parts, sums.shape[1] // lanes)
@@ -253,6 +268,4 @@ def way(problem: Problem) -> Way | None:
     threads = product_threads(math.prod(y_shape) * (x_shape[1] // group) * window.taps, threads)
     code, parts = _dots(window.kernel[1], dtype).address, min(x_shape[0], queue_length(threads))
     stride = job.area * dtype.itemsize
-    return functools.partial(
-        _weight_grad, code, job.sizes, job.sums, stride, parts, threads, job.table
-    )
+    return functools.partial(_weight_grad, code, job.sizes, job.sums, stride, parts, threads, job.table)

@@ -20,7 +20,9 @@ _START = np.uintp(0)  # unsigned places need no check whether they count from th
 
 
 def formula_stamp(function: Callable[..., float], *kinds: object) -> str:
-    """What tells the kernels around a formula, for some kinds of arguments, from those around others; see ``jit.kernel``."""
+    """What tells the kernels around a formula, for some kinds of arguments, from those around others; see
+    ``jit.kernel``.
+    """
     code = function.__code__
     return "_" + hashlib.sha1(code.co_code + repr((code.co_consts, code.co_names, kinds)).encode()).hexdigest()
 

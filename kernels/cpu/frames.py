@@ -127,13 +127,17 @@ def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
 def gather(panel, row, frames, offsets, runs, like):
     """Rows of a panel, ``row`` bytes each: the runs of pixels at each offset into the frames.
 
-    Run by run for all rows.  A short run is copied as a whole chunk, and what is too much is overwritten by the next run; but
-    what lies behind the end of the row must be left alone.  Runs that make up an unbroken piece of memory are copied as one,
-    and the next piece, which the next panel will want, is asked for.
+    Run by run for all rows.  A short run is copied as a whole chunk, and what is too much is overwritten by the next
+    run; but what lies behind the end of the row must be left alone.  Runs that make up an unbroken piece of memory are
+    copied as one, and the next piece, which the next panel will want, is asked for.
     """
     size, last = size_of(like), len(runs) - 1
     if runs[last, 0] - runs[0, 0] == runs[last, 1] - runs[0, 1]:
-        source, target, count = frames + runs[0, 0], panel + runs[0, 1], runs[last, 1] - runs[0, 1] + runs[last, 2] * size
+        source, target, count = (
+            frames + runs[0, 0],
+            panel + runs[0, 1],
+            runs[last, 1] - runs[0, 1] + runs[last, 2] * size,
+        )
         for i in range(offsets.size):
             copy_row(target + i * row, source + offsets[i], count // size, like)
             for line in range(0, count, 64):

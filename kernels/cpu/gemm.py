@@ -35,7 +35,8 @@ _FEW = 64  # rows
 def _together(rows, panels, k, transposed_c):
     """How many panels to copy at a time, and how many rows to multiply them with before the next rows.
 
-    With few rows the time goes into reading B, with a small k into writing C: both are best done in long pieces of rows.
+    With few rows the time goes into reading B, with a small k into writing C: both are best done in long pieces of
+    rows.
     """
     if not transposed_c and rows <= _FEW:
         return _TOGETHER, rows
@@ -153,8 +154,8 @@ def _cost(m: int, n: int, k: int, transposed_b: bool, transposed_c: bool, lanes:
 def _split(threads: int, rows: int, panels: int, k: int, transposed: bool) -> tuple[int, int]:
     """Into how many parts to split rows and panels.
 
-    Rather panels than rows, since every part of the rows copies all panels; but not with many rows and a small k, where the
-    time goes into writing C, best done in whole rows.
+    Rather panels than rows, since every part of the rows copies all panels; but not with many rows and a small k, where
+    the time goes into writing C, best done in whole rows.
     """
     if threads > 1 and not transposed and 2 * k <= DEPTH and rows >= ROWS * queue_length(threads):
         return queue_length(threads), 1

@@ -21,8 +21,9 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 if "OMP_WAIT_POLICY" not in os.environ:
-    # GNU's OpenMP, under Numba's threads, lets a thread without work spin for milliseconds: where other programs compete for
-    # the cores it then has used up its time when there is work again.  This many turns (some 300 us) bridge the gap between kernels.
+    # GNU's OpenMP, under Numba's threads, lets a thread without work spin for milliseconds: where other programs
+    # compete for the cores it then has used up its time when there is work again.  This many turns (some 300 us) bridge
+    # the gap between kernels.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 REASSOCIATE = {"reassoc", "nsz", "contract"}
@@ -30,7 +31,9 @@ REASSOCIATE = {"reassoc", "nsz", "contract"}
 
 
 class _Uncollected(AbstractContextManager):
-    """Keeps garbage from being collected while kernels compile: a fifth of the time, for many objects, most of which stay."""
+    """Keeps garbage from being collected while kernels compile: a fifth of the time, for many objects, most of which
+    stay.
+    """
 
     def __init__(self) -> None:
         self._depth = 0
@@ -91,8 +94,8 @@ _STAMP = _package_stamp()
 def _cached(compiler: Callable[..., Any], function: Callable, stamp: str = "", **options: Any) -> Any:
     """Numba caches beside the source, or in the user's cache folder where that is read-only.
 
-    Where neither can be written, every process compiles anew.  Numba knows what is stale by the file of ``function`` alone, but
-    compiled code holds that of the kernels it calls, too: any change in this package makes all of it stale.
+    Where neither can be written, every process compiles anew.  Numba knows what is stale by the file of ``function``
+    alone, but compiled code holds that of the kernels it calls, too: any change in this package makes all of it stale.
     """
     options.update(nogil=True, error_model="numpy")
     try:
@@ -120,7 +123,8 @@ def kernel(
 ) -> Callable[[Callable], Any]:
     """Decorator: compile for nopython mode at the first call, without the interpreter's lock, and cache on disk.
 
-    An ``internal`` kernel is called by other kernels only.  ``stamp`` tells kernels apart that are made by one function.
+    An ``internal`` kernel is called by other kernels only.  ``stamp`` tells kernels apart that are made by one
+    function.
     """
     options = {"parallel": parallel, "fastmath": fastmath, "inline": "always" if inline else "never"}
     if internal:
@@ -154,7 +158,8 @@ def callback(signature: Any) -> Callable[[Callable], Any]:
 
 
 class _Binding(NamedTuple):
-    """Makes a kernel's code for some types of arguments known to LLVM, under a name that other kernels' code calls it by.
+    """Makes a kernel's code for some types of arguments known to LLVM, under a name that other kernels' code calls it
+    by.
 
     The disk cache keeps it with such code, and Numba calls it before that code is loaded.
     """
@@ -230,7 +235,9 @@ _WORD = ir.IntType(64)
 
 
 def caller(*words: str) -> Any:
-    """A function of ``(address, *words)`` that calls the code at an address, such as a ``callback``'s, with words of these names."""
+    """A function of ``(address, *words)`` that calls the code at an address, such as a ``callback``'s, with words of
+    these names.
+    """
 
     def call(context, *arguments):
         def generate(context, builder, signature, values):
@@ -244,7 +251,9 @@ def caller(*words: str) -> Any:
 
 
 def outside(name: str, size: int) -> Any:
-    """A function of the C library, or of Numba's threads once they run, that takes nothing and gives an integer of ``size`` bytes."""
+    """A function of the C library, or of Numba's threads once they run, that takes nothing and gives an integer of
+    ``size`` bytes.
+    """
 
     def define(context):
         def generate(target, builder, signature, values):

@@ -1,6 +1,7 @@
 """Kernels in parts that run side by side, and a record of such launches, to make them again without Python.
 
-A launch is handed over as words in memory: what to call, and how far the work has come.  Its first line of the cache holds
+A launch is handed over as words in memory: what to call, and how far the work has come.  Its first line of the cache
+holds
 
 ====  ==========================================================
 word  meaning
@@ -36,10 +37,13 @@ LINE = 64
 _WORD = ir.IntType(64)
 _SIZE = 8
 _NONE = np.intp(0)
-_SPINS = 1 << 14  # looks at a launch, most of a millisecond, before its core is offered to others: it comes back only after several
+_SPINS = (
+    1 << 14
+)  # looks at a launch, most of a millisecond, before its core is offered to others: it comes back only after several
 
 record = np.zeros(4, np.intp)
-"""Where launches are recorded: the thread whose launches are (0: none), the record's address, its size, and the bytes used so far.
+"""Where launches are recorded: the thread whose launches are (0: none), the record's address, its size, and the bytes
+used so far.
 
 More are used than there are when the record was too small.
 """
@@ -62,7 +66,9 @@ _this_thread, _offer_core = outside("pthread_self", _SIZE), outside("sched_yield
 
 @intrinsic
 def _take(context, counter):
-    """Count one up and return the number before: no two threads get the same, and who sees the new one sees what was done before."""
+    """Count one up and return the number before: no two threads get the same, and who sees the new one sees what was
+    done before.
+    """
 
     def generate(context, builder, signature, values):
         return builder.atomic_rmw("add", builder.inttoptr(values[0], _WORD.as_pointer()), _WORD(1), "acq_rel")
@@ -151,7 +157,8 @@ def _await(launch):
 def run_record(first, end, workers):
     """Make launches that lie one behind the other.
 
-    A worker goes on as soon as all parts of a launch are done, whoever did them: there need not be as many threads as workers.
+    A worker goes on as soon as all parts of a launch are done, whoever did them: there need not be as many threads as
+    workers.
     """
     launch = first
     while launch < end:
@@ -212,7 +219,9 @@ def _borrowed(context: Any, builder: ir.IRBuilder, kind: types.Type, value: Any)
 
 
 def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Callable[..., Any]:
-    """Code generator: ``function(part, parts[, worker if numbered], *arguments)`` for values (function, parts, workers, arguments)."""
+    """Code generator: ``function(part, parts[, worker if numbered], *arguments)`` for values (function, parts, workers,
+    arguments).
+    """
     own = 3 if numbered else 2
     signature = function.get_call_type(context, (types.intp,) * own + tuple(arguments.types), {})
     launch_signature = types.Dispatcher(_launch).get_call_type(context, (types.intp,) * 6, {})
@@ -242,7 +251,8 @@ def parallel(context, function, parts, arguments):
     """``function(part, parts, *arguments)`` for every part, each on a thread of Numba's; an intrinsic of kernels.
 
     ``function`` is a ``part_kernel``.  Kernels that share this one parallel loop compile in half the
-    time that a ``prange`` of their own takes them.  ``numba.get_num_threads`` must have been called before: it starts the threads.
+    time that a ``prange`` of their own takes them.  ``numba.get_num_threads`` must have been called before: it starts
+    the threads.
     """
     generate = _parallel(context, function, arguments, numbered=False)
 
@@ -256,8 +266,8 @@ def parallel(context, function, parts, arguments):
 def parallel_queue(context, function, parts, workers, arguments):
     """``function(part, parts, worker, *arguments)`` for every part, each taken by the worker that is free next.
 
-    For parts of which there are more than threads, so that a thread that is held up holds up no other; ``worker``, below
-    ``workers``, says which scratch memory is its own.  Otherwise as ``parallel``.
+    For parts of which there are more than threads, so that a thread that is held up holds up no other; ``worker``,
+    below ``workers``, says which scratch memory is its own.  Otherwise as ``parallel``.
     """
     return types.void(function, types.intp, types.intp, arguments), _parallel(
         context, function, arguments, numbered=True

@@ -1,7 +1,7 @@
 """Where the pixels that a window reads lie in memory: the tables behind the convolutions.
 
-An image is first copied into a *frame*: its channels with their padding, and, for a stride above 1, split into phases so
-that pixels under neighbouring output positions are neighbours.  The pixel of tap q at position p then lies at
+An image is first copied into a *frame*: its channels with their padding, and, for a stride above 1, split into phases
+so that pixels under neighbouring output positions are neighbours.  The pixel of tap q at position p then lies at
 ``taps[q] + positions[p]`` for every q and p, and im2col is a copy of runs.
 """
 
@@ -79,10 +79,10 @@ class Plan(NamedTuple):
 def from_table(table):
     """The parts of a plan's ``table``; offsets and places are in bytes.
 
-    The ``table`` of a channel's frame; whether images can be read where they are, since frames of them would be equal copies;
-    ``channel``; ``together``; the offset of each tap of each channel; that of each output position; the index of each panel's
-    first run, and one more entry for the number of runs; the runs that make up the columns: source offset, place in the panel's
-    row, elements.  A run fills a register or, where that is too long, at most a chunk.
+    The ``table`` of a channel's frame; whether images can be read where they are, since frames of them would be equal
+    copies; ``channel``; ``together``; the offset of each tap of each channel; that of each output position; the index
+    of each panel's first run, and one more entry for the number of runs; the runs that make up the columns: source
+    offset, place in the panel's row, elements.  A run fills a register or, where that is too long, at most a chunk.
     """
     direct, channel, together, taps = table[0], table[1], table[2], table[3]
     positions, panels, runs = table[4], table[5], table[6]
@@ -122,7 +122,9 @@ def _frame(pixels: Axes, window: Window, split: bool) -> Frame:
 def window_tables(
     pixels: Axes, out: Axes, window: Window, channels: int, split: bool
 ) -> tuple[Frame, NDArray, NDArray]:
-    """The frame of a channel, and the offsets of the taps of all channels and of the output positions in it, in elements."""
+    """The frame of a channel, and the offsets of the taps of all channels and of the output positions in it, in
+    elements.
+    """
     frame = _frame(pixels, window, split)
     taps = frame.offsets(*(np.arange(k) * d for k, d in zip(window.kernel, window.dilation, strict=True)))
     positions = frame.offsets(*(np.arange(n) * s for n, s in zip(out, window.stride, strict=True)))

@@ -174,12 +174,16 @@ def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer
     _softmax_loss(prob, label.reshape(-1), *with_ignored(ignore_label), normalizer, loss)
 
 
-def softmax_loss_grad(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array) -> None:
+def softmax_loss_grad(
+    prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
+) -> None:
     """See ``reference.softmax_loss_grad``."""
     _softmax_loss_grad(prob, label.reshape(-1), *with_ignored(ignore_label), weight, normalizer, dx, parts(dx.size))
 
 
-def accuracy(score: Array, label: Array, top_k: int, ignore_label: int | None, correct: Array, per_class: Array, seen: Array) -> None:
+def accuracy(
+    score: Array, label: Array, top_k: int, ignore_label: int | None, correct: Array, per_class: Array, seen: Array
+) -> None:
     """See ``reference.accuracy``."""
     correct[...] = _accuracy(score, label.reshape(-1), top_k, *with_ignored(ignore_label), per_class, seen)
 
@@ -190,13 +194,22 @@ def euclidean_loss(a: Array, b: Array, difference: Array, loss: Array) -> None:
     loss[...] = inner_product(difference, difference) / (2 * len(a))
 
 
-def contrastive_loss(a: Array, b: Array, similar: Array, margin: float, legacy: bool, difference: Array, distance: Array, loss: Array) -> None:
+def contrastive_loss(
+    a: Array, b: Array, similar: Array, margin: float, legacy: bool, difference: Array, distance: Array, loss: Array
+) -> None:
     """See ``reference.contrastive_loss``."""
     _contrastive(a, b, similar, a.dtype.type(margin), bool(legacy), difference, distance, loss)
 
 
 def contrastive_loss_grad(
-    difference: Array, distance: Array, similar: Array, margin: float, legacy: bool, weight: Array, sign: float, dx: Array
+    difference: Array,
+    distance: Array,
+    similar: Array,
+    margin: float,
+    legacy: bool,
+    weight: Array,
+    sign: float,
+    dx: Array,
 ) -> None:
     """See ``reference.contrastive_loss_grad``."""
     real = dx.dtype.type

@@ -283,10 +283,14 @@ def _geometry(window: Window) -> tuple:
 
 @functools.lru_cache(maxsize=1024)
 def _geometry_back(window: Window, height: int, rows: int) -> tuple:
-    """The same for the way back, and the first and the last window + 1, of so many ``rows``, that hold each row of pixels: (height, 2)."""
+    """The same for the way back, and the first and the last window + 1, of so many ``rows``, that hold each row of
+    pixels: (height, 2).
+    """
     (size, _), (step, _), (pad, _) = window[:3]
     place = np.arange(height) + pad
-    return *_geometry(window), np.stack([np.maximum((place - size) // step + 1, 0), np.minimum(place // step + 1, rows)], axis=1)
+    return *_geometry(window), np.stack(
+        [np.maximum((place - size) // step + 1, 0), np.minimum(place // step + 1, rows)], axis=1
+    )
 
 
 def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:

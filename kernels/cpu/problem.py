@@ -13,7 +13,8 @@ FORWARD, DATA, WEIGHTS = range(3)
 """The convolution, the gradient of its data, and that of its weights."""
 
 Way = Callable[..., None]
-"""Solves a problem, given its arrays: (x, w, bias, y, workspace), (dy, w, dx, workspace) or (x, dy, dw, dbias, workspace, accumulate).
+"""Solves a problem, given its arrays: (x, w, bias, y, workspace), (dy, w, dx, workspace) or (x, dy, dw, dbias,
+workspace, accumulate).
 
 ``dbias`` is empty where it is not wanted.
 """

@@ -33,7 +33,9 @@ from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL, ROWS, mul
 
 @part_kernel()
 def _turn_weights_part(part, parts, w, wt, like):
-    """w (group, m, c, taps) -> wt (group, c, m, taps backward), at an address: the weights of the transposed convolution."""
+    """w (group, m, c, taps) -> wt (group, c, m, taps backward), at an address: the weights of the transposed
+    convolution.
+    """
     group, m, c, taps = w.shape
     size = size_of(like)
     low, high = share(part, parts, c)
@@ -87,8 +89,8 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, st
     image, frames_image = x[0, 0].size * size, c * channel * size
     area = base + worker * stride
     count, step = panels.size - 1, _panels_at_a_time(k)
-    # a panel that more rows of filters want is kept whole, and gathered early if it stays in the L2 cache; others are gathered
-    # piece by piece, each right before it is multiplied, in the L1 cache
+    # a panel that more rows of filters want is kept whole, and gathered early if it stays in the L2 cache; others are
+    # gathered piece by piece, each right before it is multiplied, in the L1 cache
     kept = int(high_m - low_m > ROWS)
     early = kept and k * PANEL <= L2
     panel = align(area + together * frames_image + CHUNK)
@@ -145,7 +147,9 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, st
                         )  # fmt: skip
                         begin, begin_row = product, row
                     if not alone:
-                        panel_to_columns(product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, like)
+                        panel_to_columns(
+                            product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, like
+                        )
 
 
 @part_kernel()
@@ -197,7 +201,20 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stri
                         depth = min(panel_depth(vectors), m - r)
                         a, b = weights + (first_k * m + r) * size, panel + (p - first_p) * m * PANEL + r * row
                         multiply(
-                            code, rows, row // size, depth, a, m * size, size, b, vectors, product if r > 0 else 0, row, product, row, scratch
+                            code,
+                            rows,
+                            row // size,
+                            depth,
+                            a,
+                            m * size,
+                            size,
+                            b,
+                            vectors,
+                            product if r > 0 else 0,
+                            row,
+                            product,
+                            row,
+                            scratch,
                         )
                     ks = row_offsets[first_k : first_k + rows]
                     scatter(frames, product, row, ks, runs[panels[p] : panels[p + 1]], like)
@@ -210,8 +227,9 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stri
 def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, slopes_sums, base, stride, like, plan):
     """Products summed over some images, for some panels of all groups; panel p's lies at ``sums + p * m * PANEL``.
 
-    All panels are multiplied with one block of dy after the other, which so stays in the cache.  On the way dy is summed for the
-    bias, if ``slopes_sums`` (part of the images, group * m) is not empty, along with each group's first panel.
+    All panels are multiplied with one block of dy after the other, which so stays in the cache.  On the way dy is
+    summed for the bias, if ``slopes_sums`` (part of the images, group * m) is not empty, along with each group's first
+    panel.
     """
     frame, direct, channel, _, taps, offsets, panels, runs = plan
     size = size_of(like)
@@ -269,13 +287,28 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, slope
                         gather(panel, row, pixels, offsets[k : k + depth], runs[panels[p] : panels[p + 1]], like)
                     a = slopes + k * size
                     multiply(
-                        code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, out, row, scratch
+                        code,
+                        m,
+                        row // size,
+                        depth,
+                        a,
+                        positions * size,
+                        size,
+                        panel,
+                        vectors,
+                        out,
+                        row,
+                        out,
+                        row,
+                        scratch,
                     )
                 following = slopes + (k + depth) * size  # or the next image's first
                 if k + depth == positions:
                     following = slopes + group * m * positions * size
                 if k + depth < positions or i + 1 < last_image:
-                    prefetch_rows(following, positions * size, m, min(depth, positions - (k + depth) % positions) * size)
+                    prefetch_rows(
+                        following, positions * size, m, min(depth, positions - (k + depth) % positions) * size
+                    )
         if summed:
             for r in range(m):
                 slopes_sums[part // panel_parts, g * m + r] = totals[r]

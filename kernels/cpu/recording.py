@@ -1,4 +1,6 @@
-"""Ops that were run once, to be run again on the same arrays in one call: without Python, and without ending the threads in between."""
+"""Ops that were run once, to be run again on the same arrays in one call: without Python, and without ending the
+threads in between.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +55,8 @@ Thing = TypeVar("Thing")
 class Recording:
     """Launches of kernels in a row, with the arguments they had.
 
-    ``room`` bytes are what it may take.  It holds on to the memory that it was told of (``keep``); that of the arrays which the
-    ops got is up to the caller.
+    ``room`` bytes are what it may take.  It holds on to the memory that it was told of (``keep``); that of the arrays
+    which the ops got is up to the caller.
     """
 
     current: Recording | None = None
@@ -76,7 +78,8 @@ class Recording:
     def made(self) -> Iterator[None]:
         """Record what this Python thread runs in a ``with`` block; one at a time in the process.
 
-        Afterwards ``room`` is the number of bytes that it takes, ``complete`` false where these are more than there were.
+        Afterwards ``room`` is the number of bytes that it takes, ``complete`` false where these are more than there
+        were.
         """
         self._threads, self.complete = thread_count(), True
         launch.record[1:] = self._start, self.room, 0

@@ -1,8 +1,8 @@
 """Standardising, scaling and rectifying channels, in as few passes over memory as there can be.
 
-Arrays are (N, C, inner).  A part works channel by channel, so that a channel that is read again still lies in the cache.
-Results pass through a buffer: loops are then vectorised even where an output is one of the inputs.  ``below`` is what
-values that are not above 0 are multiplied by; 1 leaves them alone.
+Arrays are (N, C, inner).  A part works channel by channel, so that a channel that is read again still lies in the
+cache. Results pass through a buffer: loops are then vectorised even where an output is one of the inputs.  ``below`` is
+what values that are not above 0 are multiplied by; 1 leaves them alone.
 """
 
 from __future__ import annotations
@@ -223,9 +223,7 @@ def standardize_grad(
     y, slope = (x, 1.0) if y is None else (y, slope)
     v = _filled(mean, 1) if v is None else v
     dv, db = (_filled(mean, 0) if total is None else total for total in (dv, db))
-    _standardize_grad(
-        x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, x.dtype.type(slope), dv, db, parts(x.size)
-    )
+    _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, x.dtype.type(slope), dv, db, parts(x.size))
 
 
 def scale(

@@ -21,7 +21,9 @@ def scratch_array(shape: Sequence[int]) -> Array:
 
 
 def scratch(size: int) -> Array:
-    """At least ``size`` bytes, the same ones at each call from this thread as long as they suffice; contents undefined, at first 0."""
+    """At least ``size`` bytes, the same ones at each call from this thread as long as they suffice; contents undefined,
+    at first 0.
+    """
     memory = getattr(_kept, "memory", None)
     if memory is None or memory.size < size:
         memory = _kept.memory = np.zeros(size, np.uint8)

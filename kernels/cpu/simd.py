@@ -242,7 +242,8 @@ def _word_at(builder: ir.IRBuilder, table: Any, index: Any) -> Any:
 def correlate(context, target, source, taps, weights, window, start, count):
     """``start + sum of weights[t] * source[taps[t]]`` over a window, for the ``count`` first lanes of a register.
 
-    ``taps`` is the address of offsets in bytes, ``weights`` that of as many numbers; whole registers are read at ``source``.
+    ``taps`` is the address of offsets in bytes, ``weights`` that of as many numbers; whole registers are read at
+    ``source``.
     """
 
     def generate(context, builder, signature, arguments):
@@ -279,7 +280,8 @@ def add_scaled(context, target, source, factor, count):
 
 @intrinsic
 def add_products(context, sums, factors, source, taps, window, count, like):
-    """``sums[t] += factors * source[taps[t]]`` over a window, lane by lane, for the ``count`` first lanes of a register.
+    """``sums[t] += factors * source[taps[t]]`` over a window, lane by lane, for the ``count`` first lanes of a
+    register.
 
     ``sums`` is the address of one register for each tap; whole registers are read at ``source``.
     """
@@ -299,7 +301,9 @@ def add_products(context, sums, factors, source, taps, window, count, like):
 
 
 def _prefetch(writes: bool) -> Any:
-    """A function of an address that asks for a cache line: into the L2 cache, or into the L1 cache if it is soon written."""
+    """A function of an address that asks for a cache line: into the L2 cache, or into the L1 cache if it is soon
+    written.
+    """
 
     @intrinsic
     def prefetch(context, address):

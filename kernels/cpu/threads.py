@@ -32,8 +32,8 @@ def _numbas():
 def get_num_threads() -> int:
     """How many threads Numba has for this Python thread.
 
-    Numba's own function of this name makes a dozen calls, which, behind kernels that filled the caches, take as long as a small
-    layer; compiled, it cannot be kept on disk.
+    Numba's own function of this name makes a dozen calls, which, behind kernels that filled the caches, take as long as
+    a small layer; compiled, it cannot be kept on disk.
     """
     _start()
     return _numbas()
@@ -46,7 +46,9 @@ def set_num_threads(count: int) -> None:
 
 
 class held(contextlib.AbstractContextManager):
-    """Let ``thread_count`` give Numba's ``count`` for a ``with`` block, in this Python thread; asking Numba takes as long as a small kernel."""
+    """Let ``thread_count`` give Numba's ``count`` for a ``with`` block, in this Python thread; asking Numba takes as
+    long as a small kernel.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count

@@ -1,7 +1,8 @@
 """The inner loop of every matrix product: a tile of C held in registers while it sums over k.
 
 Memory is addressed in bytes, so that one kernel serves matrices of any layout.  A *panel* is a block of B copied to
-contiguous rows of ``vectors`` SIMD registers each; rows of A are read where they are, one number at a time, and broadcast.
+contiguous rows of ``vectors`` SIMD registers each; rows of A are read where they are, one number at a time, and
+broadcast.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ DEPTH = 128
 LONGEST_TILE = 8
 """Most rows of a tile."""
 ROWS = 60
-"""Rows of a product that are worked on before others, where they are to stay in the L1 cache: a multiple of the tile heights 4, 5 and 6."""
+"""Rows of a product that are worked on before others, where they are to stay in the L1 cache: a multiple of the tile
+heights 4, 5 and 6.
+"""
 L2 = 1 << 19
 """Bytes that may be expected to stay in the L2 cache."""
 
@@ -116,8 +119,9 @@ def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: 
 def _tile(rows: int, vectors: int) -> Callable[..., None]:
     """A function of ``(k, a, a_row, a_step, a_rows, b, begin, begin_row, c, c_row, like)`` that computes one tile.
 
-    C (rows, vectors) becomes what the sums begin with plus A (a_rows <= rows, k > 0) times panel b (k, vectors); a_row, a_step,
-    begin_row and c_row are the bytes between neighbours; ``like`` has the dtype.  See ``multiply`` for ``begin``.
+    C (rows, vectors) becomes what the sums begin with plus A (a_rows <= rows, k > 0) times panel b (k, vectors); a_row,
+    a_step, begin_row and c_row are the bytes between neighbours; ``like`` has the dtype.  See ``multiply`` for
+    ``begin``.
     """
 
     @intrinsic
@@ -172,9 +176,9 @@ multiply = caller(
 )
 """``multiply(code, ...)``: C (rows, columns) = what the sums begin with + A (rows, k) times a panel (k, vectors).
 
-They begin with the matrix at ``begin``, whose rows are ``begin_row`` bytes apart; if that is 0, with one number for each row;
-and with 0 if ``begin`` is 0.  Addresses and distances are in bytes.  ``scratch`` has room for one tile, ``code`` is the address
-of the ``multiplier`` of the dtype.
+They begin with the matrix at ``begin``, whose rows are ``begin_row`` bytes apart; if that is 0, with one number for
+each row; and with 0 if ``begin`` is 0.  Addresses and distances are in bytes.  ``scratch`` has room for one tile,
+``code`` is the address of the ``multiplier`` of the dtype.
 """
 
 

@@ -5,8 +5,8 @@ m outputs in a row of an r-tap correlation take m + r - 1 multiplications instea
 
 .. math:: y = A^T \\left[ (G g) \\odot (B^T d) \\right]
 
-and with the same matrices on both sides for squares.  The three are those of polynomial interpolation (Toom and Cook) at
-m + r - 2 points and infinity.
+and with the same matrices on both sides for squares.  The three are those of polynomial interpolation (Toom and Cook)
+at m + r - 2 points and infinity.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from minicaffe.kernels.cpu.jit import callback, caller
 from minicaffe.kernels.cpu.simd import WIDTH, fma, get_vector, put_vector
 
 _POINTS = {4: (0, 1, -1), 6: (0, Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2))}
-"""Points by tile side.  Pairs that differ in sign share half of their sums; those of 6 round a third as much as 0, ±1, ±2."""
+"""Points by tile side.  Pairs that differ in sign share half of their sums; those of 6 round a third as much as 0, ±1,
+±2.
+"""
 
 INPUT, FILTER, OUTPUT, INPUT_SLOPE, FILTER_SLOPE, SLOPE = range(6)
 """The transforms: B^T d B, G g G^T, A^T p A, and their adjoints, B p B^T, G^T p G and A dy A^T."""
@@ -148,11 +150,12 @@ def _apply(context, kind, outputs, taps, target, target_table, source, source_ta
 
 @functools.cache
 def transform(kind: int, outputs: int, taps: int, dtype: np.dtype) -> Any:
-    """Compiled code ``(target, target_table, source, source_table, registers, start)`` of a transform, at its ``address``.
+    """Compiled code ``(target, target_table, source, source_table, registers, start)`` of a transform, at its
+    ``address``.
 
     A tile's number (i, j) is a row of registers, at ``source`` or ``target`` plus entry (i, j) of its table of int64
-    offsets in bytes.  OUTPUT adds the row at ``start`` to each result, INPUT_SLOPE what is there already: tiles of the input
-    overlap.
+    offsets in bytes.  OUTPUT adds the row at ``start`` to each result, INPUT_SLOPE what is there already: tiles of the
+    input overlap.
     """
     like = dtype.type(0)
 

@@ -180,35 +180,62 @@ def _step(loop: Callable[..., None], arrays: Sequence[Array], numbers: Sequence[
     loop(*arrays, *map(real, numbers), l1, parts(arrays[0].size))
 
 
-def sgd_update(w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool) -> None:
+def sgd_update(
+    w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool
+) -> None:
     """See ``reference.sgd_update``."""
     _step(_sgd, (w, g, h), (rate, momentum, scale, decay), l1)
 
 
-def nesterov_update(w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool) -> None:
+def nesterov_update(
+    w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool
+) -> None:
     """See ``reference.nesterov_update``."""
     _step(_nesterov, (w, g, h), (rate, momentum, scale, decay), l1)
 
 
-def adagrad_update(w: Array, g: Array, h: Array, rate: float, delta: float, scale: float, decay: float, l1: bool) -> None:
+def adagrad_update(
+    w: Array, g: Array, h: Array, rate: float, delta: float, scale: float, decay: float, l1: bool
+) -> None:
     """See ``reference.adagrad_update``."""
     _step(_adagrad, (w, g, h), (rate, delta, scale, decay), l1)
 
 
-def rmsprop_update(w: Array, g: Array, h: Array, rate: float, memory: float, delta: float, scale: float, decay: float, l1: bool) -> None:
+def rmsprop_update(
+    w: Array, g: Array, h: Array, rate: float, memory: float, delta: float, scale: float, decay: float, l1: bool
+) -> None:
     """See ``reference.rmsprop_update``."""
     _step(_rmsprop, (w, g, h), (rate, memory, delta, scale, decay), l1)
 
 
 def adadelta_update(
-    w: Array, g: Array, h: Array, steps: Array, rate: float, memory: float, delta: float, scale: float, decay: float, l1: bool
+    w: Array,
+    g: Array,
+    h: Array,
+    steps: Array,
+    rate: float,
+    memory: float,
+    delta: float,
+    scale: float,
+    decay: float,
+    l1: bool,
 ) -> None:
     """See ``reference.adadelta_update``."""
     _step(_adadelta, (w, g, h, steps), (rate, memory, delta, scale, decay), l1)
 
 
 def adam_update(
-    w: Array, g: Array, m: Array, v: Array, rate: float, beta1: float, beta2: float, delta: float, scale: float, decay: float, l1: bool
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    delta: float,
+    scale: float,
+    decay: float,
+    l1: bool,
 ) -> None:
     """See ``reference.adam_update``."""
     _step(_adam, (w, g, m, v), (rate, beta1, beta2, delta, scale, decay), l1)

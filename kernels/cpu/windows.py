@@ -68,7 +68,9 @@ class _Lanes:
         return self._call(f"{'load' if step == 1 else 'gather'}.{suffix}", other.type, [*places, other])
 
     def read_taps(self, row: Any, column: Any, width: Any, other: Any) -> list[Any]:
-        """What windows a step apart read at a tap, that of the first at ``column``, and at the taps after it that come with it."""
+        """What windows a step apart read at a tap, that of the first at ``column``, and at the taps after it that come
+        with it.
+        """
         if self.taps_at_a_time == 1:
             return [self.read(row, column, width, other, self.step)]
         next_column = self.builder.add(column, column.type(self.count))
@@ -92,7 +94,9 @@ class _Lanes:
 
 
 def _repeat(builder: ir.IRBuilder, count: Any, body: Callable[[Any], None], by: int = 1) -> None:
-    """Code for ``body(0)``, ``body(by)`` ... below ``count``, one after the other if the count is known; else ``by`` is 1."""
+    """Code for ``body(0)``, ``body(by)`` ... below ``count``, one after the other if the count is known; else ``by`` is
+    1.
+    """
     if isinstance(count, int):
         for i in range(0, count, by):
             body(i)
@@ -236,21 +240,22 @@ def _scatter(masked: bool) -> Callable[..., None]:
 
 
 gather_max, gather_sum = _gather(largest=True), _gather(largest=False)
-"""``(y, mask, x, top, bottom, column, taps, stride, width, count, start, known_taps, known_stride)``: neighbouring outputs.
+"""``(y, mask, x, top, bottom, column, taps, stride, width, count, start, known_taps, known_stride)``: neighbouring
+outputs.
 
-The windows of image x hold its rows ``top`` .. ``bottom`` - 1 and ``taps`` columns; the first one starts at ``column``, the
-next ones a stride later each.  ``width`` is that of the image; the first ``count`` outputs are written to y.  ``gather_max``
-gives the largest pixel above ``start``, else that, and writes its place, else -1, to the mask; ``gather_sum`` adds the
-pixels to ``start``.
+The windows of image x hold its rows ``top`` .. ``bottom`` - 1 and ``taps`` columns; the first one starts at ``column``,
+the next ones a stride later each.  ``width`` is that of the image; the first ``count`` outputs are written to y.
+``gather_max`` gives the largest pixel above ``start``, else that, and writes its place, else -1, to the mask;
+``gather_sum`` adds the pixels to ``start``.
 """
 
 scatter_max, scatter_sum = _scatter(masked=True), _scatter(masked=False)
 """``(dx, dy, mask, first, last, place, column, window, taps, stride, width, count, zero, known_taps, known_stride)``.
 
-The way back, for ``stride`` registers of columns of a row dx from ``column`` on, where window number ``window`` starts.  The
-row has ``width`` columns and starts at ``place`` of its plane.  A pixel gets the sum of dy over the windows that meet it, of
-the window rows ``first`` .. ``last`` - 1, which have ``count`` columns each; ``scatter_max`` adds only those whose mask names
-the pixel.
+The way back, for ``stride`` registers of columns of a row dx from ``column`` on, where window number ``window`` starts.
+The row has ``width`` columns and starts at ``place`` of its plane.  A pixel gets the sum of dy over the windows that
+meet it, of the window rows ``first`` .. ``last`` - 1, which have ``count`` columns each; ``scatter_max`` adds only
+those whose mask names the pixel.
 """
 
 

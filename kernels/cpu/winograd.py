@@ -1,8 +1,9 @@
-"""Convolutions with stride 1 as products of transformed tiles (``tile_transforms``): a half to a quarter of the multiplications.
+"""Convolutions with stride 1 as products of transformed tiles (``tile_transforms``): a half to a quarter of the
+multiplications.
 
-Pixels are turned to channels last, so that a SIMD register holds neighbouring channels: tiles of any place and size are then
-transformed alike.  For each of a tile's transformed numbers, a matrix product over the channels makes that of all tiles.
-Results do not depend on anything but the number of threads.
+Pixels are turned to channels last, so that a SIMD register holds neighbouring channels: tiles of any place and size are
+then transformed alike.  For each of a tile's transformed numbers, a matrix product over the channels makes that of all
+tiles. Results do not depend on anything but the number of threads.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def _place(first, k, depth, row, size):
 
 @part_kernel()
 def _transform_weights_part(part, parts, code, w, made_axis, u, row, like, plan):
-    """w (group, m, c, taps) -> u (group, side^2, panel, depth, numbers of a panel), at an address; ``made_axis`` goes into the panels."""
+    """w (group, m, c, taps) -> u (group, side^2, panel, depth, numbers of a panel), at an address; ``made_axis`` goes
+    into the panels.
+    """
     size = size_of(like)
     lanes, window = WIDTH // size, w.shape[3]
     weights, taps = np.empty(window * lanes, w.dtype), np.arange(window) * WIDTH
@@ -110,9 +113,7 @@ def _transform_tiles(code, target, offsets, row, frames, frame, table, images, f
 
 
 @part_kernel()
-def _product_part(
-    part, parts, worker, codes, x, u, bias, y, rows_of_pixels, adds, memory, stride, like, plan
-):
+def _product_part(part, parts, worker, codes, x, u, bias, y, rows_of_pixels, adds, memory, stride, like, plan):
     """The convolution of x with transformed weights u; if its tiles add to each other (``adds``), image by image."""
     code, into, out_of = codes
     source_row, row = rows_of_pixels
@@ -155,8 +156,20 @@ def _product_part(
                 width = vectors * WIDTH
                 for k in range(0, depth, panel_depth(vectors)):
                     multiply(
-                        code, rows, width // size, min(panel_depth(vectors), depth - k), a + k * size, source_row, size,
-                        b + panel * depth + k * width, vectors, out + panel if k > 0 else 0, row, out + panel, row, scratch,
+                        code,
+                        rows,
+                        width // size,
+                        min(panel_depth(vectors), depth - k),
+                        a + k * size,
+                        source_row,
+                        size,
+                        b + panel * depth + k * width,
+                        vectors,
+                        out + panel if k > 0 else 0,
+                        row,
+                        out + panel,
+                        row,
+                        scratch,
                     )
         for i in range(made):
             start[i] = bias[g, i]
@@ -202,8 +215,16 @@ def _weight_grad_part(part, parts, worker, codes, x, dy, rows_of_pixels, sums, m
         for panel in range(0, row, PANEL):
             width = min(PANEL, row - panel)
             _transform_tiles(
-                slopes_into, slopes + panel * rows, plan.products, width, slope_frames + panel, slope_frame, plan.targets,
-                images, first, last,
+                slopes_into,
+                slopes + panel * rows,
+                plan.products,
+                width,
+                slope_frames + panel,
+                slope_frame,
+                plan.targets,
+                images,
+                first,
+                last,
             )
         begun = item >= (low + 1) * group * count or block > 0
         for square in range(squares):
@@ -214,8 +235,20 @@ def _weight_grad_part(part, parts, worker, codes, x, dy, rows_of_pixels, sums, m
                 width = vectors * WIDTH
                 for k in range(0, rows, panel_depth(vectors)):
                     multiply(
-                        code, c, width // size, min(panel_depth(vectors), rows - k), a + k * source_row, size, source_row,
-                        b + panel * rows + k * width, vectors, out + panel * c if begun or k > 0 else 0, width, out + panel * c, width, scratch,
+                        code,
+                        c,
+                        width // size,
+                        min(panel_depth(vectors), rows - k),
+                        a + k * source_row,
+                        size,
+                        source_row,
+                        b + panel * rows + k * width,
+                        vectors,
+                        out + panel * c if begun or k > 0 else 0,
+                        width,
+                        out + panel * c,
+                        width,
+                        scratch,
                     )
 
 
@@ -237,9 +270,7 @@ def _product(codes, weight_code, rows_of_pixels, stride, parts, threads, plan, m
 
 
 @kernel()
-def _weight_grad(
-    codes, weight_code, rows_of_pixels, stride, image_parts, threads, plan, x, dy, dw, memory, accumulate
-):
+def _weight_grad(codes, weight_code, rows_of_pixels, stride, image_parts, threads, plan, x, dy, dw, memory, accumulate):
     like = x.dtype.type(0)
     sums = align(memory.ctypes.data)
     base = align(sums + image_parts * len(dw) * plan.weights.size * plan.weights[1])

@@ -22,7 +22,11 @@ from minicaffe.kernels.window import Window
 ITEM = 4
 """Bytes of a number: the transforms are for single precision."""
 
-_TRANSFORMS = {FORWARD: (INPUT, OUTPUT, FILTER), DATA: (SLOPE, INPUT_SLOPE, FILTER), WEIGHTS: (INPUT, SLOPE, FILTER_SLOPE)}
+_TRANSFORMS = {
+    FORWARD: (INPUT, OUTPUT, FILTER),
+    DATA: (SLOPE, INPUT_SLOPE, FILTER),
+    WEIGHTS: (INPUT, SLOPE, FILTER_SLOPE),
+}
 """Of what is read, of what is made (or read, too), and of the weights."""
 
 _CYCLES = {
@@ -30,7 +34,8 @@ _CYCLES = {
     (4, 3): {INPUT: 220, OUTPUT: 130, SLOPE: 130, INPUT_SLOPE: 300, FILTER: 160, FILTER_SLOPE: 550},
     (2, 5): {INPUT: 200, OUTPUT: 95, SLOPE: 95, INPUT_SLOPE: 280, FILTER: 250, FILTER_SLOPE: 900},
 }
-"""What transforming a register of a tile or of the weights takes, by a tile's outputs and the window's taps along an axis.
+"""What transforming a register of a tile or of the weights takes, by a tile's outputs and the window's taps along an
+axis.
 
 There are no other tiles.  Roughly measured, as is all that ``_cycles`` goes by.
 """
@@ -45,14 +50,20 @@ _TILES = 48
 
 
 class Plan(NamedTuple):
-    """A convolution, or a gradient, as compiled code takes it; offsets in bytes, of pixels whose channels lie side by side."""
+    """A convolution, or a gradient, as compiled code takes it; offsets in bytes, of pixels whose channels lie side by
+    side.
+    """
 
     sources: NDArray
-    """Offset of each pixel that each tile reads; those outside the image have that of an empty one behind its last: (tiles, a tile's pixels)."""
+    """Offset of each pixel that each tile reads; those outside the image have that of an empty one behind its last:
+    (tiles, a tile's pixels).
+    """
     targets: NDArray
     """The same for the pixels that each tile makes, or adds to."""
     blocks: NDArray
-    """Of each block: its tiles, and which pixels have to be there before and are complete behind it; first and last + 1 of each: (blocks, 6)."""
+    """Of each block: its tiles, and which pixels have to be there before and are complete behind it; first and last + 1
+    of each: (blocks, 6).
+    """
     together: int
     """Images whose tiles are worked on together; above 1 if each of them is one block."""
     tiles: NDArray
@@ -114,8 +125,8 @@ class _Shape(NamedTuple):
     def together(self, outputs: int, threads: int) -> int:
         """How many images to work on together.
 
-        Enough of them that what is read or written beside each one's tiles, the weights or their gradient, is seldom so; but
-        something for every thread.
+        Enough of them that what is read or written beside each one's tiles, the weights or their gradient, is seldom
+        so; but something for every thread.
         """
         least = DEPTH if self.kind == WEIGHTS or self.weights(outputs) > L2 else _TILES
         return max(1, min(-(-self.n // threads), least // math.prod(self.tiles(outputs))))
@@ -166,7 +177,9 @@ def _panels(numbers: int) -> int:
 
 
 def _apart(rows: int, row: int) -> int:
-    """Bytes from the rows of one of a tile's numbers to those of the next: the same row of all of them then fits into the L1 cache."""
+    """Bytes from the rows of one of a tile's numbers to those of the next: the same row of all of them then fits into
+    the L1 cache.
+    """
     return -(-rows * row // _ALIASED) * _ALIASED + row
 
 

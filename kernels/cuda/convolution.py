@@ -108,7 +108,9 @@ class ConvolutionOps:
             dw.fill(0)
 
     def _add_products(self, dy: Any, columns: Any, dw: Any, workspace: Any, accumulate: bool) -> None:
-        """``dy columns^T`` summed over the images, added to dw if ``accumulate``; dy and columns (images, group, rows, positions)."""
+        """``dy columns^T`` summed over the images, added to dw if ``accumulate``; dy and columns (images, group, rows,
+        positions).
+        """
         shape = (*dy.shape[:3], columns.shape[2])
         products = workspace[: math.prod(shape)].reshape(shape)
         self._product(dy, columns, products, transpose_b=True)

@@ -9,7 +9,18 @@ from minicaffe.backend.base import Backend, RandomSource
 from minicaffe.backend.cpu import CpuBackend
 from minicaffe.kernels.cpu.recording import Recording
 
-__all__ = ["Backend", "RandomSource", "Recording", "current", "gpu_backend", "host_backend", "set_device", "set_mode_cpu", "set_mode_gpu", "use"]
+__all__ = [
+    "Backend",
+    "RandomSource",
+    "Recording",
+    "current",
+    "gpu_backend",
+    "host_backend",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "use",
+]
 
 _cpu = CpuBackend()
 _current: Backend = _cpu

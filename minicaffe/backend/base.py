@@ -94,7 +94,8 @@ class Backend(ABC):
         return self._workspaces[np.dtype(dtype)]
 
     def check_later(self, flag: Any, error: Callable[[int], Exception]) -> None:
-        """Raise ``error(flag)`` if the int32 scalar ``flag`` is not negative: now on the host, at ``run_checks`` on a device.
+        """Raise ``error(flag)`` if the int32 scalar ``flag`` is not negative: now on the host, at ``run_checks`` on a
+        device.
 
         A kernel can so report bad input without making every iteration wait for the device.
         """
@@ -109,4 +110,3 @@ class Backend(ABC):
             value = int(flag)
             if value >= 0:
                 raise error(value)
-

@@ -33,8 +33,8 @@ class CpuRandom(RandomSource):
 
 
 class _Running(contextlib.AbstractContextManager):
-    """One pass at a time: Numba's work-queue threading layer aborts the process when two threads enter parallel kernels at once,
-    and the layers of all nets share one workspace."""
+    """One pass at a time: Numba's work-queue threading layer aborts the process when two threads enter parallel kernels
+    at once, and the layers of all nets share one workspace."""
 
     def __init__(self, lock: Any) -> None:
         self._lock = lock

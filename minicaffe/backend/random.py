@@ -1,6 +1,7 @@
 """Caffe's random numbers, bit for bit: one Mersenne twister and the distributions Boost 1.56 and later draws from it.
 
-Weights, dropout masks, crops and shuffles drawn after ``seed(s)`` are those of Caffe (CPU) after ``set_random_seed(s)``.
+Weights, dropout masks, crops and shuffles drawn after ``seed(s)`` are those of Caffe (CPU) after
+``set_random_seed(s)``.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Stream:
         """Samples of N(mean, std^2), float32 (n,), by the ziggurat method (Marsaglia & Tsang 2000) as Boost does it.
 
         Of a draw's 32 bits the lowest is the sign, the next 7 choose one of 128 layers, the upper 24 place ``x`` in it.
-        In 98.8% of the draws ``x`` lies inside the layer's rectangle and is the sample; the others look at further draws.
+        In 98.8% of the draws ``x`` lies inside the layer's rectangle and is the sample; the others look at further
+        draws.
         """
         ziggurat = _normal_ziggurat()
 
@@ -165,8 +167,8 @@ def _unit(draws: Any) -> Any:
 class _Ziggurat:
     """Layers of equal area stacked under the curve ``exp(exponent(x))``, which falls from 1 at ``x = 0``.
 
-    Layer ``i`` reaches from 0 to ``outer[i]``; left of ``inner[i]`` all of it lies under the curve. Layer 0 includes the
-    tail beyond ``tail``, whose own area is ``tail_area``; ``inverse`` gives the curve's ``x`` at a height.
+    Layer ``i`` reaches from 0 to ``outer[i]``; left of ``inner[i]`` all of it lies under the curve. Layer 0 includes
+    the tail beyond ``tail``, whose own area is ``tail_area``; ``inverse`` gives the curve's ``x`` at a height.
     """
 
     def __init__(

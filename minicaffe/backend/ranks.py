@@ -1,4 +1,6 @@
-"""This process's place among those that train one model together, as in pycaffe: ``set_solver_rank``, ``set_solver_count``."""
+"""This process's place among those that train one model together, as in pycaffe: ``set_solver_rank``,
+``set_solver_count``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ def solver_count() -> int:
 def set_solver_rank(rank: int) -> None:
     """Say which process this is, before nets and solvers are made; DeviceError unless ``rank`` is 0 or more.
 
-    A Data layer of the TRAIN phase then reads its own share of the records, and a solver seeds with ``random_seed + rank``.
+    A Data layer of the TRAIN phase then reads its own share of the records, and a solver seeds with ``random_seed +
+    rank``.
     """
     global _rank
     if rank < 0:

@@ -27,9 +27,9 @@ _chosen = _most if _limited_by == "OMP_NUM_THREADS" else None
 def set_num_threads(n: int) -> None:
     """Compute on ``n`` threads of the CPU from the next pass on, whichever Python thread runs it.
 
-    They are Numba's: NumPy's BLAS is held at one thread while layers of users run, and a data layer reads ahead in one thread of its own.
-    DeviceError unless n is at least 1 and at most the cores this process may use, or ``NUMBA_NUM_THREADS`` or
-    ``OMP_NUM_THREADS`` where these were set at the start.
+    They are Numba's: NumPy's BLAS is held at one thread while layers of users run, and a data layer reads ahead in one
+    thread of its own. DeviceError unless n is at least 1 and at most the cores this process may use, or
+    ``NUMBA_NUM_THREADS`` or ``OMP_NUM_THREADS`` where these were set at the start.
     """
     global _chosen
     if not 1 <= n <= _most:

@@ -27,7 +27,8 @@ def to_array(datum: Any, force_color: bool = False, force_gray: bool = False) ->
     An encoded Datum is decoded: to BGR with ``force_color``, to gray with ``force_gray``, else as the file stores it;
     for the others both flags are without effect. As in Caffe, non-empty ``data`` wins over ``float_data``.
 
-    Raises DataError: bytes that are no image, pixels deeper than 8 bits, or a size that is not channels x height x width.
+    Raises DataError: bytes that are no image, pixels deeper than 8 bits, or a size that is not channels x height x
+    width.
     """
     if datum.encoded:
         return decode_image(datum.data, color=True if force_color else False if force_gray else None)

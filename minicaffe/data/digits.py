@@ -1,4 +1,6 @@
-"""scikit-learn's 1,797 real handwritten digits (UCI, 8 x 8) in the form of MNIST: what an example needs without a download."""
+"""scikit-learn's 1,797 real handwritten digits (UCI, 8 x 8) in the form of MNIST: what an example needs without a
+download.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Image files to arrays (channels, height, width) of bytes, colours in the order blue, green, red, as OpenCV gives them to Caffe."""
+"""Image files to arrays (channels, height, width) of bytes, colours in the order blue, green, red, as OpenCV gives them
+to Caffe.
+"""
 
 from __future__ import annotations
 

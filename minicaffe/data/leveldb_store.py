@@ -20,9 +20,9 @@ _TABLES = (".ldb", ".sst")
 class LevelDbReader(Reader):
     """A cursor on a LevelDB folder, which is never written to.
 
-    LevelDB has no read-only mode: opening a folder locks it against every other reader and rewrites its log and manifest.
-    What is opened here is a temporary folder with links to the tables, which never change, and copies of the rest:
-    so a read-only folder can be read, and a train and a test net can read the same database.
+    LevelDB has no read-only mode: opening a folder locks it against every other reader and rewrites its log and
+    manifest. What is opened here is a temporary folder with links to the tables, which never change, and copies of the
+    rest: so a read-only folder can be read, and a train and a test net can read the same database.
     """
 
     backend = "leveldb"

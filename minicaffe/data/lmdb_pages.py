@@ -1,9 +1,9 @@
 """The pages of an LMDB file, each looked at before LMDB follows it.
 
 LMDB maps its file into memory and trusts it: where a page was zeroed or overwritten, it ends the process with a failed
-assertion or a segmentation fault.  The layout (LMDB 0.9, 64 bits): pages of one size, each with its own number and kind;
-pages 0 and 1 are metas, used by turns, that tell the root of the tree; branch pages hold the numbers of pages, leaf pages
-hold the records, and where a record is too large, the number of the first of the overflow pages that do.
+assertion or a segmentation fault.  The layout (LMDB 0.9, 64 bits): pages of one size, each with its own number and
+kind; pages 0 and 1 are metas, used by turns, that tell the root of the tree; branch pages hold the numbers of pages,
+leaf pages hold the records, and where a record is too large, the number of the first of the overflow pages that do.
 """
 
 from __future__ import annotations

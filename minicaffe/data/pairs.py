@@ -29,8 +29,8 @@ def draw_pairs(
     """Draw ``count`` pairs (default: as many as there are images): numbers int64 (count, 2), similar uint8 (count,).
 
     As Caffe's converter does, both images are drawn from all, with replacement: of ten classes about a tenth of the
-    pairs is similar. With ``balance`` every other pair is: its second image is drawn from the first one's class, or from
-    all other classes. Raises DataError without images, or for ``balance`` without a second class.
+    pairs is similar. With ``balance`` every other pair is: its second image is drawn from the first one's class, or
+    from all other classes. Raises DataError without images, or for ``balance`` without a second class.
     """
     num = len(labels)
     if num == 0:
@@ -68,7 +68,8 @@ def pairs_from_folder(
     seed: int = 1,
     balance: bool = False,
 ) -> Pairs:
-    """Pairs of the images in a folder of folders, one for each class; ``count``, ``seed``, ``balance`` as in ``draw_pairs``.
+    """Pairs of the images in a folder of folders, one for each class; ``count``, ``seed``, ``balance`` as in
+    ``draw_pairs``.
 
     Images are decoded to gray, or to BGR with ``color``, and resized. Hidden files are left out. Raises DataError: no
     such folder, no images in it, or a file that is no image.
@@ -94,8 +95,8 @@ def pairs_from_folder(
 def pairs_from_list(list_file: str | os.PathLike[str], height: int, width: int, color: bool = False) -> Pairs:
     """The pairs that a text file lists, a line each: ``path_a path_b same``, ``same`` being 1 or 0.
 
-    Fields are separated by tabs, or by spaces where the line has no tab. Relative paths start at the list's folder; empty
-    lines are skipped. Images are decoded to gray, or to BGR with ``color``, and resized.
+    Fields are separated by tabs, or by spaces where the line has no tab. Relative paths start at the list's folder;
+    empty lines are skipped. Images are decoded to gray, or to BGR with ``color``, and resized.
 
     Raises DataError: a list that cannot be read or is empty, naming each bad line (file:line), a file that is no image.
     """

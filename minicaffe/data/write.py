@@ -33,8 +33,9 @@ def write_images(
 ) -> Written:
     """Write a database of uint8 images (N, height, width) or (N, channels, height, width) and their labels (N,).
 
-    Keys are the images' numbers in so many ``digits``. The database appears at ``path`` when it is complete; one that exists
-    is left as it is, unless ``overwrite``. Raises DataError: as ``open_db`` does, a full disk, counts that differ.
+    Keys are the images' numbers in so many ``digits``. The database appears at ``path`` when it is complete; one that
+    exists is left as it is, unless ``overwrite``. Raises DataError: as ``open_db`` does, a full disk, counts that
+    differ.
     """
     if len(images) != len(labels):
         raise DataError(f"{len(images)} images but {len(labels)} labels")
@@ -51,7 +52,8 @@ def write_pairs(
     backend: str = "leveldb",
     overwrite: bool = False,
 ) -> Written:
-    """Write a siamese database: record k holds images ``pairs[k]`` one behind the other, and ``similar[k]`` as its label.
+    """Write a siamese database: record k holds images ``pairs[k]`` one behind the other, and ``similar[k]`` as its
+    label.
 
     ``images`` uint8 (N, height, width) or (N, channels, height, width): the records have 2 or 2 x channels channels.
     ``pairs`` (count, 2), ``similar`` (count,). Otherwise as ``write_images``.

@@ -22,7 +22,6 @@ Count = int | tuple[int, int | None]
 """How many blobs a layer takes or makes: exactly n, or (at least, at most), None meaning no limit."""
 
 
-
 class Source:
     """Where a net's definition stands: for messages, and to find the files it names."""
 
@@ -70,7 +69,8 @@ class Layer(Costed):
     ``setup(bottom, top)``            once: read the parameters, make learnable blobs;
     ``reshape(bottom, top)``          give the tops their shapes and make scratch memory, before a forward pass;
     ``forward(bottom, top)``          compute the tops' values;
-    ``backward(top, propagate_down, bottom)``  compute the gradient of each bottom that is asked for (overwriting it) and of
+    ``backward(top, propagate_down, bottom)``  compute the gradient of each bottom that is asked for (overwriting it)
+    and of
                                       the learnable blobs (adding to it).
 
     Inside them ``blob.data`` and ``blob.diff`` are NumPy arrays on every backend.  Built-in layers use ``blob.xdata``,
@@ -99,9 +99,9 @@ class Layer(Costed):
     claims: ClassVar[tuple[int, ...]] = ()
     """Learnable blobs whose gradient backward asks for by ``Blob.claim_xdiff``: a solver need not clear it before."""
     repeats: bool = False
-    """Whether forward and backward do nothing but call ops, the same ones on the same arrays as long as no blob's shape or memory
-    changes, and no attribute of the layer; such layers run from a record (``minicaffe.replay``).  Each class says so for itself:
-    it is not inherited."""
+    """Whether forward and backward do nothing but call ops, the same ones on the same arrays as long as no blob's shape
+    or memory changes, and no attribute of the layer; such layers run from a record (``minicaffe.replay``).  Each class
+    says so for itself: it is not inherited."""
     reshape_always: ClassVar[bool] = False
     """Whether ``reshape`` looks at more than the bottoms' shapes, so that it must run before every forward."""
 
@@ -190,11 +190,14 @@ class Layer(Costed):
             least, most = (declared, declared) if isinstance(declared, int) else declared
             if found < least or (most is not None and found > most):
                 amount = f"{least}" if least == most else f"at least {least}" if found < least else f"at most {most}"
-                raise self.error(f"{self.type} Layer {verb} {amount} {what} blob(s) as {side}; found {found}", field=what)
+                raise self.error(
+                    f"{self.type} Layer {verb} {amount} {what} blob(s) as {side}; found {found}", field=what
+                )
         if self.equal_counts and bottoms != tops:
             raise self.error(
                 f"{self.type} Layer produces one top blob as output for each bottom blob input; "
-                f"found {bottoms} bottom(s) and {tops} top(s)", field="top",
+                f"found {bottoms} bottom(s) and {tops} top(s)",
+                field="top",
             )
 
     def _check_in_place(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -208,7 +211,8 @@ class Layer(Costed):
         if weights and len(weights) != tops:
             raise self.error(
                 "loss_weight must be unspecified or specified once per top blob; "
-                f"found {len(weights)} for {tops} top(s)", field="loss_weight",
+                f"found {len(weights)} for {tops} top(s)",
+                field="loss_weight",
             )
         self.loss_weights = weights or [0.0] * tops
 
@@ -268,7 +272,9 @@ class Layer(Costed):
         return kept[1][:count].reshape(tuple(shape))
 
     def input_copy(self, bottom: Sequence[Blob], top: Sequence[Blob], shape: Sequence[int]) -> Any | None:
-        """In ``reshape``: memory for a copy of bottom 0, if that is overwritten in place and backward reads it, else None."""
+        """In ``reshape``: memory for a copy of bottom 0, if that is overwritten in place and backward reads it, else
+        None.
+        """
         wanted = top[0] is bottom[0] and self.goes_backward and not self.fused
         return self.scratch("kept", shape) if wanted else None
 
@@ -307,7 +313,9 @@ class Layer(Costed):
         """``path`` as seen from the working folder or from the folder of the net's definition."""
         return self.definition.resolve(path)
 
-    def error(self, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError) -> LayerError:
+    def error(
+        self, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError
+    ) -> LayerError:
         """An exception that says which layer, where it stands, and which field is at fault."""
         place = self.definition.where(self.name, self.phase, field)
         options = field in self._option_names()
@@ -318,7 +326,9 @@ class Layer(Costed):
         """A DataError that says which layer and where it stands, for data and files that are not as they should be."""
         return DataError(str(self.error(str(problem), field)))
 
-    def require(self, condition: bool, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError) -> None:
+    def require(
+        self, condition: bool, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError
+    ) -> None:
         """Raise ``error(problem, field)`` unless the condition holds."""
         if not condition:
             raise self.error(problem, field, kind)
@@ -335,14 +345,18 @@ class Layer(Costed):
             raise self.error(f"bottoms must have the same shape; found {found}", kind=ShapeError)
 
     def check_indices(self, values: Any, limit: int, bad: Any, ignored: int | None = None, hint: str = "") -> None:
-        """Report a value that is no integer in 0 .. limit - 1: at once on the host, at the next synchronisation on a device.
+        """Report a value that is no integer in 0 .. limit - 1: at once on the host, at the next synchronisation on a
+        device.
 
         ``bad`` is int32 scratch of shape ``()``; values equal to ``ignored`` may lie outside.
         """
         self.ops.check_labels(values, limit, ignored, bad)
         exception = "" if ignored is None else f" (or {ignored}, which is ignored)"
         backend.current().check_later(
-            bad, lambda place: self.error(f"value number {place} of the batch is not an integer in 0 .. {limit - 1}{exception}{hint}")
+            bad,
+            lambda place: self.error(
+                f"value number {place} of the batch is not an integer in 0 .. {limit - 1}{exception}{hint}"
+            ),
         )
 
     def axis_of(self, blob: Blob, axis: int, field: str = "axis") -> int:
@@ -354,7 +368,9 @@ class Layer(Costed):
 
     def about(self, blob: Blob, axis: int, what: str) -> tuple[int, int, int]:
         """The sizes (outer, n, inner) before, at and after an axis, along which there must be at least one ``what``."""
-        self.require(blob.shape[axis] > 0, f"needs at least one {what} along it; found {blob.shape_string}", "axis", ShapeError)
+        self.require(
+            blob.shape[axis] > 0, f"needs at least one {what} along it; found {blob.shape_string}", "axis", ShapeError
+        )
         return blob.span(0, axis), blob.shape[axis], blob.span(axis + 1)
 
     def _option_names(self) -> set[str]:

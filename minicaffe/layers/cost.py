@@ -11,8 +11,8 @@ from minicaffe.blob import Blob
 class Cost(NamedTuple):
     """Arithmetic and traffic of a pass.
 
-    ``products``: FLOPs of matrix products, a multiplication and an addition being two.  ``operations``: all others, each
-    addition, multiplication, comparison or function of an element being one.  ``bytes``: read and written.
+    ``products``: FLOPs of matrix products, a multiplication and an addition being two.  ``operations``: all others,
+    each addition, multiplication, comparison or function of an element being one.  ``bytes``: read and written.
     """
 
     products: float = 0.0
@@ -63,7 +63,8 @@ class Costed:
         return Cost(self.products(bottom, top), self.operations(bottom, top), moved)
 
     def backward_cost(self, bottom: Sequence[Blob], top: Sequence[Blob], propagate_down: Sequence[bool]) -> Cost:
-        """Backward reads bottoms, params and the tops' gradients, writes the wanted gradients, and adds to those of params.
+        """Backward reads bottoms, params and the tops' gradients, writes the wanted gradients, and adds to those of
+        params.
 
         For each wanted gradient of a bottom it takes as many ``operations`` as forward.
         """

@@ -257,8 +257,8 @@ class MemoryData(Source):
         self.values, self.labels, self.position = values, labels.reshape(n, 1, 1, 1), 0
 
     def set_input_arrays(self, data: NDArray, labels: NDArray) -> None:
-        """``reset`` as pycaffe asks for it: float32 arrays in C order, used in place; data (n, channels, height, width),
-        labels (n, 1, 1, 1) or (n,).  Raises ShapeError for others."""
+        """``reset`` as pycaffe asks for it: float32 arrays in C order, used in place; data (n, channels, height,
+        width), labels (n, 1, 1, 1) or (n,).  Raises ShapeError for others."""
         if labels.ndim == 1:
             labels = labels.reshape(-1, 1, 1, 1)
         for what, values, item in (("data", data, self.item), ("labels", labels, (1, 1, 1))):

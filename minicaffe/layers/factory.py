@@ -29,7 +29,9 @@ def create(layer_param: proto.LayerParameter, source: Source, dtype: DTypeLike =
         place = source.where(layer_param.name, layer_param.phase, "type")
         known = {type.lower(): type for type in layer_types()}
         near = difflib.get_close_matches(name.lower(), known, n=1)
-        hint = f"; did you mean {known[near[0]]!r}?" if near else "; to add it, derive from minicaffe.Layer and set type"
+        hint = (
+            f"; did you mean {known[near[0]]!r}?" if near else "; to add it, derive from minicaffe.Layer and set type"
+        )
         raise LayerError(
             f"{place + ': ' if place else ''}layer '{layer_param.name}': Unknown layer type: {name}{hint} "
             f"(known types: {', '.join(layer_types())})"
@@ -41,8 +43,8 @@ def create(layer_param: proto.LayerParameter, source: Source, dtype: DTypeLike =
 def _create_python(layer_param: proto.LayerParameter, source: Source, dtype: DTypeLike) -> Layer:
     """The layer of ``type: "Python"``: an instance of class ``python_param.layer`` of module ``python_param.module``.
 
-    Caffe: ``param_str`` and ``phase`` are set before ``setup``.  Errors inside the user's module reach the caller as they
-    are; a module or class that does not exist is a LayerError.
+    Caffe: ``param_str`` and ``phase`` are set before ``setup``.  Errors inside the user's module reach the caller as
+    they are; a module or class that does not exist is a LayerError.
     """
     options = layer_param.python_param
     place = source.where(layer_param.name, layer_param.phase, "python_param")

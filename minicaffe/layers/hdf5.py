@@ -129,8 +129,8 @@ class HDF5Data(Source):
     def _pass_ended_files(self) -> None:
         """Go on to the file that holds this process's next row.
 
-        ``row`` is the same for every process: where the group begins of which each takes one row.  It is negative where that
-        was in the file before.
+        ``row`` is the same for every process: where the group begins of which each takes one row.  It is negative where
+        that was in the file before.
         """
         while self.row + self.rank >= len(self.rows):
             self.row -= len(self.rows)

@@ -39,7 +39,13 @@ class Neuron(Layer):
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
             x, y = bottom[0], top[0]
-            seen = (y.xdata,) if self.gradient_from == "top" else (x.xdata,) if self.gradient_from == "bottom" else (x.xdata, y.xdata)
+            seen = (
+                (y.xdata,)
+                if self.gradient_from == "top"
+                else (x.xdata,)
+                if self.gradient_from == "bottom"
+                else (x.xdata, y.xdata)
+            )
             self.ops.elementwise(type(self).gradient, (*seen, y.xdiff), self.options(), x.xdiff)
 
 

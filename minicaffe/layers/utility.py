@@ -16,7 +16,11 @@ class Along(Layer):
     older_name: str
 
     def setup(self, bottom, top):
-        self.require(not (self.has("axis") and self.has(self.older_name)), f"give either axis or {self.older_name}, not both", "axis")
+        self.require(
+            not (self.has("axis") and self.has(self.older_name)),
+            f"give either axis or {self.older_name}, not both",
+            "axis",
+        )
 
     def find_axis(self, blob):
         """The axis, counted from the front of ``blob``."""
@@ -49,7 +53,11 @@ class Slice(Along):
         super().setup(bottom, top)
         points = list(self.slice_point)
         if points:
-            self.require(len(points) == len(top) - 1, f"{len(top)} tops need {len(top) - 1} slice points; found {points}", "slice_point")
+            self.require(
+                len(points) == len(top) - 1,
+                f"{len(top)} tops need {len(top) - 1} slice points; found {points}",
+                "slice_point",
+            )
 
     def reshape(self, bottom, top):
         x = bottom[0]
@@ -58,9 +66,18 @@ class Slice(Along):
         if points:
             edges = [0, *points, size]
             sizes = [b - a for a, b in zip(edges, edges[1:])]
-            self.require(min(sizes) > 0, f"must rise strictly between 0 and the size of the axis, {size}; found {points}", "slice_point")
+            self.require(
+                min(sizes) > 0,
+                f"must rise strictly between 0 and the size of the axis, {size}; found {points}",
+                "slice_point",
+            )
         else:
-            self.require(size % len(top) == 0, f"{len(top)} tops must divide the axis' size {size}, or give slice_point", "slice_point", ShapeError)
+            self.require(
+                size % len(top) == 0,
+                f"{len(top)} tops must divide the axis' size {size}, or give slice_point",
+                "slice_point",
+                ShapeError,
+            )
             sizes = [size // len(top)] * len(top)
         self.parts = list(self.ranges(sizes))
         for blob, part in zip(top, sizes):
@@ -103,7 +120,10 @@ class Concat(Along):
             )
             if not same:
                 found = ", ".join(b.shape_string for b in bottom)
-                raise self.error(f"all inputs must have the same shape, except along axis {self.along}; found {found}", kind=ShapeError)
+                raise self.error(
+                    f"all inputs must have the same shape, except along axis {self.along}; found {found}",
+                    kind=ShapeError,
+                )
         sizes = [blob.shape[self.along] for blob in bottom]
         self.parts = list(self.ranges(sizes))
         top[0].reshape(*first[: self.along], sum(sizes), *first[self.along + 1 :])
@@ -206,7 +226,8 @@ class Flatten(View):
 
 
 class Reshape(View):
-    """Replace the axes ``axis`` (0) to ``axis + num_axes`` by ``shape``; num_axes -1 (the default) means all that follow.
+    """Replace the axes ``axis`` (0) to ``axis + num_axes`` by ``shape``; num_axes -1 (the default) means all that
+    follow.
 
     In ``shape``, 0 copies the bottom's axis at the same place and one -1 takes what is left over.
     Caffe: a negative ``axis`` counts from one past the end, so -1 appends.
@@ -220,24 +241,49 @@ class Reshape(View):
     def output_shape(self, x):
         axes = len(x.shape)
         start = self.axis if self.axis >= 0 else axes + self.axis + 1
-        self.require(0 <= start <= axes, f"axis {self.axis} out of range for {axes}-D Blob with shape {x.shape_string}", "axis", ShapeError)
+        self.require(
+            0 <= start <= axes,
+            f"axis {self.axis} out of range for {axes}-D Blob with shape {x.shape_string}",
+            "axis",
+            ShapeError,
+        )
         self.require(self.num_axes >= -1, f"must be -1 or more; found {self.num_axes}", "num_axes")
         end = axes if self.num_axes == -1 else start + self.num_axes
-        self.require(end <= axes, f"axis {start} and num_axes {self.num_axes} go beyond shape {x.shape_string}", "num_axes", ShapeError)
+        self.require(
+            end <= axes,
+            f"axis {start} and num_axes {self.num_axes} go beyond shape {x.shape_string}",
+            "num_axes",
+            ShapeError,
+        )
         dims = list(self.shape.dim)
         self.require(dims.count(-1) <= 1, f"at most one dimension can be -1; found {dims}", "shape")
         self.require(min(dims, default=0) >= -1, f"dimensions must be -1 or more; found {dims}", "shape")
         for i, dim in enumerate(dims):
             if dim == 0:
-                self.require(start + i < axes, f"dim 0 at place {i} copies axis {start + i}, which {x.shape_string} lacks", "shape", ShapeError)
+                self.require(
+                    start + i < axes,
+                    f"dim 0 at place {i} copies axis {start + i}, which {x.shape_string} lacks",
+                    "shape",
+                    ShapeError,
+                )
                 dims[i] = x.shape[start + i]
         if -1 in dims:
             i = dims.index(-1)
             known = math.prod(dims[:i] + dims[i + 1 :]) * x.span(0, start) * x.span(end)
-            self.require(known > 0 and x.count % known == 0, f"bottom count {x.count} is no multiple of the other dimensions ({known})", "shape", ShapeError)
+            self.require(
+                known > 0 and x.count % known == 0,
+                f"bottom count {x.count} is no multiple of the other dimensions ({known})",
+                "shape",
+                ShapeError,
+            )
             dims[i] = x.count // known
         shape = (*x.shape[:start], *dims, *x.shape[end:])
-        self.require(math.prod(shape) == x.count, f"output count must match input count {x.count}; found shape {list(shape)}", "shape", ShapeError)
+        self.require(
+            math.prod(shape) == x.count,
+            f"output count must match input count {x.count}; found shape {list(shape)}",
+            "shape",
+            ShapeError,
+        )
         return shape
 
 

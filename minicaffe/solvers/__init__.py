@@ -14,8 +14,19 @@ from minicaffe.solvers.monitor import Monitor, Scalar
 from minicaffe.solvers.sgd import NesterovSolver, SGDSolver
 
 __all__ = [
-    "SNAPSHOT", "STOP", "AdaDeltaSolver", "AdaGradSolver", "AdamSolver", "Monitor", "NesterovSolver", "RMSPropSolver", "SGDSolver",
-    "Scalar", "Solver", "create", "get_solver",
+    "SNAPSHOT",
+    "STOP",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "Monitor",
+    "NesterovSolver",
+    "RMSPropSolver",
+    "SGDSolver",
+    "Scalar",
+    "Solver",
+    "create",
+    "get_solver",
 ]
 
 

@@ -37,10 +37,10 @@ registry: dict[str, type[Solver]] = {}
 class Solver:
     """Trains a net as a solver prototxt says.
 
-    A kind of solver declares how many history buffers it keeps (``slots``) and how one contiguous segment of the params is
-    updated (``update``); everything else is here.  Caffe's order of an iteration: test, forward and backward ``iter_size``
-    times, clip the summed gradient, divide it by ``iter_size``, add the weight decay, update, snapshot.  Of several solvers
-    that train together (``ranks``), the one of rank 0 tests and writes snapshots.
+    A kind of solver declares how many history buffers it keeps (``slots``) and how one contiguous segment of the params
+    is updated (``update``); everything else is here.  Caffe's order of an iteration: test, forward and backward
+    ``iter_size`` times, clip the summed gradient, divide it by ``iter_size``, add the weight decay, update, snapshot.
+    Of several solvers that train together (``ranks``), the one of rank 0 tests and writes snapshots.
 
     ``close`` ends the threads of its nets' data layers; a ``with`` block does.
 
@@ -95,12 +95,20 @@ class Solver:
         for field in ("max_iter", "display", "snapshot", "test_interval"):
             self._require(getattr(p, field) >= 0, field, "must be 0 or more", getattr(p, field))
         self._require(all(n >= 0 for n in p.test_iter), "test_iter", "must be 0 or more", list(p.test_iter))
-        self._require(p.regularization_type in ("L1", "L2"), "regularization_type",
-                      "Unknown regularization type; it must be L1 or L2", p.regularization_type)
+        self._require(
+            p.regularization_type in ("L1", "L2"),
+            "regularization_type",
+            "Unknown regularization type; it must be L1 or L2",
+            p.regularization_type,
+        )
         check_policy(p, self._require)
         if p.snapshot:
-            self._require(p.HasField("snapshot_prefix"), "snapshot_prefix",
-                          "In solver params, snapshot is specified but snapshot_prefix is not", "nothing")
+            self._require(
+                p.HasField("snapshot_prefix"),
+                "snapshot_prefix",
+                "In solver params, snapshot is specified but snapshot_prefix is not",
+                "nothing",
+            )
         if p.snapshot or p.snapshot_after_train:
             snapshots.check_prefix(p.snapshot_prefix)
 
@@ -122,8 +130,13 @@ class Solver:
     def _train_net(self) -> Net:
         p = self.param
         given = [field for field in ("net", "net_param", "train_net", "train_net_param") if p.HasField(field)]
-        self._require(len(given) == 1, "net", "SolverParameter must specify a train net using exactly one of these fields: "
-                      "net, net_param, train_net, train_net_param", ", ".join(given) or "none")
+        self._require(
+            len(given) == 1,
+            "net",
+            "SolverParameter must specify a train net using exactly one of these fields: "
+            "net, net_param, train_net, train_net_param",
+            ", ".join(given) or "none",
+        )
         value = getattr(p, given[0])
         inline = given[0].endswith("_param")
         param, source = self._definition(value if inline else None, "" if inline else value)
@@ -139,18 +152,32 @@ class Solver:
         ]
         generic = p.HasField("net") or p.HasField("net_param")
         if generic:
-            self._require(len(p.test_iter) >= len(sources), "test_iter", "test_iter must be specified for each test network",
-                          f"{len(p.test_iter)} for {len(sources)} test nets")
+            self._require(
+                len(p.test_iter) >= len(sources),
+                "test_iter",
+                "test_iter must be specified for each test network",
+                f"{len(p.test_iter)} for {len(sources)} test nets",
+            )
             shared = ("net_param", p.net_param, "") if p.HasField("net_param") else (f"net file: {p.net}", None, p.net)
             sources += [shared] * (len(p.test_iter) - len(sources))
         else:
-            self._require(len(p.test_iter) == len(sources), "test_iter", "test_iter must be specified for each test network",
-                          f"{len(p.test_iter)} for {len(sources)} test nets")
+            self._require(
+                len(p.test_iter) == len(sources),
+                "test_iter",
+                "test_iter must be specified for each test network",
+                f"{len(p.test_iter)} for {len(sources)} test nets",
+            )
         if p.test_state:
-            self._require(len(p.test_state) == len(sources), "test_state",
-                          "test_state must be unspecified or specified once per test net", len(p.test_state))
+            self._require(
+                len(p.test_state) == len(sources),
+                "test_state",
+                "test_state must be unspecified or specified once per test net",
+                len(p.test_state),
+            )
         if sources:
-            self._require(p.test_interval > 0, "test_interval", "must be positive when there is a test net", p.test_interval)
+            self._require(
+                p.test_interval > 0, "test_interval", "must be positive when there is a test net", p.test_interval
+            )
         for i, (what, message, path) in enumerate(sources):
             _log.info("Creating test net (#%d) specified by %s", i, what)
             param, source = self._definition(message, path)
@@ -270,8 +297,10 @@ class Solver:
 
     def _first_non_finite(self) -> str:
         for step in self.net.steps:
-            for name, blob in [*((f"param {j}", b) for j, b in enumerate(step.layer.blobs)),
-                               *((f"top '{self.net._blob_names[i]}'", b) for i, b in zip(step.top_ids, step.top, strict=True))]:
+            for name, blob in [
+                *((f"param {j}", b) for j, b in enumerate(step.layer.blobs)),
+                *((f"top '{self.net._blob_names[i]}'", b) for i, b in zip(step.top_ids, step.top, strict=True)),
+            ]:
                 if not np.isfinite(blob.peek_data()).all():
                     return f" (first found in layer '{step.layer.name}', {name})"
         return ""
@@ -281,8 +310,14 @@ class Solver:
         now = time.perf_counter()
         done, seconds = self.iter - since, now - began
         self._displayed_at = (self.iter, now)
-        _log.info("Iteration %d (%g iter/s, %gs/%d iters), loss = %g",
-                  self.iter, done / seconds if seconds else 0, seconds, self.param.display, self.smoothed_loss)
+        _log.info(
+            "Iteration %d (%g iter/s, %gs/%d iters), loss = %g",
+            self.iter,
+            done / seconds if seconds else 0,
+            seconds,
+            self.param.display,
+            self.smoothed_loss,
+        )
         outputs = self._outputs()
         for k, scalar in enumerate(outputs):
             _log.info("    Train net output #%d: %s", k, scalar)
@@ -338,7 +373,9 @@ class Solver:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the coming update.  Caffe: under "multistep" and "plateau" reading it may advance the step."""
+        """The learning rate of the coming update.  Caffe: under "multistep" and "plateau" reading it may advance the
+        step.
+        """
         return learning_rate(self)
 
     def apply_update(self) -> None:
@@ -356,8 +393,14 @@ class Solver:
                 self._log_clipping()
             for start, stop, lr_mult, decay_mult in self._segments:
                 self.update(
-                    ops, w[start:stop], g[start:stop], [h[start:stop] for h in history], rate * lr_mult,
-                    1 / p.iter_size, p.weight_decay * decay_mult, p.regularization_type == "L1",
+                    ops,
+                    w[start:stop],
+                    g[start:stop],
+                    [h[start:stop] for h in history],
+                    rate * lr_mult,
+                    1 / p.iter_size,
+                    p.weight_decay * decay_mult,
+                    p.regularization_type == "L1",
                 )
         self.iter += 1
 
@@ -370,7 +413,12 @@ class Solver:
     def _log_clipping(self) -> None:
         norm, limit = float(self._norm.peek_data()), self.param.clip_gradients
         if norm > limit:
-            _log.info("Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g", norm, limit, limit / norm)
+            _log.info(
+                "Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g",
+                norm,
+                limit,
+                limit / norm,
+            )
 
     def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
         """Call the first before each iteration, the second when its gradients are complete."""
@@ -394,16 +442,22 @@ class Solver:
     # --- snapshots -----------------------------------------------------------------------------------------------
 
     def snapshot(self) -> str:
-        """Write ``<snapshot_prefix>_iter_<iter>`` weights and solver state, each whole or not at all; returns the state's path."""
+        """Write ``<snapshot_prefix>_iter_<iter>`` weights and solver state, each whole or not at all; returns the
+        state's path.
+        """
         if not all(np.isfinite(param.blob.peek_data()).all() for param in self.net.learnable):
-            raise SnapshotError(f"not writing a snapshot at iteration {self.iter}: the weights are not finite{self._first_non_finite()}")
+            raise SnapshotError(
+                f"not writing a snapshot at iteration {self.iter}: the weights are not finite{self._first_non_finite()}"
+            )
         model, state = snapshots.write(self)
         for monitor in self.monitors:
             monitor.snapshot(model, state)
         return state
 
     def restore(self, path: str | os.PathLike) -> None:
-        """Continue from a solver state, binary or HDF5: iteration, weights, history; and, if minicaffe wrote it, bit for bit."""
+        """Continue from a solver state, binary or HDF5: iteration, weights, history; and, if minicaffe wrote it, bit
+        for bit.
+        """
         snapshots.read(self, os.fspath(path))
 
     def history_blobs(self) -> list[NDArray]:
@@ -434,5 +488,7 @@ def _segments(net: Net) -> list[tuple[int, int, float, float]]:
 
 def _scalars(net: Net, values: dict[str, NDArray]) -> list[Scalar]:
     return [
-        Scalar(name, float(value), net.blob_loss_weights[name]) for name, array in values.items() for value in array.reshape(-1)
+        Scalar(name, float(value), net.blob_loss_weights[name])
+        for name, array in values.items()
+        for value in array.reshape(-1)
     ]

@@ -92,7 +92,9 @@ def check_policy(p: proto.SolverParameter, require: Callable[[bool, str, str, An
     near = difflib.get_close_matches(name, POLICIES, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     known = ", ".join(POLICIES)
-    require(name in POLICIES, "lr_policy", f"Unknown learning rate policy: '{name}'{hint} (known: {known})", f"'{name}'")
+    require(
+        name in POLICIES, "lr_policy", f"Unknown learning rate policy: '{name}'{hint} (known: {known})", f"'{name}'"
+    )
     given = f"for lr_policy '{name}'"
     if name in ("step", "sigmoid"):
         require(p.stepsize > 0, "stepsize", f"must be positive {given}", p.stepsize)

@@ -1,7 +1,7 @@
 """Snapshots: weights and solver state in Caffe's files, with what else an exact resume needs.
 
-A solver state of minicaffe also holds the random stream and the position of every data layer (a field that Caffe skips),
-so that training resumes bit for bit.
+A solver state of minicaffe also holds the random stream and the position of every data layer (a field that Caffe
+skips), so that training resumes bit for bit.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ def check_prefix(prefix: str) -> None:
     """SnapshotError unless files can be made at the prefix; nothing is left there."""
     folder = os.path.dirname(os.path.abspath(prefix))
     problem = (
-        f"the folder {folder} does not exist; create it" if not os.path.isdir(folder)
-        else f"the folder {folder} is not writable" if not os.access(folder, os.W_OK | os.X_OK)
+        f"the folder {folder} does not exist; create it"
+        if not os.path.isdir(folder)
+        else f"the folder {folder} is not writable"
+        if not os.access(folder, os.W_OK | os.X_OK)
         else None
     )
     if problem:
@@ -75,13 +77,15 @@ def write(solver: Solver) -> tuple[str, str]:
 
 def _resume_state(solver: Solver) -> bytes:
     where = backend.current()
-    return json.dumps({
-        "random": base64.b64encode(random.stream().get_state()).decode(),
-        "device": {where.name: base64.b64encode(where.random.get_state()).decode()},
-        "solver": solver.state(),
-        "train": solver.net.state(),
-        "test": [net.state() for net in solver.test_nets],
-    }).encode()
+    return json.dumps(
+        {
+            "random": base64.b64encode(random.stream().get_state()).decode(),
+            "device": {where.name: base64.b64encode(where.random.get_state()).decode()},
+            "solver": solver.state(),
+            "train": solver.net.state(),
+            "test": [net.state() for net in solver.test_nets],
+        }
+    ).encode()
 
 
 def read(solver: Solver, path: str) -> None:
@@ -106,7 +110,9 @@ def read(solver: Solver, path: str) -> None:
         target[...] = source.reshape(target.shape)
     solver.iter, solver.current_step = iteration, current_step
     if state is None:
-        _log.warning("%s was not written by minicaffe: data layers start from the first record, random numbers anew", path)
+        _log.warning(
+            "%s was not written by minicaffe: data layers start from the first record, random numbers anew", path
+        )
         return
     random.stream().set_state(state["random"])
     where = backend.current()
@@ -158,7 +164,9 @@ def _read_hdf5(path: str) -> State:
 
 
 def _find_model(learned_net: str, state_path: str) -> str:
-    """The weights a state names: as written, or else beside the state, where a moved run has them; SnapshotError if neither."""
+    """The weights a state names: as written, or else beside the state, where a moved run has them; SnapshotError if
+    neither.
+    """
     beside = os.path.join(os.path.dirname(state_path), os.path.basename(learned_net))
     for path in (learned_net, beside):
         if os.path.exists(path):

@@ -17,7 +17,9 @@ from minicaffe.proto import text, upgrade
 from minicaffe.testing import under_test
 
 Definition: TypeAlias = "str | type[Layer] | Any"
-"""A layer as ``run`` takes it: a registered type, a class derived from Layer, a prototxt ``layer { … }``, or a LayerParameter."""
+"""A layer as ``run`` takes it: a registered type, a class derived from Layer, a prototxt ``layer { … }``, or a
+LayerParameter.
+"""
 
 
 def layer_class(definition: proto.LayerParameter) -> type[Layer]:

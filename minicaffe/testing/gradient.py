@@ -18,7 +18,8 @@ SHOWN = 5
 """How many of the wrong elements a message lists."""
 
 ROUNDING = 64 * np.finfo(np.float64).eps
-"""Relative error of a sum of tops, a few dozen roundings; what is left of it in a difference grows as the step shrinks."""
+"""Relative error of a sum of tops, a few dozen roundings; what is left of it in a difference grows as the step shrinks.
+"""
 
 
 def check_gradient(
@@ -50,7 +51,8 @@ def check_gradient(
     Args:
         layer, bottoms, params, **how: as for ``run``.  Learned blobs that are all zero are drawn from N(0, 1), unless
             ``params`` gives them.
-        mode: "directions": one random weighting of all tops, and for each bottom and blob one random direction; only where
+        mode: "directions": one random weighting of all tops, and for each bottom and blob one random direction; only
+        where
             that is wrong, element by element.  "exhaustive": each element of each top by each element.
         step: the largest step.
         tolerance: relative to the larger gradient; in directions mode, to the root mean square of the gradient.
@@ -61,8 +63,8 @@ def check_gradient(
             is left out this way.
         seed: of the layer's random numbers and those of the check.
 
-    Raises AssertionError saying which elements of which bottom or learned blob are wrong, found and expected; LayerError if
-    there is nothing to check.
+    Raises AssertionError saying which elements of which bottom or learned blob are wrong, found and expected;
+    LayerError if there is nothing to check.
     """
     if mode not in ("directions", "exhaustive"):
         raise ValueError(f"mode must be 'directions' or 'exhaustive'; found {mode!r}")

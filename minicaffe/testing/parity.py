@@ -33,7 +33,8 @@ def check_parity(
     ``check_parity("LRN", [x], alpha=5.0)``
 
     Args:
-        layer, bottoms, params, backward, **how: as for ``run``.  Learned blobs that are all zero are drawn from N(0, 1),
+        layer, bottoms, params, backward, **how: as for ``run``.  Learned blobs that are all zero are drawn from N(0,
+        1),
             unless ``params`` gives them.
         top_diffs: as for ``run``; default: drawn from N(0, 1), or the loss weights of a loss.
         backends: what to compute on; all are compared with the first.  Default: the CPU, and the GPU that
@@ -43,7 +44,8 @@ def check_parity(
 
     Random numbers differ between backends: check a random layer in the TEST phase.
 
-    Raises AssertionError saying what differs, where and by how much; DeviceError or MissingExtraError if there is no GPU.
+    Raises AssertionError saying what differs, where and by how much; DeviceError or MissingExtraError if there is no
+    GPU.
     """
     chosen = list(backends) if backends is not None else [backend.host_backend(), backend.gpu_backend()]
     if len(chosen) < 2:

@@ -43,8 +43,8 @@ class Result:
 class Rig:
     """A net of one layer and the inputs that it reads, to run it again and again; ``run`` says what the arguments are.
 
-    Attributes: ``net``; ``layer``; ``bottom`` and ``top``, its blobs; ``wanted``, one bool a bottom, whether it is to get a
-    gradient.  What a net may not do with a layer, such as working in place where backward needs the input, is the
+    Attributes: ``net``; ``layer``; ``bottom`` and ``top``, its blobs; ``wanted``, one bool a bottom, whether it is to
+    get a gradient.  What a net may not do with a layer, such as working in place where backward needs the input, is the
     net's own NetError here.
     """
 
@@ -196,7 +196,8 @@ def run(
         in_place: whether the first top is the first bottom.
         seed: restart the random stream with it first (``minicaffe.set_random_seed``).
         **fields: options of the layer (of its own ``…_param``) or fields of the LayerParameter (``loss_weight``,
-            ``param``, ``propagate_down``, ``loss_param``, …): messages as dicts, repeated fields as lists, enums by name.
+            ``param``, ``propagate_down``, ``loss_param``, …): messages as dicts, repeated fields as lists, enums by
+            name.
 
     Raises LayerError for a field that does not exist, and whatever keeps a net from being built or run with this layer.
     """

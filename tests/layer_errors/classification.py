@@ -22,14 +22,23 @@ def scored(kind, *more, labels=True, axis=True, **fields):
 
 ROWS = [
     *scored("SoftmaxWithLoss"),
-    row("SoftmaxWithLoss", None, r"value number 0 .*\(or 9, which is ignored\)", *PAIR, bad=(1, [4, 9]), loss_param={"ignore_label": 9}),
+    row(
+        "SoftmaxWithLoss",
+        None,
+        r"value number 0 .*\(or 9, which is ignored\)",
+        *PAIR,
+        bad=(1, [4, 9]),
+        loss_param={"ignore_label": 9},
+    ),
     row("SoftmaxWithLoss", "loss_weight", r"once per top blob; found 1 for 2 top", *PAIR, tops=2, loss_weight=1.0),
     *scored("SigmoidCrossEntropyLoss", labels=False, axis=False),
     row("SigmoidCrossEntropyLoss", None, r"same count; found 4 3 .*4 2", (4, 3), (4, 2)),
     row("InfogainLoss", "source", r"give the matrix H", *PAIR),
     row("InfogainLoss", "source", r"missing\.binaryproto", *PAIR, source="missing.binaryproto"),
     row("InfogainLoss", "source", r"H must hold 3 x 3 values; found 2 2", *PAIR, (2, 2)),
-    row("InfogainLoss", "loss_param", r"is deprecated; use normalization", *PAIR, (3, 3), loss_param={"normalize": True}),
+    row(
+        "InfogainLoss", "loss_param", r"is deprecated; use normalization", *PAIR, (3, 3), loss_param={"normalize": True}
+    ),
     *scored("InfogainLoss", (3, 3)),
     *scored("MultinomialLogisticLoss", axis=False),
     *scored("HingeLoss", axis=False),
@@ -37,7 +46,10 @@ ROWS = [
     row("Accuracy", None, r"need 4 integer labels in 0 \.\. 2; found 3 ", (4, 3), (3,)),
     row("Accuracy", "top_k", r"must not exceed the number of classes; found 4", *PAIR, top_k=4),
     *scored("EuclideanLoss", labels=False, axis=False),
-    *(row(kind, None, r"mean over the items of the batch, which has none", (0, 3), (0,)) for kind in ("HingeLoss", "MultinomialLogisticLoss")),
+    *(
+        row(kind, None, r"mean over the items of the batch, which has none", (0, 3), (0,))
+        for kind in ("HingeLoss", "MultinomialLogisticLoss")
+    ),
     row("EuclideanLoss", None, r"mean over the items of the batch, which has none; found 0 3", (0, 3), (0, 3)),
     row("ContrastiveLoss", None, r"mean over the items of the batch, which has none", (0, 3), (0, 3), (0,)),
     row("EuclideanLoss", None, r"same dimension; found 4 3 .*4 2", (4, 3), (4, 2)),

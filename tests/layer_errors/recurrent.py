@@ -25,6 +25,14 @@ def recurrent(kind, states):
 ROWS = [
     *recurrent("RNN", 1),
     *recurrent("LSTM", 2),
-    row("LSTMUnit", None, r"must be \(1, N, D\), \(1, N, 4D\) and \(1, N\); found 1 2 3", (1, 2, 3), (1, 2, 9), (1, 2), tops=2),
+    row(
+        "LSTMUnit",
+        None,
+        r"must be \(1, N, D\), \(1, N, 4D\) and \(1, N\); found 1 2 3",
+        (1, 2, 3),
+        (1, 2, 9),
+        (1, 2),
+        tops=2,
+    ),
     row("LSTMUnit", None, r"must be \(1, N, D\)", (2, 2, 3), (2, 2, 12), (2, 2), tops=2),
 ]

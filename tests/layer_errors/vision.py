@@ -17,7 +17,9 @@ def windowed(kind, **more):
     yield no("kernel_size", r"once for each of the 2 spatial axes; found 0 values")
     yield no("kernel_size", r"once for each of the 2 spatial axes; found 3 values", kernel_size=[2, 2, 2])
     yield no("kernel_size", r"must be positive; found \[0, 0\]", kernel_size=0)
-    yield no("kernel_size", r"either kernel_size or kernel_h and kernel_w, not both", kernel_size=2, kernel_h=2, kernel_w=2)
+    yield no(
+        "kernel_size", r"either kernel_size or kernel_h and kernel_w, not both", kernel_size=2, kernel_h=2, kernel_w=2
+    )
     yield no("kernel_w", r"kernel_h and kernel_w must be given together", kernel_h=2)
     yield no("kernel_h", r"need 2 spatial axes; found 1", (2, 4, 5), kernel_h=2, kernel_w=2)
     yield no("stride", r"must be positive; found \[0, 0\]", kernel_size=2, stride=0)
@@ -41,7 +43,11 @@ def convolution(kind):
     yield no("kernel_size", r"found 2 values", (2, 4), kernel_size=[2, 2])
     yield no(None, r"must have the same shape; found 2 4 5 5 .*2 4 6 5", IMAGE, (2, 4, 6, 5), tops=2)
     yield no(None, r"must have the same shape", IMAGE, IMAGE, tops=2, later=(IMAGE, (3, 4, 5, 5)))
-    yield no("blobs", r"must have shapes \[\(3, 4, 2, 2\), \(3,\)\]|must have shapes \[\(4, 3, 2, 2\), \(3,\)\]", blobs=ONE_BLOB)
+    yield no(
+        "blobs",
+        r"must have shapes \[\(3, 4, 2, 2\), \(3,\)\]|must have shapes \[\(4, 3, 2, 2\), \(3,\)\]",
+        blobs=ONE_BLOB,
+    )
     yield no(None, r"unknown filler type 'xaver'.*did you mean 'xavier'", weight_filler={"type": "xaver"})
 
 
@@ -51,22 +57,48 @@ def pooling(field, problem, *shapes, **how):
 
 ROWS = [
     *convolution("Convolution"),
-    row("Convolution", "kernel_size", r"extent \[9, 9\]\) is larger than the input \[5, 5\]", IMAGE, kernel_size=9, num_output=3),
-    row("Convolution", "kernel_size", r"larger than the input \[5, 1\]", IMAGE, kernel_size=3, num_output=3, later=((2, 4, 5, 1),)),
+    row(
+        "Convolution",
+        "kernel_size",
+        r"extent \[9, 9\]\) is larger than the input \[5, 5\]",
+        IMAGE,
+        kernel_size=9,
+        num_output=3,
+    ),
+    row(
+        "Convolution",
+        "kernel_size",
+        r"larger than the input \[5, 1\]",
+        IMAGE,
+        kernel_size=3,
+        num_output=3,
+        later=((2, 4, 5, 1),),
+    ),
     *convolution("Deconvolution"),
     row("Deconvolution", "pad", r"\[9, 9\] leaves nothing", IMAGE, kernel_size=1, num_output=3, pad=9),
     *windowed("Im2col"),
     row("Im2col", "axis", r"needs an axis after it", (2, 4), kernel_size=2, axis=1),
-    row("Im2col", "kernel_size", r"extent \[7, 7\]\) is larger than the input \[5, 5\]", IMAGE, kernel_size=3, dilation=3),
+    row(
+        "Im2col",
+        "kernel_size",
+        r"extent \[7, 7\]\) is larger than the input \[5, 5\]",
+        IMAGE,
+        kernel_size=3,
+        dilation=3,
+    ),
     pooling(None, r"must have 4 axes \(N, C, H, W\); found 2 4 5 ", (2, 4, 5), kernel_size=2),
     pooling("kernel_size", r"give kernel_size, or kernel_h and kernel_w"),
     pooling("kernel_size", r"must be positive; found \(0, 0\)", kernel_size=0),
-    pooling("kernel_size", r"either kernel_size or kernel_h and kernel_w, not both", kernel_size=2, kernel_h=2, kernel_w=2),
+    pooling(
+        "kernel_size", r"either kernel_size or kernel_h and kernel_w, not both", kernel_size=2, kernel_h=2, kernel_w=2
+    ),
     pooling("kernel_size", r"the kernel \(9\) is larger than the input \(5\)", kernel_size=9),
     pooling("kernel_size", r"give no kernel size", global_pooling=True, kernel_size=5),
     pooling("kernel_h", r"kernel_h and kernel_w must be given together", kernel_w=2),
     pooling("stride", r"must be positive; found \(0, 0\)", kernel_size=2, stride=0),
-    pooling("stride", r"either stride or stride_h and stride_w, not both", kernel_size=2, stride=1, stride_h=1, stride_w=1),
+    pooling(
+        "stride", r"either stride or stride_h and stride_w, not both", kernel_size=2, stride=1, stride_h=1, stride_w=1
+    ),
     pooling("stride_h", r"must be given together", kernel_size=2, stride_h=2),
     pooling("stride", r"global_pooling needs stride 1 and pad 0; found stride \(2, 2\)", global_pooling=True, stride=2),
     pooling("stride", r"global_pooling needs stride 1 and pad 0.*pad \(1, 1\)", global_pooling=True, pad=1),
@@ -74,7 +106,9 @@ ROWS = [
     pooling("pad", r"STOCHASTIC pooling takes no pad", kernel_size=2, pad=1, pool="STOCHASTIC"),
     pooling("pad_h", r"must be given together", kernel_size=2, pad_w=1),
     pooling("top", r"only MAX pooling makes a second top", kernel_size=2, pool="AVE", tops=2),
-    pooling("pool", r"goes backward in TRAIN phase only", kernel_size=2, pool="STOCHASTIC", phase="TEST", backward=True),
+    pooling(
+        "pool", r"goes backward in TRAIN phase only", kernel_size=2, pool="STOCHASTIC", phase="TEST", backward=True
+    ),
     row("SPP", "pyramid_height", r"must be positive; found 0", IMAGE),
     row("SPP", None, r"must have 4 axes \(N, C, H, W\); found 2 3 ", (2, 3), pyramid_height=1),
     row("SPP", None, r"layer 'SPP \(2 x 2 bins\)' \(Pooling\), pooling_param\.pad", (2, 3, 1, 4), pyramid_height=2),
