@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from minicaffe.kernels import cpu, fast_paths, reference
-from minicaffe.kernels.cpu import dots, tile_transforms, winograd_plan
-from minicaffe.kernels.cpu import threads as shares
-from minicaffe.kernels.cpu.problem import FORWARD, WEIGHTS, Problem
-from minicaffe.kernels.cpu.simd import WIDTH
+from minicaffe.kernels.cpu.conv import row_dot, winograd, winograd_transforms
+from minicaffe.kernels.cpu.conv.problem import FORWARD, WEIGHTS, Problem
+from minicaffe.kernels.cpu.runtime import threads as shares
+from minicaffe.kernels.cpu.simd.memory import WIDTH
 from minicaffe.kernels.window import Window
 
 DTYPES = [np.float32, np.float64]
@@ -421,19 +421,19 @@ def test_a_convolution_does_without_a_fast_path(case, path):
 
 
 @pytest.mark.parametrize("shape, outputs, w, group", TILED)
-@pytest.mark.parametrize("kind", [winograd_plan.FORWARD, winograd_plan.DATA, winograd_plan.WEIGHTS])
+@pytest.mark.parametrize("kind", [winograd.FORWARD, winograd.DATA, winograd.WEIGHTS])
 def test_tiles_are_what_these_convolutions_are_made_of(shape, outputs, w, group, kind):
     y_shape = (shape[0], outputs, *positions(shape[2:], w))
-    assert winograd_plan.job(kind, shape, y_shape, w, group, 4, 1) is not None
-    assert winograd_plan.job(kind, shape, y_shape, w, group, 8, 1) is None
+    assert winograd.job(kind, shape, y_shape, w, group, 4, 1) is not None
+    assert winograd.job(kind, shape, y_shape, w, group, 8, 1) is None
 
 
 @pytest.mark.parametrize("shape, outputs, w, group", DOTS)
 def test_inner_products_are_what_these_gradients_are_made_of(shape, outputs, w, group):
     y_shape = (shape[0], outputs, *positions(shape[2:], w))
     problem = Problem(WEIGHTS, shape, y_shape, w, group, np.dtype(np.float32), 2)
-    assert dots.way(problem) is not None
-    assert dots.way(problem._replace(kind=FORWARD)) is None
+    assert row_dot.way(problem) is not None
+    assert row_dot.way(problem._replace(kind=FORWARD)) is None
 
 
 @pytest.mark.parametrize(
@@ -459,7 +459,7 @@ def test_the_bias_gradient_comes_with_that_of_the_weights(case, shape, outputs, 
 
 @pytest.mark.parametrize("outputs, taps", [(2, 3), (4, 3), (2, 5)])
 def test_transformed_tiles_multiply_to_a_correlation(outputs, taps):
-    a, g, b = tile_transforms.matrices(outputs, taps)
+    a, g, b = winograd_transforms.matrices(outputs, taps)
     random = np.random.default_rng(0)
     window_, tile = random.standard_normal((taps, taps)), random.standard_normal((outputs + taps - 1,) * 2)
     products = (g @ window_ @ g.T) * (b @ tile @ b.T)
@@ -470,7 +470,7 @@ def test_transformed_tiles_multiply_to_a_correlation(outputs, taps):
 @pytest.mark.parametrize("outputs, taps", [(2, 3), (4, 3), (2, 5)])
 @pytest.mark.parametrize("kind", range(6))
 def test_a_compiled_transform_is_its_matrix_on_both_sides(outputs, taps, kind):
-    a, g, b = tile_transforms.matrices(outputs, taps)
+    a, g, b = winograd_transforms.matrices(outputs, taps)
     matrix = (b, g, a.T, b.T, g.T, a)[kind]
     random = np.random.default_rng(0)
     width = 3 * WIDTH // 4
@@ -479,9 +479,9 @@ def test_a_compiled_transform_is_its_matrix_on_both_sides(outputs, taps, kind):
     )
     target = random.standard_normal((matrix.shape[0], matrix.shape[0], width)).astype(np.float32)
     expected = np.einsum("ij,jkv,lk->ilv", matrix, source, matrix)
-    expected += {tile_transforms.OUTPUT: start, tile_transforms.INPUT_SLOPE: target}.get(kind, 0)
+    expected += {winograd_transforms.OUTPUT: start, winograd_transforms.INPUT_SLOPE: target}.get(kind, 0)
     tables = [np.arange(rows * rows, dtype=np.int64) * 4 * width for rows in matrix.shape]
-    code = tile_transforms.transform(kind, outputs, taps, np.dtype(np.float32))
+    code = winograd_transforms.transform(kind, outputs, taps, np.dtype(np.float32))
     addresses = (array.ctypes.data for array in (target, tables[0], source, tables[1]))
     code.ctypes(*addresses, 3, start.ctypes.data)
     np.testing.assert_allclose(target, expected, rtol=1e-5, atol=2e-5)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minicaffe.kernels import cpu
-from minicaffe.kernels.cpu import jit
+from minicaffe.kernels.cpu.runtime import compile as jit
 
 PROGRAM = """
 import gc

@@ -9,7 +9,7 @@ from test_kernels_cpu import Case, case, use, window  # noqa: F401  (case is a f
 from test_kernels_layers import UPDATES, shift
 
 from minicaffe.kernels import reference
-from minicaffe.kernels.cpu import threads
+from minicaffe.kernels.cpu.runtime import threads
 
 
 @pytest.fixture(autouse=True)

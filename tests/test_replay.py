@@ -19,7 +19,7 @@ from minicaffe.backend import Recording, moves
 from minicaffe.blob import Blob
 from minicaffe.errors import LayerError, NetError
 from minicaffe.kernels import cpu, fast_paths
-from minicaffe.kernels.cpu import launch
+from minicaffe.kernels.cpu.runtime import launch
 from minicaffe.layers import Layer
 from minicaffe.layers.neuron import ReLU
 from minicaffe.layers.normalisation import BatchNorm

@@ -15,7 +15,7 @@ import minicaffe
 from minicaffe import backend
 from minicaffe.backend import threads
 from minicaffe.errors import DeviceError
-from minicaffe.kernels.cpu import threads as shares
+from minicaffe.kernels.cpu.runtime import threads as shares
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """The primitives on the CPU: compiled by Numba where it pays, plain NumPy from ``reference`` elsewhere."""
 
+from minicaffe.kernels.cpu.batch_norm import scale, scale_grad, standardize, standardize_grad
 from minicaffe.kernels.cpu.bias import bias_add, bias_grad
-from minicaffe.kernels.cpu.blas import single_threaded_blas
 from minicaffe.kernels.cpu.channel import channel_sum, channelwise
 from minicaffe.kernels.cpu.class_loss import (
     hinge_loss,
@@ -13,15 +13,14 @@ from minicaffe.kernels.cpu.class_loss import (
     sigmoid_loss,
     sigmoid_loss_grad,
 )
-from minicaffe.kernels.cpu.convolution import (
+from minicaffe.kernels.cpu.conv.im2col import col2im, im2col
+from minicaffe.kernels.cpu.conv.select import (
     convolution_workspace,
     convolve,
     convolve_data_grad,
     convolve_weight_grad,
 )
 from minicaffe.kernels.cpu.elementwise import elementwise
-from minicaffe.kernels.cpu.gemm import gemm
-from minicaffe.kernels.cpu.im2col import col2im, im2col
 from minicaffe.kernels.cpu.loss import (
     accuracy,
     check_labels,
@@ -34,6 +33,7 @@ from minicaffe.kernels.cpu.loss import (
 )
 from minicaffe.kernels.cpu.lrn import lrn, lrn_grad, lrn_within, lrn_within_grad
 from minicaffe.kernels.cpu.lstm import lstm_unit, lstm_unit_grad
+from minicaffe.kernels.cpu.matmul.gemm import gemm
 from minicaffe.kernels.cpu.pooling import (
     average_pool,
     average_pool_grad,
@@ -43,9 +43,9 @@ from minicaffe.kernels.cpu.pooling import (
     stochastic_pool_mean,
 )
 from minicaffe.kernels.cpu.rows import gather_rows, scatter_rows
-from minicaffe.kernels.cpu.scale import scale, scale_grad, standardize, standardize_grad
+from minicaffe.kernels.cpu.runtime.blas import single_threaded_blas
 from minicaffe.kernels.cpu.softmax import softmax, softmax_grad
-from minicaffe.kernels.cpu.update import (
+from minicaffe.kernels.cpu.solver_update import (
     adadelta_update,
     adagrad_update,
     adam_update,

@@ -14,10 +14,10 @@ import numpy as np
 from numba.extending import register_jitable
 
 from minicaffe.kernels.cpu.elementwise import formula_stamp
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel, share
-from minicaffe.kernels.cpu.maths import vectorizable
-from minicaffe.kernels.cpu.threads import parts
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel, share
+from minicaffe.kernels.cpu.runtime.threads import parts
+from minicaffe.kernels.cpu.simd.mathlib import vectorizable
 from minicaffe.kernels.reference import Array
 
 _PIECE = 1024  # values summed in the arrays' dtype before the sum goes on in float64

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel, share
 from minicaffe.kernels.cpu.loss import with_ignored
-from minicaffe.kernels.cpu.maths import exp, log, tanh
-from minicaffe.kernels.cpu.threads import parts
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel, share
+from minicaffe.kernels.cpu.runtime.threads import parts
+from minicaffe.kernels.cpu.simd.mathlib import exp, log, tanh
 from minicaffe.kernels.reference import LOG_FLOOR, Array
 
 

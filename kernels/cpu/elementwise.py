@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numba.extending import register_jitable
 
-from minicaffe.kernels.cpu.jit import kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel, share
-from minicaffe.kernels.cpu.maths import vectorizable
-from minicaffe.kernels.cpu.threads import parts
+from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel, share
+from minicaffe.kernels.cpu.runtime.threads import parts
+from minicaffe.kernels.cpu.simd.mathlib import vectorizable
 from minicaffe.kernels.reference import Array
 
 _PIECE = np.uintp(1024)
@@ -21,7 +21,7 @@ _START = np.uintp(0)  # unsigned places need no check whether they count from th
 
 def formula_stamp(function: Callable[..., float], *kinds: object) -> str:
     """What tells the kernels around a formula, for some kinds of arguments, from those around others; see
-    ``jit.kernel``.
+    ``runtime.compile.kernel``.
     """
     code = function.__code__
     return "_" + hashlib.sha1(code.co_code + repr((code.co_consts, code.co_names, kinds)).encode()).hexdigest()

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel, share
-from minicaffe.kernels.cpu.threads import parts
-from minicaffe.kernels.cpu.update import inner_product
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel, share
+from minicaffe.kernels.cpu.runtime.threads import parts
+from minicaffe.kernels.cpu.solver_update import inner_product
 from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, NONE, VALID, Array
 
 

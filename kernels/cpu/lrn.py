@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel, share
-from minicaffe.kernels.cpu.maths import exp, log
-from minicaffe.kernels.cpu.threads import parts
+from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel, share
+from minicaffe.kernels.cpu.runtime.threads import parts
+from minicaffe.kernels.cpu.simd.mathlib import exp, log
 from minicaffe.kernels.reference import Array
 
 _BLOCK = 256  # pixels worked on at a time: the planes of a window stay in the L2 cache

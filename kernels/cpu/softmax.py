@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel, share
-from minicaffe.kernels.cpu.maths import exp
-from minicaffe.kernels.cpu.threads import parts
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel, share
+from minicaffe.kernels.cpu.runtime.threads import parts
+from minicaffe.kernels.cpu.simd.mathlib import exp
 from minicaffe.kernels.reference import Array
 
 _START, _LANES = np.uintp(0), np.uintp(16)

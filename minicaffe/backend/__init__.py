@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from minicaffe.backend.base import Backend, RandomSource
 from minicaffe.backend.cpu import CpuBackend
-from minicaffe.kernels.cpu.recording import Recording
+from minicaffe.kernels.cpu.runtime.capture import Recording
 
 __all__ = [
     "Backend",

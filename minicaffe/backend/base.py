@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe.backend import moves
-from minicaffe.kernels.cpu.recording import Recording
+from minicaffe.kernels.cpu.runtime.capture import Recording
 
 
 class RandomSource(ABC):

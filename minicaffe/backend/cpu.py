@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from minicaffe.backend import random, threads
 from minicaffe.backend.base import Backend, RandomSource
 from minicaffe.kernels import cpu, fast_paths
-from minicaffe.kernels.cpu.recording import RecordedOps, Recording, mine
+from minicaffe.kernels.cpu.runtime.capture import RecordedOps, Recording, mine
 
 
 class CpuRandom(RandomSource):

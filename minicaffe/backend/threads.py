@@ -7,7 +7,7 @@ import os
 import numba
 
 from minicaffe.errors import DeviceError
-from minicaffe.kernels.cpu import threads
+from minicaffe.kernels.cpu.runtime import threads
 
 
 def _limit() -> tuple[int, str]:

@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numba import config
 
-from minicaffe.kernels.cpu import products
-from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.launch import queue_length
-from minicaffe.kernels.cpu.layout import Axes, Plan, column_plan, row_plan
-from minicaffe.kernels.cpu.problem import FORWARD, WEIGHTS, Problem, Way
-from minicaffe.kernels.cpu.simd import CHUNK
-from minicaffe.kernels.cpu.threads import product_threads
-from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL, ROWS, multiplier
+from minicaffe.kernels.cpu.conv import implicit_gemm_kernels
+from minicaffe.kernels.cpu.conv.im2col import AXES
+from minicaffe.kernels.cpu.conv.problem import FORWARD, WEIGHTS, Problem, Way
+from minicaffe.kernels.cpu.conv.tables import Axes, Plan, column_plan, row_plan
+from minicaffe.kernels.cpu.matmul.microkernel import DEPTH, L2, LONGEST_TILE, PANEL, ROWS, multiplier
+from minicaffe.kernels.cpu.runtime.launch import queue_length
+from minicaffe.kernels.cpu.runtime.threads import product_threads
+from minicaffe.kernels.cpu.simd.memory import CHUNK
 from minicaffe.kernels.window import Window
 
 MOST_TURNED = 1.2
@@ -156,13 +156,13 @@ def way(problem: Problem, turned: bool) -> Way:
 
     if kind == FORWARD:
         rows, table = row_parts(job.columns, m), job.columns.table
-        return functools.partial(products.convolve, rows, code, area, parts, threads, table)
+        return functools.partial(implicit_gemm_kernels.convolve, rows, code, area, parts, threads, table)
     if kind == WEIGHTS:
         split = job.weight_grad_parts(n, threads)
-        return functools.partial(products.weight_grad, code, *split, area, threads, job.rows.table)
+        return functools.partial(implicit_gemm_kernels.weight_grad, code, *split, area, threads, job.rows.table)
     if turned and job.turned is not None:
         rows, zeros, table = row_parts(job.turned, c), np.zeros((group, c), dtype), job.turned.table
-        return functools.partial(products.turned_grad, rows, code, zeros, area, parts, threads, table)
+        return functools.partial(implicit_gemm_kernels.turned_grad, rows, code, zeros, area, parts, threads, table)
     # few images: channels are shared out, too
     blocks = min(c, -(-parts // max(1, n // job.columns.together * group)))
-    return functools.partial(products.scatter_grad, code, blocks, area, parts, threads, job.columns.table)
+    return functools.partial(implicit_gemm_kernels.scatter_grad, code, blocks, area, parts, threads, job.columns.table)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minicaffe.kernels.cpu.recording import keep
+from minicaffe.kernels.cpu.runtime.capture import keep
 from minicaffe.kernels.reference import Array
 
 _kept = threading.local()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minicaffe.kernels.cpu.bias import add_sums_part, row_sum
-from minicaffe.kernels.cpu.frames import (
+from minicaffe.kernels.cpu.conv.packing import (
     columns_to_panel,
     frame_to_image,
     gather,
@@ -13,10 +13,20 @@ from minicaffe.kernels.cpu.frames import (
     panel_to_columns,
     scatter,
 )
-from minicaffe.kernels.cpu.jit import kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel, parallel_queue, share
-from minicaffe.kernels.cpu.layout import from_table
-from minicaffe.kernels.cpu.simd import (
+from minicaffe.kernels.cpu.conv.tables import from_table
+from minicaffe.kernels.cpu.matmul.microkernel import (
+    DEPTH,
+    L2,
+    LONGEST_TILE,
+    PANEL,
+    ROWS,
+    multiply,
+    panel_depth,
+    panel_vectors,
+)
+from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
+from minicaffe.kernels.cpu.simd.memory import (
     CHUNK,
     WIDTH,
     align,
@@ -28,7 +38,6 @@ from minicaffe.kernels.cpu.simd import (
     store,
     transpose,
 )
-from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL, ROWS, multiply, panel_depth, panel_vectors
 
 
 @part_kernel()

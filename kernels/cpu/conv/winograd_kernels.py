@@ -1,4 +1,4 @@
-"""Convolutions with stride 1 as products of transformed tiles (``tile_transforms``): a half to a quarter of the
+"""Convolutions with stride 1 as products of transformed tiles (``winograd_transforms``): a half to a quarter of the
 multiplications.
 
 Pixels are turned to channels last, so that a SIMD register holds neighbouring channels: tiles of any place and size are
@@ -12,13 +12,13 @@ import functools
 
 import numpy as np
 
-from minicaffe.kernels.cpu import winograd_plan
-from minicaffe.kernels.cpu.jit import kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel, parallel_queue, share
-from minicaffe.kernels.cpu.problem import FORWARD, WEIGHTS, Problem, Way
-from minicaffe.kernels.cpu.simd import WIDTH, align, fill_row, load, size_of, transpose
-from minicaffe.kernels.cpu.tile import PANEL, multiplier, multiply, panel_depth
-from minicaffe.kernels.cpu.tile_transforms import apply
+from minicaffe.kernels.cpu.conv import winograd
+from minicaffe.kernels.cpu.conv.problem import FORWARD, WEIGHTS, Problem, Way
+from minicaffe.kernels.cpu.conv.winograd_transforms import apply
+from minicaffe.kernels.cpu.matmul.microkernel import PANEL, multiplier, multiply, panel_depth
+from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
+from minicaffe.kernels.cpu.simd.memory import WIDTH, align, fill_row, load, size_of, transpose
 
 # --- weights ------------------------------------------------------------------------------------------------------
 
@@ -290,7 +290,7 @@ def _weight_grad(codes, weight_code, rows_of_pixels, stride, image_parts, thread
 def way(problem: Problem) -> Way | None:
     """How to solve a problem, given arrays by group, if this is the fastest way."""
     kind, x_shape, y_shape, window, group, dtype, threads = problem
-    job = winograd_plan.job(kind, x_shape, y_shape, window, group, dtype.itemsize, threads)
+    job = winograd.job(kind, x_shape, y_shape, window, group, dtype.itemsize, threads)
     if job is None:
         return None
     first, second, of_weights = job.codes

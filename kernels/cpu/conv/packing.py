@@ -1,11 +1,11 @@
-"""Moving pixels between images, their frames (``layout``) and the panels of a product."""
+"""Moving pixels between images, their frames (``tables``) and the panels of a product."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import called, kernel
-from minicaffe.kernels.cpu.simd import (
+from minicaffe.kernels.cpu.runtime.compile import called, kernel
+from minicaffe.kernels.cpu.simd.memory import (
     CHUNK,
     WIDTH,
     add_chunk,

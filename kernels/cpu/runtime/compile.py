@@ -30,6 +30,9 @@ REASSOCIATE = {"reassoc", "nsz", "contract"}
 """Fast-math flags that let a sum be vectorised: its order changes, the meaning of NaN and infinity does not."""
 
 
+_PACKAGE = __package__.rpartition(".")[0]  # kernels.cpu
+
+
 class _Uncollected(AbstractContextManager):
     """Keeps garbage from being collected while kernels compile: a fifth of the time, for many objects, most of which
     stay.
@@ -76,15 +79,16 @@ class _Compiling(event.Listener):
 
 
 def _is_kernel(event: event.Event) -> bool:
-    return str(event.data["dispatcher"].py_func.__module__).startswith(__package__)
+    return str(event.data["dispatcher"].py_func.__module__).startswith(_PACKAGE)
 
 
 event.register("numba:compile", _Compiling())
 
 
 def _package_stamp() -> tuple:
-    """Tells when any file of this package has changed."""
-    files = sorted((file.name, file.stat()) for file in Path(__file__).parent.glob("*.py"))
+    """Tells when any file of ``kernels/cpu`` has changed."""
+    root = Path(__file__).parent.parent
+    files = sorted((str(file.relative_to(root)), file.stat()) for file in root.rglob("*.py"))
     return tuple((name, status.st_mtime, status.st_size) for name, status in files)
 
 

@@ -23,8 +23,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from minicaffe.kernels.cpu.jit import callback, caller
-from minicaffe.kernels.cpu.simd import WIDTH, fma, get_vector, put_vector
+from minicaffe.kernels.cpu.runtime.compile import callback, caller
+from minicaffe.kernels.cpu.simd.memory import WIDTH, fma, get_vector, put_vector
 
 _POINTS = {4: (0, 1, -1), 6: (0, Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2))}
 """Points by tile side.  Pairs that differ in sign share half of their sums; those of 6 round a third as much as 0, ±1,

@@ -1,7 +1,7 @@
 """The gradient of few weights as inner products of rows: for images with few channels and long rows, as a net's first
 ones are.
 
-``direct`` gathers the pixels under all weights into panels, which takes most of the time where there are so few weights
+``implicit_gemm`` gathers the pixels under all weights into panels, which takes most of the time where there are so few weights
 to multiply them with.  Here the lanes of a register are neighbouring pixels.  dy's rows are copied as far apart as the
 image's, with zeros between them, so that all of them are one: its product with the image, moved by a tap, is the
 gradient of that tap's weight.
@@ -20,13 +20,15 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from minicaffe.kernels.cpu.bias import add_sums_part, row_sum
-from minicaffe.kernels.cpu.frames import image_to_frame
-from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.jit import callback, caller, kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel, parallel_queue, queue_length, share
-from minicaffe.kernels.cpu.layout import Axes, from_table, row_plan
-from minicaffe.kernels.cpu.problem import WEIGHTS, Problem, Way
-from minicaffe.kernels.cpu.simd import (
+from minicaffe.kernels.cpu.conv.im2col import AXES
+from minicaffe.kernels.cpu.conv.packing import image_to_frame
+from minicaffe.kernels.cpu.conv.problem import WEIGHTS, Problem, Way
+from minicaffe.kernels.cpu.conv.tables import Axes, from_table, row_plan
+from minicaffe.kernels.cpu.matmul.microkernel import L2, LONGEST_TILE, VECTORS
+from minicaffe.kernels.cpu.runtime.compile import callback, caller, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, queue_length, share
+from minicaffe.kernels.cpu.runtime.threads import product_threads
+from minicaffe.kernels.cpu.simd.memory import (
     CHUNK,
     FEATURES,
     WIDTH,
@@ -39,8 +41,6 @@ from minicaffe.kernels.cpu.simd import (
     put_vector,
     size_of,
 )
-from minicaffe.kernels.cpu.threads import product_threads
-from minicaffe.kernels.cpu.tile import L2, LONGEST_TILE, VECTORS
 from minicaffe.kernels.window import Window
 
 _REGISTERS = 32 if FEATURES & {"avx512f", "neon"} else 16
@@ -241,7 +241,7 @@ def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int
 
 
 def _direct_cycles(positions: int, weights: int, m: int, lanes: int) -> float:
-    """Roughly what ``direct`` takes for an image and a group, with panels and tiles that are not full."""
+    """Roughly what ``implicit_gemm`` takes for an image and a group, with panels and tiles that are not full."""
     full, rest = divmod(-(-weights // lanes), VECTORS)
     last = VECTORS if rest > 2 else rest
     rows = -(-m // LONGEST_TILE) * LONGEST_TILE

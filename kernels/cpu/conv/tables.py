@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe.kernels.cpu.jit import kernel
-from minicaffe.kernels.cpu.simd import CHUNK, WIDTH
-from minicaffe.kernels.cpu.tile import PANEL
+from minicaffe.kernels.cpu.matmul.microkernel import PANEL
+from minicaffe.kernels.cpu.runtime.compile import kernel
+from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH
 from minicaffe.kernels.window import Window
 
 Axes = tuple[int, ...]

@@ -10,13 +10,21 @@ import numpy as np
 from numba import config
 from numpy.typing import NDArray
 
-from minicaffe.kernels.cpu.direct import MOST_TURNED
-from minicaffe.kernels.cpu.launch import queue_length
-from minicaffe.kernels.cpu.layout import Axes
-from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS
-from minicaffe.kernels.cpu.simd import WIDTH
-from minicaffe.kernels.cpu.tile import DEPTH, L2, LONGEST_TILE, PANEL
-from minicaffe.kernels.cpu.tile_transforms import FILTER, FILTER_SLOPE, INPUT, INPUT_SLOPE, OUTPUT, SLOPE, transform
+from minicaffe.kernels.cpu.conv.implicit_gemm import MOST_TURNED
+from minicaffe.kernels.cpu.conv.problem import DATA, FORWARD, WEIGHTS
+from minicaffe.kernels.cpu.conv.tables import Axes
+from minicaffe.kernels.cpu.conv.winograd_transforms import (
+    FILTER,
+    FILTER_SLOPE,
+    INPUT,
+    INPUT_SLOPE,
+    OUTPUT,
+    SLOPE,
+    transform,
+)
+from minicaffe.kernels.cpu.matmul.microkernel import DEPTH, L2, LONGEST_TILE, PANEL
+from minicaffe.kernels.cpu.runtime.launch import queue_length
+from minicaffe.kernels.cpu.simd.memory import WIDTH
 from minicaffe.kernels.window import Window
 
 ITEM = 4
@@ -43,7 +51,7 @@ _PRODUCTS = 26  # multiplications and additions in a cycle
 _TURNED = 1.2  # numbers in a cycle that are brought from channels first to channels last, or back
 _TRAFFIC = 5  # bytes in a cycle to or from beyond the L2 cache
 _STORED = 2.5  # cycles for each register of a product
-_WORTH = 1.3  # times as fast must tiles be: the count is rough, and ``direct`` rounds a little less
+_WORTH = 1.3  # times as fast must tiles be: the count is rough, and ``implicit_gemm`` rounds a little less
 _ALIASED = 1 << 12  # bytes after which addresses share a set of the L1 cache
 _TILES = 48
 """Tiles worked on at a time, at least: so often is a transformed weight used once it is in the cache."""
@@ -140,7 +148,7 @@ class _Shape(NamedTuple):
 
 
 def _direct_cycles(shape: _Shape) -> float:
-    """Roughly what ``direct`` takes."""
+    """Roughly what ``implicit_gemm`` takes."""
     positions, depth, rows, moved = math.prod(shape.out), shape.c, shape.m, 0.25 if shape.kind == WEIGHTS else 0.12
     if shape.kind == DATA and math.prod(shape.pixels) <= MOST_TURNED * positions:
         positions, depth, rows = math.prod(shape.pixels), shape.m, shape.c

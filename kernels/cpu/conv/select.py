@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from minicaffe.kernels import fast_paths, reference
-from minicaffe.kernels.cpu import depthwise, direct, dots, subsample, winograd, winograd_plan
 from minicaffe.kernels.cpu.bias import bias_grad
-from minicaffe.kernels.cpu.blas import single_threaded_blas
-from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.layout import by_group, weights_by_group
-from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS, Problem, Way
-from minicaffe.kernels.cpu.recording import keep, spoil
-from minicaffe.kernels.cpu.threads import thread_count
+from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm, row_dot, strided_1x1, winograd, winograd_kernels
+from minicaffe.kernels.cpu.conv.im2col import AXES
+from minicaffe.kernels.cpu.conv.problem import DATA, FORWARD, WEIGHTS, Problem, Way
+from minicaffe.kernels.cpu.conv.tables import by_group, weights_by_group
+from minicaffe.kernels.cpu.runtime.blas import single_threaded_blas
+from minicaffe.kernels.cpu.runtime.capture import keep, spoil
+from minicaffe.kernels.cpu.runtime.threads import thread_count
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
@@ -27,12 +27,12 @@ def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window
     x_shape, y_shape = tuple(x_shape), tuple(y_shape)
     if len(x_shape) > AXES + 2:
         return reference.convolution_workspace(x_shape, y_shape, window, group)
-    needed = [way.workspace(x_shape, y_shape, window, group) for way in (direct, dots, winograd_plan)]
+    needed = [way.workspace(x_shape, y_shape, window, group) for way in (implicit_gemm, row_dot, winograd)]
     if depthwise.applies(x_shape, group):
         needed.append(depthwise.workspace(x_shape, y_shape, window, group))
-    if subsample.applies(window):
-        small = subsample.small_shape(x_shape, y_shape)
-        needed.append(math.prod(small) + convolution_workspace(small, y_shape, subsample.plain(window), group))
+    if strided_1x1.applies(window):
+        small = strided_1x1.small_shape(x_shape, y_shape)
+        needed.append(math.prod(small) + convolution_workspace(small, y_shape, strided_1x1.plain(window), group))
     return max(needed)
 
 
@@ -51,16 +51,16 @@ def _way(
     problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads)
     if len(x_shape) > AXES + 2 or (kind == WEIGHTS and x_shape[0] == 0):
         return _bias_apart(problem, _uncompiled(problem))
-    if "subsample" not in left_out and subsample.applies(window):
+    if "subsample" not in left_out and strided_1x1.applies(window):
         return functools.partial(_SUBSAMPLED[kind], window, group)
     way = None if "depthwise" in left_out else depthwise.way(problem)
     if way is not None:
         return _bias_apart(problem, way)
-    way = None if "winograd" in left_out else winograd.way(problem)
+    way = None if "winograd" in left_out else winograd_kernels.way(problem)
     if way is not None:
         return _bias_apart(problem, _grouped(problem, way))
-    way = None if "dots" in left_out else dots.way(problem)
-    return _grouped(problem, way or direct.way(problem, turned="turned" not in left_out))
+    way = None if "dots" in left_out else row_dot.way(problem)
+    return _grouped(problem, way or implicit_gemm.way(problem, turned="turned" not in left_out))
 
 
 def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, group: int, workspace: Array) -> None:
@@ -141,23 +141,23 @@ def _bias_apart(problem: Problem, way: Way) -> Way:
 
 
 def _convolve_few(window: Window, group: int, x: Array, w: Array, bias: Array, y: Array, workspace: Array) -> None:
-    small, rest = subsample.split(workspace, x, y)
-    subsample.pick(x, small, window)
-    convolve(small, w, bias, y, subsample.plain(window), group, rest)
+    small, rest = strided_1x1.split(workspace, x, y)
+    strided_1x1.pick(x, small, window)
+    convolve(small, w, bias, y, strided_1x1.plain(window), group, rest)
 
 
 def _few_data_grad(window: Window, group: int, dy: Array, w: Array, dx: Array, workspace: Array) -> None:
-    small, rest = subsample.split(workspace, dx, dy)
-    convolve_data_grad(dy, w, small, subsample.plain(window), group, rest)
-    subsample.spread(small, dx, window)
+    small, rest = strided_1x1.split(workspace, dx, dy)
+    convolve_data_grad(dy, w, small, strided_1x1.plain(window), group, rest)
+    strided_1x1.spread(small, dx, window)
 
 
 def _few_weight_grad(
     window: Window, group: int, x: Array, dy: Array, dw: Array, dbias: Array, workspace: Array, accumulate: bool
 ) -> None:
-    small, rest = subsample.split(workspace, x, dy)
-    subsample.pick(x, small, window)
-    convolve_weight_grad(small, dy, dw, subsample.plain(window), group, rest, accumulate, dbias)
+    small, rest = strided_1x1.split(workspace, x, dy)
+    strided_1x1.pick(x, small, window)
+    convolve_weight_grad(small, dy, dw, strided_1x1.plain(window), group, rest, accumulate, dbias)
 
 
 _SUBSAMPLED: dict[int, Way] = {FORWARD: _convolve_few, DATA: _few_data_grad, WEIGHTS: _few_weight_grad}

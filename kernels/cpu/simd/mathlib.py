@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 from numpy.typing import DTypeLike
 
-from minicaffe.kernels.cpu.simd import fma
+from minicaffe.kernels.cpu.simd.memory import fma
 
 
 class _Format(NamedTuple):

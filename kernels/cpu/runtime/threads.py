@@ -8,7 +8,7 @@ import threading
 
 import numba
 
-from minicaffe.kernels.cpu.jit import kernel, outside
+from minicaffe.kernels.cpu.runtime.compile import kernel, outside
 
 _LEAST = 1 << 13  # elements: waking a thread takes about as long as a simple pass over so many
 _LEAST_PRODUCTS = 1 << 18  # multiplications: fewer are done before another thread wakes

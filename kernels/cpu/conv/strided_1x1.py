@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.jit import kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel, share
-from minicaffe.kernels.cpu.threads import parts
+from minicaffe.kernels.cpu.conv.im2col import AXES
+from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel, share
+from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 

@@ -13,7 +13,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.jit import called, kernel
+from minicaffe.kernels.cpu.runtime.compile import called, kernel
 
 
 def _features() -> set[str]:

@@ -1,6 +1,6 @@
 """Convolutions with one input channel a group: no matrix product, but a window slid over each channel by itself.
 
-Every thread frames one channel at a time (``layout``), so that a register of neighbouring output positions finds the
+Every thread frames one channel at a time (``tables``), so that a register of neighbouring output positions finds the
 pixels of each tap in one piece of memory, whatever the stride.
 """
 
@@ -13,13 +13,13 @@ import numpy as np
 from numba import config
 from numpy.typing import NDArray
 
-from minicaffe.kernels.cpu.frames import frame_to_image, image_to_frame
-from minicaffe.kernels.cpu.im2col import AXES
-from minicaffe.kernels.cpu.jit import kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel_queue, queue_length, share
-from minicaffe.kernels.cpu.layout import Axes, window_tables
-from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS, Problem, Way
-from minicaffe.kernels.cpu.simd import WIDTH, add_products, add_scaled, align, correlate, fill_row, load, size_of
+from minicaffe.kernels.cpu.conv.im2col import AXES
+from minicaffe.kernels.cpu.conv.packing import frame_to_image, image_to_frame
+from minicaffe.kernels.cpu.conv.problem import DATA, FORWARD, WEIGHTS, Problem, Way
+from minicaffe.kernels.cpu.conv.tables import Axes, window_tables
+from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
+from minicaffe.kernels.cpu.simd.memory import WIDTH, add_products, add_scaled, align, correlate, fill_row, load, size_of
 from minicaffe.kernels.window import Window
 
 

@@ -16,8 +16,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.jit import callback, caller, kernel
-from minicaffe.kernels.cpu.simd import (
+from minicaffe.kernels.cpu.runtime.compile import callback, caller, kernel
+from minicaffe.kernels.cpu.simd.memory import (
     FEATURES,
     WIDTH,
     copy_row,

@@ -8,13 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicaffe.kernels.cpu.jit import kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel_queue, queue_length, share
-from minicaffe.kernels.cpu.recording import spoil
-from minicaffe.kernels.cpu.scratch import scratch
-from minicaffe.kernels.cpu.simd import CHUNK, WIDTH, align, copy_row, size_of, transpose
-from minicaffe.kernels.cpu.threads import product_threads, thread_count
-from minicaffe.kernels.cpu.tile import (
+from minicaffe.kernels.cpu.matmul.microkernel import (
     DEPTH,
     LONGEST_TILE,
     PANEL,
@@ -25,6 +19,12 @@ from minicaffe.kernels.cpu.tile import (
     panel_depth,
     panel_vectors,
 )
+from minicaffe.kernels.cpu.runtime.capture import spoil
+from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
+from minicaffe.kernels.cpu.runtime.scratch import scratch
+from minicaffe.kernels.cpu.runtime.threads import product_threads, thread_count
+from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH, align, copy_row, size_of, transpose
 from minicaffe.kernels.reference import Array
 
 _TOGETHER = 8  # full panels that are copied at a time, at most

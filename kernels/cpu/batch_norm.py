@@ -12,10 +12,10 @@ import math
 import numpy as np
 
 from minicaffe.kernels import reference
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel, share
-from minicaffe.kernels.cpu.recording import keep, spoil
-from minicaffe.kernels.cpu.threads import parts
+from minicaffe.kernels.cpu.runtime.capture import keep, spoil
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel, share
+from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.reference import Array
 
 _PIECE = np.uintp(1024)  # values summed in the arrays' dtype before the sum goes on in float64

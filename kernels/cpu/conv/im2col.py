@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from minicaffe.kernels import reference
-from minicaffe.kernels.cpu.jit import kernel, part_kernel
-from minicaffe.kernels.cpu.launch import parallel, share
-from minicaffe.kernels.cpu.threads import thread_count
+from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.launch import parallel, share
+from minicaffe.kernels.cpu.runtime.threads import thread_count
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minicaffe.kernels.cpu import launch
-from minicaffe.kernels.cpu.threads import thread_count
+from minicaffe.kernels.cpu.runtime import launch
+from minicaffe.kernels.cpu.runtime.threads import thread_count
 
 REPEATABLE = frozenset(
     {

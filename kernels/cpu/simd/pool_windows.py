@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.simd import WIDTH, splat
+from minicaffe.kernels.cpu.simd.memory import WIDTH, splat
 
 _WORD = ir.IntType(32)
 

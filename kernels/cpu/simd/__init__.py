@@ -1,0 +1,1 @@
+"""Vector code that Numba does not generate by itself."""
