@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.scratch import scratch_array
@@ -98,12 +99,14 @@ def _grad_rows(dy, dbias, parts):
     parallel(_grad_rows_part, parts, (dy.reshape(dy.shape[0], dy.shape[1]), dbias))
 
 
+@capturable
 def bias_add(y: Array, bias: Array) -> None:
     """See ``reference.bias_add``."""
     add = _add_rows if y.size == len(y) * len(bias) else _add
     add(y, bias, parts(y.size))
 
 
+@capturable
 def bias_grad(dy: Array, dbias: Array) -> None:
     """See ``reference.bias_grad``."""
     shared = parts(dy.size)

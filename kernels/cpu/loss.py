@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -157,11 +158,13 @@ def with_ignored(label: int | None) -> tuple[bool, int]:
     return (False, 0) if label is None else (True, label)
 
 
+@capturable
 def check_labels(label: Array, classes: int, ignore_label: int | None, bad: Array) -> None:
     """See ``reference.check_labels``."""
     _first_bad(label.reshape(-1), classes, *with_ignored(ignore_label), bad)
 
 
+@capturable
 def loss_normalizer(label: Array, outer: int, ignore_label: int | None, normalization: int, normalizer: Array) -> None:
     """See ``reference.loss_normalizer``."""
     count = {NONE: 1, BATCH_SIZE: outer}.get(normalization, label.size)
@@ -169,11 +172,13 @@ def loss_normalizer(label: Array, outer: int, ignore_label: int | None, normaliz
     _normalizer(label.reshape(-1), count, *with_ignored(some), normalizer)
 
 
+@capturable
 def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
     """See ``reference.softmax_loss``."""
     _softmax_loss(prob, label.reshape(-1), *with_ignored(ignore_label), normalizer, loss)
 
 
+@capturable
 def softmax_loss_grad(
     prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
 ) -> None:
@@ -194,6 +199,7 @@ def euclidean_loss(a: Array, b: Array, difference: Array, loss: Array) -> None:
     loss[...] = inner_product(difference, difference) / (2 * len(a))
 
 
+@capturable
 def contrastive_loss(
     a: Array, b: Array, similar: Array, margin: float, legacy: bool, difference: Array, distance: Array, loss: Array
 ) -> None:
@@ -201,6 +207,7 @@ def contrastive_loss(
     _contrastive(a, b, similar, a.dtype.type(margin), bool(legacy), difference, distance, loss)
 
 
+@capturable
 def contrastive_loss_grad(
     difference: Array,
     distance: Array,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -125,6 +126,7 @@ def _softmax_rows_grad(y, dy, dx, parts):
     parallel(_rows_grad_part, parts, (y, dy, dx))
 
 
+@capturable
 def softmax(x: Array, y: Array) -> None:
     """See ``reference.softmax``."""
     if x.shape[2] == 1:
@@ -133,6 +135,7 @@ def softmax(x: Array, y: Array) -> None:
         _softmax(x, y, parts(x.size))
 
 
+@capturable
 def softmax_grad(y: Array, dy: Array, dx: Array) -> None:
     """See ``reference.softmax_grad``."""
     if y.shape[2] == 1:

@@ -16,7 +16,7 @@ from minicaffe.kernels.cpu.conv.im2col import AXES
 from minicaffe.kernels.cpu.conv.problem import DATA, FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.conv.tables import by_group, weights_by_group
 from minicaffe.kernels.cpu.runtime.blas import single_threaded_blas
-from minicaffe.kernels.cpu.runtime.capture import keep, spoil
+from minicaffe.kernels.cpu.runtime.capture import capturable, not_capturable
 from minicaffe.kernels.cpu.runtime.threads import thread_count
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
@@ -63,20 +63,23 @@ def _way(
     return _grouped(problem, way or implicit_gemm.way(problem, turned="turned" not in left_out))
 
 
+@capturable
 def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, group: int, workspace: Array) -> None:
     """See ``reference.convolve``."""
     if bias is None:
-        bias = keep(_zeros(len(w), w.dtype))
-    way = keep(_way(FORWARD, x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out()))
+        bias = _zeros(len(w), w.dtype)
+    way = _way(FORWARD, x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out())
     way(x, w, bias, y, workspace)
 
 
+@capturable
 def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: int, workspace: Array) -> None:
     """See ``reference.convolve_data_grad``."""
-    way = keep(_way(DATA, dx.shape, dy.shape, window, group, dx.dtype, thread_count(), fast_paths.left_out()))
+    way = _way(DATA, dx.shape, dy.shape, window, group, dx.dtype, thread_count(), fast_paths.left_out())
     way(dy, w, dx, workspace)
 
 
+@capturable
 def convolve_weight_grad(
     x: Array,
     dy: Array,
@@ -88,8 +91,8 @@ def convolve_weight_grad(
     dbias: Array | None = None,
 ) -> None:
     """See ``reference.convolve_weight_grad``."""
-    way = keep(_way(WEIGHTS, x.shape, dy.shape, window, group, x.dtype, thread_count(), fast_paths.left_out()))
-    way(x, dy, dw, keep(_zeros(0, dw.dtype)) if dbias is None else dbias, workspace, accumulate)
+    way = _way(WEIGHTS, x.shape, dy.shape, window, group, x.dtype, thread_count(), fast_paths.left_out())
+    way(x, dy, dw, _zeros(0, dw.dtype) if dbias is None else dbias, workspace, accumulate)
 
 
 @functools.lru_cache(maxsize=64)
@@ -122,7 +125,7 @@ def _uncompiled(problem: Problem) -> Way:
     arrays = 4 if problem.kind == FORWARD else 3
 
     def run(*given: Any) -> None:
-        spoil()
+        not_capturable()
         with single_threaded_blas():
             function(*given[:arrays], window, group, *given[arrays:])
 

@@ -19,7 +19,7 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
     panel_depth,
     panel_vectors,
 )
-from minicaffe.kernels.cpu.runtime.capture import spoil
+from minicaffe.kernels.cpu.runtime.capture import capturable, not_capturable
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.runtime.scratch import scratch
@@ -207,6 +207,7 @@ def _plan(
     return _Plan(transposed, threads * stride, run)
 
 
+@capturable
 def gemm(
     a: Array, b: Array, out: Array, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False
 ) -> None:
@@ -214,7 +215,7 @@ def gemm(
     plan = _plan(a.shape, out.shape, transpose_a, transpose_b, accumulate, out.dtype, thread_count())
     if plan is None:
         if not accumulate:
-            spoil()
+            not_capturable()
             out[...] = 0
         return
     if plan.transposed:
