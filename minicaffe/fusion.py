@@ -219,7 +219,7 @@ def _is_chain(steps: Sequence[Step], types: Sequence[type[Layer]]) -> bool:
         all(_in_place(step) and step.bottom_ids == first.top_ids for step in others)
         and first.top_ids[0] in last.bottom_ids
         and (_in_place(last) or types[-1].in_place == "never")
-        and not any(step.weighted for step in steps)
+        and not any(step.weighted or step.kept for step in steps)
     )
 
 

@@ -158,7 +158,7 @@ class Net:
         for place in places:
             place.blob.place_data(arena, place.offset, place.room)
         for step in self.steps:
-            step.layer.settle(step.bottom, step.top, goes_backward=False)
+            step.settle(goes_backward=False)
         reused = {name for name, blob in self._blob_list if blob.data_storage is arena}
         self.blobs = memory_plan.KeptBlobs(self._blob_list, reused)
         self.forward_only = True
@@ -212,7 +212,7 @@ class Net:
         for call in self._callbacks["before_forward"]:
             call(index)
         step.reshape(where)
-        step.layer.forward(step.bottom, step.top)
+        step.forward()
         for blob in step.weighted:
             where.ops.dot(blob.xdata, blob.xdiff, self._loss.xdata)
         if self.debug_info:
@@ -325,7 +325,7 @@ class Net:
                         "set propagate_down: false for it, or remove force_backward",
                         "propagate_down",
                     )
-        step.layer.backward(step.top, step.propagate_down, step.bottom)
+        step.backward()
 
     @property
     def loss_array(self) -> Any:

@@ -70,6 +70,7 @@ class SoftmaxWithLoss(Normalized):
     """
 
     type = "SoftmaxWithLoss"
+    reads_bottoms = (1,)
     param = "softmax_param"
     per_element = 5
     tops = (1, 2)
@@ -159,6 +160,7 @@ class InfogainLoss(Normalized):
             not self.layer_param.loss_param.HasField("normalize"), "is deprecated; use normalization", "loss_param"
         )
         super().setup(bottom, top)
+        self.reads_bottoms = range(1, len(bottom))
         if len(bottom) == 2:
             self.gain = Blob.from_proto(self._read_gain(), self.dtype)
 
@@ -246,6 +248,7 @@ class HingeLoss(Classified):
     """
 
     type = "HingeLoss"
+    reads_bottoms = (1,)
     param = "hinge_loss_param"
     per_element = 3
     norm: int
@@ -279,6 +282,7 @@ class Accuracy(Classified):
     """
 
     type = "Accuracy"
+    reads_bottoms = ()
     param = "accuracy_param"
     tops = (1, 2)
     auto_tops = False

@@ -26,6 +26,7 @@ class Pooling(Layer):
 
     type = "Pooling"
     param = "pooling_param"
+    reads_bottoms = reads_tops = ()
     tops = (1, 2)
     pool: int
     global_pooling: bool
@@ -145,6 +146,7 @@ class SPP(Layer):
 
     type = "SPP"
     param = "spp_param"
+    reads_bottoms = reads_tops = ()
     pyramid_height: int
     pool: int
 
