@@ -128,7 +128,7 @@ class Net:
         for place in places:
             place.blob.place_data(arena, place.offset, place.room)
         for step in self.steps:
-            step.layer.settle(step.bottom, step.top, goes_backward=False)
+            step.settle(goes_backward=False)
         reused = {name for name, blob in self._blob_list if blob.data_storage is arena}
         self.blobs = memory_plan.KeptBlobs(self._blob_list, reused)
         self.forward_only = True

@@ -58,7 +58,15 @@ class _Report:
                 f"weights {self.path} belong to another net: it holds weights for {', '.join(self.ignored)}; "
                 f"net '{net.name}' has weights in {', '.join(learners)}, and no name agrees"
             )
-        missing = [name for name in learners if name not in self.copied]
+        kept = {
+            (i, j)
+            for param in net.learnable
+            if not any(net.layers[i].name in self.copied for i, _ in param.users)
+            for i, j in param.users
+        }
+        missing = [
+            layer.name for i, layer in enumerate(net.layers) if any((i, j) in kept for j in range(len(layer.blobs)))
+        ]
         if missing:
             _log.warning("%s holds no weights for %s: they keep their initial values", self.path, ", ".join(missing))
 
@@ -159,7 +167,7 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
                     report.problems.append(_mismatch(j, name, values.shape, blob))
                 else:
                     pending.append((blob, values[...]))
-            if target.blobs:
+            if target.blobs and stored:
                 report.copied.add(name)
     report.finish(net)
     for blob, values in pending:
@@ -191,10 +199,13 @@ def _layer_groups(data: h5py.Group) -> dict[str, h5py.Group]:
 def share(net: Net, other: Net) -> None:
     """Let the layers of ``net`` use the values of ``other``'s params, by layer name.
 
+    A layer that ``other`` lacks takes part in a param that it shares by name: with a layer of ``net`` that ``other`` has,
+    or else with any layer of ``other``.  Caffe: it keeps the weights it had.
+
     Raises WeightsError listing every layer whose params differ in number or shape; nothing is shared then.
     """
     report = _Report(f"of net '{other.name}'")
-    pairs: list[tuple[Blob, Blob]] = []
+    found: dict[int, Blob] = {}
     targets: dict[str, Layer] = {}
     for layer in net.layers:
         targets.setdefault(layer.name, layer)
@@ -211,12 +222,27 @@ def share(net: Net, other: Net) -> None:
         for j, (ours, theirs) in enumerate(zip(target.blobs, source.blobs, strict=True)):
             if ours.shape != theirs.shape:
                 report.problems.append(_mismatch(j, source.name, theirs.shape, ours))
-            elif not ours.shares_data_with(theirs):
-                pairs.append((ours, theirs))
+            else:
+                found[id(ours)] = theirs
     if report.problems:
         report.finish(net)
-    for ours, theirs in pairs:
-        ours.share_data(theirs)
+    named = {_given_name(other, *param.users[0]): param.blob for param in other.learnable}
+    for param in net.learnable:
+        blobs = [net.layers[i].blobs[j] for i, j in param.users]
+        theirs_of_all = next((found[id(blob)] for blob in blobs if id(blob) in found), None)
+        if theirs_of_all is None and (name := _given_name(net, *param.users[0])):
+            namesake = named.get(name)
+            theirs_of_all = namesake if namesake is not None and namesake.shape == param.blob.shape else None
+        for ours in blobs:
+            source_blob = found.get(id(ours), theirs_of_all)
+            if source_blob is not None and not ours.shares_data_with(source_blob):
+                ours.share_data(source_blob)
+
+
+def _given_name(net: Net, index: int, j: int) -> str:
+    """The name by which a definition lets layers share param ``j`` of layer ``index``; "" if it gives none."""
+    specs = net.layers[index].layer_param.param
+    return specs[j].name if j < len(specs) else ""
 
 
 def save(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:

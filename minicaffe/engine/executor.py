@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from minicaffe import backend
 from minicaffe.backend import generation
 from minicaffe.blob import Blob, Storage
-from minicaffe.engine import segment
+from minicaffe.engine import in_place, segment
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Fusion, Pass
 from minicaffe.engine.params import Params
@@ -77,10 +77,21 @@ class _Plan:
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.revisions = [step.layer.revision for step in steps]
-        self.fusion = Fusion(steps)
+        self._steps = steps
+        self._lost = in_place.find_lost(steps)
+        self._settled = False
+        self.fusion = Fusion(steps, self._lost)
         self.forward = _Sweep(1, steps, self.fusion.forward)
         self.backward = _Sweep(-1, steps, self.fusion.backward)
         self.turn = self._find_turn(steps)
+
+    def settle(self) -> None:
+        """Before a forward pass over all steps: have each keep what backward will need, and nothing else."""
+        if not self._settled:
+            for step, lost in zip(self._steps, self._lost, strict=True):
+                step.settle(step.need_backward, lost)
+            self.fusion.settle()
+            self._settled = True
 
     def _find_turn(self, steps: Sequence[Step]) -> tuple[int, int, Segment] | None:
         """The steps at the end that may be captured in both directions as one: the first one's place in either, and their
@@ -110,7 +121,7 @@ class Executor:
         self._steps, self._names, self._params = steps, names, params
         self._user_layers = any(step.layer.user_defined for step in steps)
         self._plan = _Plan(steps)
-        self._plan.fusion.settle()
+        self._plan.settle()
         self._generation = generation.current()
 
     # --- passes --------------------------------------------------------------------------------------------------
@@ -119,7 +130,10 @@ class Executor:
         """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss``."""
         with backend.current().running(self._user_layers):
             self.loss.xdata.fill(0)
-            self.plan().forward.run(start, end, self._how("forward"))
+            plan = self.plan()
+            if start == 0:
+                plan.settle()
+            plan.forward.run(start, end, self._how("forward"))
 
     def run_backward(self, start: int, end: int) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
@@ -144,6 +158,7 @@ class Executor:
 
         where = backend.current()
         with where.running(self._user_layers):
+            plan.settle()
             self.loss.xdata.fill(0)
             plan.forward.run(0, first - 1, ahead)
             turn.run(where, self._params.gradients, around)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +22,11 @@ _MUTABLE = frozenset({"blobs", "param_propagate_down"})
 
 Count = int | tuple[int, int | None]
 """How many blobs a layer takes or makes: exactly n, or (at least, at most), None meaning no limit."""
+
+
+def same(x):
+    """The formula of a copy, for ``ops.elementwise``."""
+    return x
 
 
 registry: dict[str, type[Layer]] = {}
@@ -101,6 +106,16 @@ class Layer(Costed):
     """Whether missing tops are made without a name (loss layers)."""
     in_place: ClassVar[str] = "never"
     """``"always"``, ``"forward"`` (gradients need the input, so only where nothing goes backward) or ``"never"``."""
+    reads_bottoms: Sequence[int] | None = None
+    """Bottoms whose values backward reads, by number; None: all.  In place, what it finds there is the top's value.  The
+    net keeps a copy of a value that a later layer overwrites in place."""
+    reads_tops: Sequence[int] | None = None
+    """Tops whose values backward reads, by number; None: all."""
+    reads_sign: ClassVar[bool] = False
+    """Whether all that backward takes from these values is which of them are positive."""
+    leaves: str = "nothing"
+    """What is left of the bottom's value after the layer worked in place: ``"all"``, ``"sign"`` (what was positive still
+    is, or its gradient is 0; nothing else becomes so) or ``"nothing"``."""
     differentiable: ClassVar[tuple[int, ...] | None] = None
     """Which bottoms can get a gradient; None: all.  Asking for another one is an error."""
     forcible: ClassVar[tuple[int, ...] | None] = None
@@ -120,6 +135,8 @@ class Layer(Costed):
     phase: int
     blobs: BlobVec
     param_str: str = ""
+    overwritten_tops: Collection[int] = ()
+    """Tops that a later layer overwrites in place, by number, which must not be another blob's memory."""
     goes_backward: bool = True
     """Whether backward may follow forward.  Where it never does, what only backward reads is not kept."""
     revision: int = 0

@@ -71,6 +71,7 @@ class SoftmaxWithLoss(Normalized):
 
     type = "SoftmaxWithLoss"
     capturable = True
+    reads_bottoms = (1,)
     param = "softmax_param"
     per_element = 5
     tops = (1, 2)
@@ -160,6 +161,7 @@ class InfogainLoss(Normalized):
             not self.layer_param.loss_param.HasField("normalize"), "is deprecated; use normalization", "loss_param"
         )
         super().setup(bottom, top)
+        self.reads_bottoms = range(1, len(bottom))
         if len(bottom) == 2:
             self.gain = Blob.from_proto(self._read_gain(), self.dtype)
 
@@ -247,6 +249,7 @@ class HingeLoss(Classified):
     """
 
     type = "HingeLoss"
+    reads_bottoms = (1,)
     param = "hinge_loss_param"
     per_element = 3
     norm: int
@@ -280,6 +283,7 @@ class Accuracy(Classified):
     """
 
     type = "Accuracy"
+    reads_bottoms = ()
     param = "accuracy_param"
     tops = (1, 2)
     auto_tops = False

@@ -18,6 +18,7 @@ class Crop(Layer):
 
     type = "Crop"
     param = "crop_param"
+    reads_bottoms = reads_tops = ()
     per_element = 0
     bottoms = 2
     axis: int
@@ -65,6 +66,7 @@ class Tile(Layer):
 
     type = "Tile"
     param = "tile_param"
+    reads_bottoms = reads_tops = ()
     per_element = 0
     axis: int
     tiles: int
@@ -98,6 +100,7 @@ class Filter(Layer):
     """
 
     type = "Filter"
+    reads_bottoms = reads_tops = ()
     per_element = 0
     bottoms = (2, None)
     tops = (1, None)
@@ -145,6 +148,7 @@ class BatchReindex(Layer):
     """
 
     type = "BatchReindex"
+    reads_bottoms, reads_tops = (1,), ()
     per_element = 0
     bottoms = 2
     differentiable = (0,)

@@ -16,6 +16,7 @@ class Loss(Layer):
 
     bottoms: ClassVar[Count] = 2
     auto_tops = True
+    reads_tops = ()
     differentiable: ClassVar[tuple[int, ...] | None] = (0,)
     forcible: ClassVar[tuple[int, ...] | None] = (0,)
     empty_batch = False
@@ -50,6 +51,7 @@ class EuclideanLoss(Loss):
     """
 
     type = "EuclideanLoss"
+    reads_bottoms = ()
     per_element = 3
     differentiable = (0, 1)
     forcible = (0, 1)
@@ -82,6 +84,7 @@ class ContrastiveLoss(Loss):
 
     type = "ContrastiveLoss"
     capturable = True
+    reads_bottoms = (2,)
     param = "contrastive_loss_param"
     per_element = 3
     bottoms = 3

@@ -27,6 +27,7 @@ class Pooling(Layer):
     type = "Pooling"
     capturable = True
     param = "pooling_param"
+    reads_bottoms = reads_tops = ()
     tops = (1, 2)
     pool: int
     global_pooling: bool
@@ -146,6 +147,7 @@ class SPP(Layer):
 
     type = "SPP"
     param = "spp_param"
+    reads_bottoms = reads_tops = ()
     pyramid_height: int
     pool: int
 

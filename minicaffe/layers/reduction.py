@@ -43,6 +43,7 @@ class Reduction(Layer):
 
     type = "Reduction"
     param = "reduction_param"
+    reads_tops = ()
     per_element = 2
     operation: int
     axis: int
@@ -55,6 +56,9 @@ class Reduction(Layer):
         SUMSQ: (_square, _square_slope),
         MEAN: (_sum, _sum_slope),
     }
+
+    def setup(self, bottom, top):
+        self.reads_bottoms = (0,) if self.operation in (self.ASUM, self.SUMSQ) else ()
 
     def reshape(self, bottom, top):
         x = bottom[0]
@@ -87,6 +91,7 @@ class ArgMax(Layer):
 
     type = "ArgMax"
     param = "argmax_param"
+    reads_bottoms = reads_tops = ()
     differentiable = ()
     out_max_val: bool
     top_k: int

@@ -45,7 +45,10 @@ class Solver:
 
     ``close`` ends the threads of its nets' data layers; a ``with`` block does.
 
-    Raises PrototxtError for a solver that contradicts itself, and whatever building its nets raises.
+    Test nets use the training net's weights from the beginning.  Caffe: from their first test on.
+
+    Raises PrototxtError for a solver that contradicts itself, WeightsError for a test net whose weights have other shapes,
+    and whatever building its nets raises.
     """
 
     type: ClassVar[str] = ""
@@ -78,6 +81,7 @@ class Solver:
             weights.load_into(self.net, paths)
         self.test_nets = list(self._make_test_nets())
         self._data, self._diff = self.net.pack_params()
+        self._share_with_test_nets()
         self.history = [Storage(self._data.size, self.net.dtype) for _ in range(self.slots)]
         self._segments = _segments(self.net)
         self._norm = Blob((), self.net.dtype)
@@ -188,6 +192,10 @@ class Solver:
             for paths in p.weights:
                 weights.load_into(net, paths)
             yield net
+
+    def _share_with_test_nets(self) -> None:
+        for net in self.test_nets:
+            net.share_with(self.net)
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -460,6 +468,7 @@ class Solver:
         for bit.
         """
         snapshots.read(self, os.fspath(path))
+        self._share_with_test_nets()
 
     def history_blobs(self) -> list[NDArray]:
         """The history as Caffe stores it: slot after slot, one array a learnable param (views)."""
