@@ -14,7 +14,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from minicaffe.kernels.cpu.elementwise import formula_stamp
-from minicaffe.kernels.cpu.jit import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.jit import REASSOCIATE, as_written, kernel, part_kernel
 from minicaffe.kernels.cpu.launch import parallel, share
 from minicaffe.kernels.cpu.maths import vectorizable
 from minicaffe.kernels.cpu.threads import parts
@@ -60,7 +60,7 @@ _ROW = (None, _one_row, _two_rows)
 @functools.cache
 def _loops(function: Callable[..., float], arrays: int, vectors: int, dtype: np.dtype) -> dict[tuple[str, str], Any]:
     """The loops around a formula of so many arrays and vectors, by task and way; compiled at their first call."""
-    formula = register_jitable(vectorizable(function, dtype))
+    formula = as_written(vectorizable(function, dtype))
     at, of_channel, row = _AT[arrays], _AT[vectors], _ROW[arrays]
     stamp = formula_stamp(function, arrays, vectors, dtype)
 

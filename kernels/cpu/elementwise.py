@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numba.extending import register_jitable
 
-from minicaffe.kernels.cpu.jit import kernel, part_kernel
+from minicaffe.kernels.cpu.jit import as_written, kernel, part_kernel
 from minicaffe.kernels.cpu.launch import parallel, share
 from minicaffe.kernels.cpu.maths import vectorizable
 from minicaffe.kernels.cpu.threads import parts
@@ -50,7 +50,7 @@ def _arguments(arrays: int, scalars: int, real: type) -> _Take:
 
 @functools.cache
 def _loop(function: Callable[..., float], arrays: int, scalars: int, dtype: np.dtype) -> Callable[..., None]:
-    formula, take = register_jitable(vectorizable(function, dtype)), _arguments(arrays, scalars, dtype.type)
+    formula, take = as_written(vectorizable(function, dtype)), _arguments(arrays, scalars, dtype.type)
     stamp = formula_stamp(function, arrays, scalars, dtype)
 
     @part_kernel(stamp=stamp)
