@@ -7,11 +7,16 @@ import math
 import numpy as np
 
 from minicaffe.kernels.cpu.loss import with_ignored
-from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, as_written, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.cpu.simd.mathlib import exp, log, tanh
 from minicaffe.kernels.reference import LOG_FLOOR, Array
+
+
+@as_written
+def _sigmoid_term(x, target, one, zero):
+    return log(one + exp(-abs(x))) - x * (target - (one if x >= zero else zero))
 
 
 @part_kernel(fastmath=REASSOCIATE)
@@ -20,7 +25,7 @@ def _sigmoid_loss_part(part, parts, x, target, ignoring, ignored, partial):
     low, high = share(part, parts, x.size)
     total = 0.0
     for i in range(np.uintp(low), np.uintp(high)):
-        term = log(one + exp(-abs(x[i]))) - x[i] * (target[i] - (one if x[i] >= zero else zero))
+        term = _sigmoid_term(x[i], target[i], one, zero)
         total += zero if ignoring and int(target[i]) == ignored else term
     partial[part] = total
 

@@ -106,15 +106,23 @@ def _accuracy(score, label, top_k, ignoring, ignored, per_class, seen):
     return right / max(total, 1)
 
 
-@part_kernel(fastmath=REASSOCIATE)
+@kernel(fastmath=REASSOCIATE, internal=True)
+def _square(rows, i):
+    """The squared length of a row."""
+    total = rows.dtype.type(0)
+    for k in range(rows.shape[1]):
+        total += rows[i, k] * rows[i, k]
+    return total
+
+
+@part_kernel()
 def _contrastive_part(part, parts, a, b, similar, margin, legacy, difference, distance, loss):
     n, c = a.shape
     total = 0.0
     for i in range(n):
-        square = a.dtype.type(0)
         for k in range(c):
             difference[i, k] = a[i, k] - b[i, k]
-            square += difference[i, k] * difference[i, k]
+        square = _square(difference, i)
         distance[i] = square
         if int(similar[i]) != 0:
             total += square

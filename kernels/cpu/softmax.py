@@ -35,7 +35,24 @@ def _columns(x, y, o, first, last, largest, total):
             y[o, k, first + i] /= total[i]
 
 
-@part_kernel(fastmath=REASSOCIATE)
+@kernel(fastmath=REASSOCIATE, internal=True)
+def _row_total(rows, o):
+    total = rows.dtype.type(0)
+    for k in range(_START, np.uintp(rows.shape[1])):
+        total += rows[o, k]
+    return total
+
+
+@kernel(fastmath=REASSOCIATE, internal=True)
+def _row_product(a, b, o):
+    """The inner product of two matrices' rows ``o``."""
+    total = a.dtype.type(0)
+    for k in range(_START, np.uintp(a.shape[1])):
+        total += a[o, k] * b[o, k]
+    return total
+
+
+@part_kernel()
 def _rows_part(part, parts, x, y):
     """Softmax along every row of x (outer, C)."""
     lanes = np.empty(_LANES, x.dtype)
@@ -52,21 +69,17 @@ def _rows_part(part, parts, x, y):
             largest = max(largest, x[o, k])
         for k in range(_START, c):
             y[o, k] = exp(x[o, k] - largest)
-        total = x.dtype.type(0)
-        for k in range(_START, c):
-            total += y[o, k]
+        total = _row_total(y, o)
         for k in range(_START, c):
             y[o, k] /= total
 
 
-@part_kernel(fastmath=REASSOCIATE)
+@part_kernel()
 def _rows_grad_part(part, parts, y, dy, dx):
     c = np.uintp(y.shape[1])
     low, high = share(part, parts, len(y))
     for o in range(low, high):
-        total = y.dtype.type(0)
-        for k in range(_START, c):
-            total += dy[o, k] * y[o, k]
+        total = _row_product(dy, y, o)
         for k in range(_START, c):
             dx[o, k] = y[o, k] * (dy[o, k] - total)
 

@@ -30,7 +30,7 @@ from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, queue
 from minicaffe.kernels.cpu.runtime.threads import product_threads
 from minicaffe.kernels.cpu.simd.memory import (
     CHUNK,
-    FEATURES,
+    REGISTERS,
     WIDTH,
     align,
     copy_chunk,
@@ -43,7 +43,6 @@ from minicaffe.kernels.cpu.simd.memory import (
 )
 from minicaffe.kernels.window import Window
 
-_REGISTERS = 32 if FEATURES & {"avx512f", "neon"} else 16
 _MOST_TAPS = 7
 _MOVED = 0.25  # cycles to gather a number
 _OVERHEAD = 2.5  # cycles for each step of a tile, beside its multiplications
@@ -52,7 +51,7 @@ _WORTH = 1.15  # times as fast must it be: the count of cycles is rough
 
 def _filters_at_once(taps: int) -> int:
     """As many that the registers hold a sum for each tap of each, and what they are multiplied with."""
-    return max(1, (_REGISTERS - taps) // (taps + 1))
+    return max(1, (REGISTERS - taps) // (taps + 1))
 
 
 @intrinsic(prefer_literal=True)

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.runtime.compile import callback, caller, kernel
 from minicaffe.kernels.cpu.simd.memory import (
-    FEATURES,
+    REGISTERS,
     WIDTH,
     copy_row,
     fma,
@@ -29,7 +29,7 @@ from minicaffe.kernels.cpu.simd.memory import (
     splat,
 )
 
-VECTORS = 4 if FEATURES & {"avx512f", "neon"} else 2
+VECTORS = 4 if REGISTERS == 32 else 2
 """Registers in a full row of a panel: with six rows, as many accumulators as the 32 or 16 registers can hold."""
 PANEL = VECTORS * WIDTH
 """Bytes of a full row of a panel."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import gc
+import hashlib
 import inspect
 import logging
 import os
@@ -17,10 +17,11 @@ import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, event
+from numba.core import caching, cgutils, event, sigutils
+from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # GNU's OpenMP, under Numba's threads, lets a thread without work spin for milliseconds: where other programs
@@ -29,7 +30,41 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 REASSOCIATE = {"reassoc", "nsz", "contract"}
-"""Fast-math flags that let a sum be vectorised: its order changes, the meaning of NaN and infinity does not."""
+"""Fast-math flags that let a sum be vectorised: its order changes, the meaning of NaN and infinity does not.
+
+They are for kernels in which sums, and products that are summed, are all there is to round.  ``reassoc`` lets the
+compiler take ``(x + big) - big`` for ``x``, and a square of a difference for three products; whether it does depends on
+the processor.  The flags spread to whatever such a kernel calls that does not refuse them, as ``as_written`` does.
+
+==========================  =========================================================================================
+kernel                      what is reassociated
+==========================  =========================================================================================
+``bias.row_sum``            a sum, in pieces of 1024
+``channel.sum_within_part`` the sum of a formula's values, which are computed ``as_written``
+``class_loss``              the sigmoid cross-entropy's sum of terms, which are computed ``as_written``
+``loss._square``            a sum of squares
+``pooling._mean_part``      a sum, before it is divided
+``scale._moments``          a sum, and one of squares of differences, which are computed ``as_written``
+``scale._sums``             a sum, and one of products with differences, which are computed ``as_written``
+``scale._scale_grad_part``  a sum, and one of products
+``softmax``                 ``_row_total`` and ``_row_product``: a row's sum, and its inner product with another
+``update._inner_product``   an inner product, in float64
+==========================  =========================================================================================
+"""
+
+
+def as_written(function: Callable) -> Callable:
+    """Decorator: a function for kernels to call whose every operation is rounded as it is written.
+
+    Fast-math flags of the kernel that calls it do not reach it.
+    """
+    return register_jitable(fastmath=False)(function)
+
+
+@as_written
+def difference(a, b):
+    """``a - b``, rounded."""
+    return a - b
 
 
 _PACKAGE = __package__.rpartition(".")[0]  # kernels.cpu
@@ -115,22 +150,50 @@ def _package_stamp() -> tuple:
 _STAMP = _package_stamp()
 
 
-def _cached(compiler: Callable[..., Any], function: Callable, stamp: str = "", **options: Any) -> Any:
+class _CacheFile(caching.IndexDataCacheFile):
+    """Numba's files of a kernel, but those of compiled code are named by what it is for, not numbered.
+
+    Two processes that save at once take the same number.  Each then may run the other's code: for other types, or,
+    where machines share the folder, for another processor.
+    """
+
+    def save(self, key: tuple, data: Any) -> None:
+        name = self._data_name_pattern.format(number=int(hashlib.sha1(repr(key).encode()).hexdigest(), 16))
+        self._save_data(name, data)
+        self._save_index(self._load_index() | {key: name})
+
+
+class _Cache(caching.FunctionCache):
     """Numba caches beside the source, or in the user's cache folder where that is read-only.
 
-    Where neither can be written, every process compiles anew.  Numba knows what is stale by the file of ``function``
-    alone, but compiled code holds that of the kernels it calls, too: any change in this package makes all of it stale.
+    Code is kept by the types of its arguments and by the processor it is for: its name and features.  Numba knows what
+    is stale by the file of ``function`` alone, but compiled code holds that of the kernels it calls, too: any change in
+    this package makes all of it stale.
     """
-    options.update(nogil=True, error_model="numpy")
+
+    def __init__(self, function: Callable, stamp: str) -> None:
+        super().__init__(function)
+        source = self._impl.locator.get_source_stamp(), _STAMP
+        self._cache_file = _CacheFile(self._cache_path, self._impl.filename_base, source)
+        self._stamp = stamp
+
+    def _index_key(self, signature: Any, codegen: Any) -> tuple:
+        if (
+            self._stamp
+        ):  # Numba would tell by the values closed over, but kernels among these are others in each process
+            return signature, codegen.magic_tuple(), self._stamp
+        return super()._index_key(signature, codegen)
+
+
+def _cache(function: Callable, stamp: str = "") -> Any:
+    """Where compiled code is kept; where no folder can be written, every process compiles anew."""
     try:
-        compiled = compiler(cache=True, **options)(function)
-    except RuntimeError:  # no folder to cache in
-        return compiler(**options)(function)
-    cache = compiled._cache
-    cache._cache_file._source_stamp = (cache._cache_file._source_stamp, _STAMP)
-    if stamp:  # Numba would tell by the values closed over, but kernels among these are others in each process
-        cache._index_key = lambda signature, codegen: (signature, codegen.magic_tuple(), stamp)
-    return compiled
+        return _Cache(function, stamp)
+    except RuntimeError:
+        return caching.NullCache()
+
+
+_OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 _kernels: dict[str, Any] = {}
@@ -150,13 +213,14 @@ def kernel(
     An ``internal`` kernel is called by other kernels only.  ``stamp`` tells kernels apart that are made by one
     function.
     """
-    options = {"parallel": parallel, "fastmath": fastmath, "inline": "always" if inline else "never"}
+    options = _OPTIONS | {"parallel": parallel, "fastmath": fastmath, "inline": "always" if inline else "never"}
     if internal:
         options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
     def compiled(function: Callable) -> Any:
         function.__qualname__ += stamp
-        made = _kernels[_name(function)] = _cached(numba.njit, function, stamp, **options)
+        made = _kernels[_name(function)] = numba.njit(**options)(function)
+        made._cache = _cache(function, stamp)
         made.__class__ = _Kernel
         return made
 
@@ -176,8 +240,11 @@ def callback(signature: Any) -> Callable[[Callable], Any]:
     """Decorator: compile now, or take from the disk cache, a function that compiled code calls at its ``address``."""
 
     def compiled(function: Callable) -> Any:
+        made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
+        made._cache = _cache(function)
         with global_compiler_lock, _uncollected:
-            return _cached(functools.partial(numba.cfunc, signature), function)
+            made.compile()
+        return made
 
     return compiled
 
