@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.scratch import scratch_array
 from minicaffe.kernels.cpu.runtime.threads import parts
+from minicaffe.kernels.cpu.simd.sums import add_sums_part, row_sum
 from minicaffe.kernels.reference import Array
 
 _START = np.uintp(0)  # unsigned places need no check whether they count from the end, which would keep loops from SIMD
-
-
-@kernel(fastmath=REASSOCIATE)
-def row_sum(x):
-    """Sum of a vector; long ones are summed in pieces, so that the rounding error does not grow with the length."""
-    total = 0.0
-    for first in range(0, x.size, 1024):
-        piece = x[first : first + 1024]
-        partial = x.dtype.type(0)
-        for i in range(piece.size):
-            partial += piece[i]
-        total += partial
-    return total
 
 
 @part_kernel()
@@ -62,16 +50,6 @@ def _grad_part(part, parts, dy, partial):
     partial[part] = 0
     for r in range(low, high):
         partial[part, r % c] += row_sum(dy[r // c, r % c])
-
-
-@part_kernel()
-def add_sums_part(part, parts, partial, dbias):
-    """Add to dbias (C,) the sums over parts of dy, ``partial`` (part, C)."""
-    for k in range(dbias.size):
-        total = 0.0
-        for i in range(len(partial)):
-            total += partial[i, k]
-        dbias[k] += total
 
 
 @kernel()

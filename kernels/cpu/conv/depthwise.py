@@ -17,9 +17,10 @@ from minicaffe.kernels.cpu.conv.im2col import AXES
 from minicaffe.kernels.cpu.conv.packing import frame_to_image, image_to_frame
 from minicaffe.kernels.cpu.conv.problem import DATA, FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.conv.tables import Axes, window_tables
+from minicaffe.kernels.cpu.runtime.address import align, load, size_of
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
-from minicaffe.kernels.cpu.simd.memory import WIDTH, add_products, add_scaled, align, correlate, fill_row, load, size_of
+from minicaffe.kernels.cpu.simd.memory import WIDTH, add_products, add_scaled, correlate, fill_row
 from minicaffe.kernels.window import Window
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.bias import add_sums_part, row_sum
 from minicaffe.kernels.cpu.conv.packing import (
     columns_to_panel,
     frame_to_image,
@@ -24,20 +23,11 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
     panel_depth,
     panel_vectors,
 )
+from minicaffe.kernels.cpu.runtime.address import align, load, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
-from minicaffe.kernels.cpu.simd.memory import (
-    CHUNK,
-    WIDTH,
-    align,
-    fill_row,
-    load,
-    prefetch_rows,
-    prefetch_rows_to_write,
-    size_of,
-    store,
-    transpose,
-)
+from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH, fill_row, prefetch_rows, prefetch_rows_to_write, transpose
+from minicaffe.kernels.cpu.simd.sums import add_sums_part, row_sum
 
 
 @part_kernel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicaffe.kernels.cpu.runtime.address import load, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import called, kernel
 from minicaffe.kernels.cpu.simd.memory import (
     CHUNK,
@@ -14,11 +15,8 @@ from minicaffe.kernels.cpu.simd.memory import (
     copy_register,
     copy_row,
     fill_row,
-    load,
     prefetch,
     prefetch_to_write,
-    size_of,
-    store,
 )
 
 _AHEAD = 8  # rows

@@ -19,12 +19,12 @@ from numba import config, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from minicaffe.kernels.cpu.bias import add_sums_part, row_sum
 from minicaffe.kernels.cpu.conv.im2col import AXES
 from minicaffe.kernels.cpu.conv.packing import image_to_frame
 from minicaffe.kernels.cpu.conv.problem import WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.conv.tables import Axes, from_table, row_plan
 from minicaffe.kernels.cpu.matmul.microkernel import L2, LONGEST_TILE, VECTORS
+from minicaffe.kernels.cpu.runtime.address import align, size_of
 from minicaffe.kernels.cpu.runtime.compile import callback, caller, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.runtime.threads import product_threads
@@ -32,15 +32,14 @@ from minicaffe.kernels.cpu.simd.memory import (
     CHUNK,
     FEATURES,
     WIDTH,
-    align,
     copy_chunk,
     copy_row,
     fill_row,
     fma,
     get_vector,
     put_vector,
-    size_of,
 )
+from minicaffe.kernels.cpu.simd.sums import add_sums_part, row_sum
 from minicaffe.kernels.window import Window
 
 _REGISTERS = 32 if FEATURES & {"avx512f", "neon"} else 16

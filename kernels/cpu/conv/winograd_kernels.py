@@ -16,9 +16,10 @@ from minicaffe.kernels.cpu.conv import winograd
 from minicaffe.kernels.cpu.conv.problem import FORWARD, WEIGHTS, Problem, Way
 from minicaffe.kernels.cpu.conv.winograd_transforms import apply
 from minicaffe.kernels.cpu.matmul.microkernel import PANEL, multiplier, multiply, panel_depth
+from minicaffe.kernels.cpu.runtime.address import align, load, size_of
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
-from minicaffe.kernels.cpu.simd.memory import WIDTH, align, fill_row, load, size_of, transpose
+from minicaffe.kernels.cpu.simd.memory import WIDTH, fill_row, transpose
 
 # --- weights ------------------------------------------------------------------------------------------------------
 

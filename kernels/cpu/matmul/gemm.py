@@ -19,12 +19,13 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
     panel_depth,
     panel_vectors,
 )
+from minicaffe.kernels.cpu.runtime.address import align, size_of
 from minicaffe.kernels.cpu.runtime.capture import spoil
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.runtime.scratch import scratch
 from minicaffe.kernels.cpu.runtime.threads import product_threads, thread_count
-from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH, align, copy_row, size_of, transpose
+from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH, copy_row, transpose
 from minicaffe.kernels.reference import Array
 
 _TOGETHER = 8  # full panels that are copied at a time, at most

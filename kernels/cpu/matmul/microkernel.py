@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from minicaffe.kernels.cpu.runtime.address import size_of
 from minicaffe.kernels.cpu.runtime.compile import callback, caller, kernel
 from minicaffe.kernels.cpu.simd.memory import (
     FEATURES,
@@ -25,7 +26,6 @@ from minicaffe.kernels.cpu.simd.memory import (
     get_vector,
     prefetch_rows_to_write,
     put_vector,
-    size_of,
     splat,
 )
 
