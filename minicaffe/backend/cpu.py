@@ -14,6 +14,7 @@ from minicaffe.backend import random, threads
 from minicaffe.backend.base import Backend, RandomSource
 from minicaffe.kernels import cpu, fast_paths
 from minicaffe.kernels.cpu.runtime.capture import RecordedOps, Recording, mine
+from minicaffe.kernels.cpu.runtime.threads import held, thread_count
 
 
 class CpuRandom(RandomSource):
@@ -40,7 +41,7 @@ class _Running(contextlib.AbstractContextManager):
         self._lock = lock
 
     def __enter__(self) -> None:
-        self._threads = cpu.threads.held(threads.apply())
+        self._threads = held(threads.apply())
         self._lock.acquire()
         self._threads.__enter__()
 
@@ -80,7 +81,7 @@ class CpuBackend(Backend):
             yield
 
     def setting(self) -> tuple:
-        return cpu.threads.thread_count(), fast_paths.left_out()
+        return thread_count(), fast_paths.left_out()
 
     @contextlib.contextmanager
     def recorded(self, room: int) -> Iterator[Recording]:
