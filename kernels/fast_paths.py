@@ -1,6 +1,6 @@
-"""The faster ways to the same numbers, and how to leave one out: to compare, or to find which of them is at fault.
+"""Fast paths: faster algorithms for the same numbers, each of which can be left out to compare or to find a fault.
 
-The environment variable ``MINICAFFE_WITHOUT`` names those that a process is to do without, with commas between them.
+The environment variable ``MINICAFFE_WITHOUT`` names those that a process does without, separated by commas.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import os
 from collections.abc import Iterator
 
 FAST_PATHS = {
-    "depthwise": "convolutions with one channel a group have kernels of their own",
-    "dots": "the gradient of few weights of few channels is made of inner products of rows",
+    "depthwise": "convolutions with one channel a group slide a window over each channel, without a matrix product",
     "fusion": "neighbouring layers that work element by element run as one",
     "replay": "layers that run a second time as they ran before run from a record of their kernels",
-    "subsample": "a 1 x 1 convolution with a stride picks its pixels first",
-    "turned": "the data gradient of a convolution with stride 1 is a convolution with turned weights",
-    "winograd": "3 x 3 and 5 x 5 convolutions with stride 1 multiply small transforms of image tiles",
+    "rotated": "the data gradient of a convolution with stride 1 is a convolution with rotated filters",
+    "row_dot": "the weight gradient of few filters of few channels is made of inner products of rows",
+    "strided_1x1": "a 1 x 1 convolution with a stride first gathers the pixels that it reads",
+    "winograd": "3 x 3 and 5 x 5 convolutions with stride 1 multiply transformed tiles",
 }
-"""Name and meaning of each."""
+"""Name and meaning of each; those of convolutions are named after the algorithms in ``kernels/cpu/conv``."""
 
 _left_out: frozenset[str] = frozenset()
 
@@ -35,13 +35,13 @@ def taken(name: str) -> bool:
 
 
 def left_out() -> frozenset[str]:
-    """Those that may not."""
+    """The fast paths that may not be taken."""
     return _left_out
 
 
 @contextlib.contextmanager
 def without(*names: str) -> Iterator[None]:
-    """Do without some fast paths; ValueError for a name that is not in ``FAST_PATHS``."""
+    """Leave some fast paths out for a ``with`` block; ValueError for a name that is not in ``FAST_PATHS``."""
     global _left_out
     _require(names)
     before = _left_out

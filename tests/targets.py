@@ -16,7 +16,7 @@ from typing import NamedTuple
 import llvmlite.binding as llvm
 
 ROOT = Path(__file__).parent.parent
-SUBSET = ["test_kernels_maths.py", "test_kernels_cpu.py", "test_kernels_layers.py", "test_layers_golden.py"]
+SUBSET = ["test_kernels_mathlib.py", "test_kernels_cpu.py", "test_kernels_layers.py", "test_layers_golden.py"]
 """Tests that run every kernel, and hold it against NumPy's or Caffe's numbers."""
 
 

@@ -1,4 +1,4 @@
-"""Every CUDA kernel, built for the CPU, agrees with ``kernels/reference.py``; needs g++, no GPU."""
+"""Every CUDA kernel, built for the CPU, agrees with ``kernels/reference``; needs g++, no GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from strict_gpu import StrictBackend
 
 from minicaffe.errors import ShapeError
 from minicaffe.kernels import reference
-from minicaffe.kernels.cuda import convolution, launch
+from minicaffe.kernels.cuda import conv, launch
 from minicaffe.kernels.cuda.launch import program
 from minicaffe.kernels.window import Window
 
@@ -167,8 +167,8 @@ def test_weights_get_no_gradient_from_no_images(agrees, dtype, accumulate):
 
 @pytest.mark.parametrize(("limit", "large"), [(1, 1 << 20), (400, 1 << 20), (1, 1), (400, 1)])
 def test_convolution_in_chunks_and_with_large_products(agrees, backend, monkeypatch, limit, large):
-    monkeypatch.setattr(convolution, "_CHUNK_ELEMENTS", limit)
-    monkeypatch.setattr(convolution, "_LARGE_PRODUCT", large)
+    monkeypatch.setattr(conv, "_CHUNK_ELEMENTS", limit)
+    monkeypatch.setattr(conv, "_LARGE_PRODUCT", large)
     three_by_three, shape = window(3, 1, 1), (5, 4, 3, 3)
     x, y, w = numbers(shape, np.float64), numbers((5, 6, 3, 3), np.float64, 1), numbers((6, 2, 3, 3), np.float64, 2)
     assert backend.ops.convolution_workspace(x.shape, y.shape, three_by_three, 2) < 5 * 4 * 9 * 9

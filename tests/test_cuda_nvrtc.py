@@ -15,7 +15,7 @@ ARCHITECTURES = (75, 80, 90, 100)
 TYPES = {  # template arguments after the dtype
     "im2col": (", 1", ", 2", ", 3", ", 10"),
     "elementwise": (", const {T}*, const {T}*, {T}",),
-    "channelwise": (", const {T}*, const Channel<{T}>*, {T}",),
+    "channel": (", const {T}*, const Channel<{T}>*, {T}",),
 }
 
 

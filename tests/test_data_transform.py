@@ -11,8 +11,8 @@ from minicaffe import proto
 from minicaffe.backend.random import Stream
 from minicaffe.data.transform import Transformer, read_mean
 from minicaffe.errors import DataError
-from minicaffe.kernels import reference_transform
 from minicaffe.kernels.cpu import transform as compiled
+from minicaffe.kernels.reference import transform as plain
 
 FORMATS = Path(__file__).parent / "golden" / "formats"
 SQUARE = np.arange(16, dtype=np.uint8).reshape(1, 1, 4, 4)
@@ -97,7 +97,7 @@ def test_the_compiled_kernel_is_the_reference(dtype, mean_shape):
     offsets = rng.integers(0, 4, (7, 2))
     mirror = rng.integers(0, 2, 7).astype(np.bool_)
     results = [np.empty((7, 3, 6, 5), np.float32) for _ in range(2)]
-    for module, out in zip((compiled, reference_transform), results, strict=True):
+    for module, out in zip((compiled, plain), results, strict=True):
         module.transform(batch, mean, np.float32(0.017), offsets, mirror, out)
     np.testing.assert_array_equal(*results)
 

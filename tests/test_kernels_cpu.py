@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from minicaffe.kernels import cpu, fast_paths, reference
-from minicaffe.kernels.cpu.conv import row_dot, winograd, winograd_transforms
-from minicaffe.kernels.cpu.conv.problem import FORWARD, WEIGHTS, Problem
+from minicaffe.kernels.cpu.conv import winograd_transforms
+from minicaffe.kernels.cpu.conv.problem import FORWARD, KINDS, WEIGHT_GRAD, Problem
+from minicaffe.kernels.cpu.conv.select import candidates
 from minicaffe.kernels.cpu.runtime import threads as shares
 from minicaffe.kernels.cpu.simd.memory import WIDTH
 from minicaffe.kernels.window import Window
@@ -83,11 +84,7 @@ def test_every_name_of_the_reference_is_there_with_its_signature():
     for name in cpu.__all__:
         if hasattr(reference, name):
             assert inspect.signature(getattr(cpu, name)) == inspect.signature(getattr(reference, name)), name
-    public = {
-        n
-        for n, f in vars(reference).items()
-        if inspect.isfunction(f) and not n.startswith("_") and f.__module__ == reference.__name__
-    }
+    public = {n for n in reference.__all__ if inspect.isfunction(getattr(reference, n))}
     assert public <= set(cpu.__all__)
 
 
@@ -374,7 +371,7 @@ TILED = [  # done by Winograd's transforms
     ((9, 130, 14, 14), 70, window((5, 5), pad=(3, 1)), 1),  # more channels than a panel has
 ]
 
-DOTS = [  # gradients of weights that are inner products of rows
+ROW_DOT = [  # gradients of weights that are inner products of rows
     ((5, 1, 28, 28), 20, window((5, 5)), 1),
     ((3, 2, 9, 33), 10, window((3, 3), pad=1), 2),
     ((9, 1, 1, 40), 7, window((1, 3), pad=(0, 2)), 1),
@@ -406,39 +403,49 @@ def check_convolution(case, shape, outputs, w, group):
         np.testing.assert_array_equal(written, added)
 
 
-@pytest.mark.parametrize("shape, outputs, w, group", CONVOLUTION + TILED + DOTS)
+@pytest.mark.parametrize("shape, outputs, w, group", CONVOLUTION + TILED + ROW_DOT)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_convolution(case, shape, outputs, w, group, threads):
     with use(threads):
         check_convolution(case, shape, outputs, w, group)
 
 
-@pytest.mark.parametrize("path", ["depthwise", "dots", "subsample", "turned", "winograd"])
+@pytest.mark.parametrize("path", ["depthwise", "rotated", "row_dot", "strided_1x1", "winograd"])
 def test_a_convolution_does_without_a_fast_path(case, path):
     with fast_paths.without(path):
-        for shape, outputs, w, group in CONVOLUTION + TILED[:2] + DOTS[:1]:
+        for shape, outputs, w, group in CONVOLUTION + TILED[:2] + ROW_DOT[:1]:
             check_convolution(case, shape, outputs, w, group)
 
 
 @pytest.mark.parametrize("shape, outputs, w, group", TILED)
-@pytest.mark.parametrize("kind", [winograd.FORWARD, winograd.DATA, winograd.WEIGHTS])
+@pytest.mark.parametrize("kind", KINDS)
 def test_tiles_are_what_these_convolutions_are_made_of(shape, outputs, w, group, kind):
     y_shape = (shape[0], outputs, *positions(shape[2:], w))
-    assert winograd.job(kind, shape, y_shape, w, group, 4, 1) is not None
-    assert winograd.job(kind, shape, y_shape, w, group, 8, 1) is None
+    problem = Problem(kind, shape, y_shape, w, group, np.dtype(np.float32), 1)
+    assert "winograd" in dict(candidates(problem))
+    assert "winograd" not in dict(candidates(problem._replace(dtype=np.dtype(np.float64))))
 
 
-@pytest.mark.parametrize("shape, outputs, w, group", DOTS)
+@pytest.mark.parametrize("shape, outputs, w, group", ROW_DOT)
 def test_inner_products_are_what_these_gradients_are_made_of(shape, outputs, w, group):
     y_shape = (shape[0], outputs, *positions(shape[2:], w))
-    problem = Problem(WEIGHTS, shape, y_shape, w, group, np.dtype(np.float32), 2)
-    assert row_dot.way(problem) is not None
-    assert row_dot.way(problem._replace(kind=FORWARD)) is None
+    problem = Problem(WEIGHT_GRAD, shape, y_shape, w, group, np.dtype(np.float32), 2)
+    assert "row_dot" in dict(candidates(problem))
+    assert "row_dot" not in dict(candidates(problem._replace(kind=FORWARD)))
 
 
 @pytest.mark.parametrize(
     "shape, outputs, w, group",
-    [CONVOLUTION[2], CONVOLUTION[3], CONVOLUTION[6], CONVOLUTION[11], CONVOLUTION[14], TILED[0], DOTS[0], DOTS[1]],
+    [
+        CONVOLUTION[2],
+        CONVOLUTION[3],
+        CONVOLUTION[6],
+        CONVOLUTION[11],
+        CONVOLUTION[14],
+        TILED[0],
+        ROW_DOT[0],
+        ROW_DOT[1],
+    ],
 )
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_bias_gradient_comes_with_that_of_the_weights(case, shape, outputs, w, group, threads):
@@ -479,7 +486,7 @@ def test_a_compiled_transform_is_its_matrix_on_both_sides(outputs, taps, kind):
     )
     target = random.standard_normal((matrix.shape[0], matrix.shape[0], width)).astype(np.float32)
     expected = np.einsum("ij,jkv,lk->ilv", matrix, source, matrix)
-    expected += {winograd_transforms.OUTPUT: start, winograd_transforms.INPUT_SLOPE: target}.get(kind, 0)
+    expected += {winograd_transforms.OUTPUT: start, winograd_transforms.INPUT_GRAD: target}.get(kind, 0)
     tables = [np.arange(rows * rows, dtype=np.int64) * 4 * width for rows in matrix.shape]
     code = winograd_transforms.transform(kind, outputs, taps, np.dtype(np.float32))
     addresses = (array.ctypes.data for array in (target, tables[0], source, tables[1]))
@@ -496,7 +503,7 @@ def test_weights_get_no_gradient_from_no_images(case, shape, outputs, w, group):
 
 
 def test_convolution_stays_inside_its_workspace(case):
-    for shape, outputs, w, group in CONVOLUTION + TILED + DOTS:
+    for shape, outputs, w, group in CONVOLUTION + TILED + ROW_DOT:
         y_shape = (shape[0], outputs, *positions(shape[2:], w))
         count = cpu.convolution_workspace(shape, y_shape, w, group)
         memory = np.full(count + 1000, 7e5, case.dtype)

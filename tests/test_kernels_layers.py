@@ -7,7 +7,7 @@ import pytest
 from test_kernels_cpu import Case, case  # noqa: F401  (a fixture)
 
 from minicaffe.kernels import cpu, reference
-from minicaffe.kernels.cpu.loss import with_ignored
+from minicaffe.kernels.cpu.labels import with_ignored
 
 
 def weigh(x, weight):

@@ -12,8 +12,8 @@ import pytest
 from targets import TARGETS
 
 from minicaffe.kernels import cpu
-from minicaffe.kernels.cpu.simd import mathlib
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel
+from minicaffe.kernels.cpu.simd import mathlib
 
 DTYPES = [np.float32, np.float64]
 ULPS = {"exp": 1.5, "tanh": 3, "log": 1.5}
@@ -52,7 +52,7 @@ def ulps(found, expected):
 
 
 def loop_around(name, flags):
-    function = getattr(maths, name)
+    function = getattr(mathlib, name)
 
     @kernel(fastmath=flags, stamp=f"{name}{bool(flags)}")
     def loop(x, y):

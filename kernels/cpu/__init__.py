@@ -3,7 +3,20 @@
 from minicaffe.kernels.cpu.batch_norm import scale, scale_grad, standardize, standardize_grad
 from minicaffe.kernels.cpu.bias import bias_add, bias_grad
 from minicaffe.kernels.cpu.channel import channel_sum, channelwise
-from minicaffe.kernels.cpu.class_loss import (
+from minicaffe.kernels.cpu.conv.im2col import col2im, im2col
+from minicaffe.kernels.cpu.conv.select import (
+    convolution_workspace,
+    convolve,
+    convolve_data_grad,
+    convolve_weight_grad,
+)
+from minicaffe.kernels.cpu.dot import clip_by_norm, dot
+from minicaffe.kernels.cpu.elementwise import elementwise
+from minicaffe.kernels.cpu.labels import accuracy, check_labels, loss_normalizer
+from minicaffe.kernels.cpu.loss import (
+    contrastive_loss,
+    contrastive_loss_grad,
+    euclidean_loss,
     hinge_loss,
     hinge_loss_grad,
     infogain_loss,
@@ -12,24 +25,6 @@ from minicaffe.kernels.cpu.class_loss import (
     multinomial_loss_grad,
     sigmoid_loss,
     sigmoid_loss_grad,
-)
-from minicaffe.kernels.cpu.conv.im2col import col2im, im2col
-from minicaffe.kernels.cpu.conv.select import (
-    convolution_workspace,
-    convolve,
-    convolve_data_grad,
-    convolve_weight_grad,
-)
-from minicaffe.kernels.cpu.elementwise import elementwise
-from minicaffe.kernels.cpu.loss import (
-    accuracy,
-    check_labels,
-    contrastive_loss,
-    contrastive_loss_grad,
-    euclidean_loss,
-    loss_normalizer,
-    softmax_loss,
-    softmax_loss_grad,
 )
 from minicaffe.kernels.cpu.lrn import lrn, lrn_grad, lrn_within, lrn_within_grad
 from minicaffe.kernels.cpu.lstm import lstm_unit, lstm_unit_grad
@@ -44,13 +39,11 @@ from minicaffe.kernels.cpu.pooling import (
 )
 from minicaffe.kernels.cpu.rows import gather_rows, scatter_rows
 from minicaffe.kernels.cpu.runtime.blas import single_threaded_blas
-from minicaffe.kernels.cpu.softmax import softmax, softmax_grad
+from minicaffe.kernels.cpu.softmax import softmax, softmax_grad, softmax_loss, softmax_loss_grad
 from minicaffe.kernels.cpu.solver_update import (
     adadelta_update,
     adagrad_update,
     adam_update,
-    clip_by_norm,
-    dot,
     nesterov_update,
     rmsprop_update,
     sgd_update,

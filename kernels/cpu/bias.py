@@ -5,26 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from minicaffe.kernels.cpu.runtime.capture import capturable
-from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
-from minicaffe.kernels.cpu.runtime.scratch import scratch_array
 from minicaffe.kernels.cpu.runtime.threads import parts
+from minicaffe.kernels.cpu.simd.sums import add_channel_sums
 from minicaffe.kernels.reference import Array
 
-_START = np.uintp(0)  # unsigned places need no check whether they count from the end, which would keep loops from SIMD
-
-
-@kernel(fastmath=REASSOCIATE)
-def row_sum(x):
-    """Sum of a vector; long ones are summed in pieces, so that the rounding error does not grow with the length."""
-    total = 0.0
-    for first in range(0, x.size, 1024):
-        piece = x[first : first + 1024]
-        partial = x.dtype.type(0)
-        for i in range(piece.size):
-            partial += piece[i]
-        total += partial
-    return total
+_START = np.uintp(0)  # an unsigned index needs no check for negative values, which would keep a loop from vectorising
 
 
 @part_kernel()
@@ -44,7 +31,7 @@ def _add(y, bias, parts):
 
 @part_kernel()
 def _add_rows_part(part, parts, y, bias):
-    """For y (N, C): a row runs along the channels."""
+    """For y (N, C), whose rows run along the channels."""
     low, high = share(part, parts, len(y))
     for r in range(low, high):
         for k in range(_START, np.uintp(y.shape[1])):
@@ -54,49 +41,6 @@ def _add_rows_part(part, parts, y, bias):
 @kernel()
 def _add_rows(y, bias, parts):
     parallel(_add_rows_part, parts, (y.reshape(y.shape[0], y.shape[1]), bias))
-
-
-@part_kernel()
-def _grad_part(part, parts, dy, partial):
-    n, c, _ = dy.shape
-    low, high = share(part, parts, n * c)
-    partial[part] = 0
-    for r in range(low, high):
-        partial[part, r % c] += row_sum(dy[r // c, r % c])
-
-
-@part_kernel()
-def add_sums_part(part, parts, partial, dbias):
-    """Add to dbias (C,) the sums over parts of dy, ``partial`` (part, C)."""
-    for k in range(dbias.size):
-        total = 0.0
-        for i in range(len(partial)):
-            total += partial[i, k]
-        dbias[k] += total
-
-
-@kernel()
-def _grad(dy, dbias, parts, partial):
-    parallel(_grad_part, parts, (dy.reshape(dy.shape[0], dy.shape[1], -1), partial))
-    parallel(add_sums_part, 1, (partial, dbias))
-
-
-@part_kernel()
-def _grad_rows_part(part, parts, dy, dbias):
-    """For dy (N, C): a row runs along the channels."""
-    low, high = share(part, parts, dy.shape[1])
-    first, count = np.uintp(low), np.uintp(high - low)
-    total = np.zeros(high - low)
-    for r in range(len(dy)):
-        for k in range(_START, count):
-            total[k] += dy[r, first + k]
-    for k in range(_START, count):
-        dbias[first + k] += total[k]
-
-
-@kernel()
-def _grad_rows(dy, dbias, parts):
-    parallel(_grad_rows_part, parts, (dy.reshape(dy.shape[0], dy.shape[1]), dbias))
 
 
 @capturable
@@ -109,8 +53,4 @@ def bias_add(y: Array, bias: Array) -> None:
 @capturable
 def bias_grad(dy: Array, dbias: Array) -> None:
     """See ``reference.bias_grad``."""
-    shared = parts(dy.size)
-    if dy.size == len(dy) * len(dbias):
-        _grad_rows(dy, dbias, shared)
-    else:
-        _grad(dy, dbias, shared, scratch_array((shared, len(dbias))))
+    add_channel_sums(dy, dbias)

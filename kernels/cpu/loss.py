@@ -1,4 +1,4 @@
-"""Losses, accuracy, and what they need of labels."""
+"""Losses of classes, but for that of a softmax, and of differences."""
 
 from __future__ import annotations
 
@@ -6,104 +6,174 @@ import math
 
 import numpy as np
 
+from minicaffe.kernels.cpu.dot import inner_product
+from minicaffe.kernels.cpu.labels import with_ignored
 from minicaffe.kernels.cpu.runtime.capture import capturable
-from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, as_written, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
-from minicaffe.kernels.cpu.solver_update import inner_product
-from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, NONE, VALID, Array
+from minicaffe.kernels.cpu.simd.mathlib import exp, log, tanh
+from minicaffe.kernels.reference import LOG_FLOOR, Array
+
+# --- of classes --------------------------------------------------------------------------------------------------
 
 
-@part_kernel()
-def _first_bad_part(part, parts, label, classes, ignoring, ignored, bad):
-    bad[()] = -1
-    for i in range(label.size):
-        k = int(label[i])
-        if not (0 <= k < classes or (ignoring and k == ignored)):
-            bad[()] = i
-            break
+@as_written
+def _sigmoid_term(x, target, one, zero):
+    return log(one + exp(-abs(x))) - x * (target - (one if x >= zero else zero))
 
 
-@kernel()
-def _first_bad(label, classes, ignoring, ignored, bad):
-    parallel(_first_bad_part, 1, (label, classes, ignoring, ignored, bad))
-
-
-@part_kernel()
-def _normalizer_part(part, parts, label, count, ignoring, ignored, normalizer):
-    if ignoring:
-        count = 0
-        for i in range(label.size):
-            count += int(label[i]) != ignored
-    normalizer[()] = max(count, 1)
+@part_kernel(fastmath=REASSOCIATE)
+def _sigmoid_loss_part(part, parts, x, target, ignoring, ignored, partial):
+    one, zero = x.dtype.type(1), x.dtype.type(0)
+    low, high = share(part, parts, x.size)
+    total = 0.0
+    for i in range(np.uintp(low), np.uintp(high)):
+        term = _sigmoid_term(x[i], target[i], one, zero)
+        total += zero if ignoring and int(target[i]) == ignored else term
+    partial[part] = total
 
 
 @kernel()
-def _normalizer(label, count, ignoring, ignored, normalizer):
-    parallel(_normalizer_part, 1, (label, count, ignoring, ignored, normalizer))
+def _sigmoid_loss(x, target, ignoring, ignored, parts):
+    partial = np.zeros(parts)
+    parallel(_sigmoid_loss_part, parts, (x, target, ignoring, ignored, partial))
+    return partial.sum()
 
 
 @part_kernel()
-def _softmax_loss_part(part, parts, prob, label, ignoring, ignored, normalizer, loss):
+def _sigmoid_loss_grad_part(part, parts, x, target, ignoring, ignored, scale, dx):
+    half, zero = x.dtype.type(0.5), x.dtype.type(0)
+    low, high = share(part, parts, x.size)
+    for i in range(np.uintp(low), np.uintp(high)):
+        slope = (half * tanh(half * x[i]) + half - target[i]) * scale
+        dx[i] = zero if ignoring and int(target[i]) == ignored else slope
+
+
+@kernel()
+def _sigmoid_loss_grad(x, target, ignoring, ignored, scale, dx, parts):
+    parallel(_sigmoid_loss_grad_part, parts, (x, target, ignoring, ignored, scale, dx))
+
+
+@kernel()
+def _multinomial_loss(prob, label):
+    total = 0.0
+    for n in range(len(prob)):
+        k = int(label[n])
+        if 0 <= k < prob.shape[1]:
+            total -= math.log(max(prob[n, k], LOG_FLOOR))
+    return total
+
+
+@kernel()
+def _multinomial_loss_grad(prob, label, scale, dx):
+    dx[:] = 0
+    for n in range(len(prob)):
+        k = int(label[n])
+        if 0 <= k < prob.shape[1]:
+            dx[n, k] = -scale / max(prob[n, k], LOG_FLOOR)
+
+
+@kernel()
+def _hinge_loss(x, label, squared, margin):
+    total = 0.0
+    for n in range(len(x)):
+        own = int(label[n])
+        for k in range(x.shape[1]):
+            value = max(0, 1 - x[n, k] if k == own else 1 + x[n, k])
+            margin[n, k] = value
+            total += value * value if squared else value
+    return total
+
+
+@kernel()
+def _hinge_loss_grad(margin, label, squared, scale, dx):
+    for n in range(len(margin)):
+        own = int(label[n])
+        for k in range(margin.shape[1]):
+            slope = 2 * margin[n, k] if squared else np.sign(margin[n, k])
+            dx[n, k] = -scale * slope if k == own else scale * slope
+
+
+@kernel()
+def _infogain_loss(prob, label, gain, ignoring, ignored):
     outer, classes, inner = prob.shape
     total = 0.0
     for o in range(outer):
         for i in range(inner):
-            k = int(label[o * inner + i])
-            if 0 <= k < classes and not (ignoring and k == ignored):
-                total -= math.log(max(prob[o, k, i], prob.dtype.type(FLT_MIN)))
-    loss[()] = loss.dtype.type(total) / normalizer[()]
-
-
-@kernel()
-def _softmax_loss(prob, label, ignoring, ignored, normalizer, loss):
-    parallel(_softmax_loss_part, 1, (prob, label, ignoring, ignored, normalizer, loss))
-
-
-@part_kernel()
-def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, weight, normalizer, dx):
-    outer, classes, inner = prob.shape
-    scale = weight[()] / normalizer[()]
-    low, high = share(part, parts, outer)
-    for o in range(low, high):
-        source, target = prob[o].reshape(-1), dx[o].reshape(-1)
-        for k in range(target.size):
-            target[k] = source[k] * scale
-        for i in range(inner):
             own = int(label[o * inner + i])
-            if ignoring and own == ignored:
-                dx[o, :, i] = 0
-            elif 0 <= own < classes:
-                dx[o, own, i] = (prob[o, own, i] - 1) * scale
+            if 0 <= own < classes and not (ignoring and own == ignored):
+                for k in range(classes):
+                    total -= gain[own, k] * math.log(max(prob[o, k, i], LOG_FLOOR))
+    return total
 
 
 @kernel()
-def _softmax_loss_grad(prob, label, ignoring, ignored, weight, normalizer, dx, parts):
-    parallel(_softmax_loss_grad_part, parts, (prob, label, ignoring, ignored, weight, normalizer, dx))
-
-
-@kernel()
-def _accuracy(score, label, top_k, ignoring, ignored, per_class, seen):
-    outer, classes, inner = score.shape
-    per_class[:] = 0
-    seen[:] = 0
-    right, total = 0, 0
+def _infogain_loss_grad(prob, label, gain, ignoring, ignored, scale, dx):
+    outer, classes, inner = prob.shape
+    dx[:] = 0
     for o in range(outer):
         for i in range(inner):
             own = int(label[o * inner + i])
-            if not 0 <= own < classes or (ignoring and own == ignored):
-                continue
-            rank = 0
-            for k in range(classes):
-                rank += score[o, k, i] >= score[o, own, i]
-            total += 1
-            seen[own] += 1
-            if rank <= top_k:
-                right += 1
-                per_class[own] += 1
-    for k in range(classes):
-        per_class[k] /= max(seen[k], 1)
-    return right / max(total, 1)
+            if 0 <= own < classes and not (ignoring and own == ignored):
+                total = gain[own].sum()
+                for k in range(classes):
+                    dx[o, k, i] = (prob[o, k, i] * total - gain[own, k]) * scale
+
+
+def sigmoid_loss(x: Array, target: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
+    """See ``reference.sigmoid_loss``."""
+    total = _sigmoid_loss(x.reshape(-1), target.reshape(-1), *with_ignored(ignore_label), parts(x.size))
+    loss[...] = total / normalizer
+
+
+def sigmoid_loss_grad(
+    x: Array, target: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
+) -> None:
+    """See ``reference.sigmoid_loss_grad``."""
+    scale = dx.dtype.type(weight / normalizer)
+    _sigmoid_loss_grad(
+        x.reshape(-1), target.reshape(-1), *with_ignored(ignore_label), scale, dx.reshape(-1), parts(x.size)
+    )
+
+
+def multinomial_loss(prob: Array, label: Array, loss: Array) -> None:
+    """See ``reference.multinomial_loss``."""
+    loss[...] = _multinomial_loss(prob, label) / len(prob)
+
+
+def multinomial_loss_grad(prob: Array, label: Array, weight: Array, dx: Array) -> None:
+    """See ``reference.multinomial_loss_grad``."""
+    _multinomial_loss_grad(prob, label, float(weight / len(prob)), dx)
+
+
+def hinge_loss(x: Array, label: Array, squared: bool, margin: Array, loss: Array) -> None:
+    """See ``reference.hinge_loss``."""
+    loss[...] = _hinge_loss(x, label, bool(squared), margin) / len(x)
+
+
+def hinge_loss_grad(margin: Array, label: Array, squared: bool, weight: Array, dx: Array) -> None:
+    """See ``reference.hinge_loss_grad``."""
+    _hinge_loss_grad(margin, label, bool(squared), dx.dtype.type(weight / len(margin)), dx)
+
+
+def infogain_loss(
+    prob: Array, label: Array, gain: Array, ignore_label: int | None, normalizer: Array, loss: Array
+) -> None:
+    """See ``reference.infogain_loss``."""
+    total = _infogain_loss(prob, label.reshape(-1), gain, *with_ignored(ignore_label))
+    loss[...] = total / normalizer
+
+
+def infogain_loss_grad(
+    prob: Array, label: Array, gain: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
+) -> None:
+    """See ``reference.infogain_loss_grad``."""
+    scale = dx.dtype.type(weight / normalizer)
+    _infogain_loss_grad(prob, label.reshape(-1), gain, *with_ignored(ignore_label), scale, dx)
+
+
+# --- of differences ----------------------------------------------------------------------------------------------
 
 
 @kernel(fastmath=REASSOCIATE, internal=True)
@@ -159,46 +229,6 @@ def _contrastive_grad_part(part, parts, difference, distance, similar, margin, l
 @kernel()
 def _contrastive_grad(difference, distance, similar, margin, legacy, weight, sign, dx):
     parallel(_contrastive_grad_part, 1, (difference, distance, similar, margin, legacy, weight, sign, dx))
-
-
-def with_ignored(label: int | None) -> tuple[bool, int]:
-    """The optional label as two numbers, so that each kernel is compiled for one type only."""
-    return (False, 0) if label is None else (True, label)
-
-
-@capturable
-def check_labels(label: Array, classes: int, ignore_label: int | None, bad: Array) -> None:
-    """See ``reference.check_labels``."""
-    _first_bad(label.reshape(-1), classes, *with_ignored(ignore_label), bad)
-
-
-@capturable
-def loss_normalizer(label: Array, outer: int, ignore_label: int | None, normalization: int, normalizer: Array) -> None:
-    """See ``reference.loss_normalizer``."""
-    count = {NONE: 1, BATCH_SIZE: outer}.get(normalization, label.size)
-    some = ignore_label if normalization == VALID else None
-    _normalizer(label.reshape(-1), count, *with_ignored(some), normalizer)
-
-
-@capturable
-def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
-    """See ``reference.softmax_loss``."""
-    _softmax_loss(prob, label.reshape(-1), *with_ignored(ignore_label), normalizer, loss)
-
-
-@capturable
-def softmax_loss_grad(
-    prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
-) -> None:
-    """See ``reference.softmax_loss_grad``."""
-    _softmax_loss_grad(prob, label.reshape(-1), *with_ignored(ignore_label), weight, normalizer, dx, parts(dx.size))
-
-
-def accuracy(
-    score: Array, label: Array, top_k: int, ignore_label: int | None, correct: Array, per_class: Array, seen: Array
-) -> None:
-    """See ``reference.accuracy``."""
-    correct[...] = _accuracy(score, label.reshape(-1), top_k, *with_ignored(ignore_label), per_class, seen)
 
 
 def euclidean_loss(a: Array, b: Array, difference: Array, loss: Array) -> None:

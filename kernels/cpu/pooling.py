@@ -6,11 +6,12 @@ import functools
 
 import numpy as np
 
+from minicaffe.kernels.cpu.runtime.address import size_of
 from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
-from minicaffe.kernels.cpu.simd.memory import WIDTH, size_of
+from minicaffe.kernels.cpu.simd.memory import WIDTH
 from minicaffe.kernels.cpu.simd.pool_windows import gather_max, gather_sum, known, scatter_max, scatter_sum
 from minicaffe.kernels.reference import FLT_MAX, Array
 from minicaffe.kernels.window import Window

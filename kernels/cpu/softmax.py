@@ -1,15 +1,18 @@
-"""Softmax along the middle axis, and its gradient."""
+"""Softmax along the middle axis, the loss of its probabilities, and their gradients."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from minicaffe.kernels.cpu.labels import with_ignored
 from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.cpu.simd.mathlib import exp
-from minicaffe.kernels.reference import Array
+from minicaffe.kernels.reference import FLT_MIN, Array
 
 _START, _LANES = np.uintp(0), np.uintp(16)
 _BLOCK = 256  # columns worked on at a time: a few rows of them stay in the L1 cache
@@ -139,6 +142,45 @@ def _softmax_rows_grad(y, dy, dx, parts):
     parallel(_rows_grad_part, parts, (y, dy, dx))
 
 
+@part_kernel()
+def _softmax_loss_part(part, parts, prob, label, ignoring, ignored, normalizer, loss):
+    outer, classes, inner = prob.shape
+    total = 0.0
+    for o in range(outer):
+        for i in range(inner):
+            k = int(label[o * inner + i])
+            if 0 <= k < classes and not (ignoring and k == ignored):
+                total -= math.log(max(prob[o, k, i], prob.dtype.type(FLT_MIN)))
+    loss[()] = loss.dtype.type(total) / normalizer[()]
+
+
+@kernel()
+def _softmax_loss(prob, label, ignoring, ignored, normalizer, loss):
+    parallel(_softmax_loss_part, 1, (prob, label, ignoring, ignored, normalizer, loss))
+
+
+@part_kernel()
+def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, weight, normalizer, dx):
+    outer, classes, inner = prob.shape
+    scale = weight[()] / normalizer[()]
+    low, high = share(part, parts, outer)
+    for o in range(low, high):
+        source, target = prob[o].reshape(-1), dx[o].reshape(-1)
+        for k in range(target.size):
+            target[k] = source[k] * scale
+        for i in range(inner):
+            own = int(label[o * inner + i])
+            if ignoring and own == ignored:
+                dx[o, :, i] = 0
+            elif 0 <= own < classes:
+                dx[o, own, i] = (prob[o, own, i] - 1) * scale
+
+
+@kernel()
+def _softmax_loss_grad(prob, label, ignoring, ignored, weight, normalizer, dx, parts):
+    parallel(_softmax_loss_grad_part, parts, (prob, label, ignoring, ignored, weight, normalizer, dx))
+
+
 @capturable
 def softmax(x: Array, y: Array) -> None:
     """See ``reference.softmax``."""
@@ -155,3 +197,17 @@ def softmax_grad(y: Array, dy: Array, dx: Array) -> None:
         _softmax_rows_grad(*(a.reshape(y.shape[:2]) for a in (y, dy, dx)), parts(y.size))
     else:
         _softmax_grad(y, dy, dx, parts(y.size))
+
+
+@capturable
+def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
+    """See ``reference.softmax_loss``."""
+    _softmax_loss(prob, label.reshape(-1), *with_ignored(ignore_label), normalizer, loss)
+
+
+@capturable
+def softmax_loss_grad(
+    prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
+) -> None:
+    """See ``reference.softmax_loss_grad``."""
+    _softmax_loss_grad(prob, label.reshape(-1), *with_ignored(ignore_label), weight, normalizer, dx, parts(dx.size))

@@ -137,6 +137,13 @@ class Launcher:
         self.reduction(program, kernel, columns, length, partials, *args, contiguous=contiguous, blocks=blocks)
         return columns, blocks, partials
 
+    def add_sums(
+        self, source: Program, kernel: str, columns: int, length: int, args: tuple, out: Any, contiguous: bool
+    ) -> None:
+        """Adds the sum down each column, which ``kernel`` starts, to ``out``."""
+        partials = self.partial_sums(source, kernel, columns, length, *args, contiguous=contiguous)
+        self.reduction(program("linear", out.dtype), "add_partials", *partials, out)
+
     def _partial_buffer(self, count: int) -> Any:
         """Device memory for ``count`` doubles.  Outgrown buffers are kept: a captured graph may still write to them."""
         if not self._partials or self._partials[-1].size < count:

@@ -56,7 +56,7 @@ class RandomSource(ABC):
 class Backend(ABC):
     """One kind of array memory with the primitives that run on it.
 
-    ``xp`` is the array module (NumPy or CuPy), ``ops`` holds every function of ``kernels/reference.py`` under its name,
+    ``xp`` is the array module (NumPy or CuPy), ``ops`` holds every function of ``kernels/reference`` under its name,
     ``random`` makes random numbers in place.  ``is_host`` says that arrays are NumPy arrays, so nothing needs copying.
     """
 

@@ -292,7 +292,7 @@ class Layer(Costed):
 
     @property
     def ops(self) -> Any:
-        """The primitives of the current backend (``kernels/reference.py`` lists them)."""
+        """The primitives of the current backend (``kernels/reference`` lists them)."""
         return backend.current().ops
 
     @property

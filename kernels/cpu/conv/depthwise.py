@@ -1,7 +1,7 @@
-"""Convolutions with one input channel a group: no matrix product, but a window slid over each channel by itself.
+"""Depthwise convolutions, with one input channel a group: no matrix product, but a window slid over each channel.
 
-Every thread frames one channel at a time (``tables``), so that a register of neighbouring output positions finds the
-pixels of each tap in one piece of memory, whatever the stride.
+Every thread pads one channel at a time (``tables``), so that for each tap the pixels of a register of neighbouring
+output positions are neighbours in memory, whatever the stride.
 """
 
 from __future__ import annotations
@@ -10,26 +10,34 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import config
 from numpy.typing import NDArray
 
-from minicaffe.kernels.cpu.conv.im2col import AXES
-from minicaffe.kernels.cpu.conv.packing import frame_to_image, image_to_frame
-from minicaffe.kernels.cpu.conv.problem import DATA, FORWARD, WEIGHTS, Problem, Way
-from minicaffe.kernels.cpu.conv.tables import Axes, window_tables
+from minicaffe.kernels.cpu.conv.packing import pad_image, unpad_image
+from minicaffe.kernels.cpu.conv.problem import (
+    AXES,
+    DATA_GRAD,
+    FORWARD,
+    WEIGHT_GRAD,
+    Problem,
+    Solver,
+    grouped,
+    then_bias_grad,
+    three_axes,
+)
+from minicaffe.kernels.cpu.conv.tables import window_tables
+from minicaffe.kernels.cpu.runtime.address import align, load, size_of
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
-from minicaffe.kernels.cpu.simd.memory import WIDTH, add_products, add_scaled, align, correlate, fill_row, load, size_of
-from minicaffe.kernels.window import Window
+from minicaffe.kernels.cpu.simd.memory import WIDTH, add_products, add_scaled, correlate, fill_row
 
 
-class _Plan(NamedTuple):
+class _Tables(NamedTuple):
     """A window over one channel, as compiled code takes it; offsets in bytes."""
 
-    frame: NDArray
-    """The ``table`` of a frame."""
+    layout: NDArray
+    """The ``table`` of the padded image."""
     channel: int
-    """Elements of a frame."""
+    """Elements of a channel of it."""
     taps: NDArray
     """Offset of each tap."""
     rows: NDArray
@@ -39,142 +47,133 @@ class _Plan(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(x_shape: Axes, y_shape: Axes, window: Window, itemsize: int) -> _Plan:
-    missing = (1,) * (AXES + 2 - len(x_shape))
-    out = missing + y_shape[2:]
-    frame, taps, positions = window_tables(missing + x_shape[2:], out, window.with_axes(AXES), 1, split=True)
-    return _Plan(frame.table, frame.channel, taps * itemsize, positions[:: out[-1]] * itemsize, out[-1])
+def _tables(problem: Problem) -> _Tables:
+    out, size = three_axes(problem.y_shape), problem.dtype.itemsize
+    window = problem.window.with_axes(AXES)
+    image, taps, positions = window_tables(three_axes(problem.x_shape), out, window, 1, split=True)
+    return _Tables(image.table, image.channel, taps * size, positions[:: out[-1]] * size, out[-1])
 
 
 @part_kernel()
-def _convolve_part(part, parts, worker, x, w, bias, y, memory, stride, plan):
-    layout, channel, taps, rows, width = plan
+def _convolve_part(part, parts, worker, x, w, bias, y, memory, scratch_per_worker, tables):
+    layout, channel, taps, rows, width = tables
     like = x.dtype.type(0)
     size = size_of(like)
     lanes, window = WIDTH // size, taps.size
-    n, c, pixels = x.shape
-    filters, positions = y.shape[1] // c, y.shape[2]
-    frame = memory + worker * stride
-    fill_row(frame, like, channel + lanes)
+    n, c, _, pixels = x.shape
+    filters, positions = y.shape[2:]
+    padded = memory + worker * scratch_per_worker
+    fill_row(padded, like, channel + lanes)
     low, high = share(part, parts, n * c)
     for item in range(low, high):
-        image_to_frame(x.ctypes.data + item * pixels * size, frame, 1, layout, like)
+        pad_image(x.ctypes.data + item * pixels * size, padded, 1, layout, like)
         for f in range(filters):
             weights = w.ctypes.data + (item % c * filters + f) * window * size
-            target, start = y.ctypes.data + (item * filters + f) * positions * size, bias[item % c * filters + f]
+            target, start = y.ctypes.data + (item * filters + f) * positions * size, bias[item % c, f]
             for r in range(rows.size):
                 for j in range(0, width, lanes):
-                    place, source = target + (r * width + j) * size, frame + rows[r] + j * size
+                    place, source = target + (r * width + j) * size, padded + rows[r] + j * size
                     correlate(place, source, taps.ctypes.data, weights, window, start, min(lanes, width - j))
 
 
 @part_kernel()
-def _data_grad_part(part, parts, worker, dy, w, dx, memory, stride, plan):
-    layout, channel, taps, rows, width = plan
+def _data_grad_part(part, parts, worker, dy, w, dx, memory, scratch_per_worker, tables):
+    layout, channel, taps, rows, width = tables
     like = dy.dtype.type(0)
     size = size_of(like)
     lanes, window = WIDTH // size, taps.size
-    n, c, pixels = dx.shape
-    filters, positions = dy.shape[1] // c, dy.shape[2]
-    frame = memory + worker * stride
+    n, c, _, pixels = dx.shape
+    filters, positions = dy.shape[2:]
+    padded = memory + worker * scratch_per_worker
     low, high = share(part, parts, n * c)
     for item in range(low, high):
-        fill_row(frame, like, channel)
+        fill_row(padded, like, channel)
         for f in range(filters):
             weights = w.ctypes.data + (item % c * filters + f) * window * size
-            slopes = dy.ctypes.data + (item * filters + f) * positions * size
-            # tap by tap over the whole channel: what is added to has long been written
+            gradients = dy.ctypes.data + (item * filters + f) * positions * size
+            # tap by tap over the whole channel, so that no addition has to wait for the previous one to be stored
             for t in range(window):
                 factor = load(weights + t * size, like)
                 for r in range(rows.size):
                     for j in range(0, width, lanes):
-                        target = frame + taps[t] + rows[r] + j * size
-                        add_scaled(target, slopes + (r * width + j) * size, factor, min(lanes, width - j))
-        frame_to_image(dx.ctypes.data + item * pixels * size, frame, 1, layout, like)
+                        target = padded + taps[t] + rows[r] + j * size
+                        add_scaled(target, gradients + (r * width + j) * size, factor, min(lanes, width - j))
+        unpad_image(dx.ctypes.data + item * pixels * size, padded, 1, layout, like)
 
 
 @part_kernel()
-def _weight_grad_part(part, parts, worker, x, dy, dw, accumulate, memory, stride, plan):
-    layout, channel, taps, rows, width = plan
+def _weight_grad_part(part, parts, worker, x, dy, dw, accumulate, memory, scratch_per_worker, tables):
+    layout, channel, taps, rows, width = tables
     like = x.dtype.type(0)
     size = size_of(like)
     lanes, window = WIDTH // size, taps.size
-    n, c, pixels = x.shape
-    filters, positions = dy.shape[1] // c, dy.shape[2]
-    sums = memory + worker * stride
-    frame = align(sums + window * WIDTH)
-    fill_row(frame, like, channel + lanes)
+    n, c, _, pixels = x.shape
+    filters, positions = dy.shape[2:]
+    sums = memory + worker * scratch_per_worker
+    padded = align(sums + window * WIDTH)
+    fill_row(padded, like, channel + lanes)
     totals = np.empty((filters, window))
     low, high = share(part, parts, c)
     for k in range(low, high):
         totals[:] = 0
         for i in range(n):
-            image_to_frame(x.ctypes.data + (i * c + k) * pixels * size, frame, 1, layout, like)
+            pad_image(x.ctypes.data + (i * c + k) * pixels * size, padded, 1, layout, like)
             for f in range(filters):
                 fill_row(sums, like, window * lanes)
-                slopes = dy.ctypes.data + ((i * c + k) * filters + f) * positions * size
+                gradients = dy.ctypes.data + ((i * c + k) * filters + f) * positions * size
                 for r in range(rows.size):
                     for j in range(0, width, lanes):
-                        factors, source = slopes + (r * width + j) * size, frame + rows[r] + j * size
+                        factors, source = gradients + (r * width + j) * size, padded + rows[r] + j * size
                         add_products(sums, factors, source, taps.ctypes.data, window, min(lanes, width - j), like)
                 for t in range(window):
                     for lane in range(lanes):
                         totals[f, t] += load(sums + t * WIDTH + lane * size, like)
         for f in range(filters):
             for t in range(window):
-                before = dw[k * filters + f, t] if accumulate else like
-                dw[k * filters + f, t] = before + totals[f, t]
-
-
-@kernel(inline=True)
-def _planes(x):
-    """x (N, C, ...) as (N, C, pixels)."""
-    return x.reshape(x.shape[0], x.shape[1], -1)
+                before = dw[k, f, 0, t] if accumulate else like
+                dw[k, f, 0, t] = before + totals[f, t]
 
 
 @kernel()
-def _convolve(stride, parts, threads, plan, x, w, bias, y, memory):
+def _convolve(scratch_per_worker, parts, threads, tables, x, w, bias, y, memory):
     base = align(memory.ctypes.data)
-    parallel_queue(_convolve_part, parts, threads, (_planes(x), w, bias, _planes(y), base, stride, plan))
+    parallel_queue(_convolve_part, parts, threads, (x, w, bias, y, base, scratch_per_worker, tables))
 
 
 @kernel()
-def _data_grad(stride, parts, threads, plan, dy, w, dx, memory):
+def _data_grad(scratch_per_worker, parts, threads, tables, dy, w, dx, memory):
     base = align(memory.ctypes.data)
-    parallel_queue(_data_grad_part, parts, threads, (_planes(dy), w, _planes(dx), base, stride, plan))
+    parallel_queue(_data_grad_part, parts, threads, (dy, w, dx, base, scratch_per_worker, tables))
 
 
 @kernel()
-def _weight_grad(stride, parts, threads, plan, x, dy, dw, memory, accumulate):
-    weights, base = dw.reshape(dw.shape[0], -1), align(memory.ctypes.data)
-    parallel_queue(
-        _weight_grad_part, parts, threads, (_planes(x), _planes(dy), weights, accumulate, base, stride, plan)
-    )
+def _weight_grad(scratch_per_worker, parts, threads, tables, x, dy, dw, memory, accumulate):
+    base = align(memory.ctypes.data)
+    parallel_queue(_weight_grad_part, parts, threads, (x, dy, dw, accumulate, base, scratch_per_worker, tables))
 
 
-_SOLVERS = {FORWARD: _convolve, DATA: _data_grad, WEIGHTS: _weight_grad}
+_KERNELS = {FORWARD: _convolve, DATA_GRAD: _data_grad, WEIGHT_GRAD: _weight_grad}
 
 
-def _area(plan: _Plan, itemsize: int) -> int:
-    """Elements of scratch memory for each thread: a frame, a register for each tap, and room to align both."""
-    return plan.channel + (plan.taps.size + 3) * (WIDTH // itemsize)
+def cycles(problem: Problem) -> float | None:
+    """See ``Algorithm``; nothing else is faster if every channel is a group, so that no estimate is made."""
+    return 0.0 if problem.x_shape[1] == problem.group > 1 and problem.is_compiled else None
 
 
-def applies(x_shape: Axes, group: int) -> bool:
-    """Whether each channel is a group by itself."""
-    return x_shape[1] == group > 1
+def workspace(problem: Problem) -> int:
+    """See ``Algorithm``."""
+    return (problem.threads + 1) * _scratch_per_worker(problem)
 
 
-def workspace(x_shape: Axes, y_shape: Axes, window: Window, group: int) -> int:
-    """Elements of scratch memory for as many threads as Numba can use; ``group`` is the number of channels."""
-    areas = [_area(_plan(x_shape, y_shape, window, itemsize), itemsize) for itemsize in (4, 8)]
-    return (config.NUMBA_NUM_THREADS + 1) * max(areas)
+def bind(problem: Problem) -> Solver:
+    """See ``Algorithm``."""
+    scratch, threads = _scratch_per_worker(problem) * problem.dtype.itemsize, problem.threads
+    arguments = scratch, queue_length(threads), threads, _tables(problem._replace(kind=FORWARD, threads=1))
+    solver = grouped(problem, functools.partial(_KERNELS[problem.kind], *arguments))
+    return then_bias_grad(solver) if problem.kind == WEIGHT_GRAD else solver
 
 
-def way(problem: Problem) -> Way | None:
-    """How to solve a problem with as many groups as x has channels."""
-    if not applies(problem.x_shape, problem.group):
-        return None
-    size, threads = problem.dtype.itemsize, problem.threads
-    plan = _plan(problem.x_shape, problem.y_shape, problem.window, size)
-    return functools.partial(_SOLVERS[problem.kind], _area(plan, size) * size, queue_length(threads), threads, plan)
+def _scratch_per_worker(problem: Problem) -> int:
+    """In elements: a padded channel, a register for each tap, and room to align both."""
+    tables = _tables(problem._replace(kind=FORWARD, threads=1))
+    return tables.channel + (tables.taps.size + 3) * (WIDTH // problem.dtype.itemsize)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from minicaffe.kernels import reference
+from minicaffe.kernels.cpu.conv.problem import AXES
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import thread_count
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
-
-AXES = 3
 
 
 @kernel(inline=True)

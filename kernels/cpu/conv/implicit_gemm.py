@@ -1,168 +1,235 @@
-"""Convolution and its gradients as matrix products whose panels are gathered from the image, never im2col as a whole.
+"""Implicit GEMM: convolution and its gradients as matrix products whose panels are gathered from the image.
 
-All three split their work so that each number is summed by one thread in a fixed order: a result depends on nothing but
+The matrix that im2col would make never exists as a whole: each panel of it is gathered right before it is multiplied.
+The three products are
+
+=============  ====================================  ====================================================
+problem        product                               columns of the panels
+=============  ====================================  ====================================================
+forward        w (filters, taps) times im2col(x)     output positions
+data gradient  rotated w times im2col(dy), or        pixels of x
+               w^T times dy, scattered by col2im     output positions
+weights        dy (filters, positions) times         taps of all channels
+               im2col(x)^T
+=============  ====================================  ====================================================
+
+All three split the work so that each number is summed by one thread in a fixed order: a result depends on nothing but
 the number of threads.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import config
 
-from minicaffe.kernels.cpu.conv import implicit_gemm_kernels
-from minicaffe.kernels.cpu.conv.im2col import AXES
-from minicaffe.kernels.cpu.conv.problem import FORWARD, WEIGHTS, Problem, Way
-from minicaffe.kernels.cpu.conv.tables import Axes, Plan, column_plan, row_plan
-from minicaffe.kernels.cpu.matmul.microkernel import DEPTH, L2, LONGEST_TILE, PANEL, ROWS, multiplier
+from minicaffe.kernels import fast_paths
+from minicaffe.kernels.cpu.conv import implicit_gemm_kernels as kernels
+from minicaffe.kernels.cpu.conv.problem import (
+    AXES,
+    DATA_GRAD,
+    FORWARD,
+    WEIGHT_GRAD,
+    Problem,
+    Solver,
+    grouped,
+    three_axes,
+)
+from minicaffe.kernels.cpu.conv.tables import Tables, position_columns, tap_columns
+from minicaffe.kernels.cpu.matmul.microkernel import (
+    KC,
+    L2,
+    MC,
+    MR_MAX,
+    MULTIPLICATIONS_PER_CYCLE,
+    PANEL,
+    VECTORS,
+    compiled_macro_kernel,
+)
 from minicaffe.kernels.cpu.runtime.launch import queue_length
 from minicaffe.kernels.cpu.runtime.threads import product_threads
-from minicaffe.kernels.cpu.simd.memory import CHUNK
+from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH
 from minicaffe.kernels.window import Window
 
-MOST_TURNED = 1.2
-"""Times as many positions may a transposed convolution have: its products grow with them."""
+_MOST_PIXELS = 1.2
+"""The rotated form of the data gradient multiplies for each pixel of x, the other one for each output position: it is
+taken if there are at most so many times as many pixels."""
+
+_GATHERED = {FORWARD: 0.12, DATA_GRAD: 0.12, WEIGHT_GRAD: 0.25}
+_SCATTERED = 0.4
+"""Cycles to gather an element of a panel, and to scatter one of a product; roughly measured."""
+_FEW_REGISTERS = 8  # to hold a row of a product: with more of them, what fills up the last panel is neglected
 
 
-class _Job(NamedTuple):
-    """What the convolutions of one shape need."""
+class _Config(NamedTuple):
+    """What the problems of one convolution have in common."""
 
-    columns: Plan
-    turned: Plan | None
-    """Of the transposed convolution, where that is the cheapest way to the data gradient."""
-    rows: Plan
+    positions: Tables
+    """Panels of the forward product, or of the scattered data gradient."""
+    rotated: Tables | None
+    """Panels of the data gradient as a convolution with rotated filters, where that is the cheaper form."""
+    taps: Tables
+    """Panels of the weight gradient."""
     panels: int
-    """Panels that the columns of the weights fill, over all groups."""
+    """Panels of the weight gradient, over all groups."""
     weights: int
     """Elements of the weights."""
     panel: int
-    """Elements of such a panel's product."""
-    area: int
-    """Elements of scratch memory for each thread."""
-    positions: int
-    products: int
-    """Multiplications in one of the three."""
+    """Elements of the product of one panel of the weight gradient."""
+    scratch_per_worker: int
+    """In elements."""
 
-    def weight_grad_parts(self, images: int, threads: int) -> tuple[int, int]:
-        """Into how many parts to split panels and images for the gradient of the weights."""
-        return _weight_grad_parts(images, self.positions, self.panels, self.panel, queue_length(threads), threads)
+
+def _rotated_window(problem: Problem) -> Window | None:
+    """The window that moves over dy in the data gradient as a convolution; None if there is none, or it costs more."""
+    window = problem.window
+    pad = tuple(e - 1 - p for e, p in zip(window.extent, window.pad, strict=True))
+    if max(window.stride) > 1 or min(pad) < 0 or problem.pixels > _MOST_PIXELS * problem.positions:
+        return None
+    return window._replace(pad=pad)
+
+
+def cycles(problem: Problem) -> float | None:
+    """See ``Algorithm``; what the other algorithms are measured against."""
+    if not problem.is_compiled:
+        return None
+    kind, rows, columns, depth = (
+        problem.kind,
+        problem.filters,
+        problem.positions,
+        problem.channels * problem.window.taps,
+    )
+    multiplied, moved = rows * columns * depth, _GATHERED[kind] * columns * depth
+    if kind == WEIGHT_GRAD:
+        multiplied = columns * _padded_product(rows, depth, WIDTH // problem.dtype.itemsize)
+    elif kind == DATA_GRAD and _rotated_window(problem):
+        rows, columns, depth = problem.channels, problem.pixels, problem.filters * problem.window.taps
+        multiplied, moved = rows * columns * depth, _GATHERED[kind] * columns * depth
+    elif kind == DATA_GRAD:
+        moved = _SCATTERED * columns * depth
+    return problem.x_shape[0] * problem.group * (multiplied / MULTIPLICATIONS_PER_CYCLE + moved)
+
+
+def _padded_product(rows: int, columns: int, lanes: int) -> int:
+    """Elements of a product; if it has few columns, with those that fill up its panels and tiles."""
+    registers = -(-columns // lanes)
+    if registers > _FEW_REGISTERS:
+        return rows * columns
+    full, rest = divmod(registers, VECTORS)
+    return -(-rows // MR_MAX) * MR_MAX * (full * VECTORS + (VECTORS if rest > 2 else rest)) * lanes
+
+
+def workspace(problem: Problem) -> int:
+    """See ``Algorithm``."""
+    config, threads = _config(problem), problem.threads
+    before = {FORWARD: 0, DATA_GRAD: config.weights, WEIGHT_GRAD: 0}[problem.kind]
+    if problem.kind == WEIGHT_GRAD:
+        image_parts = _weight_grad_parts(problem, config, threads)[1]
+        before = image_parts * (config.panels * config.panel + problem.y_shape[1])
+    return before + threads * config.scratch_per_worker + 2 * 64
+
+
+def bind(problem: Problem) -> Solver:
+    """See ``Algorithm``."""
+    return grouped(problem, _kernel(problem))
+
+
+def _kernel(problem: Problem) -> Solver:
+    config, c, m = _config(problem), problem.channels, problem.filters
+    itemsize, images = problem.dtype.itemsize, problem.x_shape[0]
+    code, scratch_per_worker = compiled_macro_kernel(problem.dtype).address, config.scratch_per_worker * itemsize
+    threads = product_threads(problem.multiplications, problem.threads)
+    parts = queue_length(threads)
+
+    def row_parts(tables: Tables, rows: int) -> int:
+        batches = -(-images // tables.together) * problem.group
+        return _row_parts(batches * tables.panels, config.weights * itemsize, rows, parts)
+
+    if problem.kind == FORWARD:
+        rows, packed = row_parts(config.positions, m), config.positions.packed
+        return functools.partial(kernels.convolve, rows, code, scratch_per_worker, parts, threads, packed)
+    if problem.kind == WEIGHT_GRAD:
+        split = _weight_grad_parts(problem, config, threads)
+        return functools.partial(kernels.weight_grad, code, *split, scratch_per_worker, threads, config.taps.packed)
+    if config.rotated is not None and fast_paths.taken("rotated"):
+        rows, packed = row_parts(config.rotated, c), config.rotated.packed
+        zeros = np.zeros((problem.group, c), problem.dtype)
+        return functools.partial(kernels.rotated_grad, rows, code, zeros, scratch_per_worker, parts, threads, packed)
+    # with few images, channels are shared out, too
+    blocks = min(c, -(-parts // max(1, images // config.positions.together * problem.group)))
+    packed = config.positions.packed
+    return functools.partial(kernels.scatter_grad, code, blocks, scratch_per_worker, parts, threads, packed)
+
+
+def _config(problem: Problem) -> _Config:
+    return _shape_config(problem._replace(kind=FORWARD, threads=1))
 
 
 @functools.lru_cache(maxsize=1024)
-def _weight_grad_parts(
-    images: int, positions: int, panels: int, panel: int, parts: int, threads: int
-) -> tuple[int, int]:
-    """Into how many parts, at least ``parts``, to split panels and images for the gradient of the weights, so that it
-    is soonest there.
+def _shape_config(problem: Problem) -> _Config:
+    n, group, c, m = problem.x_shape[0], problem.group, problem.channels, problem.filters
+    itemsize = problem.dtype.itemsize
+    window, pixels, out = problem.window.with_axes(AXES), three_axes(problem.x_shape), three_axes(problem.y_shape)
+    rotated_window = _rotated_window(problem)
+    positions = position_columns(c, pixels, out, window, n, itemsize)
+    rotated = rotated_window and position_columns(m, out, pixels, rotated_window.with_axes(AXES), n, itemsize)
+    taps = tap_columns(c, pixels, out, window, itemsize)
+    width = PANEL // itemsize
 
-    ``panel`` is the number of elements of a panel's product.  Every part of the panels reads dy; every part of the
-    images makes sums as large as the weights, and goes through them for each block of positions: from the L2 cache
-    where they fit.
+    def scratch(tables: Tables, channels: int, depth: int) -> int:
+        panels = min(tables.panels * depth, max(depth, L2 // PANEL))
+        return tables.together * tables.channel * channels + (max(KC, panels) + MC) * width
+
+    slack = 4 * (64 + CHUNK) // itemsize  # to align each of the areas, and to copy their last chunk whole
+    areas = [
+        scratch(positions, c, max(c * window.taps, m)),
+        scratch(taps, c, 0),
+        scratch(rotated, m, m * window.taps) if rotated else 0,
+    ]
+    return _Config(
+        positions,
+        rotated,
+        taps,
+        panels=group * -(-c * window.taps // width),
+        weights=group * m * c * window.taps,
+        panel=m * width,
+        scratch_per_worker=max(areas) + MR_MAX * width + slack,
+    )
+
+
+def _row_parts(panels: int, weights: int, rows: int, parts: int) -> int:
+    """Into how many parts to split the rows of the weights (filters, or channels of the rotated ones): 1, except where
+    few panels are multiplied with many weights.
+
+    Every part of the panels reads all ``weights`` (bytes); every part of the rows gathers all panels.
     """
-    slopes = panel // (PANEL // 4) * positions  # of an image, roughly
+    return parts if weights > 2 * L2 and panels < 2 * parts and rows >= MR_MAX * parts else 1
+
+
+def _weight_grad_parts(problem: Problem, config: _Config, threads: int) -> tuple[int, int]:
+    images = max(1, problem.x_shape[0])
+    return _split(images, problem.positions, config.panels, config.panel, queue_length(threads), threads)
+
+
+@functools.lru_cache(maxsize=1024)
+def _split(images: int, positions: int, panels: int, panel: int, parts: int, threads: int) -> tuple[int, int]:
+    """The numbers of parts, together at least ``parts``, into which panels and images are split for the weight gradient
+    to be finished first.
+
+    ``panel`` is the number of elements of a panel's product.  Every part of the panels reads dy.  Every part of the
+    images has sums of its own, as large as the weights, and goes through them for each block of positions: in the L2
+    cache if they fit.
+    """
+    dy = panel // (PANEL // 4) * positions  # elements of an image, roughly
 
     def cycles(split: tuple[int, int]) -> float:
         panel_parts, image_parts = split
         part_panels, part_images = -(-panels // panel_parts), -(-images // image_parts)
-        multiplied = 2 * slopes * part_panels * part_images
+        multiplied = 2 * dy * part_panels * part_images
         sums = part_panels * panel
-        passes = 3 if sums * 4 <= L2 else 3 + 2 * part_images * -(-positions // DEPTH)
-        return (multiplied + slopes * part_images + sums * passes) * -(-panel_parts * image_parts // threads)
+        passes = 3 if sums * 4 <= L2 else 3 + 2 * part_images * -(-positions // KC)
+        return (multiplied + dy * part_images + sums * passes) * -(-panel_parts * image_parts // threads)
 
     splits = ((p, min(images, -(-parts // p))) for p in range(1, panels + 1))
     return min(splits, key=cycles)
-
-
-def _spatial(shape: Axes) -> Axes:
-    return (1,) * (AXES + 2 - len(shape)) + shape[2:]
-
-
-def _turned(window: Window) -> Window | None:
-    """The window of the transposed convolution, if there is one."""
-    pad = tuple(e - 1 - p for e, p in zip(window.extent, window.pad, strict=True))
-    return window._replace(pad=pad) if max(window.stride) == 1 and min(pad) >= 0 else None
-
-
-@functools.lru_cache(maxsize=1024)
-def _job(x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int) -> _Job:
-    n, c, m = x_shape[0], x_shape[1] // group, y_shape[1] // group
-    window, pixels, out = window.with_axes(AXES), _spatial(x_shape), _spatial(y_shape)
-    turned_window = _turned(window) if math.prod(pixels) <= MOST_TURNED * math.prod(out) else None
-    columns = column_plan(c, pixels, out, window, n, itemsize)
-    turned = turned_window and column_plan(m, out, pixels, turned_window, n, itemsize)
-    rows = row_plan(c, pixels, out, window, itemsize)
-    width = PANEL // itemsize
-
-    def area(plan: Plan, channels: int, depth: int) -> int:
-        panels = min(plan.panels * depth, max(depth, L2 // PANEL))
-        return plan.together * plan.channel * channels + (max(DEPTH, panels) + ROWS) * width
-
-    slack = 4 * (64 + CHUNK) // itemsize  # to align each of the areas, and to copy their last chunk whole
-    areas = [
-        area(columns, c, max(c * window.taps, m)),
-        area(rows, c, 0),
-        area(turned, m, m * window.taps) if turned else 0,
-    ]
-    return _Job(
-        columns,
-        turned,
-        rows,
-        group * -(-c * window.taps // width),
-        group * m * c * window.taps,
-        m * width,
-        max(areas) + LONGEST_TILE * width + slack,
-        math.prod(out),
-        n * group * m * c * window.taps * math.prod(out),
-    )
-
-
-def _row_parts(batches: int, weights: int, m: int, plan: Plan, parts: int) -> int:
-    """Into how many parts to split the m filters of a group: 1 but where so few panels are multiplied with many
-    weights.
-
-    Every part of the panels reads all ``weights`` (bytes); every part of the filters gathers all panels.
-    """
-    panels = batches * plan.panels
-    return parts if weights > 2 * L2 and panels < 2 * parts and m >= LONGEST_TILE * parts else 1
-
-
-def workspace(x_shape: Axes, y_shape: Axes, window: Window, group: int) -> int:
-    """Elements of scratch memory that the three take with as many threads as Numba can use."""
-    needed, n = 0, max(1, x_shape[0])
-    for itemsize in (4, 8):
-        job = _job(x_shape, y_shape, window, group, itemsize)
-        for threads in range(1, config.NUMBA_NUM_THREADS + 1):
-            sums = job.weight_grad_parts(n, threads)[1] * (job.panels * job.panel + y_shape[1])
-            needed = max(needed, max(sums, job.weights) + threads * job.area + 2 * 64)
-    return needed
-
-
-def way(problem: Problem, turned: bool) -> Way:
-    """How to solve any problem, given arrays by group; ``turned``: as the transposed convolution where that is the
-    cheapest way to the data gradient.
-    """
-    kind, x_shape, y_shape, window, group, dtype, threads = problem
-    job = _job(x_shape, y_shape, window, group, dtype.itemsize)
-    n, c, m = x_shape[0], x_shape[1] // group, y_shape[1] // group
-    code, area, weights = multiplier(dtype).address, job.area * dtype.itemsize, job.weights * dtype.itemsize
-    threads = product_threads(job.products, threads)
-    parts = queue_length(threads)
-
-    def row_parts(plan: Plan, filters: int) -> int:
-        return _row_parts(-(-n // plan.together) * group, weights, filters, plan, parts)
-
-    if kind == FORWARD:
-        rows, table = row_parts(job.columns, m), job.columns.table
-        return functools.partial(implicit_gemm_kernels.convolve, rows, code, area, parts, threads, table)
-    if kind == WEIGHTS:
-        split = job.weight_grad_parts(n, threads)
-        return functools.partial(implicit_gemm_kernels.weight_grad, code, *split, area, threads, job.rows.table)
-    if turned and job.turned is not None:
-        rows, zeros, table = row_parts(job.turned, c), np.zeros((group, c), dtype), job.turned.table
-        return functools.partial(implicit_gemm_kernels.turned_grad, rows, code, zeros, area, parts, threads, table)
-    # few images: channels are shared out, too
-    blocks = min(c, -(-parts // max(1, n // job.columns.together * group)))
-    return functools.partial(implicit_gemm_kernels.scatter_grad, code, blocks, area, parts, threads, job.columns.table)

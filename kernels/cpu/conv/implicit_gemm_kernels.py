@@ -1,50 +1,38 @@
-"""The matrix products behind convolutions and their gradients: compiled parts, and the loops that hand them out."""
+"""The compiled code of ``implicit_gemm``: what a thread does for a part of the work, and the loops over the parts."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.bias import add_sums_part, row_sum
 from minicaffe.kernels.cpu.conv.packing import (
     columns_to_panel,
-    frame_to_image,
     gather,
-    image_to_frame,
+    pad_image,
     panel_to_columns,
     scatter,
+    unpad_image,
 )
-from minicaffe.kernels.cpu.conv.tables import from_table
+from minicaffe.kernels.cpu.conv.tables import unpack
 from minicaffe.kernels.cpu.matmul.microkernel import (
-    DEPTH,
+    KC,
     L2,
-    LONGEST_TILE,
+    MC,
+    MR_MAX,
     PANEL,
-    ROWS,
-    multiply,
-    panel_depth,
+    macro_kernel,
+    panel_kc,
     panel_vectors,
 )
+from minicaffe.kernels.cpu.runtime.address import align, load, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
-from minicaffe.kernels.cpu.simd.memory import (
-    CHUNK,
-    WIDTH,
-    align,
-    fill_row,
-    load,
-    prefetch_rows,
-    prefetch_rows_to_write,
-    size_of,
-    store,
-    transpose,
-)
+from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH, fill_row, prefetch_rows, prefetch_rows_to_write, transpose
+from minicaffe.kernels.cpu.simd.sums import add_partial_sums_part, row_sum
 
 
 @part_kernel()
-def _turn_weights_part(part, parts, w, wt, like):
-    """w (group, m, c, taps) -> wt (group, c, m, taps backward), at an address: the weights of the transposed
-    convolution.
-    """
+def _rotate_weights_part(part, parts, w, wt, like):
+    """w (group, m, c, taps) -> wt (group, c, m, taps in reverse), at an address: filters rotated by 180 degrees."""
     group, m, c, taps = w.shape
     size = size_of(like)
     low, high = share(part, parts, c)
@@ -64,7 +52,7 @@ def _turn_weights_part(part, parts, w, wt, like):
 
 
 @part_kernel()
-def _gather_weights_part(part, parts, w, wt, blocks, like):
+def _transpose_weights_part(part, parts, w, wt, blocks, like):
     """w (group, m, c, taps) -> wt (group, block of c, taps, c in block, m), at an address."""
     group, m, c, taps = w.shape
     size = size_of(like)
@@ -80,81 +68,81 @@ def _gather_weights_part(part, parts, w, wt, blocks, like):
 
 @kernel(inline=True)
 def _panels_at_a_time(rows):
-    """How many panels of so many rows fit into the L2 cache, beside what they are multiplied with."""
+    """How many panels of so many rows fit into the L2 cache."""
     return max(1, L2 // (rows * PANEL))
 
 
-# --- the three products -----------------------------------------------------------------------------------------
+# --- a part of the work -----------------------------------------------------------------------------------------
 
 
 @part_kernel()
-def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, stride, like, plan):
-    frame, direct, channel, together, taps, offsets, panels, runs = plan
+def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, scratch_per_worker, like, tables):
+    layout, in_place, channel, together, taps, offsets, panels, runs = tables
     size = size_of(like)
     n, group, c = x.shape[:3]
     m, k = y.shape[2], c * (taps.size // c)
     low_m, high_m = share(part % row_parts, row_parts, m)
     positions, width = offsets.size, PANEL // size
-    image, frames_image = x[0, 0].size * size, c * channel * size
-    area = base + worker * stride
+    image, padded_size = x[0, 0].size * size, c * channel * size
+    own = base + worker * scratch_per_worker
     count, step = panels.size - 1, _panels_at_a_time(k)
-    # a panel that more rows of filters want is kept whole, and gathered early if it stays in the L2 cache; others are
-    # gathered piece by piece, each right before it is multiplied, in the L1 cache
-    kept = int(high_m - low_m > ROWS)
+    # a panel that is multiplied with more than MC filters is kept whole, and gathered in advance if it stays in the L2
+    # cache; other panels are gathered KC rows at a time, right before these are multiplied, into the L1 cache
+    kept = int(high_m - low_m > MC)
     early = kept and k * PANEL <= L2
-    panel = align(area + together * frames_image + CHUNK)
+    panel = align(own + together * padded_size + CHUNK)
     product = align(panel + min(count, step) * k * PANEL + CHUNK)
-    scratch = product + ROWS * PANEL
-    # what lies between the numbers must not be slow to calculate with, as denormal ones are
-    if frame[1].sum() > 0 or n % together > 0:
-        fill_row(area, like, together * frames_image // size)
+    scratch = product + MC * PANEL
+    # padding is 0; so is what fills up a panel, which is multiplied, too, and slowly if it happens to be denormal
+    if layout[1].sum() > 0 or n % together > 0:
+        fill_row(own, like, together * padded_size // size)
     fill_row(panel - CHUNK, like, (product - panel + CHUNK) // size)
-    direct = direct and (group == 1 or together == 1)
+    in_place = in_place and (group == 1 or together == 1)
 
     low, high = share(part // row_parts, parts // row_parts, -(-n // together) * group * count)
     for batch in range(low // count, -(-high // count)):
         first_image, g = batch // group * together, batch % group
         images = min(together, n - first_image)
         places = first_image, g, group, m, positions
-        frames = area
-        if direct and first_image + together < n:  # not the last image: a chunk is read beyond the end
-            frames = x.ctypes.data + (first_image * group + g) * image
+        padded = own
+        if in_place and first_image + together < n:  # not the last image, beyond whose end up to a chunk is read
+            padded = x.ctypes.data + (first_image * group + g) * image
         else:
             for i in range(images):
                 pixels = x.ctypes.data + ((first_image + i) * group + g) * image
-                image_to_frame(pixels, area + i * frames_image, c, frame, like)
+                pad_image(pixels, own + i * padded_size, c, layout, like)
         low_p, high_p = max(low - batch * count, 0), min(high - batch * count, -(-images * positions // width))
         for first_p in range(low_p, high_p, step):
             last_p = min(first_p + step, high_p)
             for p in range(first_p, last_p if early else first_p):
                 row = panel_vectors(min(width, together * positions - p * width), WIDTH // size) * WIDTH
                 b = panel + (p - first_p) * k * PANEL
-                for r in range(0, k, DEPTH):
-                    ks = taps[r : min(r + DEPTH, k)]
-                    gather(b + r * row, row, frames, ks, runs[panels[p] : panels[p + 1]], like)
-            for first_m in range(low_m, high_m, ROWS):
-                rows, weights = min(ROWS, high_m - first_m), w + (g * m + first_m) * k * size
+                for r in range(0, k, KC):
+                    ks = taps[r : min(r + KC, k)]
+                    gather(b + r * row, row, padded, ks, runs[panels[p] : panels[p + 1]], like)
+            for first_m in range(low_m, high_m, MC):
+                rows, weights = min(MC, high_m - first_m), w + (g * m + first_m) * k * size
                 for p in range(first_p, last_p):
                     first, last = p * width, min((p + 1) * width, images * positions)
                     vectors = panel_vectors(min(width, together * positions - first), WIDTH // size)
-                    row, depth = vectors * WIDTH, panel_depth(vectors)
+                    row, depth = vectors * WIDTH, panel_kc(vectors)
                     i, q = first // positions, first % positions
                     y_at = y.ctypes.data + ((((first_image + i) * group + g) * m + first_m) * positions + q) * size
-                    alone = q + last - first <= positions  # all columns belong to one image
+                    alone = q + last - first <= positions  # all columns belong to the same image
                     if alone:
-                        prefetch_rows_to_write(y_at, positions * size, min(LONGEST_TILE, rows), (last - first) * size)
-                    begin, begin_row = bias.ctypes.data + (g * m + first_m) * size, 0
+                        prefetch_rows_to_write(y_at, positions * size, min(MR_MAX, rows), (last - first) * size)
+                    initial, initial_row = bias.ctypes.data + (g * m + first_m) * size, 0
                     for r in range(0, k, depth):
                         ks = taps[r : min(r + depth, k)]
                         b = panel + (kept * (p - first_p) * k * PANEL + kept * r * row)
                         if not early and (first_m == low_m or not kept):
-                            gather(b, row, frames, ks, runs[panels[p] : panels[p + 1]], like)
+                            gather(b, row, padded, ks, runs[panels[p] : panels[p + 1]], like)
                         out, out_row = (y_at, positions * size) if alone and r + depth >= k else (product, row)
-                        multiply(
+                        macro_kernel(
                             code, rows, last - first, ks.size, weights + r * size, k * size, size,
-                            b, vectors, begin, begin_row, out, out_row, scratch,
+                            b, vectors, initial, initial_row, out, out_row, scratch,
                         )  # fmt: skip
-                        begin, begin_row = product, row
+                        initial, initial_row = product, row
                     if not alone:
                         panel_to_columns(
                             product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, like
@@ -162,17 +150,17 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, st
 
 
 @part_kernel()
-def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stride, like, plan):
-    frame, _, channel, together, taps, offsets, panels, runs = plan
+def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, scratch_per_worker, like, tables):
+    layout, _, channel, together, taps, offsets, panels, runs = tables
     size = size_of(like)
     n, group, c = dx.shape[:3]
     m = dy.shape[2]
     positions, width = offsets.size, PANEL // size
-    image, frames_image = dx[0, 0].size * size, c * channel * size
-    frames = base + worker * stride
-    panel = align(frames + together * frames_image + CHUNK)
+    image, padded_size = dx[0, 0].size * size, c * channel * size
+    padded = base + worker * scratch_per_worker
+    panel = align(padded + together * padded_size + CHUNK)
     product = align(panel + min(panels.size - 1, _panels_at_a_time(m)) * m * PANEL + CHUNK)
-    scratch = product + ROWS * PANEL
+    scratch = product + MC * PANEL
     row_offsets = np.empty(taps.size, np.int64)
     fill_row(panel, like, (product - panel) // size)
 
@@ -190,7 +178,7 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stri
             for i in range(channels):
                 row_offsets[tap * channels + i] = taps[tap] + i * channel * size
         for i in range(together):
-            fill_row(frames + i * frames_image, like, channels * channel)
+            fill_row(padded + i * padded_size, like, channels * channel)
         step, count = _panels_at_a_time(m), -(-images * positions // width)
         for first_p in range(0, count, step):
             last_p = min(first_p + step, count)
@@ -201,15 +189,15 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stri
                 columns_to_panel(
                     block, row, dy.ctypes.data, (first_image, g, group, m, positions), 0, m, first, last, like
                 )
-            for first_k in range(0, k, ROWS):
-                rows = min(ROWS, k - first_k)
+            for first_k in range(0, k, MC):
+                rows = min(MC, k - first_k)
                 for p in range(first_p, last_p):
                     vectors = panel_vectors(min(width, together * positions - p * width), WIDTH // size)
                     row = vectors * WIDTH
-                    for r in range(0, m, panel_depth(vectors)):
-                        depth = min(panel_depth(vectors), m - r)
+                    for r in range(0, m, panel_kc(vectors)):
+                        depth = min(panel_kc(vectors), m - r)
                         a, b = weights + (first_k * m + r) * size, panel + (p - first_p) * m * PANEL + r * row
-                        multiply(
+                        macro_kernel(
                             code,
                             rows,
                             row // size,
@@ -226,36 +214,38 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, stri
                             scratch,
                         )
                     ks = row_offsets[first_k : first_k + rows]
-                    scatter(frames, product, row, ks, runs[panels[p] : panels[p + 1]], like)
+                    scatter(padded, product, row, ks, runs[panels[p] : panels[p + 1]], like)
         for i in range(images):
             pixels = dx.ctypes.data + ((first_image + i) * group + g) * image + first_channel * (image // c)
-            frame_to_image(pixels, frames + i * frames_image, channels, frame, like)
+            unpad_image(pixels, padded + i * padded_size, channels, layout, like)
 
 
 @part_kernel()
-def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, slopes_sums, base, stride, like, plan):
-    """Products summed over some images, for some panels of all groups; panel p's lies at ``sums + p * m * PANEL``.
+def _weight_grad_part(
+    part, parts, worker, panel_parts, code, x, dy, sums, dy_sums, base, scratch_per_worker, like, tables
+):
+    """Products summed over some of the images, for some panels of all groups; that of panel p is at
+    ``sums + p * m * PANEL``.
 
-    All panels are multiplied with one block of dy after the other, which so stays in the cache.  On the way dy is
-    summed for the bias, if ``slopes_sums`` (part of the images, group * m) is not empty, along with each group's first
-    panel.
+    All panels are multiplied with one block of dy before the next block, so that it stays in the cache.  If ``dy_sums``
+    (part of the images, group * m) is not empty, dy is summed for the bias along with each group's first panel.
     """
-    frame, direct, channel, _, taps, offsets, panels, runs = plan
+    layout, in_place, channel, _, taps, offsets, panels, runs = tables
     size = size_of(like)
     n, group, c = x.shape[:3]
     m, positions = dy.shape[2:]
     image, width = x[0, 0].size * size, PANEL // size
     count, window = panels.size - 1, taps.size // c
-    direct = direct and window == 1
+    in_place = in_place and window == 1
     low, high = share(part % panel_parts, panel_parts, group * count)
     first_image, last_image = share(part // panel_parts, parts // panel_parts, n)
     sums += part // panel_parts * group * count * m * PANEL
-    frames = base + worker * stride
-    panel = align(frames + c * channel * size + CHUNK)
-    scratch = align(panel + DEPTH * PANEL + CHUNK)
+    padded = base + worker * scratch_per_worker
+    panel = align(padded + c * channel * size + CHUNK)
+    scratch = align(panel + KC * PANEL + CHUNK)
     fill_row(panel - CHUNK, like, (scratch - panel + CHUNK) // size)
     fill_row(sums + low * m * PANEL, like, (high - low) * m * width)
-    step = panel_depth(panel_vectors(min(width, taps.size), WIDTH // size))
+    step = panel_kc(panel_vectors(min(width, taps.size), WIDTH // size))
     together = max(1, L2 // (m * PANEL))  # panels whose products stay in the L2 cache
     totals = np.zeros(m)
     item = low
@@ -264,20 +254,18 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, slope
         last_p = min(first_p + together, first_p + high - item, count)
         item += last_p - first_p
         first, last = first_p * width // window, -(-min(last_p * width, taps.size) // window)
-        summed = slopes_sums.size > 0 and first_p == 0
+        summed = dy_sums.size > 0 and first_p == 0
         totals[:] = 0
-        if frame[1].sum() > 0:
-            fill_row(frames + first * channel * size, like, (last - first) * channel)
+        if layout[1].sum() > 0:
+            fill_row(padded + first * channel * size, like, (last - first) * channel)
         for i in range(first_image, last_image):
-            pixels, slopes = (
+            pixels, dy_at = (
                 x.ctypes.data + (i * group + g) * image,
                 dy.ctypes.data + (i * group + g) * m * positions * size,
             )
-            if not direct:
-                image_to_frame(
-                    pixels + first * (image // c), frames + first * channel * size, last - first, frame, like
-                )
-                pixels = frames
+            if not in_place:
+                pad_image(pixels + first * (image // c), padded + first * channel * size, last - first, layout, like)
+                pixels = padded
             for k in range(0, positions, step):
                 depth = min(step, positions - k)
                 if summed:
@@ -290,12 +278,12 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, slope
                     if window == 1:
                         source = pixels + (p * width * channel + k) * size
                         transpose(panel, row, source, channel * size, columns, depth, like)
-                        if direct and k + depth < positions:
+                        if in_place and k + depth < positions:
                             prefetch_rows(source + depth * size, channel * size, columns, depth * size)
                     else:
                         gather(panel, row, pixels, offsets[k : k + depth], runs[panels[p] : panels[p + 1]], like)
-                    a = slopes + k * size
-                    multiply(
+                    a = dy_at + k * size
+                    macro_kernel(
                         code,
                         m,
                         row // size,
@@ -311,34 +299,34 @@ def _weight_grad_part(part, parts, worker, panel_parts, code, x, dy, sums, slope
                         row,
                         scratch,
                     )
-                following = slopes + (k + depth) * size  # or the next image's first
+                following = dy_at + (k + depth) * size
                 if k + depth == positions:
-                    following = slopes + group * m * positions * size
+                    following = dy_at + group * m * positions * size
                 if k + depth < positions or i + 1 < last_image:
                     prefetch_rows(
                         following, positions * size, m, min(depth, positions - (k + depth) % positions) * size
                     )
         if summed:
             for r in range(m):
-                slopes_sums[part // panel_parts, g * m + r] = totals[r]
+                dy_sums[part // panel_parts, g * m + r] = totals[r]
 
 
 @part_kernel()
-def _sum_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
-    """Add up the products of ``_weight_grad_part`` in the order of the images, and what is in dw if ``accumulate``.
+def _add_up_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
+    """Sum the products of ``_weight_grad_part`` in the order of the images, and add dw to them if ``accumulate``.
 
-    Some rows of a panel, then those of the next: neither sums nor dw are read in steps of whole pages.
+    Some rows of one panel are followed by those of the next, so that neither sums nor dw are read a page apart.
     """
     size = size_of(like)
     group, m, k = dw.shape
     count, width = panels.size - 1, PANEL // size
-    blocks = -(-m // LONGEST_TILE)
+    blocks = -(-m // MR_MAX)
     low, high = share(part, parts, group * blocks * count)
     for item in range(low, high):
         g, block, p = item // count // blocks, item // count % blocks, item % count
         columns = min(width, k - p * width)
         row = panel_vectors(columns, WIDTH // size) * WIDTH
-        for i in range(block * LONGEST_TILE, min((block + 1) * LONGEST_TILE, m)):
+        for i in range(block * MR_MAX, min((block + 1) * MR_MAX, m)):
             out = dw[g, i, p * width :]
             if not accumulate:
                 out[:columns] = like
@@ -348,49 +336,57 @@ def _sum_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
                     out[j] += load(source + j * size, like)
 
 
-# --- parallel loops ---------------------------------------------------------------------------------------------
+# --- all parts --------------------------------------------------------------------------------------------------
 
 
 @kernel()
-def convolve(row_parts, code, stride, parts, threads, table, x, w, bias, y, memory):
-    like, plan = x.dtype.type(0), from_table(table)
+def convolve(row_parts, code, scratch_per_worker, parts, threads, packed, x, w, bias, y, memory):
+    like, tables = x.dtype.type(0), unpack(packed)
     weights, base = w.ctypes.data, align(memory.ctypes.data)
-    parallel_queue(_convolve_part, parts, threads, (row_parts, code, x, weights, bias, y, base, stride, like, plan))
+    parallel_queue(
+        _convolve_part, parts, threads, (row_parts, code, x, weights, bias, y, base, scratch_per_worker, like, tables)
+    )
 
 
 @kernel()
-def turned_grad(row_parts, code, zeros, stride, parts, threads, table, dy, w, dx, memory):
-    like, plan = dy.dtype.type(0), from_table(table)
+def rotated_grad(row_parts, code, zeros, scratch_per_worker, parts, threads, packed, dy, w, dx, memory):
+    like, tables = dy.dtype.type(0), unpack(packed)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
-    parallel(_turn_weights_part, threads, (w, wt, like))
-    parallel_queue(_convolve_part, parts, threads, (row_parts, code, dy, wt, zeros, dx, base, stride, like, plan))
+    parallel(_rotate_weights_part, threads, (w, wt, like))
+    parallel_queue(
+        _convolve_part, parts, threads, (row_parts, code, dy, wt, zeros, dx, base, scratch_per_worker, like, tables)
+    )
 
 
 @kernel()
-def scatter_grad(code, blocks, stride, parts, threads, table, dy, w, dx, memory):
-    like, plan = dy.dtype.type(0), from_table(table)
+def scatter_grad(code, blocks, scratch_per_worker, parts, threads, packed, dy, w, dx, memory):
+    like, tables = dy.dtype.type(0), unpack(packed)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
-    parallel(_gather_weights_part, threads, (w, wt, blocks, like))
-    parallel_queue(_scatter_grad_part, parts, threads, (code, dy, wt, dx, blocks, base, stride, like, plan))
+    parallel(_transpose_weights_part, threads, (w, wt, blocks, like))
+    parallel_queue(
+        _scatter_grad_part, parts, threads, (code, dy, wt, dx, blocks, base, scratch_per_worker, like, tables)
+    )
 
 
 @kernel()
-def weight_grad(code, panel_parts, image_parts, stride, threads, table, x, dy, dw, dbias, memory, accumulate):
-    like, plan = dy.dtype.type(0), from_table(table)
-    panels = plan[6]
-    slopes_sums = memory[: image_parts * dbias.size].reshape(image_parts, dbias.size)
-    sums = align(memory.ctypes.data + slopes_sums.size * memory.itemsize)
+def weight_grad(
+    code, panel_parts, image_parts, scratch_per_worker, threads, packed, x, dy, dw, dbias, memory, accumulate
+):
+    like, tables = dy.dtype.type(0), unpack(packed)
+    panels = tables[6]
+    dy_sums = memory[: image_parts * dbias.size].reshape(image_parts, dbias.size)
+    sums = align(memory.ctypes.data + dy_sums.size * memory.itemsize)
     group, m = dw.shape[:2]
     base = sums + image_parts * group * m * (panels.size - 1) * PANEL
     parallel_queue(
         _weight_grad_part,
         panel_parts * image_parts,
         threads,
-        (panel_parts, code, x, dy, sums, slopes_sums, base, stride, like, plan),
+        (panel_parts, code, x, dy, sums, dy_sums, base, scratch_per_worker, like, tables),
     )
     weights = dw.reshape(group, m, dw.shape[2] * dw.shape[3])
-    parallel(_sum_part, threads, (sums, image_parts, weights, accumulate, like, panels))
+    parallel(_add_up_part, threads, (sums, image_parts, weights, accumulate, like, panels))
     if dbias.size:
-        parallel(add_sums_part, 1, (slopes_sums, dbias))
+        parallel(add_partial_sums_part, 1, (dy_sums, dbias))

@@ -1,9 +1,10 @@
-"""Moving pixels between images, their frames (``tables``) and the panels of a product."""
+"""Packing: pixels are moved between images, their padded copies (``tables``) and the panels of a product."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from minicaffe.kernels.cpu.runtime.address import load, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import called, kernel
 from minicaffe.kernels.cpu.simd.memory import (
     CHUNK,
@@ -14,31 +15,30 @@ from minicaffe.kernels.cpu.simd.memory import (
     copy_register,
     copy_row,
     fill_row,
-    load,
     prefetch,
     prefetch_to_write,
-    size_of,
-    store,
 )
 
-_AHEAD = 8  # rows
-_IN, _OUT = np.bool_(False), np.bool_(True)  # not Python's: Numba would compile a function for each of those
+_AHEAD = 8  # rows to prefetch ahead
+_IN, _OUT = np.bool_(False), np.bool_(True)  # NumPy's: Numba takes Python's for literals, and compiles for each
 
 
 @kernel(inline=True)
-def image_to_frame(image, frame, channels, layout, like):
-    """Copy an image's channels (address ``image``) into their frames (address ``frame``), but for the padding."""
-    _move_image(image, frame, channels, layout, _IN, like)
+def pad_image(image, padded, channels, layout, like):
+    """Copy an image's channels (address ``image``) into the padded image (address ``padded``), whose padding is not
+    touched.
+    """
+    _move_image(image, padded, channels, layout, _IN, like)
 
 
 @kernel(inline=True)
-def frame_to_image(image, frame, channels, layout, like):
-    """Copy the frames of an image's channels back; pixels that frames do not keep become 0."""
-    _move_image(image, frame, channels, layout, _OUT, like)
+def unpad_image(image, padded, channels, layout, like):
+    """Copy a padded image back into the image; pixels that it does not keep become 0."""
+    _move_image(image, padded, channels, layout, _OUT, like)
 
 
 @called
-def _move_image(image, frame, channels, layout, outward, like):
+def _move_image(image, padded, channels, layout, outward, like):
     size = size_of(like)
     depth, height, width = layout[0]
     front, top, left = layout[1]
@@ -46,7 +46,7 @@ def _move_image(image, frame, channels, layout, outward, like):
     d_phases, h_phases, w_phases = layout[3]
     d_size, h_size, w_size = layout[4]
     if front + top + left == 0 and d_step * h_step * w_step == 1:
-        _move_row(frame, image, channels * depth * height * width, outward, like)
+        _move_row(padded, image, channels * depth * height * width, outward, like)
         return
     phase = d_size * h_size * w_size
     for c in range(channels):
@@ -61,7 +61,7 @@ def _move_image(image, frame, channels, layout, outward, like):
                 if not kept:
                     continue
                 line = ((c * d_phases + d % d_step) * h_phases + h % h_step) * w_phases * phase
-                line = frame + (line + (d // d_step * h_size + h // h_step) * w_size) * size
+                line = padded + (line + (d // d_step * h_size + h // h_step) * w_size) * size
                 if w_step == 1:
                     _move_row(line + left * size, pixels, width, outward, like)
                 else:
@@ -93,7 +93,7 @@ def _move_strided(inside, outside, count, step, outward, like):
 
 @kernel(inline=True)
 def columns_to_panel(panel, row, y, places, low, high, first, last, like):
-    """Copy rows [low, high) and columns [first, last) of some images' y (N, group, m, positions) into a panel.
+    """Copy rows [low, high) and columns [first, last) of y (N, group, m, positions), from some image on, into a panel.
 
     ``places`` holds the first image, the group, the number of groups, m and the number of positions.
     """
@@ -116,7 +116,7 @@ def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
         count = min(positions - p, last - column)
         for r in range(low, high):
             outside = y + ((((first_image + i) * group + g) * m + r) * positions + p) * size
-            if outward:  # rows lie far apart: the processor does not foresee the next one
+            if outward:  # rows are too far apart for the hardware to prefetch the next one
                 for line in range(0, count * size, 64):
                     prefetch_to_write(outside + _AHEAD * positions * size + line)
             _move_row(panel + (r - low) * row + (column - first) * size, outside, count, outward, like)
@@ -124,17 +124,17 @@ def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
 
 
 @called
-def gather(panel, row, frames, offsets, runs, like):
-    """Rows of a panel, ``row`` bytes each: the runs of pixels at each offset into the frames.
+def gather(panel, row, padded, offsets, runs, like):
+    """im2col of one panel, whose rows are ``row`` bytes long: row i holds the runs of pixels at ``offsets[i]``.
 
-    Run by run for all rows.  A short run is copied as a whole chunk, and what is too much is overwritten by the next
-    run; but what lies behind the end of the row must be left alone.  Runs that make up an unbroken piece of memory are
-    copied as one, and the next piece, which the next panel will want, is asked for.
+    It goes run by run, each for all rows.  A short run is copied as a whole chunk, whose excess the next run overwrites;
+    but what lies behind the end of the row must not be touched.  If the runs make up an unbroken piece of memory it is
+    copied as one, and the next piece, which the next panel will need, is prefetched.
     """
     size, last = size_of(like), len(runs) - 1
     if runs[last, 0] - runs[0, 0] == runs[last, 1] - runs[0, 1]:
         source, target, count = (
-            frames + runs[0, 0],
+            padded + runs[0, 0],
             panel + runs[0, 1],
             runs[last, 1] - runs[0, 1] + runs[last, 2] * size,
         )
@@ -144,7 +144,7 @@ def gather(panel, row, frames, offsets, runs, like):
                 prefetch(source + offsets[i] + count + line)
         return
     for j in range(len(runs)):
-        source, target, count = frames + runs[j, 0], panel + runs[j, 1], runs[j, 2]
+        source, target, count = padded + runs[j, 0], panel + runs[j, 1], runs[j, 2]
         if count * size == WIDTH:
             for i in range(offsets.size):
                 copy_register(target + i * row, source + offsets[i], like)
@@ -157,13 +157,13 @@ def gather(panel, row, frames, offsets, runs, like):
 
 
 @called
-def scatter(frames, product, row, offsets, runs, like):
-    """Add the rows of a product, ``row`` bytes each, to the pixels that ``gather`` would fill them with."""
+def scatter(padded, product, row, offsets, runs, like):
+    """col2im of one panel: add the rows of a product, ``row`` bytes each, to the pixels that ``gather`` would read."""
     size = size_of(like)
     for j in range(len(runs)):
         for chunk in range(0, runs[j, 2] * size, CHUNK):
             target, source, count = (
-                frames + runs[j, 0] + chunk,
+                padded + runs[j, 0] + chunk,
                 product + runs[j, 1] + chunk,
                 runs[j, 2] - chunk // size,
             )

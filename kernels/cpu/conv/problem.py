@@ -1,27 +1,36 @@
-"""What is asked of the ways to do a convolution."""
+"""What is asked of a convolution algorithm, what an algorithm is, and the arrays that its kernels take."""
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from minicaffe.kernels.cpu.simd.sums import add_channel_sums
+from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
-FORWARD, DATA, WEIGHTS = range(3)
-"""The convolution, the gradient of its data, and that of its weights."""
+FORWARD, DATA_GRAD, WEIGHT_GRAD = KINDS = range(3)
+"""The convolution, and its gradients with respect to the data and to the weights."""
 
-Way = Callable[..., None]
-"""Solves a problem, given its arrays: (x, w, bias, y, workspace), (dy, w, dx, workspace) or (x, dy, dw, dbias,
-workspace, accumulate).
+AXES = 3
+"""Spatial axes of the images that compiled code takes; images with fewer get leading axes of length 1."""
 
-``dbias`` is empty where it is not wanted.
+Axes = tuple[int, ...]
+
+Solver = Callable[..., None]
+"""Solves a problem: a function of (x, w, bias, y, workspace), (dy, w, dx, workspace) or (x, dy, dw, dbias, workspace,
+accumulate), with arrays as ``reference.convolve`` and its gradients take them.
+
+``dbias`` is empty if the gradient of the bias is not wanted.
 """
 
 
 class Problem(NamedTuple):
-    """A convolution, or a gradient of it, of arrays of some shapes."""
+    """A convolution or one of its gradients, for arrays of given shapes."""
 
     kind: int
     x_shape: tuple[int, ...]
@@ -30,4 +39,84 @@ class Problem(NamedTuple):
     group: int
     dtype: np.dtype
     threads: int
-    """Those that it may be shared out over."""
+    """How many threads may share the work."""
+
+    @property
+    def channels(self) -> int:
+        """Input channels of a group."""
+        return self.x_shape[1] // self.group
+
+    @property
+    def filters(self) -> int:
+        """Filters, which are output channels, of a group."""
+        return self.y_shape[1] // self.group
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a channel of x."""
+        return math.prod(self.x_shape[2:])
+
+    @property
+    def positions(self) -> int:
+        """Positions of the window, which are pixels of a channel of y."""
+        return math.prod(self.y_shape[2:])
+
+    @property
+    def multiplications(self) -> int:
+        """Multiplications that the definition asks for."""
+        return math.prod(self.y_shape) * self.channels * self.window.taps
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the kernels can solve it: no more axes than they take, and no weight gradient of an empty batch."""
+        return len(self.x_shape) <= AXES + 2 and not (self.kind == WEIGHT_GRAD and self.x_shape[0] == 0)
+
+
+class Algorithm(Protocol):
+    """A way to solve problems.  The modules that ``select`` lists have these functions."""
+
+    def cycles(self, problem: Problem) -> float | None:
+        """A rough estimate of the processor cycles that it takes; None if it cannot solve the problem."""
+
+    def workspace(self, problem: Problem) -> int:
+        """Elements of the workspace that the solver of a problem uses, if it can solve it."""
+
+    def bind(self, problem: Problem) -> Solver:
+        """The solver of a problem: all that can be worked out from shapes is worked out here, once."""
+
+
+def three_axes(shape: Axes) -> Axes:
+    """The spatial axes of (N, C, ...), with leading axes of length 1."""
+    return (1,) * (AXES + 2 - len(shape)) + shape[2:]
+
+
+def by_group(x: Array, group: int) -> Array:
+    """x (N, C, ...) as (N, group, channels of a group, pixels)."""
+    return x.reshape(x.shape[0], group, x.shape[1] // group, math.prod(x.shape[2:]))
+
+
+def weights_by_group(w: Array, group: int) -> Array:
+    """w (M, C / group, *kernel) as (group, filters of a group, channels of a group, taps)."""
+    return w.reshape(group, w.shape[0] // group, w.shape[1], math.prod(w.shape[2:]))
+
+
+def grouped(problem: Problem, kernel: Solver) -> Solver:
+    """The solver that hands its arrays to a kernel by group, and so with one number of axes, whatever the image has."""
+    group = problem.group
+    images, weights = functools.partial(by_group, group=group), functools.partial(weights_by_group, group=group)
+    if problem.kind == FORWARD:
+        return lambda x, w, bias, y, *rest: kernel(images(x), weights(w), bias.reshape(group, -1), images(y), *rest)
+    if problem.kind == DATA_GRAD:
+        return lambda dy, w, dx, *rest: kernel(images(dy), weights(w), images(dx), *rest)
+    return lambda x, dy, dw, *rest: kernel(images(x), images(dy), weights(dw), *rest)
+
+
+def then_bias_grad(weight_grad: Callable[..., None]) -> Solver:
+    """The solver made of a function of (x, dy, dw, workspace, accumulate) that leaves the gradient of the bias out."""
+
+    def solve(x: Array, dy: Array, dw: Array, dbias: Array, workspace: Array, accumulate: bool) -> None:
+        weight_grad(x, dy, dw, workspace, accumulate)
+        if dbias.size:
+            add_channel_sums(dy, dbias)
+
+    return solve

@@ -1,11 +1,12 @@
-"""Every s-th pixel of an image: all that a 1 x 1 convolution with stride s sees."""
+"""1 x 1 convolutions with a stride, which read every s-th pixel only: these are gathered, then convolved with stride 1."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from minicaffe.kernels.cpu.conv.im2col import AXES
+from minicaffe.kernels import fast_paths
+from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm
+from minicaffe.kernels.cpu.conv.problem import AXES, DATA_GRAD, FORWARD, Algorithm, Problem, Solver
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -13,18 +14,8 @@ from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
 
-def applies(window: Window) -> bool:
-    """Whether a convolution leaves out pixels and looks at no neighbours."""
-    return window.taps == 1 and max(window.stride) > 1 and max(window.pad) == 0
-
-
-def small_shape(x_shape: Sequence[int], y_shape: Sequence[int]) -> tuple[int, ...]:
-    """Shape of the pixels that are left."""
-    return *x_shape[:2], *y_shape[2:]
-
-
 @part_kernel()
-def _pick_part(part, parts, x, small, step):
+def _gather_part(part, parts, x, small, step):
     planes, depth, height, width = small.shape
     low, high = share(part, parts, planes)
     for p in range(low, high):
@@ -35,7 +26,7 @@ def _pick_part(part, parts, x, small, step):
 
 
 @part_kernel()
-def _spread_part(part, parts, small, x, step):
+def _scatter_part(part, parts, small, x, step):
     planes, depth, height, width = small.shape
     low, high = share(part, parts, planes)
     for p in range(low, high):
@@ -47,13 +38,13 @@ def _spread_part(part, parts, small, x, step):
 
 
 @kernel()
-def _pick(x, small, step, parts):
-    parallel(_pick_part, parts, (x, small, step))
+def _gather(x, small, step, parts):
+    parallel(_gather_part, parts, (x, small, step))
 
 
 @kernel()
-def _spread(small, x, step, parts):
-    parallel(_spread_part, parts, (small, x, step))
+def _scatter(small, x, step, parts):
+    parallel(_scatter_part, parts, (small, x, step))
 
 
 def _planes(x: Array) -> Array:
@@ -66,23 +57,62 @@ def _step(window: Window) -> tuple[int, int, int]:
     return depth, height, width
 
 
-def pick(x: Array, small: Array, window: Window) -> None:
+def _gather_pixels(x: Array, small: Array, window: Window) -> None:
     """Fill ``small`` with the pixels of x that the convolution reads."""
-    _pick(_planes(x), _planes(small), _step(window), parts(small.size))
+    _gather(_planes(x), _planes(small), _step(window), parts(small.size))
 
 
-def spread(small: Array, x: Array, window: Window) -> None:
-    """The way back: x gets the pixels of ``small``, all others become 0."""
-    _spread(_planes(small), _planes(x), _step(window), parts(x.size))
+def _scatter_pixels(small: Array, x: Array, window: Window) -> None:
+    """Copy the pixels of ``small`` back into x, whose other pixels become 0."""
+    _scatter(_planes(small), _planes(x), _step(window), parts(x.size))
 
 
-def split(memory: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """The beginning of a flat array as the small form of x, and what is left behind it."""
-    shape = small_shape(x.shape, y.shape)
-    count = math.prod(shape)
-    return memory[:count].reshape(shape), memory[count:]
+def cycles(problem: Problem) -> float | None:
+    """See ``Algorithm``; it always pays to leave pixels out, so that no estimate is made."""
+    window = problem.window
+    skips = window.taps == 1 and max(window.stride) > 1 and max(window.pad) == 0
+    return 0.0 if skips and problem.is_compiled else None
 
 
-def plain(window: Window) -> Window:
-    """The same window for the pixels that are left."""
-    return window._replace(stride=(1,) * len(window.stride))
+def workspace(problem: Problem) -> int:
+    """See ``Algorithm``."""
+    small = _small(problem)
+    return math.prod(small.x_shape) + max(algorithm.workspace(small) for algorithm in _algorithms(small))
+
+
+def bind(problem: Problem) -> Solver:
+    """See ``Algorithm``."""
+    small, window = _small(problem), problem.window
+    algorithm = _algorithms(small)[0] if fast_paths.taken("depthwise") else implicit_gemm
+    solve, shape, size = algorithm.bind(small), small.x_shape, math.prod(small.x_shape)
+
+    def split(workspace: Array) -> tuple[Array, Array]:
+        return workspace[:size].reshape(shape), workspace[size:]
+
+    def convolve(x: Array, w: Array, bias: Array, y: Array, workspace: Array) -> None:
+        pixels, rest = split(workspace)
+        _gather_pixels(x, pixels, window)
+        solve(pixels, w, bias, y, rest)
+
+    def data_grad(dy: Array, w: Array, dx: Array, workspace: Array) -> None:
+        pixels, rest = split(workspace)
+        solve(dy, w, pixels, rest)
+        _scatter_pixels(pixels, dx, window)
+
+    def weight_grad(x: Array, dy: Array, dw: Array, dbias: Array, workspace: Array, accumulate: bool) -> None:
+        pixels, rest = split(workspace)
+        _gather_pixels(x, pixels, window)
+        solve(pixels, dy, dw, dbias, rest, accumulate)
+
+    return {FORWARD: convolve, DATA_GRAD: data_grad}.get(problem.kind, weight_grad)
+
+
+def _small(problem: Problem) -> Problem:
+    """The same problem for the pixels that are read, with stride 1."""
+    window = problem.window._replace(stride=(1,) * len(problem.window.stride))
+    return problem._replace(x_shape=(*problem.x_shape[:2], *problem.y_shape[2:]), window=window)
+
+
+def _algorithms(small: Problem) -> list[Algorithm]:
+    """What may solve the problem of stride 1, the fastest first."""
+    return [algorithm for algorithm in (depthwise, implicit_gemm) if algorithm.cycles(small) is not None]

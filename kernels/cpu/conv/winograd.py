@@ -1,4 +1,11 @@
-"""Which convolutions are done by Winograd's transforms, with how large tiles, and where the tiles' pixels lie."""
+"""Winograd's minimal filtering: 3 x 3 and 5 x 5 convolutions of stride 1 as products of transformed tiles.
+
+Image and filters are transformed tile by tile (``winograd_transforms``).  For each element of a transformed tile, one
+matrix product over the channels then serves all tiles; its result is transformed back.  This takes a half to a quarter
+of the multiplications.  Results depend on nothing but the number of threads.
+
+Here are the choice of the tile size and the tables of the tiles' pixels; ``winograd_kernels`` has the compiled code.
+"""
 
 from __future__ import annotations
 
@@ -7,192 +14,237 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import config
 from numpy.typing import NDArray
 
-from minicaffe.kernels.cpu.conv.implicit_gemm import MOST_TURNED
-from minicaffe.kernels.cpu.conv.problem import DATA, FORWARD, WEIGHTS
-from minicaffe.kernels.cpu.conv.tables import Axes
+from minicaffe.kernels.cpu.conv import winograd_kernels as kernels
+from minicaffe.kernels.cpu.conv.problem import (
+    DATA_GRAD,
+    FORWARD,
+    WEIGHT_GRAD,
+    Axes,
+    Problem,
+    Solver,
+    grouped,
+    then_bias_grad,
+)
 from minicaffe.kernels.cpu.conv.winograd_transforms import (
     FILTER,
-    FILTER_SLOPE,
+    FILTER_GRAD,
     INPUT,
-    INPUT_SLOPE,
+    INPUT_GRAD,
     OUTPUT,
-    SLOPE,
+    OUTPUT_GRAD,
     transform,
 )
-from minicaffe.kernels.cpu.matmul.microkernel import DEPTH, L2, LONGEST_TILE, PANEL
+from minicaffe.kernels.cpu.matmul.microkernel import (
+    KC,
+    L2,
+    MR_MAX,
+    MULTIPLICATIONS_PER_CYCLE,
+    PANEL,
+    compiled_macro_kernel,
+)
 from minicaffe.kernels.cpu.runtime.launch import queue_length
 from minicaffe.kernels.cpu.simd.memory import WIDTH
-from minicaffe.kernels.window import Window
 
-ITEM = 4
-"""Bytes of a number: the transforms are for single precision."""
+_DTYPE = np.dtype(np.float32)
+"""The transforms are for single precision."""
+_SIZE = _DTYPE.itemsize
 
 _TRANSFORMS = {
     FORWARD: (INPUT, OUTPUT, FILTER),
-    DATA: (SLOPE, INPUT_SLOPE, FILTER),
-    WEIGHTS: (INPUT, SLOPE, FILTER_SLOPE),
+    DATA_GRAD: (OUTPUT_GRAD, INPUT_GRAD, FILTER),
+    WEIGHT_GRAD: (INPUT, OUTPUT_GRAD, FILTER_GRAD),
 }
-"""Of what is read, of what is made (or read, too), and of the weights."""
+"""The transforms of the image that is read, of the image that is written (in the weight gradient: of dy, which is read,
+too), and of the weights."""
 
 _CYCLES = {
-    (2, 3): {INPUT: 70, OUTPUT: 55, SLOPE: 55, INPUT_SLOPE: 100, FILTER: 100, FILTER_SLOPE: 400},
-    (4, 3): {INPUT: 220, OUTPUT: 130, SLOPE: 130, INPUT_SLOPE: 300, FILTER: 160, FILTER_SLOPE: 550},
-    (2, 5): {INPUT: 200, OUTPUT: 95, SLOPE: 95, INPUT_SLOPE: 280, FILTER: 250, FILTER_SLOPE: 900},
+    (2, 3): {INPUT: 70, OUTPUT: 55, OUTPUT_GRAD: 55, INPUT_GRAD: 100, FILTER: 100, FILTER_GRAD: 400},
+    (4, 3): {INPUT: 220, OUTPUT: 130, OUTPUT_GRAD: 130, INPUT_GRAD: 300, FILTER: 160, FILTER_GRAD: 550},
+    (2, 5): {INPUT: 200, OUTPUT: 95, OUTPUT_GRAD: 95, INPUT_GRAD: 280, FILTER: 250, FILTER_GRAD: 900},
 }
-"""What transforming a register of a tile or of the weights takes, by a tile's outputs and the window's taps along an
-axis.
+"""Cycles to transform one register of a tile or of the weights, for each size of tile: outputs and taps along an axis.
 
-There are no other tiles.  Roughly measured, as is all that ``_cycles`` goes by.
+Roughly measured, like the other constants of the estimate.
 """
-_PRODUCTS = 26  # multiplications and additions in a cycle
-_TURNED = 1.2  # numbers in a cycle that are brought from channels first to channels last, or back
-_TRAFFIC = 5  # bytes in a cycle to or from beyond the L2 cache
-_STORED = 2.5  # cycles for each register of a product
-_WORTH = 1.3  # times as fast must tiles be: the count is rough, and ``implicit_gemm`` rounds a little less
-_ALIASED = 1 << 12  # bytes after which addresses share a set of the L1 cache
+_TRANSPOSED_PER_CYCLE = 1.2  # elements, from NCHW to NHWC or back
+_BYTES_PER_CYCLE = 5  # to or from memory beyond the L2 cache
+_STORE_CYCLES = 2.5  # for each register of a product
+_ALIASED = 1 << 12  # addresses so many bytes apart share a set of the L1 cache
 _TILES = 48
-"""Tiles worked on at a time, at least: so often is a transformed weight used once it is in the cache."""
+"""Tiles that are worked on together, at least: a transformed weight in the cache is used so many times."""
 
 
-class Plan(NamedTuple):
-    """A convolution, or a gradient, as compiled code takes it; offsets in bytes, of pixels whose channels lie side by
-    side.
+class Tiling(NamedTuple):
+    """The tiles of a problem as compiled code takes them.
+
+    Images are NHWC: their offsets are those of pixels, in bytes.
     """
 
     sources: NDArray
-    """Offset of each pixel that each tile reads; those outside the image have that of an empty one behind its last:
-    (tiles, a tile's pixels).
+    """Offsets of the pixels that each tile reads, (tiles, pixels of a tile); for pixels outside the image, that of an
+    empty pixel after its last one.
     """
     targets: NDArray
-    """The same for the pixels that each tile makes, or adds to."""
+    """The same for the pixels that each tile writes, or adds to."""
     blocks: NDArray
-    """Of each block: its tiles, and which pixels have to be there before and are complete behind it; first and last + 1
-    of each: (blocks, 6).
+    """Blocks of tiles that are worked on together: of each its tiles, the pixels that it needs, and the pixels that are
+    complete after it; first and last + 1 of each: (blocks, 6).
     """
     together: int
     """Images whose tiles are worked on together; above 1 if each of them is one block."""
     tiles: NDArray
-    """Offsets of a tile's transformed numbers: (side^2,)."""
+    """Offsets of the matrices of the transformed tiles, one matrix for each element of a tile: (side^2,)."""
     products: NDArray
-    """The same for what they are multiplied to, or with."""
+    """The same for the results of the products, or for dy in the weight gradient."""
     weights: NDArray
     """The same for the transformed weights, or the sums of their gradient."""
 
 
-class Job(NamedTuple):
-    """What a convolution needs, or a gradient."""
+class _Config(NamedTuple):
+    """What the kernels need for a problem."""
 
-    plan: Plan
-    kind: int
+    tiling: Tiling
     outputs: int
-    taps: int
+    """Of a tile, along an axis."""
     source_row: int
     """Bytes of a pixel that is read."""
     target_row: int
-    """Bytes of a pixel that is made."""
-    area: int
-    """Bytes of scratch memory for each worker."""
+    """Bytes of a pixel that is written."""
+    scratch_per_worker: int
+    """In bytes."""
     weights: int
     """Bytes of the transformed weights, or of the sums of their gradient."""
     parts: int
     """Into how many parts to split the work."""
 
-    @property
-    def codes(self) -> tuple[int, int, int]:
-        """Addresses of the transforms: of what is read, of what is made, of the weights."""
-        first, second, third = (
-            transform(kind, self.outputs, self.taps, np.dtype(np.float32)).address for kind in _TRANSFORMS[self.kind]
-        )
-        return first, second, third
+
+def cycles(problem: Problem) -> float | None:
+    """See ``Algorithm``."""
+    return min(_tiled_cycles(problem, outputs) for outputs in _sizes(problem)) if _is_tiled(problem) else None
 
 
-class _Shape(NamedTuple):
-    """A convolution of stride 1: n images, c channels and m filters a group; or a gradient of it."""
-
-    kind: int
-    n: int
-    group: int
-    c: int
-    m: int
-    pixels: Axes
-    out: Axes
-    taps: int
-    pad: Axes
-
-    def tiles(self, outputs: int) -> Axes:
-        """Rows and columns of tiles."""
-        return -(-self.out[0] // outputs), -(-self.out[1] // outputs)
-
-    def weights(self, outputs: int) -> int:
-        """Bytes of the transformed weights, roughly."""
-        return self.group * (outputs + self.taps - 1) ** 2 * self.c * self.m * ITEM
-
-    def together(self, outputs: int, threads: int) -> int:
-        """How many images to work on together.
-
-        Enough of them that what is read or written beside each one's tiles, the weights or their gradient, is seldom
-        so; but something for every thread.
-        """
-        least = DEPTH if self.kind == WEIGHTS or self.weights(outputs) > L2 else _TILES
-        return max(1, min(-(-self.n // threads), least // math.prod(self.tiles(outputs))))
-
-    def parts(self, outputs: int, threads: int) -> int:
-        """Into how many parts to split the work; for the gradient of the weights, each makes sums as large as these."""
-        if self.kind == WEIGHTS:
-            most = queue_length(threads) if self.weights(outputs) < L2 // 8 else threads
-            return min(-(-self.n // self.together(outputs, threads)), most)
-        return queue_length(threads)
+def workspace(problem: Problem) -> int:
+    """See ``Algorithm``."""
+    if not _is_tiled(problem):
+        return 0
+    config = _config(problem)
+    weights = config.weights * (config.parts if problem.kind == WEIGHT_GRAD else 1)
+    return (weights + problem.threads * config.scratch_per_worker + 2 * 64) // _SIZE
 
 
-def _direct_cycles(shape: _Shape) -> float:
-    """Roughly what ``implicit_gemm`` takes."""
-    positions, depth, rows, moved = math.prod(shape.out), shape.c, shape.m, 0.25 if shape.kind == WEIGHTS else 0.12
-    if shape.kind == DATA and math.prod(shape.pixels) <= MOST_TURNED * positions:
-        positions, depth, rows = math.prod(shape.pixels), shape.m, shape.c
-    elif shape.kind == DATA:
-        moved = 0.4  # scattered, not gathered
-    return shape.n * shape.group * positions * depth * shape.taps**2 * (rows / _PRODUCTS + moved)
+def bind(problem: Problem) -> Solver:
+    """See ``Algorithm``."""
+    config, taps = _config(problem), problem.window.kernel[0]
+    first, second, of_weights = (
+        transform(kind, config.outputs, taps, _DTYPE).address for kind in _TRANSFORMS[problem.kind]
+    )
+    codes, rows = (compiled_macro_kernel(_DTYPE).address, first, second), (config.source_row, config.target_row)
+    arguments = codes, of_weights, rows, config.scratch_per_worker, config.parts, problem.threads, config.tiling
+    if problem.kind == FORWARD:
+        return grouped(problem, functools.partial(kernels.convolve, *arguments, 1))
+    if problem.kind == WEIGHT_GRAD:
+        return then_bias_grad(grouped(problem, functools.partial(kernels.weight_grad, *arguments)))
+    zeros = np.zeros((problem.group, problem.channels), _DTYPE)
+    return grouped(problem, lambda dy, w, dx, memory: kernels.convolve(*arguments, 2, dy, w, zeros, dx, memory))
 
 
-def _cycles(shape: _Shape, outputs: int, threads: int) -> float:
-    """Roughly what the products take with tiles of so many outputs along an axis."""
-    lanes = WIDTH // ITEM
-    read, made = (-(-numbers // lanes) for numbers in (shape.c, shape.m))
-    depth, pixels = shape.c, [math.prod(shape.pixels), math.prod(shape.out)]
-    if shape.kind == DATA:
-        read, made, depth = made, read, shape.m
+def _is_tiled(problem: Problem) -> bool:
+    """Whether there are transforms for a problem."""
+    window = problem.window
+    return (
+        problem.dtype == _DTYPE
+        and len(problem.x_shape) == 4
+        and window.kernel in ((3, 3), (5, 5))
+        and max(window.stride + window.dilation) == 1
+        and max(window.pad) < window.kernel[0]
+        and min(problem.x_shape + problem.y_shape) > 0
+    )
+
+
+# --- how large tiles, and how many at a time ------------------------------------------------------------------------
+
+
+def _sizes(problem: Problem) -> list[int]:
+    """The sizes that tiles can have, in outputs along an axis."""
+    return [outputs for outputs, taps in _CYCLES if taps == problem.window.kernel[0]]
+
+
+def _side(problem: Problem, outputs: int) -> int:
+    """The side of a tile of so many outputs along an axis."""
+    return outputs + problem.window.kernel[0] - 1
+
+
+def _tiles(problem: Problem, outputs: int) -> Axes:
+    """Rows and columns of tiles."""
+    height, width = problem.y_shape[2:]
+    return -(-height // outputs), -(-width // outputs)
+
+
+def _weights(problem: Problem, outputs: int) -> int:
+    """Bytes of the transformed weights, roughly."""
+    return problem.group * _side(problem, outputs) ** 2 * problem.channels * problem.filters * _SIZE
+
+
+def _images_together(problem: Problem, outputs: int) -> int:
+    """How many images to work on together.
+
+    So many that the transformed weights or their gradient, which are read or written once for all of them, seldom are;
+    but few enough that every thread has work.
+    """
+    least = KC if problem.kind == WEIGHT_GRAD or _weights(problem, outputs) > L2 else _TILES
+    return max(1, min(-(-problem.x_shape[0] // problem.threads), least // math.prod(_tiles(problem, outputs))))
+
+
+def _parts(problem: Problem, outputs: int) -> int:
+    """Into how many parts to split the work; in the weight gradient each part has sums as large as the weights."""
+    if problem.kind == WEIGHT_GRAD:
+        most = queue_length(problem.threads) if _weights(problem, outputs) < L2 // 8 else problem.threads
+        return min(-(-problem.x_shape[0] // _images_together(problem, outputs)), most)
+    return queue_length(problem.threads)
+
+
+def _tiled_cycles(problem: Problem, outputs: int) -> float:
+    """A rough estimate for tiles of so many outputs along an axis."""
+    lanes, n, group = WIDTH // _SIZE, problem.x_shape[0], problem.group
+    depth, pixels = problem.channels, [problem.pixels, problem.positions]
+    read, written = (-(-count // lanes) for count in (problem.channels, problem.filters))  # registers of a pixel
+    if problem.kind == DATA_GRAD:
+        read, written, depth = written, read, problem.filters
         pixels.reverse()
-    takes = [_CYCLES[outputs, shape.taps][kind] for kind in _TRANSFORMS[shape.kind]]
-    images = shape.n * shape.group
-    products = (outputs + shape.taps - 1) ** 2 * made * (depth * lanes / _PRODUCTS + _STORED)
-    cycles = images * math.prod(shape.tiles(outputs)) * (products + read * takes[0] + made * takes[1])
-    cycles += images * (pixels[0] * read + pixels[1] * made) * lanes / _TURNED
-    cycles += shape.group * depth * made * takes[2]
-    if shape.weights(outputs) > L2:
-        batches = -(-shape.n // shape.together(outputs, threads))
-        times = shape.parts(outputs, threads) if shape.kind == WEIGHTS else batches
-        cycles += shape.weights(outputs) * (2 + 2 * times) / _TRAFFIC
-    return cycles
+    of_source, of_target, of_weights = (
+        _CYCLES[outputs, problem.window.kernel[0]][kind] for kind in _TRANSFORMS[problem.kind]
+    )
+    products = _side(problem, outputs) ** 2 * written * (depth * lanes / MULTIPLICATIONS_PER_CYCLE + _STORE_CYCLES)
+    total = n * group * math.prod(_tiles(problem, outputs)) * (products + read * of_source + written * of_target)
+    total += n * group * (pixels[0] * read + pixels[1] * written) * lanes / _TRANSPOSED_PER_CYCLE
+    total += group * depth * written * of_weights
+    if _weights(problem, outputs) > L2:
+        batches = -(-n // _images_together(problem, outputs))
+        times = _parts(problem, outputs) if problem.kind == WEIGHT_GRAD else batches
+        total += _weights(problem, outputs) * (2 + 2 * times) / _BYTES_PER_CYCLE
+    return total
 
 
-def _panels(numbers: int) -> int:
-    """Bytes of a row of whole registers, laid out in panels."""
-    rest = numbers * ITEM % PANEL
-    return numbers * ITEM // PANEL * PANEL + (PANEL if rest > 2 * WIDTH else -(-rest // WIDTH) * WIDTH)
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _row(channels: int) -> int:
+    """Bytes of a row of so many elements in panels, each a whole number of registers."""
+    rest = channels * _SIZE % PANEL
+    return channels * _SIZE // PANEL * PANEL + (PANEL if rest > 2 * WIDTH else -(-rest // WIDTH) * WIDTH)
 
 
 def _apart(rows: int, row: int) -> int:
-    """Bytes from the rows of one of a tile's numbers to those of the next: the same row of all of them then fits into
-    the L1 cache.
+    """Bytes from the matrix of one element of the tiles to that of the next: so many that the same row of all of them
+    fits into the L1 cache.
     """
     return -(-rows * row // _ALIASED) * _ALIASED + row
 
 
-def _table(tiles: Axes, outputs: int, size: Axes, pad: Axes, count: int) -> NDArray:
-    """Which pixels of an image each tile has, (tiles, count^2); outside the image, the one behind its last."""
+def _pixel_table(tiles: Axes, outputs: int, size: Axes, pad: Axes, count: int) -> NDArray:
+    """The index of each pixel of each tile, (tiles, count^2); outside the image, that of the one after its last."""
     at = [np.arange(n)[:, None] * outputs + np.arange(count) - p for n, p in zip(tiles, pad, strict=True)]
     inside = [(place >= 0) & (place < length) for place, length in zip(at, size, strict=True)]
     place = at[0][:, None, :, None] * size[1] + at[1][None, :, None, :]
@@ -200,85 +252,56 @@ def _table(tiles: Axes, outputs: int, size: Axes, pad: Axes, count: int) -> NDAr
     return np.where(within, place, math.prod(size)).reshape(-1, count * count)
 
 
-def _blocks(shape: _Shape, outputs: int, rows_of_tiles: int) -> NDArray:
-    """The table of the same name in Plan, for blocks of so many rows of tiles."""
-    rows, columns = shape.tiles(outputs)
-    side = outputs + shape.taps - 1
+def _blocks(problem: Problem, outputs: int, rows_of_tiles: int) -> NDArray:
+    """The table of the same name in ``Tiling``, for blocks of so many rows of tiles."""
+    rows, columns = _tiles(problem, outputs)
+    (height, width), (out_height, out_width) = problem.x_shape[2:], problem.y_shape[2:]
+    top_pad, side = problem.window.pad[0], _side(problem, outputs)
     blocks = []
     for first in range(0, rows, rows_of_tiles):
         last = min(first + rows_of_tiles, rows)
-        top = max(0, first * outputs - shape.pad[0])
-        bottom = max(top, min(shape.pixels[0], (last - 1) * outputs - shape.pad[0] + side))
-        read = [top * shape.pixels[1], bottom * shape.pixels[1]]
-        made = [first * outputs * shape.out[1], min(last * outputs, shape.out[0]) * shape.out[1]]
-        if shape.kind == DATA:  # tiles add to pixels that others add to: they are complete behind the last
-            read, made = made, [0, math.prod(shape.pixels) if last == rows else 0]
-        blocks.append([first * columns, last * columns, *read, *made])
+        top = max(0, first * outputs - top_pad)
+        bottom = max(top, min(height, (last - 1) * outputs - top_pad + side))
+        read = [top * width, bottom * width]
+        written = [first * outputs * out_width, min(last * outputs, out_height) * out_width]
+        if problem.kind == DATA_GRAD:  # tiles of dx overlap: its pixels are complete after the last block
+            read, written = written, [0, problem.pixels if last == rows else 0]
+        blocks.append([first * columns, last * columns, *read, *written])
     return np.array(blocks)
 
 
-def _choose(shape: _Shape, threads: int) -> Job | None:
-    choices = [outputs for outputs, taps in _CYCLES if taps == shape.taps]
-    outputs = min(choices, key=lambda outputs: _cycles(shape, outputs, threads))
-    if _direct_cycles(shape) < _WORTH * _cycles(shape, outputs, threads):
-        return None
-    tiles, side = shape.tiles(outputs), outputs + shape.taps - 1
-    together = shape.together(outputs, threads)
-    least = DEPTH if shape.kind == WEIGHTS else _TILES
+@functools.lru_cache(maxsize=1024)
+def _config(problem: Problem) -> _Config:
+    pixels, out = problem.x_shape[2:], problem.y_shape[2:]
+    outputs = min(_sizes(problem), key=lambda outputs: _tiled_cycles(problem, outputs))
+    tiles, side, together = _tiles(problem, outputs), _side(problem, outputs), _images_together(problem, outputs)
+    least = KC if problem.kind == WEIGHT_GRAD else _TILES
     rows_of_tiles = tiles[0] if together > 1 else min(tiles[0], -(-least // tiles[1]))
     most = together * rows_of_tiles * tiles[1]
-    tables = _table(tiles, outputs, shape.pixels, shape.pad, side), _table(tiles, outputs, shape.out, (0, 0), outputs)
-    sizes, depth, made = (shape.pixels, shape.out), shape.c, shape.m
-    if shape.kind == DATA:
-        tables, sizes, depth, made = tables[::-1], sizes[::-1], made, depth
-    source_row, target_row = -(-depth * ITEM // WIDTH) * WIDTH, _panels(made)
+    tables = (
+        _pixel_table(tiles, outputs, pixels, problem.window.pad, side),
+        _pixel_table(tiles, outputs, out, (0, 0), outputs),
+    )
+    areas, depth, written = (problem.pixels, problem.positions), problem.channels, problem.filters
+    if problem.kind == DATA_GRAD:
+        tables, areas, depth, written = tables[::-1], areas[::-1], written, depth
+    source_row, target_row = -(-depth * _SIZE // WIDTH) * WIDTH, _row(written)
     spans = _apart(most, source_row), _apart(most, target_row), _apart(depth, target_row)
-    squares = np.arange(side**2)
-    plan = Plan(
+    elements = np.arange(side**2)
+    tiling = Tiling(
         tables[0] * source_row,
         tables[1] * target_row,
-        _blocks(shape, outputs, rows_of_tiles),
+        _blocks(problem, outputs, rows_of_tiles),
         together,
-        *(squares * span for span in spans),
+        *(elements * span for span in spans),
     )
-    frames = together * ((math.prod(sizes[0]) + 1) * source_row + (math.prod(sizes[1]) + 1) * target_row)
-    return Job(
-        plan,
-        shape.kind,
+    images = together * ((areas[0] + 1) * source_row + (areas[1] + 1) * target_row)
+    return _Config(
+        tiling,
         outputs,
-        shape.taps,
         source_row,
         target_row,
-        area=frames + side**2 * (spans[0] + spans[1]) + LONGEST_TILE * PANEL + 5 * 64,
-        weights=shape.group * side**2 * spans[2],
-        parts=shape.parts(outputs, threads),
+        scratch_per_worker=images + side**2 * (spans[0] + spans[1]) + MR_MAX * PANEL + 5 * 64,
+        weights=problem.group * side**2 * spans[2],
+        parts=_parts(problem, outputs),
     )
-
-
-@functools.lru_cache(maxsize=1024)
-def job(kind: int, x_shape: Axes, y_shape: Axes, window: Window, group: int, itemsize: int, threads: int) -> Job | None:
-    """What a convolution needs, or a gradient (``kind``); None if the transforms are not for it, or slower."""
-    if not (
-        itemsize == ITEM
-        and len(x_shape) == 4
-        and window.kernel in ((3, 3), (5, 5))
-        and max(window.stride + window.dilation) == 1
-        and max(window.pad) < window.kernel[0]
-        and min(x_shape + y_shape) > 0
-    ):
-        return None
-    c, m = x_shape[1] // group, y_shape[1] // group
-    shape = _Shape(kind, x_shape[0], group, c, m, x_shape[2:], y_shape[2:], window.kernel[0], window.pad)
-    return _choose(shape, threads)
-
-
-def workspace(x_shape: Axes, y_shape: Axes, window: Window, group: int) -> int:
-    """Elements of scratch memory that the three take with as many threads as Numba can use."""
-    needed = 0
-    for threads in range(1, config.NUMBA_NUM_THREADS + 1):
-        for kind in (FORWARD, DATA, WEIGHTS):
-            chosen = job(kind, x_shape, y_shape, window, group, ITEM, threads)
-            if chosen:
-                weights = chosen.weights * (chosen.parts if kind == WEIGHTS else 1)
-                needed = max(needed, weights + threads * chosen.area + 2 * 64)
-    return needed // ITEM

@@ -1,12 +1,13 @@
-"""Winograd's small transforms: they turn a correlation of image tiles into products element by element.
+"""The transforms of Winograd's minimal filtering F(m x m, r x r): they make a correlation of tiles an element-wise
+product.
 
-m outputs in a row of an r-tap correlation take m + r - 1 multiplications instead of m r (Winograd 1980; Lavin and Gray
-2016 for images):
+m neighbouring outputs of a correlation with r taps take m + r - 1 multiplications instead of m r (Winograd 1980; Lavin
+and Gray 2016 for images):
 
 .. math:: y = A^T \\left[ (G g) \\odot (B^T d) \\right]
 
-and with the same matrices on both sides for squares.  The three are those of polynomial interpolation (Toom and Cook)
-at m + r - 2 points and infinity.
+In two dimensions the same matrices are applied from both sides.  They are those of polynomial interpolation (Toom and
+Cook) at m + r - 2 points and infinity.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from minicaffe.kernels.cpu.runtime.compile import callback, caller
 from minicaffe.kernels.cpu.simd.memory import WIDTH, fma, get_vector, put_vector
 
 _POINTS = {4: (0, 1, -1), 6: (0, Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2))}
-"""Points by tile side.  Pairs that differ in sign share half of their sums; those of 6 round a third as much as 0, ±1,
-±2.
+"""Interpolation points by the side of a tile.  Two points that differ in sign share half of their sums.  For side 6 these
+have a third of the rounding error of 0, ±1, ±2.
 """
 
-INPUT, FILTER, OUTPUT, INPUT_SLOPE, FILTER_SLOPE, SLOPE = range(6)
+INPUT, FILTER, OUTPUT, INPUT_GRAD, FILTER_GRAD, OUTPUT_GRAD = range(6)
 """The transforms: B^T d B, G g G^T, A^T p A, and their adjoints, B p B^T, G^T p G and A dy A^T."""
 
 
@@ -44,7 +45,7 @@ def _times_root(polynomial: list[Fraction], root: Fraction) -> list[Fraction]:
 def matrices(outputs: int, taps: int) -> tuple[NDArray, NDArray, NDArray]:
     """A (side, outputs), G (side, taps) and B (side, side), float64, where side = outputs + taps - 1.
 
-    Rows of G and B are scaled by powers of 2, inversely, so that their numbers are of like size.
+    Rows of G are scaled by powers of 2, and those of B by their inverses, so that their elements are of similar size.
     """
     points = [Fraction(point) for point in _POINTS[outputs + taps - 1]]
     unit = [Fraction(0)] * (max(outputs, taps) - 1) + [Fraction(1)]
@@ -64,11 +65,11 @@ def matrices(outputs: int, taps: int) -> tuple[NDArray, NDArray, NDArray]:
 
 def _matrix(kind: int, outputs: int, taps: int) -> NDArray:
     a, g, b = matrices(outputs, taps)
-    return {INPUT: b, FILTER: g, OUTPUT: a.T, INPUT_SLOPE: b.T, FILTER_SLOPE: g.T, SLOPE: a}[kind]
+    return {INPUT: b, FILTER: g, OUTPUT: a.T, INPUT_GRAD: b.T, FILTER_GRAD: g.T, OUTPUT_GRAD: a}[kind]
 
 
 def _sum(builder: ir.IRBuilder, factors: NDArray, vectors: list[Any]) -> Any:
-    """Code for the sum of vectors times factors; None if all are 0."""
+    """Code for the sum of vectors times factors; None if all factors are 0."""
     total = None
     for factor, vector in zip(factors, vectors, strict=True):
         if factor == 0:
@@ -84,7 +85,7 @@ def _sum(builder: ir.IRBuilder, factors: NDArray, vectors: list[Any]) -> Any:
 
 
 def _twins(rows: NDArray) -> dict[int, int]:
-    """Pairs of rows that are equal but for signs, by the first one's index."""
+    """Pairs of rows that differ only in signs: the second one's index by the first one's."""
     found: dict[int, int] = {}
     for i in range(len(rows)):
         for j in range(i + 1, len(rows)):
@@ -96,7 +97,7 @@ def _twins(rows: NDArray) -> dict[int, int]:
 def _product(builder: ir.IRBuilder, matrix: NDArray, vectors: list[Any]) -> list[Any]:
     """Code for a matrix times a column of vectors."""
     columns, inputs = list(matrix.T), list(vectors)
-    for i, j in _twins(matrix.T).items():  # sum and difference instead of the two
+    for i, j in _twins(matrix.T).items():  # their sum and difference replace the two
         same = np.where(columns[i] == columns[j], columns[i], 0)
         columns[i], columns[j] = same, columns[i] - same
         inputs[i], inputs[j] = builder.fadd(vectors[i], vectors[j]), builder.fsub(vectors[i], vectors[j])
@@ -117,10 +118,10 @@ def _word(builder: ir.IRBuilder, table: Any, index: int) -> Any:
 
 @intrinsic(prefer_literal=True)
 def _apply(context, kind, outputs, taps, target, target_table, source, source_table, registers, start, like):
-    """``matrix X matrix^T`` for squares X of which each number is a row of SIMD registers."""
+    """``matrix X matrix^T`` for square X whose elements are rows of SIMD registers."""
     matrix = _matrix(kind.literal_value, outputs.literal_value, taps.literal_value)
     rows, columns = matrix.shape
-    started, adds = kind.literal_value == OUTPUT, kind.literal_value == INPUT_SLOPE
+    started, adds = kind.literal_value == OUTPUT, kind.literal_value == INPUT_GRAD
 
     def generate(context, builder, signature, arguments):
         target, target_table, source, source_table, registers, start, _ = arguments[3:]
@@ -153,9 +154,9 @@ def transform(kind: int, outputs: int, taps: int, dtype: np.dtype) -> Any:
     """Compiled code ``(target, target_table, source, source_table, registers, start)`` of a transform, at its
     ``address``.
 
-    A tile's number (i, j) is a row of registers, at ``source`` or ``target`` plus entry (i, j) of its table of int64
-    offsets in bytes.  OUTPUT adds the row at ``start`` to each result, INPUT_SLOPE what is there already: tiles of the
-    input overlap.
+    Element (i, j) of a tile is a row of registers, at ``source`` or ``target`` plus entry (i, j) of its table of int64
+    offsets in bytes.  OUTPUT adds the row at ``start`` to each result; INPUT_GRAD adds each result to what is at its
+    place, since tiles of the input overlap.
     """
     like = dtype.type(0)
 

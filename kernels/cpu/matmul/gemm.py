@@ -9,39 +9,40 @@ from typing import NamedTuple
 import numpy as np
 
 from minicaffe.kernels.cpu.matmul.microkernel import (
-    DEPTH,
-    LONGEST_TILE,
+    KC,
+    MC,
+    MR_MAX,
     PANEL,
-    ROWS,
     VECTORS,
-    multiplier,
-    multiply,
-    panel_depth,
+    compiled_macro_kernel,
+    macro_kernel,
+    panel_kc,
     panel_vectors,
 )
+from minicaffe.kernels.cpu.runtime.address import align, size_of
 from minicaffe.kernels.cpu.runtime.capture import capturable, not_capturable
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.runtime.scratch import scratch
 from minicaffe.kernels.cpu.runtime.threads import product_threads, thread_count
-from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH, align, copy_row, size_of, transpose
+from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH, copy_row, transpose
 from minicaffe.kernels.reference import Array
 
-_TOGETHER = 8  # full panels that are copied at a time, at most
-_FEW = 64  # rows
+_TOGETHER = 8  # full panels that are packed at a time, at most
+_FEW = 64  # rows of A: with so few, reading B takes most of the time
 
 
 @kernel(inline=True)
 def _together(rows, panels, k, transposed_c):
-    """How many panels to copy at a time, and how many rows to multiply them with before the next rows.
+    """How many panels to pack at a time, and MC: how many rows of A to multiply them with before the next rows.
 
-    With few rows the time goes into reading B, with a small k into writing C: both are best done in long pieces of
-    rows.
+    With few rows, reading B takes most of the time; with a small k, writing C does.  Both are fastest along long pieces
+    of a row.
     """
     if not transposed_c and rows <= _FEW:
         return _TOGETHER, rows
-    if not transposed_c and k <= DEPTH and panels >= _TOGETHER:
-        return _TOGETHER * DEPTH // k, ROWS
+    if not transposed_c and k <= KC and panels >= _TOGETHER:
+        return _TOGETHER * KC // k, MC
     return 1, rows
 
 
@@ -62,7 +63,7 @@ def _gemm_part(
     accumulate,
     panel_parts,
     memory,
-    stride,
+    scratch_per_worker,
 ):
     m, n, k = shape
     like = c.dtype.type(0)
@@ -73,14 +74,14 @@ def _gemm_part(
     first_panel, last_panel = share(part % panel_parts, panel_parts, -(-n // width))
     rows = high - low
     together, rows_together = _together(rows, last_panel - first_panel, k, transposed_c)
-    panels, panel_size = align(memory + worker * stride), min(k, DEPTH) * PANEL
+    panels, panel_size = align(memory + worker * scratch_per_worker), min(k, KC) * PANEL
     tile = panels + together * panel_size
     a_part, b_part = a.ctypes.data + low * a_row, b.ctypes.data
     for first_p in range(first_panel, last_panel, together):
         last_p = min(first_p + together, last_panel)
         vectors = panel_vectors(min(width, n - first_p * width), WIDTH // size) if last_p - first_p == 1 else VECTORS
-        for r in range(0, k, panel_depth(vectors)):
-            depth = min(panel_depth(vectors), k - r)
+        for r in range(0, k, panel_kc(vectors)):
+            depth = min(panel_kc(vectors), k - r)
             if transposed_b:
                 for p in range(first_p, last_p):
                     panel, source = panels + (p - first_p) * panel_size, b_part + p * width * b_row + r * size
@@ -93,10 +94,10 @@ def _gemm_part(
             for first_row in range(0, rows, rows_together):
                 for p in range(first_p, last_p):
                     if transposed_c:
-                        product, row = tile + LONGEST_TILE * PANEL, vectors * WIDTH
+                        product, row = tile + MR_MAX * PANEL, vectors * WIDTH
                     else:
                         product, row = c.ctypes.data + (low + first_row) * c_row + p * PANEL, c_row
-                    multiply(
+                    macro_kernel(
                         code,
                         min(rows_together, rows - first_row),
                         min(width, n - p * width),
@@ -114,12 +115,24 @@ def _gemm_part(
                     )
         if transposed_c:
             target, columns = c.ctypes.data + first_p * width * c_row + low * size, min(width, n - first_p * width)
-            transpose(target, c_row, tile + LONGEST_TILE * PANEL, vectors * WIDTH, rows, columns, like)
+            transpose(target, c_row, tile + MR_MAX * PANEL, vectors * WIDTH, rows, columns, like)
 
 
 @kernel()
 def _gemm(
-    code, transposed_a, transposed_b, transposed_c, accumulate, row_parts, panel_parts, stride, threads, a, b, c, memory
+    code,
+    transposed_a,
+    transposed_b,
+    transposed_c,
+    accumulate,
+    row_parts,
+    panel_parts,
+    scratch_per_worker,
+    threads,
+    a,
+    b,
+    c,
+    memory,
 ):
     size, row = a.itemsize, a.shape[1] * a.itemsize
     m, k = a.shape[::-1] if transposed_a else a.shape
@@ -138,13 +151,13 @@ def _gemm(
         accumulate != 0,
         panel_parts,
         place,
-        stride,
+        scratch_per_worker,
     )
     parallel_queue(_gemm_part, row_parts * panel_parts, threads, arguments)
 
 
 def _cost(m: int, n: int, k: int, transposed_b: bool, transposed_c: bool, lanes: int) -> float:
-    """Roughly the cycles a product takes."""
+    """A rough estimate of the cycles that a product takes."""
     width = PANEL // WIDTH * lanes
     rest = n % width
     columns = n - rest + min(unit for unit in (0, lanes, 2 * lanes, width) if unit >= rest)
@@ -152,30 +165,30 @@ def _cost(m: int, n: int, k: int, transposed_b: bool, transposed_c: bool, lanes:
 
 
 def _split(threads: int, rows: int, panels: int, k: int, transposed: bool) -> tuple[int, int]:
-    """Into how many parts to split rows and panels.
+    """Into how many parts to split the rows of A and the panels of B.
 
-    Rather panels than rows, since every part of the rows copies all panels; but not with many rows and a small k, where
-    the time goes into writing C, best done in whole rows.
+    Panels rather than rows, since every part of the rows packs all panels anew; but not with many rows and a small k,
+    where writing C takes most of the time and is fastest in whole rows.
     """
-    if threads > 1 and not transposed and 2 * k <= DEPTH and rows >= ROWS * queue_length(threads):
+    if threads > 1 and not transposed and 2 * k <= KC and rows >= MC * queue_length(threads):
         return queue_length(threads), 1
     panel_parts = min(panels, queue_length(threads))
-    return -(-threads // panel_parts) if panel_parts < threads and rows >= LONGEST_TILE * threads else 1, panel_parts
+    return -(-threads // panel_parts) if panel_parts < threads and rows >= MR_MAX * threads else 1, panel_parts
 
 
-class _Plan(NamedTuple):
+class _Config(NamedTuple):
     """How to compute a product of some shape."""
 
     transposed: bool
-    """Whether as the transpose of the product of the transposes."""
+    """Whether to compute ``out.T = b.T a.T`` instead."""
     memory: int
     """Bytes of scratch memory."""
     run: Callable[..., None]
-    """Takes a and b, in turn where ``transposed``, then out and the memory."""
+    """Takes a and b (b and a if ``transposed``), out and the scratch memory."""
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(
+def _config(
     a_shape: tuple[int, int],
     out_shape: tuple[int, int],
     transpose_a: bool,
@@ -183,14 +196,14 @@ def _plan(
     accumulate: bool,
     dtype: np.dtype,
     threads: int,
-) -> _Plan | None:
+) -> _Config | None:
     """None if there is nothing to multiply."""
     (m, n), k = out_shape, a_shape[0 if transpose_a else 1]
     if m * n * k == 0:
         return None
     threads = product_threads(m * n * k, threads)
     lanes = WIDTH // dtype.itemsize
-    # not where the numbers of B, then read one by one, would lie far apart
+    # not if the elements of B, which would then be read one at a time, are far apart
     transposed = (
         transpose_b
         and not accumulate
@@ -199,12 +212,14 @@ def _plan(
     if transposed:  # out.T = b.T a.T
         m, n, transpose_a, transpose_b = n, m, False, not transpose_a
     row_parts, panel_parts = _split(threads, m, -(-n // (PANEL // dtype.itemsize)), k, transposed)
-    # panels, a tile, and the product where it is to be transposed
-    rows = _TOGETHER * DEPTH + LONGEST_TILE + (-(-m // row_parts) if transposed else 0)
-    stride = rows * PANEL + 2 * CHUNK + 64
-    forms = map(int, (transpose_a, transpose_b, transposed, accumulate))  # handed over in less time than booleans
-    run = functools.partial(_gemm, multiplier(dtype).address, *forms, row_parts, panel_parts, stride, threads)
-    return _Plan(transposed, threads * stride, run)
+    # the panels, a tile, and the product where it has to be transposed
+    rows = _TOGETHER * KC + MR_MAX + (-(-m // row_parts) if transposed else 0)
+    scratch_per_worker = rows * PANEL + 2 * CHUNK + 64
+    forms = map(int, (transpose_a, transpose_b, transposed, accumulate))  # passed in less time than booleans
+    run = functools.partial(
+        _gemm, compiled_macro_kernel(dtype).address, *forms, row_parts, panel_parts, scratch_per_worker, threads
+    )
+    return _Config(transposed, threads * scratch_per_worker, run)
 
 
 @capturable
@@ -212,12 +227,12 @@ def gemm(
     a: Array, b: Array, out: Array, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False
 ) -> None:
     """See ``reference.gemm``."""
-    plan = _plan(a.shape, out.shape, transpose_a, transpose_b, accumulate, out.dtype, thread_count())
-    if plan is None:
+    config = _config(a.shape, out.shape, transpose_a, transpose_b, accumulate, out.dtype, thread_count())
+    if config is None:
         if not accumulate:
             not_capturable()
             out[...] = 0
         return
-    if plan.transposed:
+    if config.transposed:
         a, b = b, a
-    plan.run(a, b, out, scratch(plan.memory))
+    config.run(a, b, out, scratch(config.memory))

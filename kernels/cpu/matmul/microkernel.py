@@ -1,8 +1,11 @@
-"""The inner loop of every matrix product: a tile of C held in registers while it sums over k.
+"""The micro-kernel and the macro-kernel of every matrix product, in the terms of Goto and van de Geijn (2008) and BLIS.
 
-Memory is addressed in bytes, so that one kernel serves matrices of any layout.  A *panel* is a block of B copied to
-contiguous rows of ``vectors`` SIMD registers each; rows of A are read where they are, one number at a time, and
-broadcast.
+A *micro-kernel* updates a tile of C, MR rows by NR columns, which it holds in SIMD registers while it sums over k.  The
+*macro-kernel* runs it down the rows of A for one *panel* of B: a block of k rows and NR columns, packed so that a row is
+``vectors`` registers and rows follow one another in memory.  A is not packed: its elements are read where they are, one
+at a time, and broadcast.
+
+Memory is addressed in bytes, so that one kernel serves matrices of any layout.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from minicaffe.kernels.cpu.runtime.address import size_of
 from minicaffe.kernels.cpu.runtime.compile import callback, caller, kernel
 from minicaffe.kernels.cpu.simd.memory import (
     REGISTERS,
@@ -25,48 +29,52 @@ from minicaffe.kernels.cpu.simd.memory import (
     get_vector,
     prefetch_rows_to_write,
     put_vector,
-    size_of,
     splat,
 )
 
 VECTORS = 4 if REGISTERS == 32 else 2
-"""Registers in a full row of a panel: with six rows, as many accumulators as the 32 or 16 registers can hold."""
+"""Registers in a row of a full panel.  With six rows of C they make as many accumulators as the 32 or 16 registers of
+the processor can hold."""
 PANEL = VECTORS * WIDTH
-"""Bytes of a full row of a panel."""
-DEPTH = 128
-"""Rows of a full panel that are worked on at a time; see ``panel_depth``."""
-LONGEST_TILE = 8
-"""Most rows of a tile."""
-ROWS = 60
-"""Rows of a product that are worked on before others, where they are to stay in the L1 cache: a multiple of the tile
-heights 4, 5 and 6.
+"""NR of a full panel, in bytes."""
+KC = 128
+"""Rows of a full panel that are multiplied at a time; see ``panel_kc``."""
+MR_MAX = 8
+"""The largest MR: a tile has 4, 5 or 6 rows if its panel is full, and 8 if it is not."""
+MC = 60
+"""Rows of A that meet all panels in the cache before the next rows do, where their product is to stay in the L1 cache:
+a multiple of 4, 5 and 6.
 """
 L2 = 1 << 19
 """Bytes that may be expected to stay in the L2 cache."""
+MULTIPLICATIONS_PER_CYCLE = 26
+"""Multiplications, each with an addition, that the micro-kernel makes in a cycle; measured, for estimates only."""
 
 
-def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: ir.Type, size: int) -> ir.Function:
-    """``C = begin + A B`` for C (rows, vectors registers): see ``tile``."""
+def _define_micro_kernel(
+    module: ir.Module, name: str, rows: int, vectors: int, scalar: ir.Type, size: int
+) -> ir.Function:
+    """The LLVM function behind ``_micro_kernel``: ``C = initial + A B`` for C (rows, vectors registers)."""
     word = ir.IntType(64)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 10), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    k, a, a_row, a_step, a_rows, b, begin, begin_row, c, c_row = function.args
+    k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row = function.args
     lanes = WIDTH // size
     kind = ir.VectorType(scalar, lanes)
-    labels = "entry", "begun", "numbers", "matrix", "loop", "done"
-    entry, begun, numbers, matrix, loop, done = map(function.append_basic_block, labels)
+    labels = "entry", "started", "numbers", "matrix", "loop", "done"
+    entry, started, numbers, matrix, loop, done = map(function.append_basic_block, labels)
     places = [(r, v) for r in range(rows) for v in range(vectors)]
 
     builder = ir.IRBuilder(entry)
     last = builder.sub(a_rows, word(1))
-    # rows that A does not have repeat its last one, so that nothing outside A is read
+    # rows beyond the last one of A repeat it, so that nothing outside A is read
     a_number = [builder.select(builder.icmp_signed("<", word(r), a_rows), word(r), last) for r in range(rows)]
     a_offsets = [builder.mul(a_row, r) for r in a_number]
     zero = ir.Constant(kind, [0.0] * lanes)
-    builder.cbranch(builder.icmp_signed("!=", begin, word(0)), begun, loop)
-    builder.position_at_end(begun)
-    builder.cbranch(builder.icmp_signed("!=", begin_row, word(0)), matrix, numbers)
+    builder.cbranch(builder.icmp_signed("!=", initial, word(0)), started, loop)
+    builder.position_at_end(started)
+    builder.cbranch(builder.icmp_signed("!=", initial_row, word(0)), matrix, numbers)
 
     def number_at(address: Any) -> Any:
         return splat(builder, builder.load(builder.inttoptr(address, scalar.as_pointer())), lanes)
@@ -76,11 +84,11 @@ def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: 
         return {(r, v): builder.add(lines[r], word(v * WIDTH)) for r, v in places}
 
     builder.position_at_end(numbers)
-    row_numbers = [number_at(builder.add(begin, builder.mul(r, word(size)))) for r in a_number]
+    row_numbers = [number_at(builder.add(initial, builder.mul(r, word(size)))) for r in a_number]
     builder.branch(loop)
 
     builder.position_at_end(matrix)
-    earlier = {place: get_vector(builder, at, kind, size) for place, at in places_of(begin, begin_row).items()}
+    earlier = {place: get_vector(builder, at, kind, size) for place, at in places_of(initial, initial_row).items()}
     builder.branch(loop)
 
     builder.position_at_end(loop)
@@ -116,20 +124,20 @@ def _define_tile(module: ir.Module, name: str, rows: int, vectors: int, scalar: 
     return function
 
 
-def _tile(rows: int, vectors: int) -> Callable[..., None]:
-    """A function of ``(k, a, a_row, a_step, a_rows, b, begin, begin_row, c, c_row, like)`` that computes one tile.
+def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
+    """A function of ``(k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, like)`` that computes a tile.
 
-    C (rows, vectors) becomes what the sums begin with plus A (a_rows <= rows, k > 0) times panel b (k, vectors); a_row,
-    a_step, begin_row and c_row are the bytes between neighbours; ``like`` has the dtype.  See ``multiply`` for
-    ``begin``.
+    C (rows, vectors registers) becomes the initial value plus A (a_rows <= rows, k > 0) times the panel b (k, vectors).
+    a_row, a_step, initial_row and c_row are the distances in bytes between rows, and between neighbours in a row of A;
+    ``like`` has the dtype.  See ``macro_kernel`` for ``initial``.
     """
 
     @intrinsic
-    def tile(context, k, a, a_row, a_step, a_rows, b, begin, begin_row, c, c_row, like):
+    def micro_kernel(context, k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, like):
         def generate(context, builder, signature, arguments):
             size = like.bitwidth // 8
-            name = f"minicaffe.tile.{rows}x{vectors}.{like}"
-            function = builder.module.globals.get(name) or _define_tile(
+            name = f"minicaffe.micro_kernel.{rows}x{vectors}.{like}"
+            function = builder.module.globals.get(name) or _define_micro_kernel(
                 builder.module, name, rows, vectors, context.get_value_type(like), size
             )
             builder.call(function, arguments[:-1])
@@ -137,17 +145,17 @@ def _tile(rows: int, vectors: int) -> Callable[..., None]:
 
         return types.void(*[types.intp] * 10, like), generate
 
-    return tile
+    return micro_kernel
 
 
-_tile_4x4, _tile_5x4, _tile_6x4 = (_tile(rows, VECTORS) for rows in (4, 5, 6))
-_tile_8x2, _tile_8x1 = _tile(LONGEST_TILE, 2), _tile(LONGEST_TILE, 1)
+_micro_4x4, _micro_5x4, _micro_6x4 = (_micro_kernel(rows, VECTORS) for rows in (4, 5, 6))
+_micro_8x2, _micro_8x1 = _micro_kernel(MR_MAX, 2), _micro_kernel(MR_MAX, 1)
 
 
 @kernel(inline=True)
-def panel_depth(vectors):
-    """Rows of a panel that are worked on at a time: they stay in the L1 cache."""
-    return DEPTH * VECTORS // vectors
+def panel_kc(vectors):
+    """KC of a panel: the rows that fill as much of the L1 cache as KC rows of a full panel."""
+    return KC * VECTORS // vectors
 
 
 @kernel(inline=True)
@@ -159,66 +167,78 @@ def panel_vectors(columns, lanes):
 
 
 @kernel(inline=True)
-def _tile_rows(rows, vectors):
-    """The height of tile that wastes least: rows beyond the last, and the higher cost of a row in a low tile."""
+def _choose_mr(rows, vectors):
+    """The MR that costs least: tiles may reach beyond the last row, and each has an overhead of about one row."""
     if vectors < VECTORS:
-        return LONGEST_TILE
+        return MR_MAX
     best, least = 6, -(-rows // 6) * 7
-    for height in (5, 4):
-        cost = -(-rows // height) * (height + 1)
+    for mr in (5, 4):
+        cost = -(-rows // mr) * (mr + 1)
         if cost < least:
-            best, least = height, cost
+            best, least = mr, cost
     return best
 
 
-multiply = caller(
-    "rows", "columns", "k", "a", "a_row", "a_step", "panel", "vectors", "begin", "begin_row", "c", "c_row", "scratch"
+macro_kernel = caller(
+    "rows",
+    "columns",
+    "k",
+    "a",
+    "a_row",
+    "a_step",
+    "panel",
+    "vectors",
+    "initial",
+    "initial_row",
+    "c",
+    "c_row",
+    "scratch",
 )
-"""``multiply(code, ...)``: C (rows, columns) = what the sums begin with + A (rows, k) times a panel (k, vectors).
+"""``macro_kernel(code, ...)``: C (rows, columns) = an initial value + A (rows, k) times a panel (k, vectors).
 
-They begin with the matrix at ``begin``, whose rows are ``begin_row`` bytes apart; if that is 0, with one number for
-each row; and with 0 if ``begin`` is 0.  Addresses and distances are in bytes.  ``scratch`` has room for one tile,
-``code`` is the address of the ``multiplier`` of the dtype.
+The initial value is the matrix at ``initial``, whose rows are ``initial_row`` bytes apart; if that is 0, one number for
+each row; and 0 if ``initial`` is 0.  Addresses and distances are in bytes.  ``scratch`` has room for one tile, ``code``
+is the address of the dtype's ``compiled_macro_kernel``.
 """
 
 
 @functools.cache
-def multiplier(dtype: np.dtype) -> Any:
-    """The code behind ``multiply``, compiled once and apart from the many kernels that call it at its ``address``."""
+def compiled_macro_kernel(dtype: np.dtype) -> Any:
+    """The code behind ``macro_kernel``: compiled once, apart from the many kernels that call it at its ``address``."""
     like = dtype.type(0)
 
     @callback(types.void(*[types.intp] * 13))
-    def multiplier(rows, columns, k, a, a_row, a_step, panel, vectors, begin, begin_row, c, c_row, scratch):
+    def compiled(rows, columns, k, a, a_row, a_step, panel, vectors, initial, initial_row, c, c_row, scratch):
         size = size_of(like)
-        height = _tile_rows(rows, vectors)
-        for i in range(0, rows, height):
-            inside = min(height, rows - i)
+        mr = _choose_mr(rows, vectors)
+        for i in range(0, rows, mr):
+            inside = min(mr, rows - i)
             a_tile, c_tile, tile, tile_row = a + i * a_row, c + i * c_row, c + i * c_row, c_row
-            start, start_row = begin, begin_row
-            if begin != 0:
-                start += i * (begin_row if begin_row != 0 else size)
-            whole = columns * size == vectors * WIDTH and inside == height
-            if c_row > PANEL:  # rows lie far apart: the processor does not foresee the next ones
-                following = min(height, rows - i - inside)
-                prefetch_rows_to_write(c_tile + height * c_row, c_row, following, columns * size)
+            start, start_row = initial, initial_row
+            if initial != 0:
+                start += i * (initial_row if initial_row != 0 else size)
+            whole = columns * size == vectors * WIDTH and inside == mr
+            if c_row > PANEL:  # rows are too far apart for the hardware to prefetch the next ones
+                following = min(mr, rows - i - inside)
+                prefetch_rows_to_write(c_tile + mr * c_row, c_row, following, columns * size)
             if not whole:
                 tile, tile_row = scratch, vectors * WIDTH
-                if begin != 0 and begin_row != 0:
+                if initial != 0 and initial_row != 0:
                     for r in range(inside):
-                        copy_row(tile + r * tile_row, start + r * begin_row, columns, like)
+                        copy_row(tile + r * tile_row, start + r * initial_row, columns, like)
                     start, start_row = tile, tile_row
             if vectors == 1:
-                _tile_8x1(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
+                _micro_8x1(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
             elif vectors < VECTORS:
-                _tile_8x2(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
-            elif height == 6:
-                _tile_6x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
-            elif height == 5:
-                _tile_5x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
+                _micro_8x2(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
+            elif mr == 6:
+                _micro_6x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
+            elif mr == 5:
+                _micro_5x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
             else:
-                _tile_4x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
+                _micro_4x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
             if not whole:
                 for r in range(inside):
                     copy_row(c_tile + r * c_row, tile + r * tile_row, columns, like)
 
-    return multiplier
+    return compiled

@@ -30,8 +30,8 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minicaffe.kernels.cpu.runtime.address import align, load, store
 from minicaffe.kernels.cpu.runtime.compile import by_name, call_by_name, called, caller, kernel, outside
-from minicaffe.kernels.cpu.simd.memory import align, load, store
 
 LINE = 64
 """Bytes of a cache line, to which launches are aligned."""

@@ -13,6 +13,7 @@ from numba import config, types
 from numba.core import cgutils, codegen
 from numba.extending import intrinsic
 
+from minicaffe.kernels.cpu.runtime.address import load, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import called, kernel
 
 
@@ -77,37 +78,6 @@ def fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
     return builder.call(
         cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name), [a, b, c]
     )
-
-
-@intrinsic
-def size_of(context, like):
-    """Bytes of a number."""
-
-    def generate(context, builder, signature, arguments):
-        return context.get_constant(types.intp, like.bitwidth // 8)
-
-    return types.intp(like), generate
-
-
-@intrinsic
-def load(context, address, like):
-    """The number at an address."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.load(builder.inttoptr(arguments[0], context.get_value_type(like).as_pointer()))
-
-    return like(types.intp, like), generate
-
-
-@intrinsic
-def store(context, address, number):
-    """Write a number to an address."""
-
-    def generate(context, builder, signature, arguments):
-        builder.store(arguments[1], builder.inttoptr(arguments[0], arguments[1].type.as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, number), generate
 
 
 def _copy(count: int) -> Any:
@@ -353,12 +323,6 @@ def prefetch_rows_to_write(first, stride, rows, count):
     for row in range(rows):
         for line in range(0, count, 64):
             prefetch_to_write(first + row * stride + line)
-
-
-@kernel(inline=True)
-def align(address):
-    """The next address at which a cache line begins."""
-    return (address + 63) // 64 * 64
 
 
 @kernel(internal=True)

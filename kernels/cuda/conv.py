@@ -33,8 +33,8 @@ class _Plan(NamedTuple):
         return (slice(start, min(start + self.chunk, self.images)) for start in range(0, self.images, self.chunk))
 
 
-class ConvolutionOps:
-    """The convolution functions of ``kernels/reference.py``.
+class ConvOps:
+    """The functions of ``kernels/reference/conv.py``.
 
     ``gemm`` multiplies row-major matrices, or batches of them on a first axis, where a batch of 1 serves a whole batch.
     The weight gradient of a small layer is one batched product, an image each, whose results are then added up: a

@@ -1,13 +1,10 @@
-"""Formulas over channels on a GPU, and what is made of them: standardising and scaling."""
+"""Standardising, scaling and rectifying channels: formulas over channels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import sqrt
 from typing import Any
-
-from minicaffe.kernels.cuda.launch import Launcher, formula
-from minicaffe.kernels.cuda.translate import translate
 
 
 def _same(x, weight):
@@ -62,40 +59,13 @@ def _increased(total, mean, count):
     return total + mean * count
 
 
-class ChannelOps:
-    """The functions of ``kernels/reference_layers.py`` over channels; part of ``CudaOps``."""
+class BatchNormOps:
+    """The functions of ``kernels/reference/batch_norm.py``."""
 
-    launch: Launcher
     elementwise: Callable[..., None]
-    bias_grad: Callable[..., None]
-    _add_sums: Callable[..., None]
-
-    def channelwise(
-        self,
-        function: Callable[..., float],
-        arrays: Sequence[Any],
-        vectors: Sequence[Any],
-        scalars: Sequence[float],
-        out: Any,
-    ) -> None:
-        """See ``kernels.reference.channelwise``; ``function`` is computed in the dtype of ``out``."""
-        n, c, inner = out.shape
-        source, values = formula("channelwise", translate(function), out.dtype, len(arrays), len(vectors), scalars)
-        self.launch.planes(source, "channelwise", n * c, inner, out, c, *arrays, *vectors, *values)
-
-    def channel_sum(
-        self,
-        function: Callable[..., float],
-        arrays: Sequence[Any],
-        vectors: Sequence[Any],
-        scalars: Sequence[float],
-        out: Any,
-    ) -> None:
-        """See ``kernels.reference.channel_sum``; ``function`` is computed in the dtype of ``out``."""
-        n, c, inner = arrays[0].shape
-        source, values = formula("channelwise", translate(function), out.dtype, len(arrays), len(vectors), scalars)
-        args = (inner, *arrays, *vectors, *values)
-        self._add_sums(source, "channel_sum_partials", c, n * inner, args, out, contiguous=inner > 1)
+    channelwise: Callable[..., None]
+    channel_sum: Callable[..., None]
+    bias_grad: Callable[[Any, Any], None]
 
     def standardize(
         self,

@@ -7,17 +7,10 @@ from typing import Any
 from minicaffe.kernels.cuda.launch import Launcher, program
 
 
-class UpdateOps:
-    """The solver functions of ``kernels/reference.py``."""
+class SolverUpdateOps:
+    """The functions of ``kernels/reference/solver_update.py``."""
 
     launch: Launcher
-
-    def clip_by_norm(self, g: Any, limit: float, norm: Any) -> None:
-        """See ``kernels.reference.clip_by_norm``."""
-        update = program("update", g.dtype)
-        partials = self.launch.partial_sums(program("linear", g.dtype), "dot_partials", 1, g.size, g, g)
-        self.launch.reduction(update, "norm_of_partials", *partials, norm)
-        self.launch.flat(update, "clip_to_norm", g.size, g, float(limit), norm)
 
     def sgd_update(
         self, w: Any, g: Any, h: Any, rate: float, momentum: float, scale: float, decay: float, l1: bool
@@ -78,4 +71,4 @@ class UpdateOps:
 
     def _update(self, kernel: str, arrays: tuple, numbers: tuple[float, ...], l1: bool) -> None:
         w = arrays[0]
-        self.launch.flat(program("update", w.dtype), kernel, w.size, *arrays, *map(float, numbers), bool(l1))
+        self.launch.flat(program("solver_update", w.dtype), kernel, w.size, *arrays, *map(float, numbers), bool(l1))

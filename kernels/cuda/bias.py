@@ -1,0 +1,28 @@
+"""A bias per channel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minicaffe.kernels.cuda.launch import Launcher, program
+
+
+class BiasOps:
+    """The functions of ``kernels/reference/bias.py``."""
+
+    launch: Launcher
+
+    def bias_add(self, y: Any, bias: Any) -> None:
+        """See ``kernels.reference.bias_add``."""
+        n, c, *rest = y.shape
+        inner = math.prod(rest)
+        self.launch.planes(program("linear", y.dtype), "bias_add", n * c, inner, y, bias, c)
+
+    def bias_grad(self, dy: Any, dbias: Any) -> None:
+        """See ``kernels.reference.bias_grad``."""
+        n, c, *rest = dy.shape
+        inner = math.prod(rest)
+        self.launch.add_sums(
+            program("linear", dy.dtype), "bias_grad_partials", c, n * inner, (dy, inner), dbias, contiguous=inner > 1
+        )

@@ -1,0 +1,21 @@
+"""Rows of a matrix by index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minicaffe.kernels.cuda.launch import Launcher, program
+
+
+class RowsOps:
+    """The functions of ``kernels/reference/rows.py``."""
+
+    launch: Launcher
+
+    def gather_rows(self, x: Any, index: Any, y: Any) -> None:
+        """See ``kernels.reference.gather_rows``."""
+        self.launch.planes(program("rows", x.dtype), "gather_rows", *y.shape, x, index, y, x.shape[0])
+
+    def scatter_rows(self, y: Any, index: Any, x: Any) -> None:
+        """See ``kernels.reference.scatter_rows``."""
+        self.launch.planes(program("rows", x.dtype), "scatter_rows", *y.shape, y, index, x, x.shape[0])

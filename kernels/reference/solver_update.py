@@ -1,0 +1,104 @@
+"""The steps of the solvers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicaffe.kernels.reference.arrays import Array
+
+
+def _regularized(w: Array, g: Array, scale: float, decay: float, l1: bool) -> Array:
+    return g * scale + decay * (np.sign(w) if l1 else w)
+
+
+def sgd_update(
+    w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool
+) -> None:
+    """One step of SGD with momentum on flat w: ``h = momentum * h + rate * g'``, ``w -= h``; g is left holding the
+    step.
+
+    ``g' = scale * g + decay * w`` (or ``decay * sign(w)`` if ``l1``), as in every update here.
+    """
+    h[...] = momentum * h + rate * _regularized(w, g, scale, decay, l1)
+    g[...] = h
+    w -= h
+
+
+def nesterov_update(
+    w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool
+) -> None:
+    """One step of Nesterov's accelerated gradient: ``h' = momentum * h + rate * g'``, ``w -= (1 + momentum) h' -
+    momentum * h``.
+    """
+    before = momentum * h
+    h[...] = before + rate * _regularized(w, g, scale, decay, l1)
+    g[...] = (1 + momentum) * h - before
+    w -= g
+
+
+def adagrad_update(
+    w: Array, g: Array, h: Array, rate: float, delta: float, scale: float, decay: float, l1: bool
+) -> None:
+    """One step of AdaGrad: ``h += g'^2``, ``w -= rate * g' / (sqrt(h) + delta)``."""
+    g[...] = _regularized(w, g, scale, decay, l1)
+    h += g * g
+    g *= rate / (np.sqrt(h) + delta)
+    w -= g
+
+
+def rmsprop_update(
+    w: Array, g: Array, h: Array, rate: float, memory: float, delta: float, scale: float, decay: float, l1: bool
+) -> None:
+    """One step of RMSProp: ``h = memory * h + (1 - memory) g'^2``, ``w -= rate * g' / (sqrt(h) + delta)``."""
+    g[...] = _regularized(w, g, scale, decay, l1)
+    h[...] = memory * h + (1 - memory) * g * g
+    g *= rate / (np.sqrt(h) + delta)
+    w -= g
+
+
+def adadelta_update(
+    w: Array,
+    g: Array,
+    h: Array,
+    steps: Array,
+    rate: float,
+    memory: float,
+    delta: float,
+    scale: float,
+    decay: float,
+    l1: bool,
+) -> None:
+    """One step of AdaDelta: ``h`` and ``steps`` are running means of ``g'^2`` and of ``u^2``.
+
+    ``u = g' * sqrt((steps + delta) / (h + delta))``, with h of this step and steps of the last; ``w -= rate * u``.
+    """
+    g[...] = _regularized(w, g, scale, decay, l1)
+    h[...] = memory * h + (1 - memory) * g * g
+    g *= np.sqrt((steps + delta) / (h + delta))
+    steps[...] = memory * steps + (1 - memory) * g * g
+    g *= rate
+    w -= g
+
+
+def adam_update(
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    delta: float,
+    scale: float,
+    decay: float,
+    l1: bool,
+) -> None:
+    """One step of Adam: m and v are running means of ``g'`` and ``g'^2``; ``w -= rate * m / (sqrt(v) + delta)``.
+
+    ``rate`` holds the correction for the zeros that m and v start from.
+    """
+    g[...] = _regularized(w, g, scale, decay, l1)
+    m[...] = beta1 * m + (1 - beta1) * g
+    v[...] = beta2 * v + (1 - beta2) * g * g
+    g[...] = rate * m / (np.sqrt(v) + delta)
+    w -= g
