@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat
+from minicaffe import compat, proto
 from minicaffe.blob import Blob, shape_string
 from minicaffe.errors import WeightsError
 from minicaffe.layers import Layer
@@ -245,9 +245,21 @@ def _given_name(net: Net, index: int, j: int) -> str:
     return specs[j].name if j < len(specs) else ""
 
 
+def to_proto(net: Net, write_diff: bool = False) -> proto.NetParameter:
+    """Name and layers of a net, with their weights, in today's format."""
+    result = proto.NetParameter(name=net.name)
+    for layer in net.layers:
+        message = result.layer.add()
+        message.CopyFrom(layer.layer_param)
+        del message.blobs[:]
+        for blob in layer.blobs:
+            message.blobs.append(blob.to_proto(write_diff))
+    return result
+
+
 def save(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
     """Write the net as a binary NetParameter, whole or not at all; SnapshotError if that fails."""
-    write_binary(path, net.to_proto(write_diff))
+    write_binary(path, to_proto(net, write_diff))
 
 
 def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
