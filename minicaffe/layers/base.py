@@ -285,8 +285,10 @@ class Layer(Costed):
 
     @property
     def xp(self) -> Any:
-        """The array module of the current backend."""
-        return backend.current().xp
+        """The array module of the current backend; what it does is not captured."""
+        where = backend.current()
+        where.not_capturable()
+        return where.xp
 
     @property
     def ops(self) -> Any:
