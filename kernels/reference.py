@@ -179,8 +179,8 @@ def _pool_windows(window: Window, pixels: Sequence[int], pooled: Sequence[int]) 
 def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:
     """Largest pixel of each window: x (N, C, H, W) -> y (N, C, P, Q), mask int32 like y: its place ``h * W + w``.
 
-    The first of equal pixels wins and NaN never does.  A window with no pixel above -FLT_MAX gives -FLT_MAX and mask
-    -1, which gets no gradient (Caffe; it corrupts memory going backward).
+    The first of equal pixels wins, and the first NaN before all others.  A window with no pixel above -FLT_MAX gives
+    -FLT_MAX and mask -1, which gets no gradient (Caffe; it corrupts memory going backward).  Caffe: NaN never wins.
     """
     n, c, height, width = x.shape
     for i, j, rows, cols, _ in _pool_windows(window, x.shape[2:], y.shape[2:]):
@@ -188,12 +188,12 @@ def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:
         if patch.size == 0:
             y[:, :, i, j], mask[:, :, i, j] = -FLT_MAX, -1
             continue
-        flat = np.where(np.isnan(patch), -np.inf, patch).reshape(n, c, -1)
+        flat = patch.reshape(n, c, -1)
         best = flat.argmax(axis=2)
         value = np.take_along_axis(flat, best[..., None], axis=2)[..., 0]
         h, w = rows.start + best // patch.shape[3], cols.start + best % patch.shape[3]
-        y[:, :, i, j] = np.where(value > -FLT_MAX, value, -FLT_MAX)
-        mask[:, :, i, j] = np.where(value > -FLT_MAX, h * width + w, -1)
+        y[:, :, i, j] = np.where(value <= -FLT_MAX, -FLT_MAX, value)
+        mask[:, :, i, j] = np.where(value <= -FLT_MAX, -1, h * width + w)
 
 
 def max_pool_grad(dy: Array, mask: Array, dx: Array, window: Window) -> None:
@@ -227,7 +227,8 @@ def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -
     """Picks a pixel of each window with probability proportional to its value (Zeiler and Fergus 2013).
 
     x (N, C, H, W) is not negative; u like y, uniform in (0, 1].  y is the first pixel in raster order whose running sum
-    reaches u times the window's sum; mask int32 like y is its place ``h * W + w`` (-1 and y 0 for an empty window).
+    reaches u times the window's sum; mask int32 like y is its place ``h * W + w`` (-1 and y 0 for an empty window).  A
+    window that holds NaN gives NaN, and the place of its first.
     """
     n, c, height, width = x.shape
     for i, j, rows, cols, _ in _pool_windows(window, x.shape[2:], y.shape[2:]):
@@ -237,20 +238,18 @@ def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -
             continue
         flat = patch.reshape(n, c, -1)
         running = np.cumsum(flat, axis=2)
-        reached = running >= (u[:, :, i, j] * running[:, :, -1])[..., None]
+        reached = (running >= (u[:, :, i, j] * running[:, :, -1])[..., None]) | np.isnan(running)
         pick = np.where(reached.any(axis=2), reached.argmax(axis=2), flat.shape[2] - 1)
         y[:, :, i, j] = np.take_along_axis(flat, pick[..., None], axis=2)[..., 0]
         mask[:, :, i, j] = (rows.start + pick // patch.shape[3]) * width + cols.start + pick % patch.shape[3]
 
 
 def stochastic_pool_mean(x: Array, y: Array, window: Window) -> None:
-    """What stochastic pooling gives on average, used when testing: ``sum(x^2) / sum(x)``, 0 where the sum is not
-    positive.
-    """
+    """What stochastic pooling gives on average, used when testing: ``sum(x^2) / sum(x)``, 0 where the sum is 0 or less."""
     for i, j, rows, cols, _ in _pool_windows(window, x.shape[2:], y.shape[2:]):
         patch = x[:, :, rows, cols]
         total, squares = patch.sum(axis=(2, 3)), (patch * patch).sum(axis=(2, 3))
-        y[:, :, i, j] = np.where(total > 0, squares / np.where(total > 0, total, 1), 0)
+        y[:, :, i, j] = np.where(total <= 0, 0, squares / np.where(total <= 0, 1, total))
 
 
 # --- neurons ----------------------------------------------------------------------------------------------------
@@ -282,11 +281,15 @@ def softmax_grad(y: Array, dy: Array, dx: Array) -> None:
     dx[...] = y * (dy - (dy * y).sum(axis=1, keepdims=True))
 
 
-def check_labels(label: Array, classes: int, ignore_label: int | None, bad: Array) -> None:
-    """Writes into int32 ``bad`` () the index of a label outside 0 .. classes - 1 that is not ignored, or -1."""
-    index = np.flatnonzero(
-        ~((label.astype(np.int64) >= 0) & (label.astype(np.int64) < classes)) & is_valid(label, ignore_label)
-    )
+def check_labels(label: Array, classes: int | None, ignore_label: int | None, bad: Array) -> None:
+    """Writes into int32 ``bad`` () the index of the first label that is neither an integer in 0 .. classes - 1 nor
+    ignored, or -1; without ``classes``, that is no integer.
+    """
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(label) & (label == np.floor(label))
+    if classes is not None:
+        good &= (label >= 0) & (label < classes)
+    index = np.flatnonzero(~good & is_valid(label, ignore_label))
     bad[...] = index[0] if index.size else -1
 
 
@@ -324,6 +327,8 @@ def accuracy(
 ) -> None:
     """Share of labels among the ``top_k`` scores: score (outer, C, inner), label (outer, inner) -> scalar ``correct``.
 
+    A score that is NaN counts as the highest of others, and is never right itself.
+
     ``per_class`` (C,) gets each class's own share and is scratch before that, as is ``seen`` (C,).  Ties count against
     the label (Caffe): it is right if at most ``top_k`` classes, itself included, score as high.
     """
@@ -331,7 +336,7 @@ def accuracy(
     valid = is_valid(label, ignore_label) & (index >= 0) & (index < score.shape[1])
     safe = np.where(valid, index, 0)
     own = np.take_along_axis(score, safe[:, None, :], axis=1)
-    hit = ((score >= own).sum(axis=1) <= top_k) & valid
+    hit = ((~(score < own)).sum(axis=1) <= top_k) & ~np.isnan(own[:, 0]) & valid
     seen[...] = np.bincount(safe[valid], minlength=score.shape[1])
     per_class[...] = np.bincount(safe[hit], minlength=score.shape[1]) / np.maximum(seen, 1)
     correct[...] = hit.sum() / max(int(valid.sum()), 1)
@@ -379,9 +384,9 @@ def contrastive_loss_grad(
     """
     d = np.sqrt(distance)
     if legacy:
-        factor = np.where(margin - distance > 0, -1.0, 0.0)
+        factor = np.where(margin - distance <= 0, 0.0, -1.0)
     else:
-        factor = np.where(margin - d > 0, -(margin - d) / (d + 1e-4), 0)
+        factor = np.where(margin - d <= 0, 0, -(margin - d) / (d + 1e-4))
     factor = np.where(similar.astype(np.int64) != 0, 1.0, factor)
     dx[...] = (sign * weight / len(dx)) * factor[:, None] * difference
 

@@ -39,8 +39,8 @@ __all__ = [
 
 
 def is_valid(label: Array, ignore_label: int | None) -> Array:
-    """Which labels, truncated to integers, are not the one to ignore."""
-    return np.ones(label.shape, bool) if ignore_label is None else label.astype(np.int64) != ignore_label
+    """Which labels are not the one to ignore."""
+    return np.ones(label.shape, bool) if ignore_label is None else label != ignore_label
 
 
 # --- formulas with one value a channel ----------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, NONE, VALID, Array
 def _first_bad_part(part, parts, label, classes, ignoring, ignored, bad):
     bad[()] = -1
     for i in range(label.size):
-        k = int(label[i])
-        if not (0 <= k < classes or (ignoring and k == ignored)):
+        k = label[i]
+        good = k == np.floor(k) and abs(k) < np.inf and (classes < 0 or 0 <= k < classes)
+        if not (good or (ignoring and k == ignored)):
             bad[()] = i
             break
 
@@ -33,7 +34,7 @@ def _normalizer_part(part, parts, label, count, ignoring, ignored, normalizer):
     if ignoring:
         count = 0
         for i in range(label.size):
-            count += int(label[i]) != ignored
+            count += label[i] != ignored
     normalizer[()] = max(count, 1)
 
 
@@ -49,7 +50,7 @@ def _softmax_loss_part(part, parts, prob, label, ignoring, ignored, normalizer, 
     for o in range(outer):
         for i in range(inner):
             k = int(label[o * inner + i])
-            if 0 <= k < classes and not (ignoring and k == ignored):
+            if 0 <= k < classes and not (ignoring and label[o * inner + i] == ignored):
                 total -= math.log(max(prob[o, k, i], prob.dtype.type(FLT_MIN)))
     loss[()] = loss.dtype.type(total) / normalizer[()]
 
@@ -70,7 +71,7 @@ def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, weight,
             target[k] = source[k] * scale
         for i in range(inner):
             own = int(label[o * inner + i])
-            if ignoring and own == ignored:
+            if ignoring and label[o * inner + i] == ignored:
                 dx[o, :, i] = 0
             elif 0 <= own < classes:
                 dx[o, own, i] = (prob[o, own, i] - 1) * scale
@@ -90,14 +91,14 @@ def _accuracy(score, label, top_k, ignoring, ignored, per_class, seen):
     for o in range(outer):
         for i in range(inner):
             own = int(label[o * inner + i])
-            if not 0 <= own < classes or (ignoring and own == ignored):
+            if not 0 <= own < classes or (ignoring and label[o * inner + i] == ignored):
                 continue
             rank = 0
             for k in range(classes):
-                rank += score[o, k, i] >= score[o, own, i]
+                rank += not score[o, k, i] < score[o, own, i]
             total += 1
             seen[own] += 1
-            if rank <= top_k:
+            if rank <= top_k and score[o, own, i] == score[o, own, i]:
                 right += 1
                 per_class[own] += 1
     for k in range(classes):
@@ -117,10 +118,10 @@ def _contrastive_part(part, parts, a, b, similar, margin, legacy, difference, di
         distance[i] = square
         if int(similar[i]) != 0:
             total += square
-        elif legacy:
-            total += max(margin - square, 0)
         else:
-            total += max(margin - math.sqrt(square), 0) ** 2
+            apart = margin - (square if legacy else math.sqrt(square))
+            if not apart <= 0:
+                total += apart if legacy else apart * apart
     loss[()] = total / (2 * n)
 
 
@@ -139,8 +140,8 @@ def _contrastive_grad_part(part, parts, difference, distance, similar, margin, l
         if int(similar[i]) != 0:
             factor = 1.0
         elif legacy:
-            factor = -1.0 if margin - distance[i] > 0 else 0.0
-        elif margin - d > 0:
+            factor = 0.0 if margin - distance[i] <= 0 else -1.0
+        elif not margin - d <= 0:
             factor = -(margin - d) / (d + 1e-4)
         alpha = dx.dtype.type(scale * factor)
         for k in range(c):
@@ -157,9 +158,9 @@ def with_ignored(label: int | None) -> tuple[bool, int]:
     return (False, 0) if label is None else (True, label)
 
 
-def check_labels(label: Array, classes: int, ignore_label: int | None, bad: Array) -> None:
+def check_labels(label: Array, classes: int | None, ignore_label: int | None, bad: Array) -> None:
     """See ``reference.check_labels``."""
-    _first_bad(label.reshape(-1), classes, *with_ignored(ignore_label), bad)
+    _first_bad(label.reshape(-1), -1 if classes is None else classes, *with_ignored(ignore_label), bad)
 
 
 def loss_normalizer(label: Array, outer: int, ignore_label: int | None, normalization: int, normalizer: Array) -> None:
