@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import backend, fusion, graph, memory_plan, proto, replay, weights
+from minicaffe import anomaly, backend, fusion, graph, memory_plan, proto, replay, weights
 from minicaffe.assembly import Assembly, Param, Step
 from minicaffe.blob import Blob, Storage
 from minicaffe.errors import NetError
@@ -36,7 +36,9 @@ class Net:
     """A net in one phase, made from a prototxt file or a NetParameter.
 
     ``Net(file, phase, level=0, stages=None, weights=None)``; pycaffe's older ``Net(file, weights, phase)`` works too.
-    ``dtype`` float64 is meant for gradient checks.
+    ``dtype`` float64 is meant for gradient checks.  With ``detect_anomaly`` set to True, a pass ends with an AnomalyError
+    that names the first layer whose output or gradient is not finite; layers then run one by one, and each waits for the
+    device.
 
     Caffe: blobs read by several layers get a Split layer; ``outputs`` are sorted by name; params of one name are one
     blob, owned by the first layer that names it.
@@ -81,6 +83,7 @@ class Net:
         self.dtype = dtype
         self.phase = param.state.phase
         self.debug_info = param.debug_info
+        self.detect_anomaly = False
         filtered = graph.filter_net(param, self.source)
         _log.info("Initializing net from parameters: \n%s", filtered)
         definition = graph.insert_splits(filtered, self.source)
@@ -215,6 +218,8 @@ class Net:
         step.forward()
         for blob in step.weighted:
             where.ops.dot(blob.xdata, blob.xdiff, self._loss.xdata)
+        if self.detect_anomaly:
+            anomaly.check_outputs(step, self._blob_names)
         if self.debug_info:
             self._log_forward(step)
         for call in self._callbacks["after_forward"]:
@@ -253,6 +258,8 @@ class Net:
             call(index)
         if step.need_backward:
             self.backward_layer(index)
+            if self.detect_anomaly:
+                anomaly.check_gradients(step, self._blob_names)
             if self.debug_info:
                 self._log_backward(step)
         for call in self._callbacks["after_backward"]:
@@ -302,7 +309,12 @@ class Net:
         between them.
         """
         callbacks = self._callbacks
-        if self.debug_info or callbacks["before_" + direction] or callbacks["after_" + direction]:
+        if (
+            self.debug_info
+            or self.detect_anomaly
+            or callbacks["before_" + direction]
+            or callbacks["after_" + direction]
+        ):
             return {}, {}
         return (
             self._fused[direction] if fast_paths.taken("fusion") else {},

@@ -24,6 +24,7 @@ RANKS = [
     (
         "minicaffe.graph",
         "minicaffe.assembly",
+        "minicaffe.anomaly",
         "minicaffe.memory_plan",
         "minicaffe.fusion",
         "minicaffe.replay",

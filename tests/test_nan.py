@@ -7,11 +7,15 @@ import warnings
 
 import numpy as np
 import pytest
+from cli_case import run
+from google.protobuf import text_format
 from layer_cases import CASES
 from layer_cases.case import Case
 
-from minicaffe import backend, testing
-from minicaffe.errors import LayerError
+import minicaffe
+from minicaffe import backend, proto, testing
+from minicaffe.errors import AnomalyError, LayerError
+from minicaffe.solvers import create
 
 SHAPED = {"Crop": 1}
 """Bottoms of which only the shape counts."""
@@ -207,3 +211,108 @@ def test_a_bad_label_is_named_on_a_device_too(strict):
     with backend.use(strict), pytest.raises(LayerError, match="number 2 of the batch is not an integer.*found 0.5"):
         rig = testing.Rig("SoftmaxWithLoss", labelled([(4, 3), (4,)], 1, 0.5))
         rig.forward()
+
+
+# --- detect_anomaly ----------------------------------------------------------------------------------------------
+
+CHAIN = """
+name: "chain" force_backward: true
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "a" inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "relu" type: "ReLU" bottom: "a" top: "a" }
+layer { name: "root" type: "Power" bottom: "a" top: "b" power_param { power: 0.5 } }
+layer { name: "log" type: "Log" bottom: "b" top: "c" }
+layer { name: "loss" type: "Reduction" bottom: "c" top: "loss" loss_weight: 1 }
+"""
+
+
+def chain(tmp_path, x, w=1.0):
+    path = tmp_path / "chain.prototxt"
+    path.write_text(CHAIN)
+    net = minicaffe.Net(str(path), minicaffe.TRAIN)
+    net.blobs["x"].data[...] = x
+    net.params["ip"][0].data[...] = w
+    return net
+
+
+def test_off_by_default(tmp_path):
+    net = chain(tmp_path, 0)
+    net.run_forward()
+    net.run_backward()
+    assert not np.isfinite(net.loss)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "layer", "what"),
+    [
+        (np.nan, 1, "in", "forward made top 'x' not finite: nan at .0, 0., one of 6 such values of 6"),
+        (1, np.inf, "ip", "forward made top 'a' not finite: inf"),
+        (0, 1, "log", "forward made top 'c' not finite: -inf"),
+    ],
+)
+def test_the_first_layer_that_makes_it_is_named(x, w, layer, what, tmp_path):
+    net = chain(tmp_path, x, w)
+    net.detect_anomaly = True
+    for _ in range(3):  # fused and recorded passes do not hide it
+        with pytest.raises(AnomalyError, match=rf"chain.prototxt:\d+: layer '{layer}' .*{what}"):
+            net.forward_backward()
+
+
+def test_and_where_a_gradient_begins_to_be(tmp_path):
+    net = chain(tmp_path, 1)
+    net.params["ip"][0].data[0] = 1e-38
+    net.detect_anomaly = True
+    net.run_forward()
+    net.blobs["b"].data[0, 0] = net.blobs["a"].data[0, 0] = 0  # a root of 0: no slope
+    net.blobs["b"].data[1] = 1
+    with pytest.raises(
+        AnomalyError, match=r"layer 'log' .*backward made the gradient of bottom 'b' not finite: inf at .0, 0."
+    ):
+        net.run_backward()
+    net.blobs["b"].data[...] = 1
+    net.params["ip"][0].data[...] = 1
+    with pytest.raises(AnomalyError, match=r"layer 'root' .*backward made the gradient of bottom 'a' not finite"):
+        net.run_backward()
+    net.run_forward()
+    net.blobs["x"].data[...] = np.inf
+    with pytest.raises(AnomalyError, match=r"layer 'ip' .*backward made the gradient of param 0 not finite"):
+        net.run_backward()
+
+
+def test_what_is_finite_passes_with_the_same_numbers(tmp_path):
+    nets = [chain(tmp_path, 1), chain(tmp_path, 1)]
+    nets[0].detect_anomaly = True
+    for net in nets:
+        for _ in range(3):
+            net.clear_param_diffs()
+            net.forward_backward()
+    np.testing.assert_array_equal(*(net.params["ip"][0].diff for net in nets))
+
+
+SOLVER = """base_lr: %s lr_policy: "fixed" max_iter: 20 random_seed: 1 test_iter: 1 test_interval: 50 snapshot_after_train: false
+net_param {
+  layer { name: "data" type: "DummyData" top: "x" top: "t" dummy_data_param { shape { dim: 4 dim: 3 } shape { dim: 4 dim: 3 }
+          data_filler { type: "gaussian" } data_filler { type: "gaussian" } } }
+  layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+  layer { name: "exp" type: "Exp" bottom: "y" top: "z" }
+  layer { name: "loss" type: "EuclideanLoss" bottom: "z" bottom: "t" top: "loss" } }"""
+
+
+def test_a_solver_looks_for_it_too():
+    solver = create(text_format.Parse(SOLVER % "1e4", proto.SolverParameter()))
+    assert not solver.detect_anomaly
+    solver.detect_anomaly = True
+    assert solver.net.detect_anomaly and solver.test_nets[0].detect_anomaly
+    with pytest.raises(AnomalyError, match=r"layer 'exp' \(Exp\): forward made top 'z' not finite: inf"):
+        solver.solve()
+
+
+def test_so_does_train(capsys, tmp_path):
+    path = tmp_path / "solver.prototxt"
+    path.write_text(SOLVER % "1e4")
+    for flag, message in (
+        ([], "the training loss is"),
+        (["--detect_anomaly"], "layer 'exp' (Exp): forward made top 'z'"),
+    ):
+        result = run(capsys, "train", "--solver", str(path), *flag)
+        assert result.status == 1 and message in result.err, result
