@@ -171,6 +171,18 @@ class Net(RawViews):
         self._executor.debug_info = on
 
     @property
+    def detect_anomaly(self) -> bool:
+        """Whether a pass ends with an AnomalyError that names the first layer whose output or gradient is not finite.
+
+        Layers then run one by one, and each waits for the device.
+        """
+        return self._executor.detect_anomaly
+
+    @detect_anomaly.setter
+    def detect_anomaly(self, on: bool) -> None:
+        self._executor.detect_anomaly = on
+
+    @property
     def loss_array(self) -> Any:
         """The weighted loss of the last ``run_forward``, a scalar array of the current backend."""
         return self._executor.loss.xdata

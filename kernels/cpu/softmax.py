@@ -149,7 +149,7 @@ def _softmax_loss_part(part, parts, prob, label, ignoring, ignored, normalizer, 
     for o in range(outer):
         for i in range(inner):
             k = int(label[o * inner + i])
-            if 0 <= k < classes and not (ignoring and k == ignored):
+            if 0 <= k < classes and not (ignoring and label[o * inner + i] == ignored):
                 total -= math.log(max(prob[o, k, i], prob.dtype.type(FLT_MIN)))
     loss[()] = loss.dtype.type(total) / normalizer[()]
 
@@ -170,7 +170,7 @@ def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, weight,
             target[k] = source[k] * scale
         for i in range(inner):
             own = int(label[o * inner + i])
-            if ignoring and own == ignored:
+            if ignoring and label[o * inner + i] == ignored:
                 dx[o, :, i] = 0
             elif 0 <= own < classes:
                 dx[o, own, i] = (prob[o, own, i] - 1) * scale

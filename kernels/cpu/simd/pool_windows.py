@@ -136,7 +136,10 @@ def _gather(largest: bool) -> Callable[..., None]:
                 def take(pixel, at):
                     before = builder.load(best)
                     if largest:
-                        above = builder.fcmp_ordered(">", pixel, before)
+                        # larger, or the first NaN
+                        above = builder.and_(
+                            builder.fcmp_unordered(">", pixel, before), builder.fcmp_ordered("ord", before, before)
+                        )
                         place = lanes.columns(builder.add(first, at), step)
                         builder.store(builder.select(above, pixel, before), best)
                         builder.store(builder.select(above, place, builder.load(where)), where)
@@ -245,7 +248,8 @@ outputs.
 
 The windows of image x hold its rows ``top`` .. ``bottom`` - 1 and ``taps`` columns; the first one starts at ``column``,
 the next ones a stride later each.  ``width`` is that of the image; the first ``count`` outputs are written to y.
-``gather_max`` gives the largest pixel above ``start``, else that, and writes its place, else -1, to the mask;
+``gather_max`` gives the first NaN, else the largest pixel above ``start``, else that, and writes its place, else -1,
+to the mask;
 ``gather_sum`` adds the pixels to ``start``.
 """
 
