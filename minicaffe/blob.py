@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import backend, proto
-from minicaffe.backend import moves
+from minicaffe.backend import generation
 from minicaffe.errors import ShapeError
 from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
 
@@ -136,7 +136,7 @@ class Storage:
         elif not self._head_on_device and self._host is not None:
             where.upload(self._host, self._device)
         self._head_on_device = True
-        moves.note()
+        generation.advance()
         return self._device
 
 
@@ -190,7 +190,7 @@ class Blob:
             raise ShapeError(f"a blob has at most {MAX_AXES} axes, none of negative size; found shape {sizes}")
         count = math.prod(sizes)
         if self._data.storage.touched or self._diff.storage.touched:
-            moves.note()
+            generation.advance()
         self.shape, self.count = sizes, count
         if count > self._data.room:
             self._data = _Part(Storage(0, self.dtype))
@@ -305,6 +305,10 @@ class Blob:
         self._require_count(other)
         self._diff = self._replaced(self._diff, _Part(other._diff.storage, other._diff.offset))
 
+    def unshare_diff(self) -> None:
+        """Have memory of its own for the gradient from now on, zero at first."""
+        self._diff = self._replaced(self._diff, _Part(Storage(max(self.count, 1), self.dtype)))
+
     def shares_data_with(self, other: Blob) -> bool:
         """Whether both values are the same memory."""
         return self._data.storage is other._data.storage and self._data.offset == other._data.offset
@@ -339,7 +343,7 @@ class Blob:
     def _replaced(old: _Part, new: _Part) -> _Part:
         """The new one."""
         if old.storage.touched:
-            moves.note()
+            generation.advance()
         return new
 
     def _require_count(self, other: Blob) -> None:

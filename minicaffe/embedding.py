@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from minicaffe import graph, proto
 from minicaffe.data.db import backend_of, open_db
 from minicaffe.errors import DataError, NetError
-from minicaffe.layers import TEST, Source
+from minicaffe.layers import TEST
 from minicaffe.net import Net
 from minicaffe.proto.files import read_net
+from minicaffe.proto.origin import Origin
 
 _LABEL = "label of the image"  # a blob's name that no tower uses
 
@@ -32,7 +33,7 @@ class Tower(NamedTuple):
 def tower_of_file(path: str | os.PathLike[str]) -> Tower:
     """The tower of the net in a prototxt, as it is in the TEST phase; see ``find_tower``."""
     definition, locations = read_net(path)
-    source = Source(os.fspath(path), locations)
+    source = Origin(os.fspath(path), locations)
     try:
         return find_tower(graph.filter_net(graph.with_state(definition, TEST), source).layer)
     except NetError as error:
@@ -94,7 +95,7 @@ def extract(
         del layer.include[:], layer.exclude[:]
     features: list[NDArray] = []
     labels: list[NDArray] = []
-    with contextlib.closing(Net.from_param(definition, Source())) as net:
+    with contextlib.closing(Net.from_param(definition, Origin())) as net:
         load(net)
         net.reuse_memory(keep=[tower.feature])
         while sum(map(len, labels)) < count:

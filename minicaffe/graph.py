@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from minicaffe import proto
 from minicaffe.errors import NetError
-from minicaffe.layers import Source
+from minicaffe.proto.origin import Origin
 
 _log = logging.getLogger(__name__)
 
@@ -22,9 +22,9 @@ def with_state(net: proto.NetParameter, phase: int, level: int = 0, stages: Sequ
     return result
 
 
-def filter_net(net: proto.NetParameter, source: Source | None = None) -> proto.NetParameter:
+def filter_net(net: proto.NetParameter, source: Origin | None = None) -> proto.NetParameter:
     """The layers whose include and exclude rules admit the net's state; NetError if a layer has both kinds."""
-    source = source or Source()
+    source = source or Origin()
     result = proto.NetParameter()
     result.CopyFrom(net)
     del result.layer[:]
@@ -98,12 +98,12 @@ def split_name(blob: str, layer: str, top: int) -> str:
     return f"{blob}_{layer}_{top}_split"
 
 
-def insert_splits(net: proto.NetParameter, source: Source | None = None) -> proto.NetParameter:
+def insert_splits(net: proto.NetParameter, source: Origin | None = None) -> proto.NetParameter:
     """A Split layer after each top that more than one layer reads, so that every reader has a gradient of its own.
 
     Caffe: an explicit non-zero loss_weight counts as a reader; it moves to the Split's first output.
     """
-    source = source or Source()
+    source = source or Origin()
     producer: dict[str, tuple[int, int]] = {}
     origin: dict[tuple[int, int], tuple[int, int]] = {}
     readers: dict[tuple[int, int], int] = {}
@@ -146,7 +146,7 @@ def insert_splits(net: proto.NetParameter, source: Source | None = None) -> prot
     return result
 
 
-def unknown_bottom(layer: proto.LayerParameter, index: int, known: Sequence[str] | dict, source: Source) -> NetError:
+def unknown_bottom(layer: proto.LayerParameter, index: int, known: Sequence[str] | dict, source: Origin) -> NetError:
     """The error for a bottom that no earlier layer makes."""
     name = layer.bottom[index]
     near = difflib.get_close_matches(name, list(known), n=1)
@@ -157,6 +157,6 @@ def unknown_bottom(layer: proto.LayerParameter, index: int, known: Sequence[str]
     )
 
 
-def _place(source: Source, layer: proto.LayerParameter, field: str | None = None) -> str:
+def _place(source: Origin, layer: proto.LayerParameter, field: str | None = None) -> str:
     place = source.where(layer.name, layer.phase if layer.HasField("phase") else None, field)
     return f"{place}: " if place else ""

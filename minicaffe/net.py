@@ -6,30 +6,26 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import backend, fusion, graph, memory_plan, proto, replay, weights
-from minicaffe.assembly import Assembly, Param, Step
+from minicaffe import backend, graph, proto, weights
 from minicaffe.blob import Blob, Storage
+from minicaffe.engine import memory_plan
+from minicaffe.engine.assembly import Assembly
+from minicaffe.engine.executor import Executor
+from minicaffe.engine.params import Params
 from minicaffe.errors import NetError
-from minicaffe.kernels import fast_paths
-from minicaffe.layers import Layer, Source
+from minicaffe.layers import Layer
 from minicaffe.layers.data import MemoryData
 from minicaffe.proto.files import read_net
+from minicaffe.proto.origin import Origin
 from minicaffe.proto.upgrade import upgrade_net
 
 _log = logging.getLogger(__name__)
-
-PARAM_ALIGNMENT = 16
-"""Elements to which each param is aligned in the buffer of all params: one cache line of float32."""
-
-_Ways = tuple[Mapping[int, fusion.Pass], Mapping[int, replay.Stretch]]
-"""Layers that may run as one, and layers that may run from a record, by the place where a pass meets them."""
 
 
 class Net:
@@ -57,10 +53,10 @@ class Net:
         if isinstance(phase, (str, os.PathLike)):
             weights, phase, level = phase, level, 0
         if isinstance(network, proto.NetParameter):
-            param, self.source = upgrade_net(network)[0], Source()
+            param, self.source = upgrade_net(network)[0], Origin()
         else:
             param, locations = read_net(network)
-            self.source = Source(os.fspath(network), locations)
+            self.source = Origin(os.fspath(network), locations)
         if phase is not None:
             param = graph.with_state(param, int(phase), level, list(stages or ()))
         self._build(param, np.dtype(dtype))
@@ -68,7 +64,7 @@ class Net:
             self.copy_from(weights)
 
     @classmethod
-    def from_param(cls, param: proto.NetParameter, source: Source, dtype: DTypeLike = np.float32) -> Net:
+    def from_param(cls, param: proto.NetParameter, source: Origin, dtype: DTypeLike = np.float32) -> Net:
         """A net from a definition that holds its own state; ``source`` says where it came from."""
         net = cls.__new__(cls)
         net.source = source
@@ -80,7 +76,6 @@ class Net:
     def _build(self, param: proto.NetParameter, dtype: np.dtype) -> None:
         self.dtype = dtype
         self.phase = param.state.phase
-        self.debug_info = param.debug_info
         filtered = graph.filter_net(param, self.source)
         _log.info("Initializing net from parameters: \n%s", filtered)
         definition = graph.insert_splits(filtered, self.source)
@@ -97,51 +92,26 @@ class Net:
         self.params = OrderedDict((layer.name, layer.blobs) for layer in self.layers if layer.blobs)
         self.top_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.top_ids]) for s in self.steps)
         self.bottom_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.bottom_ids]) for s in self.steps)
-        self._storage: tuple[Storage, Storage] | None = None
-        self._claimed: list[tuple[int, int]] = []
-        self._loss = Blob((), dtype)
-        self._guests = any(type(layer).__module__.partition(".")[0] != __package__ for layer in self.layers)
-        self._callbacks: dict[str, list[Callable[[int], Any]]] = {
-            f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
-        }
-        self._share_params()
-        self._fused = fusion.passes(self.steps)
-        self._stretches = {direction: self._find_stretches(direction) for direction in self._fused}
-        self._turn = self._find_turn()
+        self._params = Params(self.learnable, self.layers, dtype)
+        self._executor = Executor(self.steps, self._blob_names, self._params, dtype)
+        self.debug_info = param.debug_info
         _log.info("Network initialization done.")
 
-    # --- params as one buffer ------------------------------------------------------------------------------------
+    # --- memory --------------------------------------------------------------------------------------------------
 
     def pack_params(self) -> tuple[Storage, Storage]:
-        """Move all learnable params into one value and one gradient buffer, and return these.
+        """Move all learnable params into one value and one gradient buffer, and return these; see ``Params.pack``."""
+        return self._params.pack()
 
-        Each ``Param.offset`` tells where it starts; those of equal multipliers follow each other, so that a solver
-        updates them as one, and of these the ones whose gradient need not be cleared.  The elements between params stay
-        zero.
+    def clear_param_diffs(self, lazily: bool = False) -> None:
+        """Set the gradient of every learnable param to zero; backward passes add to it.
+
+        ``lazily``, as a solver does before its own backward pass, those of packed params that their layers claim
+        (``Layer.claims``) only count as zero: backward overwrites them, and zeros are written only where somebody asks
+        for the gradient before.  An array that somebody took from ``Blob.diff`` earlier and kept holds the old numbers
+        until then.
         """
-        if self._storage is None:
-            end = 0
-            for param in sorted(self.learnable, key=lambda param: (param.multipliers, not self._is_claimed(param))):
-                param.offset = end
-                if self._is_claimed(param):
-                    self._claimed.append((end, end + param.blob.count))
-                end += -(-param.blob.count // PARAM_ALIGNMENT) * PARAM_ALIGNMENT
-            self._storage = Storage(end, self.dtype), Storage(end, self.dtype)
-            for param in self.learnable:
-                param.blob.move_to(*self._storage, param.offset)
-            self._share_params()
-        return self._storage
-
-    def _is_claimed(self, param: Param) -> bool:
-        """Whether each layer that has this param claims its gradient."""
-        return all(j in self.steps[index].layer.claims for index, j in param.users)
-
-    def _share_params(self) -> None:
-        for owner in self.learnable:
-            for index, j in owner.users[1:]:
-                blob = self.steps[index].layer.blobs[j]
-                blob.share_data(owner.blob)
-                blob.share_diff(owner.blob)
+        self._params.clear_diffs(lazily)
 
     def reuse_memory(self, keep: Iterable[str] = ()) -> None:
         """Let blobs that nothing reads any more in a forward pass hand their memory to later ones.
@@ -163,20 +133,6 @@ class Net:
         self.blobs = memory_plan.KeptBlobs(self._blob_list, reused)
         self.forward_only = True
 
-    def clear_param_diffs(self, lazily: bool = False) -> None:
-        """Set the gradient of every learnable param to zero; backward passes add to it.
-
-        ``lazily``, as a solver does before its own backward pass, those of packed params that their layers claim
-        (``Layer.claims``) only count as zero: backward overwrites them, and zeros are written only where somebody asks
-        for the gradient before.  An array that somebody took from ``Blob.diff`` earlier and kept holds the old numbers
-        until then.
-        """
-        if self._storage is not None:
-            self._storage[1].clear(self._claimed if lazily else ())
-        else:
-            for param in self.learnable:
-                param.blob.xdiff.fill(0)
-
     # --- running -------------------------------------------------------------------------------------------------
 
     def run_forward(self, start: int = 0, end: int | None = None) -> None:
@@ -185,158 +141,45 @@ class Net:
             raise NetError(
                 f"net '{self.name}' reuses its blobs' memory (reuse_memory): it runs from its first layer on"
             )
-        where = backend.current()
-        end = len(self.steps) - 1 if end is None else end
-        self._loss.xdata.fill(0)
-        with where.running(self._guests):
-            self._forward_steps(start, end, self._ways("forward"), where)
-
-    def _forward_steps(self, index: int, end: int, ways: _Ways, where: backend.Backend) -> None:
-        passes, stretches = ways
-        while index <= end:
-            stretch, fused = stretches.get(index), passes.get(index)
-            if stretch is not None and stretch.last <= end:
-                stretch.run(
-                    where, self._param_diffs, partial(self._forward_steps, index, stretch.last, (passes, {}), where)
-                )
-                index = stretch.last + 1
-            elif fused is not None and fused.last <= end and fused.reshape(where).ready():
-                fused.run()
-                index = fused.last + 1
-            else:
-                self._forward_step(index, where)
-                index += 1
-
-    def _forward_step(self, index: int, where: backend.Backend) -> None:
-        step = self.steps[index]
-        for call in self._callbacks["before_forward"]:
-            call(index)
-        step.reshape(where)
-        step.layer.forward(step.bottom, step.top)
-        for blob in step.weighted:
-            where.ops.dot(blob.xdata, blob.xdiff, self._loss.xdata)
-        if self.debug_info:
-            self._log_forward(step)
-        for call in self._callbacks["after_forward"]:
-            call(index)
+        self._executor.run_forward(start, len(self.steps) - 1 if end is None else end)
 
     def run_backward(self, start: int | None = None, end: int = 0) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
-        if self.forward_only:
-            raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it cannot run backward")
-        where = backend.current()
-        start = len(self.steps) - 1 if start is None else start
-        with where.running(self._guests):
-            self._backward_steps(start, end, self._ways("backward"), where)
-        if self.debug_info and start == len(self.steps) - 1 and end == 0:
-            self._log_param_norms()
-
-    def _backward_steps(self, index: int, end: int, ways: _Ways, where: backend.Backend) -> None:
-        passes, stretches = ways
-        while index >= end:
-            stretch, fused = stretches.get(index), passes.get(index)
-            if stretch is not None and stretch.first >= end:
-                stretch.run(
-                    where, self._param_diffs, partial(self._backward_steps, index, stretch.first, (passes, {}), where)
-                )
-                index = stretch.first - 1
-            elif fused is not None and fused.first >= end and fused.ready():
-                fused.run()
-                index = fused.first - 1
-            else:
-                self._backward_step(index)
-                index -= 1
-
-    def _backward_step(self, index: int) -> None:
-        step = self.steps[index]
-        for call in self._callbacks["before_backward"]:
-            call(index)
-        if step.need_backward:
-            self.backward_layer(index)
-            if self.debug_info:
-                self._log_backward(step)
-        for call in self._callbacks["after_backward"]:
-            call(index)
+        self._require_backward()
+        self._executor.run_backward(len(self.steps) - 1 if start is None else start, end)
 
     def forward_backward(self) -> None:
         """``run_forward`` and ``run_backward`` over all layers, without a pause between the two where nobody looks on."""
-        ahead, back = self._ways("forward"), self._ways("backward")
-        if self._turn is None or self.forward_only or not (ahead[1] and back[1]):
-            self.run_forward()
-            self.run_backward()
-            return
-        where, last = backend.current(), len(self.steps) - 1
-        first, first_back, turn = self._turn
-
-        def around() -> None:
-            self._forward_steps(first, last, (ahead[0], {}), where)
-            self._backward_steps(last, first_back, (back[0], {}), where)
-
-        self._loss.xdata.fill(0)
-        with where.running(self._guests):
-            self._forward_steps(0, first - 1, ahead, where)
-            turn.run(where, self._param_diffs, around)
-            self._backward_steps(first_back - 1, 0, back, where)
-
-    def _find_turn(self) -> tuple[int, int, replay.Stretch] | None:
-        """The layers at the end that may run from a record in both directions: the first one's place in either, and
-        their stretch.
-        """
-        last = len(self.steps) - 1
-        ends = [stretch for stretch in self._stretches["forward"].values() if stretch.last == last]
-        if not ends or last not in self._stretches["backward"]:
-            return None
-        first, first_back = ends[0].first, self._stretches["backward"][last].first
-        return first, first_back, replay.Stretch(self.steps, min(first, first_back), last)
-
-    def _find_stretches(self, direction: str) -> dict[int, replay.Stretch]:
-        """The steps that may run from a record, by the place where the pass meets them."""
-        found = replay.stretches(self.steps, self._fused[direction].values())
-        return {
-            (first if direction == "forward" else last): replay.Stretch(self.steps, first, last)
-            for first, last in found
-        }
-
-    def _ways(self, direction: str) -> _Ways:
-        """The layers that may run as one, and those that may run from a record: none while somebody looks at what is
-        between them.
-        """
-        callbacks = self._callbacks
-        if self.debug_info or callbacks["before_" + direction] or callbacks["after_" + direction]:
-            return {}, {}
-        return (
-            self._fused[direction] if fast_paths.taken("fusion") else {},
-            self._stretches[direction] if fast_paths.taken("replay") else {},
-        )
-
-    @property
-    def _param_diffs(self) -> Storage | None:
-        return self._storage and self._storage[1]
+        self._require_backward()
+        self._executor.forward_backward()
 
     def backward_layer(self, index: int) -> None:
         """Run one layer backward; LayerError if a bottom is to get a gradient that its layer cannot give."""
-        step = self.steps[index]
-        allowed = step.layer.differentiable
-        if allowed is not None:
-            for k, flag in enumerate(step.propagate_down):
-                if flag and k not in allowed:
-                    raise step.layer.error(
-                        f"{step.layer.type} Layer cannot backpropagate to bottom {k} ('{self._blob_names[step.bottom_ids[k]]}'); "
-                        "set propagate_down: false for it, or remove force_backward",
-                        "propagate_down",
-                    )
-        step.layer.backward(step.top, step.propagate_down, step.bottom)
+        self._executor.backward_layer(index)
+
+    def _require_backward(self) -> None:
+        if self.forward_only:
+            raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it cannot run backward")
+
+    @property
+    def debug_info(self) -> bool:
+        """Whether each layer logs the mean magnitude of what it makes."""
+        return self._executor.debug_info
+
+    @debug_info.setter
+    def debug_info(self, on: bool) -> None:
+        self._executor.debug_info = on
 
     @property
     def loss_array(self) -> Any:
         """The weighted loss of the last ``run_forward``, a scalar array of the current backend."""
-        return self._loss.xdata
+        return self._executor.loss.xdata
 
     @property
     def loss(self) -> float:
         """The weighted loss of the last ``run_forward``; waits for the device."""
         backend.current().run_checks()
-        return float(self._loss.peek_data())
+        return float(self._executor.loss.peek_data())
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the inputs' shapes, without computing."""
@@ -458,19 +301,19 @@ class Net:
 
     def before_forward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` before each layer's forward."""
-        self._callbacks["before_forward"].append(call)
+        self._executor.callbacks["before_forward"].append(call)
 
     def after_forward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` after each layer's forward."""
-        self._callbacks["after_forward"].append(call)
+        self._executor.callbacks["after_forward"].append(call)
 
     def before_backward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` before each layer's backward."""
-        self._callbacks["before_backward"].append(call)
+        self._executor.callbacks["before_backward"].append(call)
 
     def after_backward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` after each layer's backward."""
-        self._callbacks["after_backward"].append(call)
+        self._executor.callbacks["after_backward"].append(call)
 
     # --- weights and state ---------------------------------------------------------------------------------------
 
@@ -559,46 +402,3 @@ class Net:
 
     def _backward(self, start: int, end: int) -> None:
         self.run_backward(start, end)
-
-    # --- debug_info ----------------------------------------------------------------------------------------------
-
-    def _log_forward(self, step: Step) -> None:
-        layer = step.layer
-        for i, blob in zip(step.top_ids, step.top, strict=True):
-            _log.info(
-                "    [Forward] Layer %s, top blob %s data: %g",
-                layer.name,
-                self._blob_names[i],
-                _mean_abs(blob.peek_data()),
-            )
-        for j, blob in enumerate(layer.blobs):
-            specs = layer.layer_param.param
-            name = specs[j].name if j < len(specs) and specs[j].name else str(j)
-            _log.info("    [Forward] Layer %s, param blob %s data: %g", layer.name, name, _mean_abs(blob.peek_data()))
-
-    def _log_backward(self, step: Step) -> None:
-        for k, (i, blob) in enumerate(zip(step.bottom_ids, step.bottom, strict=True)):
-            if step.propagate_down[k]:
-                _log.info(
-                    "    [Backward] Layer %s, bottom blob %s diff: %g",
-                    step.layer.name,
-                    self._blob_names[i],
-                    _mean_abs(blob.peek_diff()),
-                )
-        for j, blob in enumerate(step.layer.blobs):
-            if step.layer.param_propagate_down[j]:
-                _log.info(
-                    "    [Backward] Layer %s, param blob %d diff: %g", step.layer.name, j, _mean_abs(blob.peek_diff())
-                )
-
-    def _log_param_norms(self) -> None:
-        norms = []
-        for peek in (Blob.peek_data, Blob.peek_diff):
-            values = [peek(param.blob).reshape(-1).astype(np.float64) for param in self.learnable]
-            norms.append((sum(np.abs(v).sum() for v in values), np.sqrt(sum(v @ v for v in values))))
-        (a, c), (b, d) = norms
-        _log.error("    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)", a, b, c, d)
-
-
-def _mean_abs(values: NDArray) -> float:
-    return float(np.abs(values).sum(dtype=np.float64) / values.size) if values.size else 0.0

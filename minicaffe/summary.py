@@ -8,13 +8,14 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from minicaffe import graph, memory_plan, proto
-from minicaffe.assembly import Step
+from minicaffe import graph, proto
 from minicaffe.blob import Blob, Storage
-from minicaffe.layers import Source
+from minicaffe.engine import memory_plan
+from minicaffe.engine.assembly import Step
 from minicaffe.layers.cost import Cost
 from minicaffe.net import Net
 from minicaffe.proto.files import read_net
+from minicaffe.proto.origin import Origin
 
 
 def forward_cost(step: Step) -> Cost:
@@ -210,7 +211,7 @@ def load(
     that raise.
     """
     definition, locations = read_net(path)
-    source = Source(path, locations)
+    source = Origin(path, locations)
     filtered = graph.filter_net(graph.with_state(definition, phase, level, stages), source)
     return Net.from_param(_without_fillers(graph.with_inputs(filtered, shapes or {})), source)
 

@@ -21,15 +21,7 @@ RANKS = [
     ("minicaffe.backend",),
     ("minicaffe.blob", "minicaffe.fillers", "minicaffe.data"),
     ("minicaffe.layers",),
-    (
-        "minicaffe.graph",
-        "minicaffe.assembly",
-        "minicaffe.memory_plan",
-        "minicaffe.fusion",
-        "minicaffe.replay",
-        "minicaffe.weights",
-        "minicaffe.net",
-    ),
+    ("minicaffe.graph", "minicaffe.engine", "minicaffe.weights", "minicaffe.net"),
     ("minicaffe.solvers", "minicaffe.parallel"),
     (
         "minicaffe.draw",

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from strict_gpu import StrictBackend
 
-from minicaffe import backend, fusion, proto, solvers, summary
+from minicaffe import backend, proto, solvers, summary
+from minicaffe.engine import fusion
 from minicaffe.kernels import fast_paths
 from minicaffe.net import Net
 from minicaffe.proto import text
@@ -105,8 +106,8 @@ FUSED = {
     "leaky": (["a_norm"], ["a_relu"]),
     "norm, scale": (["a_norm"], ["a_scale"]),
     "rows": (["a_norm"], ["a_relu"]),
-    "norm elsewhere": (["b_norm"], []),
-    "running statistics": (["a_norm"], []),
+    "norm elsewhere": (["b_norm"], ["b_scale"]),
+    "running statistics": (["a_norm"], ["a_scale"]),
     "frozen below": (["a_norm"], ["a_relu"]),
     "scale does not learn": (["a_norm"], ["a_relu"]),
     "bias does not learn": (["a_norm"], ["a_relu"]),
@@ -178,7 +179,9 @@ def counted(monkeypatch):
 @pytest.mark.parametrize("name", NETS)
 def test_what_is_fused(name):
     net = build(name)
-    assert tuple([net.layers[at].name for at in net._fused[way]] for way in ("forward", "backward")) == FUSED[name]
+    plan = net._executor.plan()
+    found = ([net.layers[at].name for at in sweep.passes] for sweep in (plan.forward, plan.backward))
+    assert tuple(found) == FUSED[name]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

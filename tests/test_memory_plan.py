@@ -9,8 +9,8 @@ import pytest
 from test_models_structure import definition, image_net
 
 from minicaffe import backend, proto
+from minicaffe.engine.memory_plan import Span, offsets, spans
 from minicaffe.errors import NetError
-from minicaffe.memory_plan import Span, offsets, spans
 from minicaffe.net import Net
 from minicaffe.proto import text
 from minicaffe.summary import summarize

@@ -68,7 +68,7 @@ def _measure(net: Net, iterations: int) -> None:
         start = time.perf_counter()
         for i in layers:
             forward[i] += seconds(lambda at: net.run_forward(at, at), i)
-        with device.running(guests=True):
+        with device.running(user_layers=True):
             for i in reversed(layers):
                 backward[i] += seconds(net.backward_layer, i)
         _log.info("Iteration: %d forward-backward time: %.4g ms.", iteration, (time.perf_counter() - start) * 1e3)

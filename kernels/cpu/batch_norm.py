@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from minicaffe.kernels import reference
-from minicaffe.kernels.cpu.runtime.capture import keep, spoil
+from minicaffe.kernels.cpu.runtime.capture import capturable, not_capturable
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -176,9 +176,10 @@ def _scale_grad(x, dy, v, dx, dv, db, wanted, parts):
 
 def _filled(like: Array, number: float) -> Array:
     """What takes the place of an array that was not given."""
-    return keep(np.full_like(like, number))
+    return np.full_like(like, number)
 
 
+@capturable
 def standardize(
     x: Array,
     eps: float,
@@ -193,7 +194,7 @@ def standardize(
 ) -> None:
     """See ``reference.standardize``."""
     if x.shape[2] == 1 or not x.size:
-        spoil()
+        not_capturable()
         reference.standardize(x, eps, mean, variance, factor, y, kept, v, b, slope)
         return
     memory, eps, slope = y if kept is None else kept, x.dtype.type(eps), x.dtype.type(slope)
@@ -201,6 +202,7 @@ def standardize(
     _standardize(x, eps, mean, variance, factor, y, memory, kept is not None, v, b, slope, parts(x.size))
 
 
+@capturable
 def standardize_grad(
     x: Array,
     dy: Array,
@@ -217,7 +219,7 @@ def standardize_grad(
 ) -> None:
     """See ``reference.standardize_grad``."""
     if x.shape[2] == 1 or not x.size:
-        spoil()
+        not_capturable()
         reference.standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, dv, db, slope)
         return
     y, slope = (x, 1.0) if y is None else (y, slope)
@@ -226,6 +228,7 @@ def standardize_grad(
     _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, x.dtype.type(slope), dv, db, parts(x.size))
 
 
+@capturable
 def scale(
     x: Array,
     v: Array,
@@ -237,7 +240,7 @@ def scale(
 ) -> None:
     """See ``reference.scale``."""
     if x.shape[2] == 1:
-        spoil()
+        not_capturable()
         reference.scale(x, v, b, y, kept, centre, slope)
         return
     origin, level = (_filled(v, 0) if a is None else a for a in (centre, b))
@@ -245,10 +248,11 @@ def scale(
     _scale(x, origin, v, level, y, memory, kept is not None, x.dtype.type(slope), parts(x.size))
 
 
+@capturable
 def scale_grad(x: Array, dy: Array, v: Array, dx: Array | None, dv: Array | None, db: Array | None) -> None:
     """See ``reference.scale_grad``."""
     if x.shape[2] == 1:
-        spoil()
+        not_capturable()
         reference.scale_grad(x, dy, v, dx, dv, db)
     else:
         wanted = (dx is not None, dv is not None, db is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -42,12 +43,14 @@ def _add_rows(y, bias, parts):
     parallel(_add_rows_part, parts, (y.reshape(y.shape[0], y.shape[1]), bias))
 
 
+@capturable
 def bias_add(y: Array, bias: Array) -> None:
     """See ``reference.bias_add``."""
     add = _add_rows if y.size == len(y) * len(bias) else _add
     add(y, bias, parts(y.size))
 
 
+@capturable
 def bias_grad(dy: Array, dbias: Array) -> None:
     """See ``reference.bias_grad``."""
     add_channel_sums(dy, dbias)

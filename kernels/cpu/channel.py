@@ -14,6 +14,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from minicaffe.kernels.cpu.elementwise import formula_stamp
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -158,6 +159,7 @@ def _run(
     loop(result, matrices, channels, tuple(map(out.dtype.type, scalars)), parts(arrays[0].size))
 
 
+@capturable
 def channelwise(
     function: Callable[..., float],
     arrays: Sequence[Array],

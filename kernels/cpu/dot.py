@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.scratch import scratch_array
@@ -44,6 +45,7 @@ def inner_product(a: Array, b: Array) -> float:
     return float(out)
 
 
+@capturable
 def dot(a: Array, b: Array, out: Array) -> None:
     """See ``reference.dot``."""
     shared = parts(a.size)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numba.extending import register_jitable
 
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -72,6 +73,7 @@ def _loop(function: Callable[..., float], arrays: int, scalars: int, dtype: np.d
     return loop
 
 
+@capturable
 def elementwise(function: Callable[..., float], arrays: Sequence[Array], scalars: Sequence[float], out: Array) -> None:
     """See ``reference.elementwise``.  The formula is evaluated in the arrays' dtype."""
     loop = _loop(function, len(arrays), len(scalars), out.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel
 from minicaffe.kernels.reference import BATCH_SIZE, NONE, VALID, Array
@@ -65,11 +66,13 @@ def with_ignored(label: int | None) -> tuple[bool, int]:
     return (False, 0) if label is None else (True, label)
 
 
+@capturable
 def check_labels(label: Array, classes: int, ignore_label: int | None, bad: Array) -> None:
     """See ``reference.check_labels``."""
     _first_bad(label.reshape(-1), classes, *with_ignored(ignore_label), bad)
 
 
+@capturable
 def loss_normalizer(label: Array, outer: int, ignore_label: int | None, normalization: int, normalizer: Array) -> None:
     """See ``reference.loss_normalizer``."""
     count = {NONE: 1, BATCH_SIZE: outer}.get(normalization, label.size)

@@ -8,6 +8,7 @@ import numpy as np
 
 from minicaffe.kernels.cpu.dot import inner_product
 from minicaffe.kernels.cpu.labels import with_ignored
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -223,6 +224,7 @@ def euclidean_loss(a: Array, b: Array, difference: Array, loss: Array) -> None:
     loss[...] = inner_product(difference, difference) / (2 * len(a))
 
 
+@capturable
 def contrastive_loss(
     a: Array, b: Array, similar: Array, margin: float, legacy: bool, difference: Array, distance: Array, loss: Array
 ) -> None:
@@ -230,6 +232,7 @@ def contrastive_loss(
     _contrastive(a, b, similar, a.dtype.type(margin), bool(legacy), difference, distance, loss)
 
 
+@capturable
 def contrastive_loss_grad(
     difference: Array,
     distance: Array,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -104,12 +105,14 @@ def _lrn_grad(x, y, scale, dy, dx, half, factor, exponent, parts):
     parallel(_lrn_grad_part, parts, (x, y, scale, dy, dx, half, factor, exponent))
 
 
+@capturable
 def lrn(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
     """See ``reference.lrn``."""
     half = (size - 1) // 2
     _lrn(x, scale, y, half, float(alpha / size), float(-beta), float(k), parts(x.size))
 
 
+@capturable
 def lrn_grad(x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, alpha: float, beta: float) -> None:
     """See ``reference.lrn_grad``."""
     real, half = x.dtype.type, (size - 1) // 2
@@ -202,12 +205,14 @@ def _planes(array: Array) -> Array:
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
+@capturable
 def lrn_within(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float) -> None:
     """See ``reference.lrn_within``."""
     real = x.dtype.type
     _within(*map(_planes, (x, scale, y)), size, real(alpha / size**2), real(-beta), parts(x.size))
 
 
+@capturable
 def lrn_within_grad(
     x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, alpha: float, beta: float
 ) -> None:

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from minicaffe.kernels.cpu.runtime.address import size_of
-from minicaffe.kernels.cpu.runtime.capture import keep
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -294,6 +294,7 @@ def _geometry_back(window: Window, height: int, rows: int) -> tuple:
     )
 
 
+@capturable
 def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:
     """See ``reference.max_pool``."""
     _max_pool(*_geometry(window), parts(x.size), *_planes(x, y, mask))
@@ -305,12 +306,13 @@ def _are_apart(window: Window) -> bool:
     return all(step >= size for step, size in zip(window.stride, window.kernel, strict=True))
 
 
+@capturable
 def max_pool_grad(dy: Array, mask: Array, dx: Array, window: Window) -> None:
     """See ``reference.max_pool_grad``."""
     if dx.shape[3] <= 16 and _are_apart(window):  # rows too short for the lanes of a register
         _max_pool_grad_apart(parts(dx.size), *_pixels(dy, mask, dx))
     else:
-        _max_pool_grad(*keep(_geometry_back(window, dx.shape[2], dy.shape[2])), parts(dx.size), *_planes(dy, mask, dx))
+        _max_pool_grad(*_geometry_back(window, dx.shape[2], dy.shape[2]), parts(dx.size), *_planes(dy, mask, dx))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -320,6 +322,7 @@ def _is_global(pixels: tuple[int, ...], pooled: tuple[int, ...], window: Window)
     return pooled[2:] == (1, 1) and whole and not any(window.pad)
 
 
+@capturable
 def average_pool(x: Array, y: Array, window: Window) -> None:
     """See ``reference.average_pool``."""
     if _is_global(x.shape, y.shape, window):
@@ -328,12 +331,13 @@ def average_pool(x: Array, y: Array, window: Window) -> None:
         _average_pool(*_geometry(window), parts(x.size), *_planes(x, y))
 
 
+@capturable
 def average_pool_grad(dy: Array, dx: Array, window: Window) -> None:
     """See ``reference.average_pool_grad``."""
     if _is_global(dx.shape, dy.shape, window):
         _mean_grad(parts(dx.size), *_pixels(dy, dx))
     else:
-        _average_pool_grad(*keep(_geometry_back(window, dx.shape[2], dy.shape[2])), parts(dx.size), *_planes(dy, dx))
+        _average_pool_grad(*_geometry_back(window, dx.shape[2], dy.shape[2]), parts(dx.size), *_planes(dy, dx))
 
 
 def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -> None:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from minicaffe.kernels.cpu.labels import with_ignored
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -167,6 +168,7 @@ def _softmax_loss_grad(prob, label, ignoring, ignored, weight, normalizer, dx, p
     parallel(_softmax_loss_grad_part, parts, (prob, label, ignoring, ignored, weight, normalizer, dx))
 
 
+@capturable
 def softmax(x: Array, y: Array) -> None:
     """See ``reference.softmax``."""
     if x.shape[2] == 1:
@@ -175,6 +177,7 @@ def softmax(x: Array, y: Array) -> None:
         _softmax(x, y, parts(x.size))
 
 
+@capturable
 def softmax_grad(y: Array, dy: Array, dx: Array) -> None:
     """See ``reference.softmax_grad``."""
     if y.shape[2] == 1:
@@ -183,11 +186,13 @@ def softmax_grad(y: Array, dy: Array, dx: Array) -> None:
         _softmax_grad(y, dy, dx, parts(y.size))
 
 
+@capturable
 def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer: Array, loss: Array) -> None:
     """See ``reference.softmax_loss``."""
     _softmax_loss(prob, label.reshape(-1), *with_ignored(ignore_label), normalizer, loss)
 
 
+@capturable
 def softmax_loss_grad(
     prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
 ) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from minicaffe.backend.base import Backend, RandomSource
+from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.backend.cpu import CpuBackend
-from minicaffe.kernels.cpu.runtime.capture import Recording
 
 __all__ = [
     "Backend",
     "RandomSource",
-    "Recording",
+    "Capture",
     "current",
     "gpu_backend",
     "host_backend",

@@ -10,8 +10,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe.backend import moves
-from minicaffe.kernels.cpu.runtime.capture import Recording
+from minicaffe.backend import generation
+
+
+class Capture(ABC):
+    """What ran inside ``Backend.capture``, to be replayed on the same arrays without Python in between.
+
+    It owns all memory that it reads and writes: as long as it lives, nothing that it was given can be freed.
+    """
+
+    def __init__(self) -> None:
+        self.checks: list[tuple[Any, Callable[[int], Exception]]] = []
+        """Arguments for ``Backend.check_later`` after each replay."""
+
+    @property
+    @abstractmethod
+    def complete(self) -> bool:
+        """Whether a replay does everything that was done while it was made."""
+
+    @abstractmethod
+    def replay(self) -> None:
+        """Do all of it again."""
 
 
 class RandomSource(ABC):
@@ -64,30 +83,34 @@ class Backend(ABC):
         """Copy an array of this backend into a NumPy array, waiting until it is there."""
 
     @abstractmethod
-    def running(self, guests: bool = False) -> contextlib.AbstractContextManager[None]:
+    def running(self, user_layers: bool = False) -> contextlib.AbstractContextManager[None]:
         """Held around a pass over a net: one pass at a time, threads and streams set up for the kernels.
 
-        ``guests``: users' own layers run in it, so NumPy's BLAS is to keep off the cores that kernels have.
+        ``user_layers``: layers that users wrote run in it, so NumPy's BLAS must leave the cores to the kernels.
         """
 
     @abstractmethod
     def synchronize(self) -> None:
         """Wait for everything issued so far."""
 
-    def setting(self) -> tuple:
-        """What kernels depend on beside their arguments."""
+    def settings(self) -> tuple:
+        """What the choice of kernels depends on beside their arguments."""
         return ()
 
-    def recorded(self, room: int) -> contextlib.AbstractContextManager[Recording | None]:
-        """Held around ops that are to be recorded, in ``room`` bytes; gives None if this backend cannot record."""
+    def capture(self) -> contextlib.AbstractContextManager[Capture | None]:
+        """Held around ops, which run as ever, to have them captured; gives None if this backend cannot capture."""
         return contextlib.nullcontext()
+
+    def not_capturable(self) -> None:
+        """Note that something is done that a replay of the capture being made would leave out; nothing if none is."""
+        return None
 
     def reserve(self, count: int, dtype: DTypeLike) -> None:
         """Make the scratch memory that all layers share hold at least ``count`` elements of ``dtype``."""
         dtype = np.dtype(dtype)
         if dtype not in self._workspaces or self._workspaces[dtype].size < count:
             self._workspaces[dtype] = self.zeros((count,), dtype)
-            moves.note()
+            generation.advance()
 
     def workspace(self, dtype: DTypeLike) -> Any:
         """The shared scratch memory, a flat array; its contents last only as long as one call of an op."""
@@ -97,7 +120,8 @@ class Backend(ABC):
         """Raise ``error(flag)`` if the int32 scalar ``flag`` is not negative: now on the host, at ``run_checks`` on a
         device.
 
-        A kernel can so report bad input without making every iteration wait for the device.
+        A kernel can so report bad input without making every iteration wait for the device.  A capture that is being
+        made keeps the check, for after each of its replays.
         """
         self._checks.append((flag, error))
         if self.is_host:

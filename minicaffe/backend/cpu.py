@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe.backend import random, threads
-from minicaffe.backend.base import Backend, RandomSource
+from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.kernels import cpu, fast_paths
-from minicaffe.kernels.cpu.runtime.capture import RecordedOps, Recording, mine
+from minicaffe.kernels.cpu.runtime.capture import CapturedOps, LaunchList, in_progress, not_capturable
 from minicaffe.kernels.cpu.runtime.threads import held, thread_count
 
 
@@ -50,6 +50,21 @@ class _Running(contextlib.AbstractContextManager):
         self._lock.release()
 
 
+class CpuCapture(Capture):
+    """A list of kernel launches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = LaunchList()
+
+    @property
+    def complete(self) -> bool:
+        return self.launches.complete
+
+    def replay(self) -> None:
+        self.launches.replay()
+
+
 class CpuBackend(Backend):
     """Layers run on NumPy arrays in host memory."""
 
@@ -62,6 +77,7 @@ class CpuBackend(Backend):
         super().__init__()
         self.random = CpuRandom()
         self._lock = threading.RLock()
+        self._capture: CpuCapture | None = None
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
         return np.zeros(shape, dtype)
@@ -72,30 +88,33 @@ class CpuBackend(Backend):
     def download(self, array: NDArray, out: NDArray) -> None:
         out[...] = array
 
-    def running(self, guests: bool = False) -> contextlib.AbstractContextManager[None]:
-        return self._beside_guests() if guests else _Running(self._lock)
+    def running(self, user_layers: bool = False) -> contextlib.AbstractContextManager[None]:
+        return self._beside_user_layers() if user_layers else _Running(self._lock)
 
     @contextlib.contextmanager
-    def _beside_guests(self) -> Iterator[None]:
+    def _beside_user_layers(self) -> Iterator[None]:
         with _Running(self._lock), cpu.single_threaded_blas():
             yield
 
-    def setting(self) -> tuple:
+    def settings(self) -> tuple:
         return thread_count(), fast_paths.left_out()
 
     @contextlib.contextmanager
-    def recorded(self, room: int) -> Iterator[Recording]:
-        recording, self.ops = Recording(room), RecordedOps(cpu)
+    def capture(self) -> Iterator[Capture]:
+        made = CpuCapture()
+        self._capture, self.ops = made, CapturedOps(cpu)
         try:
-            with recording.made():
-                yield recording
+            with made.launches.recording():
+                yield made
         finally:
-            self.ops = cpu
+            self._capture, self.ops = None, cpu
+
+    def not_capturable(self) -> None:
+        not_capturable()
 
     def check_later(self, flag: Any, error: Callable[[int], Exception]) -> None:
-        recording = mine()
-        if recording is not None:
-            recording.checks.append((flag, error))
+        if self._capture is not None and in_progress():
+            self._capture.checks.append((flag, error))
         super().check_later(flag, error)
 
     def synchronize(self) -> None:

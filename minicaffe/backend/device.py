@@ -81,7 +81,7 @@ class DeviceBackend(Backend):
             self.random = PhiloxRandom(self)
 
     @contextlib.contextmanager
-    def running(self, guests: bool = False) -> Iterator[None]:
+    def running(self, user_layers: bool = False) -> Iterator[None]:
         with self._lock, self._current():
             yield
 

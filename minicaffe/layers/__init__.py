@@ -16,7 +16,7 @@ from minicaffe.layers import (
     reduction,
     utility,
 )
-from minicaffe.layers.base import TEST, TRAIN, BlobVec, Layer, Source
+from minicaffe.layers.base import TEST, TRAIN, BlobVec, Layer
 from minicaffe.layers.factory import create, layer_types
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "TRAIN",
     "BlobVec",
     "Layer",
-    "Source",
     "create",
     "layer_types",
     "classification",

@@ -2,54 +2,46 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minicaffe import backend, fillers, proto
-from minicaffe.backend import moves
+from minicaffe.backend import generation
 from minicaffe.blob import Blob
 from minicaffe.errors import DataError, LayerError, ShapeError
 from minicaffe.layers.cost import Costed
-from minicaffe.proto.locations import Locations
+from minicaffe.proto.origin import Origin
 
 TRAIN, TEST = 0, 1
 
+_MUTABLE = frozenset({"blobs", "param_propagate_down"})
+"""Attributes that stay lists: nets look at them at every pass."""
+
 Count = int | tuple[int, int | None]
 """How many blobs a layer takes or makes: exactly n, or (at least, at most), None meaning no limit."""
-
-
-class Source:
-    """Where a net's definition stands: for messages, and to find the files it names."""
-
-    def __init__(self, path: str | None = None, locations: Locations | None = None) -> None:
-        self.path = path
-        self._locations = locations
-
-    def where(self, layer: str, phase: int | None = None, field: str | None = None) -> str:
-        """``file:line`` of a layer, or of one of its fields; the file if the line is not known, "" without a file."""
-        if self._locations is None:
-            return self.path or ""
-        return self._locations.of(layer, phase, field)
-
-    def resolve(self, path: str) -> str:
-        """``path`` as seen from the working folder, or else from the folder of the definition, if it exists there."""
-        if self.path is not None and not os.path.exists(path):
-            beside = os.path.join(os.path.dirname(self.path), path)
-            if os.path.exists(beside):
-                return beside
-        return path
 
 
 registry: dict[str, type[Layer]] = {}
 """Layer classes by the type that a prototxt names."""
 
 
+def _immutable(name: str, value: Any) -> Any:
+    if isinstance(value, MutableSequence):
+        return tuple(value)
+    if isinstance(value, (MutableMapping, MutableSet)):
+        raise TypeError(f"attribute {name!r} of a capturable layer must be immutable; found a {type(value).__name__}")
+    return value
+
+
 class BlobVec(list[Blob]):
-    """A layer's learnable blobs, in order."""
+    """A layer's learnable blobs, in order.
+
+    A blob that is put in the place of another takes over that one's memory, with the new one's values in it: solvers, and
+    layers that share the param, go on with these.  ShapeError if the shapes differ.
+    """
 
     def __init__(self, dtype: DTypeLike = np.float32) -> None:
         super().__init__()
@@ -59,6 +51,23 @@ class BlobVec(list[Blob]):
         """Append a zero-filled blob of this shape; it becomes learnable, with the layer's ``param`` specs."""
         self.append(Blob(shape, self._dtype))
         return self[-1]
+
+    def __setitem__(self, index: Any, blob: Any) -> None:
+        old = self[index]
+        if not (isinstance(old, Blob) and isinstance(blob, Blob)):
+            raise TypeError("learnable blobs are replaced one by one, each by a Blob")
+        if blob is old:
+            return
+        if blob.shape != old.shape:
+            raise ShapeError(
+                f"a param of shape {old.shape_string} can be replaced by a blob of the same shape; found {blob.shape_string}"
+            )
+        old.data[...] = blob.peek_data()
+        old.diff[...] = blob.peek_diff()
+        blob.share_data(old)
+        blob.share_diff(old)
+        super().__setitem__(index, blob)
+        generation.advance()
 
 
 class Layer(Costed):
@@ -98,24 +107,34 @@ class Layer(Costed):
     """Which bottoms ``force_backward`` may turn on; None: all."""
     claims: ClassVar[tuple[int, ...]] = ()
     """Learnable blobs whose gradient backward asks for by ``Blob.claim_xdiff``: a solver need not clear it before."""
-    repeats: bool = False
+    capturable: bool = False
     """Whether forward and backward do nothing but call ops, the same ones on the same arrays as long as no blob's shape
-    or memory changes, and no attribute of the layer; such layers run from a record (``minicaffe.replay``).  Each class
-    says so for itself: it is not inherited."""
+    or memory changes, and no attribute of the layer: such layers are captured and replayed
+    (``minicaffe.engine.segment``).  Each class says so for itself: it is not inherited.
+    """
     reshape_always: ClassVar[bool] = False
-    """Whether ``reshape`` looks at more than the bottoms' shapes, so that it must run before every forward."""
+    """Whether ``reshape`` looks at more than shapes and attributes, so that it must run before every forward, as Caffe
+    runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
+    """
 
     phase: int
     blobs: BlobVec
     param_str: str = ""
     goes_backward: bool = True
     """Whether backward may follow forward.  Where it never does, what only backward reads is not kept."""
+    revision: int = 0
+    """How often an attribute was set from outside the layer's own methods: what follows from the attributes is stale."""
+    user_defined: ClassVar[bool] = True
+    """Whether the class is not one of minicaffe's."""
     fused: bool = False
     """Whether it mostly runs as one with its neighbours, which keep what backward reads; see ``minicaffe.fusion``."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.repeats = cls.__dict__.get("repeats", False)
+        cls.capturable = cls.__dict__.get("capturable", False)
+        cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
+        if cls.user_defined and "reshape_always" not in cls.__dict__:
+            cls.reshape_always = not cls.capturable
         name = cls.__dict__.get("type")
         if isinstance(name, str) and name:
             if name in registry and registry[name].__module__ != cls.__module__:
@@ -128,7 +147,7 @@ class Layer(Costed):
         self.type = layer_param.type
         self.phase = layer_param.phase
         self.dtype = np.dtype(dtype)
-        self.definition = Source()
+        self.definition = Origin()
         self.blobs = BlobVec(self.dtype)
         for message in layer_param.blobs:
             self.blobs.append(Blob.from_proto(message, self.dtype))
@@ -143,11 +162,25 @@ class Layer(Costed):
                 setattr(self, field.name, getattr(options, field.name))
 
     def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, and note that what was derived from the layer no longer holds.
+
+        In a capturable layer lists become tuples: to assign is then the only way to change what it computes from, so that
+        no change goes unnoticed.  TypeError for other values that change in place, but for arrays, which kernels read anew.
+        """
+        if name in _MUTABLE:
+            super().__setattr__(name, value)
+            return
+        if type(self).capturable and not name.startswith("_"):
+            value = _immutable(name, value)
+            generation.advance()
         super().__setattr__(name, value)
-        if self.repeats:  # what it is from now on is not what was recorded
-            moves.note()
-            if name in ("forward", "backward"):  # nobody knows what a function does that was put in their place
-                self.repeats = False
+        self.set_revision(self.revision + 1)
+        if name in ("forward", "backward"):  # nobody knows what a function does that was put in their place
+            self.capturable = False
+
+    def set_revision(self, revision: int) -> None:
+        """Back to a revision, after changes that the layer made itself."""
+        self.__dict__["revision"] = revision
 
     # --- the four verbs ------------------------------------------------------------------------------------------
 
@@ -226,10 +259,12 @@ class Layer(Costed):
         self, bottom: Sequence[Blob], top: Sequence[Blob], goes_backward: bool | None = None, fused: bool | None = None
     ) -> None:
         """Take note of how the net runs this layer, which it knows once all are set up: less may have to be kept."""
+        revision = self.revision
         self.goes_backward = self.goes_backward if goes_backward is None else goes_backward
         self.fused = self.fused if fused is None else fused
         if self._scratch.pop("kept", None) is not None:
             self.reshape(bottom, top)
+        self.set_revision(revision)
 
     # --- what layers use -------------------------------------------------------------------------------------------
 
@@ -268,7 +303,7 @@ class Layer(Costed):
         kept = self._scratch.get(name)
         if kept is None or kept[0] is not where or kept[1].size < count:
             kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype or self.dtype))
-            moves.note()
+            generation.advance()
         return kept[1][:count].reshape(tuple(shape))
 
     def input_copy(self, bottom: Sequence[Blob], top: Sequence[Blob], shape: Sequence[int]) -> Any | None:

@@ -70,6 +70,7 @@ class SoftmaxWithLoss(Normalized):
     """
 
     type = "SoftmaxWithLoss"
+    capturable = True
     param = "softmax_param"
     per_element = 5
     tops = (1, 2)
@@ -77,7 +78,7 @@ class SoftmaxWithLoss(Normalized):
 
     def setup(self, bottom, top):
         super().setup(bottom, top)
-        self.repeats = len(top) == 1
+        self.capturable = len(top) == 1
 
     def reshape(self, bottom, top):
         super().reshape(bottom, top)

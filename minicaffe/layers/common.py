@@ -22,7 +22,7 @@ class InnerProduct(Layer):
     type = "InnerProduct"
     param = "inner_product_param"
     claims = (0,)
-    repeats = True
+    capturable = True
     num_output: int
     bias_term: bool
     transpose: bool
@@ -233,18 +233,18 @@ class Scale(Broadcast):
     """Multiply x by v, and add a bias if ``bias_term``: ``y = v x + b``, both stretched over the axes they do not have.
 
     Bottoms: x; optionally v.  Top: as x.  Params: v with one bottom (1 at first, unless there is a ``filler``); b of
-    v's shape (0 at first).  In place, a copy of x is kept; where a BatchNorm ran as one with it, x is computed again.
+    v's shape (0 at first).  In place, a copy of x is kept.
     Caffe: its gradient of v overwrites instead of adding up if v is as large as x, or x has one item; here it always
     adds up.
     """
 
     type = "Scale"
-    repeats = True
+    capturable = True
     param = "scale_param"
     bias_term: bool
 
     def setup(self, bottom, top):
-        self.repeats = len(bottom) == 1
+        self.capturable = len(bottom) == 1
         self.add_operand(
             bottom, self.layer_param.scale_param.filler if self.has("filler") else proto.FillerParameter(value=1)
         )
@@ -254,7 +254,6 @@ class Scale(Broadcast):
     def reshape(self, bottom, top):
         super().reshape(bottom, top)
         self.kept = self.input_copy(bottom, top, self.rows)
-        self.standardized = None  # or, after a forward as one with BatchNorm, what gives that one's x, mean and factor
         if self.bias_term:
             b, v = self.blobs[-1], self.operand(bottom)
             self.require(
@@ -269,10 +268,6 @@ class Scale(Broadcast):
     def forward(self, bottom, top):
         x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
         b = self.blobs[-1].xdata.reshape(-1) if self.bias_term else None
-        if self.fused and self.goes_backward and top[0] is bottom[0]:  # one by one after all, where somebody looks on
-            self.kept = self.scratch("kept", self.rows)
-        if self.standardized is not None:
-            self.standardized = None
         self.ops.scale(x, self.operand(bottom).xdata.reshape(-1), b, y, self.kept)
 
     def backward(self, top, propagate_down, bottom):
@@ -281,15 +276,13 @@ class Scale(Broadcast):
         dx = bottom[0].xdiff.reshape(self.rows) if propagate_down[0] else None
         dv = self.operand_diff(bottom) if self.wants_operand(propagate_down) else None
         db = self.blobs[-1].xdiff.reshape(-1) if self.bias_term and self.param_propagate_down[-1] else None
-        if dv is not None and self.standardized is not None:
-            x, mean, factor = self.standardized()
-            self.ops.channel_sum(Scale.standard_product, (x, dy), (mean, factor), (), dv)
-            dv = None
         self.ops.scale_grad(x, dy, v, dx, dv, db)
 
-    @staticmethod
-    def standard_product(x, dy, mean, factor):
-        return dy * (x - mean) * factor
+    def keep_input(self, shape):
+        """Memory of this shape for the input that backward reads, where forward did not keep it itself."""
+        if self.kept is None:
+            self.kept = self.scratch("kept", shape)
+        return self.kept
 
 
 class Eltwise(Layer):
@@ -301,7 +294,7 @@ class Eltwise(Layer):
     """
 
     type = "Eltwise"
-    repeats = True
+    capturable = True
     param = "eltwise_param"
     bottoms = (2, None)
     operation: int
@@ -318,7 +311,7 @@ class Eltwise(Layer):
         )
         self.require(not (given and self.operation == self.PROD), "only SUM takes coefficients", "coeff")
         self.coefficients = given or [1.0] * len(bottom)
-        self.repeats = self.operation != self.PROD
+        self.capturable = self.operation != self.PROD
         self.in_place = "forward" if self.operation == self.PROD else "never"
 
     def reshape(self, bottom, top):
@@ -337,7 +330,7 @@ class Eltwise(Layer):
             for x in others:
                 y *= x
         elif self.operation == self.SUM:
-            self.ops.elementwise(Eltwise.weighted_sum, (first, second), tuple(self.coefficients[:2]), y)
+            self.ops.elementwise(Eltwise.weighted_sum, (first, second), self.coefficients[:2], y)
             for x, c in zip(others, self.coefficients[2:], strict=True):
                 self.ops.elementwise(Eltwise.weighted_sum, (y, x), (1.0, c), y)
         else:
@@ -404,7 +397,7 @@ class Softmax(Layer):
     """
 
     type = "Softmax"
-    repeats = True
+    capturable = True
     param = "softmax_param"
     per_element = 5
     in_place = "always"

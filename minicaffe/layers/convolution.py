@@ -97,7 +97,7 @@ class Convolution(Windowed):
     bottoms = tops = (1, None)
     equal_counts = True
     claims = (0,)
-    repeats = True
+    capturable = True
     num_output: int
     group: int
     bias_term: bool
@@ -196,7 +196,7 @@ class Deconvolution(Convolution):
     """
 
     type = "Deconvolution"
-    repeats = True
+    capturable = True
 
     def filter_channels(self):
         return self.in_channels, self.num_output // self.group

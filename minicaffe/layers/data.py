@@ -47,7 +47,7 @@ class Input(Source):
     type = "Input"
     param = "input_param"
     moves = False
-    repeats = True
+    capturable = True
 
     def setup(self, bottom, top):
         shapes = self.layer_param.input_param.shape

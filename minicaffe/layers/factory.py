@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike
 
 from minicaffe import proto
 from minicaffe.errors import LayerError
-from minicaffe.layers.base import Layer, Source, registry
+from minicaffe.layers.base import Layer, registry
+from minicaffe.proto.origin import Origin
 
 
 def layer_types() -> list[str]:
@@ -18,7 +19,7 @@ def layer_types() -> list[str]:
     return sorted([*registry, "Python"])
 
 
-def create(layer_param: proto.LayerParameter, source: Source, dtype: DTypeLike = np.float32) -> Layer:
+def create(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike = np.float32) -> Layer:
     """The layer that a LayerParameter describes; LayerError naming the nearest known type if there is none."""
     name = layer_param.type
     if name == "Python":
@@ -40,7 +41,7 @@ def create(layer_param: proto.LayerParameter, source: Source, dtype: DTypeLike =
     return layer
 
 
-def _create_python(layer_param: proto.LayerParameter, source: Source, dtype: DTypeLike) -> Layer:
+def _create_python(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike) -> Layer:
     """The layer of ``type: "Python"``: an instance of class ``python_param.layer`` of module ``python_param.module``.
 
     Caffe: ``param_str`` and ``phase`` are set before ``setup``.  Errors inside the user's module reach the caller as

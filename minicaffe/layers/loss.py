@@ -81,7 +81,7 @@ class ContrastiveLoss(Loss):
     """
 
     type = "ContrastiveLoss"
-    repeats = True
+    capturable = True
     param = "contrastive_loss_param"
     per_element = 3
     bottoms = 3

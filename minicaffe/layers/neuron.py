@@ -57,7 +57,7 @@ class ReLU(Neuron):
     """
 
     type = "ReLU"
-    repeats = True
+    capturable = True
     param = "relu_param"
     gradient_from = "bottom"
     negative_slope: float
@@ -81,7 +81,7 @@ class Sigmoid(Neuron):
     """``1 / (1 + exp(-x))``, computed as ``0.5 tanh(0.5 x) + 0.5``, which cannot overflow."""
 
     type = "Sigmoid"
-    repeats = True
+    capturable = True
     param = "sigmoid_param"
     per_element = 4
 
@@ -98,7 +98,7 @@ class TanH(Neuron):
     """The hyperbolic tangent, ``tanh(x)``."""
 
     type = "TanH"
-    repeats = True
+    capturable = True
     param = "tanh_param"
 
     @staticmethod
@@ -114,7 +114,7 @@ class ELU(Neuron):
     """Exponential linear unit: x if ``x > 0``, else ``alpha (exp(x) - 1)`` (Clevert, Unterthiner, Hochreiter 2016)."""
 
     type = "ELU"
-    repeats = True
+    capturable = True
     param = "elu_param"
     per_element = 3
     gradient_from = "both"
@@ -139,7 +139,7 @@ class BNLL(Neuron):
     """Binomial normal log likelihood: ``log(1 + exp(x))``, computed so that nothing overflows."""
 
     type = "BNLL"
-    repeats = True
+    capturable = True
     per_element = 4
     in_place = "forward"
     gradient_from = "bottom"
@@ -157,7 +157,7 @@ class AbsVal(Neuron):
     """``|x|``.  Backward: ``dy sign(x)``, 0 at 0."""
 
     type = "AbsVal"
-    repeats = True
+    capturable = True
     in_place = "never"
     gradient_from = "bottom"
 
@@ -177,7 +177,7 @@ class Clip(Neuron):
     """
 
     type = "Clip"
-    repeats = True
+    capturable = True
     param = "clip_param"
     per_element = 2
     in_place = "forward"
@@ -205,7 +205,7 @@ class Threshold(Neuron):
     """1 where x is greater than ``threshold`` (0), else 0.  It cannot go backward."""
 
     type = "Threshold"
-    repeats = True
+    capturable = True
     param = "threshold_param"
     in_place = "forward"
     differentiable = ()

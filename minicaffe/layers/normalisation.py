@@ -22,7 +22,7 @@ class LRN(Layer):
 
     type = "LRN"
     param = "lrn_param"
-    repeats = True
+    capturable = True
     local_size: int
     alpha: float
     beta: float
@@ -126,7 +126,7 @@ class BatchNorm(Standardized):
     """
 
     type = "BatchNorm"
-    repeats = True
+    capturable = True
     param = "batch_norm_param"
     in_place = "always"
     moving_average_fraction: float

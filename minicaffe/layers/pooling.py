@@ -25,6 +25,7 @@ class Pooling(Layer):
     """
 
     type = "Pooling"
+    capturable = True
     param = "pooling_param"
     tops = (1, 2)
     pool: int
@@ -64,7 +65,7 @@ class Pooling(Layer):
             f"STOCHASTIC pooling takes no pad; found {self.pad}",
             "pad",
         )
-        self.repeats = self.pool != self.STOCHASTIC and len(top) == 1
+        self.capturable = self.pool != self.STOCHASTIC and len(top) == 1
 
     def _pair(self, field: str, prefix: str, default: int) -> tuple[int, int]:
         h, w = f"{prefix}_h", f"{prefix}_w"

@@ -152,12 +152,13 @@ class Split(Layer):
     """
 
     type = "Split"
+    capturable = True
     per_element = 0
     moves = False
     tops = (1, None)
 
     def setup(self, bottom, top):
-        self.repeats = len(top) > 1
+        self.capturable = len(top) > 1
 
     def reshape(self, bottom, top):
         for blob in top:

@@ -16,9 +16,10 @@ from minicaffe import backend, proto, weights
 from minicaffe.backend import random, ranks
 from minicaffe.blob import Blob, Storage
 from minicaffe.errors import MinicaffeError, PrototxtError, SnapshotError
-from minicaffe.layers import TEST, TRAIN, Source
+from minicaffe.layers import TEST, TRAIN
 from minicaffe.net import Net
 from minicaffe.proto.files import read_net, read_solver
+from minicaffe.proto.origin import Origin
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.monitor import Monitor, Scalar
 from minicaffe.solvers.policy import check_policy, learning_rate
@@ -57,9 +58,9 @@ class Solver:
 
     def __init__(self, solver: str | os.PathLike | proto.SolverParameter, path: str | None = None) -> None:
         if isinstance(solver, proto.SolverParameter):
-            self.param, self.source = solver, Source(path)
+            self.param, self.source = solver, Origin(path)
         else:
-            self.param, self.source = read_solver(solver), Source(os.fspath(solver))
+            self.param, self.source = read_solver(solver), Origin(os.fspath(solver))
         self.rank = ranks.solver_rank()
         self.iter = 0
         self.current_step = 0
@@ -117,15 +118,15 @@ class Solver:
             place = f"{self.source.path}: " if self.source.path else ""
             raise PrototxtError(f"{place}solver field {field}: {problem}; found {found}")
 
-    def _definition(self, message: proto.NetParameter | None, path: str) -> tuple[proto.NetParameter, Source]:
+    def _definition(self, message: proto.NetParameter | None, path: str) -> tuple[proto.NetParameter, Origin]:
         """A net given in the solver itself, or by a path seen from the working folder or from the solver's."""
         if message is not None:
             copy = proto.NetParameter()
             copy.CopyFrom(message)
-            return copy, Source(self.source.path)
+            return copy, Origin(self.source.path)
         path = self.source.resolve(path)
         param, locations = read_net(path)
-        return param, Source(path, locations)
+        return param, Origin(path, locations)
 
     def _train_net(self) -> Net:
         p = self.param

@@ -149,7 +149,7 @@ class Rig:
     def add_backward(self) -> None:
         """Run backward with the tops' gradients as they are, adding to those of the learnable blobs."""
         self._step.propagate_down = self.wanted
-        with backend.current().running(guests=True):
+        with backend.current().running(user_layers=True):
             self.net.backward_layer(len(self.net.steps) - 1)
 
     def result(self) -> Result:

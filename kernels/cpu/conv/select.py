@@ -13,7 +13,7 @@ from numba import config
 from minicaffe.kernels import fast_paths
 from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm, row_dot, strided_1x1, uncompiled, winograd
 from minicaffe.kernels.cpu.conv.problem import DATA_GRAD, FORWARD, KINDS, WEIGHT_GRAD, Algorithm, Problem, Solver
-from minicaffe.kernels.cpu.runtime.capture import keep
+from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.threads import thread_count
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
@@ -73,20 +73,23 @@ def solver(
     return next(algorithm for name, algorithm in candidates(problem) if name not in left_out).bind(problem)
 
 
+@capturable
 def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, group: int, workspace: Array) -> None:
     """See ``reference.convolve``."""
     if bias is None:
-        bias = keep(_zeros(len(w), w.dtype))
-    solve = keep(solver(FORWARD, x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out()))
+        bias = _zeros(len(w), w.dtype)
+    solve = solver(FORWARD, x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out())
     solve(x, w, bias, y, workspace)
 
 
+@capturable
 def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: int, workspace: Array) -> None:
     """See ``reference.convolve_data_grad``."""
-    solve = keep(solver(DATA_GRAD, dx.shape, dy.shape, window, group, dx.dtype, thread_count(), fast_paths.left_out()))
+    solve = solver(DATA_GRAD, dx.shape, dy.shape, window, group, dx.dtype, thread_count(), fast_paths.left_out())
     solve(dy, w, dx, workspace)
 
 
+@capturable
 def convolve_weight_grad(
     x: Array,
     dy: Array,
@@ -98,8 +101,8 @@ def convolve_weight_grad(
     dbias: Array | None = None,
 ) -> None:
     """See ``reference.convolve_weight_grad``."""
-    solve = keep(solver(WEIGHT_GRAD, x.shape, dy.shape, window, group, x.dtype, thread_count(), fast_paths.left_out()))
-    solve(x, dy, dw, keep(_zeros(0, dw.dtype)) if dbias is None else dbias, workspace, accumulate)
+    solve = solver(WEIGHT_GRAD, x.shape, dy.shape, window, group, x.dtype, thread_count(), fast_paths.left_out())
+    solve(x, dy, dw, _zeros(0, dw.dtype) if dbias is None else dbias, workspace, accumulate)
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ from typing import Any
 from minicaffe.kernels import reference
 from minicaffe.kernels.cpu.conv.problem import DATA_GRAD, FORWARD, WEIGHT_GRAD, Problem, Solver, then_bias_grad
 from minicaffe.kernels.cpu.runtime.blas import single_threaded_blas
-from minicaffe.kernels.cpu.runtime.capture import spoil
+from minicaffe.kernels.cpu.runtime.capture import not_capturable
 
 _FUNCTIONS: dict[int, Solver] = {
     FORWARD: reference.convolve,
@@ -33,7 +33,7 @@ def bind(problem: Problem) -> Solver:
     arrays = 4 if problem.kind == FORWARD else 3
 
     def solve(*given: Any) -> None:
-        spoil()
+        not_capturable()
         with single_threaded_blas():
             function(*given[:arrays], window, group, *given[arrays:])
 

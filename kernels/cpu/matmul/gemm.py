@@ -20,7 +20,7 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
     panel_vectors,
 )
 from minicaffe.kernels.cpu.runtime.address import align, size_of
-from minicaffe.kernels.cpu.runtime.capture import spoil
+from minicaffe.kernels.cpu.runtime.capture import capturable, not_capturable
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.runtime.scratch import scratch
@@ -222,6 +222,7 @@ def _config(
     return _Config(transposed, threads * scratch_per_worker, run)
 
 
+@capturable
 def gemm(
     a: Array, b: Array, out: Array, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False
 ) -> None:
@@ -229,7 +230,7 @@ def gemm(
     config = _config(a.shape, out.shape, transpose_a, transpose_b, accumulate, out.dtype, thread_count())
     if config is None:
         if not accumulate:
-            spoil()
+            not_capturable()
             out[...] = 0
         return
     if config.transposed:

@@ -1,133 +1,114 @@
-"""Ops that were run once, to be run again on the same arrays in one call: without Python, and without ending the
-threads in between.
+"""A list of kernel launches, captured while ops run and replayed in one call: no Python between the kernels, and no
+fork and join of threads.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
 
 from minicaffe.kernels.cpu.runtime import launch
+from minicaffe.kernels.cpu.runtime.compile import capturing
 from minicaffe.kernels.cpu.runtime.threads import thread_count
 
-REPEATABLE = frozenset(
-    {
-        "average_pool",
-        "average_pool_grad",
-        "bias_add",
-        "bias_grad",
-        "channelwise",
-        "check_labels",
-        "contrastive_loss",
-        "contrastive_loss_grad",
-        "convolve",
-        "convolve_data_grad",
-        "convolve_weight_grad",
-        "dot",
-        "elementwise",
-        "gemm",
-        "loss_normalizer",
-        "lrn",
-        "lrn_grad",
-        "lrn_within",
-        "lrn_within_grad",
-        "max_pool",
-        "max_pool_grad",
-        "scale",
-        "scale_grad",
-        "softmax",
-        "softmax_grad",
-        "softmax_loss",
-        "softmax_loss_grad",
-        "standardize",
-        "standardize_grad",
-    }
-)
-"""Ops that do all they do in parallel kernels, unless they say otherwise (``spoil``)."""
+Op = TypeVar("Op", bound=Callable[..., Any])
 
-Thing = TypeVar("Thing")
+_FIRST_ROOM = 1 << 20  # bytes in which launches are captured before they are copied; doubled where they do not fit
+_staging = np.zeros(0, np.uint8)
 
 
-class Recording:
-    """Launches of kernels in a row, with the arguments they had.
+def capturable(op: Op) -> Op:
+    """Decorator of ops that do all their work in kernels, or else call ``not_capturable``: a replay repeats them."""
+    op.capturable = True  # type: ignore[attr-defined]
+    return op
 
-    ``room`` bytes are what it may take.  It holds on to the memory that it was told of (``keep``); that of the arrays
-    which the ops got is up to the caller.
+
+class LaunchList:
+    """Launches in the order in which they were made, with their arguments.
+
+    Kernels are given arrays by Python code only, and every such call hands its arguments to the list that is being
+    captured (``retain``): it owns the memory that its launches read and write, until it goes itself.
     """
 
-    current: Recording | None = None
-    """The one that is being made, by whichever thread."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.complete = False
-        """Whether all that was done is in it."""
-        self.checks: list[Any] = []
-        """What whoever made it wants to look at after each run."""
+    def __init__(self) -> None:
+        self.complete = True
+        """Whether the list holds everything that was done while it was captured."""
+        self._retained: list[tuple] = []
         self._threads = 0
-        self._kept: list[Any] = []
-        self._memory = np.zeros(room + launch.LINE, np.uint8)
-        self._start = -(-self._memory.ctypes.data // launch.LINE) * launch.LINE
-        self._end = self._start
+        self._memory = np.zeros(0, np.uint8)
+        self._start = self._end = 0
 
     @contextlib.contextmanager
-    def made(self) -> Iterator[None]:
-        """Record what this Python thread runs in a ``with`` block; one at a time in the process.
-
-        Afterwards ``room`` is the number of bytes that it takes, ``complete`` false where these are more than there
-        were.
-        """
-        self._threads, self.complete = thread_count(), True
-        launch.record[1:] = self._start, self.room, 0
-        Recording.current = self
-        launch.record[0] = threading.get_ident()
+    def recording(self) -> Iterator[None]:
+        """Capture what this Python thread launches in a ``with`` block; one list at a time in the process."""
+        staging = _staging_memory()
+        start = _aligned(staging)
+        self._threads = thread_count()
+        launch.begin_capture(start, staging.size - launch.LINE)
+        capturing.launches = self
         try:
             yield
         finally:
-            launch.record[0] = 0
-            Recording.current = None
-            used = int(launch.record[3])
-            self.complete &= used <= self.room
-            self.room, self._end = used, self._start + used
+            capturing.launches = None
+            used = launch.end_capture()
+            if used <= staging.size - launch.LINE:
+                self._copy(staging, start, used)
+            else:
+                self.complete = False
+                _staging_memory(at_least=2 * used)
 
-    def run(self) -> None:
-        """Run all of it again, on as many threads as when it was made."""
+    def retain(self, arguments: tuple) -> None:
+        """Own what a kernel was called with."""
+        self._retained.append(arguments)
+
+    def replay(self) -> None:
+        """Make all launches again, on as many threads as when they were captured."""
         if self._end > self._start:
-            launch.run_record(self._start, self._end, self._threads)
+            launch.run_launches(self._start, self._end, self._threads)
+
+    def _copy(self, staging: np.ndarray, start: int, used: int) -> None:
+        """Move the launches to memory of their own; they hold no addresses within the list."""
+        self._memory = np.zeros(used + launch.LINE, np.uint8)
+        self._start = _aligned(self._memory)
+        self._end = self._start + used
+        first, source = self._start - self._memory.ctypes.data, start - staging.ctypes.data
+        self._memory[first : first + used] = staging[source : source + used]
 
 
-def mine() -> Recording | None:
-    """The recording that this thread is making."""
-    return Recording.current if launch.record[0] == threading.get_ident() else None
+def _staging_memory(at_least: int = 0) -> np.ndarray:
+    global _staging
+    if _staging.size < max(at_least, _FIRST_ROOM):
+        _staging = np.zeros(max(at_least, _FIRST_ROOM), np.uint8)
+    return _staging
 
 
-def keep(thing: Thing) -> Thing:
-    """Have a recording hold on to something whose memory kernels were given; returns it."""
-    if Recording.current is not None:  # asked at each call of an op; the rest only while some thread records
-        made = mine()
-        if made is not None:
-            made._kept.append(thing)
-    return thing
+def _aligned(memory: np.ndarray) -> int:
+    """The first address in ``memory`` at the begin of a cache line."""
+    return -(-memory.ctypes.data // launch.LINE) * launch.LINE
 
 
-def spoil() -> None:
-    """Note that something is done that a recording does not hold."""
-    made = mine()
-    if made is not None:
-        made.complete = False
+def in_progress() -> bool:
+    """Whether this thread's launches are being captured."""
+    return capturing.launches is not None
 
 
-class RecordedOps:
-    """The ops of a module; those that are not ``REPEATABLE`` spoil the recording."""
+def not_capturable() -> None:
+    """Note, if this thread's launches are being captured, that something is done outside kernels."""
+    if capturing.launches is not None:
+        capturing.launches.complete = False
+
+
+class CapturedOps:
+    """The ops of a module, handed out while launches are captured: one that is not ``capturable`` is noted."""
 
     def __init__(self, ops: Any) -> None:
         self._ops = ops
 
     def __getattr__(self, name: str) -> Any:
-        if name not in REPEATABLE:
-            spoil()
-        return getattr(self._ops, name)
+        op = getattr(self._ops, name)
+        if not getattr(op, "capturable", False):
+            not_capturable()
+        return op

@@ -7,6 +7,7 @@ import gc
 import inspect
 import logging
 import os
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,6 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils, event
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic
 
 if "OMP_WAIT_POLICY" not in os.environ:
@@ -85,6 +87,24 @@ def _is_kernel(event: event.Event) -> bool:
 event.register("numba:compile", _Compiling())
 
 
+class _Capturing(threading.local):
+    """What captures this thread's launches (``runtime.capture``), if anything does."""
+
+    launches: Any = None
+
+
+capturing = _Capturing()
+
+
+class _Kernel(CPUDispatcher):
+    """A compiled kernel that hands what Python calls it with to the list of launches being captured."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        if capturing.launches is not None:
+            capturing.launches.retain(arguments)
+        return super().__call__(*arguments)
+
+
 def _package_stamp() -> tuple:
     """Tells when any file of ``kernels/cpu`` has changed."""
     root = Path(__file__).parent.parent
@@ -137,6 +157,7 @@ def kernel(
     def compiled(function: Callable) -> Any:
         function.__qualname__ += stamp
         made = _kernels[_name(function)] = _cached(numba.njit, function, stamp, **options)
+        made.__class__ = _Kernel
         return made
 
     return compiled

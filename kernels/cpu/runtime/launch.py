@@ -1,4 +1,4 @@
-"""Kernels in parts that run side by side, and a record of such launches, to make them again without Python.
+"""Kernels in parts that run side by side, and lists of such launches, to make them again without Python.
 
 A launch is handed over as words in memory: what to call, and how far the work has come.  Its first line of the cache
 holds
@@ -7,10 +7,10 @@ holds
 word  meaning
 ====  ==========================================================
 0     address of the code of a part
-1     address of its arguments
+1     where its arguments lie, in bytes from here
 2     parts
 3     workers that share them
-4     bytes to the next launch of a record
+4     bytes to the next launch of a list
 ====  ==========================================================
 
 and the next ones the number of parts that are done, and those taken of each worker's share.
@@ -19,6 +19,7 @@ and the next ones the number of parts that are done, and those taken of each wor
 from __future__ import annotations
 
 import platform
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,7 @@ from minicaffe.kernels.cpu.runtime.address import align, load, store
 from minicaffe.kernels.cpu.runtime.compile import by_name, call_by_name, called, caller, kernel, outside
 
 LINE = 64
-"""Bytes of a line of the cache, to which records are aligned."""
+"""Bytes of a cache line, to which launches are aligned."""
 _WORD = ir.IntType(64)
 _SIZE = 8
 _NONE = np.intp(0)
@@ -41,21 +42,32 @@ _SPINS = (
     1 << 14
 )  # looks at a launch, most of a millisecond, before its core is offered to others: it comes back only after several
 
-record = np.zeros(4, np.intp)
-"""Where launches are recorded: the thread whose launches are (0: none), the record's address, its size, and the bytes
-used so far.
+_captured = np.zeros(4, np.intp)
+"""Where launches are captured: the thread whose launches are (0: none), an address, the room there, and the bytes used.
 
-More are used than there are when the record was too small.
+More are used than there is room for when that was too little.
 """
-llvm.add_symbol("minicaffe_record", record.ctypes.data)
+llvm.add_symbol("minicaffe_captured", _captured.ctypes.data)
+
+
+def begin_capture(address: int, room: int) -> None:
+    """Write what this thread launches from now on to ``room`` bytes at ``address``, which is aligned to ``LINE``."""
+    _captured[1:] = address, room, 0
+    _captured[0] = threading.get_ident()
+
+
+def end_capture() -> int:
+    """Capture no more; returns the bytes that all launches take, more than ``room`` if they did not fit."""
+    _captured[0] = 0
+    return int(_captured[3])
 
 
 @intrinsic
-def _record_address(context):
-    """Where ``record`` lies."""
+def _captured_address(context):
+    """Where ``_captured`` lies."""
 
     def generate(context, builder, signature, values):
-        place = cgutils.add_global_variable(builder.module, _WORD, "minicaffe_record")
+        place = cgutils.add_global_variable(builder.module, _WORD, "minicaffe_captured")
         return builder.ptrtoint(place, _WORD)
 
     return types.intp(), generate
@@ -129,7 +141,7 @@ def _take_parts(launch, worker):
 
     So a worker mostly meets what it made itself in the launch before, which its core's cache may still hold.
     """
-    function, arguments = _word(launch), _word(launch + _SIZE)
+    function, arguments = _word(launch), launch + _word(launch + _SIZE)
     parts, workers = _word(launch + 2 * _SIZE), _word(launch + 3 * _SIZE)
     done = launch + LINE
     for i in range(workers if worker < workers else 0):
@@ -154,7 +166,7 @@ def _await(launch):
 
 
 @kernel(parallel=True)
-def run_record(first, end, workers):
+def run_launches(first, end, workers):
     """Make launches that lie one behind the other.
 
     A worker goes on as soon as all parts of a launch are done, whoever did them: there need not be as many threads as
@@ -172,19 +184,19 @@ def run_record(first, end, workers):
             place += _word(place + 4 * _SIZE)
 
 
-_run_record = by_name(run_record)
+_run_launches = by_name(run_launches)
 
 
 @called
 def _note(function, arguments, size, parts, workers):
-    """Add a launch to the record, arguments included."""
-    words = _record_address()
+    """Add a launch to those captured, arguments included."""
+    words = _captured_address()
     place, room, used = _word(words + _SIZE), _word(words + 2 * _SIZE), _word(words + 3 * _SIZE)
     head = LINE + align((1 + workers) * _SIZE)
     length = head + align(size)
     if used + length <= room:
         launch = place + used
-        _write(launch, function, launch + head, parts, workers, length)
+        _write(launch, function, head, parts, workers, length)
         for at in range(0, size, _SIZE):
             store(launch + head + at, _word(arguments + at))
     store(words + 3 * _SIZE, used + length)
@@ -193,20 +205,20 @@ def _note(function, arguments, size, parts, workers):
 @kernel(internal=True)
 def _launch(function, arguments, size, parts, workers, words):
     """Run all parts, and return when they are done; ``words``: memory for the launch, and a line more."""
-    recorded = _word(_record_address())
-    if recorded != 0 and recorded == _this_thread():
+    captured = _word(_captured_address())
+    if captured != 0 and captured == _this_thread():
         _note(function, arguments, size, parts, workers)
     if workers == 1:
         for part in range(parts):
             _call_part(function, part, parts, 0, arguments)
     else:
         launch = align(words)
-        _write(launch, function, arguments, parts, workers, LINE)
-        _run_record(launch, launch + LINE, workers)
+        _write(launch, function, arguments - launch, parts, workers, LINE)
+        _run_launches(launch, launch + LINE, workers)
 
 
 def _borrowed(context: Any, builder: ir.IRBuilder, kind: types.Type, value: Any) -> Any:
-    """Code for arguments whose arrays belong to the caller: what a record holds of them must not be counted as owners."""
+    """Code for arguments whose arrays belong to the caller: copies of them that are captured must not count as owners."""
     if isinstance(kind, types.Array):
         array = context.make_array(kind)(context, builder, value)
         array.meminfo, array.parent = (cgutils.get_null_value(item.type) for item in (array.meminfo, array.parent))

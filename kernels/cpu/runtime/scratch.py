@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minicaffe.kernels.cpu.runtime.capture import keep
 from minicaffe.kernels.reference import Array
 
-_kept = threading.local()
+_of_thread = threading.local()
 
 
 def scratch_array(shape: Sequence[int]) -> Array:
@@ -24,7 +23,7 @@ def scratch(size: int) -> Array:
     """At least ``size`` bytes, the same ones at each call from this thread as long as they suffice; contents undefined,
     at first 0.
     """
-    memory = getattr(_kept, "memory", None)
+    memory = getattr(_of_thread, "memory", None)
     if memory is None or memory.size < size:
-        memory = _kept.memory = np.zeros(size, np.uint8)
-    return keep(memory)
+        memory = _of_thread.memory = np.zeros(size, np.uint8)
+    return memory

@@ -1,12 +1,12 @@
-"""Layers that run from a record of their kernels: the numbers are those of layers that run as usual, to the bit, and no
-record outlives what it holds.
-"""
+"""Captured layers: a replay gives the numbers of an eager pass, to the bit, and no capture outlives what it holds."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,12 +14,17 @@ from layer_cases import CASES
 from test_gpu_path import feed, solver
 
 import minicaffe
-from minicaffe import backend, proto, replay, testing
-from minicaffe.backend import Recording, moves
+from minicaffe import backend, proto, testing
+from minicaffe.backend import generation
+from minicaffe.backend.cpu import CpuCapture
 from minicaffe.blob import Blob
-from minicaffe.errors import LayerError, NetError
+from minicaffe.engine import segment
+from minicaffe.engine.segment import Segment
+from minicaffe.errors import LayerError, NetError, ShapeError
 from minicaffe.kernels import cpu, fast_paths
+from minicaffe.kernels.cpu.runtime import capture as runtime_capture
 from minicaffe.kernels.cpu.runtime import launch
+from minicaffe.kernels.cpu.runtime.capture import LaunchList
 from minicaffe.layers import Layer
 from minicaffe.layers.neuron import ReLU
 from minicaffe.layers.normalisation import BatchNorm
@@ -52,28 +57,31 @@ def draw(made: Net, seed: int) -> None:
         made.blobs[name].data[...] = rng.standard_normal(made.blobs[name].shape)
 
 
-def records(made: Net) -> int:
-    """How many records a net has, over all of its stretches and both directions."""
-    found = [stretch for stretches in made._stretches.values() for stretch in stretches.values()]
-    if made._turn is not None:
-        found.append(made._turn[2])
-    return sum(record is not None for stretch in found for record in stretch._records.values())
+def segments(made: Net, direction: str) -> list[Segment]:
+    return list(getattr(made._executor.plan(), direction).segments.values())
 
 
-def recorded(made: Net, index: int) -> bool:
-    """Whether a layer is in a record."""
-    found = [stretch for stretch in made._stretches["forward"].values() if stretch.first <= index <= stretch.last]
-    return any(record is not None for stretch in found for record in stretch._records.values())
+def captures(made: Net) -> int:
+    """How many captures a net has, over all of its segments and both directions."""
+    turn = made._executor.plan().turn
+    found = [*segments(made, "forward"), *segments(made, "backward"), *([turn[2]] if turn else [])]
+    return sum(capture is not None for item in found for capture in item._captured.values())
+
+
+def captured(made: Net, index: int) -> bool:
+    """Whether a layer is in a capture."""
+    found = [item for item in segments(made, "forward") if item.first <= index <= item.last]
+    return any(capture is not None for item in found for capture in item._captured.values())
 
 
 @contextlib.contextmanager
 def counted(monkeypatch):
-    """How often records are run, as a list that grows."""
-    runs: list[Recording] = []
-    run = Recording.run
+    """The captures that are replayed, as a list that grows."""
+    replays: list[CpuCapture] = []
+    replay = CpuCapture.replay
     with monkeypatch.context() as patch:
-        patch.setattr(Recording, "run", lambda self: (runs.append(self), run(self)))
-        yield runs
+        patch.setattr(CpuCapture, "replay", lambda self: (replays.append(self), replay(self)))
+        yield replays
 
 
 def numbers(made: Net) -> list[np.ndarray]:
@@ -106,11 +114,11 @@ def equal(a, b) -> None:
 
 
 IN_NUMPY = {"BatchNorm-2-D", "Scale-all axes"}
-"""Cases of layers that repeat, but for which some op is left to NumPy."""
+"""Cases of capturable layers, but for which some op is left to NumPy."""
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.bottoms], ids=lambda case: case.name)
-def test_each_layer_gives_the_same_numbers_from_a_record(case, tmp_path):
+def test_each_layer_gives_the_same_numbers_from_a_replay(case, tmp_path):
     found = []
     for left_out in ((), ("replay",)):
         with fast_paths.without(*left_out):
@@ -134,8 +142,8 @@ def test_each_layer_gives_the_same_numbers_from_a_record(case, tmp_path):
                     row += [blob.diff.copy() for blob in (*rig.bottom, *rig.layer.blobs)]
                 rows.append(row)
             found.append(rows)
-            assert recorded(rig.net, rig.net.layers.index(rig.layer)) == (
-                rig.layer.repeats and not left_out and case.name not in IN_NUMPY
+            assert captured(rig.net, rig.net.layers.index(rig.layer)) == (
+                rig.layer.capturable and not left_out and case.name not in IN_NUMPY
             )
             rig.net.close()
     equal(*found)
@@ -167,13 +175,13 @@ LABEL = 'layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 3 }
 CLASSES = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" top: "loss" }'
 DATA = """layer { name: "data" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 3 dim: 2 dim: 9 dim: 8 } shape { dim: 3 }
   data_filler { type: "gaussian" } data_filler { type: "constant" value: 3 } } }"""
-TURNS = {  # layers, where the turn begins, records run by a forward and a backward pass, and by both as one
+TURNS = {  # layers, where the turn begins, replays by a forward and a backward pass, and by both as one
     "inputs": (TOWER + LABEL + CLASSES, 0, 2, 1),
     "data": (DATA + TOWER[TOWER.index("layer { name: \"conv") :] + CLASSES, 1, 2, 1),
     "another layer in between": (
         TOWER.replace('layer { name: "relu" type: "ReLU"', 'layer { name: "relu" type: "Dropout"') + LABEL + CLASSES, 4, 4, 3,
     ),
-    "a loss that does not repeat": (TOWER + GOAL + LOSS, None, 2, 2),
+    "a loss that is not capturable": (TOWER + GOAL + LOSS, None, 2, 2),
 }  # fmt: skip
 
 
@@ -199,7 +207,7 @@ def test_there_and_back_is_a_forward_and_a_backward_pass(name, monkeypatch):
     found = []
     for both in (False, True):
         made = net(layers)
-        assert (made._turn and made._turn[:2]) == (None if first is None else (first, first))
+        assert ((turn := made._executor.plan().turn) and turn[:2]) == (None if first is None else (first, first))
         with counted(monkeypatch) as runs:
             found.append(train(made, both))
         assert len(runs) == 3 * (as_one if both else apart)
@@ -228,19 +236,19 @@ def test_a_net_that_reuses_its_memory_does_not_go_there_and_back():
         made.forward_backward()
 
 
-def test_gradients_add_up_from_a_record():
+def test_gradients_add_up_in_replays():
     made, usual = net(), net()
     for i in range(4):
         passes(made, 1, i)
         with fast_paths.without("replay"):
             passes(usual, 1, i)
-    assert records(made) == 2
+    assert captures(made) == 2
     equal([numbers(made)], [numbers(usual)])
     made.clear_param_diffs()
     assert not made.params["conv"][0].diff.any()
 
 
-# --- what ends a record
+# --- what ends a capture
 
 
 def changed_shape(made: Net) -> None:
@@ -285,11 +293,11 @@ def frozen(made: Net) -> None:
 @pytest.mark.parametrize(
     "change", [another_slope, frozen, changed_shape, shared, packed, other_threads, larger_workspace, larger_blob]
 )
-def test_after_a_change_layers_run_as_usual_and_are_recorded_anew(change, monkeypatch):
+def test_after_a_change_layers_run_eagerly_and_are_captured_anew(change, monkeypatch):
     made, usual, before = net(), net(), minicaffe.get_num_threads()
     try:
         passes(made, 3)
-        assert records(made) == 2
+        assert captures(made) == 2
         change(made)
         with counted(monkeypatch) as runs:
             first = passes(made, 2, 5)
@@ -326,17 +334,17 @@ def test_a_net_that_ran_on_a_device_in_between(monkeypatch):
         assert not runs
 
 
-def test_nothing_is_recorded_where_somebody_looks_on(monkeypatch):
+def test_nothing_is_captured_where_somebody_looks_on(monkeypatch):
     made, seen = net(), []
     made.after_forward(seen.append)
     made.before_backward(seen.append)
     with counted(monkeypatch) as runs:
         passes(made, 4)
-    assert not runs and not records(made)
+    assert not runs and not captures(made)
     assert len(seen) == 4 * 2 * len(made.layers)
 
 
-def test_a_range_that_cuts_a_stretch_runs_as_usual(monkeypatch):
+def test_a_range_that_cuts_a_segment_runs_eagerly(monkeypatch):
     made = net()
     passes(made, 3)
     with counted(monkeypatch) as runs:
@@ -347,33 +355,33 @@ def test_a_range_that_cuts_a_stretch_runs_as_usual(monkeypatch):
         assert len(runs) == 1
 
 
-def test_records_do_not_pile_up():
+def test_captures_do_not_pile_up():
     made = net()
     made.pack_params()
     for i in range(40):
         made.clear_param_diffs(lazily=i % 2 == 0)
         passes(made, 1, i)
-    stretches = [stretch for kind in made._stretches.values() for stretch in kind.values()]
-    assert all(len(stretch._records) <= replay._MOST + 1 for stretch in stretches)
+    found = [*segments(made, "forward"), *segments(made, "backward")]
+    assert all(len(item._captured) <= segment._MOST_CAPTURES + 1 for item in found)
     for rows in range(1, 30):
         made.blobs["x"].reshape(rows, 2, 9, 8)
         for _ in range(3):
             made.run_forward()
-    assert all(len(stretch._records) <= 1 for stretch in made._stretches["forward"].values())
+    assert all(len(item._captured) <= 1 for item in segments(made, "forward"))
 
 
 # --- which layers
 
 
-def test_only_a_class_that_says_so_itself_repeats():
+def test_only_a_class_that_says_so_itself_is_capturable():
     class Annealed(ReLU):
         """Its slope changes from pass to pass."""
 
         type = "AnnealedReLU"
 
-    assert ReLU.repeats and not Annealed.repeats and not Layer.repeats
+    assert ReLU.capturable and not Annealed.capturable and not Layer.capturable
     layer = Annealed(proto.LayerParameter(name="a", type="AnnealedReLU"))
-    assert not layer.repeats
+    assert not layer.capturable
 
 
 def test_a_function_put_in_the_place_of_forward_is_called_each_time():
@@ -385,15 +393,14 @@ def test_a_function_put_in_the_place_of_forward_is_called_each_time():
     assert len(calls) == 5
 
 
-def test_stretches_end_at_other_layers():
+def test_segments_end_at_other_layers():
     made = net(TOWER + GOAL + LOSS)
-    assert {d: [(s.first, s.last) for s in found.values()] for d, found in made._stretches.items()} == {
-        "forward": [(0, 5)], "backward": [(0, 5)],
-    }  # fmt: skip
+    for direction in ("forward", "backward"):
+        assert [(item.first, item.last) for item in segments(made, direction)] == [(0, 5)]
     assert made.layers[6].type == "EuclideanLoss"
 
 
-def test_losses_of_weighted_tops_add_up_in_a_record():
+def test_losses_of_weighted_tops_add_up_in_a_replay():
     losses = []
     for left_out in ((), ("replay",)):
         with fast_paths.without(*left_out):
@@ -402,11 +409,11 @@ def test_losses_of_weighted_tops_add_up_in_a_record():
                 draw(made, i)
                 made.run_forward()
                 losses.append(made.loss)
-            assert records(made) == (not left_out)
+            assert captures(made) == (not left_out)
     assert losses[:4] == losses[4:] and len(set(losses[:4])) == 4
 
 
-def test_a_bad_label_is_told_from_a_record():
+def test_a_bad_label_is_told_from_a_replay():
     told = []
     for both in (False, True):
         made = net(TOWER + LABEL + CLASSES)
@@ -414,7 +421,7 @@ def test_a_bad_label_is_told_from_a_record():
             for _ in range(4 - first):
                 made.blobs["y"].data[...] = [0, 4, 2]
                 made.forward_backward() if both else made.run_forward()
-            assert records(made) == 1
+            assert captures(made) == 1
             made.blobs["y"].data[1] = 5
             with pytest.raises(LayerError, match="value number 1 of the batch is not an integer in 0 .. 4") as error:
                 made.forward_backward() if both else made.run_forward()
@@ -422,8 +429,8 @@ def test_a_bad_label_is_told_from_a_record():
     assert len(set(told)) == 1
 
 
-def test_stretches_cut_no_layers_in_two_that_run_as_one(monkeypatch):
-    monkeypatch.setattr(BatchNorm, "repeats", False)
+def test_segments_cut_no_layers_in_two_that_run_as_one(monkeypatch):
+    monkeypatch.setattr(BatchNorm, "capturable", False)
     block = """
     layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "conv" }
     layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
@@ -431,10 +438,10 @@ def test_stretches_cut_no_layers_in_two_that_run_as_one(monkeypatch):
     layer { name: "pool" """
     made = net(TOWER.replace('layer { name: "pool" ', block))
     assert [layer.name for layer in made.layers][2:5] == ["norm", "scale", "relu1"]
-    assert [(s.first, s.last) for s in made._stretches["forward"].values()] == [(0, 1), (5, 7)]
+    assert [(item.first, item.last) for item in segments(made, "forward")] == [(0, 1), (5, 7)]
 
 
-# --- recordings
+# --- lists of launches
 
 
 def maximum(a):
@@ -446,41 +453,38 @@ def arrays(size=50_000):
     return x, np.zeros_like(x)
 
 
-def test_an_op_that_is_not_all_kernels_spoils_a_recording():
+def test_an_op_that_is_not_all_kernels_makes_a_capture_incomplete():
     where, x = backend.current(), np.ones((4, 3), "f4")
     for op, arguments in {
         "clip_by_norm": (x[0], 1.0, np.zeros((), "f4")),
         "gemm": (np.zeros((4, 0), "f4"), np.zeros((0, 3), "f4"), x),
     }.items():
-        with where.running(), where.recorded(1 << 16) as recording:
+        with where.running(), where.capture() as capture:
             getattr(where.ops, op)(*arguments)
-        assert not recording.complete, op
+        assert not capture.complete, op
     assert where.ops is cpu
 
 
-def test_a_recording_that_is_too_small_says_how_much_it_takes():
-    (x, y), where = arrays(), backend.current()
-    with where.running():
-        small = Recording(100)
-        with small.made():
-            for _ in range(3):
+def test_launches_that_do_not_fit_are_captured_the_next_time(monkeypatch):
+    monkeypatch.setattr(runtime_capture, "_staging", np.zeros(1000, np.uint8))
+    monkeypatch.setattr(runtime_capture, "_FIRST_ROOM", 1000)
+    (x, y), lists = arrays(), []
+    for _ in range(2):
+        lists.append(LaunchList())
+        with backend.current().running(), lists[-1].recording():
+            for _ in range(9):
                 cpu.elementwise(maximum, (x,), (), y)
-        assert not small.complete and small.room > 100
-        enough = Recording(small.room)
-        with enough.made():
-            for _ in range(3):
-                cpu.elementwise(maximum, (x,), (), y)
-        assert enough.complete and enough.room == small.room
-        y[...] = 0
-        enough.run()
+    assert [made.complete for made in lists] == [False, True]
+    y[...] = 0
+    lists[-1].replay()
     np.testing.assert_array_equal(y, np.maximum(x, 0))
 
 
-def test_kernels_of_other_threads_are_not_recorded():
+def test_kernels_of_other_threads_are_not_captured():
     (x, y), (other, out) = arrays(100), arrays(100)
     cpu.elementwise(maximum, (x,), (), y)
-    recording = Recording(1 << 16)
-    with recording.made():
+    made = LaunchList()
+    with made.recording():
         thread = threading.Thread(
             target=lambda: (cpu.elementwise(maximum, (other,), (), out), cpu.gemm(*np.ones((3, 2, 2))))
         )
@@ -488,31 +492,126 @@ def test_kernels_of_other_threads_are_not_recorded():
         thread.join()
         cpu.elementwise(maximum, (x,), (), y)
     out[...] = y[...] = 0
-    recording.run()
-    assert not out.any() and y.any() and recording.complete
+    made.replay()
+    assert not out.any() and y.any() and made.complete
 
 
-def test_a_recording_runs_on_fewer_threads_than_it_was_made_on():
-    """As many workers as when it was made, one after the other: none waits for another."""
+def test_launches_run_on_fewer_threads_than_they_were_captured_on():
+    """As many workers as when they were captured, one after the other: none waits for another."""
     x, y = arrays()
-    threads = backend.current().setting()[0]
-    with backend.current().running():
-        recording = Recording(1 << 16)
-        with recording.made():
-            for _ in range(20):
-                cpu.elementwise(maximum, (x,), (), y)
+    threads = backend.current().settings()[0]
+    made = LaunchList()
+    with backend.current().running(), made.recording():
+        for _ in range(20):
+            cpu.elementwise(maximum, (x,), (), y)
     y[...] = 0
-    launch.run_record(recording._start, recording._end, threads + 5)
+    launch.run_launches(made._start, made._end, threads + 5)
     np.testing.assert_array_equal(y, np.maximum(x, 0))
 
 
-def test_moves_are_counted_when_memory_in_use_is_replaced():
+def memory_maps() -> list[tuple[int, int]]:
+    """The writable address ranges of this process."""
+    with open("/proc/self/maps") as file:
+        lines = [line.split() for line in file]
+    ranges = (line[0].split("-") for line in lines if line[1].startswith("rw"))
+    return [(int(first, 16), int(last, 16)) for first, last in ranges]
+
+
+def retained_ranges(arguments) -> Iterator[tuple[int, int]]:
+    """The memory of all arrays in (nested) arguments."""
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            low, high = np.lib.array_utils.byte_bounds(argument)
+            yield low, high
+        elif isinstance(argument, tuple):
+            yield from retained_ranges(argument)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="reads the process's memory map")
+@pytest.mark.parametrize("case", [case for case in CASES if case.bottoms], ids=lambda case: case.name)
+def test_a_capture_owns_all_memory_that_its_launches_point_to(case, tmp_path, monkeypatch):
+    """Every word of every launch's arguments that is an address of data lies in an array that the list retains."""
+    rig = testing.Rig(case.type, case.draw(), seed=1, **case.how(tmp_path))
+    where = backend.current()
+    rig.forward()
+    monkeypatch.setattr(runtime_capture, "_staging", np.zeros(1 << 20, np.uint8))  # without words of earlier captures
+    with where.running(), where.capture() as capture:
+        rig.layer.forward(rig.bottom, rig.top)
+    rig.net.close()
+    if not capture.complete:
+        return
+    made = capture.launches
+    owned = list(retained_ranges(made._retained))
+    maps, own = memory_maps(), (made._start, made._end)
+    words = np.frombuffer(made._memory, np.uint8)[made._start - made._memory.ctypes.data :][: made._end - made._start]
+    for word in words.view(np.intp).tolist():
+        if word & 0xFF in (0, 1):  # perhaps a boolean, whose other bytes are what the stack held before
+            continue
+        in_data = any(first <= word < last for first, last in maps)
+        assert not in_data or own[0] <= word <= own[1] or any(low <= word <= high for low, high in owned)
+
+
+def test_a_generation_ends_when_memory_in_use_is_replaced():
     blob = Blob((2, 3))
-    before = moves.count()
+    before = generation.current()
     blob.reshape(3, 2)
-    assert moves.count() == before  # nobody has used it
+    assert generation.current() == before  # nobody has used it
     blob.data[...] = 1
     blob.reshape(3, 2)
-    assert moves.count() == before
+    assert generation.current() == before
     blob.reshape(4, 4)
-    assert moves.count() > before
+    assert generation.current() > before
+
+
+# --- layers that are changed
+
+
+SUM = """
+layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 4 } } }
+layer { name: "b" type: "Input" top: "b" input_param { shape { dim: 4 } } }
+layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum" eltwise_param { coeff: 1 coeff: 2 } }
+"""
+
+
+def test_what_a_captured_layer_computes_from_cannot_change_in_place():
+    made = net(SUM)
+    made.blobs["a"].data[...], made.blobs["b"].data[...] = 1, 5
+    for _ in range(4):
+        assert made.forward()["sum"].tolist() == [11] * 4
+    layer = made.layer_dict["sum"]
+    with pytest.raises(TypeError):
+        layer.coefficients[0] = 5.0
+    for values in ([5.0, 2.0], (5.0, 2.0)):
+        layer.coefficients = values
+        assert layer.coefficients == (5.0, 2.0)
+        for _ in range(4):
+            assert made.forward()["sum"].tolist() == [15] * 4
+    with pytest.raises(TypeError, match="'table' of a capturable layer must be immutable; found a dict"):
+        layer.table = {}
+
+
+def test_a_blob_put_in_the_place_of_a_param_takes_over_its_memory():
+    made, usual = net(), net()
+    made.pack_params()
+    replacement = Blob(usual.params["ip"][0].shape)
+    replacement.data[...] = np.random.default_rng(0).standard_normal(replacement.shape)
+    passes(made, 3)
+    made.params["ip"][0] = replacement
+    usual.params["ip"][0].data[...] = replacement.data
+    for found in (made, usual):
+        found.clear_param_diffs()
+    equal(passes(made, 4), passes(usual, 4))
+    replacement.data[...] *= 2
+    usual.params["ip"][0].data[...] *= 2
+    equal(passes(made, 4), passes(usual, 4))
+    assert any(param.blob.shares_data_with(replacement) for param in made.learnable)
+    with pytest.raises(ShapeError, match="can be replaced by a blob of the same shape"):
+        made.params["ip"][0] = Blob((2, 2))
+
+
+def test_a_blob_that_was_given_another_shape_gets_its_own_back():
+    made, usual = net(), net()
+    passes(made, 3)
+    made.blobs["conv"].reshape(1, 2, 3, 3)
+    passes(usual, 3)
+    equal(passes(made, 1, 3), passes(usual, 1, 3))

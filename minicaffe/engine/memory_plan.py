@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from minicaffe.assembly import Step
 from minicaffe.blob import Blob
+from minicaffe.engine.assembly import Step
 from minicaffe.errors import NetError
 
 ALIGNMENT = 16

@@ -9,8 +9,10 @@ import numpy as np
 
 from minicaffe import backend, graph, proto
 from minicaffe.blob import Blob
+from minicaffe.engine.params import Param
 from minicaffe.errors import NetError
-from minicaffe.layers import Layer, Source, create
+from minicaffe.layers import Layer, create
+from minicaffe.proto.origin import Origin
 
 _log = logging.getLogger(__name__)
 
@@ -27,38 +29,38 @@ class Step:
     propagate_down: list[bool]
     need_backward: bool = False
     weighted: list[Blob] = field(default_factory=list)
-    seen_shapes: list[tuple[int, ...]] = field(default_factory=list)
-    seen_backend: backend.Backend | None = None
+    reshaped_for: tuple = ()
+    """What the layer's last ``reshape`` went by: the backend, the layer's revision, and the shapes of its blobs."""
 
     def reshape(self, where: backend.Backend) -> None:
-        """Let the layer reshape if a bottom's shape or the backend changed since the last time."""
-        same = self.seen_backend is where and self.seen_shapes == [blob.shape for blob in self.bottom]
-        if same and not self.layer.reshape_always:
-            return
-        self.layer.reshape(self.bottom, self.top)
-        if self.weighted:
-            self.layer.install_loss_weights(self.top)
-        self.seen_shapes = [blob.shape for blob in self.bottom]
-        self.seen_backend = where
+        """Let the layer reshape if what that goes by is no longer what it was."""
+        if self.layer.reshape_always or self.reshaped_for != self._shapes(where):
+            revision = self.layer.revision
+            self.layer.reshape(self.bottom, self.top)
+            if self.weighted:
+                self.layer.install_loss_weights(self.top)
+            self.layer.set_revision(revision)
+            self.is_shaped(where)
 
+    def is_shaped(self, where: backend.Backend) -> None:
+        """Note that the layer has reshaped for its blobs and attributes as they are now."""
+        self.reshaped_for = self._shapes(where)
 
-@dataclass
-class Param:
-    """A learnable blob that its owner does not share, with the multipliers all its users agreed on."""
+    def _shapes(self, where: backend.Backend) -> tuple:
+        bottoms, tops = (tuple(blob.shape for blob in blobs) for blobs in (self.bottom, self.top))
+        return where, self.layer.revision, bottoms, tops
 
-    blob: Blob
-    name: str
-    lr_mult: float = 1.0
-    decay_mult: float = 1.0
-    has_lr: bool = False
-    has_decay: bool = False
-    offset: int = 0
-    users: list[tuple[int, int]] = field(default_factory=list)
+    def forward(self) -> None:
+        """Run the layer forward on its blobs."""
+        revision = self.layer.revision
+        self.layer.forward(self.bottom, self.top)
+        self.layer.set_revision(revision)
 
-    @property
-    def multipliers(self) -> tuple[float, float]:
-        """Of the learning rate and of the weight decay."""
-        return self.lr_mult, self.decay_mult
+    def backward(self) -> None:
+        """Run the layer backward on its blobs."""
+        revision = self.layer.revision
+        self.layer.backward(self.top, self.propagate_down, self.bottom)
+        self.layer.set_revision(revision)
 
 
 class Assembly:
@@ -68,7 +70,7 @@ class Assembly:
     params that no other layer owns; ``outputs`` the blobs that nothing reads, sorted by name as in Caffe.
     """
 
-    def __init__(self, definition: proto.NetParameter, source: Source, dtype: np.dtype) -> None:
+    def __init__(self, definition: proto.NetParameter, source: Origin, dtype: np.dtype) -> None:
         self.source = source
         self.dtype = dtype
         self.phase = definition.state.phase
@@ -117,7 +119,7 @@ class Assembly:
         step = Step(layer, [self.blobs[i][1] for i in bottom_ids], [], bottom_ids, [], needs)
         self._connect_tops(layer_param, step)
         layer.prepare(step.bottom, step.top)
-        step.seen_shapes, step.seen_backend = [blob.shape for blob in step.bottom], backend.current()
+        step.is_shaped(backend.current())
         _log.info("Setting up %s", name)
         for i, blob, weight in zip(step.top_ids, step.top, layer.loss_weights, strict=True):
             self.loss_weights[self.blobs[i][0]] = weight

@@ -1,0 +1,246 @@
+"""Runs the layers of a net, forward and backward: step by step where somebody looks on, else fused and replayed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicaffe import backend
+from minicaffe.backend import generation
+from minicaffe.blob import Blob, Storage
+from minicaffe.engine import segment
+from minicaffe.engine.assembly import Step
+from minicaffe.engine.fusion import Fusion, Pass
+from minicaffe.engine.params import Params
+from minicaffe.engine.segment import Segment
+from minicaffe.kernels import fast_paths
+
+_log = logging.getLogger(__name__)
+
+
+class _How(NamedTuple):
+    """How a sweep runs steps: by these passes and segments where they lie within its range, else one by one."""
+
+    run_step: Callable[[int], None]
+    gradients: Storage | None
+    passes: Mapping[int, Pass]
+    segments: Mapping[int, Segment]
+
+
+class _Sweep:
+    """One direction through the steps: ``sign`` +1 forward, -1 backward.
+
+    What runs as one is found by the place where the sweep meets it: fused passes, and segments that are captured.
+    """
+
+    def __init__(self, sign: int, steps: Sequence[Step], passes: Sequence[Pass]) -> None:
+        self.sign = sign
+        found = [Segment(steps, first, last, passes) for first, last in segment.find_segments(steps, passes)]
+        self.passes: dict[int, Pass] = {self.near(item): item for item in passes}
+        self.segments: dict[int, Segment] = {self.near(item): item for item in found}
+
+    def near(self, item: Pass | Segment) -> int:
+        """The place where the sweep meets it."""
+        return item.first if self.sign > 0 else item.last
+
+    def far(self, item: Pass | Segment) -> int:
+        """The place where it ends."""
+        return item.last if self.sign > 0 else item.first
+
+    def run(self, index: int, end: int, how: _How) -> None:
+        """Run the steps ``index`` to ``end`` (included)."""
+        while (end - index) * self.sign >= 0:
+            together, fused = how.segments.get(index), how.passes.get(index)
+            if together is not None and self._within(together, end):
+                eager = partial(self.run, index, self.far(together), how._replace(segments={}))
+                together.run(backend.current(), how.gradients, eager)
+                index = self.far(together) + self.sign
+            elif fused is not None and self._within(fused, end) and fused.ready():
+                fused.run()
+                fused.ran = True
+                index = self.far(fused) + self.sign
+            else:
+                how.run_step(index)
+                index += self.sign
+
+    def _within(self, item: Pass | Segment, end: int) -> bool:
+        return (end - self.far(item)) * self.sign >= 0
+
+
+class _Plan:
+    """What follows from the layers as they are: which run as one, and which are captured together."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.revisions = [step.layer.revision for step in steps]
+        self.fusion = Fusion(steps)
+        self.forward = _Sweep(1, steps, self.fusion.forward)
+        self.backward = _Sweep(-1, steps, self.fusion.backward)
+        self.turn = self._find_turn(steps)
+
+    def _find_turn(self, steps: Sequence[Step]) -> tuple[int, int, Segment] | None:
+        """The steps at the end that may be captured in both directions as one: the first one's place in either, and their
+        segment.
+        """
+        last = len(steps) - 1
+        ends = [item for item in self.forward.segments.values() if item.last == last]
+        if not ends or last not in self.backward.segments:
+            return None
+        first, first_back = ends[0].first, self.backward.segments[last].first
+        return first, first_back, Segment(steps, min(first, first_back), last, self.fusion.forward)
+
+
+class Executor:
+    """Runs the steps of a net.  ``names`` are those of the net's blobs, by number.
+
+    Callbacks and ``debug_info`` see every layer: while there are any for a direction, its layers run one by one.
+    """
+
+    def __init__(self, steps: Sequence[Step], names: Sequence[str], params: Params, dtype: np.dtype) -> None:
+        self.debug_info = False
+        self.loss = Blob((), dtype)
+        """The weighted loss of the last forward pass."""
+        self.callbacks: dict[str, list[Callable[[int], Any]]] = {
+            f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
+        }
+        self._steps, self._names, self._params = steps, names, params
+        self._user_layers = any(step.layer.user_defined for step in steps)
+        self._plan = _Plan(steps)
+        self._plan.fusion.settle()
+        self._generation = generation.current()
+
+    # --- passes --------------------------------------------------------------------------------------------------
+
+    def run_forward(self, start: int, end: int) -> None:
+        """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss``."""
+        with backend.current().running(self._user_layers):
+            self.loss.xdata.fill(0)
+            self.plan().forward.run(start, end, self._how("forward"))
+
+    def run_backward(self, start: int, end: int) -> None:
+        """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
+        with backend.current().running(self._user_layers):
+            self.plan().backward.run(start, end, self._how("backward"))
+        if self.debug_info and start == len(self._steps) - 1 and end == 0:
+            self._log_param_norms()
+
+    def forward_backward(self) -> None:
+        """Both passes over all layers, without a pause between the two where nobody looks on."""
+        plan, last = self.plan(), len(self._steps) - 1
+        ahead, back = self._how("forward"), self._how("backward")
+        if plan.turn is None or not (ahead.segments and back.segments):
+            self.run_forward(0, last)
+            self.run_backward(last, 0)
+            return
+        first, first_back, turn = plan.turn
+
+        def around() -> None:
+            plan.forward.run(first, last, ahead._replace(segments={}))
+            plan.backward.run(last, first_back, back._replace(segments={}))
+
+        where = backend.current()
+        with where.running(self._user_layers):
+            self.loss.xdata.fill(0)
+            plan.forward.run(0, first - 1, ahead)
+            turn.run(where, self._params.gradients, around)
+            plan.backward.run(first_back - 1, 0, back)
+
+    def plan(self) -> _Plan:
+        """What runs as one; found anew when an attribute of a layer was set since."""
+        if self._generation != generation.current():
+            if self._plan.revisions != [step.layer.revision for step in self._steps]:
+                self._plan.fusion.undo()
+                self._plan = _Plan(self._steps)
+            self._generation = generation.current()
+        return self._plan
+
+    def _how(self, direction: str) -> _How:
+        """Fused passes and segments are left out while somebody looks at what is between them."""
+        forward = direction == "forward"
+        plan, run_step = self.plan(), self._forward_step if forward else self._backward_step
+        sweep = plan.forward if forward else plan.backward
+        watched = self.debug_info or self.callbacks["before_" + direction] or self.callbacks["after_" + direction]
+        passes = sweep.passes if not watched and fast_paths.taken("fusion") else {}
+        segments = sweep.segments if not watched and fast_paths.taken("replay") else {}
+        return _How(run_step, self._params.gradients, passes, segments)
+
+    # --- single steps ---------------------------------------------------------------------------------------------
+
+    def _forward_step(self, index: int) -> None:
+        step, where = self._steps[index], backend.current()
+        for call in self.callbacks["before_forward"]:
+            call(index)
+        self._plan.fusion.runs_alone(index)
+        step.reshape(where)
+        step.forward()
+        for blob in step.weighted:
+            where.ops.dot(blob.xdata, blob.xdiff, self.loss.xdata)
+        if self.debug_info:
+            self._log_forward(step)
+        for call in self.callbacks["after_forward"]:
+            call(index)
+
+    def _backward_step(self, index: int) -> None:
+        step = self._steps[index]
+        for call in self.callbacks["before_backward"]:
+            call(index)
+        if step.need_backward:
+            self.backward_layer(index)
+            if self.debug_info:
+                self._log_backward(step)
+        for call in self.callbacks["after_backward"]:
+            call(index)
+
+    def backward_layer(self, index: int) -> None:
+        """Run one layer backward; LayerError if a bottom is to get a gradient that its layer cannot give."""
+        step = self._steps[index]
+        layer, allowed = step.layer, step.layer.differentiable
+        for k, wanted in enumerate(step.propagate_down):
+            if wanted and allowed is not None and k not in allowed:
+                raise layer.error(
+                    f"{layer.type} Layer cannot backpropagate to bottom {k} ('{self._names[step.bottom_ids[k]]}'); "
+                    "set propagate_down: false for it, or remove force_backward",
+                    "propagate_down",
+                )
+        self._plan.fusion.goes_backward_alone(index)
+        step.backward()
+
+    # --- debug_info ----------------------------------------------------------------------------------------------
+
+    def _log_forward(self, step: Step) -> None:
+        layer = step.layer
+        for i, blob in zip(step.top_ids, step.top, strict=True):
+            _log.info(
+                "    [Forward] Layer %s, top blob %s data: %g", layer.name, self._names[i], _mean_abs(blob.peek_data())
+            )
+        for j, blob in enumerate(layer.blobs):
+            specs = layer.layer_param.param
+            name = specs[j].name if j < len(specs) and specs[j].name else str(j)
+            _log.info("    [Forward] Layer %s, param blob %s data: %g", layer.name, name, _mean_abs(blob.peek_data()))
+
+    def _log_backward(self, step: Step) -> None:
+        layer = step.layer
+        for k, (i, blob) in enumerate(zip(step.bottom_ids, step.bottom, strict=True)):
+            if step.propagate_down[k]:
+                mean = _mean_abs(blob.peek_diff())
+                _log.info("    [Backward] Layer %s, bottom blob %s diff: %g", layer.name, self._names[i], mean)
+        for j, blob in enumerate(layer.blobs):
+            if layer.param_propagate_down[j]:
+                mean = _mean_abs(blob.peek_diff())
+                _log.info("    [Backward] Layer %s, param blob %d diff: %g", layer.name, j, mean)
+
+    def _log_param_norms(self) -> None:
+        norms = []
+        for peek in (Blob.peek_data, Blob.peek_diff):
+            values = [peek(param.blob).reshape(-1).astype(np.float64) for param in self._params.learnable]
+            norms.append((sum(np.abs(v).sum() for v in values), np.sqrt(sum(v @ v for v in values))))
+        (a, c), (b, d) = norms
+        _log.error("    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)", a, b, c, d)
+
+
+def _mean_abs(values: NDArray) -> float:
+    return float(np.abs(values).sum(dtype=np.float64) / values.size) if values.size else 0.0

@@ -1,0 +1,371 @@
+"""Neighbouring layers that run as one, so that memory is passed over once where each of them would pass over it.
+
+Every blob, gradient, param and running statistic holds afterwards what it holds when the layers run one by one, but for
+rounding.  The executor runs them one by one where somebody looks on (callbacks, ``debug_info``) or asks for some only.
+What one of them must have kept for a backward pass of its own is made then (``Pass.release``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from minicaffe import backend
+from minicaffe.blob import Blob
+from minicaffe.engine.assembly import Step
+from minicaffe.kernels import fast_paths
+from minicaffe.layers import Layer
+from minicaffe.layers.common import Eltwise, Scale
+from minicaffe.layers.neuron import ReLU
+from minicaffe.layers.normalisation import BatchNorm, Standardized
+from minicaffe.layers.utility import Split
+
+
+class Pass:
+    """The forward or the backward pass of the steps from place ``first`` of a net on."""
+
+    chains: ClassVar[tuple[tuple[type[Layer], ...], ...]]
+    """The layers in a row that it is made for; the first chain that is found counts."""
+
+    def __init__(self, first: int, steps: Sequence[Step]) -> None:
+        self.first, self.last = first, first + len(steps) - 1
+        self.steps = steps
+        self.ran = False
+        """Whether the steps ran as one the last time."""
+        self._settled = False
+
+    def fits(self) -> bool:
+        """Whether the layers, as they are set up, can run as one."""
+        return True
+
+    def settle(self) -> None:
+        """Have the layers keep only what is needed if they do."""
+        self._settled = True
+
+    def ready(self) -> bool:
+        """Whether they can this time; a forward pass lets them reshape before."""
+        return True
+
+    def run(self) -> None:
+        """Run them."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """After ``run``: let each layer have what it keeps when it runs by itself."""
+        self.ran = False
+
+    @property
+    def ops(self) -> Any:
+        """The primitives of the current backend."""
+        return backend.current().ops
+
+
+class ForwardPass(Pass):
+    """A pass in which layers reshape."""
+
+    def ready(self) -> bool:
+        if not self._settled:
+            self.settle()
+        where = backend.current()
+        for step in self.steps:
+            step.reshape(where)
+        return True
+
+
+class _Standardization(Pass):
+    """BatchNorm, a Scale in place that learns factors and biases, and perhaps a ReLU in place."""
+
+    chains: ClassVar[tuple[tuple[type[Layer], ...], ...]] = ((BatchNorm, Scale, ReLU), (BatchNorm, Scale))
+
+    def __init__(self, first: int, steps: Sequence[Step]) -> None:
+        super().__init__(first, steps)
+        self.norm: Any = steps[0].layer
+        self.scale: Any = steps[1].layer
+        self.slope = _slope(steps[2]) if len(steps) > 2 and type(steps[2].layer) is ReLU else 1.0
+        self.in_place = _in_place(steps[0])
+
+    def fits(self) -> bool:
+        return self.scale.bias_term and self.norm.rows == self.scale.rows
+
+    def ready(self) -> bool:
+        return super().ready() and self.norm.rows == self.scale.rows
+
+    def factors(self) -> tuple[Any, Any]:
+        """What Scale multiplies by, and adds."""
+        v, b = (blob.xdata.reshape(-1) for blob in self.scale.blobs)
+        return v, b
+
+
+class StandardizeForward(_Standardization, ForwardPass):
+    """Forward of ``_Standardization``: what is kept for backward is BatchNorm's input, from which Scale's follows."""
+
+    def settle(self) -> None:
+        """Scale needs no copy of its input where that of BatchNorm is kept."""
+        kept = not self.in_place or self.norm.kept is not None
+        self.scale.settle(self.steps[1].bottom, self.steps[1].top, fused=kept)
+        super().settle()
+
+    def run(self) -> None:
+        norm, (v, b) = self.norm, self.factors()
+        x, y = (blob.xdata.reshape(norm.rows) for blob in (self.steps[0].bottom[0], self.steps[0].top[0]))
+        kept = self._kept() if self.in_place else None
+        if norm.use_global_stats:
+            norm.recall()
+            self.ops.elementwise(StandardizeForward.product, (norm.factor, v), (), norm.scaled_factor)
+            self.ops.scale(x, norm.scaled_factor, b, y, kept, norm.mean, self.slope)
+        else:
+            self.ops.standardize(x, norm.eps, norm.mean, norm.variance, norm.factor, y, kept, v, b, self.slope)
+            norm.remember()
+
+    def input(self) -> Any:
+        """BatchNorm's input, after ``run``, as rows."""
+        return self._kept() if self.in_place else self.steps[0].bottom[0].xdata.reshape(self.norm.rows)
+
+    def release(self) -> None:
+        if self.ran and self.scale.goes_backward:
+            kept = self.scale.keep_input(self.norm.rows)
+            self.ops.channelwise(Standardized.standard, (self.input(),), (self.norm.mean, self.norm.factor), (), kept)
+        super().release()
+
+    def _kept(self) -> Any:
+        return self.scale.kept if self.norm.kept is None else self.norm.kept
+
+    @staticmethod
+    def product(a, b):
+        return a * b
+
+
+class _AfterForward(_Standardization):
+    """A backward pass after ``StandardizeForward``, which kept BatchNorm's input only."""
+
+    def __init__(self, first: int, steps: Sequence[Step]) -> None:
+        super().__init__(first, steps)
+        self.forward: StandardizeForward | None = None
+
+    def ready(self) -> bool:
+        return super().ready() and self.forward is not None and self.forward.ran and self.steps[1].need_backward
+
+    def param_gradients(self) -> tuple[Any, Any]:
+        """Where the gradients of Scale's factors and biases go; None for one that does not learn."""
+        dv, db = (
+            blob.xdiff.reshape(-1) if learns else None
+            for blob, learns in zip(self.scale.blobs, self.scale.param_propagate_down, strict=True)
+        )
+        return dv, db
+
+
+class StandardizeBackward(_AfterForward):
+    """Backward of ``_Standardization``, all in place and by the batch's own mean and variance.
+
+    A sum that reads the result may follow: its gradient is then read where it is, and not copied first.
+    """
+
+    chains = ((BatchNorm, Scale, Eltwise), *_Standardization.chains)
+
+    def __init__(self, first: int, steps: Sequence[Step]) -> None:
+        super().__init__(first, steps)
+        self.sum = steps[-1] if type(steps[-1].layer) is Eltwise else None
+        self.term = self.sum.bottom_ids.index(steps[0].top_ids[0]) if self.sum else 0
+
+    def fits(self) -> bool:
+        handed_on = self.sum is None or self.sum.layer.hands_on_gradient(self.term)
+        return super().fits() and handed_on and self.in_place and not self.norm.use_global_stats
+
+    def ready(self) -> bool:
+        goes = all(step.need_backward and step.propagate_down[self._term(step)] for step in self.steps)
+        return super().ready() and goes
+
+    def _term(self, step: Step) -> int:
+        """Which bottom of a step is the blob that it is all about."""
+        return self.term if step is self.sum else 0
+
+    def run(self) -> None:
+        assert self.forward is not None
+        norm, blob = self.norm, self.steps[0].bottom[0]
+        x, (v, _) = self.forward.input(), self.factors()
+        y, dx = blob.xdata.reshape(norm.rows), blob.xdiff.reshape(norm.rows)
+        dy = dx
+        if self.sum is not None:
+            others = [down and k != self.term for k, down in enumerate(self.sum.propagate_down)]
+            self.sum.layer.backward(self.sum.top, others, self.sum.bottom)
+            dy = self.sum.top[0].xdiff.reshape(norm.rows)
+        dv, db = self.param_gradients()
+        self.ops.standardize_grad(
+            x, dy, norm.mean, norm.factor, norm.gradient_mean, norm.gradient_dot, dx, y, v, dv, db, self.slope
+        )
+
+
+class StandardizeBackwardApart(_AfterForward):
+    """Backward of Scale and of BatchNorm one after the other: Scale's input follows from BatchNorm's."""
+
+    chains = ((BatchNorm, Scale),)
+
+    def run(self) -> None:
+        assert self.forward is not None
+        (norm, scale), (v, _), (dv, db) = self.steps, self.factors(), self.param_gradients()
+        x, dy = self.forward.input(), scale.top[0].xdiff.reshape(self.norm.rows)
+        if dv is not None:
+            statistics = self.norm.mean, self.norm.factor
+            self.ops.channel_sum(StandardizeBackwardApart.product, (x, dy), statistics, (), dv)
+        self.ops.scale_grad(x, dy, v, dy if scale.propagate_down[0] else None, None, db)
+        if norm.need_backward:
+            norm.backward()
+
+    @staticmethod
+    def product(x, dy, mean, factor):
+        return dy * (x - mean) * factor
+
+
+class RectifiedSum(ForwardPass):
+    """Forward of the weighted sum of two blobs and a ReLU in place."""
+
+    chains = ((Eltwise, ReLU),)
+
+    def fits(self) -> bool:
+        layer: Any = self.steps[0].layer
+        return layer.operation == layer.SUM and len(self.steps[0].bottom) == 2
+
+    def run(self) -> None:
+        step = self.steps[0]
+        layer: Any = step.layer
+        arrays, scalars = tuple(blob.xdata for blob in step.bottom), (*layer.coefficients, _slope(self.steps[1]))
+        self.ops.elementwise(RectifiedSum.value, arrays, scalars, step.top[0].xdata)
+
+    @staticmethod
+    def value(a, b, p, q, slope):
+        return max(p * a + q * b, 0.0) + slope * min(p * a + q * b, 0.0)
+
+
+class SplitGradient(Pass):
+    """Backward of a ReLU in place and the Split that hands on what it makes to two readers."""
+
+    chains = ((ReLU, Split),)
+
+    def fits(self) -> bool:
+        return _in_place(self.steps[0]) and len(self.steps[1].top) == 2
+
+    def ready(self) -> bool:
+        return all(step.need_backward and step.propagate_down[0] for step in self.steps)
+
+    def run(self) -> None:
+        relu, split = self.steps
+        arrays = (relu.top[0].xdata, *(blob.xdiff for blob in split.top))
+        self.ops.elementwise(SplitGradient.value, arrays, (_slope(relu),), relu.bottom[0].xdiff)
+
+    @staticmethod
+    def value(y, a, b, slope):
+        return (a + b) * (1.0 if y > 0 else slope)
+
+
+class Fusion:
+    """The passes of several layers as one that a net can take, ``forward`` and ``backward``, and what they share.
+
+    Unless the fast path "fusion" is left out when it is made, a gradient that is only handed on is no copy; and from
+    ``settle`` on layers keep no copies that these passes do without.  ``undo`` takes both back.
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.forward = _find(steps, (StandardizeForward, RectifiedSum))
+        self.backward = _find(steps, (StandardizeBackward, StandardizeBackwardApart, SplitGradient))
+        self._forward_of = {place: item for item in self.forward for place in range(item.first, item.last + 1)}
+        self._shared: list[Blob] = []
+        for item in self.backward:
+            if isinstance(item, _AfterForward):
+                forward = self._forward_of.get(item.first)
+                item.forward = forward if isinstance(forward, StandardizeForward) else None
+        if fast_paths.taken("fusion"):
+            self._share_gradients(steps)
+
+    def settle(self) -> None:
+        """Before the first forward pass: have layers keep only what is needed."""
+        if fast_paths.taken("fusion"):
+            for item in self.forward:
+                item.settle()
+
+    def runs_alone(self, place: int) -> None:
+        """The step at ``place`` is about to run forward by itself."""
+        item = self._forward_of.get(place)
+        if item is not None:
+            if item.ran:
+                item.release()
+            layer = item.steps[place - item.first].layer
+            if layer.fused:  # its neighbours keep nothing for it now; it reshapes next
+                layer.fused = False
+
+    def goes_backward_alone(self, place: int) -> None:
+        """The step at ``place`` is about to go backward by itself."""
+        item = self._forward_of.get(place)
+        if item is not None and item.ran:
+            item.release()
+
+    def undo(self) -> None:
+        """Let layers run by themselves from now on, backward passes that are due included."""
+        for item in self.forward:
+            if item.ran:
+                item.release()
+            for step in item.steps:
+                if step.layer.fused:
+                    step.layer.fused = False
+        for blob in self._shared:
+            blob.unshare_diff()
+        self._shared.clear()
+
+    def _share_gradients(self, steps: Sequence[Step]) -> None:
+        """Let a gradient that a layer only hands on be the one that it comes from, where nothing writes over it later.
+
+        Nothing does if the bottom is a Split's top that no layer works on in place: ResNet's shortcuts.
+        """
+        makers: dict[int, list[Step]] = {}
+        for step in steps:
+            for i in step.top_ids:
+                makers.setdefault(i, []).append(step)
+        for step in steps:
+            for k, i in enumerate(step.bottom_ids):
+                of_split = [type(maker.layer) for maker in makers[i]] == [Split]
+                if of_split and step.need_backward and step.propagate_down[k] and step.layer.hands_on_gradient(k):
+                    step.bottom[k].share_diff(step.top[0])
+                    self._shared.append(step.bottom[k])
+
+
+def _find(steps: Sequence[Step], kinds: Sequence[type[Pass]]) -> list[Pass]:
+    found: list[Pass] = []
+    for first in range(len(steps)):
+        if found and first <= found[-1].last:
+            continue
+        made = [
+            kind(first, steps[first : first + len(types)])
+            for kind in kinds
+            for types in kind.chains
+            if _is_chain(steps[first : first + len(types)], types)
+        ]
+        found += [item for item in made if item.fits()][:1]
+    return found
+
+
+def _is_chain(steps: Sequence[Step], types: Sequence[type[Layer]]) -> bool:
+    """Whether these are layers of these types that work in place on the first one's top; the last may make others of
+    it.
+    """
+    if [type(step.layer) for step in steps] != list(types) or any(_is_patched(step.layer) for step in steps):
+        return False
+    first, *others, last = steps
+    return (
+        all(_in_place(step) and step.bottom_ids == first.top_ids for step in others)
+        and first.top_ids[0] in last.bottom_ids
+        and (_in_place(last) or types[-1].in_place == "never")
+        and not any(step.weighted for step in steps)
+    )
+
+
+def _is_patched(layer: Layer) -> bool:
+    """Whether somebody put another function in the place of this layer's own."""
+    return not {"forward", "backward"}.isdisjoint(layer.__dict__)
+
+
+def _in_place(step: Step) -> bool:
+    return step.bottom_ids == step.top_ids
+
+
+def _slope(step: Step) -> float:
+    layer: Any = step.layer
+    return layer.negative_slope
