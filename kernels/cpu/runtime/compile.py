@@ -1,4 +1,4 @@
-"""How the kernels of this package are compiled: at the first call, kept on disk, announced once."""
+"""How kernels are compiled: at their first call, cached on disk; the user is told once that it takes a while."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic
 
 if "OMP_WAIT_POLICY" not in os.environ:
-    # GNU's OpenMP, under Numba's threads, lets a thread without work spin for milliseconds: where other programs
-    # compete for the cores it then has used up its time when there is work again.  This many turns (some 300 us) bridge
-    # the gap between kernels.
+    # GNU's OpenMP, on which Numba's threads run, lets an idle thread spin for milliseconds.  If other programs compete
+    # for the cores, its time slice is then used up when there is work again.  So many spins (some 300 us) bridge the gap
+    # between two kernels.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 REASSOCIATE = {"reassoc", "nsz", "contract"}
-"""Fast-math flags that let a sum be vectorised: its order changes, the meaning of NaN and infinity does not."""
+"""Fast-math flags with which sums are vectorised: they may be reordered, but NaN and infinity keep their meaning."""
 
 
 _PACKAGE = __package__.rpartition(".")[0]  # kernels.cpu
 
 
 class _Uncollected(AbstractContextManager):
-    """Keeps garbage from being collected while kernels compile: a fifth of the time, for many objects, most of which
-    stay.
+    """Suspends the garbage collector while kernels compile: it would take a fifth of the time, to find that most of the
+    many new objects are in use.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ _uncollected = _Uncollected()
 
 
 class _Compiling(event.Listener):
-    """Hears of kernels that the disk cache does not hold, and says, once a process, that they are being compiled."""
+    """Logs, once a process, that kernels are being compiled; those in the disk cache do not count."""
 
     def __init__(self) -> None:
         self.announced = False
@@ -88,7 +88,7 @@ event.register("numba:compile", _Compiling())
 
 
 class _Capturing(threading.local):
-    """What captures this thread's launches (``runtime.capture``), if anything does."""
+    """The list in which this thread's launches are being captured (``runtime.capture``), if there is one."""
 
     launches: Any = None
 
@@ -97,7 +97,7 @@ capturing = _Capturing()
 
 
 class _Kernel(CPUDispatcher):
-    """A compiled kernel that hands what Python calls it with to the list of launches being captured."""
+    """A compiled kernel that hands its arguments, when Python calls it, to the list in which launches are captured."""
 
     def __call__(self, *arguments: Any) -> Any:
         if capturing.launches is not None:
@@ -106,7 +106,7 @@ class _Kernel(CPUDispatcher):
 
 
 def _package_stamp() -> tuple:
-    """Tells when any file of ``kernels/cpu`` has changed."""
+    """A value that changes with any file of ``kernels/cpu``."""
     root = Path(__file__).parent.parent
     files = sorted((str(file.relative_to(root)), file.stat()) for file in root.rglob("*.py"))
     return tuple((name, status.st_mtime, status.st_size) for name, status in files)
@@ -116,10 +116,10 @@ _STAMP = _package_stamp()
 
 
 def _cached(compiler: Callable[..., Any], function: Callable, stamp: str = "", **options: Any) -> Any:
-    """Numba caches beside the source, or in the user's cache folder where that is read-only.
+    """Compile with Numba's disk cache: beside the source or, if that is read-only, in the user's cache folder.
 
-    Where neither can be written, every process compiles anew.  Numba knows what is stale by the file of ``function``
-    alone, but compiled code holds that of the kernels it calls, too: any change in this package makes all of it stale.
+    If neither can be written, every process compiles anew.  Numba compares only the file of ``function`` with the cache,
+    but compiled code includes the kernels that it calls: here any change in ``kernels/cpu`` invalidates all of the cache.
     """
     options.update(nogil=True, error_model="numpy")
     try:
@@ -128,13 +128,13 @@ def _cached(compiler: Callable[..., Any], function: Callable, stamp: str = "", *
         return compiler(**options)(function)
     cache = compiled._cache
     cache._cache_file._source_stamp = (cache._cache_file._source_stamp, _STAMP)
-    if stamp:  # Numba would tell by the values closed over, but kernels among these are others in each process
+    if stamp:  # Numba would compare closure variables, but kernels among these differ in every process
         cache._index_key = lambda signature, codegen: (signature, codegen.magic_tuple(), stamp)
     return compiled
 
 
 _kernels: dict[str, Any] = {}
-"""All kernels, by name."""
+"""All kernels, by qualified name."""
 
 
 def kernel(
@@ -145,9 +145,9 @@ def kernel(
     internal: bool = False,
     stamp: str = "",
 ) -> Callable[[Callable], Any]:
-    """Decorator: compile for nopython mode at the first call, without the interpreter's lock, and cache on disk.
+    """Decorator: compile in nopython mode at the first call, to run without the interpreter's lock; cached on disk.
 
-    An ``internal`` kernel is called by other kernels only.  ``stamp`` tells kernels apart that are made by one
+    An ``internal`` kernel is called by other kernels only.  ``stamp`` distinguishes kernels that are defined inside one
     function.
     """
     options = {"parallel": parallel, "fastmath": fastmath, "inline": "always" if inline else "never"}
@@ -164,7 +164,7 @@ def kernel(
 
 
 def part_kernel(*, fastmath: set[str] | bool = False, stamp: str = "") -> Callable[[Callable], Any]:
-    """Decorator: a kernel that ``parallel`` or ``parallel_queue`` runs; it returns and raises nothing."""
+    """Decorator: a kernel that ``parallel`` or ``parallel_queue`` runs on threads; it must return and raise nothing."""
     return kernel(fastmath=fastmath, internal=True, stamp=stamp)
 
 
@@ -173,7 +173,7 @@ def _name(function: Callable) -> str:
 
 
 def callback(signature: Any) -> Callable[[Callable], Any]:
-    """Decorator: compile now, or take from the disk cache, a function that compiled code calls at its ``address``."""
+    """Decorator: compile now, or load from the disk cache, a function that compiled code calls by its ``address``."""
 
     def compiled(function: Callable) -> Any:
         with global_compiler_lock, _uncollected:
@@ -183,10 +183,9 @@ def callback(signature: Any) -> Callable[[Callable], Any]:
 
 
 class _Binding(NamedTuple):
-    """Makes a kernel's code for some types of arguments known to LLVM, under a name that other kernels' code calls it
-    by.
+    """Registers a kernel's code for some argument types with LLVM, as a symbol that the code of other kernels refers to.
 
-    The disk cache keeps it with such code, and Numba calls it before that code is loaded.
+    The disk cache stores it with the code that refers to the symbol, and Numba calls it before it loads that code.
     """
 
     kernel: str
@@ -204,9 +203,9 @@ class _Binding(NamedTuple):
 
 
 def call_by_name(context: Any, builder: ir.IRBuilder, compiled: Any, signature: Any, values: list) -> None:
-    """Code that calls a kernel which returns and raises nothing.
+    """Code that calls a kernel, which must return and raise nothing, by its symbol.
 
-    Numba's own calls compile the kernel once more in every kernel that calls it.
+    An ordinary call would compile the kernel again into every kernel that calls it.
     """
     binding = _Binding(_name(compiled.py_func), signature.args)
     binding()
@@ -217,9 +216,9 @@ def call_by_name(context: Any, builder: ir.IRBuilder, compiled: Any, signature: 
 
 
 def by_name(compiled: Any) -> Any:
-    """What kernels use to call a kernel by its name, so that it is compiled once; it returns and raises nothing.
+    """An intrinsic that calls a kernel by its symbol, so that it is compiled once; it must return and raise nothing.
 
-    It takes all integers as words, or each caller's would be another kernel.
+    All integers are converted to words, or there would be a version for every combination of integer types.
     """
 
     def define(context, *arguments):
@@ -235,12 +234,12 @@ def by_name(compiled: Any) -> Any:
 
 
 def called(function: Callable) -> Any:
-    """Decorator: a kernel that only kernels call, by its name."""
+    """Decorator: a kernel that only kernels call, by its symbol (``by_name``)."""
     return by_name(kernel(internal=True)(function))
 
 
 def _with_parameters(define: Callable, names: list[str]) -> Any:
-    """The intrinsic that ``define(context, *arguments)`` defines, which takes parameters of these names."""
+    """The intrinsic defined by ``define(context, *arguments)``, with parameters of these names."""
     define.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ["context", *names]]
     )
@@ -260,8 +259,8 @@ _WORD = ir.IntType(64)
 
 
 def caller(*words: str) -> Any:
-    """A function of ``(address, *words)`` that calls the code at an address, such as a ``callback``'s, with words of
-    these names.
+    """An intrinsic ``(address, *words)`` that calls the code at an address, such as a ``callback``'s, with these
+    arguments.
     """
 
     def call(context, *arguments):
@@ -276,8 +275,8 @@ def caller(*words: str) -> Any:
 
 
 def outside(name: str, size: int) -> Any:
-    """A function of the C library, or of Numba's threads once they run, that takes nothing and gives an integer of
-    ``size`` bytes.
+    """An intrinsic for a function without parameters of the C library, or of Numba's thread pool once it runs, that
+    returns an integer of ``size`` bytes.
     """
 
     def define(context):
