@@ -1,4 +1,4 @@
-"""What losses need of labels, and accuracy."""
+"""Checking and counting labels for losses, and accuracy."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _accuracy(score, label, top_k, ignoring, ignored, per_class, seen):
 
 
 def with_ignored(label: int | None) -> tuple[bool, int]:
-    """The optional label as two numbers, so that each kernel is compiled for one type only."""
+    """An optional label as two arguments, so that kernels are compiled for one type only."""
     return (False, 0) if label is None else (True, label)
 
 

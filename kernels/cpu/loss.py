@@ -1,4 +1,4 @@
-"""Losses of classes, but for that of a softmax, and of differences."""
+"""Losses, except the softmax loss: of classes (sigmoid, multinomial, hinge, infogain) and of differences."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def _sigmoid_loss_grad_part(part, parts, x, target, ignoring, ignored, scale, dx
     half, zero, skipped = x.dtype.type(0.5), x.dtype.type(0), x.dtype.type(ignored)
     low, high = share(part, parts, x.size)
     for i in range(np.uintp(low), np.uintp(high)):
-        slope = (half * tanh(half * x[i]) + half - target[i]) * scale
-        dx[i] = zero if ignoring and target[i] == skipped else slope
+        gradient = (half * tanh(half * x[i]) + half - target[i]) * scale
+        dx[i] = zero if ignoring and target[i] == skipped else gradient
 
 
 @kernel()
@@ -93,8 +93,8 @@ def _hinge_loss_grad(margin, label, squared, scale, dx):
     for n in range(len(margin)):
         own = int(label[n])
         for k in range(margin.shape[1]):
-            slope = 2 * margin[n, k] if squared else np.sign(margin[n, k])
-            dx[n, k] = -scale * slope if k == own else scale * slope
+            gradient = 2 * margin[n, k] if squared else np.sign(margin[n, k])
+            dx[n, k] = -scale * gradient if k == own else scale * gradient
 
 
 @kernel()

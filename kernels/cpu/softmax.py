@@ -15,7 +15,7 @@ from minicaffe.kernels.cpu.simd.mathlib import exp
 from minicaffe.kernels.reference import FLT_MIN, Array
 
 _START, _LANES = np.uintp(0), np.uintp(16)
-_BLOCK = 256  # columns worked on at a time: a few rows of them stay in the L1 cache
+_BLOCK = 256  # columns at a time: a few rows of so many stay in the L1 cache
 
 
 @kernel()
@@ -27,7 +27,7 @@ def _columns(x, y, o, first, last, largest, total):
         total[i] = 0
     for k in range(1, x.shape[1]):
         for i in range(_START, width):
-            largest[i] = max(largest[i], x[o, k, first + i])  # a NaN lost here comes back in the total
+            largest[i] = max(largest[i], x[o, k, first + i])  # a NaN that is lost here shows in the total
     for k in range(x.shape[1]):
         for i in range(_START, width):
             y[o, k, first + i] = exp(x[o, k, first + i] - largest[i])
@@ -66,7 +66,7 @@ def _rows_part(part, parts, x, y):
         lanes[:] = x[o, 0]
         for k in range(_START, whole, _LANES):
             for i in range(_START, _LANES):
-                lanes[i] = max(lanes[i], x[o, k + i])  # a NaN lost here comes back in the total
+                lanes[i] = max(lanes[i], x[o, k + i])  # a NaN that is lost here shows in the total
         largest = lanes.max()
         for k in range(whole, c):
             largest = max(largest, x[o, k])

@@ -1,4 +1,4 @@
-"""What losses need of labels, and accuracy."""
+"""Checking and counting labels for losses, and accuracy."""
 
 from __future__ import annotations
 

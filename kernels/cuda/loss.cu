@@ -148,8 +148,8 @@ __global__ void hinge_loss_grad(int num, int channels, const T* margin, const T*
     const T scale = *weight / num;
     FOR_EACH_IN_PLANES(n, num, c, channels) {
         const long long at = (long long)n * channels + c;
-        const T slope = squared ? 2 * margin[at] : margin[at] > 0 ? T(1) : margin[at];
-        dx[at] = ((long long)label[n] == c ? -slope : slope) * scale;
+        const T gradient = squared ? 2 * margin[at] : margin[at] > 0 ? T(1) : margin[at];
+        dx[at] = ((long long)label[n] == c ? -gradient : gradient) * scale;
     }
 }
 
@@ -178,14 +178,14 @@ __global__ void infogain_loss_grad(int planes, int size, const T* prob, const T*
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
         const T own = label[(long long)plane * inner + i % inner];
         const long long index = own, at = (long long)plane * size + i;
-        T slope = 0;
+        T gradient = 0;
         if (index >= 0 && index < channels && !ignore(own)) {
             const T* row = gain + index * channels;
             T sum = 0;
             for (int c = 0; c < channels; ++c) sum += row[c];
-            slope = (prob[at] * sum - row[i / inner]) * scale;
+            gradient = (prob[at] * sum - row[i / inner]) * scale;
         }
-        dx[at] = slope;
+        dx[at] = gradient;
     }
 }
 

@@ -1,4 +1,4 @@
-"""How the kernels of this package are compiled: at the first call, kept on disk, announced once."""
+"""How kernels are compiled: at their first call, cached on disk; the user is told once that it takes a while."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, register_jitable
 
 if "OMP_WAIT_POLICY" not in os.environ:
-    # GNU's OpenMP, under Numba's threads, lets a thread without work spin for milliseconds: where other programs
-    # compete for the cores it then has used up its time when there is work again.  This many turns (some 300 us) bridge
-    # the gap between kernels.
+    # GNU's OpenMP, on which Numba's threads run, lets an idle thread spin for milliseconds.  If other programs compete
+    # for the cores, its time slice is then used up when there is work again.  So many spins (some 300 us) bridge the gap
+    # between two kernels.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 REASSOCIATE = {"reassoc", "nsz", "contract"}
@@ -36,43 +36,14 @@ They are for kernels in which sums, and products that are summed, are all there 
 compiler take ``(x + big) - big`` for ``x``, and a square of a difference for three products; whether it does depends on
 the processor.  The flags spread to whatever such a kernel calls that does not refuse them, as ``as_written`` does.
 
-==========================  =========================================================================================
-kernel                      what is reassociated
-==========================  =========================================================================================
-``bias.row_sum``            a sum, in pieces of 1024
-``channel.sum_within_part`` the sum of a formula's values, which are computed ``as_written``
-``class_loss``              the sigmoid cross-entropy's sum of terms, which are computed ``as_written``
-``loss._square``            a sum of squares
-``pooling._mean_part``      a sum, before it is divided
-``scale._moments``          a sum, and one of squares of differences, which are computed ``as_written``
-``scale._sums``             a sum, and one of products with differences, which are computed ``as_written``
-``scale._scale_grad_part``  a sum, and one of products
-``softmax``                 ``_row_total`` and ``_row_product``: a row's sum, and its inner product with another
-``update._inner_product``   an inner product, in float64
-==========================  =========================================================================================
-"""
-
-
-def as_written(function: Callable) -> Callable:
-    """Decorator: a function for kernels to call whose every operation is rounded as it is written.
-
-    Fast-math flags of the kernel that calls it do not reach it.
-    """
-    return register_jitable(fastmath=False)(function)
-
-
-@as_written
-def difference(a, b):
-    """``a - b``, rounded."""
-    return a - b
-
+==========================  ==================================================================================
 
 _PACKAGE = __package__.rpartition(".")[0]  # kernels.cpu
 
 
 class _Uncollected(AbstractContextManager):
-    """Keeps garbage from being collected while kernels compile: a fifth of the time, for many objects, most of which
-    stay.
+    """Suspends the garbage collector while kernels compile: it would take a fifth of the time, to find that most of the
+    many new objects are in use.
     """
 
     def __init__(self) -> None:
@@ -95,7 +66,7 @@ _uncollected = _Uncollected()
 
 
 class _Compiling(event.Listener):
-    """Hears of kernels that the disk cache does not hold, and says, once a process, that they are being compiled."""
+    """Logs, once a process, that kernels are being compiled; those in the disk cache do not count."""
 
     def __init__(self) -> None:
         self.announced = False
@@ -123,7 +94,7 @@ event.register("numba:compile", _Compiling())
 
 
 class _Capturing(threading.local):
-    """What captures this thread's launches (``runtime.capture``), if anything does."""
+    """The list in which this thread's launches are being captured (``runtime.capture``), if there is one."""
 
     launches: Any = None
 
@@ -132,7 +103,7 @@ capturing = _Capturing()
 
 
 class _Kernel(CPUDispatcher):
-    """A compiled kernel that hands what Python calls it with to the list of launches being captured."""
+    """A compiled kernel that hands its arguments, when Python calls it, to the list in which launches are captured."""
 
     def __call__(self, *arguments: Any) -> Any:
         if capturing.launches is not None:
@@ -141,7 +112,7 @@ class _Kernel(CPUDispatcher):
 
 
 def _package_stamp() -> tuple:
-    """Tells when any file of ``kernels/cpu`` has changed."""
+    """A value that changes with any file of ``kernels/cpu``."""
     root = Path(__file__).parent.parent
     files = sorted((str(file.relative_to(root)), file.stat()) for file in root.rglob("*.py"))
     return tuple((name, status.st_mtime, status.st_size) for name, status in files)
@@ -164,11 +135,11 @@ class _CacheFile(caching.IndexDataCacheFile):
 
 
 class _Cache(caching.FunctionCache):
-    """Numba caches beside the source, or in the user's cache folder where that is read-only.
+    """Numba's disk cache: beside the source or, if that is read-only, in the user's cache folder.
 
-    Code is kept by the types of its arguments and by the processor it is for: its name and features.  Numba knows what
-    is stale by the file of ``function`` alone, but compiled code holds that of the kernels it calls, too: any change in
-    this package makes all of it stale.
+    Code is kept by the types of its arguments and by the processor it is for: its name and features.  Numba compares
+    only the file of ``function`` with the cache, but compiled code includes the kernels that it calls: here any change
+    in ``kernels/cpu`` invalidates all of the cache.
     """
 
     def __init__(self, function: Callable, stamp: str) -> None:
@@ -197,7 +168,7 @@ _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 _kernels: dict[str, Any] = {}
-"""All kernels, by name."""
+"""All kernels, by qualified name."""
 
 
 def kernel(
@@ -208,9 +179,9 @@ def kernel(
     internal: bool = False,
     stamp: str = "",
 ) -> Callable[[Callable], Any]:
-    """Decorator: compile for nopython mode at the first call, without the interpreter's lock, and cache on disk.
+    """Decorator: compile in nopython mode at the first call, to run without the interpreter's lock; cached on disk.
 
-    An ``internal`` kernel is called by other kernels only.  ``stamp`` tells kernels apart that are made by one
+    An ``internal`` kernel is called by other kernels only.  ``stamp`` distinguishes kernels that are defined inside one
     function.
     """
     options = _OPTIONS | {"parallel": parallel, "fastmath": fastmath, "inline": "always" if inline else "never"}
@@ -228,7 +199,7 @@ def kernel(
 
 
 def part_kernel(*, fastmath: set[str] | bool = False, stamp: str = "") -> Callable[[Callable], Any]:
-    """Decorator: a kernel that ``parallel`` or ``parallel_queue`` runs; it returns and raises nothing."""
+    """Decorator: a kernel that ``parallel`` or ``parallel_queue`` runs on threads; it must return and raise nothing."""
     return kernel(fastmath=fastmath, internal=True, stamp=stamp)
 
 
@@ -237,7 +208,7 @@ def _name(function: Callable) -> str:
 
 
 def callback(signature: Any) -> Callable[[Callable], Any]:
-    """Decorator: compile now, or take from the disk cache, a function that compiled code calls at its ``address``."""
+    """Decorator: compile now, or load from the disk cache, a function that compiled code calls by its ``address``."""
 
     def compiled(function: Callable) -> Any:
         made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
@@ -250,10 +221,9 @@ def callback(signature: Any) -> Callable[[Callable], Any]:
 
 
 class _Binding(NamedTuple):
-    """Makes a kernel's code for some types of arguments known to LLVM, under a name that other kernels' code calls it
-    by.
+    """Registers a kernel's code for some argument types with LLVM, as a symbol that the code of other kernels refers to.
 
-    The disk cache keeps it with such code, and Numba calls it before that code is loaded.
+    The disk cache stores it with the code that refers to the symbol, and Numba calls it before it loads that code.
     """
 
     kernel: str
@@ -271,9 +241,9 @@ class _Binding(NamedTuple):
 
 
 def call_by_name(context: Any, builder: ir.IRBuilder, compiled: Any, signature: Any, values: list) -> None:
-    """Code that calls a kernel which returns and raises nothing.
+    """Code that calls a kernel, which must return and raise nothing, by its symbol.
 
-    Numba's own calls compile the kernel once more in every kernel that calls it.
+    An ordinary call would compile the kernel again into every kernel that calls it.
     """
     binding = _Binding(_name(compiled.py_func), signature.args)
     binding()
@@ -284,9 +254,9 @@ def call_by_name(context: Any, builder: ir.IRBuilder, compiled: Any, signature: 
 
 
 def by_name(compiled: Any) -> Any:
-    """What kernels use to call a kernel by its name, so that it is compiled once; it returns and raises nothing.
+    """An intrinsic that calls a kernel by its symbol, so that it is compiled once; it must return and raise nothing.
 
-    It takes all integers as words, or each caller's would be another kernel.
+    All integers are converted to words, or there would be a version for every combination of integer types.
     """
 
     def define(context, *arguments):
@@ -302,12 +272,12 @@ def by_name(compiled: Any) -> Any:
 
 
 def called(function: Callable) -> Any:
-    """Decorator: a kernel that only kernels call, by its name."""
+    """Decorator: a kernel that only kernels call, by its symbol (``by_name``)."""
     return by_name(kernel(internal=True)(function))
 
 
 def _with_parameters(define: Callable, names: list[str]) -> Any:
-    """The intrinsic that ``define(context, *arguments)`` defines, which takes parameters of these names."""
+    """The intrinsic defined by ``define(context, *arguments)``, with parameters of these names."""
     define.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ["context", *names]]
     )
@@ -327,8 +297,8 @@ _WORD = ir.IntType(64)
 
 
 def caller(*words: str) -> Any:
-    """A function of ``(address, *words)`` that calls the code at an address, such as a ``callback``'s, with words of
-    these names.
+    """An intrinsic ``(address, *words)`` that calls the code at an address, such as a ``callback``'s, with these
+    arguments.
     """
 
     def call(context, *arguments):
@@ -343,8 +313,8 @@ def caller(*words: str) -> Any:
 
 
 def outside(name: str, size: int) -> Any:
-    """A function of the C library, or of Numba's threads once they run, that takes nothing and gives an integer of
-    ``size`` bytes.
+    """An intrinsic for a function without parameters of the C library, or of Numba's thread pool once it runs, that
+    returns an integer of ``size`` bytes.
     """
 
     def define(context):
