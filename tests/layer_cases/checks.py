@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layer_cases.case import Case
-
 from minicaffe import testing
 from minicaffe.backend import Backend
 from minicaffe.errors import LayerError

@@ -14,6 +14,7 @@ from minicaffe.kernels.cuda.launch import kernel_files, kernel_names
 from minicaffe.testing import kernel_cases
 from minicaffe.testing.gpu import target
 from minicaffe.testing.gpu.checks import Check, Options
+from minicaffe.testing.gpu.runner import Result
 from minicaffe.testing.kernel_cases import EDGES, KernelCase, Output, Sizes
 from minicaffe.testing.kernel_cases.case import on_arrays
 
@@ -53,9 +54,14 @@ def _largest(options: Options, where: Any) -> int:
     return min(_LARGE, memory // _BYTES_AN_ELEMENT)
 
 
-def all_kernels() -> set[str]:
-    """Every kernel of every ``.cu`` file, as ``file.kernel``."""
-    return {f"{file}.{kernel}" for file in kernel_files() for kernel in kernel_names(file)}
+def account(result: Result) -> None:
+    """Note kernels that no check launched, if all of them ran."""
+    if result.unfinished or not result.right:
+        return
+    all_kernels = {f"{file}.{kernel}" for file in kernel_files() for kernel in kernel_names(file)}
+    launched = {name for row in result.rows for name in row["figures"].get("kernels", ())}
+    if all_kernels - launched:
+        result.add("every kernel is launched", f"never launched: {', '.join(sorted(all_kernels - launched))}")
 
 
 def check(case: KernelCase, dtype: str, where: Any, bare: bool = False) -> dict[str, Any]:
@@ -81,7 +87,9 @@ def check(case: KernelCase, dtype: str, where: Any, bare: bool = False) -> dict[
         if isinstance(first, np.ndarray) and number not in case.unlike:
             same = np.array_equal(first, second, equal_nan=True)
             assert same, f"argument {number}: a second run gives other bits"
-    return {"kernels": sorted({f"{program.file}.{kernel}" for program, kernel in set(where.ops.launch._kernels) - before})}
+    return {
+        "kernels": sorted({f"{program.file}.{kernel}" for program, kernel in set(where.ops.launch._kernels) - before})
+    }
 
 
 class _Guarded:

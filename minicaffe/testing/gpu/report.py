@@ -107,7 +107,9 @@ def _cut(text: str) -> str:
     return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
 
 
-def write(path: Path, results: Sequence[Result], options: Options, left_out: Sequence[str], lacks: Sequence[str]) -> None:
+def write(
+    path: Path, results: Sequence[Result], options: Options, left_out: Sequence[str], lacks: Sequence[str]
+) -> None:
     """Everything, as JSON; written anew after each part, so that it is there whatever ends the run."""
     content = {
         "when": time.strftime("%Y-%m-%d", time.gmtime()),

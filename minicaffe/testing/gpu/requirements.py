@@ -31,7 +31,10 @@ ENGINE = tuple(
     )
 )
 CUPY = Package("cupy", "cupy-cuda12x or cupy-cuda13x", "nothing can run on a GPU")
-GPU = (CUPY, Package("nvmath", "nvmath-python", "matrix products go through CuPy's cuBLAS, and no rate of TF32 is told"))
+GPU = (
+    CUPY,
+    Package("nvmath", "nvmath-python", "matrix products go through CuPy's cuBLAS, and no rate of TF32 is told"),
+)
 OPTIONAL = (
     Package("lmdb", "lmdb", "layers that read LMDB are left out"),
     Package("plyvel", "plyvel", "layers that read LevelDB are left out"),
@@ -58,7 +61,9 @@ def lacking() -> tuple[list[str], bool]:
     """A line for everything that is missing, and whether the check can run at all without it."""
     lines, possible = [], True
     if sys.version_info < PYTHON:
-        lines.append(f"Python {'.'.join(map(str, PYTHON))} or newer; this is {sys.version.split()[0]} ({sys.executable})")
+        lines.append(
+            f"Python {'.'.join(map(str, PYTHON))} or newer; this is {sys.version.split()[0]} ({sys.executable})"
+        )
         possible = False
     for kind, packages in (("needed", ENGINE), ("needed", (CUPY,)), ("wanted", GPU[1:]), ("optional", OPTIONAL)):
         for package in missing(packages):

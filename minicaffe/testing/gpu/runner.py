@@ -65,7 +65,9 @@ def run(part: Part, options: Options, seconds: float, patience: float) -> Result
     with tempfile.TemporaryDirectory(prefix="minicaffe-gpu-check-") as folder:
         while True:
             result.processes += 1
-            process = _Process(part, options, Path(folder, str(result.processes)), _names(result), end - time.monotonic())
+            process = _Process(
+                part, options, Path(folder, str(result.processes)), _names(result), end - time.monotonic()
+            )
             over = process.watch(end, patience)
             result.rows += process.rows
             if not process.lost(over, result):

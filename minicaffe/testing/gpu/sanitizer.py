@@ -42,7 +42,17 @@ def _run(tool: str, options: Options) -> dict[str, Any]:
             "done": [],
             "end": time.time() + _SECONDS,
         }
-        command = [program, "--tool", tool, "--print-limit", "5", sys.executable, options.entry, "--child", json.dumps(order)]
+        command = [
+            program,
+            "--tool",
+            tool,
+            "--print-limit",
+            "5",
+            sys.executable,
+            options.entry,
+            "--child",
+            json.dumps(order),
+        ]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         rows = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
     return judge(done.stdout + done.stderr, rows)

@@ -47,7 +47,9 @@ class _WithoutNvmath(GpuBackend):
         return gemm
 
 
-def sample(where: GpuBackend, function: Callable[[], Any], seconds: float = 0.5, least: int = 5, most: int = 60) -> list[float]:
+def sample(
+    where: GpuBackend, function: Callable[[], Any], seconds: float = 0.5, least: int = 5, most: int = 60
+) -> list[float]:
     """Seconds that calls of ``function`` take on the device, one by one, between events; after three that do not count.
 
     As many calls are made as fill ``seconds``.
