@@ -32,12 +32,13 @@ _LEAST = 5.0  # seconds that are worth starting a part for
 @click.option(
     "--every", default=1, show_default=True, type=click.IntRange(min=1), metavar="N", help="Run each Nth check only."
 )
+@click.option("--match", default="", metavar="PATTERN,…", help="Run the checks whose names fit, as in 'bias_add *'.")
 @click.option("--patience", type=click.FloatRange(min=1), metavar="SECONDS", help="Give a check up after so long.")
 @click.option("--stand_in", default="", metavar="MODULE",
               help="Check a model of a GPU instead: a module whose install() puts its own cupy and nvmath in place "
               "(in a checkout: strict_cuda).")  # fmt: skip
 def command(
-    gpu: int, minutes: float, only: str, json_file: str, every: int, patience: float | None, stand_in: str
+    gpu: int, minutes: float, only: str, json_file: str, every: int, match: str, patience: float | None, stand_in: str
 ) -> None:
     """Tell all about a GPU, and check what minicaffe computes on it.
 
@@ -59,7 +60,9 @@ def command(
         click.echo("no GPU can be checked: install CuPy for your driver, pip install 'minicaffe[cuda12]' or "
                    "'minicaffe[cuda13]' ('nvidia-smi' shows the CUDA version that the driver knows)")  # fmt: skip
         raise click.exceptions.Exit(1)
-    options = Options(str(Path(__file__).with_name("gpu_check.py")), gpu=gpu, every=every, stand_in=stand_in)
+    options = Options(
+        str(Path(__file__).with_name("gpu_check.py")), gpu=gpu, every=every, match=match, stand_in=stand_in
+    )
     results: list[Result] = []
     left_out: list[str] = []
 
@@ -112,7 +115,7 @@ def _run_all(
         click.echo(f"{part.name:10} {part.what} (at most {seconds:.0f} s): ", nl=False)
         result = runner.run(part, options, seconds, patience or part.patience)
         results.append(result)
-        if part.name == "kernels" and options.every == 1:
+        if part.name == "kernels" and options.whole:
             kernels.account(result)
         click.echo(report.line(result))
         keep()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +30,30 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks of all parts; ``entry`` is the file that starts a child."""
+    """What the command line asks of all parts.
+
+    ``entry`` is the file that starts a child.  ``every``: each Nth check is run; ``match``: those whose names fit one of
+    these patterns, with commas between them.  ``bare``: arrays without guards, for compute-sanitizer.
+    """
 
     entry: str
     gpu: int = 0
     every: int = 1
+    match: str = ""
     stand_in: str = ""
     bare: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether all checks of a part are run."""
+        return self.every == 1 and not self.match
+
+    def takes(self, number: int, check: Check) -> bool:
+        """Whether the check of this number is to be run."""
+        patterns = self.match.split(",") if self.match else []
+        if patterns and not any(fnmatch.fnmatchcase(check.name, pattern.strip()) for pattern in patterns):
+            return False
+        return check.always or number % self.every == 0
 
     @property
     def small(self) -> bool:

@@ -42,13 +42,13 @@ def main(order: str) -> int:
     if options.stand_in:
         importlib.import_module(options.stand_in).install()
     module = importlib.import_module(parts.named(asked["part"]).module)
-    return run(module.checks(options), options.every, journal, set(asked["done"]), asked["end"])
+    return run(module.checks(options), options, journal, set(asked["done"]), asked["end"])
 
 
-def run(checks: Iterable[Check], every: int, journal: Journal, done: set[str], end: float) -> int:
+def run(checks: Iterable[Check], options: Options, journal: Journal, done: set[str], end: float) -> int:
     """Run the checks that are not done, until ``end`` (seconds since 1970)."""
     for number, check in enumerate(checks):
-        if check.name in done or (number % every and not check.always):
+        if check.name in done or not options.takes(number, check):
             continue
         if time.time() > end:
             journal.write(stopped=check.name)

@@ -116,6 +116,7 @@ def write(
         "gpu": options.gpu,
         "stand_in": options.stand_in,
         "every": options.every,
+        "match": options.match,
         "lacks": list(lacks),
         "left_out": list(left_out),
         "verdict": verdict(results),

@@ -13,7 +13,7 @@ from minicaffe.testing.kernel_cases.case import KernelCase, Sizes, labels, norma
 def cases(sizes: Sizes) -> Iterator[KernelCase]:
     """See the package."""
     shapes = [(1, 1, 1), (7, 20, 3), (50, 9, 300), *((9, 5, size) for size in sizes.edges)]
-    large = [(1000, 64, sizes.large // 64)] if sizes.large else []
+    large = [(64, 64, sizes.large // 64)] if sizes.large else []
     for rows, count, size in [*shapes, *((9, n, 3) for n in sizes.edges if n < 2000), *large]:
         index = labels(rows, count, first=(0, -1, 50))
         yield KernelCase("gather_rows", (normal(rows, size), index, output(count, size)))
