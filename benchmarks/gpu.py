@@ -28,10 +28,12 @@ _STAND_IN_NETS = ("siamese_mnist_b64", "lenet_b64")
 
 def checks(options: Options) -> Iterator[Check]:
     """minicaffe and PyTorch as it is, net by net; then PyTorch compiled, which takes its time."""
+    with contextlib.suppress(Exception):  # its own checks tell what is wrong with it
+        peers.torch()  # before nvmath-python: of two versions of cuBLAS the first one loaded serves both, and it is pickier
     where = target.open_backend(options)
     definitions = _small_nets() if options.small else nets.NETS
     for name, definition in definitions.items():
-        bench = Bench(where, options.gpu, definition)
+        bench = Bench(where, options, definition)
         for what in PASSES:
             yield Check(f"{name}/{what}/minicaffe", partial(bench.minicaffe, what))
         yield Check(f"{name}/kernels", bench.kernels)
@@ -42,12 +44,12 @@ def checks(options: Options) -> Iterator[Check]:
                 yield Check(f"{name}/{what}/torch{_with(tf32)}", partial(bench.torch, what, tf32, False))
         yield Check(f"{name}/memory/torch", bench.torch_memory)
         bench.close()
-    for name, definition in definitions.items():
-        bench = Bench(where, options.gpu, definition)
+    for tf32 in (False, True):
         for what in PASSES:
-            for tf32 in (False, True):
+            for name, definition in definitions.items():
+                bench = Bench(where, options, definition)
                 yield Check(f"{name}/{what}/compiled{_with(tf32)}", partial(bench.torch, what, tf32, True))
-        bench.close()
+                bench.close()
 
 
 def _with(tf32: bool) -> str:
@@ -67,8 +69,8 @@ def _small_nets() -> dict[str, nets.Definition]:
 class Bench:
     """One net on the GPU, made when it is first needed."""
 
-    def __init__(self, where: Any, gpu: int, definition: nets.Definition) -> None:
-        self._where, self._gpu, self._definition = where, gpu, definition
+    def __init__(self, where: Any, options: Options, definition: nets.Definition) -> None:
+        self._where, self._options, self._definition = where, options, definition
         self._solver: Solver | None = None
 
     def solver(self) -> Solver:
@@ -130,9 +132,12 @@ class Bench:
             raise Skip("compiling for a GPU needs one")
         with backend.use(self._where):
             peer = nets.torch_net(self.solver(), device)
-        if compiled:
-            _compile(torch, peer)
         with _tf32(torch, tf32):
+            if compiled:
+                loss = float(peer.loss())
+                _compile(torch, peer)
+                # TF32 rounds otherwise, and other units are dropped
+                peers.agree(float(peer.loss()), loss, "loss of the compiled net", rtol=0.05)
             work = peer.step if what == "step" else partial(_without_gradients, torch, peer.loss)
             return _figures(_sample(torch, device, work))
 
@@ -153,7 +158,11 @@ class Bench:
         torch = peers.torch()
         if torch is None:
             raise Skip("torch is not installed")
-        return torch, f"cuda:{self._gpu}" if torch.cuda.is_available() else "cpu"
+        if torch.cuda.is_available():
+            return torch, f"cuda:{self._options.gpu}"
+        if self._options.small:
+            return torch, "cpu"
+        raise Skip(f"PyTorch {torch.__version__} sees no GPU")
 
 
 @contextlib.contextmanager

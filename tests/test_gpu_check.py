@@ -211,7 +211,7 @@ def test_without_a_gpu_it_says_so_and_stops(gpu_check):
         strict_cuda.sys.modules["cupy"]._devices = 0
     """
     text, found = gpu_check(module=module, status=1)
-    assert list(found) == ["device"] and found["device"]["processes"] == 1
+    assert list(found) == ["device"] and found["device"]["processes"] == 1 and len(found["device"]["rows"]) == 2
     assert states(found["device"])["versions"] == PASSED
     assert "this machine has none that CUDA can see" in problem(found["device"], "the GPU is there")
     assert "there is no GPU to run it on" in text
@@ -373,7 +373,7 @@ def test_the_table_stays_short():
         result.add(f"check {number}", "x" * 1000)
         result.rows.append({"check": str(number), "state": SKIPPED, "problem": f"reason {number}", "figures": {}})
     lines = report.table([result] * 6, ["more"] * 200)
-    assert len(lines) <= report.LONGEST and max(map(len, lines)) <= 180
+    assert len(lines) <= report.LONGEST and max(map(len, lines)) <= 400
     assert lines[-1] == "FAILED: 3000 of 6000 checks"
 
 
@@ -402,3 +402,9 @@ def test_ratios_are_those_of_medians():
         result.rows.append({"check": f"net/step/{who}", "state": PASSED, "problem": "", "figures": {"ms": ms}})
     text = "\n".join(report.table([result], []))
     assert "3 (1.50)" in text and "1 (0.50)" in text
+
+
+def test_the_readme_says_whether_it_has_run_on_a_gpu():
+    ran = any((ROOT / "benchmarks" / "results").glob("gpu-*.json"))
+    for name in ("README.md", "docs/gpu.md"):
+        assert ("ot yet run on a GPU" in (ROOT / name).read_text()) != ran

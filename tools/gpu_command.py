@@ -40,7 +40,7 @@ _LEAST = 5.0  # seconds that are worth starting a part for
 def command(
     gpu: int, minutes: float, only: str, json_file: str, every: int, match: str, patience: float | None, stand_in: str
 ) -> None:
-    """Tell all about a GPU, and check what minicaffe computes on it.
+    """Check what minicaffe computes on a GPU, and how fast it is.
 
     Each part runs in a process of its own, so that a crash or a hang costs one check; what fails is told with its first
     difference, and what cannot be checked with the reason.  The exit status is 1 if anything failed.

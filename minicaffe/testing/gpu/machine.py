@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from minicaffe import __version__, compat
 from minicaffe.backend.gpu import CublasGemm, GpuBackend
+from minicaffe.errors import MinicaffeError
 from minicaffe.testing.gpu import target
 from minicaffe.testing.gpu.checks import Check, Options, Skip
 
@@ -24,6 +26,10 @@ def checks(options: Options) -> Iterator[Check]:
     """Versions first: they are wanted even of a device that can do nothing."""
     yield Check("versions", versions, always=True)
     yield Check(THERE, partial(_describe, options), always=True)
+    try:
+        target.open_backend(options)
+    except MinicaffeError:  # as the check before has told
+        return
     yield Check("cuBLAS by nvmath-python", partial(_cublas, options), always=True)
     yield Check("copy", partial(_copy, options), always=True)
     for tf32 in (False, True):
@@ -59,10 +65,17 @@ def _describe(options: Options) -> dict[str, Any]:
     return {
         "name": name.decode() if isinstance(name, bytes) else name,
         **{key: properties[key] for key in _PROPERTIES if key in properties},
+        "driver": _safely(partial(_driver, options.gpu)),
         "driver CUDA": runtime.driverGetVersion(),
         "runtime CUDA": runtime.runtimeGetVersion(),
         "nvrtc": _safely(lambda: compat.require("cupy_backends.cuda.libs.nvrtc").getVersion()),
     }
+
+
+def _driver(gpu: int) -> str:
+    """The driver's own version, which only its tool tells."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "-i", str(gpu)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
 
 
 def _cublas(options: Options) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part("device", "minicaffe.testing.gpu.machine", 1, 90, True, "versions, rates of copies and matrix products"),
+    Part("device", "minicaffe.testing.gpu.machine", 2, 90, True, "versions, rates of copies and matrix products"),
     Part("kernels", "minicaffe.testing.gpu.kernels", 5, 60, True, "every CUDA kernel against kernels/reference.py"),
     Part("layers", "gpu_layers", 4, 90, False, "Caffe's numbers, gradients, CPU against GPU"),
     Part("training", "minicaffe.testing.gpu.training", 4, 200, True, "solvers, nets, equal bits, snapshots"),

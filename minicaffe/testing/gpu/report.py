@@ -15,7 +15,7 @@ from minicaffe.testing.gpu.runner import Result, counts
 
 LONGEST = 100
 _FAILURES, _REASONS, _SLOWEST = 30, 12, 3
-_WIDTH = 180
+_WIDTH, _WIDTH_OF_FAILURES = 180, 400
 
 
 def line(result: Result) -> str:
@@ -51,7 +51,7 @@ def _failures(results: Sequence[Result]) -> Iterator[str]:
     if rows:
         yield f"failed ({len(rows)}):"
     for part, name, problem in rows[:_FAILURES]:
-        yield _cut(f"  {part}: {name}: {problem}")
+        yield _cut(f"  {part}: {name}: {problem}", _WIDTH_OF_FAILURES)
     if len(rows) > _FAILURES:
         yield f"  ... {len(rows) - _FAILURES} more"
 
@@ -103,8 +103,8 @@ def _figures(results: Sequence[Result], part: str) -> dict[str, dict[str, Any]]:
     return {row["check"]: row["figures"] for result in results if result.part.name == part for row in result.rows}
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
+def _cut(text: str, width: int = _WIDTH) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def write(

@@ -165,7 +165,8 @@ class _Process:
         """End the process and all that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
-        self._child.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a driver may hold on to a process whose kernel hangs
+            self._child.wait(_GRACE)
 
     def _last_words(self) -> str:
         lines = [line.strip() for line in self._printed.read_text(errors="replace").splitlines() if line.strip()]

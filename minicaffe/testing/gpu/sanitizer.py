@@ -18,7 +18,7 @@ from typing import Any
 from minicaffe.testing.gpu.checks import FAILED, PASSED, Check, Options, Skip
 
 TOOLS = ("memcheck", "racecheck", "initcheck")
-_SECONDS = 140
+_SECONDS = 110
 
 
 def checks(options: Options) -> Iterator[Check]:
