@@ -1,4 +1,4 @@
-"""Layers and solvers computed by Caffe (``golden/layers``, ``golden/solvers``), held against the current backend."""
+"""Layers, nets and solvers computed by Caffe (``golden/layers``, ``nets``, ``solvers``), held against the current backend."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from minicaffe.net import Net
 from minicaffe.solvers import get_solver
 
 LAYERS = Path(__file__).parent / "golden" / "layers"
+NETS = Path(__file__).parent / "golden" / "nets"
 SOLVERS = Path(__file__).parent / "golden" / "solvers"
 
 
@@ -84,6 +85,34 @@ class LayerCase:
                 self.expect(f"param_after_{i}", blob.data)
         if self.meta["backward"]:
             self.check_backward()
+
+
+def net_cases():
+    """The names of all nets whose every number Caffe has computed."""
+    return sorted(path.stem for path in NETS.glob("*.prototxt"))
+
+
+def check_net(case):
+    """Loss, blobs and gradients of one pass over a whole net are Caffe's."""
+    with np.load(NETS / f"{case}.npz") as file:
+        golden = dict(file)
+    net = Net(NETS / f"{case}.prototxt", proto.TRAIN)
+    params = {f"{name}__{i}": blob for name, blobs in net.params.items() for i, blob in enumerate(blobs)}
+    own = {name: blob for name, blob in params.items() if f"param__{name}" in golden}  # the others share these
+    for name, blob in own.items():
+        blob.data[...] = golden[f"param__{name}"]
+    for name in net.inputs:
+        net.blobs[name].data[...] = golden[f"blob__{name}"]
+    net.clear_param_diffs()
+    net.forward()
+    agree(net.loss, golden["loss"], "loss")
+    for name in (key.removeprefix("blob__") for key in golden if key.startswith("blob__")):
+        agree(net.blobs[name].data, golden[f"blob__{name}"], name)
+    net.backward()
+    for name, blob in own.items():
+        agree(blob.diff, golden[f"paramdiff__{name}"], f"gradient of {name}")
+    for name in (key.removeprefix("blobdiff__") for key in golden if key.startswith("blobdiff__")):
+        agree(net.blobs[name].diff, golden[f"blobdiff__{name}"], f"gradient of {name}")
 
 
 def check_trajectory(case):

@@ -31,6 +31,8 @@ def checks(options: Options) -> Iterator[Check]:
 
     for name in golden_layers.layer_cases():
         yield Check(f"Caffe's {name}", partial(on_gpu, lambda name=name: golden_layers.LayerCase(name).check()))
+    for name in golden_layers.net_cases():
+        yield Check(f"Caffe's net {name}", partial(on_gpu, partial(golden_layers.check_net, name)))
     for name in golden_layers.solver_cases():
         yield Check(f"Caffe's solver {name}", partial(on_gpu, partial(golden_layers.check_trajectory, name)))
     for case in CASES:

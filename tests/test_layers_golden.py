@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from golden_layers import LayerCase, layer_cases
+from golden_layers import LayerCase, check_net, layer_cases, net_cases
 
 from minicaffe.layers import layer_types
 
@@ -28,6 +28,11 @@ def test_caffes_numbers(name, where):
             case.net.run_forward()
             if case.meta["backward"]:
                 case.net.run_backward()
+
+
+@pytest.mark.parametrize("name", net_cases())
+def test_caffes_numbers_of_whole_nets(name, where):
+    check_net(name)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minicaffe.proto.atomic import write_atomic
-from minicaffe.testing.gpu.checks import FAILED, SKIPPED, Options
+from minicaffe.testing.gpu.checks import FAILED, PASSED, SKIPPED, Options
 from minicaffe.testing.gpu.runner import Result, counts
 
 LONGEST = 100
@@ -38,11 +38,13 @@ def table(results: Sequence[Result], left_out: Iterable[str]) -> list[str]:
 def verdict(results: Sequence[Result]) -> str:
     """The last line."""
     failed = sum(result.count(FAILED) + bool(result.problem) for result in results)
-    total = sum(len(result.rows) for result in results)
     if failed:
-        return f"FAILED: {failed} of {total} checks"
+        return f"FAILED: {failed} of {sum(len(result.rows) for result in results)} checks"
+    words = [f"passed: {sum(result.count(PASSED) for result in results)} checks"]
+    skipped = sum(result.count(SKIPPED) for result in results)
     unfinished = [result.part.name for result in results if result.unfinished]
-    return f"passed: {total} checks" + (f"; not finished: {', '.join(unfinished)}" if unfinished else "")
+    words += [f"{skipped} skipped"] * bool(skipped) + [f"not finished: {', '.join(unfinished)}"] * bool(unfinished)
+    return "; ".join(words)
 
 
 def _failures(results: Sequence[Result]) -> Iterator[str]:
