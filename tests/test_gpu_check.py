@@ -16,7 +16,7 @@ import cuda_host
 import numpy as np
 import pytest
 
-from minicaffe.testing.gpu import checks, kernels, parts, report, requirements, runner, sanitizer
+from minicaffe.testing.gpu import checks, kernels, parts, report, requirements, runner, sanitizer, warm
 from minicaffe.testing.gpu.checks import FAILED, PASSED, SKIPPED, Check, Options
 from minicaffe.testing.kernel_cases import Sizes, cases
 from minicaffe.testing.kernel_cases.random import philox
@@ -227,7 +227,7 @@ def test_a_part_that_does_not_start_is_named(gpu_check):
 
 @needs_compiler
 def test_it_stops_when_its_time_is_over(gpu_check):
-    text, found = gpu_check("--only", "kernels,layers", "--minutes", "0.1")
+    text, found = gpu_check("--only", "kernels,layers", "--minutes", "0.2")
     assert found["kernels"]["unfinished"] == "its time was over" and FAILED not in states(found["kernels"]).values()
     assert "not finished" in text.splitlines()[-2]
 
@@ -320,7 +320,8 @@ def test_a_wheel_runs_what_it_has(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(runner, "run", lambda part, *_: ran.append(part.name) or runner.Result(part))
     status = cli.main(["gpu_check", "--stand_in", "x", "--every", "2", "--json", str(tmp_path / "out.json")])
     text = capsys.readouterr().out
-    assert status == 0 and ran == [part.name for part in parts.PARTS if part.packaged]
+    assert status == 0
+    assert [name for name in ran if name != "warm-up"] == [part.name for part in parts.PARTS if part.packaged]
     for name in ("layers", "speed"):
         assert f"{name}: needs a checkout" in text
 
@@ -394,6 +395,14 @@ def test_known_answers_of_philox_in_numpy():
     # Random123's kat_vectors: philox4x32 with 10 rounds, key and counter 0
     assert philox(0, 0, 1).tolist() == [[0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]]
     np.testing.assert_array_equal(philox(5, 7, 3)[1:], philox(5, 8, 2))
+
+
+def test_the_warm_up_runs_what_it_names(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    chosen = [check for check in warm.checks(Options("", stand_in="x")) if check.name in ("SGD", "ReLU", "Data")]
+    assert [check.name for check in chosen][0] == "SGD" and len(chosen) >= 2
+    for check in chosen:
+        check.run()
 
 
 def test_ratios_are_those_of_medians():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -102,23 +103,58 @@ def _run_all(
     """Run the parts until ``end``; each gets its share of the time that those before it have left."""
     from minicaffe.testing.gpu import kernels, machine, report, runner
     from minicaffe.testing.gpu.checks import FAILED, checkout
+    from minicaffe.testing.gpu.parts import BESIDE_WARM_UP
 
-    for number, part in enumerate(chosen):
-        left = end - time.monotonic()
-        if not part.packaged and checkout() is None:
-            left_out.append(f"{part.name}: needs a checkout (git clone), this minicaffe is installed from a wheel")
-            continue
-        if left < _LEAST:
-            left_out.append(f"{part.name}: the time was over")
-            continue
-        seconds = left * part.share / sum(later.share for later in chosen[number:])
-        click.echo(f"{part.name:10} {part.what} (at most {seconds:.0f} s): ", nl=False)
-        result = runner.run(part, options, seconds, patience or part.patience)
-        results.append(result)
-        if part.name == "kernels" and options.whole:
-            kernels.account(result)
-        click.echo(report.line(result))
-        keep()
-        if any(row["check"] == machine.THERE and row["state"] == FAILED for row in result.rows):
-            left_out.append("everything else: there is no GPU to run it on")
-            break
+    there = [part for part in chosen if part.packaged or checkout() is not None]
+    left_out += [
+        f"{part.name}: needs a checkout (git clone), this minicaffe is installed from a wheel"
+        for part in chosen
+        if part not in there
+    ]
+    with _WarmUp(there, options, end) as warm_up:
+        for number, part in enumerate(there):
+            left = end - time.monotonic()
+            if left < _LEAST:
+                left_out.append(f"{part.name}: the time was over")
+                continue
+            if part.name not in BESIDE_WARM_UP:
+                warm_up.stop()
+            seconds = left * part.share / sum(later.share for later in there[number:])
+            click.echo(f"{part.name:10} {part.what} (at most {seconds:.0f} s): ", nl=False)
+            result = runner.run(part, options, seconds, patience or part.patience)
+            results.append(result)
+            if part.name == "kernels" and options.whole:
+                kernels.account(result)
+            click.echo(report.line(result))
+            keep()
+            if any(row["check"] == machine.THERE and row["state"] == FAILED for row in result.rows):
+                left_out.append("everything else: there is no GPU to run it on")
+                break
+
+
+class _WarmUp:
+    """The CPU's kernels being compiled in the background, if any of the parts compares with the CPU."""
+
+    def __init__(self, chosen: Sequence[Part], options: Options, end: float) -> None:
+        from minicaffe.testing.gpu import parts, runner
+
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        names = {part.name for part in chosen}
+        if names & set(parts.BESIDE_WARM_UP) and names & {"layers", "training"}:
+            seconds, part = end - time.monotonic(), parts.WARM_UP
+            work = (part, options, seconds, part.patience, self._stop)
+            self._thread = threading.Thread(target=runner.run, args=work, daemon=True)
+            self._thread.start()
+
+    def __enter__(self) -> _WarmUp:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it; what it has compiled is kept."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()

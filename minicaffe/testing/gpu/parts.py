@@ -29,6 +29,13 @@ PARTS = (
 )
 
 
+WARM_UP = Part(
+    "warm-up", "minicaffe.testing.gpu.warm", 0, 200, True, "the CPU's kernels are compiled beside the first parts"
+)
+BESIDE_WARM_UP = ("device", "kernels")
+"""Parts that compile nothing for the CPU: Numba's cache takes one writer at a time."""
+
+
 def named(name: str) -> Part:
     """The part of this name."""
-    return next(part for part in PARTS if part.name == name)
+    return next(part for part in (*PARTS, WARM_UP) if part.name == name)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -55,11 +56,12 @@ class Result:
         return (row for row in self.rows if row["state"] == state)
 
 
-def run(part: Part, options: Options, seconds: float, patience: float) -> Result:
+def run(part: Part, options: Options, seconds: float, patience: float, stop: threading.Event | None = None) -> Result:
     """Run a part for ``seconds`` at most.  A check that crashes or takes more than ``patience`` is one that failed.
 
-    A process that goes on starts behind it; with ``seconds`` over, the rest stays unchecked.
+    A process that goes on starts behind it; with ``seconds`` over, or ``stop`` set, the rest stays unchecked.
     """
+    stop = stop or threading.Event()
     result, started = Result(part), time.monotonic()
     end = started + seconds
     with tempfile.TemporaryDirectory(prefix="minicaffe-gpu-check-") as folder:
@@ -68,7 +70,7 @@ def run(part: Part, options: Options, seconds: float, patience: float) -> Result
             process = _Process(
                 part, options, Path(folder, str(result.processes)), _names(result), end - time.monotonic()
             )
-            over = process.watch(end, patience)
+            over = process.watch(end, patience, stop)
             result.rows += process.rows
             if not process.lost(over, result):
                 break
@@ -110,14 +112,14 @@ class _Process:
                 start_new_session=True,
             )
 
-    def watch(self, end: float, patience: float) -> str:
+    def watch(self, end: float, patience: float, stop: threading.Event) -> str:
         """Wait until the process has ended, and end it where it hangs; says why it was ended, or nothing."""
         try:
             while self._child.poll() is None:
-                time.sleep(_LOOK)
+                stop.wait(_LOOK)
                 self._look()
                 quiet = time.monotonic() - self._since
-                if time.monotonic() > end + _GRACE:
+                if stop.is_set() or time.monotonic() > end + _GRACE:
                     self._kill()
                     return _OVER
                 if quiet > patience + (0 if self._any else _START):

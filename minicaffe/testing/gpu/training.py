@@ -76,22 +76,27 @@ NETS = {
 }
 
 
+def batch(options: Options) -> int:
+    """Images, or pairs, of an iteration."""
+    return 2 if options.small else 32
+
+
 def checks(options: Options) -> Iterator[Check]:
     """See the module."""
-    where, batch = target.open_backend(options), 2 if options.small else 32
+    where, size = target.open_backend(options), batch(options)
     few, many = (3, 4) if options.small else (20, 200)
     for kind in SOLVERS:
-        yield Check(f"solver {kind}", partial(_against_cpu, where, LENET, batch, few, kind))
+        yield Check(f"solver {kind}", partial(_against_cpu, where, LENET, size, few, kind))
     for name, task in NETS.items():
-        yield Check(f"{name}, {many} iterations", partial(_against_cpu, where, task, batch, many))
-    yield Check("two runs to the same bits", partial(_same_bits, where, batch, few))
+        yield Check(f"{name}, {many} iterations", partial(_against_cpu, where, task, size, many))
+    yield Check("two runs to the same bits", partial(_same_bits, where, size, few))
     host = backend.host_backend()
     for name, task, start, end in (
         ("snapshot on the GPU, resumed there", DROPOUT, where, where),
         ("snapshot on the GPU, resumed on the CPU", SIAMESE, where, host),
         ("snapshot on the CPU, resumed on the GPU", SIAMESE, host, where),
     ):
-        yield Check(name, partial(_resumed, task, start, end, batch, few))
+        yield Check(name, partial(_resumed, task, start, end, size, few))
 
 
 class PhiloxOnHost(RandomSource):
