@@ -1,4 +1,4 @@
-"""How kernels are compiled: at their first call, cached on disk; the user is told once that it takes a while."""
+"""How the kernels of this package are compiled: at the first call, kept on disk, announced once."""
 
 from __future__ import annotations
 
@@ -36,14 +36,43 @@ They are for kernels in which sums, and products that are summed, are all there 
 compiler take ``(x + big) - big`` for ``x``, and a square of a difference for three products; whether it does depends on
 the processor.  The flags spread to whatever such a kernel calls that does not refuse them, as ``as_written`` does.
 
-==========================  ==================================================================================
+==========================  =========================================================================================
+kernel                      what is reassociated
+==========================  =========================================================================================
+``simd.sums.row_sum``       a sum, in pieces of 1024
+``channel.sum_within_part`` the sum of a formula's values, which are computed ``as_written``
+``loss._sigmoid_loss_part`` the sigmoid cross-entropy's sum of terms, which are computed ``as_written``
+``loss._square``            a sum of squares
+``pooling._mean_part``      a sum, before it is divided
+``batch_norm._moments``     a sum, and one of squares of differences, which are computed ``as_written``
+``batch_norm._sums``        a sum, and one of products with differences, which are computed ``as_written``
+``batch_norm._scale_grad``  a sum, and one of products
+``softmax``                 ``_row_total`` and ``_row_product``: a row's sum, and its inner product with another
+``dot._inner_product_part`` an inner product, in float64
+==========================  =========================================================================================
+"""
+
+
+def as_written(function: Callable) -> Callable:
+    """Decorator: a function for kernels to call whose every operation is rounded as it is written.
+
+    Fast-math flags of the kernel that calls it do not reach it.
+    """
+    return register_jitable(fastmath=False)(function)
+
+
+@as_written
+def difference(a, b):
+    """``a - b``, rounded."""
+    return a - b
+
 
 _PACKAGE = __package__.rpartition(".")[0]  # kernels.cpu
 
 
 class _Uncollected(AbstractContextManager):
-    """Suspends the garbage collector while kernels compile: it would take a fifth of the time, to find that most of the
-    many new objects are in use.
+    """Keeps garbage from being collected while kernels compile: a fifth of the time, for many objects, most of which
+    stay.
     """
 
     def __init__(self) -> None:
@@ -66,7 +95,7 @@ _uncollected = _Uncollected()
 
 
 class _Compiling(event.Listener):
-    """Logs, once a process, that kernels are being compiled; those in the disk cache do not count."""
+    """Hears of kernels that the disk cache does not hold, and says, once a process, that they are being compiled."""
 
     def __init__(self) -> None:
         self.announced = False
@@ -94,7 +123,7 @@ event.register("numba:compile", _Compiling())
 
 
 class _Capturing(threading.local):
-    """The list in which this thread's launches are being captured (``runtime.capture``), if there is one."""
+    """What captures this thread's launches (``runtime.capture``), if anything does."""
 
     launches: Any = None
 
@@ -103,7 +132,7 @@ capturing = _Capturing()
 
 
 class _Kernel(CPUDispatcher):
-    """A compiled kernel that hands its arguments, when Python calls it, to the list in which launches are captured."""
+    """A compiled kernel that hands what Python calls it with to the list of launches being captured."""
 
     def __call__(self, *arguments: Any) -> Any:
         if capturing.launches is not None:
@@ -112,7 +141,7 @@ class _Kernel(CPUDispatcher):
 
 
 def _package_stamp() -> tuple:
-    """A value that changes with any file of ``kernels/cpu``."""
+    """Tells when any file of ``kernels/cpu`` has changed."""
     root = Path(__file__).parent.parent
     files = sorted((str(file.relative_to(root)), file.stat()) for file in root.rglob("*.py"))
     return tuple((name, status.st_mtime, status.st_size) for name, status in files)
@@ -168,7 +197,7 @@ _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 _kernels: dict[str, Any] = {}
-"""All kernels, by qualified name."""
+"""All kernels, by name."""
 
 
 def kernel(
@@ -199,7 +228,7 @@ def kernel(
 
 
 def part_kernel(*, fastmath: set[str] | bool = False, stamp: str = "") -> Callable[[Callable], Any]:
-    """Decorator: a kernel that ``parallel`` or ``parallel_queue`` runs on threads; it must return and raise nothing."""
+    """Decorator: a kernel that ``parallel`` or ``parallel_queue`` runs; it returns and raises nothing."""
     return kernel(fastmath=fastmath, internal=True, stamp=stamp)
 
 
@@ -208,7 +237,7 @@ def _name(function: Callable) -> str:
 
 
 def callback(signature: Any) -> Callable[[Callable], Any]:
-    """Decorator: compile now, or load from the disk cache, a function that compiled code calls by its ``address``."""
+    """Decorator: compile now, or take from the disk cache, a function that compiled code calls at its ``address``."""
 
     def compiled(function: Callable) -> Any:
         made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
@@ -221,9 +250,10 @@ def callback(signature: Any) -> Callable[[Callable], Any]:
 
 
 class _Binding(NamedTuple):
-    """Registers a kernel's code for some argument types with LLVM, as a symbol that the code of other kernels refers to.
+    """Makes a kernel's code for some types of arguments known to LLVM, under a name that other kernels' code calls it
+    by.
 
-    The disk cache stores it with the code that refers to the symbol, and Numba calls it before it loads that code.
+    The disk cache keeps it with such code, and Numba calls it before that code is loaded.
     """
 
     kernel: str
@@ -241,9 +271,9 @@ class _Binding(NamedTuple):
 
 
 def call_by_name(context: Any, builder: ir.IRBuilder, compiled: Any, signature: Any, values: list) -> None:
-    """Code that calls a kernel, which must return and raise nothing, by its symbol.
+    """Code that calls a kernel which returns and raises nothing.
 
-    An ordinary call would compile the kernel again into every kernel that calls it.
+    Numba's own calls compile the kernel once more in every kernel that calls it.
     """
     binding = _Binding(_name(compiled.py_func), signature.args)
     binding()
@@ -254,9 +284,9 @@ def call_by_name(context: Any, builder: ir.IRBuilder, compiled: Any, signature: 
 
 
 def by_name(compiled: Any) -> Any:
-    """An intrinsic that calls a kernel by its symbol, so that it is compiled once; it must return and raise nothing.
+    """What kernels use to call a kernel by its name, so that it is compiled once; it returns and raises nothing.
 
-    All integers are converted to words, or there would be a version for every combination of integer types.
+    It takes all integers as words, or each caller's would be another kernel.
     """
 
     def define(context, *arguments):
@@ -272,12 +302,12 @@ def by_name(compiled: Any) -> Any:
 
 
 def called(function: Callable) -> Any:
-    """Decorator: a kernel that only kernels call, by its symbol (``by_name``)."""
+    """Decorator: a kernel that only kernels call, by its name."""
     return by_name(kernel(internal=True)(function))
 
 
 def _with_parameters(define: Callable, names: list[str]) -> Any:
-    """The intrinsic defined by ``define(context, *arguments)``, with parameters of these names."""
+    """The intrinsic that ``define(context, *arguments)`` defines, which takes parameters of these names."""
     define.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ["context", *names]]
     )
@@ -297,8 +327,8 @@ _WORD = ir.IntType(64)
 
 
 def caller(*words: str) -> Any:
-    """An intrinsic ``(address, *words)`` that calls the code at an address, such as a ``callback``'s, with these
-    arguments.
+    """A function of ``(address, *words)`` that calls the code at an address, such as a ``callback``'s, with words of
+    these names.
     """
 
     def call(context, *arguments):
@@ -313,8 +343,8 @@ def caller(*words: str) -> Any:
 
 
 def outside(name: str, size: int) -> Any:
-    """An intrinsic for a function without parameters of the C library, or of Numba's thread pool once it runs, that
-    returns an integer of ``size`` bytes.
+    """A function of the C library, or of Numba's threads once they run, that takes nothing and gives an integer of
+    ``size`` bytes.
     """
 
     def define(context):
