@@ -138,7 +138,7 @@ def test_wrong_kernels_crashes_and_hangs_are_named_and_the_rest_runs(gpu_check):
 def test_what_is_written_or_read_outside_an_array_is_found(gpu_check):
     faults = [
         ("FOR_EACH(i, count) dx[i] = scale", "FOR_EACH(i, count + 1) dx[i] = scale"),
-        ("const T slope = regularized", "if (i + 1 == count) w[count] += T(0.125); const T slope = regularized"),
+        ("const T gradient = regularized", "if (i + 1 == count) w[count] += T(0.125); const T gradient = regularized"),
         ("FOR_EACH_REDUCED(i, length) sum += (double)a[i]", "FOR_EACH_REDUCED(i, length + 1) sum += (double)a[i]"),
         ("T largest = x[start];", "T largest = x[start]; if (inner == 35) largest += 0 * x[-1];"),
     ]
