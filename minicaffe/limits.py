@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import resource
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from minicaffe.errors import OutOfMemoryError
 
@@ -26,6 +31,19 @@ def require_memory(size: int, what: str, remedy: str = "check the shapes, or use
     """Raise OutOfMemoryError if ``what``, which takes ``size`` bytes, cannot fit into the memory that is available."""
     if size > _UNCHECKED and size > (room := available()):
         raise OutOfMemoryError(f"not enough memory: {what} takes {amount(size)}, {amount(room)} are free; {remedy}")
+
+
+def zeros(shape: Sequence[int] | int, dtype: DTypeLike, what: str = "an array") -> NDArray:
+    """``numpy.zeros``; OutOfMemoryError if that cannot fit into the memory that is available."""
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    size = math.prod(sizes) * np.dtype(dtype).itemsize
+    require_memory(size, what)
+    try:
+        return np.zeros(sizes, dtype)
+    except (MemoryError, ValueError):  # a ValueError where no address space holds it
+        raise OutOfMemoryError(
+            f"not enough memory: {what} takes {amount(size)}; check the shapes, or use a smaller batch_size"
+        ) from None
 
 
 def amount(size: float) -> str:

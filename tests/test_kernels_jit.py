@@ -165,7 +165,8 @@ def test_what_is_written_with_a_sum_is_rounded_as_it_is_written():
 
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
 @pytest.mark.parametrize(
-    "damage", [lambda content: b"", lambda content: content[:-9], lambda content: content[:60] + bytes(len(content) - 60)]
+    "damage",
+    [lambda content: b"", lambda content: content[:-9], lambda content: content[:60] + bytes(len(content) - 60)],
 )
 def test_a_damaged_file_of_the_cache_is_dropped_and_the_kernel_compiled_again(tmp_path, ending, damage):
     cache = jit._CacheFile(str(tmp_path), "kernel", 0)
