@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Collection, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
 from typing import Any, ClassVar
 
@@ -11,7 +13,7 @@ from numpy.typing import DTypeLike
 from minicaffe import backend, fillers, proto
 from minicaffe.backend import generation
 from minicaffe.blob import Blob
-from minicaffe.errors import DataError, LayerError, ShapeError
+from minicaffe.errors import DataError, LayerError, OutOfMemoryError, ShapeError
 from minicaffe.layers.cost import Costed
 from minicaffe.proto.origin import Origin
 
@@ -224,11 +226,12 @@ class Layer(Costed):
     def prepare(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the declared facts, then set up, reshape, and install the loss weights."""
         self._check_counts(len(bottom), len(top))
-        self.setup(bottom, top)
-        self._check_in_place(bottom, top)
-        self.reshape(bottom, top)
-        self._check_loss_weight(len(top))
-        self.install_loss_weights(top)
+        with self.named_in_errors():
+            self.setup(bottom, top)
+            self._check_in_place(bottom, top)
+            self.reshape(bottom, top)
+            self._check_loss_weight(len(top))
+            self.install_loss_weights(top)
 
     def _check_counts(self, bottoms: int, tops: int) -> None:
         for found, declared, what, verb, side in (
@@ -316,7 +319,7 @@ class Layer(Costed):
         The memory is reused under the same name as long as it is large enough; contents are undefined.
         """
         where = backend.current()
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         kept = self._scratch.get(name)
         if kept is None or kept[0] is not where or kept[1].size < count:
             kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype or self.dtype))
@@ -373,6 +376,23 @@ class Layer(Costed):
         options = field in self._option_names()
         named = f", {self.param}.{field}" if options else f", {field}" if field else ""
         return kind(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}){named}: {problem}")
+
+    @contextlib.contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """A block in which blobs' errors come to name this layer: shapes that none has, memory that is not there."""
+        try:
+            yield
+        except ShapeError as error:
+            if f"layer '{self.name}'" in str(error):
+                raise
+            raise self.error(str(error), kind=ShapeError) from None
+        except MemoryError as error:
+            raise self.memory_error(error) from None
+
+    def memory_error(self, error: MemoryError) -> OutOfMemoryError:
+        """``error``, of any origin, naming this layer."""
+        problem = str(error) if isinstance(error, OutOfMemoryError) else f"not enough memory: {error}; check the shapes"
+        return error if f"layer '{self.name}'" in problem else OutOfMemoryError(str(self.error(problem)))
 
     def data_error(self, problem: object, field: str | None = None) -> DataError:
         """A DataError that says which layer and where it stands, for data and files that are not as they should be."""
