@@ -279,6 +279,37 @@ def test_a_loss_that_grows_in_forward_is_weighted_whole():
         assert net.loss == 2 * sum(value for value in x if value > 0)
 
 
+class Positive(caffe.Layer):
+    """Exponentials of the positive inputs."""
+
+    def setup(self, bottom, top):
+        top[0].reshape(1)
+
+    def reshape(self, bottom, top):
+        pass
+
+    def forward(self, bottom, top):
+        self.kept = bottom[0].data > 0
+        top[0].reshape(self.kept.sum())
+        top[0].data[...] = np.exp(bottom[0].data[self.kept])
+
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = 0
+        bottom[0].diff[self.kept] = top[0].diff * top[0].data
+
+
+def test_what_grows_in_forward_is_kept_whole_for_backward():
+    """The layer reads its top in backward, which a later one overwrites."""
+    tanh = 'layer { name: "t" type: "TanH" bottom: "y" top: "y" }'
+    net = net_of("force_backward: true\n" + inputs(x=(6,)) + python(Positive, 'bottom: "x" top: "y"') + tanh)
+    for x in ([0.1, 0.2, -1, -1, -1, -1], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [-1, -1, -1, -1, 0.5, 0.3]):
+        y = np.exp([value for value in x if value > 0])
+        np.testing.assert_allclose(net.forward(x=x)["y"], np.tanh(y), rtol=1e-6)
+        dx = np.zeros(6)
+        dx[np.array(x) > 0] = y * (1 - np.tanh(y) ** 2)
+        np.testing.assert_allclose(net.backward(y=np.ones(len(y)))["x"], dx, rtol=1e-4, atol=1e-7)
+
+
 # --- losses ------------------------------------------------------------------------------------------------------
 
 

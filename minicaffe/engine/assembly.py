@@ -61,6 +61,8 @@ class Step:
         """Run the layer forward on its blobs."""
         revision = self.layer.revision
         self.layer.forward(self.bottom, self.top)
+        if any(copy.shape != blob.shape for blob, copy in self.kept):  # a user's layer may reshape its tops here
+            self._reshape_kept()
         for blob, copy in self.kept:
             self.layer.ops.elementwise(same, (blob.xdata,), (), copy.xdata)
         self.layer.set_revision(revision)
