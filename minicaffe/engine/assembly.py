@@ -63,6 +63,8 @@ class Step:
         revision = self.layer.revision
         try:
             self.layer.forward(self.bottom, self.top)
+            if any(copy.shape != blob.shape for blob, copy in self.kept):  # a user's layer may reshape its tops here
+                self._reshape_kept()
             for blob, copy in self.kept:
                 self.layer.ops.elementwise(same, (blob.xdata,), (), copy.xdata)
         except MemoryError as error:
