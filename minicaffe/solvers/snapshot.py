@@ -30,20 +30,6 @@ else:
 _log = logging.getLogger(__name__)
 
 
-def check_prefix(prefix: str) -> None:
-    """SnapshotError unless files can be made at the prefix; nothing is left there."""
-    folder = os.path.dirname(os.path.abspath(prefix))
-    problem = (
-        f"the folder {folder} does not exist; create it"
-        if not os.path.isdir(folder)
-        else f"the folder {folder} is not writable"
-        if not os.access(folder, os.W_OK | os.X_OK)
-        else None
-    )
-    if problem:
-        raise SnapshotError(f"solver field snapshot_prefix: Cannot write to snapshot prefix '{prefix}': {problem}")
-
-
 def write(solver: Solver) -> tuple[str, str]:
     """Write weights, then state; returns both paths.  The files of earlier snapshots stay as they are."""
     p = solver.param
@@ -241,7 +227,7 @@ def _find_model(learned_net: str, state_path: str, checksum: str | None) -> str:
         if checksum is None or weights.checksum(path) == checksum:
             return path
     raise SnapshotError(
-        f"solver state {state_path}: {' and '.join(there)} changed since the state was written, or belongs to another "
+        f"solver state {state_path}: {' and '.join(there)} is truncated or changed since the state was written, or belongs to another "
         f"training: expected a file with SHA-256 {checksum}; resume from another snapshot, or start from the weights "
         "alone (--weights)"
     )
