@@ -11,7 +11,7 @@ FULL, VALID, BATCH_SIZE, NONE = range(4)
 
 
 def is_valid(label: Array, ignore_label: int | None) -> Array:
-    """Which labels, truncated to integers, are not the one to ignore."""
+    """Whether each label, truncated to an integer, differs from the one to ignore."""
     return np.ones(label.shape, bool) if ignore_label is None else label.astype(np.int64) != ignore_label
 
 
@@ -36,7 +36,7 @@ def accuracy(
 ) -> None:
     """Share of labels among the ``top_k`` scores: score (outer, C, inner), label (outer, inner) -> scalar ``correct``.
 
-    ``per_class`` (C,) gets each class's own share and is scratch before that, as is ``seen`` (C,).  Ties count against
+    ``per_class`` (C,) gets the share of each class; ``seen`` (C,) is scratch.  Ties count against
     the label (Caffe): it is right if at most ``top_k`` classes, itself included, score as high.
     """
     index = label.astype(np.int64)
