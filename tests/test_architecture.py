@@ -27,7 +27,14 @@ RANKS = [
     ("minicaffe.backend",),
     ("minicaffe.blob", "minicaffe.fillers", "minicaffe.data"),
     ("minicaffe.layers",),
-    ("minicaffe.graph", "minicaffe.engine", "minicaffe.weights", "minicaffe.net"),
+    (
+        "minicaffe.graph",
+        "minicaffe.engine",
+        "minicaffe.weights",
+        "minicaffe.raw_views",
+        "minicaffe.batches",
+        "minicaffe.net",
+    ),
     ("minicaffe.solvers",),
     (
         "minicaffe.draw",

@@ -129,3 +129,35 @@ def test_kernels_of_one_name_are_told_apart_by_their_stamps():
     for formula, y in zip(formulas, results, strict=True):
         cpu.elementwise(formula, (x,), (), y)
     assert [y.tolist() for y in results] == [[2.0, 4.0], [3.0, 6.0]]
+
+
+def test_kept_code_of_two_processes_that_save_at_once_is_not_mixed_up(tmp_path):
+    index = tmp_path / "kernel.nbi"
+    ours, theirs = (jit._CacheFile(str(tmp_path), "kernel", 0) for _ in range(2))
+    ours.save(("float32", "haswell"), "ours")
+    our_index = index.read_bytes()
+    index.unlink()  # they have not seen it yet
+    theirs.save(("float64", "nehalem"), "theirs")
+    index.write_bytes(our_index)
+    assert ours.load(("float32", "haswell")) == "ours"
+    assert ours.load(("float64", "nehalem")) is None
+
+
+def test_processors_that_share_a_folder_keep_their_own_code(tmp_path):
+    generic = {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
+    here = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    compiled = [int(in_child(PROGRAM, **target)[0]) for target in (generic, here, generic, here)]
+    assert compiled[0] == compiled[1] > 0
+    assert compiled[2:] == [0, 0]
+
+
+def test_what_is_written_with_a_sum_is_rounded_as_it_is_written():
+    """The compiler may take a sum in any order, but a formula is none of its terms."""
+
+    def rounded(x):
+        return (x + 12582912.0) - 12582912.0
+
+    x = np.linspace(0, 40.3, 777, dtype=np.float32).reshape(1, 1, 777)
+    total = np.zeros(1, np.float32)
+    cpu.channel_sum(rounded, (x,), (), (), total)
+    assert total[0] == np.rint(x).sum()

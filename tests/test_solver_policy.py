@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import logging
 import math
 
@@ -60,6 +62,66 @@ def trained(text, iterations, resume=None):
     solver.add_callback(lambda: None, lambda: seen.append((solver.lr, solver.smoothed_loss)))
     solver.step(iterations - solver.iter)
     return seen, [blob.data.copy() for blobs in solver.net.params.values() for blob in blobs]
+
+
+def c_pow(x, y):
+    """pow of C's library."""
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    libm.pow.restype, libm.pow.argtypes = ctypes.c_double, [ctypes.c_double] * 2
+    return libm.pow(x, y)
+
+
+def f(x):
+    return float(np.float32(x))
+
+
+@pytest.mark.parametrize("gamma", [0, 1e-30, 0.5, 1, 3, 1e30, math.inf])
+@pytest.mark.parametrize("i", [0, 1, 2, 7, 99, 100000, 2**31 - 1])
+def test_powers_of_gamma_are_those_of_c(gamma, i):
+    def expected(x, y):
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(np.float32(f(0.1) * c_pow(x, y)))
+
+    given = f"gamma: {gamma} max_iter: 100"
+    assert rates(f'lr_policy: "exp" {given}', [i]) == pytest.approx([expected(f(gamma), i)], rel=1e-6, nan_ok=True)
+    step = rates(f'lr_policy: "step" stepsize: 3 {given}', [i])
+    assert step == pytest.approx([expected(f(gamma), i // 3)], rel=1e-6, nan_ok=True)
+    multistep = rates(f'lr_policy: "multistep" stepvalue: 0 stepvalue: 1 {given}', [i, i])
+    steps = [1, 2 if i else 1]
+    assert multistep == pytest.approx([expected(f(gamma), n) for n in steps], rel=1e-6, nan_ok=True)
+    for power in (-1000, -0.5, 0, 0.75, 1000):
+        found = rates(f'lr_policy: "inv" power: {power} {given}', [i])
+        assert found == pytest.approx([expected(1 + f(gamma) * i, -power)], rel=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("gamma", "stepsize", "i", "share"),
+    [
+        (0.01, 100000, 0, 0), (0.01, 10, 2**31 - 1, 1), (0, 5, 9, 0.5), (1e30, 5, 4, 0), (1e30, 5, 5, 0.5), (1e30, 5, 6, 1),
+        (0.01, 100000, 100000, 0.5), (math.inf, 5, 4, 0), (math.inf, 5, 6, 1), (math.inf, 5, 5, math.nan),
+    ],
+)  # fmt: skip
+def test_sigmoid_at_its_ends(gamma, stepsize, i, share):
+    found = rates(f'lr_policy: "sigmoid" gamma: {gamma} stepsize: {stepsize}', [i])
+    assert found == pytest.approx([0.1 * share], rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("power", "shares"),
+    [(0, [1, 1, 1, 1]), (1, [1, 0.5, 0, 0]), (0.5, [1, math.sqrt(0.5), 0, 0]), (-2, [1, 4, math.inf, math.inf])],
+)
+def test_poly_stays_as_it_is_at_max_iter(power, shares):
+    found = rates(f'lr_policy: "poly" power: {power} max_iter: 10', [0, 5, 10, 100])
+    assert found == pytest.approx([0.1 * share for share in shares], rel=1e-6)
+
+
+def test_an_overflowing_rate_is_infinite_as_a_float_is():
+    assert rates('lr_policy: "exp" gamma: 1e30', [2]) == [math.inf]
+    assert rates('lr_policy: "plateau" gamma: 1e30 plateau_winsize: 1', [0]) == pytest.approx([0.1])
+    assert descend(solver_of('lr_policy: "plateau" gamma: 1e30 plateau_winsize: 1 plateau_winsize: 1'), [1.0] * 3)[
+        2
+    ] == (math.inf)
+    assert rates('lr_policy: "fixed" warmup_iter: 4 warmup_start_lr: 3e38', [0, 2]) == pytest.approx([3e38, 1.5e38])
 
 
 def test_cosine_falls_from_base_lr_to_zero_at_max_iter():
@@ -145,6 +207,10 @@ def test_a_damaged_resume_state_changes_nothing(damage):
     ('lr_policy: "cosin" max_iter: 9', "lr_policy: Unknown learning rate policy: 'cosin'; did you mean 'cosine'"),
     ('lr_policy: "cosine"', "max_iter: must be given for lr_policy 'cosine'"),
     ('lr_policy: "poly"', "max_iter: must be given for lr_policy 'poly'"),
+    ('lr_policy: "poly" max_iter: 0 power: -0.5', "max_iter: must be positive for lr_policy 'poly'.*; found 0"),
+    ('lr_policy: "cosine" max_iter: 0', "max_iter: must be positive for lr_policy 'cosine'.*; found 0"),
+    ('lr_policy: "sigmoid" gamma: 0.1 stepsize: 0', "stepsize: must be positive for lr_policy 'sigmoid'; found 0"),
+    ('lr_policy: "inv" gamma: nan', "gamma: must be 0 or more; found nan"),
     ('lr_policy: "step" gamma: 0.1', "stepsize: must be positive for lr_policy 'step'; found 0"),
     ('lr_policy: "exp" gamma: -1', "gamma: must be 0 or more; found -1"),
     ('lr_policy: "plateau" gamma: 0.1', "plateau_winsize: must be given for lr_policy 'plateau'"),

@@ -13,7 +13,7 @@ import numpy as np
 
 from minicaffe.kernels import reference
 from minicaffe.kernels.cpu.runtime.capture import capturable, not_capturable
-from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, difference, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.reference import Array
@@ -38,7 +38,7 @@ def _moments(x, c):
         for first in range(_START, inner, _PIECE):
             piece = x.dtype.type(0)
             for i in range(first, min(first + _PIECE, inner)):
-                piece += (x[r, c, i] - mean) * (x[r, c, i] - mean)
+                piece += difference(x[r, c, i], mean) * difference(x[r, c, i], mean)
             squares += piece
     return mean, x.dtype.type(squares / (n * inner))
 
@@ -54,7 +54,7 @@ def _sums(x, dy, y, c, mean, below):
             for i in range(first, min(first + _PIECE, inner)):
                 g = dy[r, c, i] if y[r, c, i] > zero else dy[r, c, i] * below
                 piece += g
-                product_piece += g * (x[r, c, i] - mean)
+                product_piece += g * difference(x[r, c, i], mean)
             total += piece
             product += product_piece
     return total, product

@@ -15,7 +15,7 @@ from numba.extending import register_jitable
 
 from minicaffe.kernels.cpu.elementwise import formula_stamp
 from minicaffe.kernels.cpu.runtime.capture import capturable
-from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, as_written, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.cpu.simd.mathlib import vectorizable
@@ -61,7 +61,7 @@ _ROW = (None, _one_row, _two_rows)
 @functools.cache
 def _loops(function: Callable[..., float], arrays: int, vectors: int, dtype: np.dtype) -> dict[tuple[str, str], Any]:
     """The loops around a formula of so many arrays and vectors, by task and direction; compiled at their first call."""
-    formula = register_jitable(vectorizable(function, dtype))
+    formula = as_written(vectorizable(function, dtype))
     at, of_channel, row = _AT[arrays], _AT[vectors], _ROW[arrays]
     stamp = formula_stamp(function, arrays, vectors, dtype)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from minicaffe.kernels.cpu.runtime.capture import capturable
-from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import as_written, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.cpu.simd.mathlib import vectorizable
@@ -49,7 +49,7 @@ def _arguments(arrays: int, scalars: int, real: type) -> _Take:
 
 @functools.cache
 def _loop(function: Callable[..., float], arrays: int, scalars: int, dtype: np.dtype) -> Callable[..., None]:
-    formula, take = register_jitable(vectorizable(function, dtype)), _arguments(arrays, scalars, dtype.type)
+    formula, take = as_written(vectorizable(function, dtype)), _arguments(arrays, scalars, dtype.type)
     stamp = formula_stamp(function, arrays, scalars, dtype)
 
     @part_kernel(stamp=stamp)

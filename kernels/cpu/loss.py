@@ -9,7 +9,7 @@ import numpy as np
 from minicaffe.kernels.cpu.dot import inner_product
 from minicaffe.kernels.cpu.labels import with_ignored
 from minicaffe.kernels.cpu.runtime.capture import capturable
-from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, as_written, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.cpu.simd.mathlib import exp, log, tanh
@@ -18,14 +18,19 @@ from minicaffe.kernels.reference import LOG_FLOOR, Array
 # --- of classes --------------------------------------------------------------------------------------------------
 
 
+@as_written
+def _sigmoid_term(x, target, one, zero):
+    return log(one + exp(-abs(x))) - x * (target - (one if x >= zero else zero))
+
+
 @part_kernel(fastmath=REASSOCIATE)
 def _sigmoid_loss_part(part, parts, x, target, ignoring, ignored, partial):
-    one, zero = x.dtype.type(1), x.dtype.type(0)
+    one, zero, skipped = x.dtype.type(1), x.dtype.type(0), x.dtype.type(ignored)
     low, high = share(part, parts, x.size)
     total = 0.0
     for i in range(np.uintp(low), np.uintp(high)):
-        term = log(one + exp(-abs(x[i]))) - x[i] * (target[i] - (one if x[i] >= zero else zero))
-        total += zero if ignoring and int(target[i]) == ignored else term
+        term = _sigmoid_term(x[i], target[i], one, zero)
+        total += zero if ignoring and target[i] == skipped else term
     partial[part] = total
 
 
@@ -38,11 +43,11 @@ def _sigmoid_loss(x, target, ignoring, ignored, parts):
 
 @part_kernel()
 def _sigmoid_loss_grad_part(part, parts, x, target, ignoring, ignored, scale, dx):
-    half, zero = x.dtype.type(0.5), x.dtype.type(0)
+    half, zero, skipped = x.dtype.type(0.5), x.dtype.type(0), x.dtype.type(ignored)
     low, high = share(part, parts, x.size)
     for i in range(np.uintp(low), np.uintp(high)):
         gradient = (half * tanh(half * x[i]) + half - target[i]) * scale
-        dx[i] = zero if ignoring and int(target[i]) == ignored else gradient
+        dx[i] = zero if ignoring and target[i] == skipped else gradient
 
 
 @kernel()
@@ -75,7 +80,9 @@ def _hinge_loss(x, label, squared, margin):
     for n in range(len(x)):
         own = int(label[n])
         for k in range(x.shape[1]):
-            value = max(0, 1 - x[n, k] if k == own else 1 + x[n, k])
+            value = 1 - x[n, k] if k == own else 1 + x[n, k]
+            if value < 0:
+                value = x.dtype.type(0)
             margin[n, k] = value
             total += value * value if squared else value
     return total
@@ -97,7 +104,7 @@ def _infogain_loss(prob, label, gain, ignoring, ignored):
     for o in range(outer):
         for i in range(inner):
             own = int(label[o * inner + i])
-            if 0 <= own < classes and not (ignoring and own == ignored):
+            if 0 <= own < classes and not (ignoring and label[o * inner + i] == ignored):
                 for k in range(classes):
                     total -= gain[own, k] * math.log(max(prob[o, k, i], LOG_FLOOR))
     return total
@@ -110,7 +117,7 @@ def _infogain_loss_grad(prob, label, gain, ignoring, ignored, scale, dx):
     for o in range(outer):
         for i in range(inner):
             own = int(label[o * inner + i])
-            if 0 <= own < classes and not (ignoring and own == ignored):
+            if 0 <= own < classes and not (ignoring and label[o * inner + i] == ignored):
                 total = gain[own].sum()
                 for k in range(classes):
                     dx[o, k, i] = (prob[o, k, i] * total - gain[own, k]) * scale
@@ -171,22 +178,30 @@ def infogain_loss_grad(
 # --- of differences ----------------------------------------------------------------------------------------------
 
 
-@part_kernel(fastmath=REASSOCIATE)
+@kernel(fastmath=REASSOCIATE, internal=True)
+def _square(rows, i):
+    """The squared length of a row."""
+    total = rows.dtype.type(0)
+    for k in range(rows.shape[1]):
+        total += rows[i, k] * rows[i, k]
+    return total
+
+
+@part_kernel()
 def _contrastive_part(part, parts, a, b, similar, margin, legacy, difference, distance, loss):
     n, c = a.shape
     total = 0.0
     for i in range(n):
-        square = a.dtype.type(0)
         for k in range(c):
             difference[i, k] = a[i, k] - b[i, k]
-            square += difference[i, k] * difference[i, k]
+        square = _square(difference, i)
         distance[i] = square
         if int(similar[i]) != 0:
             total += square
-        elif legacy:
-            total += max(margin - square, 0)
         else:
-            total += max(margin - math.sqrt(square), 0) ** 2
+            apart = margin - (square if legacy else math.sqrt(square))
+            if not apart <= 0:
+                total += apart if legacy else apart * apart
     loss[()] = total / (2 * n)
 
 
@@ -205,8 +220,8 @@ def _contrastive_grad_part(part, parts, difference, distance, similar, margin, l
         if int(similar[i]) != 0:
             factor = 1.0
         elif legacy:
-            factor = -1.0 if margin - distance[i] > 0 else 0.0
-        elif margin - d > 0:
+            factor = 0.0 if margin - distance[i] <= 0 else -1.0
+        elif not margin - d <= 0:
             factor = -(margin - d) / (d + 1e-4)
         alpha = dx.dtype.type(scale * factor)
         for k in range(c):

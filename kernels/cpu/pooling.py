@@ -239,7 +239,7 @@ def _stochastic_plane(x, u, y, mask, kernel, stride, pad):
                 for w in columns:
                     if not found:
                         running += x[h, w]
-                        found = running >= threshold
+                        found = running >= threshold or running != running
                         y[i, j], mask[i, j] = x[h, w], h * width + w
 
 
@@ -268,7 +268,7 @@ def _stochastic_pool_mean_part(part, parts, x, y, kernel, stride, pad):
                     for w in range(max(left, 0), min(left + kernel[1], width)):
                         total += x[p, h, w]
                         squares += x[p, h, w] * x[p, h, w]
-                y[p, i, j] = squares / total if total > 0 else 0
+                y[p, i, j] = 0 if total <= 0 else squares / total
 
 
 @kernel()

@@ -38,7 +38,24 @@ def _columns(x, y, o, first, last, largest, total):
             y[o, k, first + i] /= total[i]
 
 
-@part_kernel(fastmath=REASSOCIATE)
+@kernel(fastmath=REASSOCIATE, internal=True)
+def _row_total(rows, o):
+    total = rows.dtype.type(0)
+    for k in range(_START, np.uintp(rows.shape[1])):
+        total += rows[o, k]
+    return total
+
+
+@kernel(fastmath=REASSOCIATE, internal=True)
+def _row_product(a, b, o):
+    """The inner product of two matrices' rows ``o``."""
+    total = a.dtype.type(0)
+    for k in range(_START, np.uintp(a.shape[1])):
+        total += a[o, k] * b[o, k]
+    return total
+
+
+@part_kernel()
 def _rows_part(part, parts, x, y):
     """Softmax along every row of x (outer, C)."""
     lanes = np.empty(_LANES, x.dtype)
@@ -55,21 +72,17 @@ def _rows_part(part, parts, x, y):
             largest = max(largest, x[o, k])
         for k in range(_START, c):
             y[o, k] = exp(x[o, k] - largest)
-        total = x.dtype.type(0)
-        for k in range(_START, c):
-            total += y[o, k]
+        total = _row_total(y, o)
         for k in range(_START, c):
             y[o, k] /= total
 
 
-@part_kernel(fastmath=REASSOCIATE)
+@part_kernel()
 def _rows_grad_part(part, parts, y, dy, dx):
     c = np.uintp(y.shape[1])
     low, high = share(part, parts, len(y))
     for o in range(low, high):
-        total = y.dtype.type(0)
-        for k in range(_START, c):
-            total += dy[o, k] * y[o, k]
+        total = _row_product(dy, y, o)
         for k in range(_START, c):
             dx[o, k] = y[o, k] * (dy[o, k] - total)
 
@@ -136,7 +149,7 @@ def _softmax_loss_part(part, parts, prob, label, ignoring, ignored, normalizer, 
     for o in range(outer):
         for i in range(inner):
             k = int(label[o * inner + i])
-            if 0 <= k < classes and not (ignoring and k == ignored):
+            if 0 <= k < classes and not (ignoring and label[o * inner + i] == ignored):
                 total -= math.log(max(prob[o, k, i], prob.dtype.type(FLT_MIN)))
     loss[()] = loss.dtype.type(total) / normalizer[()]
 
@@ -157,7 +170,7 @@ def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, weight,
             target[k] = source[k] * scale
         for i in range(inner):
             own = int(label[o * inner + i])
-            if ignoring and own == ignored:
+            if ignoring and label[o * inner + i] == ignored:
                 dx[o, :, i] = 0
             elif 0 <= own < classes:
                 dx[o, own, i] = (prob[o, own, i] - 1) * scale

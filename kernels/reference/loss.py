@@ -137,8 +137,8 @@ def contrastive_loss_grad(
     """
     d = np.sqrt(distance)
     if legacy:
-        factor = np.where(margin - distance > 0, -1.0, 0.0)
+        factor = np.where(margin - distance <= 0, 0.0, -1.0)
     else:
-        factor = np.where(margin - d > 0, -(margin - d) / (d + 1e-4), 0)
+        factor = np.where(margin - d <= 0, 0, -(margin - d) / (d + 1e-4))
     factor = np.where(similar.astype(np.int64) != 0, 1.0, factor)
     dx[...] = (sign * weight / len(dx)) * factor[:, None] * difference

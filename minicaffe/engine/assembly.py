@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from minicaffe import backend, graph, proto
+from minicaffe.backend import generation
 from minicaffe.blob import Blob
 from minicaffe.engine.params import Param
 from minicaffe.errors import NetError
 from minicaffe.layers import Layer, create
+from minicaffe.layers.base import same
 from minicaffe.proto.origin import Origin
 
 _log = logging.getLogger(__name__)
@@ -29,6 +32,9 @@ class Step:
     propagate_down: list[bool]
     need_backward: bool = False
     weighted: list[Blob] = field(default_factory=list)
+    kept: list[tuple[Blob, Blob]] = field(default_factory=list)
+    """Blobs that later layers overwrite in place, each with the one that stands for it in backward: a copy of its value,
+    with the same gradient."""
     reshaped_for: tuple = ()
     """What the layer's last ``reshape`` went by: the backend, the layer's revision, and the shapes of its blobs."""
 
@@ -39,6 +45,7 @@ class Step:
             self.layer.reshape(self.bottom, self.top)
             if self.weighted:
                 self.layer.install_loss_weights(self.top)
+            self._reshape_kept()
             self.layer.set_revision(revision)
             self.is_shaped(where)
 
@@ -54,13 +61,46 @@ class Step:
         """Run the layer forward on its blobs."""
         revision = self.layer.revision
         self.layer.forward(self.bottom, self.top)
+        for blob, copy in self.kept:
+            self.layer.ops.elementwise(same, (blob.xdata,), (), copy.xdata)
         self.layer.set_revision(revision)
 
     def backward(self) -> None:
-        """Run the layer backward on its blobs."""
-        revision = self.layer.revision
-        self.layer.backward(self.top, self.propagate_down, self.bottom)
+        """Run the layer backward on its blobs, with the values that it left there in forward."""
+        revision, bottom, top = self.layer.revision, self.bottom, self.top
+        if self.kept:
+            copies = {id(blob): copy for blob, copy in self.kept}
+            bottom, top = ([copies.get(id(blob), blob) for blob in blobs] for blobs in (bottom, top))
+        self.layer.backward(top, self.propagate_down, bottom)
         self.layer.set_revision(revision)
+
+    def settle(self, goes_backward: bool, lost: Sequence[Blob] = ()) -> None:
+        """Keep what backward needs and nothing else: copies of the blobs that are ``lost`` before it runs."""
+        if [id(blob) for blob, _ in self.kept] != [id(blob) for blob in lost]:
+            self.kept = [(blob, Blob(blob.shape, blob.dtype)) for blob in lost]
+            self._reshape_kept()
+            generation.advance()
+        self.layer.settle(self.bottom, self.top, goes_backward=goes_backward)
+
+    def overwritten(self) -> list[Blob]:
+        """The blobs that the layer works on in place."""
+        return [a for a, b in zip(self.bottom, self.top, strict=False) if a is b]
+
+    def read_in_backward(self) -> list[Blob]:
+        """The blobs whose values backward reads, each once."""
+        layer = self.layer
+        found = [
+            blob
+            for blobs, read in ((self.bottom, layer.reads_bottoms), (self.top, layer.reads_tops))
+            for k, blob in enumerate(blobs)
+            if read is None or k in read
+        ]
+        return list({id(blob): blob for blob in found}.values())
+
+    def _reshape_kept(self) -> None:
+        for blob, copy in self.kept:
+            copy.reshape_like(blob)
+            copy.share_diff(blob)
 
 
 class Assembly:
@@ -84,6 +124,9 @@ class Assembly:
         self._ids: dict[str, int] = {}
         self._available: set[str] = set()
         self._memory = 0
+        self._overwritten = {
+            top for layer in definition.layer for bottom, top in zip(layer.bottom, layer.top) if bottom == top
+        }
         for layer_param in definition.layer:
             self._add_layer(layer_param)
         self._prune_backward()
@@ -93,8 +136,6 @@ class Assembly:
         for name in self.outputs:
             _log.info("This network produces output %s", name)
         self._check_in_place()
-        for step in self.steps:
-            step.layer.settle(step.bottom, step.top, goes_backward=step.need_backward)
         names = [step.layer.name for step in self.steps]
         for name in sorted({name for name in names if names.count(name) > 1}):
             _log.warning(
@@ -114,6 +155,7 @@ class Assembly:
                 f"found {len(layer_param.propagate_down)} for {len(layer_param.bottom)} bottom(s)",
             )
         layer = create(layer_param, self.source, self.dtype)
+        layer.overwritten_tops = tuple(k for k, top in enumerate(layer_param.top) if top in self._overwritten)
         _log.info("Creating Layer %s", name)
         bottom_ids, needs = self._connect_bottoms(layer_param)
         step = Step(layer, [self.blobs[i][1] for i in bottom_ids], [], bottom_ids, [], needs)
@@ -271,15 +313,33 @@ class Assembly:
 
     def _check_in_place(self) -> None:
         """Refuse layers in place that go backward and need their input for it; ``Layer.prepare`` refuses the others."""
-        for step in self.steps:
+        for index, step in enumerate(self.steps):
             layer = step.layer
-            in_place = any(a is b for a, b in zip(step.bottom, step.top, strict=False))
-            if in_place and layer.in_place == "forward" and step.need_backward:
+            for blob in step.overwritten():
+                if layer.leaves != "all":
+                    self._check_overwritten(index, blob)
+            if step.overwritten() and layer.in_place == "forward" and step.need_backward:
                 raise self._error(
                     layer.layer_param,
                     "top",
                     f"a {layer.type} layer cannot work in place while it goes backward, for which it needs "
                     "its input; give its top a name of its own",
+                )
+
+    def _check_overwritten(self, index: int, blob: Blob) -> None:
+        """Refuse a layer in place that changes what others read by another name, as behind a user's layer that shares
+        memory.
+        """
+        made = {i for step in self.steps[:index] for i in step.top_ids}
+        read = {i for step in self.steps[index + 1 :] for i in step.bottom_ids}
+        for i, (name, other) in enumerate(self.blobs):
+            shared = other is not blob and other.data_storage is blob.data_storage
+            if shared and i in made and (i in read or name in self.outputs):
+                raise self._error(
+                    self.steps[index].layer.layer_param,
+                    "top",
+                    f"it works in place on memory that is also that of blob '{name}', which is read afterwards; "
+                    "give its top a name of its own",
                 )
 
     def _error(self, layer_param: proto.LayerParameter, field_name: str, problem: str) -> NetError:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from minicaffe import backend
 from minicaffe.backend import generation
 from minicaffe.blob import Blob, Storage
-from minicaffe.engine import segment
+from minicaffe.engine import anomaly, in_place, segment
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Fusion, Pass
 from minicaffe.engine.params import Params
@@ -77,10 +77,21 @@ class _Plan:
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.revisions = [step.layer.revision for step in steps]
-        self.fusion = Fusion(steps)
+        self._steps = steps
+        self._lost = in_place.find_lost(steps)
+        self._settled = False
+        self.fusion = Fusion(steps, self._lost)
         self.forward = _Sweep(1, steps, self.fusion.forward)
         self.backward = _Sweep(-1, steps, self.fusion.backward)
         self.turn = self._find_turn(steps)
+
+    def settle(self) -> None:
+        """Before a forward pass over all steps: have each keep what backward will need, and nothing else."""
+        if not self._settled:
+            for step, lost in zip(self._steps, self._lost, strict=True):
+                step.settle(step.need_backward, lost)
+            self.fusion.settle()
+            self._settled = True
 
     def _find_turn(self, steps: Sequence[Step]) -> tuple[int, int, Segment] | None:
         """The steps at the end that may be captured in both directions as one: the first one's place in either, and their
@@ -97,11 +108,12 @@ class _Plan:
 class Executor:
     """Runs the steps of a net.  ``names`` are those of the net's blobs, by number.
 
-    Callbacks and ``debug_info`` see every layer: while there are any for a direction, its layers run one by one.
+    Callbacks, ``debug_info`` and ``detect_anomaly`` see every layer: while there are any for a direction, its layers run
+    one by one.
     """
 
     def __init__(self, steps: Sequence[Step], names: Sequence[str], params: Params, dtype: np.dtype) -> None:
-        self.debug_info = False
+        self.debug_info = self.detect_anomaly = False
         self.loss = Blob((), dtype)
         """The weighted loss of the last forward pass."""
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
@@ -110,7 +122,7 @@ class Executor:
         self._steps, self._names, self._params = steps, names, params
         self._user_layers = any(step.layer.user_defined for step in steps)
         self._plan = _Plan(steps)
-        self._plan.fusion.settle()
+        self._plan.settle()
         self._generation = generation.current()
 
     # --- passes --------------------------------------------------------------------------------------------------
@@ -119,7 +131,10 @@ class Executor:
         """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss``."""
         with backend.current().running(self._user_layers):
             self.loss.xdata.fill(0)
-            self.plan().forward.run(start, end, self._how("forward"))
+            plan = self.plan()
+            if start == 0:
+                plan.settle()
+            plan.forward.run(start, end, self._how("forward"))
 
     def run_backward(self, start: int, end: int) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
@@ -144,6 +159,7 @@ class Executor:
 
         where = backend.current()
         with where.running(self._user_layers):
+            plan.settle()
             self.loss.xdata.fill(0)
             plan.forward.run(0, first - 1, ahead)
             turn.run(where, self._params.gradients, around)
@@ -163,7 +179,8 @@ class Executor:
         forward = direction == "forward"
         plan, run_step = self.plan(), self._forward_step if forward else self._backward_step
         sweep = plan.forward if forward else plan.backward
-        watched = self.debug_info or self.callbacks["before_" + direction] or self.callbacks["after_" + direction]
+        calls = self.callbacks["before_" + direction] or self.callbacks["after_" + direction]
+        watched = self.debug_info or self.detect_anomaly or calls
         passes = sweep.passes if not watched and fast_paths.taken("fusion") else {}
         segments = sweep.segments if not watched and fast_paths.taken("replay") else {}
         return _How(run_step, self._params.gradients, passes, segments)
@@ -179,6 +196,8 @@ class Executor:
         step.forward()
         for blob in step.weighted:
             where.ops.dot(blob.xdata, blob.xdiff, self.loss.xdata)
+        if self.detect_anomaly:
+            anomaly.check_outputs(step, self._names)
         if self.debug_info:
             self._log_forward(step)
         for call in self.callbacks["after_forward"]:
@@ -190,6 +209,8 @@ class Executor:
             call(index)
         if step.need_backward:
             self.backward_layer(index)
+            if self.detect_anomaly:
+                anomaly.check_gradients(step, self._names)
             if self.debug_info:
                 self._log_backward(step)
         for call in self.callbacks["after_backward"]:

@@ -32,7 +32,6 @@ class Pass:
         self.steps = steps
         self.ran = False
         """Whether the steps ran as one the last time."""
-        self._settled = False
 
     def fits(self) -> bool:
         """Whether the layers, as they are set up, can run as one."""
@@ -40,7 +39,6 @@ class Pass:
 
     def settle(self) -> None:
         """Have the layers keep only what is needed if they do."""
-        self._settled = True
 
     def ready(self) -> bool:
         """Whether they can this time; a forward pass lets them reshape before."""
@@ -64,8 +62,6 @@ class ForwardPass(Pass):
     """A pass in which layers reshape."""
 
     def ready(self) -> bool:
-        if not self._settled:
-            self.settle()
         where = backend.current()
         for step in self.steps:
             step.reshape(where)
@@ -103,7 +99,6 @@ class StandardizeForward(_Standardization, ForwardPass):
         """Scale needs no copy of its input where that of BatchNorm is kept."""
         kept = not self.in_place or self.norm.kept is not None
         self.scale.settle(self.steps[1].bottom, self.steps[1].top, fused=kept)
-        super().settle()
 
     def run(self) -> None:
         norm, (v, b) = self.norm, self.factors()
@@ -260,13 +255,15 @@ class SplitGradient(Pass):
 class Fusion:
     """The passes of several layers as one that a net can take, ``forward`` and ``backward``, and what they share.
 
+    ``lost`` are the values of each step that it must keep copies of (``in_place.find_lost``): such steps run alone.
+
     Unless the fast path "fusion" is left out when it is made, a gradient that is only handed on is no copy; and from
     ``settle`` on layers keep no copies that these passes do without.  ``undo`` takes both back.
     """
 
-    def __init__(self, steps: Sequence[Step]) -> None:
-        self.forward = _find(steps, (StandardizeForward, RectifiedSum))
-        self.backward = _find(steps, (StandardizeBackward, StandardizeBackwardApart, SplitGradient))
+    def __init__(self, steps: Sequence[Step], lost: Sequence[Sequence[Blob]]) -> None:
+        self.forward = _find(steps, lost, (StandardizeForward, RectifiedSum))
+        self.backward = _find(steps, lost, (StandardizeBackward, StandardizeBackwardApart, SplitGradient))
         self._forward_of = {place: item for item in self.forward for place in range(item.first, item.last + 1)}
         self._shared: list[Blob] = []
         for item in self.backward:
@@ -327,7 +324,7 @@ class Fusion:
                     self._shared.append(step.bottom[k])
 
 
-def _find(steps: Sequence[Step], kinds: Sequence[type[Pass]]) -> list[Pass]:
+def _find(steps: Sequence[Step], lost: Sequence[Sequence[Blob]], kinds: Sequence[type[Pass]]) -> list[Pass]:
     found: list[Pass] = []
     for first in range(len(steps)):
         if found and first <= found[-1].last:
@@ -336,7 +333,7 @@ def _find(steps: Sequence[Step], kinds: Sequence[type[Pass]]) -> list[Pass]:
             kind(first, steps[first : first + len(types)])
             for kind in kinds
             for types in kind.chains
-            if _is_chain(steps[first : first + len(types)], types)
+            if _is_chain(steps[first : first + len(types)], types) and not any(lost[first : first + len(types)])
         ]
         found += [item for item in made if item.fits()][:1]
     return found
@@ -353,7 +350,7 @@ def _is_chain(steps: Sequence[Step], types: Sequence[type[Layer]]) -> bool:
         all(_in_place(step) and step.bottom_ids == first.top_ids for step in others)
         and first.top_ids[0] in last.bottom_ids
         and (_in_place(last) or types[-1].in_place == "never")
-        and not any(step.weighted for step in steps)
+        and not any(step.weighted or step.kept for step in steps)
     )
 
 

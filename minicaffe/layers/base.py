@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,11 @@ Count = int | tuple[int, int | None]
 """How many blobs a layer takes or makes: exactly n, or (at least, at most), None meaning no limit."""
 
 
+def same(x):
+    """The formula of a copy, for ``ops.elementwise``."""
+    return x
+
+
 registry: dict[str, type[Layer]] = {}
 """Layer classes by the type that a prototxt names."""
 
@@ -39,8 +44,8 @@ def _immutable(name: str, value: Any) -> Any:
 class BlobVec(list[Blob]):
     """A layer's learnable blobs, in order.
 
-    A blob that is put in the place of another takes over that one's memory, with the new one's values in it: solvers, and
-    layers that share the param, go on with these.  ShapeError if the shapes differ.
+    To put a blob in the place of one of them copies its values into the param, and lets the blob use the param's memory
+    from then on: solvers, and layers that share the param, go on with these values.  ShapeError if the shapes differ.
     """
 
     def __init__(self, dtype: DTypeLike = np.float32) -> None:
@@ -66,8 +71,6 @@ class BlobVec(list[Blob]):
         old.diff[...] = blob.peek_diff()
         blob.share_data(old)
         blob.share_diff(old)
-        super().__setitem__(index, blob)
-        generation.advance()
 
 
 class Layer(Costed):
@@ -101,6 +104,16 @@ class Layer(Costed):
     """Whether missing tops are made without a name (loss layers)."""
     in_place: ClassVar[str] = "never"
     """``"always"``, ``"forward"`` (gradients need the input, so only where nothing goes backward) or ``"never"``."""
+    reads_bottoms: Sequence[int] | None = None
+    """Bottoms whose values backward reads, by number; None: all.  In place, what it finds there is the top's value.  The
+    net keeps a copy of a value that a later layer overwrites in place."""
+    reads_tops: Sequence[int] | None = None
+    """Tops whose values backward reads, by number; None: all."""
+    reads_sign: ClassVar[bool] = False
+    """Whether all that backward takes from these values is which of them are positive."""
+    leaves: str = "nothing"
+    """What is left of the bottom's value after the layer worked in place: ``"all"``, ``"sign"`` (what was positive still
+    is, or its gradient is 0; nothing else becomes so) or ``"nothing"``."""
     differentiable: ClassVar[tuple[int, ...] | None] = None
     """Which bottoms can get a gradient; None: all.  Asking for another one is an error."""
     forcible: ClassVar[tuple[int, ...] | None] = None
@@ -120,6 +133,8 @@ class Layer(Costed):
     phase: int
     blobs: BlobVec
     param_str: str = ""
+    overwritten_tops: Collection[int] = ()
+    """Tops that a later layer overwrites in place, by number, which must not be another blob's memory."""
     goes_backward: bool = True
     """Whether backward may follow forward.  Where it never does, what only backward reads is not kept."""
     revision: int = 0
@@ -270,8 +285,10 @@ class Layer(Costed):
 
     @property
     def xp(self) -> Any:
-        """The array module of the current backend."""
-        return backend.current().xp
+        """The array module of the current backend; what it does is not captured."""
+        where = backend.current()
+        where.not_capturable()
+        return where.xp
 
     @property
     def ops(self) -> Any:
@@ -379,20 +396,25 @@ class Layer(Costed):
             found = ", ".join(blob.shape_string for blob in blobs)
             raise self.error(f"bottoms must have the same shape; found {found}", kind=ShapeError)
 
-    def check_indices(self, values: Any, limit: int, bad: Any, ignored: int | None = None, hint: str = "") -> None:
-        """Report a value that is no integer in 0 .. limit - 1: at once on the host, at the next synchronisation on a
-        device.
+    def check_indices(
+        self, values: Any, limit: int | None, bad: Any, ignored: int | None = None, hint: str = ""
+    ) -> None:
+        """Report a value that is no integer in 0 .. limit - 1, or without a ``limit`` no integer: at once on the host, at
+        the next synchronisation on a device.
 
         ``bad`` is int32 scratch of shape ``()``; values equal to ``ignored`` may lie outside.
         """
         self.ops.check_labels(values, limit, ignored, bad)
+        expected = "an integer" if limit is None else f"an integer in 0 .. {limit - 1}"
         exception = "" if ignored is None else f" (or {ignored}, which is ignored)"
-        backend.current().check_later(
-            bad,
-            lambda place: self.error(
-                f"value number {place} of the batch is not an integer in 0 .. {limit - 1}{exception}{hint}"
-            ),
-        )
+
+        def refused(place: int) -> LayerError:
+            value = values.reshape(-1)[place].item()
+            good = value == ignored or (value.is_integer() and (limit is None or 0 <= value < limit))
+            found = "" if good else f"; found {value:.9g}"  # good: on a device, the next batch may be there by now
+            return self.error(f"value number {place} of the batch is not {expected}{exception}{hint}{found}")
+
+        backend.current().check_later(bad, refused)
 
     def axis_of(self, blob: Blob, axis: int, field: str = "axis") -> int:
         """``axis`` counted from the front of ``blob``; an error naming ``field`` if it is out of range."""

@@ -71,6 +71,7 @@ class SoftmaxWithLoss(Normalized):
 
     type = "SoftmaxWithLoss"
     capturable = True
+    reads_bottoms = (1,)
     param = "softmax_param"
     per_element = 5
     tops = (1, 2)
@@ -160,6 +161,7 @@ class InfogainLoss(Normalized):
             not self.layer_param.loss_param.HasField("normalize"), "is deprecated; use normalization", "loss_param"
         )
         super().setup(bottom, top)
+        self.reads_bottoms = range(1, len(bottom))
         if len(bottom) == 2:
             self.gain = Blob.from_proto(self._read_gain(), self.dtype)
 
@@ -247,6 +249,7 @@ class HingeLoss(Classified):
     """
 
     type = "HingeLoss"
+    reads_bottoms = (1,)
     param = "hinge_loss_param"
     per_element = 3
     norm: int
@@ -275,11 +278,12 @@ class Accuracy(Classified):
 
     Bottoms: scores, and integer labels, one for each position along ``axis`` (1).  Tops: a scalar; (classes,).
     ``ignore_label`` positions do not count.  A class without labels, or a batch without any, gives 0.
-    Caffe: ties count against the label, so equal scores everywhere give 0.  It is no loss: its loss weight is 0, and it
-    cannot go backward.
+    Caffe: ties count against the label, so equal scores everywhere give 0; NaN counts for it, here against it.  It is no
+    loss: its loss weight is 0, and it cannot go backward.
     """
 
     type = "Accuracy"
+    reads_bottoms = ()
     param = "accuracy_param"
     tops = (1, 2)
     auto_tops = False

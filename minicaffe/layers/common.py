@@ -21,6 +21,7 @@ class InnerProduct(Layer):
 
     type = "InnerProduct"
     param = "inner_product_param"
+    reads_tops = ()
     claims = (0,)
     capturable = True
     num_output: int
@@ -88,6 +89,7 @@ class Embed(Layer):
 
     type = "Embed"
     param = "embed_param"
+    reads_tops = ()
     per_element = 0
     differentiable = ()
     num_output: int
@@ -130,6 +132,7 @@ class Parameter(Layer):
 
     type = "Parameter"
     param = "parameter_param"
+    reads_tops = ()
     per_element = 0
     bottoms = 0
 
@@ -158,6 +161,7 @@ class Broadcast(Layer):
 
     bottoms = (1, 2)
     in_place = "always"
+    reads_tops = ()
     axis: int
     num_axes: int
 
@@ -213,6 +217,7 @@ class Bias(Broadcast):
 
     type = "Bias"
     param = "bias_param"
+    reads_bottoms = ()
 
     def setup(self, bottom, top):
         self.add_operand(bottom, self.layer_param.bias_param.filler)
@@ -245,6 +250,7 @@ class Scale(Broadcast):
 
     def setup(self, bottom, top):
         self.capturable = len(bottom) == 1
+        self.reads_bottoms = range(1 if top[0] is bottom[0] else 0, len(bottom))
         self.add_operand(
             bottom, self.layer_param.scale_param.filler if self.has("filler") else proto.FillerParameter(value=1)
         )
@@ -289,7 +295,7 @@ class Eltwise(Layer):
     """Join blobs of one shape element by element: their product, weighted sum or maximum.
 
     Bottoms: two or more.  Top: as they are.  ``operation``: PROD, SUM (default, weighted by ``coeff``, one a bottom),
-    MAX. The gradient of PROD multiplies the other bottoms if ``stable_prod_grad`` (default), else divides: NaN or
+    MAX (NaN if one is NaN). The gradient of PROD multiplies the other bottoms if ``stable_prod_grad`` (default), else divides: NaN or
     infinite at 0. Caffe (CPU): of equal maxima the gradient goes to the earlier bottom, but to bottom 1 rather than 0.
     """
 
@@ -313,6 +319,8 @@ class Eltwise(Layer):
         self.coefficients = given or [1.0] * len(bottom)
         self.capturable = self.operation != self.PROD
         self.in_place = "forward" if self.operation == self.PROD else "never"
+        self.reads_bottoms = range(len(bottom)) if self.operation == self.PROD else ()
+        self.reads_tops = () if self.operation != self.PROD or self.stable_prod_grad else (0,)
 
     def reshape(self, bottom, top):
         self.require_same_shape(*bottom)
@@ -371,15 +379,15 @@ class Eltwise(Layer):
 
     @staticmethod
     def larger(a, b):
-        return b if b > a else a
+        return a if a != a else a if a >= b else b
 
     @staticmethod
     def first_winner(a, b):
-        return 0.0 if a > b else 1.0
+        return 0.0 if a != a else 0.0 if a > b else 1.0
 
     @staticmethod
     def next_winner(winner, largest, x, i):
-        return i if x > largest else winner
+        return winner if largest != largest else winner if largest >= x else i
 
     @staticmethod
     def won(winner, dy, i):
@@ -399,6 +407,7 @@ class Softmax(Layer):
     type = "Softmax"
     capturable = True
     param = "softmax_param"
+    reads_bottoms = ()
     per_element = 5
     in_place = "always"
     axis: int

@@ -17,6 +17,7 @@ class Windowed(Layer):
     """
 
     param = "convolution_param"
+    reads_tops = ()
     axis: int
 
     def setup(self, bottom, top):
@@ -256,6 +257,7 @@ class Im2col(Windowed):
     """
 
     type = "Im2col"
+    reads_bottoms = ()
     per_element = 0
 
     def setup(self, bottom, top):

@@ -174,6 +174,7 @@ class HDF5Output(Layer):
     """
 
     type = "HDF5Output"
+    reads_bottoms = ()
     param = "hdf5_output_param"
     per_element = 0
     bottoms = 2

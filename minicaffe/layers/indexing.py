@@ -18,6 +18,7 @@ class Crop(Layer):
 
     type = "Crop"
     param = "crop_param"
+    reads_bottoms = reads_tops = ()
     per_element = 0
     bottoms = 2
     axis: int
@@ -65,6 +66,7 @@ class Tile(Layer):
 
     type = "Tile"
     param = "tile_param"
+    reads_bottoms = reads_tops = ()
     per_element = 0
     axis: int
     tiles: int
@@ -98,6 +100,7 @@ class Filter(Layer):
     """
 
     type = "Filter"
+    reads_bottoms = reads_tops = ()
     per_element = 0
     bottoms = (2, None)
     tops = (1, None)
@@ -117,7 +120,12 @@ class Filter(Layer):
             raise self.error(
                 f"all bottoms must be (N, …), and the last, the selector, (N, 1, …); found {found}", kind=ShapeError
             )
-        kept = np.flatnonzero(selector.peek_data()) if self.selected else np.arange(*num)
+        values = selector.peek_data().reshape(-1)
+        if self.selected and np.isnan(values).any():
+            raise self.error(
+                f"selector number {int(np.isnan(values).argmax())} of the batch is NaN; it must be a number"
+            )
+        kept = np.flatnonzero(values) if self.selected else np.arange(*num)
         self.selected = True
         self.index = self.scratch("index", kept.shape)
         backend.current().upload(kept.astype(self.dtype), self.index)
@@ -145,6 +153,7 @@ class BatchReindex(Layer):
     """
 
     type = "BatchReindex"
+    reads_bottoms, reads_tops = (1,), ()
     per_element = 0
     bottoms = 2
     differentiable = (0,)

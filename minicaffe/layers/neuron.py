@@ -6,7 +6,7 @@ backend compiles it for the CPU or the GPU (``ops.elementwise``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import exp, log, tanh
 
 from minicaffe import proto
@@ -17,14 +17,15 @@ from minicaffe.layers.base import TRAIN, Layer
 class Neuron(Layer):
     """Base: ``value(x, *options)``, and ``gradient(…, dy, *options)``, which gives dx.
 
-    ``gradient_from`` says what else ``gradient`` takes, before dy: y if it is "top" (so the layer can run in place), x
-    if it is "bottom", x and y if it is "both".  Bottom and top: one shape.
+    Before dy, ``gradient`` takes x if ``reads_bottoms`` names it, and y if ``reads_tops`` does: y alone, unless the class
+    says otherwise, so that the layer can run in place.  Bottom and top: one shape.
     """
 
     in_place = "always"
+    reads_bottoms: Sequence[int] = ()
+    reads_tops: Sequence[int] = (0,)
     value: Callable[..., float]
     gradient: Callable[..., float]
-    gradient_from = "top"
 
     def options(self) -> tuple[float, ...]:
         """The formula's constants."""
@@ -38,15 +39,8 @@ class Neuron(Layer):
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0]:
-            x, y = bottom[0], top[0]
-            seen = (
-                (y.xdata,)
-                if self.gradient_from == "top"
-                else (x.xdata,)
-                if self.gradient_from == "bottom"
-                else (x.xdata, y.xdata)
-            )
-            self.ops.elementwise(type(self).gradient, (*seen, y.xdiff), self.options(), x.xdiff)
+            read = (*(bottom[k].xdata for k in self.reads_bottoms), *(top[k].xdata for k in self.reads_tops))
+            self.ops.elementwise(type(self).gradient, (*read, top[0].xdiff), self.options(), bottom[0].xdiff)
 
 
 class ReLU(Neuron):
@@ -59,7 +53,9 @@ class ReLU(Neuron):
     type = "ReLU"
     capturable = True
     param = "relu_param"
-    gradient_from = "bottom"
+    reads_bottoms, reads_tops = (0,), ()
+    reads_sign = True
+    leaves = "sign"
     negative_slope: float
 
     def setup(self, bottom, top):
@@ -117,7 +113,7 @@ class ELU(Neuron):
     capturable = True
     param = "elu_param"
     per_element = 3
-    gradient_from = "both"
+    reads_bottoms = (0,)
     alpha: float
 
     def setup(self, bottom, top):
@@ -142,7 +138,7 @@ class BNLL(Neuron):
     capturable = True
     per_element = 4
     in_place = "forward"
-    gradient_from = "bottom"
+    reads_bottoms, reads_tops = (0,), ()
 
     @staticmethod
     def value(x):
@@ -159,7 +155,7 @@ class AbsVal(Neuron):
     type = "AbsVal"
     capturable = True
     in_place = "never"
-    gradient_from = "bottom"
+    reads_bottoms, reads_tops = (0,), ()
 
     @staticmethod
     def value(x):
@@ -173,7 +169,7 @@ class AbsVal(Neuron):
 class Clip(Neuron):
     """``max(min, min(x, max))``.  Backward: dy where x lies between the bounds, both included, else 0.
 
-    Caffe: it is not checked that ``min <= max``; NaN gives ``min``.
+    NaN stays NaN.  Caffe: it is not checked that ``min <= max``; NaN gives ``min``.
     """
 
     type = "Clip"
@@ -181,7 +177,7 @@ class Clip(Neuron):
     param = "clip_param"
     per_element = 2
     in_place = "forward"
-    gradient_from = "bottom"
+    reads_bottoms, reads_tops = (0,), ()
     min: float
     max: float
 
@@ -194,7 +190,7 @@ class Clip(Neuron):
 
     @staticmethod
     def value(x, low, high):
-        return high if x > high > low else x if x > low else low
+        return low if (high if x > high else x) < low else high if x > high else x
 
     @staticmethod
     def gradient(x, dy, low, high):
@@ -202,13 +198,17 @@ class Clip(Neuron):
 
 
 class Threshold(Neuron):
-    """1 where x is greater than ``threshold`` (0), else 0.  It cannot go backward."""
+    """1 where x is greater than ``threshold`` (0), else 0; NaN stays NaN.  It cannot go backward.
+
+    Caffe: NaN gives 0.
+    """
 
     type = "Threshold"
     capturable = True
     param = "threshold_param"
     in_place = "forward"
     differentiable = ()
+    reads_tops = ()
     threshold: float
 
     def options(self):
@@ -216,7 +216,7 @@ class Threshold(Neuron):
 
     @staticmethod
     def value(x, threshold):
-        return 1.0 if x > threshold else 0.0
+        return 1.0 if x > threshold else 0.0 if x <= threshold else x
 
 
 class Swish(Neuron):
@@ -261,6 +261,7 @@ class PReLU(Layer):
     param = "prelu_param"
     per_element = 4
     in_place = "always"
+    reads_tops = ()
     channel_shared: bool
 
     def setup(self, bottom, top):
@@ -270,6 +271,7 @@ class PReLU(Layer):
             kind=ShapeError,
         )
         self.channels = bottom[0].shape[1]
+        self.reads_bottoms = () if top[0] is bottom[0] else (0,)
         filler = self.layer_param.prelu_param.filler if self.has("filler") else proto.FillerParameter(value=0.25)
         self.add_param(() if self.channel_shared else (self.channels,), filler)
         expected = 1 if self.channel_shared else self.channels
@@ -332,10 +334,12 @@ class Dropout(Layer):
     type = "Dropout"
     param = "dropout_param"
     in_place = "always"
+    reads_bottoms = reads_tops = ()
     dropout_ratio: float
 
     def setup(self, bottom, top):
         self.require(0 <= self.dropout_ratio < 1, f"must lie in [0, 1); found {self.dropout_ratio:g}", "dropout_ratio")
+        self.leaves = "sign" if self.phase == TRAIN else "all"
 
     def operations(self, bottom, top):
         return 2.0 * top[0].count if self.phase == TRAIN else 0.0

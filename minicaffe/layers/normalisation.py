@@ -68,6 +68,7 @@ class Standardized(Layer):
     ``rows`` (outer, groups, inner) is how x is seen; a group's values are those of all outer and inner places.
     """
 
+    reads_tops = ()
     rows: tuple[int, int, int]
 
     def keep_rows(self, rows):
@@ -137,6 +138,7 @@ class BatchNorm(Standardized):
         self.require(len(x.shape) >= 2, f"the input must have at least 2 axes; found {x.shape_string}", kind=ShapeError)
         self.channels = x.shape[1]
         self.use_global_stats = self.use_global_stats if self.has("use_global_stats") else self.phase == TEST
+        self.reads_bottoms = () if self.use_global_stats or top[0] is bottom[0] else (0,)
         for shape in ((self.channels,), (self.channels,), (1,)):
             self.add_param(shape)
         self.require(
@@ -243,6 +245,9 @@ class MVN(Standardized):
     normalize_variance: bool
     across_channels: bool
     eps: float
+
+    def setup(self, bottom, top):
+        self.reads_bottoms = (0,) if self.normalize_variance else ()
 
     def reshape(self, bottom, top):
         x = bottom[0]

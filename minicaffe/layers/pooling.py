@@ -19,6 +19,8 @@ class Pooling(Layer):
     last window that would start beyond the image and its leading pad is dropped. STOCHASTIC (Zeiler and Fergus 2013)
     draws a pixel with probability proportional to its value in TRAIN phase, and weighs all of them in TEST phase.
 
+    A window that holds NaN gives NaN.  Caffe: MAX and STOCHASTIC do not choose it.
+
     Caffe: AVE divides by the window clipped to H + pad, so padding counts; MAX takes the first of equal pixels.  A
     window that holds no pixel (stride > kernel at the border) gives -FLT_MAX or NaN as in Caffe, which then corrupts
     memory going backward; here it gets no gradient.  Caffe has STOCHASTIC on the GPU only.
@@ -27,6 +29,7 @@ class Pooling(Layer):
     type = "Pooling"
     capturable = True
     param = "pooling_param"
+    reads_bottoms = reads_tops = ()
     tops = (1, 2)
     pool: int
     global_pooling: bool
@@ -146,6 +149,7 @@ class SPP(Layer):
 
     type = "SPP"
     param = "spp_param"
+    reads_bottoms = reads_tops = ()
     pyramid_height: int
     pool: int
 

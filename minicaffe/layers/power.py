@@ -26,7 +26,10 @@ class Power(Layer):
 
     def setup(self, bottom, top):
         self.factor = self.power * self.scale
-        self.in_place = "always" if self.power == 1 or self.factor == 0 else "forward"
+        linear = self.power == 1 or self.factor == 0
+        self.in_place = "always" if linear else "forward"
+        self.reads_bottoms = () if linear else (0,)
+        self.reads_tops = () if linear or self.power == 2 else (0,)
 
     def reshape(self, bottom, top):
         top[0].reshape_like(bottom[0])
@@ -118,7 +121,7 @@ class Log(Logarithmic):
     type = "Log"
     param = "log_param"
     in_place = "forward"
-    gradient_from = "bottom"
+    reads_bottoms, reads_tops = (0,), ()
 
     def setup(self, bottom, top):
         super().setup(bottom, top)

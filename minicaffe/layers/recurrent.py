@@ -56,6 +56,7 @@ class Recurrent(Layer):
         x = bottom[0]
         self.require(len(x.shape) >= 3, f"the input must be (T, N, K…); found {x.shape_string}", kind=ShapeError)
         self.has_static = len(bottom) == self.bottoms[1]
+        self.reads_bottoms = range(2 + self.has_static)
         self.steps, self.inputs = x.shape[0], x.span(2)
         self.require(self.steps > 0, f"needs at least one step; found {x.shape_string}", kind=ShapeError)
         options, width = self.layer_param.recurrent_param, self.gates * self.num_output
@@ -218,6 +219,7 @@ class RNN(Recurrent):
     """
 
     type = "RNN"
+    reads_tops = (0,)
     per_element = 6
     states = 1
     gates = 1
@@ -279,6 +281,7 @@ class LSTM(Recurrent):
     """
 
     type = "LSTM"
+    reads_tops = ()
     per_element = 24
     states = 2
     gates = 4
@@ -330,6 +333,7 @@ class LSTMUnit(Layer):
     """
 
     type = "LSTMUnit"
+    reads_tops = (0,)
     per_element = 5
     bottoms = 3
     tops = 2

@@ -5,11 +5,37 @@ from __future__ import annotations
 import math
 
 from minicaffe.errors import ShapeError
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Layer, same
 from minicaffe.layers.cost import Cost
 
 
-class Along(Layer):
+class Sharing(Layer):
+    """Base of layers whose tops can be the bottom's own memory: copies are made only of tops that later layers overwrite.
+
+    Caffe: these share it too, so that a layer in place changes what other readers of the bottom find.
+    """
+
+    reads_bottoms = reads_tops = ()
+
+    def share(self, bottom, top):
+        """In ``reshape``: let the tops be the memory of bottom 0."""
+        for k, blob in enumerate(top):
+            if k not in self.overwritten_tops:
+                blob.share_data(bottom[0])
+
+    def copy(self, bottom, top):
+        """In ``forward``: what is not shared."""
+        for k in self.overwritten_tops:
+            y = top[k].xdata.reshape(-1)
+            self.ops.elementwise(same, (bottom[0].xdata.reshape(-1),), (), y)
+
+    def forward_cost(self, bottom, top):
+        cost = super().forward_cost(bottom, top)
+        copied = sum(top[k].count for k in self.overwritten_tops) if not self.moves else 0
+        return cost.plus(Cost(bytes=2 * copied * self.dtype.itemsize))
+
+
+class Along(Sharing):
     """Base of Slice and Concat: one axis, by ``axis`` (default 1) or by its older name, which takes no negative number."""
 
     axis: int
@@ -83,14 +109,16 @@ class Slice(Along):
         for blob, part in zip(top, sizes):
             blob.reshape(*x.shape[: self.along], part, *x.shape[self.along + 1 :])
         if len(top) == 1:
-            top[0].share_data(x)
+            self.share(bottom, top)
             top[0].share_diff(x)
 
     def forward(self, bottom, top):
-        if len(top) > 1:
-            x = bottom[0].xdata
-            for blob, part in zip(top, self.parts):
-                blob.xdata[...] = x[part]
+        if len(top) == 1:
+            self.copy(bottom, top)
+            return
+        x = bottom[0].xdata
+        for blob, part in zip(top, self.parts):
+            blob.xdata[...] = x[part]
 
     def backward(self, top, propagate_down, bottom):
         if propagate_down[0] and len(top) > 1:
@@ -128,14 +156,16 @@ class Concat(Along):
         self.parts = list(self.ranges(sizes))
         top[0].reshape(*first[: self.along], sum(sizes), *first[self.along + 1 :])
         if len(bottom) == 1:
-            top[0].share_data(bottom[0])
+            self.share(bottom, top)
             top[0].share_diff(bottom[0])
 
     def forward(self, bottom, top):
-        if len(bottom) > 1:
-            y = top[0].xdata
-            for blob, part in zip(bottom, self.parts):
-                y[part] = blob.xdata
+        if len(bottom) == 1:
+            self.copy(bottom, top)
+            return
+        y = top[0].xdata
+        for blob, part in zip(bottom, self.parts):
+            y[part] = blob.xdata
 
     def backward(self, top, propagate_down, bottom):
         if len(bottom) > 1:
@@ -145,7 +175,7 @@ class Concat(Along):
                     bottom[i].xdiff[...] = dy[part]
 
 
-class Split(Layer):
+class Split(Sharing):
     """Hand one blob to several readers: the tops share the bottom's value, and ``dx = sum(dy)`` over the tops.
 
     Nets insert it wherever a blob has more than one reader.
@@ -163,10 +193,10 @@ class Split(Layer):
     def reshape(self, bottom, top):
         for blob in top:
             blob.reshape_like(bottom[0])
-            blob.share_data(bottom[0])
+        self.share(bottom, top)
 
     def forward(self, bottom, top):
-        pass
+        self.copy(bottom, top)
 
     def backward(self, top, propagate_down, bottom):
         if not propagate_down[0]:
@@ -190,7 +220,7 @@ class Split(Layer):
         return a + b
 
 
-class View(Layer):
+class View(Sharing):
     """Base of layers whose top is the bottom's memory in another shape."""
 
     per_element = 0
@@ -202,11 +232,11 @@ class View(Layer):
 
     def reshape(self, bottom, top):
         top[0].reshape(*self.output_shape(bottom[0]))
-        top[0].share_data(bottom[0])
+        self.share(bottom, top)
         top[0].share_diff(bottom[0])
 
     def forward(self, bottom, top):
-        pass
+        self.copy(bottom, top)
 
     def backward(self, top, propagate_down, bottom):
         pass
@@ -292,6 +322,7 @@ class Silence(Layer):
     """Read bottoms of any shape that nothing else reads, so that they are no outputs of the net.  Backward: ``dx = 0``."""
 
     type = "Silence"
+    reads_bottoms = ()
     per_element = 0
     moves = False
     bottoms = (1, None)

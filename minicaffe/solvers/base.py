@@ -45,7 +45,10 @@ class Solver:
 
     ``close`` ends the threads of its nets' data layers; a ``with`` block does.
 
-    Raises PrototxtError for a solver that contradicts itself, and whatever building its nets raises.
+    Test nets use the training net's weights from the beginning.  Caffe: from their first test on.
+
+    Raises PrototxtError for a solver that contradicts itself, WeightsError for a test net whose weights have other shapes,
+    and whatever building its nets raises.
     """
 
     type: ClassVar[str] = ""
@@ -78,6 +81,7 @@ class Solver:
             weights.load_into(self.net, paths)
         self.test_nets = list(self._make_test_nets())
         self._data, self._diff = self.net.pack_params()
+        self._share_with_test_nets()
         self.history = [Storage(self._data.size, self.net.dtype) for _ in range(self.slots)]
         self._segments = _segments(self.net)
         self._norm = Blob((), self.net.dtype)
@@ -189,6 +193,22 @@ class Solver:
                 weights.load_into(net, paths)
             yield net
 
+    @property
+    def detect_anomaly(self) -> bool:
+        """Whether training and tests end with an AnomalyError that names the first layer whose output or gradient is not
+        finite; see ``Net``.  It takes time.
+        """
+        return self.net.detect_anomaly
+
+    @detect_anomaly.setter
+    def detect_anomaly(self, wanted: bool) -> None:
+        for net in (self.net, *self.test_nets):
+            net.detect_anomaly = wanted
+
+    def _share_with_test_nets(self) -> None:
+        for net in self.test_nets:
+            net.share_with(self.net)
+
     # --- the loop ------------------------------------------------------------------------------------------------
 
     def solve(self, resume: str | os.PathLike | None = None) -> None:
@@ -293,7 +313,8 @@ class Solver:
             raise MinicaffeError(
                 f"the training loss is {loss} at iteration {self.iter}{self._first_non_finite()}; training cannot recover. "
                 "Lower base_lr, set clip_gradients, and check the data for values that are not finite; resume from the last "
-                "snapshot with --snapshot. Snapshots written so far are unharmed"
+                "snapshot with --snapshot, and with --detect_anomaly to see which layer it begins in. Snapshots written so "
+                "far are unharmed"
             )
 
     def _first_non_finite(self) -> str:
@@ -460,6 +481,7 @@ class Solver:
         for bit.
         """
         snapshots.read(self, os.fspath(path))
+        self._share_with_test_nets()
 
     def history_blobs(self) -> list[NDArray]:
         """The history as Caffe stores it: slot after slot, one array a learnable param (views)."""

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minicaffe import proto
 
 if TYPE_CHECKING:
@@ -16,21 +18,27 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+def _power(base: float, exponent: float) -> float:
+    """``pow`` as C has it: infinite where it overflows, NaN where it is not defined."""
+    with np.errstate(all="ignore"):
+        return float(np.float64(base) ** exponent)
+
+
 def _fixed(solver: Solver, p: proto.SolverParameter, i: int) -> float:
     return p.base_lr
 
 
 def _step(solver: Solver, p: proto.SolverParameter, i: int) -> float:
     solver.current_step = i // p.stepsize
-    return p.base_lr * p.gamma**solver.current_step
+    return p.base_lr * _power(p.gamma, solver.current_step)
 
 
 def _exp(solver: Solver, p: proto.SolverParameter, i: int) -> float:
-    return p.base_lr * p.gamma**i
+    return p.base_lr * _power(p.gamma, i)
 
 
 def _inv(solver: Solver, p: proto.SolverParameter, i: int) -> float:
-    return p.base_lr * (1 + p.gamma * i) ** -p.power
+    return p.base_lr * _power(1 + p.gamma * i, -p.power)
 
 
 def _multistep(solver: Solver, p: proto.SolverParameter, i: int) -> float:
@@ -38,16 +46,18 @@ def _multistep(solver: Solver, p: proto.SolverParameter, i: int) -> float:
     if solver.current_step < len(p.stepvalue) and i >= p.stepvalue[solver.current_step]:
         solver.current_step += 1
         _log.info("MultiStep Status: Iteration %d, step = %d", i, solver.current_step)
-    return p.base_lr * p.gamma**solver.current_step
+    return p.base_lr * _power(p.gamma, solver.current_step)
 
 
 def _poly(solver: Solver, p: proto.SolverParameter, i: int) -> float:
-    return p.base_lr * (1 - i / p.max_iter) ** p.power if i < p.max_iter else 0.0
+    """After max_iter the rate stays as it is there.  Caffe: it grows again, or is negative or NaN."""
+    return p.base_lr * _power(max(1 - i / p.max_iter, 0.0), p.power)
 
 
 def _sigmoid(solver: Solver, p: proto.SolverParameter, i: int) -> float:
     """Caffe: with the gamma >= 0 that it asks for, the rate rises toward base_lr."""
-    return p.base_lr / (1 + math.exp(-p.gamma * (i - p.stepsize)))
+    with np.errstate(over="ignore"):
+        return p.base_lr / (1 + float(np.exp(-p.gamma * (i - p.stepsize))))
 
 
 def _cosine(solver: Solver, p: proto.SolverParameter, i: int) -> float:
@@ -67,7 +77,7 @@ def _plateau(solver: Solver, p: proto.SolverParameter, i: int) -> float:
     if solver.current_step < len(p.plateau_winsize) and i >= solver.last_event + p.plateau_winsize[solver.current_step]:
         solver.current_step, solver.last_event = solver.current_step + 1, i
         _log.info("Plateau Status: Iteration %d, step = %d", i, solver.current_step)
-    return p.base_lr * p.gamma**solver.current_step
+    return p.base_lr * _power(p.gamma, solver.current_step)
 
 
 POLICIES: dict[str, Callable[[Solver, proto.SolverParameter, int], float]] = {
@@ -79,11 +89,15 @@ POLICIES: dict[str, Callable[[Solver, proto.SolverParameter, int], float]] = {
 
 def learning_rate(solver: Solver) -> float:
     """The rate of the coming update: on the line from ``warmup_start_lr`` to ``base_lr`` for ``warmup_iter`` iterations
-    (Intel's fork of Caffe), from then on what the policy gives at that iteration."""
+    (Intel's fork of Caffe), from then on what the policy gives at that iteration.
+
+    As in Caffe, where it is a float, it is infinite if it is larger than the net's numbers can be."""
     p, i = solver.param, solver.iter
     if i < p.warmup_iter:
-        return p.warmup_start_lr + (p.base_lr - p.warmup_start_lr) * i / p.warmup_iter
-    return POLICIES[p.lr_policy](solver, p, i)
+        rate = p.warmup_start_lr + (p.base_lr - p.warmup_start_lr) * i / p.warmup_iter
+    else:
+        rate = POLICIES[p.lr_policy](solver, p, i)
+    return math.copysign(math.inf, rate) if abs(rate) > float(np.finfo(solver.net.dtype).max) else rate
 
 
 def check_policy(p: proto.SolverParameter, require: Callable[[bool, str, str, Any], None]) -> None:
@@ -100,6 +114,7 @@ def check_policy(p: proto.SolverParameter, require: Callable[[bool, str, str, An
         require(p.stepsize > 0, "stepsize", f"must be positive {given}", p.stepsize)
     if name in ("poly", "cosine"):
         require(p.HasField("max_iter"), "max_iter", f"must be given {given}, which ends there", "none")
+        require(p.max_iter > 0, "max_iter", f"must be positive {given}, which divides by it", p.max_iter)
     if name not in ("fixed", "poly", "cosine"):
         require(p.gamma >= 0, "gamma", "must be 0 or more", p.gamma)
     if name == "plateau":

@@ -28,7 +28,7 @@ from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, queue
 from minicaffe.kernels.cpu.runtime.threads import product_threads
 from minicaffe.kernels.cpu.simd.memory import (
     CHUNK,
-    FEATURES,
+    REGISTERS,
     WIDTH,
     copy_chunk,
     copy_row,
@@ -39,7 +39,6 @@ from minicaffe.kernels.cpu.simd.memory import (
 )
 from minicaffe.kernels.cpu.simd.sums import add_partial_sums_part, row_sum
 
-_REGISTERS = 32 if FEATURES & {"avx512f", "neon"} else 16
 _MOST_TAPS = 7
 _MULTIPLICATIONS_PER_CYCLE = 32  # of the inner loop at its best
 _OVERHEAD = 2.5  # cycles of a step of the inner loop beside its multiplications
@@ -47,7 +46,7 @@ _OVERHEAD = 2.5  # cycles of a step of the inner loop beside its multiplications
 
 def _filters_at_once(taps: int) -> int:
     """As many filters as leave registers for a sum for each tap of each of them, and for the factors."""
-    return max(1, (_REGISTERS - taps) // (taps + 1))
+    return max(1, (REGISTERS - taps) // (taps + 1))
 
 
 @intrinsic(prefer_literal=True)

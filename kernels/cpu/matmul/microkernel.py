@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 from minicaffe.kernels.cpu.runtime.address import size_of
 from minicaffe.kernels.cpu.runtime.compile import callback, caller, kernel
 from minicaffe.kernels.cpu.simd.memory import (
-    FEATURES,
+    REGISTERS,
     WIDTH,
     copy_row,
     fma,
@@ -32,7 +32,7 @@ from minicaffe.kernels.cpu.simd.memory import (
     splat,
 )
 
-VECTORS = 4 if FEATURES & {"avx512f", "neon"} else 2
+VECTORS = 4 if REGISTERS == 32 else 2
 """Registers in a row of a full panel.  With six rows of C they make as many accumulators as the 32 or 16 registers of
 the processor can hold."""
 PANEL = VECTORS * WIDTH

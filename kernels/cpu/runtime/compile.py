@@ -1,9 +1,9 @@
-"""How kernels are compiled: at their first call, cached on disk; the user is told once that it takes a while."""
+"""How the kernels of this package are compiled: at the first call, kept on disk, announced once."""
 
 from __future__ import annotations
 
-import functools
 import gc
+import hashlib
 import inspect
 import logging
 import os
@@ -17,10 +17,11 @@ import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, event
+from numba.core import caching, cgutils, event, sigutils
+from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # GNU's OpenMP, on which Numba's threads run, lets an idle thread spin for milliseconds.  If other programs compete
@@ -29,15 +30,49 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 REASSOCIATE = {"reassoc", "nsz", "contract"}
-"""Fast-math flags with which sums are vectorised: they may be reordered, but NaN and infinity keep their meaning."""
+"""Fast-math flags that let a sum be vectorised: its order changes, the meaning of NaN and infinity does not.
+
+They are for kernels in which sums, and products that are summed, are all there is to round.  ``reassoc`` lets the
+compiler take ``(x + big) - big`` for ``x``, and a square of a difference for three products; whether it does depends on
+the processor.  The flags spread to whatever such a kernel calls that does not refuse them, as ``as_written`` does.
+
+==========================  =========================================================================================
+kernel                      what is reassociated
+==========================  =========================================================================================
+``simd.sums.row_sum``       a sum, in pieces of 1024
+``channel.sum_within_part`` the sum of a formula's values, which are computed ``as_written``
+``loss._sigmoid_loss_part`` the sigmoid cross-entropy's sum of terms, which are computed ``as_written``
+``loss._square``            a sum of squares
+``pooling._mean_part``      a sum, before it is divided
+``batch_norm._moments``     a sum, and one of squares of differences, which are computed ``as_written``
+``batch_norm._sums``        a sum, and one of products with differences, which are computed ``as_written``
+``batch_norm._scale_grad``  a sum, and one of products
+``softmax``                 ``_row_total`` and ``_row_product``: a row's sum, and its inner product with another
+``dot._inner_product_part`` an inner product, in float64
+==========================  =========================================================================================
+"""
+
+
+def as_written(function: Callable) -> Callable:
+    """Decorator: a function for kernels to call whose every operation is rounded as it is written.
+
+    Fast-math flags of the kernel that calls it do not reach it.
+    """
+    return register_jitable(fastmath=False)(function)
+
+
+@as_written
+def difference(a, b):
+    """``a - b``, rounded."""
+    return a - b
 
 
 _PACKAGE = __package__.rpartition(".")[0]  # kernels.cpu
 
 
 class _Uncollected(AbstractContextManager):
-    """Suspends the garbage collector while kernels compile: it would take a fifth of the time, to find that most of the
-    many new objects are in use.
+    """Keeps garbage from being collected while kernels compile: a fifth of the time, for many objects, most of which
+    stay.
     """
 
     def __init__(self) -> None:
@@ -60,7 +95,7 @@ _uncollected = _Uncollected()
 
 
 class _Compiling(event.Listener):
-    """Logs, once a process, that kernels are being compiled; those in the disk cache do not count."""
+    """Hears of kernels that the disk cache does not hold, and says, once a process, that they are being compiled."""
 
     def __init__(self) -> None:
         self.announced = False
@@ -88,7 +123,7 @@ event.register("numba:compile", _Compiling())
 
 
 class _Capturing(threading.local):
-    """The list in which this thread's launches are being captured (``runtime.capture``), if there is one."""
+    """What captures this thread's launches (``runtime.capture``), if anything does."""
 
     launches: Any = None
 
@@ -97,7 +132,7 @@ capturing = _Capturing()
 
 
 class _Kernel(CPUDispatcher):
-    """A compiled kernel that hands its arguments, when Python calls it, to the list in which launches are captured."""
+    """A compiled kernel that hands what Python calls it with to the list of launches being captured."""
 
     def __call__(self, *arguments: Any) -> Any:
         if capturing.launches is not None:
@@ -106,7 +141,7 @@ class _Kernel(CPUDispatcher):
 
 
 def _package_stamp() -> tuple:
-    """A value that changes with any file of ``kernels/cpu``."""
+    """Tells when any file of ``kernels/cpu`` has changed."""
     root = Path(__file__).parent.parent
     files = sorted((str(file.relative_to(root)), file.stat()) for file in root.rglob("*.py"))
     return tuple((name, status.st_mtime, status.st_size) for name, status in files)
@@ -115,26 +150,54 @@ def _package_stamp() -> tuple:
 _STAMP = _package_stamp()
 
 
-def _cached(compiler: Callable[..., Any], function: Callable, stamp: str = "", **options: Any) -> Any:
-    """Compile with Numba's disk cache: beside the source or, if that is read-only, in the user's cache folder.
+class _CacheFile(caching.IndexDataCacheFile):
+    """Numba's files of a kernel, but those of compiled code are named by what it is for, not numbered.
 
-    If neither can be written, every process compiles anew.  Numba compares only the file of ``function`` with the cache,
-    but compiled code includes the kernels that it calls: here any change in ``kernels/cpu`` invalidates all of the cache.
+    Two processes that save at once take the same number.  Each then may run the other's code: for other types, or,
+    where machines share the folder, for another processor.
     """
-    options.update(nogil=True, error_model="numpy")
+
+    def save(self, key: tuple, data: Any) -> None:
+        name = self._data_name_pattern.format(number=int(hashlib.sha1(repr(key).encode()).hexdigest(), 16))
+        self._save_data(name, data)
+        self._save_index(self._load_index() | {key: name})
+
+
+class _Cache(caching.FunctionCache):
+    """Numba's disk cache: beside the source or, if that is read-only, in the user's cache folder.
+
+    Code is kept by the types of its arguments and by the processor it is for: its name and features.  Numba compares
+    only the file of ``function`` with the cache, but compiled code includes the kernels that it calls: here any change
+    in ``kernels/cpu`` invalidates all of the cache.
+    """
+
+    def __init__(self, function: Callable, stamp: str) -> None:
+        super().__init__(function)
+        source = self._impl.locator.get_source_stamp(), _STAMP
+        self._cache_file = _CacheFile(self._cache_path, self._impl.filename_base, source)
+        self._stamp = stamp
+
+    def _index_key(self, signature: Any, codegen: Any) -> tuple:
+        if (
+            self._stamp
+        ):  # Numba would tell by the values closed over, but kernels among these are others in each process
+            return signature, codegen.magic_tuple(), self._stamp
+        return super()._index_key(signature, codegen)
+
+
+def _cache(function: Callable, stamp: str = "") -> Any:
+    """Where compiled code is kept; where no folder can be written, every process compiles anew."""
     try:
-        compiled = compiler(cache=True, **options)(function)
-    except RuntimeError:  # no folder to cache in
-        return compiler(**options)(function)
-    cache = compiled._cache
-    cache._cache_file._source_stamp = (cache._cache_file._source_stamp, _STAMP)
-    if stamp:  # Numba would compare closure variables, but kernels among these differ in every process
-        cache._index_key = lambda signature, codegen: (signature, codegen.magic_tuple(), stamp)
-    return compiled
+        return _Cache(function, stamp)
+    except RuntimeError:
+        return caching.NullCache()
+
+
+_OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 _kernels: dict[str, Any] = {}
-"""All kernels, by qualified name."""
+"""All kernels, by name."""
 
 
 def kernel(
@@ -150,13 +213,14 @@ def kernel(
     An ``internal`` kernel is called by other kernels only.  ``stamp`` distinguishes kernels that are defined inside one
     function.
     """
-    options = {"parallel": parallel, "fastmath": fastmath, "inline": "always" if inline else "never"}
+    options = _OPTIONS | {"parallel": parallel, "fastmath": fastmath, "inline": "always" if inline else "never"}
     if internal:
         options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
     def compiled(function: Callable) -> Any:
         function.__qualname__ += stamp
-        made = _kernels[_name(function)] = _cached(numba.njit, function, stamp, **options)
+        made = _kernels[_name(function)] = numba.njit(**options)(function)
+        made._cache = _cache(function, stamp)
         made.__class__ = _Kernel
         return made
 
@@ -164,7 +228,7 @@ def kernel(
 
 
 def part_kernel(*, fastmath: set[str] | bool = False, stamp: str = "") -> Callable[[Callable], Any]:
-    """Decorator: a kernel that ``parallel`` or ``parallel_queue`` runs on threads; it must return and raise nothing."""
+    """Decorator: a kernel that ``parallel`` or ``parallel_queue`` runs; it returns and raises nothing."""
     return kernel(fastmath=fastmath, internal=True, stamp=stamp)
 
 
@@ -173,19 +237,23 @@ def _name(function: Callable) -> str:
 
 
 def callback(signature: Any) -> Callable[[Callable], Any]:
-    """Decorator: compile now, or load from the disk cache, a function that compiled code calls by its ``address``."""
+    """Decorator: compile now, or take from the disk cache, a function that compiled code calls at its ``address``."""
 
     def compiled(function: Callable) -> Any:
+        made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
+        made._cache = _cache(function)
         with global_compiler_lock, _uncollected:
-            return _cached(functools.partial(numba.cfunc, signature), function)
+            made.compile()
+        return made
 
     return compiled
 
 
 class _Binding(NamedTuple):
-    """Registers a kernel's code for some argument types with LLVM, as a symbol that the code of other kernels refers to.
+    """Makes a kernel's code for some types of arguments known to LLVM, under a name that other kernels' code calls it
+    by.
 
-    The disk cache stores it with the code that refers to the symbol, and Numba calls it before it loads that code.
+    The disk cache keeps it with such code, and Numba calls it before that code is loaded.
     """
 
     kernel: str
@@ -203,9 +271,9 @@ class _Binding(NamedTuple):
 
 
 def call_by_name(context: Any, builder: ir.IRBuilder, compiled: Any, signature: Any, values: list) -> None:
-    """Code that calls a kernel, which must return and raise nothing, by its symbol.
+    """Code that calls a kernel which returns and raises nothing.
 
-    An ordinary call would compile the kernel again into every kernel that calls it.
+    Numba's own calls compile the kernel once more in every kernel that calls it.
     """
     binding = _Binding(_name(compiled.py_func), signature.args)
     binding()
@@ -216,9 +284,9 @@ def call_by_name(context: Any, builder: ir.IRBuilder, compiled: Any, signature: 
 
 
 def by_name(compiled: Any) -> Any:
-    """An intrinsic that calls a kernel by its symbol, so that it is compiled once; it must return and raise nothing.
+    """What kernels use to call a kernel by its name, so that it is compiled once; it returns and raises nothing.
 
-    All integers are converted to words, or there would be a version for every combination of integer types.
+    It takes all integers as words, or each caller's would be another kernel.
     """
 
     def define(context, *arguments):
@@ -234,12 +302,12 @@ def by_name(compiled: Any) -> Any:
 
 
 def called(function: Callable) -> Any:
-    """Decorator: a kernel that only kernels call, by its symbol (``by_name``)."""
+    """Decorator: a kernel that only kernels call, by its name."""
     return by_name(kernel(internal=True)(function))
 
 
 def _with_parameters(define: Callable, names: list[str]) -> Any:
-    """The intrinsic defined by ``define(context, *arguments)``, with parameters of these names."""
+    """The intrinsic that ``define(context, *arguments)`` defines, which takes parameters of these names."""
     define.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ["context", *names]]
     )
@@ -259,8 +327,8 @@ _WORD = ir.IntType(64)
 
 
 def caller(*words: str) -> Any:
-    """An intrinsic ``(address, *words)`` that calls the code at an address, such as a ``callback``'s, with these
-    arguments.
+    """A function of ``(address, *words)`` that calls the code at an address, such as a ``callback``'s, with words of
+    these names.
     """
 
     def call(context, *arguments):
@@ -275,8 +343,8 @@ def caller(*words: str) -> Any:
 
 
 def outside(name: str, size: int) -> Any:
-    """An intrinsic for a function without parameters of the C library, or of Numba's thread pool once it runs, that
-    returns an integer of ``size`` bytes.
+    """A function of the C library, or of Numba's threads once they run, that takes nothing and gives an integer of
+    ``size`` bytes.
     """
 
     def define(context):

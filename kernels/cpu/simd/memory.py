@@ -11,25 +11,37 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import config, types
-from numba.core import cgutils
+from numba.core import cgutils, codegen
 from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.runtime.address import load, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import called, kernel
 
 
-def _features() -> set[str]:
-    """The features of the processor that Numba compiles for."""
-    if config.CPU_FEATURES is not None:
-        return {feature[1:] for feature in config.CPU_FEATURES.split(",") if feature.startswith("+")}
-    if config.CPU_NAME is not None:
-        return set()
-    return {name for name, has in llvm.get_host_cpu_features().items() if has}
+def _assembly(code: str) -> str:
+    """LLVM's code compiled as Numba will compile the kernels: for this processor, or the one that Numba was told of.
+
+    What a processor has cannot be told from ``NUMBA_CPU_FEATURES``: ``NUMBA_CPU_NAME`` implies features, too.
+    """
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    name = llvm.get_host_cpu_name() if config.CPU_NAME is None else config.CPU_NAME
+    features = codegen.get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    machine = llvm.Target.from_default_triple().create_target_machine(cpu=name, features=features)
+    return machine.emit_assembly(llvm.parse_assembly(code))
 
 
-FEATURES = _features()
-WIDTH = 64 if "avx512f" in FEATURES else 32 if "avx" in FEATURES else 16
+_SUM = """
+define <16 x float> @sum(<16 x float> %a, <16 x float> %b) {
+    %c = fadd <16 x float> %a, %b
+    ret <16 x float> %c
+}
+"""
+_SUM_ASSEMBLY = _assembly(_SUM)
+WIDTH = 64 if "%zmm" in _SUM_ASSEMBLY else 32 if "%ymm" in _SUM_ASSEMBLY else 16
 """Bytes of a SIMD register."""
+REGISTERS = 32 if WIDTH == 64 or llvm.get_default_triple().startswith(("aarch64", "arm64")) else 16
+"""How many SIMD registers there are."""
 CHUNK = min(WIDTH, 32)
 """Bytes of the pieces in which short rows are copied, filled, added and transposed."""
 
@@ -56,7 +68,11 @@ def splat(builder: ir.IRBuilder, number: Any, lanes: int) -> Any:
 
 
 def fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
-    """Code for ``a b + c`` of numbers or vectors, rounded once where the processor can."""
+    """Code for ``a b + c`` of numbers or vectors, rounded once where the processor can.
+
+    Elsewhere it is a multiplication and an addition, each rounded, so that results differ between processors in the
+    last bits: nothing may rely on the product's being exact.
+    """
     kind, vector = a.type, isinstance(a.type, ir.VectorType)
     bits = 64 if isinstance(kind.element if vector else kind, ir.DoubleType) else 32
     name = f"llvm.fmuladd.{f'v{kind.count}' if vector else ''}f{bits}"

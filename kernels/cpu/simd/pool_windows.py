@@ -137,7 +137,10 @@ def _gather(largest: bool) -> Callable[..., None]:
                 def take(pixel, at):
                     before = builder.load(best)
                     if largest:
-                        above = builder.fcmp_ordered(">", pixel, before)
+                        # larger, or the first NaN
+                        above = builder.and_(
+                            builder.fcmp_unordered(">", pixel, before), builder.fcmp_ordered("ord", before, before)
+                        )
                         place = lanes.columns(builder.add(first, at), step)
                         builder.store(builder.select(above, pixel, before), best)
                         builder.store(builder.select(above, place, builder.load(where)), where)
@@ -246,7 +249,8 @@ outputs.
 
 The windows cover rows ``top`` .. ``bottom`` - 1 of image x, which has rows of ``width`` pixels, and ``taps`` columns each;
 the first one starts at ``column``, each of the others a stride later.  The first ``count`` outputs are written to y.
-``gather_max`` writes the largest pixel above ``start`` to y and its index to the mask, or else ``start`` and -1;
+``gather_max`` writes the first NaN, else the largest pixel above ``start``, to y and its index to the mask, or else
+``start`` and -1;
 ``gather_sum`` adds the pixels to ``start``.
 """
 
