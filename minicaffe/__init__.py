@@ -15,7 +15,7 @@ TRAIN, TEST = 0, 1
 
 _HOME = {
     "Blob": "minicaffe.blob",
-    "Layer": "minicaffe.layers",
+    "Layer": "minicaffe.layers.interface",
     "Net": "minicaffe.net",
     "MinicaffeError": "minicaffe.errors",
     "layer_type_list": "minicaffe.layers:layer_types",

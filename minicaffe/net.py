@@ -18,7 +18,6 @@ from minicaffe.engine.assembly import Assembly
 from minicaffe.engine.executor import Executor
 from minicaffe.engine.params import Params
 from minicaffe.errors import NetError
-from minicaffe.layers import Layer
 from minicaffe.layers.data import MemoryData
 from minicaffe.proto.files import read_net
 from minicaffe.proto.origin import Origin
@@ -87,12 +86,14 @@ class Net(RawViews):
         self.blobs: OrderedDict[str, Blob] = OrderedDict(built.blobs)
         self.forward_only = False
         self.blob_loss_weights = OrderedDict((name, built.loss_weights[name]) for name in self.blobs)
-        self.layers: list[Layer] = [step.layer for step in self.steps]
-        self.layer_dict = OrderedDict((layer.name, layer) for layer in self.layers)
-        self.params = OrderedDict((layer.name, layer.blobs) for layer in self.layers if layer.blobs)
+        layers = [step.layer for step in self.steps]
+        self.layers: list[Any] = [layer.unwrapped for layer in layers]
+        """As pycaffe shows them: the layers, and in the place of each Python layer the object of the user's class."""
+        self.layer_dict = OrderedDict((layer.name, layer.unwrapped) for layer in layers)
+        self.params = OrderedDict((layer.name, layer.blobs) for layer in layers if layer.blobs)
         self.top_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.top_ids]) for s in self.steps)
         self.bottom_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.bottom_ids]) for s in self.steps)
-        self._params = Params(self.learnable, self.layers, dtype)
+        self._params = Params(self.learnable, layers, dtype)
         self._executor = Executor(self.steps, self._blob_names, self._params, dtype)
         self.debug_info = param.debug_info
         _log.info("Network initialization done.")
@@ -312,19 +313,19 @@ class Net(RawViews):
 
     def state(self) -> dict[str, Any]:
         """Where each data layer stands, by layer name, for a snapshot."""
-        return {layer.name: layer.state() for layer in self.layers if hasattr(layer, "state")}
+        states = ((step.layer.name, step.layer.state()) for step in self.steps)
+        return {name: state for name, state in states if state}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put the data layers back to a ``state``."""
-        for layer in self.layers:
-            if layer.name in state and hasattr(layer, "restore"):
-                layer.restore(state[layer.name])
+        for step in self.steps:
+            if step.layer.name in state:
+                step.layer.restore(state[step.layer.name])
 
     def close(self) -> None:
         """Close files and stop threads of the data layers."""
-        for layer in self.layers:
-            if hasattr(layer, "close"):
-                layer.close()
+        for step in self.steps:
+            step.layer.close()
 
     def _forward(self, start: int, end: int) -> float:
         self.run_forward(start, end)

@@ -54,7 +54,8 @@ class _Report:
                     "\nTo learn a layer's parameters from scratch rather than copying them, rename the layer in the net."
                 )
             )
-        learners = [layer.name for layer in net.layers if layer.blobs]
+        layers = _layers(net)
+        learners = [layer.name for layer in layers if layer.blobs]
         if self.ignored and learners and not self.copied:
             raise WeightsError(
                 f"weights {self.path} belong to another net: it holds weights for {', '.join(self.ignored)}; "
@@ -63,14 +64,16 @@ class _Report:
         kept = {
             (i, j)
             for param in net.learnable
-            if not any(net.layers[i].name in self.copied for i, _ in param.users)
+            if not any(layers[i].name in self.copied for i, _ in param.users)
             for i, j in param.users
         }
-        missing = [
-            layer.name for i, layer in enumerate(net.layers) if any((i, j) in kept for j in range(len(layer.blobs)))
-        ]
+        missing = [layer.name for i, layer in enumerate(layers) if any((i, j) in kept for j in range(len(layer.blobs)))]
         if missing:
             _log.warning("%s holds no weights for %s: they keep their initial values", self.path, ", ".join(missing))
+
+
+def _layers(net: Net) -> list[Layer]:
+    return [step.layer for step in net.steps]
 
 
 def is_hdf5(path: str | os.PathLike) -> bool:
@@ -116,7 +119,7 @@ def _prepare_binary(net: Net, path: str | os.PathLike) -> _Pending:
     report = _Report(path)
     pending: _Pending = []
     targets: dict[str, Layer] = {}
-    for layer in net.layers:
+    for layer in _layers(net):
         targets.setdefault(layer.name, layer)
     for message in read_net_binary(path).layer:
         target = targets.get(message.name)
@@ -167,7 +170,7 @@ def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
     report = _Report(path)
     pending: _Pending = []
     owned = {id(param.blob) for param in net.learnable}
-    targets = {layer.name: layer for layer in net.layers}
+    targets = {layer.name: layer for layer in _layers(net)}
     with _open(path) as file:
         if not isinstance(file.get("data"), h5py.Group):
             raise WeightsError(f"{report.path}: no group /data; expected HDF5 weights as Caffe writes them")
@@ -236,9 +239,9 @@ def share(net: Net, other: Net) -> None:
     report = _Report(f"of net '{other.name}'")
     found: dict[int, Blob] = {}
     targets: dict[str, Layer] = {}
-    for layer in net.layers:
+    for layer in _layers(net):
         targets.setdefault(layer.name, layer)
-    for source in other.layers:
+    for source in _layers(other):
         target = targets.get(source.name)
         if target is None:
             _log.debug("Ignoring source layer %s", source.name)
@@ -257,7 +260,7 @@ def share(net: Net, other: Net) -> None:
         report.finish(net)
     named = {_given_name(other, *param.users[0]): param.blob for param in other.learnable}
     for param in net.learnable:
-        blobs = [net.layers[i].blobs[j] for i, j in param.users]
+        blobs = [net.steps[i].layer.blobs[j] for i, j in param.users]
         theirs_of_all = next((found[id(blob)] for blob in blobs if id(blob) in found), None)
         if theirs_of_all is None and (name := _given_name(net, *param.users[0])):
             namesake = named.get(name)
@@ -270,18 +273,18 @@ def share(net: Net, other: Net) -> None:
 
 def _given_name(net: Net, index: int, j: int) -> str:
     """The name by which a definition lets layers share param ``j`` of layer ``index``; "" if it gives none."""
-    specs = net.layers[index].layer_param.param
+    specs = net.steps[index].layer.layer_param.param
     return specs[j].name if j < len(specs) else ""
 
 
 def to_proto(net: Net, write_diff: bool = False) -> proto.NetParameter:
     """Name and layers of a net, with their weights, in today's format."""
     result = proto.NetParameter(name=net.name)
-    for layer in net.layers:
+    for step in net.steps:
         message = result.layer.add()
-        message.CopyFrom(layer.layer_param)
+        message.CopyFrom(step.layer.layer_param)
         del message.blobs[:]
-        for blob in layer.blobs:
+        for blob in step.layer.blobs:
             message.blobs.append(blob.to_proto(write_diff))
     return result
 
@@ -299,7 +302,7 @@ def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> No
     """
     owned = {id(param.blob) for param in net.learnable}
     with new_hdf5(path) as file:
-        for layer in net.layers:
+        for layer in _layers(net):
             group = file.require_group(f"data/{layer.name}")
             for j, blob in enumerate(layer.blobs):
                 if id(blob) in owned:

@@ -23,7 +23,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -324,7 +324,9 @@ def draw(rng: random.Random, weighted: dict) -> Any:
 def draw_net(rng: random.Random) -> Draft:
     draft = Draft(rng)
     axes = rng.choice([2, 3, 4, 4, 4, 4, 4, 5])
-    draft.unread.append(draft.input((rng.choice([1, 2, 3]), rng.choice([2, 4]), *rng.choices([4, 5, 7, 8], k=axes - 2))))
+    draft.unread.append(
+        draft.input((rng.choice([1, 2, 3]), rng.choice([2, 4]), *rng.choices([4, 5, 7, 8], k=axes - 2)))
+    )
     wanted, losses = rng.randint(2, 7), rng.choice([0, 1, 1, 1, 2])
     for kind in [*(draw(rng, LAYERS) for _ in range(wanted)), *(draw(rng, LOSSES) for _ in range(losses))]:
         with contextlib.suppress(Unfit):
@@ -417,7 +419,9 @@ class Run:
 
     def look(self) -> None:
         """Note all numbers; those of params' gradients not always, for looking ends their counting as zero."""
-        self.seen.append(found := {"failures": [*self.failures], "calls": self.calls, "loss": self.net.loss_array.copy()})
+        self.seen.append(
+            found := {"failures": [*self.failures], "calls": self.calls, "loss": self.net.loss_array.copy()}
+        )
         for name, blob in self.net._blob_list if not self.net.forward_only else self.net.blobs.items():
             found[f"{name}.data"], found[f"{name}.diff"] = blob.peek_data().copy(), blob.peek_diff().copy()
         for layer in self.net.layers:
@@ -484,7 +488,10 @@ def cleared_first(run: Run) -> None:
     lazily = run.rng.random() < 0.7
     run.looks = run.rng.random() < 0.5
     run.run_pass(
-        lambda: (run.net.clear_param_diffs(lazily), *(run.net.forward_backward() for _ in range(run.rng.choice([1, 2])))),
+        lambda: (
+            run.net.clear_param_diffs(lazily),
+            *(run.net.forward_backward() for _ in range(run.rng.choice([1, 2]))),
+        ),
         run.rng.choice([1, 3, 4]),
     )
     run.looks = True
@@ -513,7 +520,8 @@ def in_two_parts(run: Run) -> None:
 def one_layer_again(run: Run) -> None:
     place = run.rng.randrange(len(run.net.layers))
     run.run_pass(
-        lambda: (run.net.run_forward(), run.net.run_forward(place, place), run.net.run_backward()), run.rng.choice([1, 3])
+        lambda: (run.net.run_forward(), run.net.run_forward(place, place), run.net.run_backward()),
+        run.rng.choice([1, 3]),
     )
 
 

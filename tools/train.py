@@ -123,7 +123,7 @@ def _leave_embedding(solver: Solver, net: Net, path: str) -> None:
     from minicaffe.tools.embed import embed
 
     try:
-        tower = find_tower(layer.layer_param for layer in net.layers)
+        tower = find_tower(step.layer.layer_param for step in net.steps)
     except NetError as error:
         _log.info("No plot of the features: %s", error)
         return

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from minicaffe import limits
 from minicaffe.backend import random, threads
 from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.kernels import cpu, fast_paths
@@ -80,7 +81,7 @@ class CpuBackend(Backend):
         self._capture: CpuCapture | None = None
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
-        return np.zeros(shape, dtype)
+        return limits.zeros(shape, dtype, "scratch memory")
 
     def upload(self, host: NDArray, out: NDArray) -> None:
         out[...] = host

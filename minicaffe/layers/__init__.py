@@ -16,7 +16,8 @@ from minicaffe.layers import (
     reduction,
     utility,
 )
-from minicaffe.layers.base import TEST, TRAIN, BlobVec, Layer
+from minicaffe.layers.base import TEST, TRAIN, Layer
+from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.layers.factory import create, layer_types
 
 __all__ = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Collection, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
 from typing import Any, ClassVar
 
@@ -11,7 +13,9 @@ from numpy.typing import DTypeLike
 from minicaffe import backend, fillers, proto
 from minicaffe.backend import generation
 from minicaffe.blob import Blob
-from minicaffe.errors import DataError, LayerError, ShapeError
+from minicaffe.errors import DataError, LayerError, OutOfMemoryError, ShapeError
+from minicaffe.layers import interface
+from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.layers.cost import Costed
 from minicaffe.proto.origin import Origin
 
@@ -41,42 +45,10 @@ def _immutable(name: str, value: Any) -> Any:
     return value
 
 
-class BlobVec(list[Blob]):
-    """A layer's learnable blobs, in order.
-
-    To put a blob in the place of one of them copies its values into the param, and lets the blob use the param's memory
-    from then on: solvers, and layers that share the param, go on with these values.  ShapeError if the shapes differ.
-    """
-
-    def __init__(self, dtype: DTypeLike = np.float32) -> None:
-        super().__init__()
-        self._dtype = dtype
-
-    def add_blob(self, *shape: int) -> Blob:
-        """Append a zero-filled blob of this shape; it becomes learnable, with the layer's ``param`` specs."""
-        self.append(Blob(shape, self._dtype))
-        return self[-1]
-
-    def __setitem__(self, index: Any, blob: Any) -> None:
-        old = self[index]
-        if not (isinstance(old, Blob) and isinstance(blob, Blob)):
-            raise TypeError("learnable blobs are replaced one by one, each by a Blob")
-        if blob is old:
-            return
-        if blob.shape != old.shape:
-            raise ShapeError(
-                f"a param of shape {old.shape_string} can be replaced by a blob of the same shape; found {blob.shape_string}"
-            )
-        old.data[...] = blob.peek_data()
-        old.diff[...] = blob.peek_diff()
-        blob.share_data(old)
-        blob.share_diff(old)
-
-
-class Layer(Costed):
+class Layer(interface.Layer, Costed):
     """A step of a net: makes top blobs from bottom blobs, and bottom gradients from top gradients.
 
-    Built-in layers and ``type: "Python"`` layers derive from this class and write four methods:
+    Built-in layers, and users' layers that register a ``type``, derive from this class and write four methods:
 
     ``setup(bottom, top)``            once: read the parameters, make learnable blobs;
     ``reshape(bottom, top)``          give the tops their shapes and make scratch memory, before a forward pass;
@@ -87,7 +59,7 @@ class Layer(Costed):
 
     Inside them ``blob.data`` and ``blob.diff`` are NumPy arrays on every backend.  Built-in layers use ``blob.xdata``,
     ``blob.xdiff``, ``self.xp`` and ``self.ops`` instead, which stay on the device, and allocate nothing in forward and
-    backward.
+    backward.  A user's layer without a ``type`` derives from ``interface.Layer`` alone; ``PythonLayer`` holds it.
 
     Class attributes declare the rest.  The base class checks them before ``setup``.
     """
@@ -130,9 +102,6 @@ class Layer(Costed):
     runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
     """
 
-    phase: int
-    blobs: BlobVec
-    param_str: str = ""
     overwritten_tops: Collection[int] = ()
     """Tops that a later layer overwrites in place, by number, which must not be another blob's memory."""
     goes_backward: bool = True
@@ -140,14 +109,15 @@ class Layer(Costed):
     revision: int = 0
     """How often an attribute was set from outside the layer's own methods: what follows from the attributes is stale."""
     user_defined: ClassVar[bool] = True
-    """Whether the class is not one of minicaffe's."""
+    """Whether it runs code that is not minicaffe's."""
     fused: bool = False
     """Whether it mostly runs as one with its neighbours, which keep what backward reads; see ``minicaffe.fusion``."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.capturable = cls.__dict__.get("capturable", False)
-        cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
+        if "user_defined" not in cls.__dict__:
+            cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
         if cls.user_defined and "reshape_always" not in cls.__dict__:
             cls.reshape_always = not cls.capturable
         name = cls.__dict__.get("type")
@@ -215,20 +185,40 @@ class Layer(Costed):
         if any(propagate_down):
             raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
+    @property
+    def unwrapped(self) -> interface.Layer:
+        """What users see as this layer: itself, or their own object that it holds."""
+        return self
+
     def hands_on_gradient(self, index: int) -> bool:
         """Whether the gradient of bottom ``index`` always equals that of top 0, so that both may be one memory."""
         return False
+
+    # --- what lasts from pass to pass -----------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What a snapshot must keep for the next forward to go on from here, as values that JSON can hold; most layers
+        have nothing.
+        """
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a ``state``."""
+
+    def close(self) -> None:
+        """Close files and stop threads."""
 
     # --- set-up, the same for every layer --------------------------------------------------------------------------
 
     def prepare(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the declared facts, then set up, reshape, and install the loss weights."""
         self._check_counts(len(bottom), len(top))
-        self.setup(bottom, top)
-        self._check_in_place(bottom, top)
-        self.reshape(bottom, top)
-        self._check_loss_weight(len(top))
-        self.install_loss_weights(top)
+        with self.named_in_errors():
+            self.setup(bottom, top)
+            self._check_in_place(bottom, top)
+            self.reshape(bottom, top)
+            self._check_loss_weight(len(top))
+            self.install_loss_weights(top)
 
     def _check_counts(self, bottoms: int, tops: int) -> None:
         for found, declared, what, verb, side in (
@@ -249,9 +239,9 @@ class Layer(Costed):
             )
 
     def _check_in_place(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Before ``reshape`` would give a bottom the shape of the top; a user's own layer may do as it likes."""
+        """Before ``reshape`` would give a bottom the shape of the top."""
         in_place = any(a is b for a, b in zip(bottom, top, strict=False))
-        if in_place and self.in_place == "never" and self.type != "Python":
+        if in_place and self.in_place == "never":
             raise self.error(f"a {self.type} layer cannot work in place; give its top a name of its own", "top")
 
     def _check_loss_weight(self, tops: int) -> None:
@@ -316,7 +306,7 @@ class Layer(Costed):
         The memory is reused under the same name as long as it is large enough; contents are undefined.
         """
         where = backend.current()
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         kept = self._scratch.get(name)
         if kept is None or kept[0] is not where or kept[1].size < count:
             kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype or self.dtype))
@@ -373,6 +363,23 @@ class Layer(Costed):
         options = field in self._option_names()
         named = f", {self.param}.{field}" if options else f", {field}" if field else ""
         return kind(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}){named}: {problem}")
+
+    @contextlib.contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """A block in which blobs' errors come to name this layer: shapes that none has, memory that is not there."""
+        try:
+            yield
+        except ShapeError as error:
+            if f"layer '{self.name}'" in str(error):
+                raise
+            raise self.error(str(error), kind=ShapeError) from None
+        except MemoryError as error:
+            raise self.memory_error(error) from None
+
+    def memory_error(self, error: MemoryError) -> OutOfMemoryError:
+        """``error``, of any origin, naming this layer."""
+        problem = str(error) if isinstance(error, OutOfMemoryError) else f"not enough memory: {error}; check the shapes"
+        return error if f"layer '{self.name}'" in problem else OutOfMemoryError(str(self.error(problem)))
 
     def data_error(self, problem: object, field: str | None = None) -> DataError:
         """A DataError that says which layer and where it stands, for data and files that are not as they should be."""
@@ -434,3 +441,6 @@ class Layer(Costed):
         if self.param is None:
             return set()
         return set(getattr(self.layer_param, self.param).DESCRIPTOR.fields_by_name)
+
+
+interface.LayerKind.engine_layer = Layer
