@@ -247,6 +247,7 @@ class Blob:
     @property
     def data(self) -> NDArray:
         """The value: a writable NumPy array of ``shape``."""
+        backend.current().not_capturable()
         part = self._data
         return part.view(part.storage.host(), self.shape, self.count)
 
@@ -257,6 +258,7 @@ class Blob:
     @property
     def diff(self) -> NDArray:
         """The gradient: a writable NumPy array of ``shape``."""
+        backend.current().not_capturable()
         part = self._diff
         return part.view(part.storage.host(part.offset, part.offset + self.count), self.shape, self.count)
 

@@ -26,6 +26,10 @@ class ShapeError(LayerError):
     """A blob's shape is not what a layer needs."""
 
 
+class AnomalyError(LayerError):
+    """A layer made a number that is not finite, while ``detect_anomaly`` looks for the first one that does."""
+
+
 class WeightsError(MinicaffeError):
     """A weights file that cannot be read, or that belongs to another net."""
 

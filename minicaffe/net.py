@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import backend, graph, proto, weights
+from minicaffe import backend, batches, graph, proto, weights
 from minicaffe.blob import Blob, Storage
 from minicaffe.engine import memory_plan
 from minicaffe.engine.assembly import Assembly
@@ -23,11 +22,12 @@ from minicaffe.layers.data import MemoryData
 from minicaffe.proto.files import read_net
 from minicaffe.proto.origin import Origin
 from minicaffe.proto.upgrade import upgrade_net
+from minicaffe.raw_views import RawViews
 
 _log = logging.getLogger(__name__)
 
 
-class Net:
+class Net(RawViews):
     """A net in one phase, made from a prototxt file or a NetParameter.
 
     ``Net(file, phase, level=0, stages=None, weights=None)``; pycaffe's older ``Net(file, weights, phase)`` works too.
@@ -172,6 +172,18 @@ class Net:
         self._executor.debug_info = on
 
     @property
+    def detect_anomaly(self) -> bool:
+        """Whether a pass ends with an AnomalyError that names the first layer whose output or gradient is not finite.
+
+        Layers then run one by one, and each waits for the device.
+        """
+        return self._executor.detect_anomaly
+
+    @detect_anomaly.setter
+    def detect_anomaly(self, on: bool) -> None:
+        self._executor.detect_anomaly = on
+
+    @property
     def loss_array(self) -> Any:
         """The weighted loss of the last ``run_forward``, a scalar array of the current backend."""
         return self._executor.loss.xdata
@@ -211,7 +223,7 @@ class Net:
                 raise NetError(
                     f"Input blob arguments do not match net inputs: found {sorted(inputs)}, expected {self.inputs}"
                 )
-            self._assign(inputs, "data", "Input")
+            batches.assign(self.blobs, inputs, "data", "Input")
         self.run_forward(first, last)
         backend.current().run_checks()
         return {name: self.blobs[name].data for name in OrderedDict.fromkeys([*names, *(blobs or ())])}
@@ -232,62 +244,19 @@ class Net:
                 raise NetError(
                     f"Top diff arguments do not match net outputs: found {sorted(output_diffs)}, expected {self.outputs}"
                 )
-            self._assign(output_diffs, "diff", "Diff")
+            batches.assign(self.blobs, output_diffs, "diff", "Diff")
         self.run_backward(first, last)
         return {name: self.blobs[name].diff for name in OrderedDict.fromkeys([*names, *(diffs or ())])}
 
-    def _assign(self, arrays: Mapping[str, Any], part: str, what: str) -> None:
-        for name, values in arrays.items():
-            values, blob = np.asarray(values), self.blobs[name]
-            if values.ndim and blob.shape and values.shape[0] != blob.shape[0]:
-                raise NetError(f"{what} is not batch sized: '{name}' has shape {blob.shape}, found {values.shape}")
-            try:
-                getattr(blob, part)[...] = values
-            except ValueError:
-                raise NetError(f"{what} '{name}' must have shape {blob.shape}; found {values.shape}") from None
-
     def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, NDArray]:
         """Run forward over any number of items, batch after batch, and return copies of all rows of the outputs."""
-        length = len(next(iter(inputs.values())))
-        rows: dict[str, list[NDArray]] = {name: [] for name in OrderedDict.fromkeys([*self.outputs, *(blobs or ())])}
-        for batch in self._batch(inputs):
-            outs = self.forward(blobs, **batch)  # type: ignore[arg-type]
-            for name in rows:
-                rows[name].extend(np.atleast_1d(outs[name]).copy())
-        return {name: np.asarray(values)[:length] for name, values in rows.items()}
+        return batches.forward_all(self, blobs, inputs)
 
     def forward_backward_all(
         self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: Any
     ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
-        """Run forward and backward over any number of items: inputs and output gradients by name; returns (outs,
-        diffs).
-        """
-        inputs = {name: values for name, values in arrays.items() if name in self.inputs}
-        tops = {name: values for name, values in arrays.items() if name in self.outputs}
-        length = len(next(iter(arrays.values())))
-        outs: dict[str, list] = {name: [] for name in OrderedDict.fromkeys([*self.outputs, *(blobs or ())])}
-        grads: dict[str, list] = {name: [] for name in OrderedDict.fromkeys([*self.inputs, *(diffs or ())])}
-        for forward, backward in zip_longest(self._batch(inputs), self._batch(tops)):
-            for collected, got in (
-                (outs, self.forward(blobs, **forward or {})),
-                (grads, self.backward(diffs, **backward or {})),
-            ):
-                for name, rows in collected.items():
-                    rows.extend(np.atleast_1d(got[name]).copy())
-        return tuple({n: np.asarray(rows)[:length] for n, rows in part.items()} for part in (outs, grads))  # type: ignore[return-value]
-
-    def _batch(self, arrays: Mapping[str, Any]) -> Iterator[dict[str, NDArray]]:
-        """Full batches of the items, the last one padded with zeros."""
-        if not arrays:
-            return
-        size = self._blob_list[0][1].shape[0]
-        for start in range(0, len(next(iter(arrays.values()))), size):
-            batch = {name: np.asarray(values[start : start + size], self.dtype) for name, values in arrays.items()}
-            for name, values in batch.items():
-                missing = size - len(values)
-                if missing:
-                    batch[name] = np.concatenate([values, np.zeros((missing, *values.shape[1:]), self.dtype)])
-            yield batch
+        """Run forward and backward over any number of items: inputs and output gradients by name; returns (outs, diffs)."""
+        return batches.forward_backward_all(self, blobs, diffs, arrays)
 
     def set_input_arrays(self, data: NDArray, labels: NDArray) -> None:
         """Let the first layer, a MemoryData, serve these arrays from the next forward on; see its ``set_input_arrays``."""
@@ -340,14 +309,7 @@ class Net:
 
     def to_proto(self, write_diff: bool = False) -> proto.NetParameter:
         """Name and layers, with their weights, in today's format and with the Splits (what ``save`` writes)."""
-        result = proto.NetParameter(name=self.name)
-        for step in self.steps:
-            message = result.layer.add()
-            message.CopyFrom(step.layer.layer_param)
-            del message.blobs[:]
-            for blob in step.layer.blobs:
-                message.blobs.append(blob.to_proto(write_diff))
-        return result
+        return weights.to_proto(self, write_diff)
 
     def state(self) -> dict[str, Any]:
         """Where each data layer stands, by layer name, for a snapshot."""
@@ -364,38 +326,6 @@ class Net:
         """Close files and stop threads of the data layers."""
         for step in self.steps:
             step.layer.close()
-
-    # --- pycaffe's raw views -------------------------------------------------------------------------------------
-
-    @property
-    def _layer_names(self) -> list[str]:
-        return [step.layer.name for step in self.steps]
-
-    @property
-    def _blob_names(self) -> list[str]:
-        return [name for name, _ in self._blob_list]
-
-    @property
-    def _blobs(self) -> list[Blob]:
-        return [blob for _, blob in self._blob_list]
-
-    @property
-    def _blob_loss_weights(self) -> list[float]:
-        return [self.blob_loss_weights[name] for name in self._blob_names]
-
-    @property
-    def _inputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.inputs]
-
-    @property
-    def _outputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.outputs]
-
-    def _bottom_ids(self, index: int) -> list[int]:
-        return self.steps[index].bottom_ids
-
-    def _top_ids(self, index: int) -> list[int]:
-        return self.steps[index].top_ids
 
     def _forward(self, start: int, end: int) -> float:
         self.run_forward(start, end)

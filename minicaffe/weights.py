@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat
+from minicaffe import compat, proto
 from minicaffe.blob import Blob, shape_string
 from minicaffe.errors import WeightsError
 from minicaffe.layers import Layer
@@ -92,11 +94,30 @@ def copy(net: Net, path: str | os.PathLike) -> None:
 
     Raises WeightsError.
     """
-    if is_hdf5(path):
-        copy_hdf5(net, path)
-        return
+    prepare(net, path)()
+
+
+def prepare(net: Net, path: str | os.PathLike) -> Callable[[], None]:
+    """Read a file's weights and check that they fit the net; returns what copies them, as ``copy``, and cannot fail.
+
+    Raises WeightsError.
+    """
+    pending = _prepare_hdf5(net, path) if is_hdf5(path) else _prepare_binary(net, path)
+
+    def assign() -> None:
+        for target, values in pending:
+            target()[...] = values
+
+    return assign
+
+
+_Pending = list[tuple[Callable[[], NDArray], NDArray]]
+"""What gives the array to write to, and the values."""
+
+
+def _prepare_binary(net: Net, path: str | os.PathLike) -> _Pending:
     report = _Report(path)
-    pending: list[tuple[Blob, Any]] = []
+    pending: _Pending = []
     targets: dict[str, Layer] = {}
     for layer in _layers(net):
         targets.setdefault(layer.name, layer)
@@ -111,17 +132,21 @@ def copy(net: Net, path: str | os.PathLike) -> None:
             )
             continue
         for j, (source, blob) in enumerate(zip(message.blobs, target.blobs, strict=True)):
-            if not shape_equals(blob.shape, source):
-                report.problems.append(_mismatch(j, message.name, blob_to_array(source).shape, blob))
-            else:
-                pending.append((blob, source))
+            try:
+                if not shape_equals(blob.shape, source):
+                    report.problems.append(_mismatch(j, message.name, blob_to_array(source).shape, blob))
+                    continue
+                pending.append((partial(getattr, blob, "data"), blob_to_array(source).reshape(blob.shape)))
+                if has_diff(source):
+                    pending.append(
+                        (partial(getattr, blob, "diff"), blob_to_array(source, diff=True).reshape(blob.shape))
+                    )
+            except WeightsError as error:
+                report.problems.append(f"layer '{message.name}' param {j}: {error}")
         if message.blobs:
             report.copied.add(message.name)
     report.finish(net)
-    for blob, source in pending:
-        blob.data[...] = blob_to_array(source).reshape(blob.shape)
-        if has_diff(source):
-            blob.diff[...] = blob_to_array(source, diff=True).reshape(blob.shape)
+    return pending
 
 
 def _mismatch(index: int, layer: str, found: tuple[int, ...], blob: Blob) -> str:
@@ -137,8 +162,13 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
 
     Caffe: shapes must agree exactly, and a param may be missing only where another layer owns it.
     """
+    for target, values in _prepare_hdf5(net, path):
+        target()[...] = values
+
+
+def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
     report = _Report(path)
-    pending: list[tuple[Blob, NDArray]] = []
+    pending: _Pending = []
     owned = {id(param.blob) for param in net.learnable}
     targets = {layer.name: layer for layer in _layers(net)}
     with _open(path) as file:
@@ -169,12 +199,11 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
                 elif values.shape != blob.shape:
                     report.problems.append(_mismatch(j, name, values.shape, blob))
                 else:
-                    pending.append((blob, values[...]))
+                    pending.append((partial(getattr, blob, "data"), values[...]))
             if target.blobs and stored:
                 report.copied.add(name)
     report.finish(net)
-    for blob, values in pending:
-        blob.data[...] = values
+    return pending
 
 
 def _open(path: str | os.PathLike) -> h5py.File:
@@ -248,9 +277,21 @@ def _given_name(net: Net, index: int, j: int) -> str:
     return specs[j].name if j < len(specs) else ""
 
 
+def to_proto(net: Net, write_diff: bool = False) -> proto.NetParameter:
+    """Name and layers of a net, with their weights, in today's format."""
+    result = proto.NetParameter(name=net.name)
+    for layer in _layers(net):
+        message = result.layer.add()
+        message.CopyFrom(layer.layer_param)
+        del message.blobs[:]
+        for blob in layer.blobs:
+            message.blobs.append(blob.to_proto(write_diff))
+    return result
+
+
 def save(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
     """Write the net as a binary NetParameter, whole or not at all; SnapshotError if that fails."""
-    write_binary(path, net.to_proto(write_diff))
+    write_binary(path, to_proto(net, write_diff))
 
 
 def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
@@ -270,6 +311,18 @@ def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> No
                 diffs = file.require_group(f"diff/{layer.name}")
                 for j, blob in enumerate(layer.blobs):
                     diffs.create_dataset(str(j), data=np.asarray(blob.peek_diff()))
+
+
+def checksum(path: str | os.PathLike) -> str:
+    """The SHA-256 of a weights file, in hexadecimal; WeightsError if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise WeightsError(f"cannot read the weights file {os.fspath(path)}: {error.strerror}") from None
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -471,7 +471,7 @@ def test_launches_that_do_not_fit_are_captured_the_next_time(monkeypatch):
     (x, y), lists = arrays(), []
     for _ in range(2):
         lists.append(LaunchList())
-        with backend.current().running(), lists[-1].recording():
+        with backend.current().running(), lists[-1].capturing():
             for _ in range(9):
                 cpu.elementwise(maximum, (x,), (), y)
     assert [made.complete for made in lists] == [False, True]
@@ -484,7 +484,7 @@ def test_kernels_of_other_threads_are_not_captured():
     (x, y), (other, out) = arrays(100), arrays(100)
     cpu.elementwise(maximum, (x,), (), y)
     made = LaunchList()
-    with made.recording():
+    with made.capturing():
         thread = threading.Thread(
             target=lambda: (cpu.elementwise(maximum, (other,), (), out), cpu.gemm(*np.ones((3, 2, 2))))
         )
@@ -501,7 +501,7 @@ def test_launches_run_on_fewer_threads_than_they_were_captured_on():
     x, y = arrays()
     threads = backend.current().settings()[0]
     made = LaunchList()
-    with backend.current().running(), made.recording():
+    with backend.current().running(), made.capturing():
         for _ in range(20):
             cpu.elementwise(maximum, (x,), (), y)
     y[...] = 0
@@ -615,3 +615,28 @@ def test_a_blob_that_was_given_another_shape_gets_its_own_back():
     made.blobs["conv"].reshape(1, 2, 3, 3)
     passes(usual, 3)
     equal(passes(made, 1, 3), passes(usual, 1, 3))
+
+
+class Doubling(Layer):
+    """y = 2 x in NumPy, though it says that it only calls ops."""
+
+    type = "Doubling"
+    capturable = True
+
+    def reshape(self, bottom, top):
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom, top):
+        top[0].data[...] = 2 * bottom[0].data
+
+    def backward(self, top, propagate_down, bottom):
+        self.xp.multiply(top[0].xdiff, 2, out=bottom[0].xdiff)
+
+
+def test_a_layer_that_reaches_for_numpy_is_not_captured():
+    layers = 'layer { name: "twice" type: "Doubling" bottom: "ip" top: "twice" }'
+    made, usual = net(TOWER + layers), net(TOWER + layers)
+    found = passes(made, 5)
+    with fast_paths.without("replay"):
+        equal(found, passes(usual, 5))
+    assert captures(made) == 0

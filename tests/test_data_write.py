@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
+from kills import killed_at_each_step
 from PIL import Image
 
 from minicaffe import proto
@@ -13,6 +16,7 @@ from minicaffe.data.pairs import draw_pairs, pairs_from_folder, pairs_from_list
 from minicaffe.data.source import DatumSource
 from minicaffe.data.write import write_images, write_pairs
 from minicaffe.errors import DataError
+from minicaffe.proto import atomic
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (30, 28, 28), dtype=np.uint8)
 LABELS = np.random.default_rng(2).integers(0, 4, 30, dtype=np.uint8)
@@ -164,3 +168,30 @@ def test_folders_that_hold_no_images(tmp_path, photos):
         pairs_from_folder(photos, 3, 4)
     with pytest.raises(DataError, match="cannot be resized to 0 x 4"):
         pairs_from_folder(photos, 0, 4)
+
+
+@pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
+@pytest.mark.parametrize("in_one_step", [True, False])
+def test_a_killed_replacement_leaves_the_old_database_or_the_new_one(tmp_path, backend, in_one_step, monkeypatch):
+    if not in_one_step:
+        monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+
+    def write(count, overwrite=True):
+        write_images(tmp_path / "db", IMAGES[:count], LABELS[:count], backend, overwrite)
+
+    def count():
+        with open_db(tmp_path / "db", backend) as database:
+            records, more = 0, database.seek_to_first()
+            while more:
+                records, more = records + 1, database.next()
+        return records
+
+    write(30)
+    found, missing = [], 0
+    for _ in killed_at_each_step(lambda: write(20), lambda: write(30)):
+        missing += not (tmp_path / "db").exists()
+        found.append(count())
+        with pytest.raises(DataError, match="exists already"):
+            write(20, overwrite=False)
+    assert (found[0], set(found) <= {20, 30}, missing, count()) == (30, True, int(not in_one_step), 20)
+    assert os.listdir(tmp_path) == ["db"]

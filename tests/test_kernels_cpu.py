@@ -162,14 +162,24 @@ def test_pooling(case, shape, w, pooled):
 
 
 @pytest.mark.parametrize("shape, w, pooled", [POOLING[1], POOLING[5]])
-@pytest.mark.parametrize("values", [(0, 1), (np.nan, 1, 2), (np.nan, -np.inf), (-np.inf, np.inf, 0)], ids=str)
-def test_max_pool_takes_the_first_of_equals_and_never_nan(case, shape, w, pooled, values):
+@pytest.mark.parametrize(
+    "values", [(0, 1), (np.nan, 1, 2), (np.nan, *range(40)), (np.nan, -np.inf), (-np.inf, np.inf, 0)], ids=str
+)
+def test_max_pool_takes_the_first_of_equals_and_nan_before_all(case, shape, w, pooled, values):
     x = case.random.choice(np.array(values, case.dtype), shape)
     case.check(
         "max_pool",
         lambda y, m: (x, y, m, w),
         [case.garbage(*shape[:2], *pooled), np.full((*shape[:2], *pooled), 99, np.int32)],
     )
+
+
+@pytest.mark.parametrize("shape, w, pooled", [POOLING[1], POOLING[5]])
+def test_stochastic_pooling_keeps_nan(case, shape, w, pooled):
+    x, u = case.random.choice(np.array((np.nan, *range(30)), case.dtype), shape), case.uniform(*shape[:2], *pooled)
+    out = (*shape[:2], *pooled)
+    case.check("stochastic_pool", lambda y, m: (x, u, y, m, w), [case.garbage(*out), np.full(out, 99, np.int32)])
+    case.check("stochastic_pool_mean", lambda y: (x, y, w), [case.garbage(*out)])
 
 
 def leaky(x, slope):
@@ -247,6 +257,38 @@ def test_labels_and_softmax_loss(case, outer, classes, inner, ignore):
     for top_k in (1, 3):
         outputs = [case.scalar(9), case.garbage(classes), case.garbage(classes)]
         case.check("accuracy", lambda *out, k=top_k: (prob, label, k, ignore, *out), outputs)
+
+
+@pytest.mark.parametrize("bad", [0.5, -0.5, 9.5, -np.inf, np.inf, np.nan, -1, 10, 1e30])
+@pytest.mark.parametrize("ignore", [None, 0, -1])
+@pytest.mark.parametrize("classes", [10, None])
+def test_labels_must_be_integers(case, bad, ignore, classes):
+    label = np.array([3, 1, bad, 0, bad], case.dtype)
+    case.check("check_labels", lambda out: (label, classes, ignore, out), [np.array(7, np.int32)])
+    expected = np.array(7, np.int32)
+    cpu.check_labels(label, classes, ignore, expected)
+    fine = bad == ignore or (classes is None and float(bad).is_integer())
+    assert expected == (-1 if fine else 2)
+
+
+def test_only_the_label_to_ignore_is_ignored(case):
+    """Not what would be that when it is truncated."""
+    target, normalizer = np.array([0, 0.5, 0.9, 1, np.nan], case.dtype), case.scalar(2)
+    x = case.normal(5)
+    case.check("sigmoid_loss", lambda out: (x[:4], target[:4], 0, normalizer, out), [case.scalar(9)])
+    case.check("sigmoid_loss_grad", lambda out: (x, target, 0, normalizer, case.scalar(1), out), [case.garbage(5)])
+    case.check("loss_normalizer", lambda out: (target, 5, 0, reference.VALID, out), [case.scalar(9)])
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_a_score_that_is_nan_is_never_right(case, top_k):
+    score = np.array([[np.nan, 1, 2], [1, np.nan, 2], [np.nan] * 3, [3, 2, np.nan], [3, 1, 2]], case.dtype)[:, :, None]
+    label = np.array([[0], [0], [1], [0], [0]], case.dtype)
+    outputs = [case.scalar(9), case.garbage(3), case.garbage(3)]
+    case.check("accuracy", lambda *out: (score, label, top_k, None, *out), outputs)
+    correct = case.scalar(0)
+    cpu.accuracy(score, label, top_k, None, correct, case.garbage(3), case.garbage(3))
+    np.testing.assert_allclose(correct, {1: 1, 2: 2, 3: 3}[top_k] / 5)
 
 
 @pytest.mark.parametrize("bad", [-1, 10, 1e9, np.nan])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 from cli_case import contents, run
+from kills import killed_at_each_step
 
 from minicaffe import graph, models, proto
 from minicaffe.errors import MinicaffeError
 from minicaffe.net import Net
 from minicaffe.proto.files import read_net, read_solver
+from minicaffe.tools.cli import main
 
 ALL = [path for name in models.names() for path in Path(models.folder(name)).rglob("*.prototxt")]
 SOLVERS = [path for path in ALL if "solver" in path.stem]
@@ -206,6 +210,36 @@ def test_list_and_copy(capsys, tmp_path, monkeypatch):
     assert "exists already; nothing was copied" in refused.errors[0]
     assert contents(tmp_path) == before
     assert "there are: alexnet, caffenet" in run(capsys, "models", "copy", "resnet").errors[0]
+
+
+def test_a_copy_that_was_killed_left_nothing_and_can_be_made(capsys, tmp_path, in_folder):
+    in_folder(tmp_path)
+    for _ in killed_at_each_step(lambda: main(["models", "copy", "lenet"])):
+        pass
+    assert contents(tmp_path / "lenet") == contents(Path(models.folder("lenet")))
+    assert os.listdir(tmp_path) == ["lenet"]
+    expected = contents(tmp_path)
+    for _ in killed_at_each_step(lambda: main(["models", "copy", "lenet"]), lambda: shutil.rmtree(tmp_path / "lenet")):
+        if (tmp_path / "lenet").exists():
+            assert contents(tmp_path / "lenet") == contents(Path(models.folder("lenet")))
+        assert run(capsys, "models", "copy", "lenet").status == 0
+        assert contents(tmp_path) == expected
+
+
+def test_a_copy_into_a_folder_of_ones_own_that_was_killed_is_completed(capsys, tmp_path, in_folder):
+    in_folder(tmp_path)
+    for step in killed_at_each_step(lambda: main(["models", "copy", "lenet", "mine"]), lambda: own_folder(tmp_path)):
+        if step % 5 == 0:
+            assert run(capsys, "models", "copy", "lenet", "mine").status == 0
+            copied = contents(tmp_path / "mine")
+            del copied["notes"]
+            assert copied == contents(Path(models.folder("lenet")))
+
+
+def own_folder(tmp_path):
+    shutil.rmtree(tmp_path / "mine", ignore_errors=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("kept")
 
 
 def test_solvers_of_the_imagenet_models_are_ready_to_train():

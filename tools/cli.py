@@ -23,6 +23,7 @@ COMMANDS = {
     "data": ("minicaffe.tools.data", "Download data, and make databases for nets to read."),
     "models": ("minicaffe.tools.models", "List or copy the models that come with minicaffe."),
     "device_query": ("minicaffe.tools.device_query", "Show what is known about GPUs."),
+    "gpu_check": ("minicaffe.tools.gpu_command", "Check what minicaffe computes on a GPU, and how fast it is."),
 }
 
 

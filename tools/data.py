@@ -55,6 +55,7 @@ def fetch(dataset: str, source: str | None, target: str | None) -> None:
     Every file is checked against its SHA256; an interrupted download goes on where it stopped.
     """
     from minicaffe.data import cifar10, mnist
+    from minicaffe.proto.atomic import atomic_path
 
     title, download, check, names = {
         "mnist": ("MNIST", mnist.fetch_mnist, mnist.check_mnist, {*mnist.SHA256, *(f"{n}.gz" for n in mnist.SHA256)}),
@@ -68,7 +69,8 @@ def fetch(dataset: str, source: str | None, target: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(Path(source).iterdir()):
         if file.name in names:
-            shutil.copyfile(file, folder / file.name)
+            with atomic_path(folder / file.name) as new:
+                shutil.copyfile(file, new)
     click.echo(f"{title} is in {check(folder)}")
 
 

@@ -36,9 +36,13 @@ _EFFECTS = click.Choice(["snapshot", "stop", "none"])
 @options.net_state
 @click.option("--sigint_effect", type=_EFFECTS, default="stop", show_default=True, help="What Ctrl-C does.")
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", show_default=True, help="What SIGHUP does.")
+@click.option(
+    "--detect_anomaly", is_flag=True,
+    help="Stop at the first layer whose output or gradient is not finite, and name it; slower.",
+)  # fmt: skip
 def command(
     solver: str, snapshot: str, weights: str, max_iter: int | None, gpu: str, threads: int | None, level: int,
-    stage: str, sigint_effect: str, sighup_effect: str,
+    stage: str, sigint_effect: str, sighup_effect: str, detect_anomaly: bool,
 ) -> None:  # fmt: skip
     """Train a net, or fine-tune one.
 
@@ -65,6 +69,7 @@ def command(
     if weights:
         param.weights.append(weights)
     with solvers.create(param, path) as trained:
+        trained.detect_anomaly = detect_anomaly
         if snapshot:
             _log.info("Resuming from %s", snapshot)
             trained.restore(snapshot)

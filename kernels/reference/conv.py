@@ -105,8 +105,8 @@ def convolve_weight_grad(
         bias_grad(dy, dbias)
     (n, m), positions = dy.shape[:2], math.prod(dy.shape[2:])
     columns = _columns_of(x, dy.shape, window, workspace).reshape(n, group, dw[0].size, positions)
-    slopes = dy.reshape(n, group, m // group, positions)
-    total = np.matmul(slopes, columns.transpose(0, 1, 3, 2)).sum(axis=0).reshape(dw.shape)
+    gradients = dy.reshape(n, group, m // group, positions)
+    total = np.matmul(gradients, columns.transpose(0, 1, 3, 2)).sum(axis=0).reshape(dw.shape)
     if accumulate:
         dw += total
     else:

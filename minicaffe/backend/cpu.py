@@ -104,7 +104,7 @@ class CpuBackend(Backend):
         made = CpuCapture()
         self._capture, self.ops = made, CapturedOps(cpu)
         try:
-            with made.launches.recording():
+            with made.launches.capturing():
                 yield made
         finally:
             self._capture, self.ops = None, cpu

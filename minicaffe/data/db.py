@@ -7,6 +7,7 @@ from typing import Literal, overload
 
 from minicaffe.data.store import Reader, Writer
 from minicaffe.errors import DataError
+from minicaffe.proto.atomic import remove_leftovers
 
 _MARK = {"lmdb": "data.mdb", "leveldb": "CURRENT"}  # the file that tells a database of each backend
 _MAKE = "create it with a 'minicaffe data' command ('minicaffe data --help' lists them)"
@@ -31,6 +32,8 @@ def open_db(
     if backend not in _MARK:
         raise DataError(f"unknown database backend {backend!r}: choose lmdb or leveldb")
     path = os.path.abspath(source)
+    if not os.path.exists(path):  # perhaps a process was killed while it replaced the database
+        remove_leftovers(os.path.dirname(os.path.realpath(path)))
     if mode == "read":
         _check_readable(os.fspath(source), path, backend)
         return _reader(backend)(path)

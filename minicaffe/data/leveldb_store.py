@@ -12,6 +12,7 @@ from collections.abc import Callable
 from minicaffe import compat
 from minicaffe.data.store import Reader, Writer
 from minicaffe.errors import DataError
+from minicaffe.proto.atomic import new_folder
 
 _BLOCK_SIZE = 64 << 10  # Caffe's
 _TABLES = (".ldb", ".sst")
@@ -31,8 +32,8 @@ class LevelDbReader(Reader):
         super().__init__(path)
         plyvel = compat.require("plyvel")
         self._error = plyvel.Error
-        self._view = tempfile.mkdtemp(prefix="minicaffe-leveldb-")
-        self._remove = weakref.finalize(self, shutil.rmtree, self._view, ignore_errors=True)
+        self._view = new_folder(os.path.join(tempfile.gettempdir(), "minicaffe-leveldb"), mode=0o700)
+        self._remove = weakref.finalize(self, _remove, self._view, os.getpid())
         try:
             _check_unlocked(path)
             _link(path, self._view)
@@ -94,6 +95,12 @@ class LevelDbWriter(Writer):
 
     def _release(self) -> None:
         self._database.close()
+
+
+def _remove(view: str, owner: int) -> None:
+    """Remove a temporary folder, in the process that made it: one forked from that must leave it alone."""
+    if os.getpid() == owner:
+        shutil.rmtree(view, ignore_errors=True)
 
 
 def _check_unlocked(path: str) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from minicaffe.errors import DataError
+from minicaffe.proto.atomic import new_folder, put_folder
 
 if TYPE_CHECKING:
     from typing import Self
@@ -84,10 +83,8 @@ class Writer(ABC):
         self.count = 0
         self._replace = replace
         self._pending: list[tuple[bytes, bytes]] = []
-        target = Path(path)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.folder = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+            self.folder = new_folder(path)
             self._create()
         except (OSError, self.library_error) as error:
             raise self.failed(error) from error
@@ -125,10 +122,7 @@ class Writer(ABC):
         try:
             self._release()
             os.chmod(self.folder, self.mode)
-            for name in os.listdir(self.folder):
-                _flush(os.path.join(self.folder, name))
-            self._move_into_place()
-            _flush(os.path.dirname(self.path))
+            put_folder(self.folder, self.path, self._replace)
         except (OSError, self.library_error) as error:
             raise self.failed(error) from error
 
@@ -156,26 +150,8 @@ class Writer(ABC):
             "was left behind: check the free space and the permissions of its folder"
         )
 
-    def _move_into_place(self) -> None:
-        if not (self._replace and os.path.exists(self.path)):
-            os.rename(self.folder, self.path)
-            return
-        old = tempfile.mkdtemp(prefix=f".{os.path.basename(self.path)}.", suffix=".old", dir=os.path.dirname(self.path))
-        os.rename(self.path, old)
-        os.rename(self.folder, self.path)
-        shutil.rmtree(old)
-
 
 def text_of(error: Exception) -> str:
     """The text of an error; plyvel's is bytes."""
     text = error.args[0] if error.args else ""
     return text.decode(errors="replace") if isinstance(text, bytes) else str(error)
-
-
-def _flush(path: str) -> None:
-    """Force a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

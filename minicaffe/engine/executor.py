@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from minicaffe import backend
 from minicaffe.backend import generation
 from minicaffe.blob import Blob, Storage
-from minicaffe.engine import in_place, segment
+from minicaffe.engine import anomaly, in_place, segment
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Fusion, Pass
 from minicaffe.engine.params import Params
@@ -108,11 +108,12 @@ class _Plan:
 class Executor:
     """Runs the steps of a net.  ``names`` are those of the net's blobs, by number.
 
-    Callbacks and ``debug_info`` see every layer: while there are any for a direction, its layers run one by one.
+    Callbacks, ``debug_info`` and ``detect_anomaly`` see every layer: while there are any for a direction, its layers run
+    one by one.
     """
 
     def __init__(self, steps: Sequence[Step], names: Sequence[str], params: Params, dtype: np.dtype) -> None:
-        self.debug_info = False
+        self.debug_info = self.detect_anomaly = False
         self.loss = Blob((), dtype)
         """The weighted loss of the last forward pass."""
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
@@ -178,7 +179,8 @@ class Executor:
         forward = direction == "forward"
         plan, run_step = self.plan(), self._forward_step if forward else self._backward_step
         sweep = plan.forward if forward else plan.backward
-        watched = self.debug_info or self.callbacks["before_" + direction] or self.callbacks["after_" + direction]
+        calls = self.callbacks["before_" + direction] or self.callbacks["after_" + direction]
+        watched = self.debug_info or self.detect_anomaly or calls
         passes = sweep.passes if not watched and fast_paths.taken("fusion") else {}
         segments = sweep.segments if not watched and fast_paths.taken("replay") else {}
         return _How(run_step, self._params.gradients, passes, segments)
@@ -194,6 +196,8 @@ class Executor:
         step.forward()
         for blob in step.weighted:
             where.ops.dot(blob.xdata, blob.xdiff, self.loss.xdata)
+        if self.detect_anomaly:
+            anomaly.check_outputs(step, self._names)
         if self.debug_info:
             self._log_forward(step)
         for call in self.callbacks["after_forward"]:
@@ -205,6 +209,8 @@ class Executor:
             call(index)
         if step.need_backward:
             self.backward_layer(index)
+            if self.detect_anomaly:
+                anomaly.check_gradients(step, self._names)
             if self.debug_info:
                 self._log_backward(step)
         for call in self.callbacks["after_backward"]:

@@ -272,8 +272,10 @@ class Layer(interface.Layer, Costed):
 
     @property
     def xp(self) -> Any:
-        """The array module of the current backend."""
-        return backend.current().xp
+        """The array module of the current backend; what it does is not captured."""
+        where = backend.current()
+        where.not_capturable()
+        return where.xp
 
     @property
     def ops(self) -> Any:
@@ -381,20 +383,25 @@ class Layer(interface.Layer, Costed):
             found = ", ".join(blob.shape_string for blob in blobs)
             raise self.error(f"bottoms must have the same shape; found {found}", kind=ShapeError)
 
-    def check_indices(self, values: Any, limit: int, bad: Any, ignored: int | None = None, hint: str = "") -> None:
-        """Report a value that is no integer in 0 .. limit - 1: at once on the host, at the next synchronisation on a
-        device.
+    def check_indices(
+        self, values: Any, limit: int | None, bad: Any, ignored: int | None = None, hint: str = ""
+    ) -> None:
+        """Report a value that is no integer in 0 .. limit - 1, or without a ``limit`` no integer: at once on the host, at
+        the next synchronisation on a device.
 
         ``bad`` is int32 scratch of shape ``()``; values equal to ``ignored`` may lie outside.
         """
         self.ops.check_labels(values, limit, ignored, bad)
+        expected = "an integer" if limit is None else f"an integer in 0 .. {limit - 1}"
         exception = "" if ignored is None else f" (or {ignored}, which is ignored)"
-        backend.current().check_later(
-            bad,
-            lambda place: self.error(
-                f"value number {place} of the batch is not an integer in 0 .. {limit - 1}{exception}{hint}"
-            ),
-        )
+
+        def refused(place: int) -> LayerError:
+            value = values.reshape(-1)[place].item()
+            good = value == ignored or (value.is_integer() and (limit is None or 0 <= value < limit))
+            found = "" if good else f"; found {value:.9g}"  # good: on a device, the next batch may be there by now
+            return self.error(f"value number {place} of the batch is not {expected}{exception}{hint}{found}")
+
+        backend.current().check_later(bad, refused)
 
     def axis_of(self, blob: Blob, axis: int, field: str = "axis") -> int:
         """``axis`` counted from the front of ``blob``; an error naming ``field`` if it is out of range."""

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minicaffe.backend import generation
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 
@@ -15,8 +14,8 @@ from minicaffe.errors import ShapeError
 class BlobVec(list[Blob]):
     """A layer's learnable blobs, in order.
 
-    A blob that is put in the place of another takes over that one's memory, with the new one's values in it: solvers, and
-    layers that share the param, go on with these.  ShapeError if the shapes differ.
+    To put a blob in the place of one of them copies its values into the param, and lets the blob use the param's memory
+    from then on: solvers, and layers that share the param, go on with these values.  ShapeError if the shapes differ.
     """
 
     def __init__(self, dtype: DTypeLike = np.float32) -> None:
@@ -42,5 +41,3 @@ class BlobVec(list[Blob]):
         old.diff[...] = blob.peek_diff()
         blob.share_data(old)
         blob.share_diff(old)
-        super().__setitem__(index, blob)
-        generation.advance()

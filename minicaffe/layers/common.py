@@ -295,7 +295,7 @@ class Eltwise(Layer):
     """Join blobs of one shape element by element: their product, weighted sum or maximum.
 
     Bottoms: two or more.  Top: as they are.  ``operation``: PROD, SUM (default, weighted by ``coeff``, one a bottom),
-    MAX. The gradient of PROD multiplies the other bottoms if ``stable_prod_grad`` (default), else divides: NaN or
+    MAX (NaN if one is NaN). The gradient of PROD multiplies the other bottoms if ``stable_prod_grad`` (default), else divides: NaN or
     infinite at 0. Caffe (CPU): of equal maxima the gradient goes to the earlier bottom, but to bottom 1 rather than 0.
     """
 
@@ -379,15 +379,15 @@ class Eltwise(Layer):
 
     @staticmethod
     def larger(a, b):
-        return b if b > a else a
+        return a if a != a else a if a >= b else b
 
     @staticmethod
     def first_winner(a, b):
-        return 0.0 if a > b else 1.0
+        return 0.0 if a != a else 0.0 if a > b else 1.0
 
     @staticmethod
     def next_winner(winner, largest, x, i):
-        return i if x > largest else winner
+        return winner if largest != largest else winner if largest >= x else i
 
     @staticmethod
     def won(winner, dy, i):

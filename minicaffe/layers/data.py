@@ -61,6 +61,7 @@ class DummyData(Source):
     """Tops filled by ``data_filler`` (default: zeros), of given ``shape`` or legacy num, channels, height, width.
 
     Caffe: tops of a constant filler are filled once, so what a user writes there stays; others anew at each forward.
+    Here those that a layer works on in place are filled anew, too.
     """
 
     type = "DummyData"
@@ -88,7 +89,7 @@ class DummyData(Source):
             blob.reshape(*self._of(shapes, i))
             filler = self._of(given, i)
             self._fill(blob, filler)
-            if filler.type != "constant":
+            if filler.type != "constant" or i in self.overwritten_tops:
                 self.refilled.append((i, filler))
 
     @staticmethod

@@ -120,7 +120,12 @@ class Filter(Layer):
             raise self.error(
                 f"all bottoms must be (N, …), and the last, the selector, (N, 1, …); found {found}", kind=ShapeError
             )
-        kept = np.flatnonzero(selector.peek_data()) if self.selected else np.arange(*num)
+        values = selector.peek_data().reshape(-1)
+        if self.selected and np.isnan(values).any():
+            raise self.error(
+                f"selector number {int(np.isnan(values).argmax())} of the batch is NaN; it must be a number"
+            )
+        kept = np.flatnonzero(values) if self.selected else np.arange(*num)
         self.selected = True
         self.index = self.scratch("index", kept.shape)
         backend.current().upload(kept.astype(self.dtype), self.index)

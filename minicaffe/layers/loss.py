@@ -77,8 +77,8 @@ class ContrastiveLoss(Loss):
 
     .. math:: L = \frac{1}{2N} \sum_n y_n d_n^2 + (1 - y_n) \max(m - d_n, 0)^2, \qquad d_n = \lVert a_n - b_n \rVert_2
 
-    Bottoms: ``a`` and ``b`` (N, C[, 1, 1]), ``y`` (N[, 1, 1, 1]), not 0 where the pair is similar.  Top: the loss, a
-    scalar.
+    Bottoms: ``a`` and ``b`` (N, C[, 1, 1]), ``y`` (N[, 1, 1, 1]), integers, not 0 where the pair is similar.  Top: the
+    loss, a scalar.
     Caffe: the gradient divides by ``d + 1e-4``; ``legacy_version`` penalises ``max(m - d^2, 0)`` instead.
     """
 
@@ -112,10 +112,12 @@ class ContrastiveLoss(Loss):
         self.rows = (a.num, a.channels)
         self.difference = self.scratch("difference", self.rows)
         self.distance = self.scratch("distance", (a.num,))
+        self.bad_label = self.scratch("bad_label", (), "int32")
 
     def forward(self, bottom, top):
         a, b = bottom[0].xdata.reshape(self.rows), bottom[1].xdata.reshape(self.rows)
         y = bottom[2].xdata.reshape(-1)
+        self.check_indices(y, None, self.bad_label, hint=" among the labels of pairs")
         self.ops.contrastive_loss(
             a, b, y, self.margin, self.legacy_version, self.difference, self.distance, top[0].xdata
         )

@@ -169,7 +169,7 @@ class AbsVal(Neuron):
 class Clip(Neuron):
     """``max(min, min(x, max))``.  Backward: dy where x lies between the bounds, both included, else 0.
 
-    Caffe: it is not checked that ``min <= max``; NaN gives ``min``.
+    NaN stays NaN.  Caffe: it is not checked that ``min <= max``; NaN gives ``min``.
     """
 
     type = "Clip"
@@ -190,7 +190,7 @@ class Clip(Neuron):
 
     @staticmethod
     def value(x, low, high):
-        return high if x > high > low else x if x > low else low
+        return low if (high if x > high else x) < low else high if x > high else x
 
     @staticmethod
     def gradient(x, dy, low, high):
@@ -198,7 +198,10 @@ class Clip(Neuron):
 
 
 class Threshold(Neuron):
-    """1 where x is greater than ``threshold`` (0), else 0.  It cannot go backward."""
+    """1 where x is greater than ``threshold`` (0), else 0; NaN stays NaN.  It cannot go backward.
+
+    Caffe: NaN gives 0.
+    """
 
     type = "Threshold"
     capturable = True
@@ -213,7 +216,7 @@ class Threshold(Neuron):
 
     @staticmethod
     def value(x, threshold):
-        return 1.0 if x > threshold else 0.0
+        return 1.0 if x > threshold else 0.0 if x <= threshold else x
 
 
 class Swish(Neuron):

@@ -19,6 +19,8 @@ class Pooling(Layer):
     last window that would start beyond the image and its leading pad is dropped. STOCHASTIC (Zeiler and Fergus 2013)
     draws a pixel with probability proportional to its value in TRAIN phase, and weighs all of them in TEST phase.
 
+    A window that holds NaN gives NaN.  Caffe: MAX and STOCHASTIC do not choose it.
+
     Caffe: AVE divides by the window clipped to H + pad, so padding counts; MAX takes the first of equal pixels.  A
     window that holds no pixel (stride > kernel at the border) gives -FLT_MAX or NaN as in Caffe, which then corrupts
     memory going backward; here it gets no gradient.  Caffe has STOCHASTIC on the GPU only.

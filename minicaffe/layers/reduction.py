@@ -86,7 +86,7 @@ class ArgMax(Layer):
     Bottom: any shape.  With ``axis``: maxima along it; top as the bottom, with ``top_k`` places, or values if
     ``out_max_val``, along that axis.  Without: maxima over all of an item; top (N, 1, top_k) of places, or (N, 2,
     top_k) of places and values, and as many axes as the bottom, at least 3.
-    Caffe: of equal values the last one comes first; computed on the host; cannot go backward.
+    NaN counts as the largest.  Caffe: of equal values the last one comes first; computed on the host; cannot go backward.
     """
 
     type = "ArgMax"
@@ -118,7 +118,7 @@ class ArgMax(Layer):
 
     def forward(self, bottom, top):
         x = bottom[0].peek_data().reshape(self.rows)
-        place = x.shape[1] - 1 - np.argsort(-x[:, ::-1], axis=1, kind="stable")[:, : self.top_k]
+        place = np.argsort(x, axis=1, kind="stable")[:, ::-1][:, : self.top_k]
         parts = [place] if self.along is None or not self.out_max_val else []
         if self.out_max_val:
             parts.append(np.take_along_axis(x, place, axis=1))

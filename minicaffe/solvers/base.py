@@ -193,6 +193,18 @@ class Solver:
                 weights.load_into(net, paths)
             yield net
 
+    @property
+    def detect_anomaly(self) -> bool:
+        """Whether training and tests end with an AnomalyError that names the first layer whose output or gradient is not
+        finite; see ``Net``.  It takes time.
+        """
+        return self.net.detect_anomaly
+
+    @detect_anomaly.setter
+    def detect_anomaly(self, wanted: bool) -> None:
+        for net in (self.net, *self.test_nets):
+            net.detect_anomaly = wanted
+
     def _share_with_test_nets(self) -> None:
         for net in self.test_nets:
             net.share_with(self.net)
@@ -301,7 +313,8 @@ class Solver:
             raise MinicaffeError(
                 f"the training loss is {loss} at iteration {self.iter}{self._first_non_finite()}; training cannot recover. "
                 "Lower base_lr, set clip_gradients, and check the data for values that are not finite; resume from the last "
-                "snapshot with --snapshot. Snapshots written so far are unharmed"
+                "snapshot with --snapshot, and with --detect_anomaly to see which layer it begins in. Snapshots written so "
+                "far are unharmed"
             )
 
     def _first_non_finite(self) -> str:

@@ -1,7 +1,7 @@
 """Snapshots: weights and solver state in Caffe's files, with what else an exact resume needs.
 
 A solver state of minicaffe also holds the random stream and the position of every data layer (a field that Caffe
-skips), so that training resumes bit for bit.
+skips), so that training resumes bit for bit; and the checksum of the weights that it goes with.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import base64
 import json
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe import backend, compat, proto, weights
 from minicaffe.backend import random
-from minicaffe.errors import SnapshotError
+from minicaffe.errors import MinicaffeError, SnapshotError, WeightsError
 from minicaffe.proto.files import array_to_blob, blob_to_array, read_binary, write_binary
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def write(solver: Solver) -> tuple[str, str]:
             file["iter"] = np.array([solver.iter], np.int32)
             file["current_step"] = np.array([solver.current_step], np.int32)
             file["learned_net"] = np.bytes_(model)
-            file["minicaffe_state"] = np.frombuffer(_resume_state(solver), np.uint8)
+            file["minicaffe_state"] = np.frombuffer(_resume_state(solver, weights.checksum(model)), np.uint8)
             group = file.create_group("history")
             for k, values in enumerate(solver.history_blobs()):
                 group.create_dataset(str(k), data=values)
@@ -66,8 +66,9 @@ def write(solver: Solver) -> tuple[str, str]:
         _log.info("Snapshotting to binary proto file %s", model)
         weights.save(solver.net, model, p.snapshot_diff)
         _log.info("Snapshotting solver state to binary proto file %s", state)
+        resume = _resume_state(solver, weights.checksum(model))
         message = proto.SolverState(
-            iter=solver.iter, learned_net=model, current_step=solver.current_step, minicaffe_state=_resume_state(solver)
+            iter=solver.iter, learned_net=model, current_step=solver.current_step, minicaffe_state=resume
         )
         for values in solver.history_blobs():
             message.history.append(array_to_blob(values))
@@ -75,10 +76,12 @@ def write(solver: Solver) -> tuple[str, str]:
     return model, state
 
 
-def _resume_state(solver: Solver) -> bytes:
+def _resume_state(solver: Solver, checksum: str | None = None) -> bytes:
+    """What an exact resume needs beside Caffe's fields, as JSON; ``checksum`` is that of the weights file."""
     where = backend.current()
     return json.dumps(
         {
+            "weights": checksum,
             "random": base64.b64encode(random.stream().get_state()).decode(),
             "device": {where.name: base64.b64encode(where.random.get_state()).decode()},
             "solver": solver.state(),
@@ -88,68 +91,126 @@ def _resume_state(solver: Solver) -> bytes:
     ).encode()
 
 
+class _State(NamedTuple):
+    """What a solver state file holds; ``resume`` only if minicaffe wrote it."""
+
+    iter: int
+    learned_net: str
+    current_step: int
+    history: list[NDArray]
+    resume: bytes | None
+
+
 def read(solver: Solver, path: str) -> None:
-    """Put a solver where a solver state says; SnapshotError or WeightsError leave it as it was."""
-    values = _read_hdf5(path) if path.endswith(".h5") else _read_binary(path)
-    iteration, learned_net, current_step, history, resume = values
-    state = None if resume is None else _resume_values(path, resume)
+    """Put a solver where a solver state says; SnapshotError, WeightsError and DataError leave it as it was.
+
+    All that the file holds is checked before anything changes.  What only a data layer can tell, whether it can go on
+    from its position, is tried first and taken back where it cannot.
+    """
+    found = _read_hdf5(path) if path.endswith(".h5") else _read_binary(path)
+    resume = None if found.resume is None else _resume_values(path, found.resume)
     targets = solver.history_blobs()
-    if len(history) != len(targets):
-        raise SnapshotError(
-            f"solver state {path}: Incorrect length of history blobs: found {len(history)}, expected {len(targets)} for a "
-            f"{solver.type} solver of net '{solver.net.name}'; resume with the solver and net that wrote it"
-        )
-    for k, (source, target) in enumerate(zip(history, targets, strict=True)):
-        if source.size != target.size:
-            raise SnapshotError(
-                f"solver state {path}: history blob {k} has shape {source.shape}, expected {target.shape}; resume with the net that wrote it"
-            )
-    if learned_net:
-        solver.net.copy_from(_find_model(learned_net, path))
-    for source, target in zip(history, targets, strict=True):
-        target[...] = source.reshape(target.shape)
-    solver.iter, solver.current_step = iteration, current_step
-    if state is None:
+    history = _fitting_history(solver, path, found.history, targets)
+    load = None
+    if found.learned_net:
+        load = weights.prepare(solver.net, _find_model(found.learned_net, path, resume and resume.get("weights")))
+    if resume is not None:
+        _go_on(solver, path, resume)
+    else:
         _log.warning(
             "%s was not written by minicaffe: data layers start from the first record, random numbers anew", path
         )
-        return
-    random.stream().set_state(state["random"])
-    where = backend.current()
-    if solver.rank:  # the state is that of rank 0, and each process draws numbers of its own
-        random.seed(random.stream().draw() + solver.rank)
-    elif where.name in state["device"]:
-        where.random.set_state(state["device"][where.name])
-    solver.restore_state(state["solver"])
-    for net, positions in ((solver.net, state["train"]), *zip(solver.test_nets, state["test"], strict=False)):
-        net.restore(positions)
+    if load is not None:
+        load()
+    for values, target in zip(history, targets, strict=True):
+        target[...] = values
+    solver.iter, solver.current_step = found.iter, found.current_step
+
+
+def _fitting_history(solver: Solver, path: str, found: list[NDArray], targets: list[NDArray]) -> list[NDArray]:
+    """The history in the solver's own shapes and dtype; SnapshotError if it is that of another solver or net."""
+    if len(found) != len(targets):
+        raise SnapshotError(
+            f"solver state {path}: Incorrect length of history blobs: found {len(found)}, expected {len(targets)} for a "
+            f"{solver.type} solver of net '{solver.net.name}'; resume with the solver and net that wrote it"
+        )
+    fitting = []
+    for k, (values, target) in enumerate(zip(found, targets, strict=True)):
+        if values.size != target.size or values.dtype.kind not in "fiu":
+            raise SnapshotError(
+                f"solver state {path}: history blob {k} has shape {values.shape} ({values.dtype}), expected "
+                f"{target.shape} ({target.dtype}); resume with the net that wrote it"
+            )
+        fitting.append(values.astype(target.dtype).reshape(target.shape))
+    return fitting
+
+
+def _go_on(solver: Solver, path: str, resume: dict[str, Any]) -> None:
+    """Set random numbers, data layers and losses to where the state was taken, or leave all of them as they are."""
+    where, nets = backend.current(), [solver.net, *solver.test_nets]
+    streams = random.stream().get_state(), where.random.get_state()
+    before = [net.state() for net in nets]
+    try:
+        random.stream().set_state(resume["random"])
+        if solver.rank:  # the state is that of rank 0, and each process draws numbers of its own
+            random.seed(random.stream().draw() + solver.rank)
+        elif where.name in resume["device"]:
+            where.random.set_state(resume["device"][where.name])
+        for net, position in zip(nets, [resume["train"], *resume["test"]], strict=False):
+            net.restore(position)
+    except Exception as error:
+        random.stream().set_state(streams[0])
+        where.random.set_state(streams[1])
+        for net, position in zip(nets, before, strict=True):
+            net.restore(position)
+        if isinstance(error, MinicaffeError):
+            raise type(error)(f"solver state {path}: {error}") from error
+        raise _damaged(path, repr(error)) from error
+    solver.restore_state(resume["solver"])
 
 
 def _resume_values(path: str, resume: bytes) -> dict[str, Any]:
     """What ``_resume_state`` kept, random states as bytes; SnapshotError if it cannot be read."""
     try:
         state = json.loads(resume)
-        state["random"] = base64.b64decode(state["random"])
-        state["device"] = {name: base64.b64decode(text) for name, text in state["device"].items()}
-        missing = {"solver", "train", "test"} - set(state)
+        state["random"] = base64.b64decode(state["random"], validate=True)
+        state["device"] = {name: base64.b64decode(text, validate=True) for name, text in state["device"].items()}
+        solver = state["solver"]
+        numbers = [solver["stored"], solver["last_event"], solver["minimum_loss"], *solver["losses"]]
+        sound = (
+            all(isinstance(number, (int, float)) for number in numbers)
+            and all(isinstance(number, int) and number >= 0 for number in numbers[:2])
+            and all(isinstance(position, dict) for net in (state["train"], *state["test"]) for position in net.values())
+            and isinstance(state.get("weights"), (str, type(None)))
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        missing = {str(error)}
-    if missing:
-        problem = f"its minicaffe_state is damaged ({', '.join(missing)})"
-        raise SnapshotError(f"solver state {path}: {problem}; resume from another snapshot")
+        raise _damaged(path, repr(error)) from None
+    if not sound:
+        raise _damaged(path, "a value is of another kind than expected")
     return state
 
 
-State = tuple[int, str, int, list[NDArray], "bytes | None"]
+def _damaged(path: str, problem: str) -> SnapshotError:
+    return SnapshotError(
+        f"solver state {path}: its minicaffe_state is damaged ({problem}); resume from another snapshot"
+    )
 
 
-def _read_binary(path: str) -> State:
+def _read_binary(path: str) -> _State:
     message = read_binary(path, proto.SolverState, "solver state", SnapshotError)
+    history = []
+    for k, blob in enumerate(message.history):
+        try:
+            history.append(blob_to_array(blob))
+        except WeightsError as error:
+            raise SnapshotError(
+                f"solver state {path}: history blob {k} is damaged: {error}; resume from another snapshot"
+            ) from None
     resume = message.minicaffe_state if message.HasField("minicaffe_state") else None
-    return message.iter, message.learned_net, message.current_step, [blob_to_array(b) for b in message.history], resume
+    return _State(message.iter, message.learned_net, message.current_step, history, resume)
 
 
-def _read_hdf5(path: str) -> State:
+def _read_hdf5(path: str) -> _State:
     try:
         with h5py.File(path, "r") as file:
             group: Any = file["history"]
@@ -157,21 +218,30 @@ def _read_hdf5(path: str) -> State:
             resume = file["minicaffe_state"][...].tobytes() if "minicaffe_state" in file else None
             name = file["learned_net"][()] if "learned_net" in file else b""
             learned_net = name.decode() if isinstance(name, bytes) else str(name)
-            return int(file["iter"][0]), learned_net, int(file["current_step"][0]), history, resume
-    except (OSError, KeyError, RuntimeError) as error:
+            return _State(int(file["iter"][0]), learned_net, int(file["current_step"][0]), history, resume)
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         reason = "no such file" if not os.path.exists(path) else f"no HDF5 solver state, or truncated ({error})"
         raise SnapshotError(f"solver state {os.path.abspath(path)}: {reason}") from None
 
 
-def _find_model(learned_net: str, state_path: str) -> str:
-    """The weights a state names: as written, or else beside the state, where a moved run has them; SnapshotError if
-    neither.
+def _find_model(learned_net: str, state_path: str, checksum: str | None) -> str:
+    """The weights a state names: as written, or else beside the state, where a moved run has them.
+
+    ``checksum`` tells them from others of that name, of another training; states of Caffe have none.  SnapshotError if
+    they are in neither place.
     """
     beside = os.path.join(os.path.dirname(state_path), os.path.basename(learned_net))
-    for path in (learned_net, beside):
-        if os.path.exists(path):
+    there = [path for path in dict.fromkeys((learned_net, beside)) if os.path.exists(path)]
+    if not there:
+        raise SnapshotError(
+            f"solver state {state_path}: the weights that it goes with, {learned_net}, are not there (seen from "
+            f"{os.getcwd()}), nor beside it; copy them beside it"
+        )
+    for path in there:
+        if checksum is None or weights.checksum(path) == checksum:
             return path
     raise SnapshotError(
-        f"solver state {state_path}: the weights that it goes with, {learned_net}, are not there (seen from {os.getcwd()}), "
-        "nor beside it; copy them beside it"
+        f"solver state {state_path}: {' and '.join(there)} changed since the state was written, or belongs to another "
+        f"training: expected a file with SHA-256 {checksum}; resume from another snapshot, or start from the weights "
+        "alone (--weights)"
     )

@@ -42,7 +42,7 @@ class LaunchList:
         self._start = self._end = 0
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[None]:
+    def capturing(self) -> Iterator[None]:
         """Capture what this Python thread launches in a ``with`` block; one list at a time in the process."""
         staging = _staging_memory()
         start = _aligned(staging)
