@@ -15,6 +15,7 @@ from minicaffe.layers import (
     power,
     recurrent,
     reduction,
+    scale_bias,
     utility,
 )
 from minicaffe.layers.base import TEST, TRAIN, Layer
@@ -42,5 +43,6 @@ __all__ = [
     "power",
     "recurrent",
     "reduction",
+    "scale_bias",
     "utility",
 ]
