@@ -17,6 +17,7 @@ from minicaffe.layers import (
     recurrent,
     reduction,
     scale_bias,
+    softmax,
     utility,
 )
 from minicaffe.layers.base import TEST, TRAIN, Layer
@@ -46,5 +47,6 @@ __all__ = [
     "recurrent",
     "reduction",
     "scale_bias",
+    "softmax",
     "utility",
 ]
