@@ -2,7 +2,6 @@
 
 from minicaffe.layers import (
     classification,
-    common,
     convolution,
     data,
     eltwise,
@@ -12,6 +11,7 @@ from minicaffe.layers import (
     loss,
     neuron,
     normalisation,
+    parameter,
     pooling,
     power,
     recurrent,
@@ -32,7 +32,6 @@ __all__ = [
     "create",
     "layer_types",
     "classification",
-    "common",
     "convolution",
     "data",
     "eltwise",
@@ -42,6 +41,7 @@ __all__ = [
     "loss",
     "neuron",
     "normalisation",
+    "parameter",
     "pooling",
     "power",
     "recurrent",

@@ -1,7 +1,4 @@
-"""Layers with weights that are not windows, and others of many nets.
-
-InnerProduct, Embed, Parameter, Bias, Scale, Eltwise, Softmax.
-"""
+"""Parameter: what a net learns, as a blob."""
 
 from __future__ import annotations
 
