@@ -19,7 +19,7 @@ from minicaffe.layers.eltwise import Eltwise
 from minicaffe.layers.neuron import ReLU
 from minicaffe.layers.normalisation import BatchNorm, Standardized
 from minicaffe.layers.scale_bias import Scale
-from minicaffe.layers.utility import Split
+from minicaffe.layers.shape import Split
 
 
 class Pass:

@@ -17,8 +17,8 @@ from minicaffe.layers import (
     recurrent,
     reduction,
     scale_bias,
+    shape,
     softmax,
-    utility,
 )
 from minicaffe.layers.base import TEST, TRAIN, Layer
 from minicaffe.layers.blob_vec import BlobVec
@@ -47,6 +47,6 @@ __all__ = [
     "recurrent",
     "reduction",
     "scale_bias",
+    "shape",
     "softmax",
-    "utility",
 ]
