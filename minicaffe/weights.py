@@ -280,11 +280,11 @@ def _given_name(net: Net, index: int, j: int) -> str:
 def to_proto(net: Net, write_diff: bool = False) -> proto.NetParameter:
     """Name and layers of a net, with their weights, in today's format."""
     result = proto.NetParameter(name=net.name)
-    for step in net.steps:
+    for layer in _layers(net):
         message = result.layer.add()
-        message.CopyFrom(step.layer.layer_param)
+        message.CopyFrom(layer.layer_param)
         del message.blobs[:]
-        for blob in step.layer.blobs:
+        for blob in layer.blobs:
             message.blobs.append(blob.to_proto(write_diff))
     return result
 

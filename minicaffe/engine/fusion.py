@@ -15,10 +15,11 @@ from minicaffe.blob import Blob
 from minicaffe.engine.assembly import Step
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import Layer
-from minicaffe.layers.common import Eltwise, Scale
+from minicaffe.layers.eltwise import Eltwise
 from minicaffe.layers.neuron import ReLU
 from minicaffe.layers.normalisation import BatchNorm, Standardized
-from minicaffe.layers.utility import Split
+from minicaffe.layers.scale_bias import Scale
+from minicaffe.layers.shape import Split
 
 
 class Pass:

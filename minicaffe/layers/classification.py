@@ -58,54 +58,6 @@ class Normalized(Classified):
             self.normalization = VALID if options.normalize else BATCH_SIZE
 
 
-class SoftmaxWithLoss(Normalized):
-    r"""Multinomial logistic loss of the softmax of the scores, computed together for numerical stability.
-
-    .. math:: L = -\frac{1}{D} \sum_i \log \max(p_{i, y_i}, 2^{-126}), \qquad p = \mathrm{softmax}(x)
-
-    Bottoms: scores x, and integer labels y, one for each position along the class axis (``softmax_param.axis``, 1).
-    Tops: the loss, a scalar; if a second is named, p.  D: see ``Normalized``.
-    Caffe: one term is at most 87.33655; the gradient ``(p - onehot(y)) / D`` ignores that floor.  Caffe fails with two
-    tops; here the second is p and has no gradient.
-    """
-
-    type = "SoftmaxWithLoss"
-    capturable = True
-    reads_bottoms = (1,)
-    param = "softmax_param"
-    per_element = 5
-    tops = (1, 2)
-    axis: int
-
-    def setup(self, bottom, top):
-        super().setup(bottom, top)
-        self.capturable = len(top) == 1
-
-    def reshape(self, bottom, top):
-        super().reshape(bottom, top)
-        self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
-        self.prob = self.scratch("prob", self.shape)
-        self.normalizer = self.scratch("normalizer", ())
-        if len(top) > 1:
-            top[1].reshape_like(bottom[0])
-
-    def forward(self, bottom, top):
-        outer, classes, inner = self.shape
-        label = bottom[1].xdata.reshape(outer, inner)
-        self.check_labels(label, classes)
-        self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
-        self.ops.loss_normalizer(label, outer, self.ignore_label, self.normalization, self.normalizer)
-        self.ops.softmax_loss(self.prob, label, self.ignore_label, self.normalizer, top[0].xdata)
-        if len(top) > 1:
-            top[1].xdata[...] = self.prob.reshape(top[1].shape)
-
-    def backward(self, top, propagate_down, bottom):
-        if propagate_down[0]:
-            outer, _, inner = self.shape
-            label, dx = bottom[1].xdata.reshape(outer, inner), bottom[0].xdiff.reshape(self.shape)
-            self.ops.softmax_loss_grad(self.prob, label, self.ignore_label, self.normalizer, top[0].xdiff, dx)
-
-
 class SigmoidCrossEntropyLoss(Normalized):
     r"""Cross entropy of independent probabilities, the sigmoids of the scores, with targets in [0, 1].
 

@@ -110,7 +110,7 @@ def read(solver: Solver, path: str) -> None:
         load()
     for values, target in zip(history, targets, strict=True):
         target[...] = values
-    solver.iter, solver.current_step = found.iter, found.current_step
+    solver.iter, solver.schedule.current_step = found.iter, found.current_step
 
 
 def _fitting_history(solver: Solver, path: str, found: list[NDArray], targets: list[NDArray]) -> list[NDArray]:
