@@ -41,16 +41,29 @@ def _immutable(name: str, value: Any) -> Any:
     return value
 
 
-class BlobVec(list[Blob]):
-    """A layer's learnable blobs, in order.
+class BlobVec(Sequence[Blob]):
+    """A layer's learnable blobs, in order; its ``setup`` may append more.
 
     A blob that is put in the place of another takes over that one's memory, with the new one's values in it: solvers, and
-    layers that share the param, go on with these.  ShapeError if the shapes differ.
+    layers that share the param, go on with these.  ShapeError if the shapes differ.  None is taken away.
     """
 
     def __init__(self, dtype: DTypeLike = np.float32) -> None:
-        super().__init__()
+        self._blobs: list[Blob] = []
         self._dtype = dtype
+
+    def __len__(self) -> int:
+        return len(self._blobs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._blobs[index]
+
+    def __repr__(self) -> str:
+        return repr(self._blobs)
+
+    def append(self, blob: Blob) -> None:
+        """Take one more."""
+        self._blobs.append(blob)
 
     def add_blob(self, *shape: int) -> Blob:
         """Append a zero-filled blob of this shape; it becomes learnable, with the layer's ``param`` specs."""
@@ -71,8 +84,16 @@ class BlobVec(list[Blob]):
         old.diff[...] = blob.peek_diff()
         blob.share_data(old)
         blob.share_diff(old)
-        super().__setitem__(index, blob)
+        self._blobs[index] = blob
         generation.advance()
+
+    def replace(self, blobs: Sequence[Blob]) -> None:
+        """Put these in the place of all; ShapeError, before any is replaced, if they do not fit."""
+        if [blob.shape for blob in blobs] != [blob.shape for blob in self]:
+            expected, found = (", ".join(blob.shape_string for blob in vec) or "none" for vec in (self, blobs))
+            raise ShapeError(f"params of shapes {expected} can be replaced by blobs of the same shapes; found {found}")
+        for index, blob in enumerate(blobs):
+            self[index] = blob
 
 
 class Layer(Costed):
@@ -179,11 +200,14 @@ class Layer(Costed):
                 setattr(self, field.name, getattr(options, field.name))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, and note that what was derived from the layer no longer holds.
+        """Set an attribute, and note that what was derived from the layer no longer holds; ``blobs`` are replaced one by one.
 
         In a capturable layer lists become tuples: to assign is then the only way to change what it computes from, so that
         no change goes unnoticed.  TypeError for other values that change in place, but for arrays, which kernels read anew.
         """
+        if name == "blobs" and name in self.__dict__:
+            self.blobs.replace(value)
+            return
         if name in _MUTABLE:
             super().__setattr__(name, value)
             return
