@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,6 @@ class CpuCapture(Capture):
     """A list of kernel launches."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.launches = LaunchList()
 
     @property
@@ -115,7 +115,7 @@ class CpuBackend(Backend):
 
     def check_later(self, flag: Any, error: Callable[[int], Exception]) -> None:
         if self._capture is not None and in_progress():
-            self._capture.checks.append((flag, error))
+            self._capture.launches.call(partial(super().check_later, flag, error))
         super().check_later(flag, error)
 
     def synchronize(self) -> None:

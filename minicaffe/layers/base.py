@@ -147,11 +147,14 @@ class Layer(interface.Layer, Costed):
                 setattr(self, field.name, getattr(options, field.name))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, and note that what was derived from the layer no longer holds.
+        """Set an attribute, and note that what was derived from the layer no longer holds; ``blobs`` are replaced one by one.
 
         In a capturable layer lists become tuples: to assign is then the only way to change what it computes from, so that
         no change goes unnoticed.  TypeError for other values that change in place, but for arrays, which kernels read anew.
         """
+        if name == "blobs" and name in self.__dict__:
+            self.blobs.replace(value)
+            return
         if name in _MUTABLE:
             super().__setattr__(name, value)
             return
