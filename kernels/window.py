@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-
 MOST_PIXELS = 2**28 - 1
 """Pixels along an axis, with its padding: SIMD gathers count bytes in 32 bits."""
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minicaffe import compat
 from minicaffe.blob import Blob, shape_string
-from minicaffe.errors import WeightsError
+from minicaffe.data import hdf5
+from minicaffe.errors import DataError, WeightsError
 from minicaffe.layers import Layer
 from minicaffe.proto.atomic import write_atomic
 from minicaffe.proto.files import blob_to_array, has_diff, read_net_binary, shape_equals, write_binary
@@ -71,14 +71,6 @@ class _Report:
             _log.warning("%s holds no weights for %s: they keep their initial values", self.path, ", ".join(missing))
 
 
-def is_hdf5(path: str | os.PathLike) -> bool:
-    """Whether the file begins as HDF5 files do."""
-    try:
-        return bool(h5py.is_hdf5(path))
-    except OSError:
-        return False
-
-
 def copy(net: Net, path: str | os.PathLike) -> None:
     """Load weights from a file, binary or HDF5, into the layers of the same names.
 
@@ -89,7 +81,7 @@ def copy(net: Net, path: str | os.PathLike) -> None:
 
     Raises WeightsError.
     """
-    if is_hdf5(path):
+    if hdf5.is_hdf5(path):
         copy_hdf5(net, path)
         return
     report = _Report(path)
@@ -135,65 +127,63 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
     Caffe: shapes must agree exactly, and a param may be missing only where another layer owns it.
     """
     report = _Report(path)
-    pending: list[tuple[Blob, NDArray]] = []
+    pending: list[tuple[Blob, str]] = []
     owned = {id(param.blob) for param in net.learnable}
     targets = {layer.name: layer for layer in net.layers}
-    with _open(path) as file:
-        if not isinstance(file.get("data"), h5py.Group):
-            raise WeightsError(f"{report.path}: no group /data; expected HDF5 weights as Caffe writes them")
-        groups = _layer_groups(file["data"])
-        for name, group in groups.items():
-            if name not in targets:
-                report.ignore(name, len(group) > 0)
+    found = _weights_of(path)
+    for name, params in found.items():
+        if name not in targets:
+            report.ignore(name, bool(params))
+            continue
+        target = targets[name]
+        if len(params) > len(target.blobs):
+            report.problems.append(
+                f"Incompatible number of blobs for layer {name}: {len(params)} in the file, {len(target.blobs)} in the net"
+            )
+            continue
+        for j, blob in enumerate(target.blobs):
+            if str(j) not in params:
+                if id(blob) in owned:
+                    report.problems.append(f"Incompatible number of blobs for layer {name}: the file lacks param {j}")
                 continue
-            target = targets[name]
-            stored = [key for key in group if isinstance(group[key], h5py.Dataset)]
-            if len(stored) > len(target.blobs):
-                report.problems.append(
-                    f"Incompatible number of blobs for layer {name}: {len(stored)} in the file, {len(target.blobs)} in the net"
-                )
-                continue
-            for j, blob in enumerate(target.blobs):
-                if str(j) not in stored:
-                    if id(blob) in owned:
-                        report.problems.append(
-                            f"Incompatible number of blobs for layer {name}: the file lacks param {j}"
-                        )
-                    continue
-                values = group[str(j)]
-                if values.dtype.kind not in "fiu":
-                    report.problems.append(f"layer '{name}' param {j}: unsupported datatype {values.dtype}")
-                elif values.shape != blob.shape:
-                    report.problems.append(_mismatch(j, name, values.shape, blob))
-                else:
-                    pending.append((blob, values[...]))
-            if target.blobs and stored:
-                report.copied.add(name)
+            dtype, shape = params[str(j)]
+            if dtype is None or np.dtype(dtype).kind not in "fiu":
+                report.problems.append(f"layer '{name}' param {j}: unsupported datatype {dtype}")
+            elif shape != blob.shape:
+                report.problems.append(_mismatch(j, name, shape, blob))
+            else:
+                pending.append((blob, f"data/{name}/{j}"))
+        if target.blobs and params:
+            report.copied.add(name)
     report.finish(net)
-    for blob, values in pending:
-        blob.data[...] = values
-
-
-def _open(path: str | os.PathLike) -> h5py.File:
     try:
-        return h5py.File(path, "r")
-    except (OSError, RuntimeError) as error:
-        reason = (
-            "no such file" if not os.path.exists(path) else f"cannot be read as HDF5, it may be truncated ({error})"
-        )
-        raise WeightsError(f"weights file {os.path.abspath(path)}: {reason}") from None
+        values = hdf5.read(path, [name for _, name in pending])
+    except DataError as error:
+        raise WeightsError(f"weights file: {error}") from None
+    for (blob, _), array in zip(pending, values, strict=True):
+        blob.data[...] = array
 
 
-def _layer_groups(data: h5py.Group) -> dict[str, h5py.Group]:
-    """Groups that stand for layers: all that hold datasets, or nothing.  A slash in a layer's name nests groups."""
-    found: dict[str, h5py.Group] = {}
+def _weights_of(path: str | os.PathLike) -> dict[str, dict[str, hdf5.Entry]]:
+    """The datasets of each layer in a file.
 
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Group) and (not len(item) or any(isinstance(v, h5py.Dataset) for v in item.values())):
-            found[name] = item
-
-    data.visititems(visit)
-    return found
+    Groups that stand for layers are all that hold datasets, or nothing.  A slash in a layer's name nests groups.
+    """
+    try:
+        entries = hdf5.entries(path)
+    except DataError as error:
+        raise WeightsError(f"weights file: {error}") from None
+    if "data" not in entries or entries["data"].shape is not None:
+        raise WeightsError(f"{os.fspath(path)}: no group /data; expected HDF5 weights as Caffe writes them")
+    parents = {name.rpartition("/")[0] for name in entries}
+    layers: dict[str, dict[str, hdf5.Entry]] = {}
+    for name, entry in entries.items():
+        folder, _, last = name.rpartition("/")
+        if entry.shape is not None and folder.startswith("data/"):
+            layers.setdefault(folder.removeprefix("data/"), {})[last] = entry
+        elif entry.shape is None and name.startswith("data/") and name not in parents:
+            layers.setdefault(name.removeprefix("data/"), {})
+    return layers
 
 
 def share(net: Net, other: Net) -> None:

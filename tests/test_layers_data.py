@@ -432,7 +432,8 @@ def output_net(path, label="dim: 2"):
 
 def test_hdf5_output_appends(tmp_path):
     path = tmp_path / "out.h5"
-    path.write_text("what was here before is gone")
+    with h5py.File(path, "w") as file:
+        file["data"] = np.arange(5.0)  # what was here before is gone
     net = output_net(path)
     for n in range(3):
         net.forward(a=np.full((2, 3), n), b=[n, n + 0.5])
