@@ -443,6 +443,34 @@ def test_hdf5_output_appends(tmp_path):
         np.testing.assert_array_equal(file["label"][:, 0, 0, 0], [0, 0.5, 1, 1.5, 2, 2.5])
 
 
+def test_hdf5_output_writes_nothing_before_the_first_forward(tmp_path):
+    path = tmp_path / "out.h5"
+    net = output_net(path)
+    net.reshape()
+    assert not path.exists()
+    path.write_text("made meanwhile")
+    with pytest.raises(DataError, match=r"it exists and is no HDF5 file"):
+        net.forward()
+    assert path.read_text() == "made meanwhile"
+
+
+@pytest.mark.parametrize("content", ["text", "PK"])
+def test_hdf5_output_leaves_other_files_as_they_are(tmp_path, content):
+    path = tmp_path / "thesis.tex"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"layer 'out' \(HDF5Output\), .*file_name: .*no HDF5 file; give another name"):
+        output_net(path)
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"), [("/dev/null", "no regular file"), ("/tmp", "no regular file"), ("a\\0b", "null")]
+)
+def test_hdf5_output_to_what_is_no_file(path, problem):
+    with pytest.raises(DataError, match=rf"file_name: cannot write HDF5 file .*{problem}"):
+        output_net(path)
+
+
 def test_hdf5_output_that_cannot_be_written(tmp_path):
     with pytest.raises(DataError, match=r"layer 'out' \(HDF5Output\), hdf5_output_param.file_name: cannot write"):
         output_net(tmp_path / "no" / "out.h5")
