@@ -13,6 +13,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicaffe.errors import OutOfMemoryError
 
+NOT_ENOUGH = "not enough memory: "
+"""How every OutOfMemoryError begins."""
+
 _UNCHECKED = 64 << 20
 """Bytes that are taken without a look at what is available."""
 
@@ -30,7 +33,7 @@ def available() -> float:
 def require_memory(size: int, what: str, remedy: str = "check the shapes, or use a smaller batch_size") -> None:
     """Raise OutOfMemoryError if ``what``, which takes ``size`` bytes, cannot fit into the memory that is available."""
     if size > _UNCHECKED and size > (room := available()):
-        raise OutOfMemoryError(f"not enough memory: {what} takes {amount(size)}, {amount(room)} are free; {remedy}")
+        raise OutOfMemoryError(f"{NOT_ENOUGH}{what} takes {amount(size)}, {amount(room)} are free; {remedy}")
 
 
 def zeros(shape: Sequence[int] | int, dtype: DTypeLike, what: str = "an array") -> NDArray:
@@ -42,7 +45,7 @@ def zeros(shape: Sequence[int] | int, dtype: DTypeLike, what: str = "an array") 
         return np.zeros(sizes, dtype)
     except (MemoryError, ValueError):  # a ValueError where no address space holds it
         raise OutOfMemoryError(
-            f"not enough memory: {what} takes {amount(size)}; check the shapes, or use a smaller batch_size"
+            f"{NOT_ENOUGH}{what} takes {amount(size)}; check the shapes, or use a smaller batch_size"
         ) from None
 
 

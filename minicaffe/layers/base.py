@@ -17,6 +17,7 @@ from minicaffe.errors import DataError, LayerError, OutOfMemoryError, ShapeError
 from minicaffe.layers import interface
 from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.layers.cost import Costed
+from minicaffe.limits import NOT_ENOUGH
 from minicaffe.proto.origin import Origin
 
 TRAIN, TEST = 0, 1
@@ -381,8 +382,11 @@ class Layer(interface.Layer, Costed):
 
     def memory_error(self, error: MemoryError) -> OutOfMemoryError:
         """``error``, of any origin, naming this layer."""
-        problem = str(error) if isinstance(error, OutOfMemoryError) else f"not enough memory: {error}; check the shapes"
-        return error if f"layer '{self.name}'" in problem else OutOfMemoryError(str(self.error(problem)))
+        problem = str(error).removeprefix(NOT_ENOUGH)
+        if isinstance(error, OutOfMemoryError) and f"layer '{self.name}'" in problem:
+            return error
+        remedy = "" if isinstance(error, OutOfMemoryError) else "; check the shapes"
+        return OutOfMemoryError(f"{NOT_ENOUGH}{self.error(problem + remedy)}")
 
     def data_error(self, problem: object, field: str | None = None) -> DataError:
         """A DataError that says which layer and where it stands, for data and files that are not as they should be."""
