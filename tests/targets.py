@@ -17,7 +17,10 @@ import llvmlite.binding as llvm
 
 ROOT = Path(__file__).parent.parent
 SUBSET = ["test_kernels_maths.py", "test_kernels_cpu.py", "test_kernels_layers.py", "test_layers_golden.py"]
-"""Tests that run every kernel, and hold it against NumPy's or Caffe's numbers."""
+"""Tests that run every kernel, and hold it against NumPy's or Caffe's numbers.
+
+Those on the strict stand-in for a device, which are the same for every processor, are left out.
+"""
 
 
 class Target(NamedTuple):
@@ -52,7 +55,9 @@ TARGETS = {
 
 def main(arguments: list[str]) -> int:
     """Run pytest for every target; the number of those for which it failed."""
-    tests = [] if any(Path(word.split("::")[0]).exists() for word in arguments) else [f"tests/{name}" for name in SUBSET]
+    tests = (
+        [] if any(Path(word.split("::")[0]).exists() for word in arguments) else [f"tests/{name}" for name in SUBSET]
+    )
     failed = 0
     for name, target in TARGETS.items():
         if target.missing:
@@ -60,9 +65,8 @@ def main(arguments: list[str]) -> int:
             continue
         print(f"-- {name} ({target.cpu})", flush=True)
         begun = time.monotonic()
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", *arguments, *tests], cwd=ROOT, env=os.environ | target.environment
-        )
+        command = [sys.executable, "-m", "pytest", "-k", "not strict", *arguments, *tests]
+        run = subprocess.run(command, cwd=ROOT, env=os.environ | target.environment)
         print(f"-- {name}: {time.monotonic() - begun:.0f} s", flush=True)
         failed += run.returncode != 0
     return failed

@@ -19,7 +19,7 @@ from minicaffe.kernels.cpu.jit import kernel, part_kernel
 from minicaffe.kernels.cpu.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.layout import Axes, window_tables
 from minicaffe.kernels.cpu.problem import DATA, FORWARD, WEIGHTS, Problem, Way
-from minicaffe.kernels.cpu.simd import WIDTH, add_products, add_scaled, align, correlate, fill_row, load, size_of
+from minicaffe.kernels.cpu.simd import LINE, WIDTH, add_products, add_scaled, align, correlate, fill_row, load, size_of
 from minicaffe.kernels.window import Window
 
 
@@ -156,8 +156,10 @@ _SOLVERS = {FORWARD: _convolve, DATA: _data_grad, WEIGHTS: _weight_grad}
 
 
 def _area(plan: _Plan, itemsize: int) -> int:
-    """Elements of scratch memory for each thread: a frame, a register for each tap, and room to align both."""
-    return plan.channel + (plan.taps.size + 3) * (WIDTH // itemsize)
+    """Elements of scratch memory for each thread: a frame and a register behind it, a register for each tap, and room
+    to align both, which may be more than a register.
+    """
+    return plan.channel + (plan.taps.size + 1) * (WIDTH // itemsize) + 2 * LINE // itemsize
 
 
 def applies(x_shape: Axes, group: int) -> bool:

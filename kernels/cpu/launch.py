@@ -30,10 +30,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.jit import by_name, call_by_name, called, caller, kernel, outside
-from minicaffe.kernels.cpu.simd import align, load, store
+from minicaffe.kernels.cpu.simd import LINE, align, load, store
 
-LINE = 64
-"""Bytes of a line of the cache, to which records are aligned."""
 _WORD = ir.IntType(64)
 _SIZE = 8
 _NONE = np.intp(0)

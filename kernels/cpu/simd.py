@@ -42,6 +42,8 @@ REGISTERS = 32 if WIDTH == 64 or llvm.get_default_triple().startswith(("aarch64"
 """How many SIMD registers there are."""
 CHUNK = min(WIDTH, 32)
 """Bytes that are moved at a time."""
+LINE = 64
+"""Bytes of a line of the cache."""
 
 
 def get_vector(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int) -> Any:
@@ -358,7 +360,7 @@ def prefetch_rows_to_write(first, stride, rows, count):
 @kernel(inline=True)
 def align(address):
     """The next address at which a cache line begins."""
-    return (address + 63) // 64 * 64
+    return (address + LINE - 1) // LINE * LINE
 
 
 @kernel(internal=True)

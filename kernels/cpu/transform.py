@@ -7,10 +7,11 @@ It runs in prefetch threads, beside the net: one thread each and without the int
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from minicaffe.kernels.cpu.jit import kernel
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def transform(
     batch: np.ndarray,
     mean: np.ndarray,
