@@ -105,7 +105,9 @@ def read(solver: Solver, path: str) -> None:
     history = _fitting_history(solver, path, found.history, targets)
     load = None
     if found.learned_net:
-        load = weights.prepare(solver.net, _find_model(found.learned_net, path, resume.get("weights") if resume else None))
+        load = weights.prepare(
+            solver.net, _find_model(found.learned_net, path, resume.get("weights") if resume else None)
+        )
     if resume is not None:
         _go_on(solver, path, resume)
     else:

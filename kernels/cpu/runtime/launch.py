@@ -29,11 +29,9 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.runtime.address import align, load, store
+from minicaffe.kernels.cpu.runtime.address import LINE, align, load, store
 from minicaffe.kernels.cpu.runtime.compile import by_name, call_by_name, called, caller, kernel, outside
 
-LINE = 64
-"""Bytes of a cache line, to which launches are aligned."""
 _WORD = ir.IntType(64)
 _SIZE = 8
 _NONE = np.intp(0)
