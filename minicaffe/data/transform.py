@@ -137,7 +137,10 @@ def read_mean(path: str) -> np.ndarray:
         with open(path, "rb") as stream:
             mean = blob_to_array(proto.BlobProto.FromString(stream.read()))
     except OSError as error:
-        raise DataError(f"{where} cannot be read ({error.strerror}); relative to {os.getcwd()}") from error
+        missing = path if isinstance(error, FileNotFoundError) else None
+        raise DataError(
+            f"{where} cannot be read ({error.strerror}); relative to {os.getcwd()}", missing=missing
+        ) from error
     except (DecodeError, WeightsError) as error:
         raise DataError(f"{where} is not a mean image ({error}); make it with 'minicaffe data mean'") from error
     if mean.size == 0 or mean.ndim not in (3, 4) or mean.size != np.prod(mean.shape[-3:]):

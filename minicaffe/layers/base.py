@@ -363,7 +363,7 @@ class Layer(interface.Layer, Costed):
 
     def data_error(self, problem: object, field: str | None = None) -> DataError:
         """A DataError that says which layer and where it stands, for data and files that are not as they should be."""
-        return DataError(str(self.error(str(problem), field)))
+        return DataError(str(self.error(str(problem), field)), missing=getattr(problem, "missing", None))
 
     def require(
         self, condition: bool, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError
