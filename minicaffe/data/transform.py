@@ -20,7 +20,8 @@ class Transformer:
 
     .. math:: out[n, c, y, x] = (in[n, c, y_0 + y, x_0 + x'] - mean[c, y_0 + y, x_0 + x']) \cdot scale
 
-    with :math:`x' = w - 1 - x` where image n is mirrored. The mean is that of the source pixel: mirroring does not mirror it.
+    with :math:`x' = w - 1 - x`, w the width of the output, where image n is mirrored, else :math:`x' = x`. The mean is that
+    of the source pixel: it is cropped and mirrored with the image.
 
     ``phase``: in TRAIN crops are random, in TEST they are centred. ``stream``: where the seed of the transformer's own
     random stream is drawn from, only if it needs one (``mirror``, or a crop in TRAIN). The draws of an image are, in
