@@ -18,6 +18,7 @@ _HOME = {
     "Layer": "minicaffe.layers.interface",
     "Net": "minicaffe.net",
     "MinicaffeError": "minicaffe.errors",
+    "allow_python_layers": "minicaffe.layers.python_layer",
     "layer_type_list": "minicaffe.layers:layer_types",
     "set_device": "minicaffe.backend",
     "set_mode_cpu": "minicaffe.backend",

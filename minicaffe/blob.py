@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import backend, proto
+from minicaffe import backend, limits, proto
 from minicaffe.backend import generation
 from minicaffe.errors import ShapeError
 from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
 
 MAX_AXES = 32
+_MOST_ELEMENTS = 2**60
+"""Bytes of what has more are not counted in 64 bits."""
 
 
 def shape_string(shape: Sequence[int]) -> str:
@@ -106,7 +108,7 @@ class Storage:
         if self._zeros:
             self._write_zeros(start, stop)
         if self._host is None:
-            self._host = np.zeros(self.size, self.dtype)
+            self._host = limits.zeros(self.size, self.dtype, f"a blob of {self.size} elements")
         if self._head_on_device and self._home is not None:
             self._home.download(self._device, self._host)
         return self._host
@@ -182,13 +184,16 @@ class Blob:
     # --- shape ---------------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: int) -> None:
-        """Take the shape given as one integer an axis (none: a scalar); ShapeError for a negative size or over 32 axes."""
+        """Take the shape given as one integer an axis (none: a scalar); ShapeError for a negative size, over 32 axes,
+        or more elements than an address space holds."""
         if shape == self.shape and self._data.storage.size:
             return
         sizes = tuple(map(int, shape))
         if len(sizes) > MAX_AXES or any(size < 0 for size in sizes):
             raise ShapeError(f"a blob has at most {MAX_AXES} axes, none of negative size; found shape {sizes}")
         count = math.prod(sizes)
+        if count > _MOST_ELEMENTS:
+            raise ShapeError(f"a blob of shape {sizes} has {count} elements, which no memory holds")
         if self._data.storage.touched or self._diff.storage.touched:
             generation.advance()
         self.shape, self.count = sizes, count

@@ -56,5 +56,9 @@ class DeviceError(MinicaffeError):
     """A GPU was asked for and cannot be used."""
 
 
+class OutOfMemoryError(MinicaffeError, MemoryError):
+    """A file or definition asks for more memory than there is."""
+
+
 class MissingExtraError(MinicaffeError, ImportError):
     """An optional package is needed; the message names the extra that installs it."""

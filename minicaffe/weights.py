@@ -8,14 +8,15 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe import compat, proto
 from minicaffe.blob import Blob, shape_string
-from minicaffe.errors import WeightsError
+from minicaffe.data import hdf5
+from minicaffe.errors import DataError, WeightsError
 from minicaffe.layers import Layer
 from minicaffe.proto.atomic import write_atomic
 from minicaffe.proto.files import blob_to_array, has_diff, read_net_binary, shape_equals, write_binary
@@ -76,14 +77,6 @@ def _layers(net: Net) -> list[Layer]:
     return [step.layer for step in net.steps]
 
 
-def is_hdf5(path: str | os.PathLike) -> bool:
-    """Whether the file begins as HDF5 files do."""
-    try:
-        return bool(h5py.is_hdf5(path))
-    except OSError:
-        return False
-
-
 def copy(net: Net, path: str | os.PathLike) -> None:
     """Load weights from a file, binary or HDF5, into the layers of the same names.
 
@@ -102,7 +95,7 @@ def prepare(net: Net, path: str | os.PathLike) -> Callable[[], None]:
 
     Raises WeightsError.
     """
-    pending = _prepare_hdf5(net, path) if is_hdf5(path) else _prepare_binary(net, path)
+    pending = _prepare_hdf5(net, path) if hdf5.is_hdf5(path) else _prepare_binary(net, path)
 
     def assign() -> None:
         for target, values in pending:
@@ -168,64 +161,62 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
 
 def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
     report = _Report(path)
-    pending: _Pending = []
+    wanted: list[tuple[Blob, str]] = []
     owned = {id(param.blob) for param in net.learnable}
     targets = {layer.name: layer for layer in _layers(net)}
-    with _open(path) as file:
-        if not isinstance(file.get("data"), h5py.Group):
-            raise WeightsError(f"{report.path}: no group /data; expected HDF5 weights as Caffe writes them")
-        groups = _layer_groups(file["data"])
-        for name, group in groups.items():
-            if name not in targets:
-                report.ignore(name, len(group) > 0)
+    found = _weights_of(path)
+    for name, params in found.items():
+        if name not in targets:
+            report.ignore(name, bool(params))
+            continue
+        target = targets[name]
+        if len(params) > len(target.blobs):
+            report.problems.append(
+                f"Incompatible number of blobs for layer {name}: {len(params)} in the file, {len(target.blobs)} in the net"
+            )
+            continue
+        for j, blob in enumerate(target.blobs):
+            if str(j) not in params:
+                if id(blob) in owned:
+                    report.problems.append(f"Incompatible number of blobs for layer {name}: the file lacks param {j}")
                 continue
-            target = targets[name]
-            stored = [key for key in group if isinstance(group[key], h5py.Dataset)]
-            if len(stored) > len(target.blobs):
-                report.problems.append(
-                    f"Incompatible number of blobs for layer {name}: {len(stored)} in the file, {len(target.blobs)} in the net"
-                )
-                continue
-            for j, blob in enumerate(target.blobs):
-                if str(j) not in stored:
-                    if id(blob) in owned:
-                        report.problems.append(
-                            f"Incompatible number of blobs for layer {name}: the file lacks param {j}"
-                        )
-                    continue
-                values = group[str(j)]
-                if values.dtype.kind not in "fiu":
-                    report.problems.append(f"layer '{name}' param {j}: unsupported datatype {values.dtype}")
-                elif values.shape != blob.shape:
-                    report.problems.append(_mismatch(j, name, values.shape, blob))
-                else:
-                    pending.append((partial(getattr, blob, "data"), values[...]))
-            if target.blobs and stored:
-                report.copied.add(name)
+            dtype, shape = params[str(j)]
+            if dtype is None or shape is None or np.dtype(dtype).kind not in "fiu":
+                report.problems.append(f"layer '{name}' param {j}: unsupported datatype {dtype}")
+            elif shape != blob.shape:
+                report.problems.append(_mismatch(j, name, shape, blob))
+            else:
+                wanted.append((blob, f"data/{name}/{j}"))
+        if target.blobs and params:
+            report.copied.add(name)
     report.finish(net)
-    return pending
-
-
-def _open(path: str | os.PathLike) -> h5py.File:
     try:
-        return h5py.File(path, "r")
-    except (OSError, RuntimeError) as error:
-        reason = (
-            "no such file" if not os.path.exists(path) else f"cannot be read as HDF5, it may be truncated ({error})"
-        )
-        raise WeightsError(f"weights file {os.path.abspath(path)}: {reason}") from None
+        values = hdf5.read(path, [name for _, name in wanted])
+    except DataError as error:
+        raise WeightsError(f"weights file: {error}") from None
+    return [(partial(getattr, blob, "data"), array) for (blob, _), array in zip(wanted, values, strict=True)]
 
 
-def _layer_groups(data: h5py.Group) -> dict[str, h5py.Group]:
-    """Groups that stand for layers: all that hold datasets, or nothing.  A slash in a layer's name nests groups."""
-    found: dict[str, h5py.Group] = {}
+def _weights_of(path: str | os.PathLike) -> dict[str, dict[str, hdf5.Entry]]:
+    """The datasets of each layer in a file.
 
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Group) and (not len(item) or any(isinstance(v, h5py.Dataset) for v in item.values())):
-            found[name] = item
-
-    data.visititems(visit)
-    return found
+    Groups that stand for layers are all that hold datasets, or nothing.  A slash in a layer's name nests groups.
+    """
+    try:
+        entries = hdf5.entries(path)
+    except DataError as error:
+        raise WeightsError(f"weights file: {error}") from None
+    if "data" not in entries or entries["data"].shape is not None:
+        raise WeightsError(f"{os.fspath(path)}: no group /data; expected HDF5 weights as Caffe writes them")
+    parents = {name.rpartition("/")[0] for name in entries}
+    layers: dict[str, dict[str, hdf5.Entry]] = {}
+    for name, entry in entries.items():
+        folder, _, last = name.rpartition("/")
+        if entry.shape is not None and folder.startswith("data/"):
+            layers.setdefault(folder.removeprefix("data/"), {})[last] = entry
+        elif entry.shape is None and name.startswith("data/") and name not in parents:
+            layers.setdefault(name.removeprefix("data/"), {})
+    return layers
 
 
 def share(net: Net, other: Net) -> None:

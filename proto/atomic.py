@@ -75,7 +75,10 @@ def new_folder(path: str | os.PathLike[str], mode: int = 0o777) -> str:
     ``mode`` is what the folder permits, less the user's umask.
     """
     target = os.path.realpath(path)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
+    try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(path)) from None
     remove_leftovers(os.path.dirname(target))
     folder = name_beside(target)
     os.mkdir(folder, mode)

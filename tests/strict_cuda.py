@@ -50,6 +50,7 @@ class Event:
         self.at = None
 
     def record(self, stream=None):
+        assert stream is None or stream is Context.current[-1]
         self.at = time.perf_counter()
 
     def synchronize(self):

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 import venv
 from pathlib import Path
 
@@ -18,7 +20,8 @@ import pytest
 
 from minicaffe.testing.gpu import checks, kernels, parts, report, requirements, runner, sanitizer, warm
 from minicaffe.testing.gpu.checks import FAILED, PASSED, SKIPPED, Check, Options
-from minicaffe.testing.kernel_cases import Sizes, cases
+from minicaffe.testing.kernel_cases import Output, Sizes, cases
+from minicaffe.testing.kernel_cases.case import POISON
 from minicaffe.testing.kernel_cases.random import philox
 
 ROOT = Path(__file__).parent.parent
@@ -360,6 +363,30 @@ def test_a_sanitizer_is_believed_when_it_ran_and_found_nothing():
         sanitizer.judge("========= ERROR SUMMARY: 0 errors\n", [])
 
 
+@needs_compiler
+def test_a_sanitizer_runs_one_case_of_every_primitive(tmp_path):
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(f"""#!/bin/sh
+        tool=$2
+        while test "$1" != {sys.executable}; do shift; done
+        "$@" && echo "========= ERROR SUMMARY: $(test $tool = initcheck && echo 2 || echo 0) errors"
+    """)
+    program.chmod(0o755)
+    options = Options(str(ENTRY), stand_in="strict_cuda")
+    ran = sanitizer.run_under(str(program), "memcheck", options)
+    assert ran == {"checks": 2 * len({case.op for case in cases(Sizes((1,)))}), "complete": True}
+    with pytest.raises(AssertionError, match="2 errors"):
+        sanitizer.run_under(str(program), "initcheck", options)
+
+
+def test_a_process_is_told_of_any_number_of_checks_that_are_done(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    options, done = Options(str(ENTRY), stand_in="strict_cuda", match="versions"), ["x" * 100] * 5000
+    process = runner._Process(parts.named("device"), options, tmp_path / "1", done, 60)
+    assert process.watch(time.monotonic() + 60, 60, threading.Event()) == ""
+    assert process.complete and [row["check"] for row in process.rows] == ["versions"]
+
+
 def test_a_kernel_that_is_never_launched_is_named():
     result = runner.Result(parts.named("kernels"))
     result.rows.append({"check": "a", "state": PASSED, "problem": "", "figures": {"kernels": ["linear.bias_add"]}})
@@ -381,6 +408,14 @@ def test_the_table_stays_short():
 def test_names_of_cases_are_unique():
     names = [case.name for case in cases(Sizes((1, 2, 33), 1000))]
     assert len(set(names)) == len(names)
+
+
+def test_outputs_hold_nothing_before_the_call():
+    for case in cases(Sizes((1, 33))):
+        for dtype in ("float32", "float64"):
+            for arg in case.draw(dtype):
+                if isinstance(arg, Output):
+                    assert np.isnan(arg).all() if arg.dtype.kind == "f" else (arg == POISON).all(), case.name
 
 
 def test_each_nth_check_and_those_that_match():

@@ -1,72 +1,44 @@
-"""``minicaffe``: the command line."""
+"""``minicaffe``: where the command line begins.
+
+Everything else is loaded from here, so that Ctrl-C is looked after before that takes its time.
+"""
 
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Sequence
 
-import click
+from minicaffe.tools import interrupts
 
-from minicaffe import __version__
-from minicaffe.errors import MinicaffeError
-from minicaffe.tools import databases
-from minicaffe.tools.command import Group
-
-COMMANDS = {
-    "train": ("minicaffe.tools.train", "Train a net, or fine-tune one."),
-    "test": ("minicaffe.tools.test", "Score a net with given weights."),
-    "time": ("minicaffe.tools.time", "Measure how long each layer of a net takes."),
-    "summarize": ("minicaffe.tools.summarize", "Show what a net costs: shapes, params, FLOPs, memory."),
-    "embed": ("minicaffe.tools.embed", "Plot and score the features that a siamese net gives images."),
-    "draw": ("minicaffe.tools.draw", "Draw a net as a picture or as Graphviz text."),
-    "data": ("minicaffe.tools.data", "Download data, and make databases for nets to read."),
-    "models": ("minicaffe.tools.models", "List or copy the models that come with minicaffe."),
-    "device_query": ("minicaffe.tools.device_query", "Show what is known about GPUs."),
-    "gpu_check": ("minicaffe.tools.gpu_command", "Check what minicaffe computes on a GPU, and how fast it is."),
-}
-
-
-@click.command(cls=Group, table=COMMANDS, epilog="'minicaffe COMMAND --help' tells a command's flags.")
-@click.version_option(__version__, prog_name="minicaffe", message="%(prog)s version %(version)s")
-def cli() -> None:
-    """Train, test, time and draw Caffe nets.
-
-    Flags are written as Caffe's: -solver FILE, -solver=FILE, --solver FILE or --solver=FILE.
-    """
+TYPE_CHECKING = False  # as in typing, whose import takes time
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C.
 
-    Errors are one message on stderr; ``--traceback`` adds where they come from.
+    Errors are one message on stderr; ``--traceback`` adds where they come from.  Without ``argv`` the command is the
+    process's own, which then says what Ctrl-C does.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _run(list(argv))
+    interrupts.end_at_once()
     try:
-        return cli.main(args, prog_name="minicaffe", standalone_mode=False) or 0
-    except Exception as error:
-        if any(arg.lstrip("-") == "traceback" for arg in args):
-            traceback.print_exception(error)
-        message, status = _explain(error)
-        click.echo(message, err=True)
-        return status
+        return _run(sys.argv[1:])
+    finally:
+        interrupts.end_at_once()  # the work is done, or has failed: what is left is to leave
 
 
-def _explain(error: Exception) -> tuple[str, int]:
-    """What to tell about an error, and the exit status."""
-    if isinstance(error, click.Abort):
-        return "interrupted", 130
-    if isinstance(error, click.UsageError):
-        command = error.ctx.command_path if error.ctx else "minicaffe"
-        return f"error: {error.format_message()}\n('{command} --help' tells the flags)", 2
-    if isinstance(error, click.ClickException):
-        return f"error: {error.format_message()}", 1
-    if isinstance(error, MinicaffeError):
-        remedy = databases.how_to_make(error.missing)
-        return f"error: {error}" + (f"\n(make it with: {remedy})" if remedy else ""), 1
-    if isinstance(error, MemoryError):
-        return f"error: not enough memory: {error}; check the shapes, or use a smaller batch_size", 1
-    if isinstance(error, OSError) and error.strerror:
-        return f"error: {': '.join(filter(None, (error.filename2 or error.filename, error.strerror)))}", 1
-    problem = f"unexpected {type(error).__name__}: {error}"  # a bug, or an error in a user's own Python layer
-    return f"error: {problem}\n(run it again with --traceback to see where it comes from)", 1
+def _run(args: list[str]) -> int:
+    from minicaffe.tools import root
+
+    return root.run(args)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("COMMANDS", "cli"):
+        from minicaffe.tools import root
+
+        return getattr(root, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from minicaffe.tools import console
+from minicaffe.tools import console, interrupts
 
 _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
@@ -17,11 +17,13 @@ _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 class Command(click.Command):
     """A command whose flags may have Caffe's forms: ``-solver x``, ``-solver=x``, ``-q=false``, ``-noq``.
 
-    Every command shows log messages on stderr, and has ``--quiet``, ``--verbose`` and ``--traceback``.
+    Every command shows log messages on stderr, and has ``--quiet``, ``--verbose`` and ``--traceback``.  Ctrl-C lets it
+    clean up what it has half done, unless it ``handles_interrupts`` itself.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, handles_interrupts: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.handles_interrupts = handles_interrupts
         self.params += [
             click.Option(["--quiet"], is_flag=True, help="Show only warnings and errors."),
             click.Option(["--verbose"], is_flag=True, help="Show everything that is logged."),
@@ -38,6 +40,8 @@ class Command(click.Command):
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
+        if not self.handles_interrupts:
+            interrupts.unwind()
         with console.messages(ctx.params.pop("quiet"), ctx.params.pop("verbose")):
             return super().invoke(ctx)
 

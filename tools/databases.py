@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 
-from minicaffe.data.db import backend_of
-
 FOLDERS = {"digits": "examples/digits", "mnist": "examples/siamese"}
 """Where ``data siamese`` puts the databases of a source, seen from the working folder."""
 LENET_FOLDER = "examples/mnist"
@@ -42,6 +40,8 @@ def images(name: str, split: str, backend: str = "lmdb") -> str:
 
 def images_beside(pair_database: str, split: str) -> str | None:
     """The labelled images whose pairs are in ``pair_database``: a database beside it, if there is one."""
+    from minicaffe.data.db import backend_of
+
     folder, name = os.path.split(os.path.normpath(pair_database))
     match = re.fullmatch(r"(.+)_siamese_(train|test)_\w+", name)
     path = os.path.join(folder, images(match[1], split)) if match else None

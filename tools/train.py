@@ -16,6 +16,7 @@ from minicaffe.tools.command import Command
 if TYPE_CHECKING:
     from minicaffe.net import Net
     from minicaffe.plot import Record
+    from minicaffe.proto import SolverParameter
     from minicaffe.solvers import Solver
 
 _log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 _EFFECTS = click.Choice(["snapshot", "stop", "none"])
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, handles_interrupts=True)
 @click.option(
     "--solver", required=True, metavar="FILE", help="The solver, a prototxt: a path or a shipped model's file."
 )
@@ -37,12 +38,15 @@ _EFFECTS = click.Choice(["snapshot", "stop", "none"])
 @click.option("--sigint_effect", type=_EFFECTS, default="stop", show_default=True, help="What Ctrl-C does.")
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", show_default=True, help="What SIGHUP does.")
 @click.option(
+    "--sigterm_effect", type=_EFFECTS, default="stop", show_default=True, help="What SIGTERM, a scheduler's end, does."
+)
+@click.option(
     "--detect_anomaly", is_flag=True,
     help="Stop at the first layer whose output or gradient is not finite, and name it; slower.",
 )  # fmt: skip
 def command(
     solver: str, snapshot: str, weights: str, max_iter: int | None, gpu: str, threads: int | None, level: int,
-    stage: str, sigint_effect: str, sighup_effect: str, detect_anomaly: bool,
+    stage: str, sigint_effect: str, sighup_effect: str, sigterm_effect: str, detect_anomaly: bool,
 ) -> None:  # fmt: skip
     """Train a net, or fine-tune one.
 
@@ -68,17 +72,25 @@ def command(
         del param.weights[:]
     if weights:
         param.weights.append(weights)
-    with solvers.create(param, path) as trained:
+    with _alone(param), solvers.create(param, path) as trained:
         trained.detect_anomaly = detect_anomaly
         if snapshot:
             _log.info("Resuming from %s", snapshot)
             trained.restore(snapshot)
-        effects = {signal.SIGHUP: sighup_effect, signal.SIGINT: sigint_effect}
+        effects = {signal.SIGHUP: sighup_effect, signal.SIGTERM: sigterm_effect, signal.SIGINT: sigint_effect}
         with _watched(trained) as records, SignalActions(effects) as trained.requested_action:
             _log.info("Starting Optimization")
             trained.solve()
             _log.info("Optimization Done.")
         _leave_plots(trained, records)
+
+
+def _alone(param: SolverParameter) -> contextlib.AbstractContextManager[object]:
+    """Keeps other trainings from the snapshot prefix if this one writes there; SnapshotError if there is one."""
+    from minicaffe.solvers.lock import lock_prefix
+
+    writes = param.snapshot or param.snapshot_after_train
+    return lock_prefix(param.snapshot_prefix) if writes else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -7,10 +7,11 @@ allowed here, since Numba's work queue must not be entered from two threads.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from minicaffe.kernels.cpu.runtime.compile import kernel
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def transform(
     batch: np.ndarray,
     mean: np.ndarray,

@@ -1,4 +1,4 @@
-"""Standardising, scaling and rectifying channels: formulas over channels."""
+"""Batch normalisation, scaling and rectification of channels, as formulas over channels."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def im2col(x: Array, columns: Array, window: Window) -> None:
 
 
 def col2im(columns: Array, x: Array, window: Window) -> None:
-    """The transpose of im2col: every column entry is added back to its pixel of x (N, C, *in)."""
+    """The transpose of im2col: every element of the columns is added to its pixel of x (N, C, *in)."""
     n, c = x.shape[:2]
     out = columns.shape[2:]
     view = columns.reshape(n, c, window.taps, *out)
@@ -99,7 +99,7 @@ def convolve_weight_grad(
 ) -> None:
     """Gradient of ``convolve`` with respect to w, into dw (M, C / group, *kernel); added to dw if ``accumulate``.
 
-    With dbias (M,), ``bias_grad`` is done on the way, for which dy then need not be read again.
+    With dbias (M,), dy is summed into it as by ``bias_grad``, without reading dy again.
     """
     if dbias is not None:
         bias_grad(dy, dbias)

@@ -11,7 +11,7 @@ FULL, VALID, BATCH_SIZE, NONE = range(4)
 
 
 def is_valid(label: Array, ignore_label: int | None) -> Array:
-    """Which labels are not the one to ignore."""
+    """Whether each label differs from the one to ignore."""
     return np.ones(label.shape, bool) if ignore_label is None else label != ignore_label
 
 
@@ -42,7 +42,7 @@ def accuracy(
 
     A score that is NaN counts as the highest of others, and is never right itself.
 
-    ``per_class`` (C,) gets each class's own share and is scratch before that, as is ``seen`` (C,).  Ties count against
+    ``per_class`` (C,) gets the share of each class; ``seen`` (C,) is scratch.  Ties count against
     the label (Caffe): it is right if at most ``top_k`` classes, itself included, score as high.
     """
     index = label.astype(np.int64)

@@ -110,8 +110,8 @@ def euclidean_loss_grad(difference: Array, weight: Array, sign: float, dx: Array
 def contrastive_loss(
     a: Array, b: Array, similar: Array, margin: float, legacy: bool, difference: Array, distance: Array, loss: Array
 ) -> None:
-    """Hadsell, Chopra and LeCun (2006): a, b (N, C), similar (N,) -> scalar loss; keeps a - b (N, C) and |a - b|^2
-    (N,).
+    """Hadsell, Chopra and LeCun (2006): a, b (N, C), similar (N,) -> scalar loss; also writes difference = a - b
+    (N, C) and distance = |a - b|^2 (N,).
     """
     np.subtract(a, b, out=difference)
     np.sum(difference * difference, axis=1, out=distance)
@@ -133,7 +133,7 @@ def contrastive_loss_grad(
     """Gradient of the contrastive loss for one side: dx (N, C); ``sign`` +1 for a, -1 for b; ``weight`` is a scalar
     array.
 
-    The distance in the denominator gets 1e-4 added (Caffe).
+    1e-4 is added to the distance in the denominator (Caffe).
     """
     d = np.sqrt(distance)
     if legacy:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from minicaffe import limits
 from minicaffe.backend import random, threads
 from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.kernels import cpu, fast_paths
@@ -54,7 +56,6 @@ class CpuCapture(Capture):
     """A list of kernel launches."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.launches = LaunchList()
 
     @property
@@ -80,7 +81,7 @@ class CpuBackend(Backend):
         self._capture: CpuCapture | None = None
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
-        return np.zeros(shape, dtype)
+        return limits.zeros(shape, dtype, "scratch memory")
 
     def upload(self, host: NDArray, out: NDArray) -> None:
         out[...] = host
@@ -114,7 +115,7 @@ class CpuBackend(Backend):
 
     def check_later(self, flag: Any, error: Callable[[int], Exception]) -> None:
         if self._capture is not None and in_progress():
-            self._capture.checks.append((flag, error))
+            self._capture.launches.call(partial(super().check_later, flag, error))
         super().check_later(flag, error)
 
     def synchronize(self) -> None:

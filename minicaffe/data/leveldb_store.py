@@ -15,6 +15,7 @@ from minicaffe.errors import DataError
 from minicaffe.proto.atomic import new_folder
 
 _BLOCK_SIZE = 64 << 10  # Caffe's
+_COPIED = 256 << 20  # bytes of tables that are copied
 _TABLES = (".ldb", ".sst")
 
 
@@ -23,7 +24,8 @@ class LevelDbReader(Reader):
 
     LevelDB has no read-only mode: opening a folder locks it against every other reader and rewrites its log and
     manifest. What is opened here is a temporary folder with links to the tables, which never change, and copies of the
-    rest: so a read-only folder can be read, and a train and a test net can read the same database.
+    rest: so a read-only folder can be read, and a train and a test net can read the same database.  Tables are copied,
+    too, unless they are many: LevelDB maps them, and one that somebody cuts short would end the process.
     """
 
     backend = "leveldb"
@@ -118,10 +120,12 @@ def _check_unlocked(path: str) -> None:
 
 
 def _link(path: str, view: str) -> None:
-    """Fill ``view`` with links to the tables of ``path`` and copies of its other files."""
-    for name in os.listdir(path):
+    """Fill ``view`` with copies of the files of ``path``, and links to tables that are too large to be copied."""
+    names = os.listdir(path)
+    size = sum(os.path.getsize(os.path.join(path, name)) for name in names if name.endswith(_TABLES))
+    for name in names:
         file = os.path.join(path, name)
-        if name.endswith(_TABLES):
+        if name.endswith(_TABLES) and size > _COPIED:
             os.symlink(file, os.path.join(view, name))
-        elif name == "CURRENT" or name.startswith("MANIFEST-") or name.endswith(".log"):
+        elif name.endswith(_TABLES) or name == "CURRENT" or name.startswith("MANIFEST-") or name.endswith(".log"):
             shutil.copyfile(file, os.path.join(view, name))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from minicaffe import proto
+from minicaffe import limits, proto
 from minicaffe.backend.random import Stream
 from minicaffe.errors import DataError, WeightsError
 from minicaffe.kernels.cpu.transform import transform
@@ -136,6 +136,7 @@ def read_mean(path: str) -> np.ndarray:
     where = f"transform_param.mean_file: {os.path.abspath(path)}"
     try:
         with open(path, "rb") as stream:
+            limits.require_memory(3 * os.fstat(stream.fileno()).st_size, where, "compute the mean of this data set")
             mean = blob_to_array(proto.BlobProto.FromString(stream.read()))
     except OSError as error:
         missing = path if isinstance(error, FileNotFoundError) else None

@@ -100,6 +100,11 @@ class WindowSource(BatchSource):
                 f"window_data_param.context_pad: {param.context_pad} leaves nothing of a crop of "
                 f"{transform_param.crop_size}"
             )
+        if not 0 <= param.fg_fraction <= 1:
+            raise DataError(f"window_data_param.fg_fraction: must lie in [0, 1]; found {param.fg_fraction:g}")
+        for field in ("fg_threshold", "bg_threshold"):
+            if math.isnan(getattr(param, field)):
+                raise DataError(f"window_data_param.{field}: must be a number; found nan")
         transformer = Transformer(transform_param, phase, stream)
         reader = _WindowReader(param, transform_param, Stream(stream.draw()))
         transformer.seed(stream)  # Caffe makes one, and seeds it twice, but draws from a stream of its own

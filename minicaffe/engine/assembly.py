@@ -42,7 +42,8 @@ class Step:
         """Let the layer reshape if what that goes by is no longer what it was."""
         if self.layer.reshape_always or self.reshaped_for != self._shapes(where):
             revision = self.layer.revision
-            self.layer.reshape(self.bottom, self.top)
+            with self.layer.named_in_errors():
+                self.layer.reshape(self.bottom, self.top)
             if self.weighted:
                 self.layer.install_loss_weights(self.top)
             self._reshape_kept()
@@ -60,11 +61,14 @@ class Step:
     def forward(self) -> None:
         """Run the layer forward on its blobs."""
         revision = self.layer.revision
-        self.layer.forward(self.bottom, self.top)
-        if any(copy.shape != blob.shape for blob, copy in self.kept):  # a user's layer may reshape its tops here
-            self._reshape_kept()
-        for blob, copy in self.kept:
-            self.layer.ops.elementwise(same, (blob.xdata,), (), copy.xdata)
+        try:
+            self.layer.forward(self.bottom, self.top)
+            if any(copy.shape != blob.shape for blob, copy in self.kept):  # a user's layer may reshape its tops here
+                self._reshape_kept()
+            for blob, copy in self.kept:
+                self.layer.ops.elementwise(same, (blob.xdata,), (), copy.xdata)
+        except MemoryError as error:
+            raise self.layer.memory_error(error) from None
         self.layer.set_revision(revision)
 
     def backward(self) -> None:
@@ -73,7 +77,10 @@ class Step:
         if self.kept:
             copies = {id(blob): copy for blob, copy in self.kept}
             bottom, top = ([copies.get(id(blob), blob) for blob in blobs] for blobs in (bottom, top))
-        self.layer.backward(top, self.propagate_down, bottom)
+        try:
+            self.layer.backward(top, self.propagate_down, bottom)
+        except MemoryError as error:
+            raise self.layer.memory_error(error) from None
         self.layer.set_revision(revision)
 
     def settle(self, goes_backward: bool, lost: Sequence[Blob] = ()) -> None:

@@ -38,9 +38,11 @@ class _Sweep:
     What runs as one is found by the place where the sweep meets it: fused passes, and segments that are captured.
     """
 
-    def __init__(self, sign: int, steps: Sequence[Step], passes: Sequence[Pass]) -> None:
+    def __init__(self, sign: int, steps: Sequence[Step], fusion: Fusion) -> None:
         self.sign = sign
-        found = [Segment(steps, first, last, passes) for first, last in segment.find_segments(steps, passes)]
+        passes = fusion.forward if sign > 0 else fusion.backward
+        read = fusion.forward if sign < 0 else ()
+        found = [Segment(steps, *ends, fusion.forward, read) for ends in segment.find_segments(steps, passes)]
         self.passes: dict[int, Pass] = {self.near(item): item for item in passes}
         self.segments: dict[int, Segment] = {self.near(item): item for item in found}
 
@@ -81,8 +83,8 @@ class _Plan:
         self._lost = in_place.find_lost(steps)
         self._settled = False
         self.fusion = Fusion(steps, self._lost)
-        self.forward = _Sweep(1, steps, self.fusion.forward)
-        self.backward = _Sweep(-1, steps, self.fusion.backward)
+        self.forward = _Sweep(1, steps, self.fusion)
+        self.backward = _Sweep(-1, steps, self.fusion)
         self.turn = self._find_turn(steps)
 
     def settle(self) -> None:
@@ -102,7 +104,8 @@ class _Plan:
         if not ends or last not in self.backward.segments:
             return None
         first, first_back = ends[0].first, self.backward.segments[last].first
-        return first, first_back, Segment(steps, min(first, first_back), last, self.fusion.forward)
+        earlier = [item for item in self.fusion.forward if item.first < first]
+        return first, first_back, Segment(steps, min(first, first_back), last, self.fusion.forward, earlier)
 
 
 class Executor:

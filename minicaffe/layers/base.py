@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Collection, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
 from typing import Any, ClassVar
 
@@ -11,10 +13,11 @@ from numpy.typing import DTypeLike
 from minicaffe import backend, fillers, proto
 from minicaffe.backend import generation
 from minicaffe.blob import Blob
-from minicaffe.errors import DataError, LayerError, ShapeError
+from minicaffe.errors import DataError, LayerError, OutOfMemoryError, ShapeError
 from minicaffe.layers import interface
 from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.layers.cost import Costed
+from minicaffe.limits import NOT_ENOUGH
 from minicaffe.proto.origin import Origin
 
 TRAIN, TEST = 0, 1
@@ -145,11 +148,14 @@ class Layer(interface.Layer, Costed):
                 setattr(self, field.name, getattr(options, field.name))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, and note that what was derived from the layer no longer holds.
+        """Set an attribute, and note that what was derived from the layer no longer holds; ``blobs`` are replaced one by one.
 
         In a capturable layer lists become tuples: to assign is then the only way to change what it computes from, so that
         no change goes unnoticed.  TypeError for other values that change in place, but for arrays, which kernels read anew.
         """
+        if name == "blobs" and name in self.__dict__:
+            self.blobs.replace(value)
+            return
         if name in _MUTABLE:
             super().__setattr__(name, value)
             return
@@ -211,11 +217,12 @@ class Layer(interface.Layer, Costed):
     def prepare(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the declared facts, then set up, reshape, and install the loss weights."""
         self._check_counts(len(bottom), len(top))
-        self.setup(bottom, top)
-        self._check_in_place(bottom, top)
-        self.reshape(bottom, top)
-        self._check_loss_weight(len(top))
-        self.install_loss_weights(top)
+        with self.named_in_errors():
+            self.setup(bottom, top)
+            self._check_in_place(bottom, top)
+            self.reshape(bottom, top)
+            self._check_loss_weight(len(top))
+            self.install_loss_weights(top)
 
     def _check_counts(self, bottoms: int, tops: int) -> None:
         for found, declared, what, verb, side in (
@@ -303,7 +310,7 @@ class Layer(interface.Layer, Costed):
         The memory is reused under the same name as long as it is large enough; contents are undefined.
         """
         where = backend.current()
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         kept = self._scratch.get(name)
         if kept is None or kept[0] is not where or kept[1].size < count:
             kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype or self.dtype))
@@ -360,6 +367,26 @@ class Layer(interface.Layer, Costed):
         options = field in self._option_names()
         named = f", {self.param}.{field}" if options else f", {field}" if field else ""
         return kind(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}){named}: {problem}")
+
+    @contextlib.contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """A block in which blobs' errors come to name this layer: shapes that none has, memory that is not there."""
+        try:
+            yield
+        except ShapeError as error:
+            if f"layer '{self.name}'" in str(error):
+                raise
+            raise self.error(str(error), kind=ShapeError) from None
+        except MemoryError as error:
+            raise self.memory_error(error) from None
+
+    def memory_error(self, error: MemoryError) -> OutOfMemoryError:
+        """``error``, of any origin, naming this layer."""
+        problem = str(error).removeprefix(NOT_ENOUGH)
+        if isinstance(error, OutOfMemoryError) and f"layer '{self.name}'" in problem:
+            return error
+        remedy = "" if isinstance(error, OutOfMemoryError) else "; check the shapes"
+        return OutOfMemoryError(f"{NOT_ENOUGH}{self.error(problem + remedy)}")
 
     def data_error(self, problem: object, field: str | None = None) -> DataError:
         """A DataError that says which layer and where it stands, for data and files that are not as they should be."""

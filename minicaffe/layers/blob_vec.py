@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,30 @@ from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 
 
-class BlobVec(list[Blob]):
-    """A layer's learnable blobs, in order.
+class BlobVec(Sequence[Blob]):
+    """A layer's learnable blobs, in order; its ``setup`` may append more.
 
     To put a blob in the place of one of them copies its values into the param, and lets the blob use the param's memory
     from then on: solvers, and layers that share the param, go on with these values.  ShapeError if the shapes differ.
+    None is taken away.
     """
 
     def __init__(self, dtype: DTypeLike = np.float32) -> None:
-        super().__init__()
+        self._blobs: list[Blob] = []
         self._dtype = dtype
+
+    def __len__(self) -> int:
+        return len(self._blobs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._blobs[index]
+
+    def __repr__(self) -> str:
+        return repr(self._blobs)
+
+    def append(self, blob: Blob) -> None:
+        """Take one more."""
+        self._blobs.append(blob)
 
     def add_blob(self, *shape: int) -> Blob:
         """Append a zero-filled blob of this shape; it becomes learnable, with the layer's ``param`` specs."""
@@ -41,3 +56,11 @@ class BlobVec(list[Blob]):
         old.diff[...] = blob.peek_diff()
         blob.share_data(old)
         blob.share_diff(old)
+
+    def replace(self, blobs: Sequence[Blob]) -> None:
+        """Put these in the place of all; ShapeError, before any is replaced, if they do not fit."""
+        if [blob.shape for blob in blobs] != [blob.shape for blob in self]:
+            expected, found = (", ".join(blob.shape_string for blob in vec) or "none" for vec in (self, blobs))
+            raise ShapeError(f"params of shapes {expected} can be replaced by blobs of the same shapes; found {found}")
+        for index, blob in enumerate(blobs):
+            self[index] = blob

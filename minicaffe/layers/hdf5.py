@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from minicaffe import compat, proto
 from minicaffe.backend import random, ranks
-from minicaffe.errors import DataError, ShapeError
+from minicaffe.data import hdf5
+from minicaffe.errors import DataError, MinicaffeError, ShapeError
 from minicaffe.layers.base import Layer
 from minicaffe.layers.data import Source
 
@@ -77,10 +79,9 @@ class HDF5Data(Source):
         self.index = index
         path = self.find_file(self.files[self.order[index]])
         try:
-            with h5py.File(path, "r") as file:
-                self.values = [self._read(file, path, name) for name in self.names]
-        except OSError as error:
-            raise self.data_error(f"cannot read HDF5 file {path}: {error}") from None
+            self.values = [self._numbers(path, *named) for named in zip(self.names, hdf5.read(path, self.names))]
+        except DataError as error:
+            raise self.data_error(error) from None
         counts = [len(values) for values in self.values]
         if len(set(counts)) > 1 or counts[0] == 0:
             found = ", ".join(f"{name} {count}" for name, count in zip(self.names, counts, strict=True))
@@ -95,18 +96,13 @@ class HDF5Data(Source):
         self.shapes = shapes
         self._permute_rows()
 
-    def _read(self, file: Any, path: str, name: str) -> NDArray:
-        dataset = file.get(name)
-        if not isinstance(dataset, h5py.Dataset):
-            raise self.data_error(
-                f"HDF5 file {path} has no dataset '{name}', which top '{name}' reads; it has: {', '.join(file)}"
+    def _numbers(self, path: str, name: str, values: Any) -> NDArray:
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.ndim < 1:
+            found = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else "a string"
+            raise DataError(
+                f"HDF5 file {path}, dataset '{name}': must hold numbers along at least 1 axis; found {found}"
             )
-        if dataset.dtype.kind not in "fiu" or dataset.ndim < 1:
-            raise self.data_error(
-                f"HDF5 file {path}, dataset '{name}': must hold numbers along at least 1 axis; found {dataset.dtype} "
-                f"of shape {dataset.shape}"
-            )
-        return dataset[...].astype(self.dtype)
+        return values.astype(self.dtype, copy=False)
 
     def _permute_rows(self) -> None:
         rows = np.arange(len(self.values[0]))
@@ -169,8 +165,9 @@ class HDF5Output(Layer):
     """Write two blobs to an HDF5 file, as its datasets ``data`` and ``label``.
 
     Bottoms: both (N, …), of at most 4 axes.  Each forward appends N rows to datasets of 4 axes, missing ones being 1;
-    the file begins empty when the net is made.
-    Caffe: a second forward fails because the datasets exist; here the rows are added.
+    the file begins empty at the first.  It takes the place of an HDF5 file, never that of any other.
+    Caffe: making the net empties the file, whatever it is; a second forward fails because the datasets exist, here the
+    rows are added.
     """
 
     type = "HDF5Output"
@@ -185,14 +182,36 @@ class HDF5Output(Layer):
 
     def setup(self, bottom, top):
         self.require(self.file_name != "", "give the file to write", "file_name")
-        try:
-            h5py.File(self.file_name, "w").close()
-        except OSError as error:
-            raise self.not_written(error) from None
+        self.begun = False
+        self._check_replaceable()
 
-    def not_written(self, error: OSError) -> DataError:
+    def _check_replaceable(self) -> None:
+        """DataError unless a file can be written there and nothing is lost but an HDF5 file.  Nothing is written yet."""
+        path = self.file_name
+        try:
+            kind = os.stat(path).st_mode
+        except FileNotFoundError:
+            folder = os.path.dirname(os.path.abspath(path))
+            problem = (
+                f"the folder {folder} does not exist; create it" if not os.path.isdir(folder)
+                else "" if os.access(folder, os.W_OK | os.X_OK) else f"the folder {folder} is not writable"
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            raise self.not_written(error) from None
+        else:
+            problem = (
+                "it is no regular file; give the name of one" if not stat.S_ISREG(kind)
+                else "permission denied" if not os.access(path, os.R_OK | os.W_OK)
+                else "it exists and is no HDF5 file; give another name, or remove it" if os.path.getsize(path) and not hdf5.is_hdf5(path)
+                else ""
+            )  # fmt: skip
+        if problem:
+            raise self.not_written(problem)
+
+    def not_written(self, error: Exception | str) -> DataError:
         """A DataError saying that the file cannot be written."""
-        return self.data_error(f"cannot write HDF5 file {self.file_name}: {error}", "file_name")
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return self.data_error(f"cannot write HDF5 file {self.file_name}: {reason}", "file_name")
 
     def reshape(self, bottom, top):
         for blob in bottom:
@@ -205,12 +224,22 @@ class HDF5Output(Layer):
 
     def forward(self, bottom, top):
         try:
+            if not self.begun:
+                self._check_replaceable()
+                h5py.File(self.file_name, "w").close()
+                self.begun = True
             self._reserve(sum(blob.peek_data().nbytes for blob in bottom))
             with h5py.File(self.file_name, "a") as file:
                 for name, blob in zip(self.DATASETS, bottom, strict=True):
                     values = blob.peek_data()
                     self._append(file, name, values.reshape(values.shape + (1,) * (4 - values.ndim)))
-        except OSError as error:
+        except (
+            OSError,
+            RuntimeError,
+            KeyError,
+        ) as error:  # as h5py raises for a file that is full, or damaged meanwhile
+            if isinstance(error, MinicaffeError):
+                raise
             raise self.not_written(error) from None
 
     def _reserve(self, size: int) -> None:

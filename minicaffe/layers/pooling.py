@@ -7,7 +7,7 @@ import math
 from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
-from minicaffe.kernels.window import Window
+from minicaffe.kernels.window import MOST_PIXELS, Window
 from minicaffe.layers.base import TRAIN, Layer
 
 
@@ -84,8 +84,15 @@ class Pooling(Layer):
         self.require(
             len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
         )
-        self.window = Window(self.kernel or x.shape[2:], self.stride, self.pad, (1, 1))
-        rows, cols = (self._pooled(*sizes) for sizes in zip(x.shape[2:], *self.window[:3], strict=True))
+        kernel, spatial = self.kernel or x.shape[2:], x.shape[2:]
+        rows, cols = (self._pooled(*sizes) for sizes in zip(spatial, kernel, self.stride, self.pad, strict=True))
+        # a second window beyond the image is as empty wherever it starts, and what sticks out of the image has no pixels
+        self.window = Window(
+            tuple(min(k, max(size + 2 * p, 1)) for k, size, p in zip(kernel, spatial, self.pad, strict=True)),
+            tuple(min(s, max(size + p, 1)) for s, size, p in zip(self.stride, spatial, self.pad, strict=True)),
+            self.pad,
+            (1, 1),
+        )
         for blob in top:
             blob.reshape(x.num, x.channels, rows, cols)
         if self.pool != self.AVE:
@@ -94,6 +101,12 @@ class Pooling(Layer):
             self.draws = self.scratch("draws", top[0].shape)
 
     def _pooled(self, size: int, kernel: int, stride: int, pad: int) -> int:
+        self.require(
+            size + 2 * pad <= MOST_PIXELS,
+            f"{pad} makes an axis of {size + 2 * pad} pixels; it may have {MOST_PIXELS}",
+            "pad",
+            ShapeError,
+        )
         rounded = math.ceil if self.round_mode == self.CEIL else math.floor
         pooled = rounded((size + 2 * pad - kernel) / stride) + 1
         if any(self.pad) and (pooled - 1) * stride >= size + pad:

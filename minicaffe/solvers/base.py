@@ -21,6 +21,7 @@ from minicaffe.net import Net
 from minicaffe.proto.files import read_net, read_solver
 from minicaffe.proto.origin import Origin
 from minicaffe.solvers import snapshot as snapshots
+from minicaffe.solvers.lock import PrefixLock, check_prefix, lock_prefix
 from minicaffe.solvers.monitor import Monitor, Scalar
 from minicaffe.solvers.policy import Schedule, check_policy
 
@@ -42,6 +43,9 @@ class Solver:
     is updated (``update``); everything else is here.  Caffe's order of an iteration: test, forward and backward
     ``iter_size`` times, clip the summed gradient, divide it by ``iter_size``, add the weight decay, update, snapshot.
     Of several solvers that train together (``ranks``), the one of rank 0 tests and writes snapshots.
+
+    As long as it trains, no other process can with the same ``snapshot_prefix``: from the first ``snapshot``, or ``step``
+    that may write one, to ``close``; or while ``solve`` runs.
 
     ``close`` ends the threads of its nets' data layers; a ``with`` block does.
 
@@ -87,6 +91,7 @@ class Solver:
         self._stored = 0
         self.schedule = Schedule(self.param, self.net.dtype, lambda: self.smoothed_loss)
         self._restored = False
+        self._lock: PrefixLock | None = None
         self._displayed_at = (0, time.perf_counter())
         _log.info("Solver scaffolding done.")
 
@@ -114,7 +119,7 @@ class Solver:
                 "nothing",
             )
         if p.snapshot or p.snapshot_after_train:
-            snapshots.check_prefix(p.snapshot_prefix)
+            check_prefix(p.snapshot_prefix)
 
     def _require(self, condition: bool, field: str, problem: str, found: Any) -> None:
         if not condition:
@@ -211,8 +216,20 @@ class Solver:
     # --- the loop ------------------------------------------------------------------------------------------------
 
     def solve(self, resume: str | os.PathLike | None = None) -> None:
-        """Train until ``max_iter``, from the beginning or from a solver state; stops early if asked to."""
+        """Train until ``max_iter``, from the beginning or from a solver state; stops early if asked to.
+
+        SnapshotError if another process trains with the same ``snapshot_prefix``.
+        """
         self._require(self.param.HasField("max_iter"), "max_iter", "must be given: the iterations to train for", "none")
+        held = self._lock
+        if self.param.snapshot_after_train:
+            self._lock_prefix()
+        try:
+            self._solve(resume)
+        finally:
+            self._lock = held
+
+    def _solve(self, resume: str | os.PathLike | None) -> None:
         _log.info("Solving %s", self.net.name)
         _log.info("Learning Rate Policy: %s", self.param.lr_policy)
         self.stopped = False
@@ -237,6 +254,8 @@ class Solver:
     def step(self, n: int) -> None:
         """Run ``n`` iterations.  Caffe: the smoothed loss starts anew at every call; here it goes on after ``restore``."""
         p, net = self.param, self.net
+        if p.snapshot:
+            self._lock_prefix()
         stop = self.iter + n
         if not self._restored:
             self._stored = 0
@@ -457,6 +476,7 @@ class Solver:
         """Close files and stop threads of the nets' data layers; weights and solver can still be looked at."""
         for net in (self.net, *self.test_nets):
             net.close()
+        self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -469,7 +489,10 @@ class Solver:
     def snapshot(self) -> str:
         """Write ``<snapshot_prefix>_iter_<iter>`` weights and solver state, each whole or not at all; returns the
         state's path.
+
+        SnapshotError if that fails, if weights are not finite, or if another process trains with the same prefix.
         """
+        self._lock_prefix()
         if not all(np.isfinite(param.blob.peek_data()).all() for param in self.net.learnable):
             raise SnapshotError(
                 f"not writing a snapshot at iteration {self.iter}: the weights are not finite{self._first_non_finite()}"
@@ -479,9 +502,17 @@ class Solver:
             monitor.snapshot(model, state)
         return state
 
+    def _lock_prefix(self) -> None:
+        """Keep the lock on ``snapshot_prefix``, if snapshots are this solver's to write."""
+        if self.rank == 0:
+            self._lock = lock_prefix(self.param.snapshot_prefix)
+
     def restore(self, path: str | os.PathLike) -> None:
         """Continue from a solver state, binary or HDF5: iteration, weights, history; and, if minicaffe wrote it, bit
         for bit.
+
+        SnapshotError, WeightsError or DataError for a state that is damaged, that is another solver's or net's, or whose
+        weights file is not the one that it was written with: the solver is then as before.
         """
         snapshots.read(self, os.fspath(path))
         self._share_with_test_nets()

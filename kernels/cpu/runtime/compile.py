@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import inspect
 import logging
 import os
+import pickle
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -155,12 +157,41 @@ class _CacheFile(caching.IndexDataCacheFile):
 
     Two processes that save at once take the same number.  Each then may run the other's code: for other types, or,
     where machines share the folder, for another processor.
+
+    A damaged file, as after a power failure, is removed, and the kernel compiled again: code stands behind its digest,
+    since zeros in the middle of it would run.  Where the disk is full nothing is kept.
     """
 
     def save(self, key: tuple, data: Any) -> None:
         name = self._data_name_pattern.format(number=int(hashlib.sha1(repr(key).encode()).hexdigest(), 16))
-        self._save_data(name, data)
-        self._save_index(self._load_index() | {key: name})
+        with contextlib.suppress(OSError):
+            self._save_data(name, data)
+            self._save_index(self._load_index() | {key: name})
+
+    def _load_index(self) -> dict[tuple, str]:
+        try:
+            return super()._load_index()
+        except Exception:  # noqa: BLE001  (damaged pickles raise errors of any kind)
+            _remove(self._index_path)
+            return {}
+
+    def _save_data(self, name: str, data: Any) -> None:
+        content = self._dump(data)
+        with self._open_for_write(self._data_path(name)) as file:
+            file.write(hashlib.sha256(content).digest() + content)
+
+    def _load_data(self, name: str) -> Any:
+        with open(self._data_path(name), "rb") as file:
+            digest, content = file.read(hashlib.sha256().digest_size), file.read()
+        if hashlib.sha256(content).digest() != digest:
+            _remove(self._data_path(name))
+            return None
+        return pickle.loads(content)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 class _Cache(caching.FunctionCache):

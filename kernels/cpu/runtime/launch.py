@@ -55,10 +55,15 @@ def begin_capture(address: int, room: int) -> None:
     _captured[0] = threading.get_ident()
 
 
+def captured_bytes() -> int:
+    """The bytes that the launches captured so far take."""
+    return int(_captured[3])
+
+
 def end_capture() -> int:
     """Capture no more; returns the bytes that all launches take, more than ``room`` if they did not fit."""
     _captured[0] = 0
-    return int(_captured[3])
+    return captured_bytes()
 
 
 @intrinsic

@@ -33,8 +33,8 @@ class Journal:
 
 
 def main(order: str) -> int:
-    """Run what a runner asks for, in JSON; the exit status."""
-    asked = json.loads(order)
+    """Run what a runner asks for in the JSON file ``order``; the exit status."""
+    asked = json.loads(Path(order).read_text())
     options, journal = Options(**asked["options"]), Journal(asked["journal"])
     root = checkout()
     if root is not None:

@@ -66,11 +66,11 @@ def profile(where: GpuBackend) -> Iterator[Profile]:
     launch_own: Callable[..., None] = launcher._launch
 
     def note(name: str, arrays: list[Any], flops: float, call: Callable[[], None]) -> None:
-        start, end = found.cuda.Event(), found.cuda.Event()
+        start, end, stream = found.cuda.Event(), found.cuda.Event(), found.cuda.get_current_stream()
         largest = max((a.shape for a in arrays), key=math.prod, default=())
-        start.record()
+        start.record(stream)
         call()
-        end.record()
+        end.record(stream)
         moved = sum(a.nbytes for a in arrays)
         found.launches.append(Launch(f"{name} {'x'.join(map(str, largest))}", start, end, moved, flops))
 

@@ -81,6 +81,19 @@ def run(part: Part, options: Options, seconds: float, patience: float, stop: thr
     return result
 
 
+def write_order(path: Path, part: Part, options: Options, journal: str, done: list[str], seconds: float) -> Path:
+    """What a child is to do, in a file: the names of what is done can be more than an argument may hold."""
+    order = {
+        "part": part.name,
+        "options": dataclasses.asdict(options),
+        "journal": journal,
+        "done": done,
+        "end": time.time() + seconds,
+    }
+    path.write_text(json.dumps(order))
+    return path
+
+
 def _names(result: Result) -> list[str]:
     return [row["check"] for row in result.rows]
 
@@ -96,16 +109,10 @@ class _Process:
         self._begun: str | None = None
         self._since = time.monotonic()
         self._any, self.complete, self.stopped = False, False, False
-        order = {
-            "part": part.name,
-            "options": dataclasses.asdict(options),
-            "journal": str(self._journal),
-            "done": done,
-            "end": time.time() + seconds,
-        }
+        order = write_order(base.with_suffix(".order"), part, options, str(self._journal), done, seconds)
         with self._printed.open("w") as out:
             self._child = subprocess.Popen(
-                [sys.executable, options.entry, "--child", json.dumps(order)],
+                [sys.executable, options.entry, "--child", str(order)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

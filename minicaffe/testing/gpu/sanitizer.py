@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from minicaffe.testing.gpu.checks import FAILED, PASSED, Check, Options, Skip
+from minicaffe.testing.gpu.parts import named
+from minicaffe.testing.gpu.runner import write_order
 
 TOOLS = ("memcheck", "racecheck", "initcheck")
 _SECONDS = 110
@@ -33,15 +34,15 @@ def _run(tool: str, options: Options) -> dict[str, Any]:
         raise Skip("compute-sanitizer is not on the PATH")
     if options.stand_in:
         raise Skip("a stand-in has no device code")
+    return run_under(program, tool, options)
+
+
+def run_under(program: str, tool: str, options: Options) -> dict[str, Any]:
+    """Run one case of every primitive under a tool; AssertionError for what it finds."""
     with tempfile.TemporaryDirectory(prefix="minicaffe-sanitizer-") as folder:
         journal = Path(folder, "journal")
-        order = {
-            "part": "kernels",
-            "options": dataclasses.asdict(dataclasses.replace(options, bare=True, every=1, match="")),
-            "journal": str(journal),
-            "done": [],
-            "end": time.time() + _SECONDS,
-        }
+        few = dataclasses.replace(options, bare=True, every=1, match="")
+        order = write_order(Path(folder, "order"), named("kernels"), few, str(journal), [], _SECONDS)
         command = [
             program,
             "--tool",
@@ -52,7 +53,7 @@ def _run(tool: str, options: Options) -> dict[str, Any]:
             sys.executable,
             options.entry,
             "--child",
-            json.dumps(order),
+            str(order),
         ]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         rows = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []

@@ -63,11 +63,11 @@ def sample(
 
 
 def _between(cuda: Any, function: Callable[[], Any], calls: int) -> list[float]:
-    events = [cuda.Event() for _ in range(calls + 1)]
-    events[0].record()
+    events, stream = [cuda.Event() for _ in range(calls + 1)], cuda.get_current_stream()
+    events[0].record(stream)
     for event in events[1:]:
         function()
-        event.record()
+        event.record(stream)
     events[-1].synchronize()
     return [cuda.get_elapsed_time(a, b) / 1e3 for a, b in zip(events, events[1:], strict=False)]
 

@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
 
 
 class Output(np.ndarray):
-    """An array that the call has to fill wholly: it holds NaN, or ``POISON``."""
+    """An array that the call has to fill wholly: it holds NaN, or ``POISON``, and no ``prepare`` may change it."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from minicaffe.kernels import reference
 from minicaffe.kernels.window import Window
-from minicaffe.testing.kernel_cases.case import KernelCase, Shape, Sizes, normal, output, rounded, uniform
+from minicaffe.testing.kernel_cases.case import KernelCase, Shape, Sizes, Values, normal, output, rounded, uniform
 from minicaffe.testing.kernel_cases.windows import ROW, window
 
 POOLINGS: list[tuple[Shape, Window, Shape]] = [
@@ -42,7 +42,8 @@ def _layer(x_shape: Shape, y_shape: Shape, win: Window) -> Iterator[KernelCase]:
     label = f"{'x'.join(map(str, x_shape))} kernel {'x'.join(map(str, win.kernel))} stride {win.stride[0]}"
     mask = output(*y_shape, dtype=np.int32)
     yield KernelCase("max_pool", (rounded(*x_shape), output(*y_shape), mask, win), label)
-    yield KernelCase("max_pool_grad", (normal(*y_shape), mask, output(*x_shape), win), label, _choose)
+    chosen = Values(y_shape, lambda rng, size: np.zeros(size), np.int32)
+    yield KernelCase("max_pool_grad", (normal(*y_shape), chosen, output(*x_shape), win), label, _choose)
     yield KernelCase("average_pool", (normal(*x_shape), output(*y_shape), win), label)
     yield KernelCase("average_pool_grad", (normal(*y_shape), output(*x_shape), win), label)
     x, u = rounded(*x_shape, scale=2, least=0), uniform(0.01, 1, *y_shape)

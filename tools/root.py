@@ -1,0 +1,66 @@
+"""The commands of ``minicaffe``, and what they say about errors."""
+
+from __future__ import annotations
+
+import traceback
+
+import click
+
+from minicaffe import __version__
+from minicaffe.errors import MinicaffeError
+from minicaffe.tools import databases, interrupts
+from minicaffe.tools.command import Group
+
+COMMANDS = {
+    "train": ("minicaffe.tools.train", "Train a net, or fine-tune one."),
+    "test": ("minicaffe.tools.test", "Score a net with given weights."),
+    "time": ("minicaffe.tools.time", "Measure how long each layer of a net takes."),
+    "summarize": ("minicaffe.tools.summarize", "Show what a net costs: shapes, params, FLOPs, memory."),
+    "embed": ("minicaffe.tools.embed", "Plot and score the features that a siamese net gives images."),
+    "draw": ("minicaffe.tools.draw", "Draw a net as a picture or as Graphviz text."),
+    "data": ("minicaffe.tools.data", "Download data, and make databases for nets to read."),
+    "models": ("minicaffe.tools.models", "List or copy the models that come with minicaffe."),
+    "device_query": ("minicaffe.tools.device_query", "Show what is known about GPUs."),
+    "gpu_check": ("minicaffe.tools.gpu_command", "Check what minicaffe computes on a GPU, and how fast it is."),
+}
+
+
+@click.command(cls=Group, table=COMMANDS, epilog="'minicaffe COMMAND --help' tells a command's flags.")
+@click.version_option(__version__, prog_name="minicaffe", message="%(prog)s version %(version)s")
+def cli() -> None:
+    """Train, test, time and draw Caffe nets.
+
+    Flags are written as Caffe's: -solver FILE, -solver=FILE, --solver FILE or --solver=FILE.
+    """
+
+
+def run(args: list[str]) -> int:
+    """Run a command and return its exit status; see ``minicaffe.tools.cli.main``."""
+    try:
+        return cli.main(args, prog_name="minicaffe", standalone_mode=False) or 0
+    except (Exception, KeyboardInterrupt) as error:
+        if any(arg.lstrip("-") == "traceback" for arg in args):
+            traceback.print_exception(error)
+        message, status = _explain(error)
+        click.echo(message, err=True)
+        return status
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """What to tell about an error, and the exit status."""
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        return "interrupted", interrupts.STATUS
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "minicaffe"
+        return f"error: {error.format_message()}\n('{command} --help' tells the flags)", 2
+    if isinstance(error, click.ClickException):
+        return f"error: {error.format_message()}", 1
+    if isinstance(error, MinicaffeError):
+        remedy = databases.how_to_make(error.missing)
+        return f"error: {error}" + (f"\n(make it with: {remedy})" if remedy else ""), 1
+    if isinstance(error, MemoryError):
+        return f"error: not enough memory: {error}; check the shapes, or use a smaller batch_size", 1
+    if isinstance(error, OSError) and error.strerror:
+        return f"error: {': '.join(filter(None, (error.filename2 or error.filename, error.strerror)))}", 1
+    problem = f"unexpected {type(error).__name__}: {error}"  # a bug, or an error in a user's own Python layer
+    return f"error: {problem}\n(run it again with --traceback to see where it comes from)", 1
