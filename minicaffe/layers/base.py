@@ -29,7 +29,7 @@ Count = int | tuple[int, int | None]
 """How many blobs a layer takes or makes: exactly n, or (at least, at most), None meaning no limit."""
 
 
-def same(x):
+def same(x: float) -> float:
     """The formula of a copy, for ``ops.elementwise``."""
     return x
 
