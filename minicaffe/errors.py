@@ -5,9 +5,19 @@ A message says where (file:line, layer, field), what was found, what was expecte
 
 from __future__ import annotations
 
+import os
+
 
 class MinicaffeError(RuntimeError):
-    """Base of all errors that a user's input can cause; the command line prints it without a traceback."""
+    """Base of all errors that a user's input can cause; the command line prints it without a traceback.
+
+    ``missing`` is the path of a database, a mean image or a folder for snapshots that is not there; None for all other
+    errors.
+    """
+
+    def __init__(self, *args: object, missing: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(*args)
+        self.missing = None if missing is None else os.path.abspath(missing)
 
 
 class PrototxtError(MinicaffeError):

@@ -1,6 +1,7 @@
 """Reading a user's nets, solvers and weights from files, upgraded to today's format; writing them whole or not at all.
 
-Also the home of `write_atomic` and `atomic_path`, and of the conversions between blobs and NumPy arrays.
+The names of `atomic`, which replaces files as a whole, and of `blobs`, which turns messages into NumPy arrays and back, can
+be imported from here too.
 """
 
 from __future__ import annotations

@@ -139,8 +139,6 @@ def test_optional_packages_are_imported_in_compat_only():
         "matplotlib",
         "pygraphviz",
         "sklearn",
-        "mpi4py",
-        "onnx",
         "nbformat",
         "nbclient",
     }

@@ -56,7 +56,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, click.ClickException):
         return f"error: {error.format_message()}", 1
     if isinstance(error, MinicaffeError):
-        remedy = databases.how_to_make(str(error))
+        remedy = databases.how_to_make(error.missing)
         return f"error: {error}" + (f"\n(make it with: {remedy})" if remedy else ""), 1
     if isinstance(error, MemoryError):
         return f"error: not enough memory: {error}; check the shapes, or use a smaller batch_size", 1

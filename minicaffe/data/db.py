@@ -78,7 +78,7 @@ def _check_readable(source: str, path: str, backend: str) -> None:
         hint = (
             "" if os.path.isabs(source) else f" (source {source!r} is relative to the working directory {os.getcwd()})"
         )
-        raise DataError(f"{where}: not found{hint}; {_MAKE}")
+        raise DataError(f"{where}: not found{hint}; {_MAKE}", missing=path)
     if not os.path.isdir(path):
         inside = os.path.basename(path) in _MARK.values()
         fix = f"; give its folder: {os.path.dirname(path)}" if inside else f"; {_MAKE}"

@@ -29,7 +29,7 @@ Count = int | tuple[int, int | None]
 """How many blobs a layer takes or makes: exactly n, or (at least, at most), None meaning no limit."""
 
 
-def same(x):
+def same(x: float) -> float:
     """The formula of a copy, for ``ops.elementwise``."""
     return x
 
@@ -390,7 +390,7 @@ class Layer(interface.Layer, Costed):
 
     def data_error(self, problem: object, field: str | None = None) -> DataError:
         """A DataError that says which layer and where it stands, for data and files that are not as they should be."""
-        return DataError(str(self.error(str(problem), field)))
+        return DataError(str(self.error(str(problem), field)), missing=getattr(problem, "missing", None))
 
     def require(
         self, condition: bool, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError

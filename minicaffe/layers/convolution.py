@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
+from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.window import MOST_PIXELS, Window
 from minicaffe.layers.base import Layer
@@ -20,7 +23,7 @@ class Windowed(Layer):
     reads_tops = ()
     axis: int
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.channel_axis = self.axis_of(bottom[0], self.axis)
         self.axes = len(bottom[0].shape)
         spatial = self.axes - self.channel_axis - 1
@@ -55,7 +58,7 @@ class Windowed(Layer):
             )
         return values * spatial if len(values) == 1 else values
 
-    def check_input(self, bottom):
+    def check_input(self, bottom: Sequence[Blob]) -> None:
         """Bottoms must agree in shape, and keep the number of axes and channels they had at set-up."""
         self.require_same_shape(*bottom)
         x = bottom[0]
@@ -116,7 +119,7 @@ class Convolution(Windowed):
     group: int
     bias_term: bool
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
         self.require(self.group > 0, f"must be positive; found {self.group}", "group")
@@ -147,7 +150,7 @@ class Convolution(Windowed):
         """Size of the top along each spatial axis."""
         return self.convolved_size(spatial)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.check_input(bottom)
         shape, axis = bottom[0].shape, self.channel_axis
         lead, spatial = shape[:axis], shape[axis + 1 :]
@@ -161,29 +164,29 @@ class Convolution(Windowed):
         self.y_shape = (num, self.num_output, *(out or (1,)))
         self.reserve_columns(self.x_shape, self.y_shape)
 
-    def moved_window(self, spatial, out):
+    def moved_window(self, spatial: Sequence[int], out: Sequence[int]) -> Window:
         """The window as kernels need it, between a bottom and a top of these sizes."""
         return self.window.fitted(out)
 
-    def images(self, array, shape):
+    def images(self, array: Any, shape: tuple[int, ...]) -> Any:
         """``array`` with one axis before the channels, and at least one after them."""
         return array if array.shape == shape else array.reshape(shape)
 
-    def filters(self, array):
+    def filters(self, array: Any) -> Any:
         """``array``, the filters or their gradient, with at least one axis after the channels."""
         return array if self.window.kernel else array.reshape(*array.shape, 1)
 
-    def reserve_columns(self, x_shape, y_shape):
+    def reserve_columns(self, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
         """Make the shared workspace hold the columns of a convolution from x to y."""
         self.reserve(self.ops.convolution_workspace(x_shape, y_shape, self.moved, self.group))
 
-    def products(self, bottom, top):
+    def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * sum(blob.count for blob in top) * (self.blobs[0].count // self.num_output)
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(sum(blob.count for blob in top) * self.bias_term)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:
             return
         w = self.filters(self.blobs[0].xdata)
@@ -193,7 +196,7 @@ class Convolution(Windowed):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
             ops.convolve(x, w, bias, y, *shared)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:
             return
         w = self.blobs[0]
@@ -225,10 +228,10 @@ class Deconvolution(Convolution):
     type = "Deconvolution"
     capturable = True
 
-    def filter_channels(self):
+    def filter_channels(self) -> tuple[int, int]:
         return self.in_channels, self.num_output // self.group
 
-    def output_size(self, spatial):
+    def output_size(self, spatial: Sequence[int]) -> tuple[int, ...]:
         window = self.window
         sizes = tuple(
             s * (size - 1) + e - 2 * p
@@ -243,16 +246,16 @@ class Deconvolution(Convolution):
         self.check_padded(sizes)
         return sizes
 
-    def moved_window(self, spatial, out):
+    def moved_window(self, spatial: Sequence[int], out: Sequence[int]) -> Window:
         return self.window.fitted(spatial)
 
-    def reserve_columns(self, x_shape, y_shape):
+    def reserve_columns(self, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
         super().reserve_columns(y_shape, x_shape)
 
-    def products(self, bottom, top):
+    def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * sum(blob.count for blob in bottom) * (self.blobs[0].count // self.in_channels)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:
             return
         w = self.filters(self.blobs[0].xdata)
@@ -263,7 +266,7 @@ class Deconvolution(Convolution):
             if self.bias_term:
                 ops.bias_add(y, self.blobs[1].xdata)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:
             return
         w = self.blobs[0]
@@ -292,13 +295,13 @@ class Im2col(Windowed):
     reads_bottoms = ()
     per_element = 0
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         self.require(
             len(self.window.kernel) > 0, f"needs an axis after it; found {bottom[0].shape_string}", "axis", ShapeError
         )
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.check_input(bottom)
         shape, axis = bottom[0].shape, self.channel_axis
         lead, spatial, channels = shape[:axis], shape[axis + 1 :], self.in_channels * self.window.taps
@@ -307,9 +310,9 @@ class Im2col(Windowed):
         top[0].reshape(*lead, channels, *out)
         self.x_shape, self.y_shape = (math.prod(lead), self.in_channels, *spatial), (math.prod(lead), channels, *out)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.ops.im2col(bottom[0].xdata.reshape(self.x_shape), top[0].xdata.reshape(self.y_shape), self.moved)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             self.ops.col2im(top[0].xdiff.reshape(self.y_shape), bottom[0].xdiff.reshape(self.x_shape), self.moved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from minicaffe import fillers, proto
 from minicaffe.backend import random, ranks
+from minicaffe.blob import Blob
 from minicaffe.data.image_source import ImageSource
 from minicaffe.data.source import BatchSource, DatumSource
 from minicaffe.data.window_source import WindowSource
@@ -23,13 +25,13 @@ class Source(Layer):
     tops: ClassVar[Count] = (1, None)
     per_element = 0
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         pass
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         pass
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         pass
 
     def once_or_per_top(self, field: str, found: int, tops: int, optional: bool = False) -> None:
@@ -49,7 +51,7 @@ class Input(Source):
     moves = False
     capturable = True
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shapes = self.layer_param.input_param.shape
         self.once_or_per_top("shape", len(shapes), len(top), optional=True)
         self.require_sizes(*(shape.dim for shape in shapes))
@@ -68,7 +70,7 @@ class DummyData(Source):
     param = "dummy_data_param"
     LEGACY = ("num", "channels", "height", "width")
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         options = self.layer_param.dummy_data_param
         self.once_or_per_top("data_filler", len(options.data_filler), len(top), optional=True)
         legacy = [getattr(options, field) for field in self.LEGACY]
@@ -96,13 +98,13 @@ class DummyData(Source):
     def _of(values: Any, i: int) -> Any:
         return values[i if len(values) > 1 else 0]
 
-    def _fill(self, blob, filler):
+    def _fill(self, blob: Blob, filler: proto.FillerParameter) -> None:
         try:
             fillers.fill(blob.data, filler)
         except fillers.LayerError as error:
             raise self.error(str(error), "data_filler") from None
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for i, filler in self.refilled:
             self._fill(top[i], filler)
 
@@ -120,7 +122,7 @@ class Batches(Source):
         """The source of the batches, from copies of the layer's options and of its ``transform_param``, files found."""
         raise NotImplementedError
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         options, transform = type(getattr(self.layer_param, self.param))(), proto.TransformationParameter()
         options.CopyFrom(getattr(self.layer_param, self.param))
         transform.CopyFrom(self.layer_param.transform_param)
@@ -135,7 +137,7 @@ class Batches(Source):
         for blob, shape in zip(top, ((num, *self.batches.shape), (num,)), strict=False):
             blob.reshape(*shape)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         try:
             batch = self.batches.next_batch()
         except DataError as error:
@@ -173,7 +175,7 @@ class Data(Batches):
     param = "data_param"
     tops = (1, 2)
 
-    def open(self, options, transform):
+    def open(self, options: Any, transform: Any) -> DatumSource:
         return DatumSource(options, transform, self.phase, random.stream(), ranks.solver_rank(), ranks.solver_count())
 
 
@@ -189,7 +191,7 @@ class ImageData(Batches):
     type = "ImageData"
     param = "image_data_param"
 
-    def open(self, options, transform):
+    def open(self, options: Any, transform: Any) -> ImageSource:
         return ImageSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
 
 
@@ -203,7 +205,7 @@ class WindowData(Batches):
     type = "WindowData"
     param = "window_data_param"
 
-    def open(self, options, transform):
+    def open(self, options: Any, transform: Any) -> WindowSource:
         return WindowSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
 
 
@@ -221,7 +223,7 @@ class MemoryData(Source):
     SIZES = ("batch_size", "channels", "height", "width")
     batch_size: int
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for field in self.SIZES:
             self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
         self.item = tuple(getattr(self, field) for field in self.SIZES[1:])
@@ -275,7 +277,7 @@ class MemoryData(Source):
                 )
         self.reset(data, labels)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.values is None:
             raise self.error("MemoryData needs to be initialized by calling reset (or the net's set_input_arrays)")
         rows = slice(self.position, self.position + self.batch_size)

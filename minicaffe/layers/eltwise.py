@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from minicaffe.blob import Blob
 from minicaffe.layers.base import Layer
 
 
@@ -22,7 +25,7 @@ class Eltwise(Layer):
 
     PROD, SUM, MAX = range(3)
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         given = list(self.coeff)
         self.require(
             len(given) in (0, len(bottom)),
@@ -36,16 +39,16 @@ class Eltwise(Layer):
         self.reads_bottoms = range(len(bottom)) if self.operation == self.PROD else ()
         self.reads_tops = () if self.operation != self.PROD or self.stable_prod_grad else (0,)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require_same_shape(*bottom)
         top[0].reshape_like(bottom[0])
         if self.operation == self.MAX:
             self.winner = self.scratch("winner", bottom[0].shape)
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(top[0].count * (len(bottom) - 1 + len(self.coeff)))
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         y, (first, second, *others) = top[0].xdata, (blob.xdata for blob in bottom)
         if self.operation == self.PROD:
             self.xp.multiply(first, second, out=y)
@@ -62,7 +65,7 @@ class Eltwise(Layer):
                 self.ops.elementwise(Eltwise.next_winner, (self.winner, y, x), (float(i),), self.winner)
                 self.ops.elementwise(Eltwise.larger, (y, x), (), y)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         dy = top[0].xdiff
         for i, blob in enumerate(bottom):
             if not propagate_down[i] or (self.hands_on_gradient(i) and blob.diff_storage is top[0].diff_storage):
@@ -80,33 +83,33 @@ class Eltwise(Layer):
             else:
                 self.ops.elementwise(Eltwise.quotient, (top[0].xdata, blob.xdata, dy), (), dx)
 
-    def hands_on_gradient(self, index):
+    def hands_on_gradient(self, index: int) -> bool:
         return self.operation == self.SUM and self.coefficients[index] == 1
 
     @staticmethod
-    def weighted(a, p):
+    def weighted(a: float, p: float) -> float:
         return p * a
 
     @staticmethod
-    def weighted_sum(a, b, p, q):
+    def weighted_sum(a: float, b: float, p: float, q: float) -> float:
         return p * a + q * b
 
     @staticmethod
-    def larger(a, b):
+    def larger(a: float, b: float) -> float:
         return a if a != a else a if a >= b else b
 
     @staticmethod
-    def first_winner(a, b):
+    def first_winner(a: float, b: float) -> float:
         return 0.0 if a != a else 0.0 if a > b else 1.0
 
     @staticmethod
-    def next_winner(winner, largest, x, i):
+    def next_winner(winner: float, largest: float, x: float, i: float) -> float:
         return winner if largest != largest else winner if largest >= x else i
 
     @staticmethod
-    def won(winner, dy, i):
+    def won(winner: float, dy: float, i: float) -> float:
         return dy if winner == i else 0.0
 
     @staticmethod
-    def quotient(y, x, dy):
+    def quotient(y: float, x: float, dy: float) -> float:
         return y / x * dy

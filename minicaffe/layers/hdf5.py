@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import stat
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from minicaffe import compat, proto
 from minicaffe.backend import random, ranks
+from minicaffe.blob import Blob
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, MinicaffeError, ShapeError
 from minicaffe.layers.base import Layer
@@ -39,7 +41,7 @@ class HDF5Data(Source):
     shuffle: bool
     source: str
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(
             not self.layer_param.HasField("transform_param"),
             "HDF5Data does not transform data; remove it",
@@ -111,7 +113,7 @@ class HDF5Data(Source):
             self.shuffler.shuffle(rows)
         self.rows = rows
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         outputs = [blob.data for blob in top]
         filled = 0
         while filled < self.batch_size:
@@ -180,7 +182,7 @@ class HDF5Output(Layer):
     DATASETS = ("data", "label")
     OVERHEAD = 4 << 20  # bytes: a chunk begun in each dataset, at most 1 MiB each, and their indices
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(self.file_name != "", "give the file to write", "file_name")
         self.begun = False
         self._check_replaceable()
@@ -213,7 +215,7 @@ class HDF5Output(Layer):
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         return self.data_error(f"cannot write HDF5 file {self.file_name}: {reason}", "file_name")
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob in bottom:
             self.require(
                 1 <= len(blob.shape) <= 4, f"takes blobs of 1 to 4 axes; found {blob.shape_string}", kind=ShapeError
@@ -222,7 +224,7 @@ class HDF5Output(Layer):
             found = " and ".join(blob.shape_string for blob in bottom)
             raise self.error(f"both inputs must have the same first dimension; found {found}", kind=ShapeError)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         try:
             if not self.begun:
                 self._check_replaceable()
@@ -268,5 +270,5 @@ class HDF5Output(Layer):
         dataset.resize(before + len(values), axis=0)
         dataset[before:] = values
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         pass

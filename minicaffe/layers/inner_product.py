@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Layer
 
@@ -25,7 +29,7 @@ class InnerProduct(Layer):
     transpose: bool
     axis: int
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
         options = self.layer_param.inner_product_param
         self.inputs = bottom[0].span(self.axis_of(bottom[0], self.axis))
@@ -34,7 +38,7 @@ class InnerProduct(Layer):
         if self.bias_term:
             self.add_param((self.num_output,), options.bias_filler)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         axis = self.axis_of(x, self.axis)
         if x.span(axis) != self.inputs:
@@ -46,23 +50,23 @@ class InnerProduct(Layer):
         self.of_matrices = x.shape == (self.rows, self.inputs)
         top[0].reshape(*x.shape[:axis], self.num_output)
 
-    def matrix(self, array, columns):
+    def matrix(self, array: Any, columns: int) -> Any:
         """Values or gradients of bottom or top as (rows, columns)."""
         return array if self.of_matrices else array.reshape(self.rows, columns)
 
-    def products(self, bottom, top):
+    def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * self.rows * self.inputs * self.num_output
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(top[0].count * self.bias_term)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         ops, x, y = self.ops, self.matrix(bottom[0].xdata, self.inputs), self.matrix(top[0].xdata, self.num_output)
         ops.gemm(x, self.blobs[0].xdata, y, transpose_b=not self.transpose)
         if self.bias_term:
             ops.bias_add(y, self.blobs[1].xdata)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         ops, w, dy = self.ops, self.blobs[0], self.matrix(top[0].xdiff, self.num_output)
         if self.param_propagate_down[0]:
             x = self.matrix(bottom[0].xdata, self.inputs)
@@ -92,7 +96,7 @@ class Embed(Layer):
     input_dim: int
     bias_term: bool
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for field in ("num_output", "input_dim"):
             self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
         options = self.layer_param.embed_param
@@ -100,19 +104,19 @@ class Embed(Layer):
         if self.bias_term:
             self.add_param((self.num_output,), options.bias_filler)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape(*bottom[0].shape, self.num_output)
         self.rows = (bottom[0].count, self.num_output)
         self.bad_index = self.scratch("bad_index", (), "int32")
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         index, y = bottom[0].xdata.reshape(-1), top[0].xdata.reshape(self.rows)
         self.check_indices(index, self.input_dim, self.bad_index, hint="; check input_dim")
         self.ops.gather_rows(self.blobs[0].xdata, index, y)
         if self.bias_term:
             self.ops.bias_add(y, self.blobs[1].xdata)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         dy = top[0].xdiff.reshape(self.rows)
         if self.param_propagate_down[0]:
             self.ops.scatter_rows(dy, bottom[0].xdata.reshape(-1), self.blobs[0].xdiff)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from minicaffe.blob import Blob
 from minicaffe.layers.base import Layer
 
 
@@ -17,17 +20,17 @@ class Parameter(Layer):
     per_element = 0
     bottoms = 0
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require_sizes(self.shape.dim)
         self.add_param(tuple(self.shape.dim))
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape_like(self.blobs[0])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].xdata[...] = self.blobs[0].xdata
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.param_propagate_down[0]:
             dw = self.blobs[0].xdiff
             dw += top[0].xdiff

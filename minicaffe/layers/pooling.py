@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from minicaffe import proto
 from minicaffe.blob import Blob
@@ -38,7 +39,7 @@ class Pooling(Layer):
     MAX, AVE, STOCHASTIC = range(3)
     CEIL, FLOOR = range(2)
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(self.pool == self.MAX or len(top) == 1, "only MAX pooling makes a second top, the mask", "top")
         sized = any(self.has(field) for field in ("kernel_size", "kernel_h", "kernel_w"))
         if self.global_pooling:
@@ -79,7 +80,7 @@ class Pooling(Layer):
         self.require(not self.has(field), f"give either {field} or {h} and {w}, not both", field)
         return getattr(self, h), getattr(self, w)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.require(
             len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
@@ -119,10 +120,10 @@ class Pooling(Layer):
         )
         return pooled
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(top[0].count * self.window.taps)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, y = bottom[0].xdata, top[0].xdata
         if not x.size:
             return
@@ -138,7 +139,7 @@ class Pooling(Layer):
         if len(top) > 1:
             top[1].xdata[...] = self.mask
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         dy, dx = top[0].xdiff, bottom[0].xdiff
         if not propagate_down[0] or not dx.size:
             return
@@ -166,10 +167,10 @@ class SPP(Layer):
     pyramid_height: int
     pool: int
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(self.pyramid_height > 0, f"must be positive; found {self.pyramid_height}", "pyramid_height")
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.require(
             len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
@@ -181,7 +182,7 @@ class SPP(Layer):
             top[0].reshape(x.num, sum(pooled.span(1) for _, pooled in self.levels))
         self.partial = self.scratch("partial", x.shape)
 
-    def _level(self, bins, x):
+    def _level(self, bins: int, x: Blob) -> tuple[Pooling, Blob]:
         """The Pooling layer that makes ``bins`` x ``bins`` bins, and its top."""
         (kernel_h, pad_h), (kernel_w, pad_w) = (self._kernel_and_pad(size, bins) for size in x.shape[2:])
         options = proto.PoolingParameter(
@@ -202,14 +203,14 @@ class SPP(Layer):
         return layer, pooled
 
     @staticmethod
-    def _kernel_and_pad(size, bins):
+    def _kernel_and_pad(size: int, bins: int) -> tuple[int, int]:
         kernel = -(-size // bins)
         return kernel, (kernel * bins - size + 1) // 2
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return sum(layer.operations(bottom, [pooled]) for layer, pooled in self.levels)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         y, start = top[0].xdata.reshape(top[0].shape[0], top[0].span(1)), 0
         for layer, pooled in self.levels:
             layer.forward(bottom, [pooled])
@@ -217,7 +218,7 @@ class SPP(Layer):
             y[:, start:stop] = pooled.xdata.reshape(pooled.num, pooled.span(1))
             start = stop
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
         dy, dx, start = top[0].xdiff.reshape(top[0].shape[0], top[0].span(1)), bottom[0].xdiff, 0

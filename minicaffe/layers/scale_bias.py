@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from minicaffe import proto
+from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Layer
 
@@ -20,7 +24,7 @@ class Broadcast(Layer):
     axis: int
     num_axes: int
 
-    def add_operand(self, bottom, filler):
+    def add_operand(self, bottom: Sequence[Blob], filler: proto.FillerParameter) -> None:
         """Make v, unless it is a bottom."""
         if len(bottom) > 1:
             return
@@ -35,11 +39,11 @@ class Broadcast(Layer):
         )
         self.add_param(x.shape[start:end], filler)
 
-    def operand(self, bottom):
+    def operand(self, bottom: Sequence[Blob]) -> Blob:
         """The blob v."""
         return bottom[1] if len(bottom) > 1 else self.blobs[0]
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, v = bottom[0], self.operand(bottom)
         start = self.axis_of(x, self.axis) if v.shape else 0
         end = start + len(v.shape)
@@ -52,11 +56,11 @@ class Broadcast(Layer):
         self.rows = (x.span(0, start), v.count, x.span(end))
         top[0].reshape_like(x)
 
-    def wants_operand(self, propagate_down):
+    def wants_operand(self, propagate_down: Sequence[bool]) -> bool:
         """Whether v gets a gradient."""
         return propagate_down[1] if len(propagate_down) > 1 else self.param_propagate_down[0]
 
-    def operand_diff(self, bottom):
+    def operand_diff(self, bottom: Sequence[Blob]) -> Any:
         """Where v's gradient is to be added: a learned one adds up, that of a bottom starts from 0."""
         dv = self.operand(bottom).xdiff.reshape(-1)
         if len(bottom) > 1:
@@ -74,15 +78,15 @@ class Bias(Broadcast):
     param = "bias_param"
     reads_bottoms = ()
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.add_operand(bottom, self.layer_param.bias_param.filler)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if top[0] is not bottom[0]:
             top[0].xdata[...] = bottom[0].xdata
         self.ops.bias_add(top[0].xdata.reshape(self.rows), self.operand(bottom).xdata.reshape(-1))
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.wants_operand(propagate_down):
             self.ops.bias_grad(top[0].xdiff.reshape(self.rows), self.operand_diff(bottom))
         if propagate_down[0] and top[0] is not bottom[0]:
@@ -103,7 +107,7 @@ class Scale(Broadcast):
     param = "scale_param"
     bias_term: bool
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.capturable = len(bottom) == 1
         self.reads_bottoms = range(1 if top[0] is bottom[0] else 0, len(bottom))
         self.add_operand(
@@ -112,7 +116,7 @@ class Scale(Broadcast):
         if self.bias_term:
             self.add_param(self.operand(bottom).shape, self.layer_param.scale_param.bias_filler)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
         self.kept = self.input_copy(bottom, top, self.rows)
         if self.bias_term:
@@ -123,15 +127,15 @@ class Scale(Broadcast):
                 kind=ShapeError,
             )
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(top[0].count * (1 + self.bias_term))
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
         b = self.blobs[-1].xdata.reshape(-1) if self.bias_term else None
         self.ops.scale(x, self.operand(bottom).xdata.reshape(-1), b, y, self.kept)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         x = bottom[0].xdata.reshape(self.rows) if self.kept is None else self.kept
         dy, v = top[0].xdiff.reshape(self.rows), self.operand(bottom).xdata.reshape(-1)
         dx = bottom[0].xdiff.reshape(self.rows) if propagate_down[0] else None
@@ -139,7 +143,7 @@ class Scale(Broadcast):
         db = self.blobs[-1].xdiff.reshape(-1) if self.bias_term and self.param_propagate_down[-1] else None
         self.ops.scale_grad(x, dy, v, dx, dv, db)
 
-    def keep_input(self, shape):
+    def keep_input(self, shape: tuple[int, ...]) -> Any:
         """Memory of this shape for the input that backward reads, where forward did not keep it itself."""
         if self.kept is None:
             self.kept = self.scratch("kept", shape)

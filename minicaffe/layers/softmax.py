@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from minicaffe.blob import Blob
 from minicaffe.layers.base import Layer
 from minicaffe.layers.classification import Normalized
 
@@ -20,15 +23,15 @@ class Softmax(Layer):
     in_place = "always"
     axis: int
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         top[0].reshape_like(x)
         self.shape = self.about(x, self.axis_of(x, self.axis), "score")
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.ops.softmax(bottom[0].xdata.reshape(self.shape), top[0].xdata.reshape(self.shape))
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             y, dy = top[0].xdata.reshape(self.shape), top[0].xdiff.reshape(self.shape)
             self.ops.softmax_grad(y, dy, bottom[0].xdiff.reshape(self.shape))
@@ -53,11 +56,11 @@ class SoftmaxWithLoss(Normalized):
     tops = (1, 2)
     axis: int
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         self.capturable = len(top) == 1
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
         self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
         self.prob = self.scratch("prob", self.shape)
@@ -65,7 +68,7 @@ class SoftmaxWithLoss(Normalized):
         if len(top) > 1:
             top[1].reshape_like(bottom[0])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         outer, classes, inner = self.shape
         label = bottom[1].xdata.reshape(outer, inner)
         self.check_labels(label, classes)
@@ -75,7 +78,7 @@ class SoftmaxWithLoss(Normalized):
         if len(top) > 1:
             top[1].xdata[...] = self.prob.reshape(top[1].shape)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             outer, _, inner = self.shape
             label, dx = bottom[1].xdata.reshape(outer, inner), bottom[0].xdiff.reshape(self.shape)

@@ -4,48 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from minicaffe.testing.kernel_cases.case import KernelCase, Sizes, normal, output, uniform
 
 
-def polynomial(x, y, z, a, b):
+def polynomial(x: float, y: float, z: float, a: float, b: float) -> float:
     """A formula with every operator that a neuron may use."""
     return a * x**2 - y / (abs(z) + 1) + (b if x > 0 else -y) + (0 < y <= 1.5) * +z - (x == y) + (y != z)
 
 
-def functions(x, y):
+def functions(x: float, y: float) -> float:
     """A formula with every function that a neuron may use."""
     return math.exp(-abs(x)) + math.log(x * x + 1) + math.sqrt(abs(y)) + math.tanh(x) + min(x, y, 0.5) - max(x, 0)
 
 
-def constant(default):
+def constant(default: float) -> float:
     """Its argument."""
     return default
 
 
-def normalize(x, y, mean, variance, eps):
+def normalize(x: float, y: float, mean: float, variance: float, eps: float) -> float:
     """Two arrays and two vectors."""
     return (x - mean) / math.sqrt(variance + eps) * y
 
 
-def smooth(x, y, mean, a):
+def smooth(x: float, y: float, mean: float, a: float) -> float:
     """A formula that NumPy computes on whole arrays; all terms are positive where x, y, mean and a are."""
     return a * x * x + y / (mean + 1)
 
 
-def _whole(function, arrays, scalars, out):
+def _whole(function: Any, arrays: Any, scalars: Any, out: Any) -> None:
     """``elementwise`` without a call for each element."""
     out[...] = function(*arrays, *(out.dtype.type(scalar) for scalar in scalars))
 
 
-def _whole_channels(function, arrays, vectors, scalars, out):
+def _whole_channels(function: Any, arrays: Any, vectors: Any, scalars: Any, out: Any) -> None:
     """``channelwise`` without a call for each element."""
     _whole(function, [*arrays, *(vector[:, None] for vector in vectors)], scalars, out)
 
 
-def _whole_sum(function, arrays, vectors, scalars, out):
+def _whole_sum(function: Any, arrays: Any, vectors: Any, scalars: Any, out: Any) -> None:
     """``channel_sum`` without a call for each element."""
     terms = np.empty_like(arrays[0])
     _whole_channels(function, arrays, vectors, scalars, terms)
