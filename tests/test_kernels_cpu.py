@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minicaffe.kernels import cpu, fast_paths, reference
-from minicaffe.kernels.cpu.conv import select, winograd_transforms
+from minicaffe.kernels.cpu.conv import depthwise, select, winograd_transforms
 from minicaffe.kernels.cpu.conv.problem import FORWARD, KINDS, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cpu.conv.select import candidates
 from minicaffe.kernels.cpu.runtime import threads as shares
@@ -594,18 +594,19 @@ def test_convolution_stays_inside_its_workspace(case):
 
 @pytest.mark.parametrize("kernel", [(1, 1), (1, 2), (3, 1), (2, 2), (1, 5), (2, 3), (1, 7), (2, 4), (3, 3)])
 @pytest.mark.parametrize("size", [5, 6, 7, 8])
-@pytest.mark.parametrize("kind", [FORWARD, DATA, WEIGHTS])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_depthwise_worker_stays_inside_its_memory(case, kind, size, kernel):
     """What it wrote behind that would be another worker's, who may be reading it."""
     w, shape = window(kernel), (1, 2, size, 9)
     y_shape = (1, 2, *positions(shape[2:], w))
-    way = depthwise.way(Problem(kind, shape, y_shape, w, 2, case.dtype, 1))
-    room = np.full(way.args[0] // case.dtype.itemsize + 1064, 7e5, case.dtype)
+    problem = Problem(kind, shape, y_shape, w, 2, case.dtype, 1)
+    own = depthwise._scratch_per_worker(problem)
+    room = np.full(own + 1064, 7e5, case.dtype)
     memory = room[-room.ctypes.data % 64 // case.dtype.itemsize :]  # the first worker's begins where a cache line does
     x, y, weights, bias = case.normal(*shape), case.normal(*y_shape), case.normal(2, 1, *kernel), case.normal(2)
-    given = {FORWARD: (x, weights, bias, y), DATA: (y, weights, x), WEIGHTS: (x, y, weights)}[kind]
-    way(*given, memory, *([True] if kind == WEIGHTS else []))
-    assert (memory[way.args[0] // case.dtype.itemsize :] == 7e5).all()
+    given = {FORWARD: (x, weights, bias, y, memory), WEIGHT_GRAD: (x, y, weights, bias, memory, True)}
+    depthwise.bind(problem)(*given.get(kind, (y, weights, x, memory)))
+    assert (memory[own:] == 7e5).all()
 
 
 @pytest.mark.parametrize("shape, outputs, w, group", [CONVOLUTION[2], TILED[1]])

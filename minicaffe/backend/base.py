@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -64,6 +65,7 @@ class Backend(ABC):
 
     def __init__(self) -> None:
         self._workspaces: dict[np.dtype, Any] = {}
+        self._growing = threading.Lock()
         self._checks: list[tuple[Any, Callable[[int], Exception]]] = []
 
     @abstractmethod
@@ -104,9 +106,10 @@ class Backend(ABC):
     def reserve(self, count: int, dtype: DTypeLike) -> None:
         """Make the scratch memory that all layers share hold at least ``count`` elements of ``dtype``."""
         dtype = np.dtype(dtype)
-        if dtype not in self._workspaces or self._workspaces[dtype].size < count:
-            self._workspaces[dtype] = self.zeros((count,), dtype)
-            generation.advance()
+        with self._growing:  # a net that another thread makes at once must not put a smaller one in its place
+            if dtype not in self._workspaces or self._workspaces[dtype].size < count:
+                self._workspaces[dtype] = self.zeros((count,), dtype)
+                generation.advance()
 
     def workspace(self, dtype: DTypeLike) -> Any:
         """The shared scratch memory, a flat array; its contents last only as long as one call of an op."""

@@ -7,13 +7,17 @@ pass, a plan of fused layers) notes the generation it was made in, and makes it 
 
 from __future__ import annotations
 
+import threading
+
 _generation = 0
+_lock = threading.Lock()  # two threads that count at once count twice
 
 
 def advance() -> None:
     """Start a new generation: memory, a shape or a layer is no longer what it was."""
     global _generation
-    _generation += 1
+    with _lock:
+        _generation += 1
 
 
 def current() -> int:
