@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import backend, proto
-from minicaffe.backend import generation
+from minicaffe.backend import generation, memory
 from minicaffe.errors import ShapeError
 from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
 
@@ -106,7 +106,7 @@ class Storage:
         if self._zeros:
             self._write_zeros(start, stop)
         if self._host is None:
-            self._host = np.zeros(self.size, self.dtype)
+            self._host = memory.zeros((self.size,), self.dtype)
         if self._head_on_device and self._home is not None:
             self._home.download(self._device, self._host)
         return self._host

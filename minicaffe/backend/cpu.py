@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe.backend import random, threads
+from minicaffe.backend import memory, random, threads
 from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.kernels import cpu, fast_paths
-from minicaffe.kernels.cpu.runtime.capture import CapturedOps, LaunchList, in_progress, not_capturable
+from minicaffe.kernels.cpu.runtime.capture import (
+    CapturedOps,
+    LaunchList,
+    abandon_capture,
+    in_progress,
+    not_capturable,
+)
 from minicaffe.kernels.cpu.runtime.threads import held, thread_count
 
 
@@ -76,11 +81,10 @@ class CpuBackend(Backend):
     def __init__(self) -> None:
         super().__init__()
         self.random = CpuRandom()
-        self._lock = threading.RLock()
         self._capture: CpuCapture | None = None
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
-        return np.zeros(shape, dtype)
+        return memory.zeros(shape, dtype)
 
     def upload(self, host: NDArray, out: NDArray) -> None:
         out[...] = host
@@ -108,6 +112,11 @@ class CpuBackend(Backend):
                 yield made
         finally:
             self._capture, self.ops = None, cpu
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._capture, self.ops = None, cpu
+        abandon_capture()
 
     def not_capturable(self) -> None:
         not_capturable()

@@ -66,7 +66,9 @@ class LaunchList:
 
     def replay(self) -> None:
         """Make all launches again, on as many threads as when they were captured."""
-        if self._end > self._start:
+        if self._threads == 1:
+            launch.run_launches_alone(self._start, self._end)
+        elif self._end > self._start:
             launch.run_launches(self._start, self._end, self._threads)
 
     def _copy(self, staging: np.ndarray, start: int, used: int) -> None:
@@ -88,6 +90,12 @@ def _staging_memory(at_least: int = 0) -> np.ndarray:
 def _aligned(memory: np.ndarray) -> int:
     """The first address in ``memory`` at the begin of a cache line."""
     return -(-memory.ctypes.data // launch.LINE) * launch.LINE
+
+
+def abandon_capture() -> None:
+    """Capture nothing more, whichever thread began to: in a forked process it is not there."""
+    launch.end_capture()
+    capturing.launches = None
 
 
 def in_progress() -> bool:
