@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from minicaffe import memory
 from minicaffe.errors import OutOfMemoryError
 
 NOT_ENOUGH = "not enough memory: "
@@ -37,12 +38,12 @@ def require_memory(size: int, what: str, remedy: str = "check the shapes, or use
 
 
 def zeros(shape: Sequence[int] | int, dtype: DTypeLike, what: str = "an array") -> NDArray:
-    """``numpy.zeros``; OutOfMemoryError if that cannot fit into the memory that is available."""
+    """``memory.zeros``; OutOfMemoryError if that cannot fit into the memory that is available."""
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
     size = math.prod(sizes) * np.dtype(dtype).itemsize
     require_memory(size, what)
     try:
-        return np.zeros(sizes, dtype)
+        return memory.zeros(sizes, dtype)
     except (MemoryError, ValueError):  # a ValueError where no address space holds it
         raise OutOfMemoryError(
             f"{NOT_ENOUGH}{what} takes {amount(size)}; check the shapes, or use a smaller batch_size"

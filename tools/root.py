@@ -25,8 +25,38 @@ COMMANDS = {
 }
 
 
+def _note(context: click.Context, option: click.Parameter, value: bool) -> None:
+    context.ensure_object(dict)[option.name] = value
+
+
+def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    click.echo(f"minicaffe version {__version__}")
+    if context.obj["verbose"]:
+        from minicaffe.backend.threads import describe
+
+        for line in describe():
+            click.echo(line)
+    context.exit()
+
+
 @click.command(cls=Group, table=COMMANDS, epilog="'minicaffe COMMAND --help' tells a command's flags.")
-@click.version_option(__version__, prog_name="minicaffe", message="%(prog)s version %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit; with --verbose, what nets run on, too.",
+)
+@click.option(
+    "--verbose",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_note,
+    help="Show everything that is logged.",
+)
 def cli() -> None:
     """Train, test, time and draw Caffe nets.
 

@@ -302,7 +302,7 @@ class Layer(interface.Layer, Costed):
     def reserve(self, count: int) -> None:
         """In ``reshape``: make the shared workspace hold at least ``count`` elements."""
         self.reserved = count
-        backend.current().reserve(count, self.dtype)
+        backend.current().reserve(count, self.dtype, owner=self)
 
     def scratch(self, name: str, shape: Sequence[int], dtype: DTypeLike | None = None) -> Any:
         """An array of the current backend that this layer keeps between its calls; call it in ``reshape`` only.

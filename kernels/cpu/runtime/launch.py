@@ -187,6 +187,19 @@ def run_launches(first, end, workers):
 _run_launches = by_name(run_launches)
 
 
+@kernel()
+def run_launches_alone(first, end):
+    """Make launches that lie one behind the other on this thread, without entering the parallel loop: as cheap as can
+    be, and the only way in a forked process (``runtime.threads``).
+    """
+    launch = first
+    while launch < end:
+        function, arguments = _word(launch), launch + _word(launch + _SIZE)
+        for part in range(_word(launch + 2 * _SIZE)):
+            _call_part(function, part, _word(launch + 2 * _SIZE), _NONE, arguments)
+        launch += _word(launch + 4 * _SIZE)
+
+
 @called
 def _note(function, arguments, size, parts, workers):
     """Add a launch to those captured, arguments included."""
