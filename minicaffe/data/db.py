@@ -31,6 +31,8 @@ def open_db(
     if backend not in _MARK:
         raise DataError(f"unknown database backend {backend!r}: choose lmdb or leveldb")
     path = os.path.abspath(source)
+    if "\0" in path:
+        raise DataError(f"{backend} database {path!r}: a name with a null byte")
     if mode == "read":
         _check_readable(os.fspath(source), path, backend)
         return _reader(backend)(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minicaffe import limits
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import read_image, resize
 from minicaffe.data.source import Batch, BatchReader, BatchSource, check_sizes, state_of_text, text_of_state
@@ -25,8 +26,7 @@ def read_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
     so paths may contain spaces.
     """
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+        lines = os.fsdecode(limits.read_file(path, times=8)).splitlines()
     except OSError as error:
         raise DataError(
             f"list of images {os.path.abspath(path)} cannot be read ({error.strerror}); relative to {os.getcwd()}"

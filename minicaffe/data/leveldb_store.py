@@ -33,7 +33,10 @@ class LevelDbReader(Reader):
         super().__init__(path)
         plyvel = compat.require("plyvel")
         self._error = plyvel.Error
-        self._view = tempfile.mkdtemp(prefix="minicaffe-leveldb-")
+        try:
+            self._view = tempfile.mkdtemp(prefix="minicaffe-leveldb-")
+        except OSError as error:
+            raise self.damaged(error) from error
         self._remove = weakref.finalize(self, shutil.rmtree, self._view, ignore_errors=True)
         try:
             _check_unlocked(path)

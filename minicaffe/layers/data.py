@@ -14,6 +14,7 @@ from minicaffe.data.source import BatchSource, DatumSource
 from minicaffe.data.window_source import WindowSource
 from minicaffe.errors import DataError, ShapeError
 from minicaffe.layers.base import Count, Layer
+from minicaffe.proto.origin import in_utf8
 
 
 class Source(Layer):
@@ -125,7 +126,7 @@ class Batches(Source):
         transform.CopyFrom(self.layer_param.transform_param)
         for message, field in ((options, "source"), (options, "root_folder"), (transform, "mean_file")):
             if getattr(message, field, ""):
-                setattr(message, field, self.find_file(getattr(message, field)))
+                setattr(message, field, in_utf8(self.find_file(getattr(message, field))))
         try:
             self.batches = self.open(options, transform)
         except DataError as error:

@@ -35,7 +35,9 @@ def check_prefix(prefix: str) -> None:
     """SnapshotError unless files can be made at the prefix; nothing is left there."""
     folder = os.path.dirname(os.path.abspath(prefix))
     problem = (
-        f"the folder {folder} does not exist; create it"
+        "it has a null byte"
+        if "\0" in prefix
+        else f"the folder {folder} does not exist; create it"
         if not os.path.isdir(folder)
         else f"the folder {folder} is not writable"
         if not os.access(folder, os.W_OK | os.X_OK)
