@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minicaffe import compat
 from minicaffe.blob import Blob, shape_string
@@ -16,6 +17,7 @@ from minicaffe.data import hdf5
 from minicaffe.errors import DataError, WeightsError
 from minicaffe.layers import Layer
 from minicaffe.proto.atomic import write_atomic
+from minicaffe.proto.blobs import blob_shape
 from minicaffe.proto.files import blob_to_array, has_diff, read_net_binary, shape_equals, write_binary
 
 if TYPE_CHECKING:
@@ -71,6 +73,15 @@ class _Report:
             _log.warning("%s holds no weights for %s: they keep their initial values", self.path, ", ".join(missing))
 
 
+def _fill(path: str | os.PathLike, layer: str, index: int, blob: Blob, values: Any) -> None:
+    """Give a param its values; a warning where they are no numbers to compute with."""
+    blob.data[...] = values
+    if not np.isfinite(blob.data).all():
+        _log.warning(
+            "%s: param %d of layer '%s' holds NaN or infinity: the net that saved it had diverged", path, index, layer
+        )
+
+
 def copy(net: Net, path: str | os.PathLike) -> None:
     """Load weights from a file, binary or HDF5, into the layers of the same names.
 
@@ -85,7 +96,7 @@ def copy(net: Net, path: str | os.PathLike) -> None:
         copy_hdf5(net, path)
         return
     report = _Report(path)
-    pending: list[tuple[Blob, Any]] = []
+    pending: list[tuple[str, int, Blob, NDArray, NDArray | None]] = []
     targets: dict[str, Layer] = {}
     for layer in net.layers:
         targets.setdefault(layer.name, layer)
@@ -101,16 +112,20 @@ def copy(net: Net, path: str | os.PathLike) -> None:
             continue
         for j, (source, blob) in enumerate(zip(message.blobs, target.blobs, strict=True)):
             if not shape_equals(blob.shape, source):
-                report.problems.append(_mismatch(j, message.name, blob_to_array(source).shape, blob))
+                report.problems.append(_mismatch(j, message.name, blob_shape(source), blob))
             else:
-                pending.append((blob, source))
+                try:
+                    diff = blob_to_array(source, diff=True) if has_diff(source) else None
+                    pending.append((message.name, j, blob, blob_to_array(source), diff))
+                except WeightsError as error:
+                    report.problems.append(f"layer '{message.name}' param {j}: {error}")
         if message.blobs:
             report.copied.add(message.name)
     report.finish(net)
-    for blob, source in pending:
-        blob.data[...] = blob_to_array(source).reshape(blob.shape)
-        if has_diff(source):
-            blob.diff[...] = blob_to_array(source, diff=True).reshape(blob.shape)
+    for name, j, blob, values, diff in pending:
+        _fill(path, name, j, blob, values.reshape(blob.shape))
+        if diff is not None:
+            blob.diff[...] = diff.reshape(blob.shape)
 
 
 def _mismatch(index: int, layer: str, found: tuple[int, ...], blob: Blob) -> str:
@@ -127,7 +142,7 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
     Caffe: shapes must agree exactly, and a param may be missing only where another layer owns it.
     """
     report = _Report(path)
-    pending: list[tuple[Blob, str]] = []
+    pending: list[tuple[str, int, Blob]] = []
     owned = {id(param.blob) for param in net.learnable}
     targets = {layer.name: layer for layer in net.layers}
     found = _weights_of(path)
@@ -152,16 +167,16 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
             elif shape != blob.shape:
                 report.problems.append(_mismatch(j, name, shape, blob))
             else:
-                pending.append((blob, f"data/{name}/{j}"))
+                pending.append((name, j, blob))
         if target.blobs and params:
             report.copied.add(name)
     report.finish(net)
     try:
-        values = hdf5.read(path, [name for _, name in pending])
+        values = hdf5.read(path, [f"data/{name}/{j}" for name, j, _ in pending])
     except DataError as error:
         raise WeightsError(f"weights file: {error}") from None
-    for (blob, _), array in zip(pending, values, strict=True):
-        blob.data[...] = array
+    for (name, j, blob), array in zip(pending, values, strict=True):
+        _fill(path, name, j, blob, array)
 
 
 def _weights_of(path: str | os.PathLike) -> dict[str, dict[str, hdf5.Entry]]:

@@ -58,6 +58,8 @@ def read_windows(path: str, fg_threshold: float, bg_threshold: float) -> tuple[l
             for _ in range(count):
                 label, overlap, *corners = take(6)
                 window = Window(index, int(label), *map(int, corners))
+                if max(map(abs, window)) >= 2**24:
+                    raise ValueError(f"'{' '.join((label, *corners))}' are no class and corners of an image")
                 if float(overlap) >= fg_threshold:
                     if window.label <= 0:
                         raise DataError(

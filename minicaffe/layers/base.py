@@ -224,6 +224,10 @@ class Layer(Costed):
         """Whether the gradient of bottom ``index`` always equals that of top 0, so that both may be one memory."""
         return False
 
+    def fills_once(self, index: int) -> bool:
+        """Whether forward leaves top ``index`` as it finds it."""
+        return False
+
     # --- set-up, the same for every layer --------------------------------------------------------------------------
 
     def prepare(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,8 @@ from minicaffe.data.window_source import WindowSource
 from minicaffe.errors import DataError, ShapeError
 from minicaffe.layers.base import Count, Layer
 from minicaffe.proto.origin import in_utf8
+
+_log = logging.getLogger(__name__)
 
 
 class Source(Layer):
@@ -57,6 +60,9 @@ class Input(Source):
         for i, blob in enumerate(top if shapes else ()):
             blob.reshape(*shapes[i if len(shapes) > 1 else 0].dim)
 
+    def fills_once(self, index):
+        return True
+
 
 class DummyData(Source):
     """Tops filled by ``data_filler`` (default: zeros), of given ``shape`` or legacy num, channels, height, width.
@@ -91,6 +97,9 @@ class DummyData(Source):
             self._fill(blob, filler)
             if filler.type != "constant":
                 self.refilled.append((i, filler))
+
+    def fills_once(self, index):
+        return index not in [i for i, _ in self.refilled]
 
     @staticmethod
     def _of(values: Any, i: int) -> Any:
@@ -222,6 +231,11 @@ class MemoryData(Source):
     batch_size: int
 
     def setup(self, bottom, top):
+        if self.layer_param.HasField("transform_param"):
+            _log.warning(
+                "layer '%s' (MemoryData): its transform_param is without effect; transform the arrays that you hand over",
+                self.name,
+            )
         for field in self.SIZES:
             self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
         self.item = tuple(getattr(self, field) for field in self.SIZES[1:])
