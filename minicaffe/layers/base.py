@@ -198,6 +198,10 @@ class Layer(interface.Layer, Costed):
         """Whether the gradient of bottom ``index`` always equals that of top 0, so that both may be one memory."""
         return False
 
+    def fills_once(self, index: int) -> bool:
+        """Whether forward leaves top ``index`` as it finds it."""
+        return False
+
     # --- what lasts from pass to pass -----------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
