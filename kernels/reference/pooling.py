@@ -100,4 +100,4 @@ def stochastic_pool_mean(x: Array, y: Array, window: Window) -> None:
     for i, j, rows, cols, _ in _pool_windows(window, x.shape[2:], y.shape[2:]):
         patch = x[:, :, rows, cols]
         total, squares = patch.sum(axis=(2, 3)), (patch * patch).sum(axis=(2, 3))
-        y[:, :, i, j] = np.where(total > 0, squares / np.where(total > 0, total, 1), 0)
+        y[:, :, i, j] = np.where(total <= 0, 0, squares / np.where(total <= 0, 1, total))
