@@ -194,7 +194,9 @@ def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
         values = hdf5.read(path, [name for _, name in wanted])
     except DataError as error:
         raise WeightsError(f"weights file: {error}") from None
-    return [(partial(getattr, blob, "data"), array) for (blob, _), array in zip(wanted, values, strict=True)]
+    return [
+        (partial(getattr, blob, "data"), np.asarray(array)) for (blob, _), array in zip(wanted, values, strict=True)
+    ]
 
 
 def _weights_of(path: str | os.PathLike) -> dict[str, dict[str, hdf5.Entry]]:

@@ -69,13 +69,13 @@ class Layer(interface.Layer, Costed):
     """The name in a prototxt; setting it in a class registers the class."""
     param: ClassVar[str | None] = None
     """The LayerParameter field with this layer's options; its fields become attributes of the layer."""
-    bottoms: ClassVar[Count] = 1
-    tops: ClassVar[Count] = 1
+    bottoms: Count = 1
+    tops: Count = 1
     equal_counts: ClassVar[bool] = False
     """Whether there must be as many tops as bottoms."""
     auto_tops: ClassVar[bool] = False
     """Whether missing tops are made without a name (loss layers)."""
-    in_place: ClassVar[str] = "never"
+    in_place: str = "never"
     """``"always"``, ``"forward"`` (gradients need the input, so only where nothing goes backward) or ``"never"``."""
     reads_bottoms: Sequence[int] | None = None
     """Bottoms whose values backward reads, by number; None: all.  In place, what it finds there is the top's value.  The
@@ -87,9 +87,9 @@ class Layer(interface.Layer, Costed):
     leaves: str = "nothing"
     """What is left of the bottom's value after the layer worked in place: ``"all"``, ``"sign"`` (what was positive still
     is, or its gradient is 0; nothing else becomes so) or ``"nothing"``."""
-    differentiable: ClassVar[tuple[int, ...] | None] = None
+    differentiable: tuple[int, ...] | None = None
     """Which bottoms can get a gradient; None: all.  Asking for another one is an error."""
-    forcible: ClassVar[tuple[int, ...] | None] = None
+    forcible: tuple[int, ...] | None = None
     """Which bottoms ``force_backward`` may turn on; None: all."""
     claims: ClassVar[tuple[int, ...]] = ()
     """Learnable blobs whose gradient backward asks for by ``Blob.claim_xdiff``: a solver need not clear it before."""
@@ -132,7 +132,7 @@ class Layer(interface.Layer, Costed):
         self.name: str = layer_param.name
         self.type = layer_param.type
         self.phase = layer_param.phase
-        self.dtype = np.dtype(dtype)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.definition = Origin()
         self.blobs = BlobVec(self.dtype)
         for message in layer_param.blobs:

@@ -22,7 +22,7 @@ class Source(Layer):
     """Base of layers without bottoms: nothing flows backward."""
 
     bottoms = 0
-    tops: ClassVar[Count] = (1, None)
+    tops: Count = (1, None)
     per_element = 0
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -115,7 +115,8 @@ class Batches(Source):
     The position and the random stream are part of a snapshot.
     """
 
-    tops: ClassVar[Count] = 2
+    param: ClassVar[str]
+    tops: Count = 2
     reshape_always = True
 
     def open(self, options: Any, transform: Any) -> BatchSource:
