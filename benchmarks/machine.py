@@ -17,6 +17,7 @@ from threadpoolctl import ThreadpoolController, threadpool_info
 
 import minicaffe
 from benchmarks import peers
+from minicaffe.kernels.cpu.runtime.threads import threading_layer
 
 PACKAGES = ("minicaffe", "numpy", "numba", "scipy", "torch")
 _MATRIX = 1536
@@ -34,6 +35,7 @@ def describe(threads: int) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": cores(),
         "threads": threads,
+        "threading_layer": threading_layer(),
         "system": platform.system(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},

@@ -313,8 +313,11 @@ class Blob:
         self._diff = self._replaced(self._diff, _Part(other._diff.storage, other._diff.offset))
 
     def unshare_diff(self) -> None:
-        """Have memory of its own for the gradient from now on, zero at first."""
-        self._diff = self._replaced(self._diff, _Part(Storage(max(self.count, 1), self.dtype)))
+        """Have memory of its own for the gradient from now on, with the values that it has."""
+        part = _Part(Storage(max(self.count, 1), self.dtype))
+        if self._diff.storage.touched:
+            part.storage.host()[: self.count] = self.peek_diff().reshape(-1)
+        self._diff = self._replaced(self._diff, part)
 
     def shares_data_with(self, other: Blob) -> bool:
         """Whether both values are the same memory."""

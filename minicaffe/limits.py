@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
 import resource
+import stat
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from minicaffe import memory
 from minicaffe.errors import OutOfMemoryError
 
 NOT_ENOUGH = "not enough memory: "
@@ -36,13 +39,30 @@ def require_memory(size: int, what: str, remedy: str = "check the shapes, or use
         raise OutOfMemoryError(f"{NOT_ENOUGH}{what} takes {amount(size)}, {amount(room)} are free; {remedy}")
 
 
+def read_file(path: str | os.PathLike[str], times: int = 1) -> bytes:
+    """The content of a file, where ``times`` its size fits into memory; for paths that a definition may have named.
+
+    Raises OSError, also for a device, a pipe, which may have no end, and a name with a null byte; OutOfMemoryError.
+    """
+    try:
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    except ValueError:
+        raise OSError(errno.EINVAL, "a name with a null byte", path) from None
+    with file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "no regular file", path)
+        require_memory(times * status.st_size, f"reading {os.fspath(path)}", "is it the right file?")
+        return file.read()
+
+
 def zeros(shape: Sequence[int] | int, dtype: DTypeLike, what: str = "an array") -> NDArray:
-    """``numpy.zeros``; OutOfMemoryError if that cannot fit into the memory that is available."""
+    """``memory.zeros``; OutOfMemoryError if that cannot fit into the memory that is available."""
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
     size = math.prod(sizes) * np.dtype(dtype).itemsize
     require_memory(size, what)
     try:
-        return np.zeros(sizes, dtype)
+        return memory.zeros(sizes, dtype)
     except (MemoryError, ValueError):  # a ValueError where no address space holds it
         raise OutOfMemoryError(
             f"{NOT_ENOUGH}{what} takes {amount(size)}; check the shapes, or use a smaller batch_size"

@@ -85,6 +85,7 @@ class Net(RawViews):
         self._blob_list = built.blobs
         self.blobs: OrderedDict[str, Blob] = OrderedDict(built.blobs)
         self.forward_only = False
+        self._warned_of_gradients = False
         self.blob_loss_weights = OrderedDict((name, built.loss_weights[name]) for name in self.blobs)
         layers = [step.layer for step in self.steps]
         self.layers: list[Any] = [layer.unwrapped for layer in layers]
@@ -245,8 +246,26 @@ class Net(RawViews):
                     f"Top diff arguments do not match net outputs: found {sorted(output_diffs)}, expected {self.outputs}"
                 )
             batches.assign(self.blobs, output_diffs, "diff", "Diff")
+        if end is None:
+            self._warn_of_missing_gradients()
         self.run_backward(first, last)
         return {name: self.blobs[name].diff for name in OrderedDict.fromkeys([*names, *(diffs or ())])}
+
+    def _warn_of_missing_gradients(self) -> None:
+        """Say once that nothing computes the inputs' gradients, which are then returned as they are: zeros."""
+        reached = {
+            self._blob_names[i]
+            for step in self.steps
+            for i, down in zip(step.bottom_ids, step.propagate_down, strict=True)
+            if down and step.need_backward
+        }
+        missing = [name for name in self.inputs if name not in reached]
+        if missing and not self._warned_of_gradients:
+            self._warned_of_gradients = True
+            _log.warning(
+                "net '%s': backward computes no gradient of %s, which stays 0; set force_backward: true in the net",
+                self.name, ", ".join(missing),
+            )  # fmt: skip
 
     def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, NDArray]:
         """Run forward over any number of items, batch after batch, and return copies of all rows of the outputs."""

@@ -19,6 +19,7 @@ from minicaffe.data import hdf5
 from minicaffe.errors import DataError, WeightsError
 from minicaffe.layers import Layer
 from minicaffe.proto.atomic import write_atomic
+from minicaffe.proto.blobs import blob_shape
 from minicaffe.proto.files import blob_to_array, has_diff, read_net_binary, shape_equals, write_binary
 
 if TYPE_CHECKING:
@@ -77,6 +78,14 @@ def _layers(net: Net) -> list[Layer]:
     return [step.layer for step in net.steps]
 
 
+def _warn_of_nan(path: str | os.PathLike, layer: str, index: int, values: NDArray) -> None:
+    """A warning where a param's values are no numbers to compute with."""
+    if not np.isfinite(values).all():
+        _log.warning(
+            "%s: param %d of layer '%s' holds NaN or infinity: the net that saved it had diverged", path, index, layer
+        )
+
+
 def copy(net: Net, path: str | os.PathLike) -> None:
     """Load weights from a file, binary or HDF5, into the layers of the same names.
 
@@ -127,9 +136,11 @@ def _prepare_binary(net: Net, path: str | os.PathLike) -> _Pending:
         for j, (source, blob) in enumerate(zip(message.blobs, target.blobs, strict=True)):
             try:
                 if not shape_equals(blob.shape, source):
-                    report.problems.append(_mismatch(j, message.name, blob_to_array(source).shape, blob))
+                    report.problems.append(_mismatch(j, message.name, blob_shape(source), blob))
                     continue
-                pending.append((partial(getattr, blob, "data"), blob_to_array(source).reshape(blob.shape)))
+                values = blob_to_array(source).reshape(blob.shape)
+                _warn_of_nan(path, message.name, j, values)
+                pending.append((partial(getattr, blob, "data"), values))
                 if has_diff(source):
                     pending.append(
                         (partial(getattr, blob, "diff"), blob_to_array(source, diff=True).reshape(blob.shape))
@@ -161,7 +172,7 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
 
 def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
     report = _Report(path)
-    wanted: list[tuple[Blob, str]] = []
+    wanted: list[tuple[str, int, Blob]] = []
     owned = {id(param.blob) for param in net.learnable}
     targets = {layer.name: layer for layer in _layers(net)}
     found = _weights_of(path)
@@ -186,17 +197,17 @@ def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
             elif shape != blob.shape:
                 report.problems.append(_mismatch(j, name, shape, blob))
             else:
-                wanted.append((blob, f"data/{name}/{j}"))
+                wanted.append((name, j, blob))
         if target.blobs and params:
             report.copied.add(name)
     report.finish(net)
     try:
-        values = hdf5.read(path, [name for _, name in wanted])
+        found_values = [np.asarray(array) for array in hdf5.read(path, [f"data/{name}/{j}" for name, j, _ in wanted])]
     except DataError as error:
         raise WeightsError(f"weights file: {error}") from None
-    return [
-        (partial(getattr, blob, "data"), np.asarray(array)) for (blob, _), array in zip(wanted, values, strict=True)
-    ]
+    for (name, j, _), array in zip(wanted, found_values, strict=True):
+        _warn_of_nan(path, name, j, array)
+    return [(partial(getattr, blob, "data"), array) for (_, _, blob), array in zip(wanted, found_values, strict=True)]
 
 
 def _weights_of(path: str | os.PathLike) -> dict[str, dict[str, hdf5.Entry]]:

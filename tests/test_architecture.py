@@ -18,7 +18,14 @@ HOMES = {
     "tools": "minicaffe.tools",
 }
 RANKS = [
-    ("minicaffe.errors", "minicaffe.limits", "minicaffe.compat", "minicaffe.proto", "minicaffe.log"),
+    (
+        "minicaffe.errors",
+        "minicaffe.memory",
+        "minicaffe.limits",
+        "minicaffe.compat",
+        "minicaffe.proto",
+        "minicaffe.log",
+    ),
     ("minicaffe.kernels.window", "minicaffe.kernels.fast_paths"),
     ("minicaffe.kernels.reference",),
     ("minicaffe.kernels.cpu.runtime",),

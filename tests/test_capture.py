@@ -640,3 +640,105 @@ def test_a_layer_that_reaches_for_numpy_is_not_captured():
     with fast_paths.without("replay"):
         equal(found, passes(usual, 5))
     assert captures(made) == 0
+
+
+def test_params_assigned_as_a_list_take_the_places_of_the_old_ones():
+    made, usual = net(), net()
+    passes(made, 3)
+    passes(usual, 3)
+    blobs = [Blob(blob.shape) for blob in made.params["conv"]]
+    for blob, old in zip(blobs, usual.params["conv"], strict=True):
+        blob.data[...] = old.data[...] = np.random.default_rng(0).standard_normal(blob.shape)
+        old.diff[...] = 0
+    made.layer_dict["conv"].blobs = blobs
+    equal(passes(made, 4), passes(usual, 4))
+    assert made.params["conv"][0].shares_data_with(blobs[0])
+    assert made.params["conv"] is made.layer_dict["conv"].blobs
+    with pytest.raises(ShapeError, match=r"can be replaced by blobs of the same shapes; found 2 \(2\)"):
+        made.layer_dict["conv"].blobs = [Blob((2,))]
+    with pytest.raises(AttributeError):
+        del made.params["conv"][0]
+
+
+# --- what a replay depends on beside its arrays
+
+
+NORM = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 3 dim: 4 dim: 5 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { axis: 2 num_output: 6 weight_filler { type: "xavier" } } }
+layer { name: "norm" type: "BatchNorm" bottom: "ip" top: "ip" batch_norm_param { use_global_stats: true } }
+layer { name: "scale" type: "Scale" bottom: "ip" top: "ip" scale_param { bias_term: true } }
+"""
+
+
+def watched(made: Net) -> None:
+    """A forward pass layer by layer, for somebody looks on; then nobody does any more."""
+    calls = made._executor.callbacks["after_forward"]
+    calls.append(lambda index: None)
+    made.run_forward()
+    calls.clear()
+
+
+def not_fused(made: Net) -> None:
+    with fast_paths.without("fusion"):
+        made.run_forward()
+
+
+def not_whole(made: Net) -> None:
+    made.run_forward()
+    made.forward(start="scale")
+
+
+@pytest.mark.parametrize("forward", [watched, not_fused, not_whole])
+@pytest.mark.parametrize("left_out", [(), ("fusion",)], ids=["", "backward not fused"])
+def test_backward_depends_on_how_forward_ran(forward, left_out):
+    """Layers that run by themselves keep other values for backward than those that run as one."""
+    found = []
+    for replay in ((), ("replay",)):
+        with fast_paths.without(*replay):
+            made = net(NORM)
+            made.params["norm"][0].data[...] = 3
+            made.params["norm"][1].data[...] = made.params["norm"][2].data[...] = 2
+            rows = []
+            for _ in range(2):
+                rows += passes(made, 3)
+                for _ in range(3):
+                    forward(made)
+                    with fast_paths.without(*left_out):
+                        made.run_backward()
+                    rows.append(numbers(made))
+            found.append(rows)
+    equal(*found)
+
+
+def test_gradients_in_the_memory_of_another_net_that_only_count_as_zero():
+    found = []
+    for left_out in ((), ("replay",)):
+        with fast_paths.without(*left_out):
+            owner, made, rows = net(seed=2), net(), []
+            owner.pack_params()
+            for name, blobs in owner.params.items():
+                for blob, other in zip(made.params[name], blobs, strict=True):
+                    blob.share_diff(other)
+            for i in range(8):
+                if i not in (5, 6):
+                    owner.clear_param_diffs(lazily=True)
+                rows += passes(made, 1, i)
+            found.append(rows)
+    equal(*found)
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["forward", "there and back"])
+def test_an_error_of_a_replay_comes_before_what_follows(both):
+    """As it does eagerly: with a label that is no class no loss is computed, and no gradient added."""
+    found = []
+    for left_out in ((), ("replay",)):
+        with fast_paths.without(*left_out):
+            made = net(TURNS["inputs"][0])
+            rows = train(made, both)
+            made.blobs["y"].data[1] = 99
+            with pytest.raises(LayerError, match="value number 1 of the batch is not an integer in 0 .. 4"):
+                made.forward_backward() if both else made.run_forward()
+            rows += [[*numbers(made), made.loss_array.copy()], *train(made, both)]
+            found.append(rows)
+    equal(*found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 
 import click
@@ -25,8 +27,38 @@ COMMANDS = {
 }
 
 
+def _note(context: click.Context, option: click.Parameter, value: bool) -> None:
+    context.ensure_object(dict)[option.name] = value
+
+
+def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    click.echo(f"minicaffe version {__version__}")
+    if context.obj["verbose"]:
+        from minicaffe.backend.threads import describe
+
+        for line in describe():
+            click.echo(line)
+    context.exit()
+
+
 @click.command(cls=Group, table=COMMANDS, epilog="'minicaffe COMMAND --help' tells a command's flags.")
-@click.version_option(__version__, prog_name="minicaffe", message="%(prog)s version %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit; with --verbose, what nets run on, too.",
+)
+@click.option(
+    "--verbose",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_note,
+    help="Show everything that is logged.",
+)
 def cli() -> None:
     """Train, test, time and draw Caffe nets.
 
@@ -36,19 +68,39 @@ def cli() -> None:
 
 def run(args: list[str]) -> int:
     """Run a command and return its exit status; see ``minicaffe.tools.cli.main``."""
+    heard = _open_standard_streams()
     try:
         return cli.main(args, prog_name="minicaffe", standalone_mode=False) or 0
     except (Exception, KeyboardInterrupt) as error:
         if any(arg.lstrip("-") == "traceback" for arg in args):
             traceback.print_exception(error)
         message, status = _explain(error)
-        click.echo(message, err=True)
+        click.echo(message, err=heard)
         return status
+
+
+def _open_standard_streams() -> bool:
+    """Make the standard streams that whoever started this closed (``2>&-``) go nowhere; whether stderr is heard.
+
+    Else the next file that is opened gets the number 2, and what libraries print to stderr is written into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    heard = sys.stderr is not None
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
+    return heard
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
     """What to tell about an error, and the exit status."""
-    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+    if isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, click.Abort) and not isinstance(error.__cause__, EOFError)
+    ):
         return "interrupted", interrupts.STATUS
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "minicaffe"
@@ -62,5 +114,6 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return f"error: not enough memory: {error}; check the shapes, or use a smaller batch_size", 1
     if isinstance(error, OSError) and error.strerror:
         return f"error: {': '.join(filter(None, (error.filename2 or error.filename, error.strerror)))}", 1
-    problem = f"unexpected {type(error).__name__}: {error}"  # a bug, or an error in a user's own Python layer
+    cause = error.__cause__ if isinstance(error, click.Abort) else error  # click takes the end of a file for a Ctrl-D
+    problem = f"unexpected {type(cause).__name__}: {cause}"  # a bug, or an error in a user's own Python layer
     return f"error: {problem}\n(run it again with --traceback to see where it comes from)", 1

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -63,8 +66,16 @@ class Backend(ABC):
     is_host: bool
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._reserving = threading.RLock()
         self._workspaces: dict[np.dtype, Any] = {}
+        self._needs: dict[np.dtype, weakref.WeakKeyDictionary[object, int]] = {}
         self._checks: list[tuple[Any, Callable[[int], Exception]]] = []
+        _backends.add(self)
+
+    def _after_fork(self) -> None:
+        """In a forked process: no pass is under way, and nobody holds the lock, for other threads are not there."""
+        self._lock, self._reserving = threading.RLock(), threading.RLock()
 
     @abstractmethod
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
@@ -101,16 +112,39 @@ class Backend(ABC):
         """Note that something is done that a replay of the capture being made would leave out; nothing if none is."""
         return None
 
-    def reserve(self, count: int, dtype: DTypeLike) -> None:
-        """Make the scratch memory that all layers share hold at least ``count`` elements of ``dtype``."""
-        dtype = np.dtype(dtype)
-        if dtype not in self._workspaces or self._workspaces[dtype].size < count:
-            self._workspaces[dtype] = self.zeros((count,), dtype)
-            generation.advance()
+    def reserve(self, count: int, dtype: DTypeLike, owner: object | None = None) -> None:
+        """Make the scratch memory that all layers share hold at least ``count`` elements of ``dtype``.
+
+        It does as long as ``owner`` (default: the backend) is there; what one owner needs only grows.  Any thread may call
+        it, also while another runs a net.
+        """
+        dtype, owner = np.dtype(dtype), self if owner is None else owner
+        with self._reserving:
+            needs = self._needs.setdefault(dtype, weakref.WeakKeyDictionary())
+            if owner not in needs:
+                weakref.finalize(owner, self._shrink, dtype).atexit = False
+            needs[owner] = max(count, needs.get(owner, 0))
+            if dtype not in self._workspaces or self._workspaces[dtype].size < count:
+                self._workspaces[dtype] = self.zeros((count,), dtype)
+                generation.advance()
 
     def workspace(self, dtype: DTypeLike) -> Any:
         """The shared scratch memory, a flat array; its contents last only as long as one call of an op."""
-        return self._workspaces[np.dtype(dtype)]
+        dtype = np.dtype(dtype)
+        with self._reserving:
+            if dtype not in self._workspaces:
+                self._workspaces[dtype] = self.zeros((self._needed(dtype),), dtype)
+            return self._workspaces[dtype]
+
+    def _shrink(self, dtype: np.dtype) -> None:
+        """Give up scratch memory that is larger than any owner that is left needs."""
+        with self._reserving:
+            if dtype in self._workspaces and self._needed(dtype) < self._workspaces[dtype].size:
+                del self._workspaces[dtype]
+                generation.advance()
+
+    def _needed(self, dtype: np.dtype) -> int:
+        return max((count for _, count in self._needs[dtype].items()), default=0)
 
     def check_later(self, flag: Any, error: Callable[[int], Exception]) -> None:
         """Raise ``error(flag)`` if the int32 scalar ``flag`` is not negative: now on the host, at ``run_checks`` on a
@@ -130,3 +164,14 @@ class Backend(ABC):
             value = int(flag)
             if value >= 0:
                 raise error(value)
+
+
+_backends: weakref.WeakSet[Backend] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for where in _backends:
+        where._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +14,13 @@ from minicaffe import limits
 from minicaffe.backend import random, threads
 from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.kernels import cpu, fast_paths
-from minicaffe.kernels.cpu.runtime.capture import CapturedOps, LaunchList, in_progress, not_capturable
+from minicaffe.kernels.cpu.runtime.capture import (
+    CapturedOps,
+    LaunchList,
+    abandon_capture,
+    in_progress,
+    not_capturable,
+)
 from minicaffe.kernels.cpu.runtime.threads import held, thread_count
 
 
@@ -77,7 +82,6 @@ class CpuBackend(Backend):
     def __init__(self) -> None:
         super().__init__()
         self.random = CpuRandom()
-        self._lock = threading.RLock()
         self._capture: CpuCapture | None = None
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
@@ -109,6 +113,11 @@ class CpuBackend(Backend):
                 yield made
         finally:
             self._capture, self.ops = None, cpu
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._capture, self.ops = None, cpu
+        abandon_capture()
 
     def not_capturable(self) -> None:
         not_capturable()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -75,7 +74,6 @@ class DeviceBackend(Backend):
     def __init__(self, xp: Any, gemm: Callable[..., None]) -> None:
         super().__init__()
         self.xp = xp
-        self._lock = threading.RLock()
         with self.running():
             self.ops = CudaOps(xp, gemm)
             self.random = PhiloxRandom(self)

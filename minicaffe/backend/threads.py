@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import platform
 
 import numba
+import numpy as np
 
 from minicaffe.errors import DeviceError
 from minicaffe.kernels.cpu.runtime import threads
+
+_log = logging.getLogger("minicaffe")
 
 
 def _limit() -> tuple[int, str]:
@@ -22,6 +27,19 @@ def _limit() -> tuple[int, str]:
 
 _most, _limited_by = _limit()
 _chosen = _most if _limited_by == "OMP_NUM_THREADS" else None
+_untold = False
+"""Whether the user has yet to be told that a forked process computes on one thread."""
+
+
+def _after_fork() -> None:
+    """In a process forked from one whose threads had started: there is one thread (``kernels.cpu.runtime.threads``)."""
+    global _most, _limited_by, _chosen, _untold
+    if threads.alone():
+        _untold = _most > 1
+        _most, _limited_by, _chosen = 1, "the fork that this process began with (use the start method 'spawn')", 1
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def set_num_threads(n: int) -> None:
@@ -44,7 +62,25 @@ def get_num_threads() -> int:
 
 def apply() -> int:
     """Give the calling Python thread the chosen number, for Numba keeps one for each; returns how many it has now."""
+    global _untold
+    if _untold:
+        _untold = False
+        _log.warning(
+            "Computing on one thread: this process was forked from one that had computed; processes started by 'spawn' "
+            "have all threads (multiprocessing.get_context('spawn'))"
+        )
     if _chosen is None:
         return threads.get_num_threads()
     threads.set_num_threads(_chosen)
     return _chosen
+
+
+def describe() -> list[str]:
+    """What the CPU's threads and numbers come from, a line each; starts the threads."""
+    layer = threads.threading_layer()
+    names = {"omp": "OpenMP", "tbb": "TBB", "workqueue": "Numba's own"}
+    return [
+        f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {numba.__version__}",
+        f"threads: {get_num_threads()} of {_most}, limited by {_limited_by}",
+        f"threading layer: {layer} ({names.get(layer, layer)}); NUMBA_THREADING_LAYER chooses another",
+    ]

@@ -32,6 +32,8 @@ def open_db(
     if backend not in _MARK:
         raise DataError(f"unknown database backend {backend!r}: choose lmdb or leveldb")
     path = os.path.abspath(source)
+    if "\0" in path:
+        raise DataError(f"{backend} database {path!r}: a name with a null byte")
     if not os.path.exists(path):  # perhaps a process was killed while it replaced the database
         remove_leftovers(os.path.dirname(os.path.realpath(path)))
     if mode == "read":

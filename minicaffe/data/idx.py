@@ -96,8 +96,9 @@ def open_maybe_gzipped(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield gzip.GzipFile(fileobj=stream) if gzipped else stream  # type: ignore[misc]
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{where}: a truncated or damaged gzip file ({error}); fetch it again") from error
-    except OSError as error:
-        raise DataError(f"{where}: cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{where}: cannot be read ({reason})") from error
 
 
 _WHAT = {1: "labels", 3: "images"}

@@ -27,9 +27,7 @@ _WEIGHT = 1 << 11  # OpenCV's fixed point for 8-bit images
 def read_image(path: str | os.PathLike[str], color: bool | None = True) -> np.ndarray:
     """The image in a file, uint8 (channels, height, width); ``color`` and errors as in ``decode_image``."""
     try:
-        with open(path, "rb") as stream:
-            limits.require_memory(os.fstat(stream.fileno()).st_size, "the file", "make it smaller")
-            content = stream.read()
+        content = limits.read_file(path)
         return decode_image(content, color)
     except OSError as error:
         raise DataError(f"image {os.path.abspath(path)}: cannot be read ({error.strerror})") from error

@@ -34,13 +34,16 @@ class LevelDbReader(Reader):
         super().__init__(path)
         plyvel = compat.require("plyvel")
         self._error = plyvel.Error
-        self._view = new_folder(os.path.join(tempfile.gettempdir(), "minicaffe-leveldb"), mode=0o700)
+        try:
+            self._view = new_folder(os.path.join(tempfile.gettempdir(), "minicaffe-leveldb"), mode=0o700)
+        except OSError as error:
+            raise self.damaged(error) from error
         self._remove = weakref.finalize(self, _remove, self._view, os.getpid())
         try:
             _check_unlocked(path)
             _link(path, self._view)
             # paranoid: a damaged log is an error, not records silently left out
-            self._database = plyvel.DB(self._view, paranoid_checks=True)
+            self._database = plyvel.DB(os.fsencode(self._view), paranoid_checks=True)
             self._cursor = self._database.raw_iterator(verify_checksums=True, fill_cache=False)
         except (self._error, OSError) as error:
             self._remove()
@@ -87,7 +90,7 @@ class LevelDbWriter(Writer):
 
     def _create(self) -> None:
         self._database = self._plyvel.DB(
-            self.folder, create_if_missing=True, block_size=_BLOCK_SIZE, compression="snappy"
+            os.fsencode(self.folder), create_if_missing=True, block_size=_BLOCK_SIZE, compression="snappy"
         )
 
     def _write(self, records: list[tuple[bytes, bytes]]) -> None:

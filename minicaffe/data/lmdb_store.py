@@ -76,7 +76,9 @@ class LmdbWriter(Writer):
 
     def _create(self) -> None:
         # nobody else knows the folder: no locks; one flush at the end
-        self._environment = lmdb.open(self.folder, map_size=_FIRST_MAP_SIZE, lock=False, sync=False, mode=0o644)
+        self._environment = lmdb.open(
+            os.fsencode(self.folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False, mode=0o644
+        )
 
     def _write(self, records: list[tuple[bytes, bytes]]) -> None:
         while True:
@@ -102,6 +104,6 @@ def _shared_environment(path: str) -> lmdb.Environment:
         if environment is None:
             # Without a lock file nobody writes; creating one would change a folder that is only read.
             lock = os.access(os.path.join(path, "lock.mdb"), os.W_OK)
-            environment = lmdb.open(path, readonly=True, lock=lock)
+            environment = lmdb.open(os.fsencode(path), readonly=True, lock=lock)
             _environments[identity] = environment
         return environment

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
+
+from minicaffe.errors import DataError
 
 Buffer = TypeVar("Buffer")
 
@@ -16,13 +19,14 @@ class Prefetcher(Generic[Buffer]):
 
     Buffers are filled as long as any is free: all but the one in use are ahead. An exception in ``fill`` ends the
     thread and is raised by ``get``. The thread ends with ``close``, or when the prefetcher is collected, or with the
-    process; for that, ``fill`` must not refer to the prefetcher's owner.
+    process; for that, ``fill`` must not refer to the prefetcher's owner. A forked process has no copy of it.
     """
 
     def __init__(self, fill: Callable[[Buffer], None], buffers: Sequence[Buffer]) -> None:
         self._free: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
         self._full: queue.SimpleQueue[Buffer | BaseException] = queue.SimpleQueue()
         self._in_use: Buffer | None = None
+        self._process = os.getpid()
         self._failure: BaseException | None = None
         for buffer in buffers:
             self._free.put(buffer)
@@ -32,7 +36,12 @@ class Prefetcher(Generic[Buffer]):
         thread.start()
 
     def get(self) -> Buffer:
-        """The next filled buffer, valid until the next ``get``. Raises what ``fill`` raised."""
+        """The next filled buffer, valid until the next ``get``. Raises what ``fill`` raised; DataError after a fork."""
+        if self._process != os.getpid():
+            raise DataError(
+                "this process was forked from the one whose thread reads the data: make the net in this process, or start "
+                "processes by 'spawn' (multiprocessing.get_context('spawn'))"
+            )
         if self._failure is not None:
             raise self._failure
         if self._in_use is not None:

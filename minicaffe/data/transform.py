@@ -135,9 +135,7 @@ def read_mean(path: str) -> np.ndarray:
     """The mean image of a BlobProto file, float32 (channels, height, width); DataError if it cannot be read."""
     where = f"transform_param.mean_file: {os.path.abspath(path)}"
     try:
-        with open(path, "rb") as stream:
-            limits.require_memory(3 * os.fstat(stream.fileno()).st_size, where, "compute the mean of this data set")
-            mean = blob_to_array(proto.BlobProto.FromString(stream.read()))
+        mean = blob_to_array(proto.BlobProto.FromString(limits.read_file(path, times=4)))
     except OSError as error:
         missing = path if isinstance(error, FileNotFoundError) else None
         raise DataError(

@@ -327,6 +327,7 @@ class Assembly:
             for blob in step.overwritten():
                 if layer.leaves != "all":
                     self._check_overwritten(index, blob)
+                    self._warn_of_drift(layer, blob)
             if step.overwritten() and layer.in_place == "forward" and step.need_backward:
                 raise self._error(
                     layer.layer_param,
@@ -334,6 +335,18 @@ class Assembly:
                     f"a {layer.type} layer cannot work in place while it goes backward, for which it needs "
                     "its input; give its top a name of its own",
                 )
+
+    def _warn_of_drift(self, layer: Layer, blob: Blob) -> None:
+        """A source that fills its top once leaves in place what the last forward made of it."""
+        for step in self.steps:
+            if any(top is blob for top in step.top) and step.layer.fills_once(step.top.index(blob)):
+                _log.warning(
+                    "layer '%s' (%s) works in place on the top of layer '%s' (%s), which is filled once: unless you fill it "
+                    "before each forward, the next one starts from what this one leaves; give its top a name of its own",
+                    layer.name, layer.type, step.layer.name, step.layer.type,
+                )  # fmt: skip
+            if any(top is blob for top in step.top):
+                return
 
     def _check_overwritten(self, index: int, blob: Blob) -> None:
         """Refuse a layer in place that changes what others read by another name, as behind a user's layer that shares

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from minicaffe import backend
 from minicaffe.backend import generation
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob
 from minicaffe.engine import anomaly, in_place, segment
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Fusion, Pass
@@ -27,7 +27,6 @@ class _How(NamedTuple):
     """How a sweep runs steps: by these passes and segments where they lie within its range, else one by one."""
 
     run_step: Callable[[int], None]
-    gradients: Storage | None
     passes: Mapping[int, Pass]
     segments: Mapping[int, Segment]
 
@@ -60,7 +59,7 @@ class _Sweep:
             together, fused = how.segments.get(index), how.passes.get(index)
             if together is not None and self._within(together, end):
                 eager = partial(self.run, index, self.far(together), how._replace(segments={}))
-                together.run(backend.current(), how.gradients, eager)
+                together.run(backend.current(), eager)
                 index = self.far(together) + self.sign
             elif fused is not None and self._within(fused, end) and fused.ready():
                 fused.run()
@@ -165,7 +164,7 @@ class Executor:
             plan.settle()
             self.loss.xdata.fill(0)
             plan.forward.run(0, first - 1, ahead)
-            turn.run(where, self._params.gradients, around)
+            turn.run(where, around)
             plan.backward.run(first_back - 1, 0, back)
 
     def plan(self) -> _Plan:
@@ -186,7 +185,7 @@ class Executor:
         watched = self.debug_info or self.detect_anomaly or calls
         passes = sweep.passes if not watched and fast_paths.taken("fusion") else {}
         segments = sweep.segments if not watched and fast_paths.taken("replay") else {}
-        return _How(run_step, self._params.gradients, passes, segments)
+        return _How(run_step, passes, segments)
 
     # --- single steps ---------------------------------------------------------------------------------------------
 

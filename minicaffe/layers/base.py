@@ -197,6 +197,10 @@ class Layer(interface.Layer, Checked, Costed):
         """Whether the gradient of bottom ``index`` always equals that of top 0, so that both may be one memory."""
         return False
 
+    def fills_once(self, index: int) -> bool:
+        """Whether forward leaves top ``index`` as it finds it."""
+        return False
+
     # --- what lasts from pass to pass -----------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
@@ -301,7 +305,7 @@ class Layer(interface.Layer, Checked, Costed):
     def reserve(self, count: int) -> None:
         """In ``reshape``: make the shared workspace hold at least ``count`` elements."""
         self.reserved = count
-        backend.current().reserve(count, self.dtype)
+        backend.current().reserve(count, self.dtype, owner=self)
 
     def scratch(self, name: str, shape: Sequence[int], dtype: DTypeLike | None = None) -> Any:
         """An array of the current backend that this layer keeps between its calls; call it in ``reshape`` only.

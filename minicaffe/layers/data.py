@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -16,6 +17,9 @@ from minicaffe.data.source import BatchSource, DatumSource
 from minicaffe.data.window_source import WindowSource
 from minicaffe.errors import DataError, ShapeError
 from minicaffe.layers.base import Count, Layer
+from minicaffe.proto.origin import in_utf8
+
+_log = logging.getLogger(__name__)
 
 
 class Source(Layer):
@@ -58,6 +62,9 @@ class Input(Source):
         for i, blob in enumerate(top if shapes else ()):
             blob.reshape(*shapes[i if len(shapes) > 1 else 0].dim)
 
+    def fills_once(self, index: int) -> bool:
+        return True
+
 
 class DummyData(Source):
     """Tops filled by ``data_filler`` (default: zeros), of given ``shape`` or legacy num, channels, height, width.
@@ -94,6 +101,9 @@ class DummyData(Source):
             if filler.type != "constant" or i in self.overwritten_tops:
                 self.refilled.append((i, filler))
 
+    def fills_once(self, index: int) -> bool:
+        return index not in [i for i, _ in self.refilled]
+
     @staticmethod
     def _of(values: Any, i: int) -> Any:
         return values[i if len(values) > 1 else 0]
@@ -129,7 +139,7 @@ class Batches(Source):
         transform.CopyFrom(self.layer_param.transform_param)
         for message, field in ((options, "source"), (options, "root_folder"), (transform, "mean_file")):
             if getattr(message, field, ""):
-                setattr(message, field, self.find_file(getattr(message, field)))
+                setattr(message, field, in_utf8(self.find_file(getattr(message, field))))
         try:
             self.batches = self.open(options, transform)
         except DataError as error:
@@ -225,6 +235,11 @@ class MemoryData(Source):
     batch_size: int
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if self.layer_param.HasField("transform_param"):
+            _log.warning(
+                "layer '%s' (MemoryData): its transform_param is without effect; transform the arrays that you hand over",
+                self.name,
+            )
         for field in self.SIZES:
             self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
         self.item = tuple(getattr(self, field) for field in self.SIZES[1:])

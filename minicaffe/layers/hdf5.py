@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat, proto
+from minicaffe import compat, limits, proto
 from minicaffe.backend import random, ranks
 from minicaffe.blob import Blob
 from minicaffe.data import hdf5
@@ -68,10 +68,9 @@ class HDF5Data(Source):
     def _listed_files(self) -> list[str]:
         path = self.find_file(self.source)
         try:
-            with open(path) as file:
-                files = file.read().split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise self.data_error(f"cannot read {path}: {error}", "source") from None
+            files = os.fsdecode(limits.read_file(path, times=8)).split()
+        except OSError as error:
+            raise self.data_error(f"cannot read {path}: {error.strerror}", "source") from None
         if not files:
             raise self.data_error(f"{path} must list at least one HDF5 file; found none", "source")
         return files

@@ -68,6 +68,10 @@ def lock_prefix(prefix: str) -> PrefixLock:
 
 def check_prefix(prefix: str) -> None:
     """SnapshotError unless files can be made at the prefix; nothing is left there."""
+    if "\0" in prefix:
+        raise SnapshotError(
+            f"solver field snapshot_prefix: Cannot write to snapshot prefix '{prefix}': it has a null byte"
+        )
     folder = os.path.abspath(os.path.dirname(prefix))
     refused = f"solver field snapshot_prefix: Cannot write to snapshot prefix '{prefix}': the folder {folder}"
     if not os.path.isdir(folder):

@@ -24,7 +24,7 @@ from minicaffe.kernels.cpu.conv.problem import (
     three_axes,
 )
 from minicaffe.kernels.cpu.conv.tables import window_tables
-from minicaffe.kernels.cpu.runtime.address import align, load, size_of
+from minicaffe.kernels.cpu.runtime.address import LINE, align, load, size_of
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.simd.memory import WIDTH, add_products, add_scaled, correlate, fill_row
@@ -180,6 +180,9 @@ def bind(problem: Problem) -> Solver:
 
 
 def _scratch_per_worker(problem: Problem) -> int:
-    """In elements: a padded channel, a register for each tap, and room to align both."""
+    """In elements: a padded channel and a register behind it, a register for each tap, and room to align both, which may
+    be more than a register.
+    """
     tables = _tables(problem._replace(kind=FORWARD, threads=1))
-    return tables.channel + (tables.taps.size + 3) * (WIDTH // problem.dtype.itemsize)
+    itemsize = problem.dtype.itemsize
+    return tables.channel + (tables.taps.size + 1) * (WIDTH // itemsize) + 2 * LINE // itemsize

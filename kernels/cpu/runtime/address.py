@@ -42,7 +42,11 @@ def store(context, address, number):
     return types.void(types.intp, number), generate
 
 
+LINE = 64
+"""Bytes of a cache line."""
+
+
 @kernel(inline=True)
 def align(address):
     """The next address at which a cache line begins: ``address`` itself if one begins there."""
-    return (address + 63) // 64 * 64
+    return (address + LINE - 1) // LINE * LINE

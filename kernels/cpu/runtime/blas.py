@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from contextlib import AbstractContextManager
 
@@ -36,8 +37,13 @@ class _SingleThread(AbstractContextManager):
                 for library, threads in zip(self._libraries, self._earlier, strict=True):
                     library.set_num_threads(threads)
 
+    def _after_fork(self) -> None:
+        """In the forked process: the lock may have been another thread's."""
+        self._lock = threading.Lock()
+
 
 _single_thread = _SingleThread()
+os.register_at_fork(after_in_child=_single_thread._after_fork)
 
 
 def single_threaded_blas() -> AbstractContextManager[None]:

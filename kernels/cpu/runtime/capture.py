@@ -83,7 +83,10 @@ class LaunchList:
 
     def _run(self, first: int, end: int) -> None:
         if end > first:
-            launch.run_launches(first, end, self._threads)
+            if self._threads == 1:
+                launch.run_launches_alone(first, end)
+            else:
+                launch.run_launches(first, end, self._threads)
 
     def _copy(self, staging: np.ndarray, start: int, used: int) -> None:
         """Move the launches to memory of their own; they hold no addresses within the list."""
@@ -104,6 +107,12 @@ def _staging_memory(at_least: int = 0) -> np.ndarray:
 def _aligned(memory: np.ndarray) -> int:
     """The first address in ``memory`` at the begin of a cache line."""
     return -(-memory.ctypes.data // launch.LINE) * launch.LINE
+
+
+def abandon_capture() -> None:
+    """Capture nothing more, whichever thread began to: in a forked process it is not there."""
+    launch.end_capture()
+    capturing.launches = None
 
 
 def in_progress() -> bool:

@@ -29,11 +29,9 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.runtime.address import align, load, store
+from minicaffe.kernels.cpu.runtime.address import LINE, align, load, store
 from minicaffe.kernels.cpu.runtime.compile import by_name, call_by_name, called, caller, kernel, outside
 
-LINE = 64
-"""Bytes of a cache line, to which launches are aligned."""
 _WORD = ir.IntType(64)
 _SIZE = 8
 _NONE = np.intp(0)
@@ -187,6 +185,19 @@ def run_launches(first, end, workers):
 
 
 _run_launches = by_name(run_launches)
+
+
+@kernel()
+def run_launches_alone(first, end):
+    """Make launches that lie one behind the other on this thread, without entering the parallel loop: as cheap as can
+    be, and the only way in a forked process (``runtime.threads``).
+    """
+    launch = first
+    while launch < end:
+        function, arguments = _word(launch), launch + _word(launch + _SIZE)
+        for part in range(_word(launch + 2 * _SIZE)):
+            _call_part(function, part, _word(launch + 2 * _SIZE), _NONE, arguments)
+        launch += _word(launch + 4 * _SIZE)
 
 
 @called

@@ -1,24 +1,80 @@
-"""How many threads work on an array."""
+"""Which threads kernels run on, and how many of them the work on an array is shared out over.
+
+Numba has them from one of three libraries, its threading layers.  Kernels are tuned for OpenMP's, and use them wherever
+that library is there, unless the user has chosen another (NUMBA_THREADING_LAYER).
+
+A fork copies none of these threads.  A process that is forked once they have started computes on one thread, and enters
+no parallel loop: OpenMP would end it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
+import os
 import threading
 
 import numba
+from numba.core.compiler_lock import global_compiler_lock
 
 from minicaffe.kernels.cpu.runtime.compile import kernel, outside
 
 _LEAST = 1 << 13  # elements: a simple pass over so many takes about as long as waking a thread
 _LEAST_PRODUCTS = 1 << 18  # multiplications: fewer take less time than waking a thread
 _held = threading.local()
+_alone = False
+
+
+def _choose_layer() -> None:
+    """Have Numba take OpenMP, or its own threads where that is missing, if nobody has chosen."""
+    if numba.config.THREADING_LAYER == "default":
+        try:
+            importlib.import_module("numba.np.ufunc.omppool")
+        except ImportError:
+            numba.config.THREADING_LAYER = "workqueue"
+        else:
+            numba.config.THREADING_LAYER = "omp"
+
+
+_choose_layer()
 
 
 @functools.cache
 def _start() -> None:
     """Start Numba's threads, which parallel kernels need."""
     numba.get_num_threads()
+
+
+def threading_layer() -> str:
+    """The library that Numba's threads are from, "omp", "workqueue" or "tbb"; starts them."""
+    _start()
+    return numba.threading_layer()
+
+
+def alone() -> bool:
+    """Whether this process was forked from one whose threads had started, so that it has only the one it began with."""
+    return _alone
+
+
+def _after_fork() -> None:
+    """In the forked process: nothing is left of a pass that was under way, nor of the threads."""
+    global _alone, _held
+    _held = threading.local()
+    try:
+        numba.threading_layer()
+    except ValueError:
+        return  # they have not started: this process starts its own
+    _alone = True
+
+
+# Kernels that another thread compiles are waited for, or this process could never compile any.
+os.register_at_fork(
+    before=global_compiler_lock.acquire,
+    after_in_parent=global_compiler_lock.release,
+    after_in_child=global_compiler_lock.release,
+)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 _number = outside("get_num_threads", 4)
@@ -35,13 +91,15 @@ def get_num_threads() -> int:
     Numba's own function of this name makes a dozen calls.  They take as long as a small layer when kernels have just
     evicted them from the caches, and a kernel that calls it could not be cached on disk.
     """
+    if _alone:
+        return 1
     _start()
     return _numbas()
 
 
 def set_num_threads(count: int) -> None:
     """Set how many threads Numba has for this Python thread."""
-    if get_num_threads() != count:
+    if not _alone and get_num_threads() != count:
         numba.set_num_threads(count)
 
 
@@ -63,7 +121,7 @@ class held(contextlib.AbstractContextManager):
 
 def thread_count() -> int:
     """How many threads Numba has for this Python thread's kernels."""
-    return getattr(_held, "count", None) or get_num_threads()
+    return 1 if _alone else getattr(_held, "count", None) or get_num_threads()
 
 
 def parts(size: int) -> int:
