@@ -202,7 +202,7 @@ def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
             report.copied.add(name)
     report.finish(net)
     try:
-        found_values = hdf5.read(path, [f"data/{name}/{j}" for name, j, _ in wanted])
+        found_values = [np.asarray(array) for array in hdf5.read(path, [f"data/{name}/{j}" for name, j, _ in wanted])]
     except DataError as error:
         raise WeightsError(f"weights file: {error}") from None
     for (name, j, _), array in zip(wanted, found_values, strict=True):

@@ -7,6 +7,8 @@ import configparser
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import minicaffe
+
 ROOT = Path(__file__).parent.parent
 HOMES = {
     "minicaffe": "minicaffe",
@@ -127,6 +129,24 @@ def test_there_is_no_import_cycle():
         for name, path in known.items()
     }
     TopologicalSorter(graph).prepare()
+
+
+def test_editors_are_told_what_the_package_loads_at_its_first_use():
+    tree = ast.parse((ROOT / "minicaffe" / "__init__.py").read_text())
+    told = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for branch in tree.body
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
+        for node in ast.walk(branch)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    homes = {name: home.partition(":") for name, home in minicaffe._HOME.items()}
+    loaded = {name: (module, attribute or name) for name, (module, _, attribute) in homes.items()}
+    assert told == {**loaded, **{name: ("minicaffe", name) for name in minicaffe._SUBMODULES}}
+    assert minicaffe.__all__ == ["TEST", "TRAIN", "__version__", *minicaffe._HOME]
+    for name in told:
+        assert getattr(minicaffe, name) is not None
 
 
 def test_setup_cfg_lists_every_package():

@@ -123,7 +123,7 @@ def _leave_plots(solver: Solver, records: list[Record]) -> None:
     else:
         _log.info("No loss curve: nothing was displayed or tested (the solver's display and test_interval)")
     net = solver.test_nets[0] if solver.test_nets else solver.net
-    if any(layer.type == "ContrastiveLoss" for layer in net.layers):
+    if any(step.layer.type == "ContrastiveLoss" for step in net.steps):
         _leave_embedding(solver, net, f"{prefix}_embedding.png")
 
 

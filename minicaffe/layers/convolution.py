@@ -164,7 +164,7 @@ class Convolution(Windowed):
         self.y_shape = (num, self.num_output, *(out or (1,)))
         self.reserve_columns(self.x_shape, self.y_shape)
 
-    def moved_window(self, spatial: Sequence[int], out: Sequence[int]) -> Window:
+    def moved_window(self, spatial: tuple[int, ...], out: tuple[int, ...]) -> Window:
         """The window as kernels need it, between a bottom and a top of these sizes."""
         return self.window.fitted(out)
 
@@ -246,7 +246,7 @@ class Deconvolution(Convolution):
         self.check_padded(sizes)
         return sizes
 
-    def moved_window(self, spatial: Sequence[int], out: Sequence[int]) -> Window:
+    def moved_window(self, spatial: tuple[int, ...], out: tuple[int, ...]) -> Window:
         return self.window.fitted(spatial)
 
     def reserve_columns(self, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:

@@ -26,7 +26,7 @@ class Source(Layer):
     """Base of layers without bottoms: nothing flows backward."""
 
     bottoms = 0
-    tops: ClassVar[Count] = (1, None)
+    tops: Count = (1, None)
     per_element = 0
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -62,7 +62,7 @@ class Input(Source):
         for i, blob in enumerate(top if shapes else ()):
             blob.reshape(*shapes[i if len(shapes) > 1 else 0].dim)
 
-    def fills_once(self, index):
+    def fills_once(self, index: int) -> bool:
         return True
 
 
@@ -101,7 +101,7 @@ class DummyData(Source):
             if filler.type != "constant" or i in self.overwritten_tops:
                 self.refilled.append((i, filler))
 
-    def fills_once(self, index):
+    def fills_once(self, index: int) -> bool:
         return index not in [i for i, _ in self.refilled]
 
     @staticmethod
@@ -125,7 +125,8 @@ class Batches(Source):
     The position and the random stream are part of a snapshot.
     """
 
-    tops: ClassVar[Count] = 2
+    param: ClassVar[str]
+    tops: Count = 2
     reshape_always = True
 
     def open(self, options: Any, transform: Any) -> BatchSource:

@@ -21,6 +21,7 @@ class Eltwise(Layer):
     param = "eltwise_param"
     bottoms = (2, None)
     operation: int
+    coeff: Sequence[float]
     stable_prod_grad: bool
 
     PROD, SUM, MAX = range(3)

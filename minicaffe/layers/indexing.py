@@ -25,6 +25,7 @@ class Crop(Layer):
     per_element = 0
     bottoms = 2
     axis: int
+    offset: Sequence[int]
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, like = bottom

@@ -20,7 +20,8 @@ class LayerKind(type):
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **kwargs: Any) -> LayerKind:
         """The class; one that sets ``type`` derives from the engine's Layer in the place of the plain one."""
         base = mcs.engine_layer
-        if base is not None and body.get("type") and not any(issubclass(b, base) for b in bases):
+        registers = isinstance(body.get("type"), str) and body["type"] != ""
+        if base is not None and registers and not any(issubclass(b, base) for b in bases):
             bases = (*(b for b in bases if b is not Layer), base)
         return super().__new__(mcs, name, bases, body, **kwargs)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
@@ -16,11 +15,11 @@ class Loss(Layer):
     Backward multiplies by the top's gradient, which holds the loss weight.  Labels get no gradient.
     """
 
-    bottoms: ClassVar[Count] = 2
+    bottoms: Count = 2
     auto_tops = True
     reads_tops = ()
-    differentiable: ClassVar[tuple[int, ...] | None] = (0,)
-    forcible: ClassVar[tuple[int, ...] | None] = (0,)
+    differentiable: tuple[int, ...] | None = (0,)
+    forcible: tuple[int, ...] | None = (0,)
     empty_batch = False
     """Whether a batch without items has a loss, 0; the mean over its items is not defined."""
 

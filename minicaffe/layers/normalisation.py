@@ -133,6 +133,7 @@ class BatchNorm(Standardized):
     capturable = True
     param = "batch_norm_param"
     in_place = "always"
+    use_global_stats: bool
     moving_average_fraction: float
     eps: float
 

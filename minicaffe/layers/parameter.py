@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.layers.base import Layer
 
@@ -19,6 +20,7 @@ class Parameter(Layer):
     reads_tops = ()
     per_element = 0
     bottoms = 0
+    shape: proto.BlobShape
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require_sizes(self.shape.dim)

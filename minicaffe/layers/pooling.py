@@ -48,7 +48,8 @@ class Pooling(Layer):
             )
         self.stride = self._pair("stride", "stride", 1)
         self.pad = self._pair("pad", "pad", 0)
-        self.kernel = None if self.global_pooling else self._pair("kernel_size", "kernel", 0)
+        kernel = self._pair("kernel_size", "kernel", 0)
+        self.kernel = None if self.global_pooling else kernel
         if self.global_pooling:
             self.require(
                 self.stride == (1, 1) and self.pad == (0, 0),
@@ -57,10 +58,10 @@ class Pooling(Layer):
             )
         else:
             self.require(sized, "give kernel_size, or kernel_h and kernel_w", "kernel_size")
-            self.require(min(self.kernel) > 0, f"must be positive; found {self.kernel}", "kernel_size")
+            self.require(min(kernel) > 0, f"must be positive; found {kernel}", "kernel_size")
             self.require(
-                all(p < k for p, k in zip(self.pad, self.kernel, strict=True)),
-                f"must be smaller than the kernel {self.kernel}; found {self.pad}",
+                all(p < k for p, k in zip(self.pad, kernel, strict=True)),
+                f"must be smaller than the kernel {kernel}; found {self.pad}",
                 "pad",
             )
         self.require(min(self.stride) > 0, f"must be positive; found {self.stride}", "stride")

@@ -49,15 +49,15 @@ class Recurrent(Layer):
     def __init__(self, layer_param: proto.LayerParameter, dtype: DTypeLike = np.float32) -> None:
         super().__init__(layer_param, dtype)
         exposed = self.states if self.expose_hidden else 0
-        self.bottoms, self.tops = (2 + exposed, 3 + exposed), 1 + exposed
-        indices = range(self.bottoms[1])
-        self.differentiable = self.forcible = tuple(i for i in indices if i != 1)
+        self.most_bottoms = 3 + exposed
+        self.bottoms, self.tops = (2 + exposed, self.most_bottoms), 1 + exposed
+        self.differentiable = self.forcible = tuple(i for i in range(self.most_bottoms) if i != 1)
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
         x = bottom[0]
         self.require(len(x.shape) >= 3, f"the input must be (T, N, K…); found {x.shape_string}", kind=ShapeError)
-        self.has_static = len(bottom) == self.bottoms[1]
+        self.has_static = len(bottom) == self.most_bottoms
         self.reads_bottoms = range(2 + self.has_static)
         self.steps, self.inputs = x.shape[0], x.span(2)
         self.require(self.steps > 0, f"needs at least one step; found {x.shape_string}", kind=ShapeError)

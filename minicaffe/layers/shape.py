@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Layer, same
@@ -41,6 +42,7 @@ class Along(Sharing):
     """Base of Slice and Concat: one axis, by ``axis`` (default 1) or by its older name, which takes no negative number."""
 
     axis: int
+    along: int
     older_name: str
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -76,6 +78,7 @@ class Slice(Along):
     per_element = 0
     tops = (1, None)
     older_name = "slice_dim"
+    slice_point: Sequence[int]
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
@@ -268,6 +271,7 @@ class Reshape(View):
 
     type = "Reshape"
     param = "reshape_param"
+    shape: proto.BlobShape
     axis: int
     num_axes: int
 
