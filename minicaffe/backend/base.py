@@ -125,7 +125,7 @@ class Backend(ABC):
                 weakref.finalize(owner, self._shrink, dtype).atexit = False
             needs[owner] = max(count, needs.get(owner, 0))
             if dtype not in self._workspaces or self._workspaces[dtype].size < count:
-                self._workspaces[dtype] = self.zeros((count,), dtype)
+                self._workspaces[dtype] = self.zeros((self._needed(dtype),), dtype)
                 generation.advance()
 
     def workspace(self, dtype: DTypeLike) -> Any:
@@ -139,7 +139,8 @@ class Backend(ABC):
     def _shrink(self, dtype: np.dtype) -> None:
         """Give up scratch memory that is larger than any owner that is left needs."""
         with self._reserving:
-            if dtype in self._workspaces and self._needed(dtype) < self._workspaces[dtype].size:
+            needed, held = self._needed(dtype), self._workspaces.get(dtype)
+            if held is not None and needed < held.size:
                 del self._workspaces[dtype]
                 generation.advance()
 
