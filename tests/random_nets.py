@@ -25,6 +25,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Draft:
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
-        self.head = "force_backward: true\n" if rng.random() < 0.4 else ""
+        self.head = "force_backward: true\n" if rng.random() < 0.5 else ""
         self.inputs: list[str] = []
         self.layers: list[str] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -178,20 +179,22 @@ def lrn(draft: Draft) -> None:
     draft.add("LRN", [draft.pick(4)], f"lrn_param {{ local_size: 3 alpha: 0.5 norm_region: {region} }}")
 
 
-def batch_norm(draft: Draft) -> None:
+def batch_norm(draft: Draft, in_place: float = 0.5) -> None:
     global_stats = draft.rng.choice(["", "", "use_global_stats: true"])
-    bottom, in_place = draft.pick(2, 3, 4), draft.maybe()
-    draft.add("BatchNorm", [bottom], f"batch_norm_param {{ eps: 0.01 {global_stats} }}", in_place=in_place)
+    options = f"batch_norm_param {{ eps: 0.01 {global_stats} }}"
+    draft.add("BatchNorm", [draft.pick(2, 3, 4)], options, in_place=draft.maybe(in_place))
 
 
 SCALE = 'scale_param { bias_term: true filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 } }'
 
 
 def norm_and_scale(draft: Draft) -> None:
-    """What fuses: BatchNorm, Scale in place, perhaps ReLU in place, perhaps a sum."""
-    batch_norm(draft)
+    """What fuses: BatchNorm, Scale in place, perhaps ReLU in place, perhaps a sum; mostly after a convolution."""
+    if draft.maybe(0.7):
+        convolution(draft)
+    batch_norm(draft, in_place=0.75)
     top = draft.unread[-1] if draft.unread else draft.pick()
-    frozen = "param { lr_mult: 0 } " * draft.rng.choice([0, 0, 0, 1, 2])
+    frozen = "param { lr_mult: 0 } " * draft.rng.choice([0, 0, 0, 0, 1, 2])
     draft.add("Scale", [top], frozen + SCALE, in_place=True)
     if draft.maybe():
         draft.add("ReLU", [top], in_place=True)
@@ -285,10 +288,13 @@ def softmax(draft: Draft) -> None:
 
 
 LAYERS: dict[Callable[[Draft], None], int] = {
-    convolution: 6, deconvolution: 2, inner_product: 4, twin: 2, pooling: 3, lrn: 2, batch_norm: 2, norm_and_scale: 4,
+    convolution: 6, deconvolution: 2, inner_product: 4, twin: 2, pooling: 3, lrn: 2, batch_norm: 2, norm_and_scale: 5,
     sum_and_relu: 3, scale: 2, bias: 1, neuron: 8, eltwise: 3, concat: 1, cut: 1, readers: 2, view: 2, softmax: 1,
 }  # fmt: skip
 """What adds layers to a draft, and how often."""
+
+FUSED_LAYERS = {norm_and_scale: 4, sum_and_relu: 3, convolution: 2, neuron: 1, readers: 1}
+"""As ``LAYERS``, for nets that are mostly made of layers that run as one."""
 
 
 def softmax_loss(draft: Draft) -> None:
@@ -323,10 +329,11 @@ def draw(rng: random.Random, weighted: dict) -> Any:
 
 def draw_net(rng: random.Random) -> Draft:
     draft = Draft(rng)
-    axes = rng.choice([2, 3, 4, 4, 4, 4, 4, 5])
+    kinds = LAYERS if rng.random() < 0.6 else FUSED_LAYERS
+    axes = rng.choice([2, 3, 4, 4, 4, 4, 4, 5]) if kinds is LAYERS else rng.choice([2, 4, 4])
     draft.unread.append(draft.input((rng.choice([1, 2, 3]), rng.choice([2, 4]), *rng.choices([4, 5, 7, 8], k=axes - 2))))
-    wanted, losses = rng.randint(2, 7), rng.choice([0, 1, 1, 1, 2])
-    for kind in [*(draw(rng, LAYERS) for _ in range(wanted)), *(draw(rng, LOSSES) for _ in range(losses))]:
+    wanted, losses = rng.randint(2, 7), rng.choice([0, 1, 1, 1, 1, 2])
+    for kind in [*(draw(rng, kinds) for _ in range(wanted)), *(draw(rng, LOSSES) for _ in range(losses))]:
         with contextlib.suppress(Unfit):
             kind(draft)
     return draft
@@ -380,10 +387,10 @@ class Run:
             raise Unfit
         return self.rng.choice(items)
 
-    def fill(self, net: Net | None = None, bad: bool = False) -> None:
+    def fill(self, net: Net | None = None, bad: bool = False, inputs: bool = True) -> None:
         """Draw new inputs, and gradients for the outputs that are no losses."""
         net = net or self.net
-        for name in net.inputs:
+        for name in net.inputs if inputs else ():
             blob = net.blobs[name]
             if name.startswith("label"):
                 classes = int(name[5:].split("_")[0])
@@ -408,10 +415,13 @@ class Run:
             except Exception as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
 
-    def run_pass(self, work: Callable[[], Any], times: int = 1) -> None:
-        """Run passes on new inputs, and look at all numbers after each."""
+    def run_pass(self, work: Callable[[], Any], times: int = 1, inputs: bool = True) -> None:
+        """Run passes on new inputs, and look at all numbers after each.
+
+        A backward pass alone goes with the inputs of the forward pass before: layers need not keep copies of them.
+        """
         for _ in range(times):
-            self.fill()
+            self.fill(inputs=inputs)
             self.attempt(work)
             self.look()
 
@@ -465,7 +475,7 @@ def forward(run: Run) -> None:
 
 
 def backward(run: Run) -> None:
-    run.run_pass(lambda: run.net.run_backward())
+    run.run_pass(lambda: run.net.run_backward(), inputs=False)
 
 
 def there_and_back(run: Run) -> None:
@@ -496,11 +506,12 @@ def cleared_first(run: Run) -> None:
     run.looks = True
 
 
-def partial(run: Run) -> None:
+def some_layers(run: Run) -> None:
     """Some layers forward, or backward."""
     first, last = sorted(run.rng.choices(range(len(run.net.layers)), k=2))
     back = run.rng.random() < 0.5
-    run.run_pass(lambda: run.net.run_backward(last, first) if back else run.net.run_forward(first, last))
+    work = partial(run.net.run_backward, last, first) if back else partial(run.net.run_forward, first, last)
+    run.run_pass(work, inputs=not back and not first)
 
 
 def in_two_parts(run: Run) -> None:
@@ -592,7 +603,7 @@ def solver_steps(run: Run) -> None:
 
 
 PASSES: dict[Callable[[Run], None], int] = {
-    there_and_back: 5, forward_backward: 5, forward_only: 3, cleared_first: 3, partial: 2, in_two_parts: 2,
+    there_and_back: 5, forward_backward: 5, forward_only: 3, cleared_first: 3, some_layers: 2, in_two_parts: 2,
     one_layer_again: 2, in_another_thread: 2, beside_a_builder: 1, bad_label: 2, solver_steps: 3,
 }  # fmt: skip
 """What runs passes, and how often."""
@@ -880,15 +891,20 @@ def remove_callbacks(run: Run) -> None:
         calls.clear()
 
 
-def watched_once(run: Run) -> None:
-    """A pass in one direction in which somebody looks on."""
-    run.net.run_forward()
-    direction = run.rng.choice(["forward", "backward"])
-    calls = run.net._executor.callbacks[f"after_{direction}"]
-    calls.append(lambda place: None)
-    run.run_pass(lambda: run.net.run_forward() if direction == "forward" else run.net.run_backward())
-    calls.pop()
-    if direction == "forward":
+def forward_otherwise(run: Run) -> None:
+    """Twice: passes that are replayed, then a forward pass layer by layer, which is replayed backward."""
+    for _ in range(2):
+        run.run_pass(lambda: (run.net.run_forward(), run.net.run_backward()), 3)
+        how, calls = run.rng.choice(["watched", "not fused", "in parts"]), run.net._executor.callbacks["after_forward"]
+        if how == "watched":
+            calls.append(lambda place: None)
+        with fast_paths.without(*(["fusion"] if how == "not fused" else [])):
+            forward(run)
+        if how == "watched":
+            calls.pop()
+        elif how == "in parts":
+            for place in range(len(run.net.layers)):
+                run.attempt(partial(run.net.run_forward, place, place))
         backward(run)
 
 
@@ -931,16 +947,22 @@ CHANGES: dict[Callable[[Run], None], int] = {
     write_replaced_param: 1, exchange_blobs: 1, write_param: 2, write_kept_array: 2, write_gradient: 1, write_blob: 1,
     load_weights: 1, share_weights: 1, share_one_param: 2, other_clears: 2, unshare_gradient: 1, share_gradient: 1,
     share_value: 1, pack_params: 2, clear_gradients: 3, same_net_between: 1, larger_net_between: 1, grow_workspace: 1,
-    test_net_between: 2, add_callback: 1, remove_callbacks: 2, watched_once: 3, switch_debug_info: 1, other_threads: 1,
+    test_net_between: 2, add_callback: 1, remove_callbacks: 2, forward_otherwise: 5, switch_debug_info: 1, other_threads: 1,
     switch_fusion: 2, switch_algorithm: 1, refill_memory: 3, reshape_net: 1,
 }  # fmt: skip
 """What happens between passes, and how often."""
 
+INPUTS = {write_blob, share_value, reshaped_and_back}
+"""Changes of what a forward pass read, which its backward pass may read again, or have kept."""
+
 EVENTS = {event.__name__: event for event in (*PASSES, *CHANGES, forward, backward)}
 
 
-def draw_events(rng: random.Random, changes: int) -> list[tuple[str, int]]:
-    """Passes of one kind until they are replayed, then changes, each followed by a few more passes, mostly of that kind."""
+def draw_events(rng: random.Random, changes: int, fused: bool) -> list[tuple[str, int]]:
+    """Passes of one kind until they are replayed, then changes, each followed by a few more passes, mostly of that kind.
+
+    ``fused``: the numbers are to be those of layers that do not run as one, too.
+    """
 
     def event(kind: Callable[[Run], None]) -> tuple[str, int]:
         return kind.__name__, rng.randrange(2**32)
@@ -951,8 +973,9 @@ def draw_events(rng: random.Random, changes: int) -> list[tuple[str, int]]:
         if rng.random() < 0.2:
             usual = draw(rng, PASSES)
             found += [event(usual), event(usual)]
-        change = event(draw(rng, CHANGES))
-        if rng.random() < 0.2:  # after forward, before backward
+        kind = draw(rng, CHANGES)
+        change = event(kind)
+        if rng.random() < 0.2 and not (fused and kind in INPUTS):  # after forward, before backward
             found += [event(forward), change, event(backward)]
         else:
             found += [change, *(event(usual) for _ in range(rng.choice([1, 2])))]
@@ -963,7 +986,7 @@ def draw_program(seed: int, changes: int = 10) -> Program:
     rng = random.Random(seed)
     draft = draw_net(rng)
     dtype, solver = rng.choice(["f4", "f4", "f8"]), rng.random() < 0.3
-    return Program(draft.text, dtype, draw_events(rng, changes), solver, seed, draft.refused)
+    return Program(draft.text, dtype, draw_events(rng, changes, dtype == "f8"), solver, seed, draft.refused)
 
 
 # --- comparison --------------------------------------------------------------------------------------------------------
