@@ -35,8 +35,62 @@ from minicaffe import backend, proto, solvers
 from minicaffe.blob import Blob
 from minicaffe.errors import MinicaffeError
 from minicaffe.kernels import fast_paths
+from minicaffe.layers import Layer
+from minicaffe.layers.base import same
 from minicaffe.net import Net
 from minicaffe.proto import text
+
+# --- layers of users --------------------------------------------------------------------------------------------------
+
+
+class Multiplied(Layer):
+    """Multiply by what a list holds, in NumPy: nothing of it can be captured.  It may be told to fail."""
+
+    type = "Multiplied"
+    reads_bottoms = reads_tops = ()
+    fails = False
+
+    def setup(self, bottom, top):
+        self.factors = [1.5]
+
+    def reshape(self, bottom, top):
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom, top):
+        if self.fails:
+            raise ValueError("told to fail")
+        top[0].data[...] = bottom[0].data * self.factors[0]
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            bottom[0].diff[...] = top[0].diff * self.factors[0]
+
+
+class Shifted(Layer):
+    """Add the product of two numbers, by ops only: it says that it can be captured."""
+
+    type = "Shifted"
+    capturable = True
+    in_place = "always"
+    reads_bottoms = reads_tops = ()
+
+    def setup(self, bottom, top):
+        self.amounts = [0.25, 0.5]
+
+    def reshape(self, bottom, top):
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom, top):
+        self.ops.elementwise(Shifted.value, (bottom[0].xdata,), tuple(self.amounts), top[0].xdata)
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0] and top[0] is not bottom[0]:
+            self.ops.elementwise(same, (top[0].xdiff,), (), bottom[0].xdiff)
+
+    @staticmethod
+    def value(x, a, b):
+        return x + a * b
+
 
 # --- nets -------------------------------------------------------------------------------------------------------------
 
@@ -245,6 +299,14 @@ def neuron(draft: Draft) -> None:
     draft.add(kind, [draft.pick()], draft.rng.choice(NEURONS[kind]), in_place=draft.maybe())
 
 
+def of_users(draft: Draft) -> None:
+    draft.add("Multiplied", [draft.pick()])
+
+
+def of_users_captured(draft: Draft) -> None:
+    draft.add("Shifted", [draft.pick()], in_place=draft.maybe())
+
+
 def eltwise(draft: Draft) -> None:
     first = draft.pick()
     bottoms = [first, *(draft.like(first) for _ in range(draft.rng.choice([1, 1, 2])))]
@@ -290,6 +352,7 @@ def softmax(draft: Draft) -> None:
 LAYERS: dict[Callable[[Draft], None], int] = {
     convolution: 6, deconvolution: 2, inner_product: 4, twin: 2, pooling: 3, lrn: 2, batch_norm: 2, norm_and_scale: 5,
     sum_and_relu: 3, scale: 2, bias: 1, neuron: 8, eltwise: 3, concat: 1, cut: 1, readers: 2, view: 2, softmax: 1,
+    of_users: 1, of_users_captured: 1,
 }  # fmt: skip
 """What adds layers to a draft, and how often."""
 
@@ -331,7 +394,9 @@ def draw_net(rng: random.Random) -> Draft:
     draft = Draft(rng)
     kinds = LAYERS if rng.random() < 0.6 else FUSED_LAYERS
     axes = rng.choice([2, 3, 4, 4, 4, 4, 4, 5]) if kinds is LAYERS else rng.choice([2, 4, 4])
-    draft.unread.append(draft.input((rng.choice([1, 2, 3]), rng.choice([2, 4]), *rng.choices([4, 5, 7, 8], k=axes - 2))))
+    draft.unread.append(
+        draft.input((rng.choice([1, 2, 3]), rng.choice([2, 4]), *rng.choices([4, 5, 7, 8], k=axes - 2)))
+    )
     wanted, losses = rng.randint(2, 7), rng.choice([0, 1, 1, 1, 1, 2])
     for kind in [*(draw(rng, kinds) for _ in range(wanted)), *(draw(rng, LOSSES) for _ in range(losses))]:
         with contextlib.suppress(Unfit):
@@ -427,7 +492,9 @@ class Run:
 
     def look(self) -> None:
         """Note all numbers; those of params' gradients not always, for looking ends their counting as zero."""
-        self.seen.append(found := {"failures": [*self.failures], "calls": self.calls, "loss": self.net.loss_array.copy()})
+        self.seen.append(
+            found := {"failures": [*self.failures], "calls": self.calls, "loss": self.net.loss_array.copy()}
+        )
         for name, blob in self.net._blob_list if not self.net.forward_only else self.net.blobs.items():
             found[f"{name}.data"], found[f"{name}.diff"] = blob.peek_data().copy(), blob.peek_diff().copy()
         for layer in self.net.layers:
@@ -533,7 +600,8 @@ def in_two_parts(run: Run) -> None:
 def one_layer_again(run: Run) -> None:
     place = run.rng.randrange(len(run.net.layers))
     run.run_pass(
-        lambda: (run.net.run_forward(), run.net.run_forward(place, place), run.net.run_backward()), run.rng.choice([1, 3])
+        lambda: (run.net.run_forward(), run.net.run_forward(place, place), run.net.run_backward()),
+        run.rng.choice([1, 3]),
     )
 
 
@@ -590,6 +658,13 @@ def bad_label(run: Run) -> None:
     run.look()
 
 
+def layer_that_fails(run: Run) -> None:
+    layer = run.choose([layer for layer in run.net.layers if layer.type == "Multiplied"])
+    layer.fails = True
+    forward_backward(run)
+    layer.fails = False
+
+
 def solver_steps(run: Run) -> None:
     if run.solver is None:
         raise Unfit
@@ -604,7 +679,7 @@ def solver_steps(run: Run) -> None:
 
 PASSES: dict[Callable[[Run], None], int] = {
     there_and_back: 5, forward_backward: 5, forward_only: 3, cleared_first: 3, some_layers: 2, in_two_parts: 2,
-    one_layer_again: 2, in_another_thread: 2, beside_a_builder: 1, bad_label: 2, solver_steps: 3,
+    one_layer_again: 2, in_another_thread: 2, beside_a_builder: 1, bad_label: 2, layer_that_fails: 2, solver_steps: 3,
 }  # fmt: skip
 """What runs passes, and how often."""
 
@@ -614,7 +689,7 @@ PASSES: dict[Callable[[Run], None], int] = {
 
 def other_batch_size(run: Run) -> None:
     inputs = [run.net.blobs[name] for name in run.net.inputs]
-    before, rows = [blob.shape for blob in inputs], run.rng.choice([1, 2, 3, 4])
+    before, rows = [blob.shape for blob in inputs], run.rng.choice([0, 1, 1, 2, 2, 3, 3, 4])
     for blob in inputs:
         blob.reshape(rows, *blob.shape[1:])
     try:
@@ -646,6 +721,8 @@ ATTRIBUTES: dict[str, dict[str, list]] = {
     "ReLU": {"negative_slope": [0.0, 0.1, 0.5]},
     "ELU": {"alpha": [0.1, 1.0]},
     "Eltwise": {"coefficients": [[1.0, 1.0, 1.0], [2.0, -1.0, 0.5], (1.0, 3.0, 1.0)]},
+    "Multiplied": {"factors": [0.5, 2.0]},
+    "Shifted": {"amounts": [[0.5, 0.5], (1.0, -1.0)]},
     "Dropout": {"dropout_ratio": [0.1, 0.5]},
     "BatchNorm": {"use_global_stats": [False, True], "moving_average_fraction": [0.5, 0.9], "eps": [0.1, 0.01]},
     "LRN": {"alpha": [0.1, 1.0], "beta": [0.5, 0.75], "local_size": [3, 5]},
@@ -670,6 +747,9 @@ def set_attribute(run: Run) -> None:
     value = run.choose(values)
     if name == "coefficients":
         value = value[: len(layer.coefficients)]
+    if name == "factors":
+        layer.factors[0] = value  # a layer that is not captured may change what it likes
+        return
     if name == "bias_term" and len(layer.blobs) < 2:
         raise Unfit
     setattr(layer, name, value)
@@ -990,6 +1070,7 @@ def draw_program(seed: int, changes: int = 10) -> Program:
 
 
 # --- comparison --------------------------------------------------------------------------------------------------------
+
 
 def run_without(program: Program, *left_out: str) -> list[dict[str, Any]]:
     with fast_paths.without(*left_out):

@@ -40,7 +40,7 @@ class Costed:
     moves: ClassVar[bool] = True
     """Whether forward reads and writes its blobs; False if the tops are the bottoms' memory, or another's to fill."""
 
-    blobs: list[Blob]
+    blobs: Sequence[Blob]
     param_propagate_down: list[bool]
 
     def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
