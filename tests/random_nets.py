@@ -25,6 +25,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,62 @@ from minicaffe import backend, proto, solvers
 from minicaffe.blob import Blob
 from minicaffe.errors import MinicaffeError
 from minicaffe.kernels import fast_paths
+from minicaffe.layers import Layer
+from minicaffe.layers.base import same
 from minicaffe.net import Net
 from minicaffe.proto import text
+
+# --- layers of users --------------------------------------------------------------------------------------------------
+
+
+class Multiplied(Layer):
+    """Multiply by what a list holds, in NumPy: nothing of it can be captured.  It may be told to fail."""
+
+    type = "Multiplied"
+    reads_bottoms = reads_tops = ()
+    fails = False
+
+    def setup(self, bottom, top):
+        self.factors = [1.5]
+
+    def reshape(self, bottom, top):
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom, top):
+        if self.fails:
+            raise ValueError("told to fail")
+        top[0].data[...] = bottom[0].data * self.factors[0]
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            bottom[0].diff[...] = top[0].diff * self.factors[0]
+
+
+class Shifted(Layer):
+    """Add the product of two numbers, by ops only: it says that it can be captured."""
+
+    type = "Shifted"
+    capturable = True
+    in_place = "always"
+    reads_bottoms = reads_tops = ()
+
+    def setup(self, bottom, top):
+        self.amounts = [0.25, 0.5]
+
+    def reshape(self, bottom, top):
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom, top):
+        self.ops.elementwise(Shifted.value, (bottom[0].xdata,), tuple(self.amounts), top[0].xdata)
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0] and top[0] is not bottom[0]:
+            self.ops.elementwise(same, (top[0].xdiff,), (), bottom[0].xdiff)
+
+    @staticmethod
+    def value(x, a, b):
+        return x + a * b
+
 
 # --- nets -------------------------------------------------------------------------------------------------------------
 
@@ -49,7 +104,7 @@ class Draft:
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
-        self.head = "force_backward: true\n" if rng.random() < 0.4 else ""
+        self.head = "force_backward: true\n" if rng.random() < 0.5 else ""
         self.inputs: list[str] = []
         self.layers: list[str] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -178,20 +233,22 @@ def lrn(draft: Draft) -> None:
     draft.add("LRN", [draft.pick(4)], f"lrn_param {{ local_size: 3 alpha: 0.5 norm_region: {region} }}")
 
 
-def batch_norm(draft: Draft) -> None:
+def batch_norm(draft: Draft, in_place: float = 0.5) -> None:
     global_stats = draft.rng.choice(["", "", "use_global_stats: true"])
-    bottom, in_place = draft.pick(2, 3, 4), draft.maybe()
-    draft.add("BatchNorm", [bottom], f"batch_norm_param {{ eps: 0.01 {global_stats} }}", in_place=in_place)
+    options = f"batch_norm_param {{ eps: 0.01 {global_stats} }}"
+    draft.add("BatchNorm", [draft.pick(2, 3, 4)], options, in_place=draft.maybe(in_place))
 
 
 SCALE = 'scale_param { bias_term: true filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 } }'
 
 
 def norm_and_scale(draft: Draft) -> None:
-    """What fuses: BatchNorm, Scale in place, perhaps ReLU in place, perhaps a sum."""
-    batch_norm(draft)
+    """What fuses: BatchNorm, Scale in place, perhaps ReLU in place, perhaps a sum; mostly after a convolution."""
+    if draft.maybe(0.7):
+        convolution(draft)
+    batch_norm(draft, in_place=0.75)
     top = draft.unread[-1] if draft.unread else draft.pick()
-    frozen = "param { lr_mult: 0 } " * draft.rng.choice([0, 0, 0, 1, 2])
+    frozen = "param { lr_mult: 0 } " * draft.rng.choice([0, 0, 0, 0, 1, 2])
     draft.add("Scale", [top], frozen + SCALE, in_place=True)
     if draft.maybe():
         draft.add("ReLU", [top], in_place=True)
@@ -242,6 +299,14 @@ def neuron(draft: Draft) -> None:
     draft.add(kind, [draft.pick()], draft.rng.choice(NEURONS[kind]), in_place=draft.maybe())
 
 
+def of_users(draft: Draft) -> None:
+    draft.add("Multiplied", [draft.pick()])
+
+
+def of_users_captured(draft: Draft) -> None:
+    draft.add("Shifted", [draft.pick()], in_place=draft.maybe())
+
+
 def eltwise(draft: Draft) -> None:
     first = draft.pick()
     bottoms = [first, *(draft.like(first) for _ in range(draft.rng.choice([1, 1, 2])))]
@@ -285,10 +350,14 @@ def softmax(draft: Draft) -> None:
 
 
 LAYERS: dict[Callable[[Draft], None], int] = {
-    convolution: 6, deconvolution: 2, inner_product: 4, twin: 2, pooling: 3, lrn: 2, batch_norm: 2, norm_and_scale: 4,
+    convolution: 6, deconvolution: 2, inner_product: 4, twin: 2, pooling: 3, lrn: 2, batch_norm: 2, norm_and_scale: 5,
     sum_and_relu: 3, scale: 2, bias: 1, neuron: 8, eltwise: 3, concat: 1, cut: 1, readers: 2, view: 2, softmax: 1,
+    of_users: 1, of_users_captured: 1,
 }  # fmt: skip
 """What adds layers to a draft, and how often."""
+
+FUSED_LAYERS = {norm_and_scale: 4, sum_and_relu: 3, convolution: 2, neuron: 1, readers: 1}
+"""As ``LAYERS``, for nets that are mostly made of layers that run as one."""
 
 
 def softmax_loss(draft: Draft) -> None:
@@ -323,12 +392,13 @@ def draw(rng: random.Random, weighted: dict) -> Any:
 
 def draw_net(rng: random.Random) -> Draft:
     draft = Draft(rng)
-    axes = rng.choice([2, 3, 4, 4, 4, 4, 4, 5])
+    kinds = LAYERS if rng.random() < 0.6 else FUSED_LAYERS
+    axes = rng.choice([2, 3, 4, 4, 4, 4, 4, 5]) if kinds is LAYERS else rng.choice([2, 4, 4])
     draft.unread.append(
         draft.input((rng.choice([1, 2, 3]), rng.choice([2, 4]), *rng.choices([4, 5, 7, 8], k=axes - 2)))
     )
-    wanted, losses = rng.randint(2, 7), rng.choice([0, 1, 1, 1, 2])
-    for kind in [*(draw(rng, LAYERS) for _ in range(wanted)), *(draw(rng, LOSSES) for _ in range(losses))]:
+    wanted, losses = rng.randint(2, 7), rng.choice([0, 1, 1, 1, 1, 2])
+    for kind in [*(draw(rng, kinds) for _ in range(wanted)), *(draw(rng, LOSSES) for _ in range(losses))]:
         with contextlib.suppress(Unfit):
             kind(draft)
     return draft
@@ -382,10 +452,10 @@ class Run:
             raise Unfit
         return self.rng.choice(items)
 
-    def fill(self, net: Net | None = None, bad: bool = False) -> None:
+    def fill(self, net: Net | None = None, bad: bool = False, inputs: bool = True) -> None:
         """Draw new inputs, and gradients for the outputs that are no losses."""
         net = net or self.net
-        for name in net.inputs:
+        for name in net.inputs if inputs else ():
             blob = net.blobs[name]
             if name.startswith("label"):
                 classes = int(name[5:].split("_")[0])
@@ -410,10 +480,13 @@ class Run:
             except Exception as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
 
-    def run_pass(self, work: Callable[[], Any], times: int = 1) -> None:
-        """Run passes on new inputs, and look at all numbers after each."""
+    def run_pass(self, work: Callable[[], Any], times: int = 1, inputs: bool = True) -> None:
+        """Run passes on new inputs, and look at all numbers after each.
+
+        A backward pass alone goes with the inputs of the forward pass before: layers need not keep copies of them.
+        """
         for _ in range(times):
-            self.fill()
+            self.fill(inputs=inputs)
             self.attempt(work)
             self.look()
 
@@ -469,7 +542,7 @@ def forward(run: Run) -> None:
 
 
 def backward(run: Run) -> None:
-    run.run_pass(lambda: run.net.run_backward())
+    run.run_pass(lambda: run.net.run_backward(), inputs=False)
 
 
 def there_and_back(run: Run) -> None:
@@ -500,11 +573,12 @@ def cleared_first(run: Run) -> None:
     run.looks = True
 
 
-def partial(run: Run) -> None:
+def some_layers(run: Run) -> None:
     """Some layers forward, or backward."""
     first, last = sorted(run.rng.choices(range(len(run.net.layers)), k=2))
     back = run.rng.random() < 0.5
-    run.run_pass(lambda: run.net.run_backward(last, first) if back else run.net.run_forward(first, last))
+    work = partial(run.net.run_backward, last, first) if back else partial(run.net.run_forward, first, last)
+    run.run_pass(work, inputs=not back and not first)
 
 
 def in_two_parts(run: Run) -> None:
@@ -584,6 +658,13 @@ def bad_label(run: Run) -> None:
     run.look()
 
 
+def layer_that_fails(run: Run) -> None:
+    layer = run.choose([layer for layer in run.net.layers if layer.type == "Multiplied"])
+    layer.fails = True
+    forward_backward(run)
+    layer.fails = False
+
+
 def solver_steps(run: Run) -> None:
     if run.solver is None:
         raise Unfit
@@ -597,8 +678,8 @@ def solver_steps(run: Run) -> None:
 
 
 PASSES: dict[Callable[[Run], None], int] = {
-    there_and_back: 5, forward_backward: 5, forward_only: 3, cleared_first: 3, partial: 2, in_two_parts: 2,
-    one_layer_again: 2, in_another_thread: 2, beside_a_builder: 1, bad_label: 2, solver_steps: 3,
+    there_and_back: 5, forward_backward: 5, forward_only: 3, cleared_first: 3, some_layers: 2, in_two_parts: 2,
+    one_layer_again: 2, in_another_thread: 2, beside_a_builder: 1, bad_label: 2, layer_that_fails: 2, solver_steps: 3,
 }  # fmt: skip
 """What runs passes, and how often."""
 
@@ -608,7 +689,7 @@ PASSES: dict[Callable[[Run], None], int] = {
 
 def other_batch_size(run: Run) -> None:
     inputs = [run.net.blobs[name] for name in run.net.inputs]
-    before, rows = [blob.shape for blob in inputs], run.rng.choice([1, 2, 3, 4])
+    before, rows = [blob.shape for blob in inputs], run.rng.choice([0, 1, 1, 2, 2, 3, 3, 4])
     for blob in inputs:
         blob.reshape(rows, *blob.shape[1:])
     try:
@@ -640,6 +721,8 @@ ATTRIBUTES: dict[str, dict[str, list]] = {
     "ReLU": {"negative_slope": [0.0, 0.1, 0.5]},
     "ELU": {"alpha": [0.1, 1.0]},
     "Eltwise": {"coefficients": [[1.0, 1.0, 1.0], [2.0, -1.0, 0.5], (1.0, 3.0, 1.0)]},
+    "Multiplied": {"factors": [0.5, 2.0]},
+    "Shifted": {"amounts": [[0.5, 0.5], (1.0, -1.0)]},
     "Dropout": {"dropout_ratio": [0.1, 0.5]},
     "BatchNorm": {"use_global_stats": [False, True], "moving_average_fraction": [0.5, 0.9], "eps": [0.1, 0.01]},
     "LRN": {"alpha": [0.1, 1.0], "beta": [0.5, 0.75], "local_size": [3, 5]},
@@ -664,6 +747,9 @@ def set_attribute(run: Run) -> None:
     value = run.choose(values)
     if name == "coefficients":
         value = value[: len(layer.coefficients)]
+    if name == "factors":
+        layer.factors[0] = value  # a layer that is not captured may change what it likes
+        return
     if name == "bias_term" and len(layer.blobs) < 2:
         raise Unfit
     setattr(layer, name, value)
@@ -885,15 +971,20 @@ def remove_callbacks(run: Run) -> None:
         calls.clear()
 
 
-def watched_once(run: Run) -> None:
-    """A pass in one direction in which somebody looks on."""
-    run.net.run_forward()
-    direction = run.rng.choice(["forward", "backward"])
-    calls = run.net._executor.callbacks[f"after_{direction}"]
-    calls.append(lambda place: None)
-    run.run_pass(lambda: run.net.run_forward() if direction == "forward" else run.net.run_backward())
-    calls.pop()
-    if direction == "forward":
+def forward_otherwise(run: Run) -> None:
+    """Twice: passes that are replayed, then a forward pass layer by layer, which is replayed backward."""
+    for _ in range(2):
+        run.run_pass(lambda: (run.net.run_forward(), run.net.run_backward()), 3)
+        how, calls = run.rng.choice(["watched", "not fused", "in parts"]), run.net._executor.callbacks["after_forward"]
+        if how == "watched":
+            calls.append(lambda place: None)
+        with fast_paths.without(*(["fusion"] if how == "not fused" else [])):
+            forward(run)
+        if how == "watched":
+            calls.pop()
+        elif how == "in parts":
+            for place in range(len(run.net.layers)):
+                run.attempt(partial(run.net.run_forward, place, place))
         backward(run)
 
 
@@ -936,16 +1027,22 @@ CHANGES: dict[Callable[[Run], None], int] = {
     write_replaced_param: 1, exchange_blobs: 1, write_param: 2, write_kept_array: 2, write_gradient: 1, write_blob: 1,
     load_weights: 1, share_weights: 1, share_one_param: 2, other_clears: 2, unshare_gradient: 1, share_gradient: 1,
     share_value: 1, pack_params: 2, clear_gradients: 3, same_net_between: 1, larger_net_between: 1, grow_workspace: 1,
-    test_net_between: 2, add_callback: 1, remove_callbacks: 2, watched_once: 3, switch_debug_info: 1, other_threads: 1,
+    test_net_between: 2, add_callback: 1, remove_callbacks: 2, forward_otherwise: 5, switch_debug_info: 1, other_threads: 1,
     switch_fusion: 2, switch_algorithm: 1, refill_memory: 3, reshape_net: 1,
 }  # fmt: skip
 """What happens between passes, and how often."""
 
+INPUTS = {write_blob, share_value, reshaped_and_back}
+"""Changes of what a forward pass read, which its backward pass may read again, or have kept."""
+
 EVENTS = {event.__name__: event for event in (*PASSES, *CHANGES, forward, backward)}
 
 
-def draw_events(rng: random.Random, changes: int) -> list[tuple[str, int]]:
-    """Passes of one kind until they are replayed, then changes, each followed by a few more passes, mostly of that kind."""
+def draw_events(rng: random.Random, changes: int, fused: bool) -> list[tuple[str, int]]:
+    """Passes of one kind until they are replayed, then changes, each followed by a few more passes, mostly of that kind.
+
+    ``fused``: the numbers are to be those of layers that do not run as one, too.
+    """
 
     def event(kind: Callable[[Run], None]) -> tuple[str, int]:
         return kind.__name__, rng.randrange(2**32)
@@ -956,8 +1053,9 @@ def draw_events(rng: random.Random, changes: int) -> list[tuple[str, int]]:
         if rng.random() < 0.2:
             usual = draw(rng, PASSES)
             found += [event(usual), event(usual)]
-        change = event(draw(rng, CHANGES))
-        if rng.random() < 0.2:  # after forward, before backward
+        kind = draw(rng, CHANGES)
+        change = event(kind)
+        if rng.random() < 0.2 and not (fused and kind in INPUTS):  # after forward, before backward
             found += [event(forward), change, event(backward)]
         else:
             found += [change, *(event(usual) for _ in range(rng.choice([1, 2])))]
@@ -968,7 +1066,7 @@ def draw_program(seed: int, changes: int = 10) -> Program:
     rng = random.Random(seed)
     draft = draw_net(rng)
     dtype, solver = rng.choice(["f4", "f4", "f8"]), rng.random() < 0.3
-    return Program(draft.text, dtype, draw_events(rng, changes), solver, seed, draft.refused)
+    return Program(draft.text, dtype, draw_events(rng, changes, dtype == "f8"), solver, seed, draft.refused)
 
 
 # --- comparison --------------------------------------------------------------------------------------------------------

@@ -23,18 +23,9 @@ def test_what_programs_are_made_of():
     """They hold layers and events of every kind, and hardly a layer that minicaffe refuses."""
     programs = [random_nets.draw_program(seed) for seed in range(150)]
     text = "".join(program.definition for program in programs)
-    kinds = {
-        *random_nets.NEURONS,
-        "Convolution",
-        "Deconvolution",
-        "InnerProduct",
-        "Pooling",
-        "LRN",
-        "BatchNorm",
-        "Scale",
-    }
-    kinds |= {"Bias", "Eltwise", "Concat", "Slice", "Flatten", "Reshape", "Softmax", "SoftmaxWithLoss", "EuclideanLoss"}
-    kinds |= {"ContrastiveLoss", "SigmoidCrossEntropyLoss"}
+    others = """Convolution Deconvolution InnerProduct Pooling LRN BatchNorm Scale Bias Eltwise Concat Slice Flatten Reshape
+        Softmax SoftmaxWithLoss EuclideanLoss ContrastiveLoss SigmoidCrossEntropyLoss Multiplied Shifted"""
+    kinds = {*random_nets.NEURONS, *others.split()}
     assert {kind for kind in kinds if f'type: "{kind}"' not in text} == set()
     events = {name for program in programs for name, _ in program.events}
     assert events == random_nets.EVENTS.keys()
