@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal, overload
 
-from minicaffe.data.store import Reader, Writer
+from minicaffe.data.store import Reader, Writer, reading_failed
 from minicaffe.errors import DataError
 
 _MARK = {"lmdb": "data.mdb", "leveldb": "CURRENT"}  # the file that tells a database of each backend
@@ -34,7 +34,10 @@ def open_db(
     if "\0" in path:
         raise DataError(f"{backend} database {path!r}: a name with a null byte")
     if mode == "read":
-        _check_readable(os.fspath(source), path, backend)
+        try:
+            _check_readable(os.fspath(source), path, backend)
+        except OSError as error:
+            raise reading_failed(backend, path, error) from error
         return _reader(backend)(path)
     _check_free(path, backend, replace=mode == "replace")
     return _writer(backend)(path, mode == "replace")
