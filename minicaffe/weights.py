@@ -111,14 +111,14 @@ def copy(net: Net, path: str | os.PathLike) -> None:
             )
             continue
         for j, (source, blob) in enumerate(zip(message.blobs, target.blobs, strict=True)):
-            if not shape_equals(blob.shape, source):
-                report.problems.append(_mismatch(j, message.name, blob_shape(source), blob))
-            else:
-                try:
+            try:
+                if shape_equals(blob.shape, source):
                     diff = blob_to_array(source, diff=True) if has_diff(source) else None
                     pending.append((message.name, j, blob, blob_to_array(source), diff))
-                except WeightsError as error:
-                    report.problems.append(f"layer '{message.name}' param {j}: {error}")
+                else:
+                    report.problems.append(_mismatch(j, message.name, blob_shape(source), blob))
+            except WeightsError as error:
+                report.problems.append(f"layer '{message.name}' param {j}: {error}")
         if message.blobs:
             report.copied.add(message.name)
     report.finish(net)

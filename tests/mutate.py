@@ -19,6 +19,7 @@ import itertools
 import logging
 import os
 import random
+import re
 import resource
 import select
 import shutil
@@ -128,10 +129,20 @@ _WORDS = [
 ]
 
 
+_NUMBER = re.compile(rb"(?<![\w.])-?\d+(\.\d+)?(e-?\d+)?")
+_NUMBERS = [*(str(n).encode() for n in (*INTEGERS, 2, 5, 16, 100)), b"nan", b"inf", b"-1e38", b"1e-40", b"0.5"]
+
+
 def reworded(content: bytes, rng: random.Random, others: list[bytes]) -> bytes:
     """A text with words replaced, repeated or left out; now and then damaged like any file."""
-    if rng.random() < 0.3:
+    kind = rng.random()
+    if kind < 0.2:
         return damaged(content, rng, others)
+    if kind < 0.8:
+        numbers = [match.span() for match in _NUMBER.finditer(content)]
+        for start, end in sorted(rng.sample(numbers, min(rng.choice((1, 1, 2, 3)), len(numbers))), reverse=True):
+            content = content[:start] + rng.choice(_NUMBERS) + content[end:]
+        return content
     words = content.split(b" ")
     for _ in range(rng.choice((1, 1, 2, 4))):
         at = rng.randrange(len(words))
@@ -214,7 +225,7 @@ def _build_net(path: Path) -> None:
 def _weights(folder: Path) -> list[bytes]:
     """One of each age."""
     files = []
-    for text, blocks in ((NET, "layer"), (V1, "layers"), (V0, "layers")):
+    for text, blocks in ((V1, "layers"), (V0, "layers"), (NET, "layer")):
         message = _message(text)
         for layer in getattr(message, blocks):
             owner = layer.layer if text is V0 else layer
@@ -230,6 +241,11 @@ def _hdf5_weights(folder: Path) -> list[bytes]:
 
 
 def _copy_weights(path: Path) -> None:
+    from minicaffe.errors import MinicaffeError
+
+    for text in (V1, V0):
+        with contextlib.suppress(MinicaffeError):
+            _net(text).copy_from(path)
     _net(NET).copy_from(path)
 
 
@@ -241,7 +257,7 @@ def _solver_state(folder: Path, form: str) -> list[bytes]:
     solver.param.snapshot_format = getattr(proto.SolverParameter, form)
     solver.step(1)
     solver.snapshot()
-    return [path.read_bytes() for path in folder.glob("s_iter_1.solverstate*")]
+    return [(folder / f"s_iter_1.solverstate{'.h5' if form == 'HDF5' else ''}").read_bytes()]
 
 
 def _restore(path: Path) -> None:
@@ -478,14 +494,75 @@ def _read_pairs(path: Path) -> None:
     pairs_from_list(path, 5, 6)
 
 
+def _change_message(content: bytes, rng: random.Random, others: list[bytes]) -> bytes:
+    """A message of any sort, behind the name of its class, with one of its fields changed."""
+    from minicaffe import proto
+
+    name, _, body = content.partition(b"\n")
+    message = getattr(proto, name.decode()).FromString(body)
+    owner = message
+    while (inner := [value for field, value in owner.ListFields() if field.message_type]) and rng.random() < 0.7:
+        value = rng.choice(inner)
+        owner = rng.choice(value) if hasattr(value, "extend") else value
+    path, value = rng.choice(list(changes(owner, (), 0)))
+    with contextlib.suppress(ValueError, TypeError):
+        set_field(owner, path, value)
+    return name + b"\n" + message.SerializeToString()
+
+
+def _messages(folder: Path) -> list[bytes]:
+    from minicaffe import proto
+    from minicaffe.proto import text
+
+    records = [b"Datum\n" + value for _, value in itertools.islice(_records(True), 4)]
+    solver = text.parse(SOLVER.decode(), proto.SolverParameter()).SerializeToString()
+    return [
+        *records, b"SolverParameter\n" + solver, b"BlobProto\n" + _mean(folder)[0], b"BlobProto\n" + _mean(folder)[1],
+        *(b"NetParameter\n" + content for content in _weights(folder)),
+        *(b"SolverState\n" + content for content in _solver_state(folder, "BINARYPROTO")),
+    ]  # fmt: skip
+
+
+def _read_message(path: Path) -> None:
+    from minicaffe import proto, solvers
+    from minicaffe.data import datum
+
+    name, _, body = path.read_bytes().partition(b"\n")
+    path.write_bytes(body)
+    if name == b"Datum":
+        one = datum.parse(body)
+        datum.raw_batch([one, one])
+        datum.to_array(one)
+    elif name == b"SolverParameter":
+        with solvers.create(proto.SolverParameter.FromString(body), None) as solver:
+            if solver.param.iter_size < 10 and len(solver.param.test_iter) == 0:
+                solver.step(1)
+    elif name == b"NetParameter":
+        _copy_weights(path)
+    elif name == b"BlobProto":
+        _read_mean(path)
+    else:
+        path.replace(path.with_name("x.solverstate"))
+        _restore(path.with_name("x.solverstate"))
+
+
+def _run_solver(path: Path) -> None:
+    import minicaffe
+
+    with minicaffe.get_solver(str(path)) as solver:
+        if solver.param.iter_size < 10 and len(solver.param.test_iter) == 0:
+            solver.step(1)
+
+
 KINDS: dict[str, Kind] = {
     "net": Kind(lambda folder: [NET, V1, V0], _build_net, reworded, "net.prototxt"),
-    "solver": Kind(lambda folder: [SOLVER], lambda path: _run_solver(path), reworded, "solver.prototxt"),
+    "solver": Kind(lambda folder: [SOLVER], _run_solver, reworded, "solver.prototxt"),
     "caffemodel": Kind(_weights, _copy_weights),
     "caffemodel.h5": Kind(_hdf5_weights, _copy_weights, file="w.caffemodel.h5"),
     "solverstate": Kind(lambda folder: _solver_state(folder, "BINARYPROTO"), _restore, file="x.solverstate"),
     "solverstate.h5": Kind(lambda folder: _solver_state(folder, "HDF5"), _restore, file="x.solverstate.h5"),
     "mean": Kind(_mean, _read_mean),
+    "message": Kind(_messages, _read_message, _change_message),
     "lmdb": Kind(_lmdb, _read_lmdb),
     "leveldb": Kind(_leveldb, _read_leveldb, _damaged_leveldb),
     "hdf5": Kind(_hdf5, _read_hdf5, file="data.h5"),
@@ -495,14 +572,6 @@ KINDS: dict[str, Kind] = {
     "windows": Kind(_windows, _read_windows, reworded),
     "pairs": Kind(_pairs, _read_pairs, reworded),
 }
-
-
-def _run_solver(path: Path) -> None:
-    import minicaffe
-
-    with minicaffe.get_solver(str(path)) as solver:
-        if solver.param.iter_size < 10 and solver.param.test_iter == []:
-            solver.step(1)
 
 
 # --- layers --------------------------------------------------------------------------------------------------------------
@@ -538,6 +607,17 @@ def changes(message: Any, path: tuple[str, ...] = (), depth: int = 3) -> Iterato
                 yield here, [value] * MANY
         if repeated:
             yield here, []
+
+
+def set_field(message: Any, path: tuple[str, ...], value: Any) -> None:
+    """Give a field of ``message``, or of one in it, a value."""
+    for name in path[:-1]:
+        message = getattr(message, name)
+    if isinstance(value, list):
+        message.ClearField(path[-1])
+        getattr(message, path[-1]).extend(value)
+    else:
+        setattr(message, path[-1], value)
 
 
 @functools.cache
@@ -593,15 +673,8 @@ def run_layer(number: int, path: tuple[str, ...], value: Any, folder: Path) -> N
             tops = len(case.bottoms)
     layer.top.extend([f"top{k}" for k in range(tops)] if isinstance(tops, int) else tops)
     layer.bottom.extend(f"bottom{k}" for k in range(len(case.bottoms)))
-    message = layer
-    for name in path[:-1]:
-        message = getattr(message, name)
     try:
-        if isinstance(value, list):
-            message.ClearField(path[-1])
-            getattr(message, path[-1]).extend(value)
-        else:
-            setattr(message, path[-1], value)
+        set_field(layer, path, value)
     except (ValueError, TypeError):  # a field that cannot hold it
         return
     net = proto.NetParameter(force_backward=True)
