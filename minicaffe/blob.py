@@ -12,9 +12,9 @@ from numpy.typing import DTypeLike, NDArray
 from minicaffe import backend, limits, proto
 from minicaffe.backend import generation
 from minicaffe.errors import ShapeError
+from minicaffe.proto.blobs import MAX_AXES
 from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
 
-MAX_AXES = 32
 _MOST_ELEMENTS = 2**60
 """Bytes of what has more are not counted in 64 bits."""
 
@@ -189,7 +189,9 @@ class Blob:
         if shape == self.shape and self._data.storage.size:
             return
         sizes = tuple(map(int, shape))
-        if len(sizes) > MAX_AXES or any(size < 0 for size in sizes):
+        if len(sizes) > MAX_AXES:
+            raise ShapeError(f"a blob has at most {MAX_AXES} axes; found {len(sizes)}")
+        if any(size < 0 for size in sizes):
             raise ShapeError(f"a blob has at most {MAX_AXES} axes, none of negative size; found shape {sizes}")
         count = math.prod(sizes)
         if count > _MOST_ELEMENTS:

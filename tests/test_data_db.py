@@ -415,3 +415,47 @@ def test_temporary_folders_are_removed(tmp_path, monkeypatch):
     database.close()
     database.close()
     assert not list(tmp_path.iterdir())
+
+
+@backends
+def test_too_many_open_files_are_no_damage(tmp_path, backend):
+    write(tmp_path / "db", backend, [(b"a", b"b")])
+    code = """
+import os, resource, sys
+from minicaffe.data.db import open_db
+from minicaffe.errors import DataError
+open_db(sys.argv[1], sys.argv[2]).close()
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+files = []
+try:
+    while True:
+        files.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+try:
+    open_db(sys.argv[1], sys.argv[2])
+except DataError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", code, tmp_path / "db", backend]
+    child = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Too many open files" in child.stdout
+    assert "raise the limit (ulimit -n)" in child.stdout
+    assert "damaged" not in child.stdout
+
+
+@backends
+def test_a_name_with_a_null_byte(tmp_path, backend):
+    for mode in ("read", "new"):
+        with pytest.raises(DataError, match="a name with a null byte"):
+            open_db(f"{tmp_path}/a\0b", backend, mode)
+
+
+def test_a_full_disk_is_no_input_output_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("minicaffe.data.store._free_space", lambda path: 0)
+    with (
+        pytest.raises(DataError, match=r"writing record 1 failed \(No space left on device\)"),
+        open_db(tmp_path / "db", "lmdb", "new") as database,
+    ):
+        database.put(b"a", b"b")
+        raise database.failed(OSError("mdb_txn_commit: Input/output error"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal, overload
 
-from minicaffe.data.store import Reader, Writer
+from minicaffe.data.store import Reader, Writer, reading_failed
 from minicaffe.errors import DataError
 from minicaffe.proto.atomic import remove_leftovers
 
@@ -37,7 +37,10 @@ def open_db(
     if not os.path.exists(path):  # perhaps a process was killed while it replaced the database
         remove_leftovers(os.path.dirname(os.path.realpath(path)))
     if mode == "read":
-        _check_readable(os.fspath(source), path, backend)
+        try:
+            _check_readable(os.fspath(source), path, backend)
+        except OSError as error:
+            raise reading_failed(backend, path, error) from error
         return _reader(backend)(path)
     _check_free(path, backend, replace=mode == "replace")
     return _writer(backend)(path, mode == "replace")

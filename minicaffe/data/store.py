@@ -73,15 +73,7 @@ class Reader(ABC):
 
     def damaged(self, error: Exception) -> DataError:
         """The DataError for a library's ``error`` while reading."""
-        reason = text_of(error)
-        blame = next(
-            (f"this is no fault of the database: {remedy}" for cause, remedy in _OF_SYSTEM.items() if cause in reason),
-            None,
-        )
-        return DataError(
-            f"{self.backend} database {self.path}: reading failed ({reason}); "
-            + (blame or "the database is damaged: copy it again from its source or rebuild it")
-        )
+        return reading_failed(self.backend, self.path, error)
 
 
 class Writer(ABC):
@@ -171,8 +163,18 @@ class Writer(ABC):
         )
 
 
+def reading_failed(backend: str, path: str, error: Exception) -> DataError:
+    """The DataError for a library's or the system's ``error`` while reading a database: it is damaged, or why not."""
+    reason = text_of(error)
+    remedies = (f"this is no fault of the database: {todo}" for cause, todo in _OF_SYSTEM.items() if cause in reason)
+    remedy = next(remedies, "the database is damaged: copy it again from its source or rebuild it")
+    return DataError(f"{backend} database {path}: reading failed ({reason}); {remedy}")
+
+
 def text_of(error: Exception) -> str:
     """The text of an error; plyvel's is bytes."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = error.args[0] if error.args else ""
     return text.decode(errors="replace") if isinstance(text, bytes) else str(error)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from minicaffe import proto
-from minicaffe.blob import Blob
+from minicaffe.blob import MAX_AXES, Blob
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Layer, same
 from minicaffe.layers.cost import Cost
@@ -293,6 +293,7 @@ class Reshape(View):
             ShapeError,
         )
         dims = list(self.shape.dim)
+        self.require(len(dims) <= MAX_AXES, f"a blob has at most {MAX_AXES} axes; found {len(dims)}", "shape")
         self.require(dims.count(-1) <= 1, f"at most one dimension can be -1; found {dims}", "shape")
         self.require(min(dims, default=0) >= -1, f"dimensions must be -1 or more; found {dims}", "shape")
         for i, dim in enumerate(dims):
