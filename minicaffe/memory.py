@@ -1,7 +1,7 @@
 """Memory of the host for large arrays: it goes back to the system as soon as the last array in it goes.
 
-What NumPy takes of the C library mostly stays with the process, as free pieces between others: of a ResNet-50 that is
-gone, three quarters.
+What NumPy takes of the C library mostly stays with the process, as free pieces between others: nearly all that a
+ResNet-50 took.
 """
 
 from __future__ import annotations

@@ -260,7 +260,7 @@ def _find_model(learned_net: str, state_path: str, checksum: str | None) -> str:
         if checksum is None or weights.checksum(path) == checksum:
             return path
     raise SnapshotError(
-        f"solver state {state_path}: {' and '.join(there)} is truncated or changed since the state was written, or belongs to another "
-        f"training: expected a file with SHA-256 {checksum}; resume from another snapshot, or start from the weights "
+        f"solver state {state_path}: {' and '.join(there)} is truncated or changed since the state was written, or belongs "
+        f"to another training: expected a file with SHA-256 {checksum}; resume from another snapshot, or start from the weights "
         "alone (--weights)"
     )
