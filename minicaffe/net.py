@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import backend, batches, graph, proto, weights
 from minicaffe.blob import Blob, Storage
-from minicaffe.engine import memory_plan
+from minicaffe.engine import anomaly, memory_plan
 from minicaffe.engine.assembly import Assembly
 from minicaffe.engine.executor import Executor
 from minicaffe.engine.params import Params
@@ -125,13 +125,7 @@ class Net(RawViews):
         unknown = [name for name in keep if name not in self.blobs]
         if unknown:
             raise NetError(f"net '{self.name}' has no blob {', '.join(unknown)}; it has: {', '.join(self.blobs)}")
-        places, size = memory_plan.plan(self.steps, self._blob_list, {*self.outputs, *keep})
-        arena = Storage(size, self.dtype)
-        for place in places:
-            place.blob.place_data(arena, place.offset, place.room)
-        for step in self.steps:
-            step.settle(goes_backward=False)
-        reused = {name for name, blob in self._blob_list if blob.data_storage is arena}
+        reused = memory_plan.share_memory(self.steps, self._blob_list, {*self.outputs, *keep}, self.dtype)
         self.blobs = memory_plan.KeptBlobs(self._blob_list, reused)
         self.forward_only = True
 
@@ -195,6 +189,10 @@ class Net(RawViews):
         backend.current().run_checks()
         return float(self._executor.loss.peek_data())
 
+    def first_non_finite(self) -> str:
+        """Where the first param or blob stands that is not finite, in words to end a message with; "" if all are."""
+        return anomaly.first_non_finite(self.steps, self._blob_names)
+
     def reshape(self) -> None:
         """Give every blob the shape that follows from the inputs' shapes, without computing."""
         for step in self.steps:
@@ -253,13 +251,7 @@ class Net(RawViews):
 
     def _warn_of_missing_gradients(self) -> None:
         """Say once that nothing computes the inputs' gradients, which are then returned as they are: zeros."""
-        reached = {
-            self._blob_names[i]
-            for step in self.steps
-            for i, down in zip(step.bottom_ids, step.propagate_down, strict=True)
-            if down and step.need_backward
-        }
-        missing = [name for name in self.inputs if name not in reached]
+        missing = [name for name in self.inputs if name not in self._executor.blobs_with_gradients()]
         if missing and not self._warned_of_gradients:
             self._warned_of_gradients = True
             _log.warning(

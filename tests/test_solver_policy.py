@@ -54,7 +54,7 @@ def descend(solver, losses):
     found = []
     for i, loss in enumerate(losses):
         solver.iter = i
-        solver._note_loss(np.float32(loss))
+        solver._losses.add(np.float32(loss))
         found.append(solver.lr)
         solver.schedule.advance(i)
     return found

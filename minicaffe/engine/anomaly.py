@@ -38,3 +38,15 @@ def _check(step: Step, direction: str, found: Iterable[tuple[str, NDArray]]) -> 
                 "its input and params, and lower base_lr or set clip_gradients if they have grown",
                 kind=AnomalyError,
             )
+
+
+def first_non_finite(steps: Sequence[Step], names: Sequence[str]) -> str:
+    """ " (first found in layer ..., ...)" of the first step with a param or top that is not finite; "" if all are."""
+    for step in steps:
+        for what, blob in [
+            *((f"param {j}", blob) for j, blob in enumerate(step.layer.blobs)),
+            *((f"top '{names[i]}'", blob) for i, blob in zip(step.top_ids, step.top, strict=True)),
+        ]:
+            if not np.isfinite(blob.peek_data()).all():
+                return f" (first found in layer '{step.layer.name}', {what})"
+    return ""

@@ -167,6 +167,15 @@ class Executor:
             turn.run(where, around)
             plan.backward.run(first_back - 1, 0, back)
 
+    def blobs_with_gradients(self) -> set[str]:
+        """Names of the blobs whose gradient a backward pass over all layers computes."""
+        return {
+            self._names[i]
+            for step in self._steps
+            for i, down in zip(step.bottom_ids, step.propagate_down, strict=True)
+            if down and step.need_backward
+        }
+
     def plan(self) -> _Plan:
         """What runs as one; found anew when an attribute of a layer was set since."""
         if self._generation != generation.current():

@@ -6,7 +6,9 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from minicaffe.blob import Blob
+from numpy.typing import DTypeLike
+
+from minicaffe.blob import Blob, Storage
 from minicaffe.engine.assembly import Step
 from minicaffe.errors import NetError
 
@@ -89,6 +91,22 @@ def plan(steps: Sequence[Step], blobs: Sequence[tuple[str, Blob]], kept: Collect
         if number in starts
     ]
     return places, max((starts[number] + rooms[number] for number in starts), default=0)
+
+
+def share_memory(
+    steps: Sequence[Step], blobs: Sequence[tuple[str, Blob]], kept: Collection[str], dtype: DTypeLike
+) -> set[str]:
+    """Put the values of a net's blobs into one arena as ``plan`` says; returns the names of those that are there now.
+
+    The steps then keep nothing for a backward pass.
+    """
+    places, size = plan(steps, blobs, kept)
+    arena = Storage(size, dtype)
+    for place in places:
+        place.blob.place_data(arena, place.offset, place.room)
+    for step in steps:
+        step.settle(goes_backward=False)
+    return {name for name, blob in blobs if blob.data_storage is arena}
 
 
 class KeptBlobs(OrderedDict[str, Blob]):

@@ -19,7 +19,6 @@ class AdaGradSolver(Solver):
     type = "AdaGrad"
 
     def _check(self) -> None:
-        super()._check()
         self._require(
             self.param.momentum == 0, "momentum", "Momentum cannot be used with AdaGrad; remove it", self.param.momentum
         )
@@ -42,7 +41,6 @@ class RMSPropSolver(Solver):
     type = "RMSProp"
 
     def _check(self) -> None:
-        super()._check()
         p = self.param
         self._require(p.momentum == 0, "momentum", "Momentum cannot be used with RMSProp; remove it", p.momentum)
         self._require(0 <= p.rms_decay < 1, "rms_decay", "must lie in [0, 1)", p.rms_decay)
@@ -85,7 +83,6 @@ class AdamSolver(Solver):
     slots = 2
 
     def _check(self) -> None:
-        super()._check()
         for field in ("momentum", "momentum2"):
             value = getattr(self.param, field)
             self._require(0 <= value < 1, field, "must lie in [0, 1)", value)

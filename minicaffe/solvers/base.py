@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from minicaffe import backend, proto, weights
 from minicaffe.backend import random, ranks
 from minicaffe.blob import Blob, Storage
-from minicaffe.errors import MinicaffeError, PrototxtError, SnapshotError
-from minicaffe.layers import TEST, TRAIN
+from minicaffe.errors import MinicaffeError, SnapshotError
 from minicaffe.net import Net
-from minicaffe.proto.files import read_net, read_solver
+from minicaffe.proto.files import read_solver
 from minicaffe.proto.origin import Origin
 from minicaffe.solvers import snapshot as snapshots
-from minicaffe.solvers.lock import PrefixLock, check_prefix, lock_prefix
+from minicaffe.solvers.definition import Definition
+from minicaffe.solvers.lock import PrefixLock, lock_prefix
 from minicaffe.solvers.monitor import Monitor, Scalar
-from minicaffe.solvers.policy import Schedule, check_policy
+from minicaffe.solvers.policy import Schedule
+from minicaffe.solvers.smoothing import SmoothedLoss
 
 if TYPE_CHECKING:
     from typing import Self
@@ -74,128 +75,31 @@ class Solver:
         self.monitors: list[Monitor] = []
         self.requested_action: Callable[[], str | None] = lambda: None
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
+        definition = Definition(self.param, self.source)
+        definition.check()
+        self._require = definition.require
         self._check()
         _log.info("Initializing solver from parameters: \n%s", self.param)
         if self.param.random_seed >= 0:
             random.seed(self.param.random_seed + self.rank)
-        self.net = self._train_net()
+        self.net = definition.train_net()
         for paths in self.param.weights:
             weights.load_into(self.net, paths)
-        self.test_nets = list(self._make_test_nets())
+        self.test_nets = list(definition.test_nets())
         self._data, self._diff = self.net.pack_params()
         self._share_with_test_nets()
         self.history = [Storage(self._data.size, self.net.dtype) for _ in range(self.slots)]
         self._segments = _segments(self.net)
         self._norm = Blob((), self.net.dtype)
-        self._losses = Blob((self.param.average_loss,), self.net.dtype)
-        self._stored = 0
+        self._losses = SmoothedLoss(self.param.average_loss, self.net.dtype)
         self.schedule = Schedule(self.param, self.net.dtype, lambda: self.smoothed_loss)
         self._restored = False
         self._lock: PrefixLock | None = None
         self._displayed_at = (0, time.perf_counter())
         _log.info("Solver scaffolding done.")
 
-    # --- set-up --------------------------------------------------------------------------------------------------
-
     def _check(self) -> None:
-        p = self.param
-        self._require(p.average_loss >= 1, "average_loss", "should be non-negative and at least 1", p.average_loss)
-        self._require(p.iter_size >= 1, "iter_size", "must be at least 1", p.iter_size)
-        for field in ("max_iter", "display", "snapshot", "test_interval"):
-            self._require(getattr(p, field) >= 0, field, "must be 0 or more", getattr(p, field))
-        self._require(all(n >= 0 for n in p.test_iter), "test_iter", "must be 0 or more", list(p.test_iter))
-        self._require(
-            p.regularization_type in ("L1", "L2"),
-            "regularization_type",
-            "Unknown regularization type; it must be L1 or L2",
-            p.regularization_type,
-        )
-        check_policy(p, self._require)
-        if p.snapshot:
-            self._require(
-                p.HasField("snapshot_prefix"),
-                "snapshot_prefix",
-                "In solver params, snapshot is specified but snapshot_prefix is not",
-                "nothing",
-            )
-        if p.snapshot or p.snapshot_after_train:
-            check_prefix(p.snapshot_prefix)
-
-    def _require(self, condition: bool, field: str, problem: str, found: Any) -> None:
-        if not condition:
-            place = f"{self.source.path}: " if self.source.path else ""
-            raise PrototxtError(f"{place}solver field {field}: {problem}; found {found}")
-
-    def _definition(self, message: proto.NetParameter | None, path: str) -> tuple[proto.NetParameter, Origin]:
-        """A net given in the solver itself, or by a path seen from the working folder or from the solver's."""
-        if message is not None:
-            copy = proto.NetParameter()
-            copy.CopyFrom(message)
-            return copy, Origin(self.source.path)
-        path = self.source.resolve(path)
-        param, locations = read_net(path)
-        return param, Origin(path, locations)
-
-    def _train_net(self) -> Net:
-        p = self.param
-        given = [field for field in ("net", "net_param", "train_net", "train_net_param") if p.HasField(field)]
-        self._require(
-            len(given) == 1,
-            "net",
-            "SolverParameter must specify a train net using exactly one of these fields: "
-            "net, net_param, train_net, train_net_param",
-            ", ".join(given) or "none",
-        )
-        value = getattr(p, given[0])
-        inline = given[0].endswith("_param")
-        param, source = self._definition(value if inline else None, "" if inline else value)
-        _log.info("Creating training net from %s", f"{given[0]} file: {value}" if not inline else given[0])
-        _merge_state(param, TRAIN, p.train_state)
-        return Net.from_param(param, source)
-
-    def _make_test_nets(self) -> Iterator[Net]:
-        p = self.param
-        sources: list[tuple[str, proto.NetParameter | None, str]] = [
-            *(("test_net_param", message, "") for message in p.test_net_param),
-            *((f"test_net file: {path}", None, path) for path in p.test_net),
-        ]
-        generic = p.HasField("net") or p.HasField("net_param")
-        if generic:
-            self._require(
-                len(p.test_iter) >= len(sources),
-                "test_iter",
-                "test_iter must be specified for each test network",
-                f"{len(p.test_iter)} for {len(sources)} test nets",
-            )
-            shared = ("net_param", p.net_param, "") if p.HasField("net_param") else (f"net file: {p.net}", None, p.net)
-            sources += [shared] * (len(p.test_iter) - len(sources))
-        else:
-            self._require(
-                len(p.test_iter) == len(sources),
-                "test_iter",
-                "test_iter must be specified for each test network",
-                f"{len(p.test_iter)} for {len(sources)} test nets",
-            )
-        if p.test_state:
-            self._require(
-                len(p.test_state) == len(sources),
-                "test_state",
-                "test_state must be unspecified or specified once per test net",
-                len(p.test_state),
-            )
-        if sources:
-            self._require(
-                p.test_interval > 0, "test_interval", "must be positive when there is a test net", p.test_interval
-            )
-        for i, (what, message, path) in enumerate(sources):
-            _log.info("Creating test net (#%d) specified by %s", i, what)
-            param, source = self._definition(message, path)
-            _merge_state(param, TEST, p.test_state[i] if p.test_state else proto.NetState())
-            net = Net.from_param(param, source)
-            net.debug_info = p.debug_info
-            for paths in p.weights:
-                weights.load_into(net, paths)
-            yield net
+        """What a kind of solver asks of the fields beside: a PrototxtError unless they make sense."""
 
     @property
     def detect_anomaly(self) -> bool:
@@ -244,7 +148,7 @@ class Solver:
             return
         if p.display and self.iter % p.display == 0:
             self.net.run_forward()
-            self._note_loss(self.net.loss_array)
+            self._losses.add(self.net.loss_array)
             _log.info("Iteration %d, loss = %g", self.iter, self.smoothed_loss)
             self._tell_display(self._outputs())
         if p.test_interval and self.iter % p.test_interval == 0:
@@ -258,7 +162,7 @@ class Solver:
             self._lock_prefix()
         stop = self.iter + n
         if not self._restored:
-            self._stored = 0
+            self._losses.clear()
         self._restored = False
         self._displayed_at = (self.iter, time.perf_counter())
         while self.iter < stop:
@@ -273,7 +177,7 @@ class Solver:
             net.debug_info = show and p.debug_info
             for k in range(p.iter_size):
                 net.forward_backward()
-                self._note_loss(net.loss_array, k == 0, p.iter_size)
+                self._losses.add(net.loss_array, k == 0, p.iter_size)
             if backend.current().is_host or show:
                 self._check_finite()
             if show:
@@ -290,60 +194,33 @@ class Solver:
                 self.stopped = True
                 break
 
-    def _note_loss(self, loss: Any, first: bool = True, passes: int = 1) -> None:
-        """Add the loss of one of an iteration's passes to its place among the last ``average_loss`` losses.
-
-        Nothing waits for a device.
-        """
-        if first:
-            self._slot = self._stored % self.param.average_loss
-            self._stored += 1
-        share, losses = loss if passes == 1 else loss / passes, self._losses.xdata
-        if first:
-            losses[self._slot] = share
-        else:
-            losses[self._slot] += share
-
     @property
     def smoothed_loss(self) -> float:
         """Mean of the last ``average_loss`` losses of this ``step``."""
-        stored = min(self._stored, self.param.average_loss)
-        return float(np.mean(self._losses.peek_data()[:stored], dtype=np.float64)) if stored else math.nan
+        return self._losses.mean
 
     def state(self) -> dict[str, Any]:
         """What the learning rate depends on beside ``iter`` and ``current_step``, as values that JSON can hold."""
         return {
-            "losses": self._losses.peek_data().tolist(), "stored": self._stored,
+            **self._losses.state(),
             "minimum_loss": self.schedule.minimum_loss, "last_event": self.schedule.last_event,
         }  # fmt: skip
 
     def restore_state(self, state: dict[str, Any]) -> None:
         """Go on from a ``state``; the losses of another ``average_loss`` are left out."""
         self.schedule.minimum_loss, self.schedule.last_event = state["minimum_loss"], state["last_event"]
-        if len(state["losses"]) == self.param.average_loss:
-            self._losses.data[...] = state["losses"]
-            self._stored, self._restored = state["stored"], True
+        self._restored = self._losses.restore(state)
 
     def _check_finite(self) -> None:
         backend.current().run_checks()
-        loss = float(self._losses.peek_data()[self._slot])
+        loss = self._losses.last
         if not math.isfinite(loss):
             raise MinicaffeError(
-                f"the training loss is {loss} at iteration {self.iter}{self._first_non_finite()}; training cannot recover. "
+                f"the training loss is {loss} at iteration {self.iter}{self.net.first_non_finite()}; training cannot recover. "
                 "Lower base_lr, set clip_gradients, and check the data for values that are not finite; resume from the last "
                 "snapshot with --snapshot, and with --detect_anomaly to see which layer it begins in. Snapshots written so "
                 "far are unharmed"
             )
-
-    def _first_non_finite(self) -> str:
-        for step in self.net.steps:
-            for name, blob in [
-                *((f"param {j}", b) for j, b in enumerate(step.layer.blobs)),
-                *((f"top '{self.net._blob_names[i]}'", b) for i, b in zip(step.top_ids, step.top, strict=True)),
-            ]:
-                if not np.isfinite(blob.peek_data()).all():
-                    return f" (first found in layer '{step.layer.name}', {name})"
-        return ""
 
     def _display(self) -> None:
         since, began = self._displayed_at
@@ -495,7 +372,7 @@ class Solver:
         self._lock_prefix()
         if not all(np.isfinite(param.blob.peek_data()).all() for param in self.net.learnable):
             raise SnapshotError(
-                f"not writing a snapshot at iteration {self.iter}: the weights are not finite{self._first_non_finite()}"
+                f"not writing a snapshot at iteration {self.iter}: the weights are not finite{self.net.first_non_finite()}"
             )
         model, state = snapshots.write(self)
         for monitor in self.monitors:
@@ -524,14 +401,6 @@ class Solver:
             for slot in self.history
             for param in self.net.learnable
         ]
-
-
-def _merge_state(net: proto.NetParameter, phase: int, state: proto.NetState) -> None:
-    """The net's state: ``phase``, overridden by what the net says, then by what the solver says; stages add up."""
-    merged = proto.NetState(phase=phase)
-    merged.MergeFrom(net.state)
-    merged.MergeFrom(state)
-    net.state.CopyFrom(merged)
 
 
 def _segments(net: Net) -> list[tuple[int, int, float, float]]:
