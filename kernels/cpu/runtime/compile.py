@@ -271,7 +271,7 @@ def callback(signature: Any) -> Callable[[Callable], Any]:
     """Decorator: compile now, or take from the disk cache, a function that compiled code calls at its ``address``."""
 
     def compiled(function: Callable) -> Any:
-        made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
+        made: Any = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
         made._cache = _cache(function)
         with global_compiler_lock, _uncollected:
             made.compile()
