@@ -46,7 +46,6 @@ from minicaffe.proto import text
 class Multiplied(Layer):
     """Multiply by what a list holds, in NumPy: nothing of it can be captured.  It may be told to fail."""
 
-    type = "Multiplied"
     reads_bottoms = reads_tops = ()
     fails = False
 
@@ -69,7 +68,6 @@ class Multiplied(Layer):
 class Shifted(Layer):
     """Add the product of two numbers, by ops only: it says that it can be captured."""
 
-    type = "Shifted"
     capturable = True
     in_place = "always"
     reads_bottoms = reads_tops = ()
@@ -300,11 +298,12 @@ def neuron(draft: Draft) -> None:
 
 
 def of_users(draft: Draft) -> None:
-    draft.add("Multiplied", [draft.pick()])
+    draft.add("Python", [draft.pick()], 'python_param { module: "random_nets" layer: "Multiplied" }')
 
 
 def of_users_captured(draft: Draft) -> None:
-    draft.add("Shifted", [draft.pick()], in_place=draft.maybe())
+    options = 'python_param { module: "random_nets" layer: "Shifted" }'
+    draft.add("Python", [draft.pick()], options, in_place=draft.maybe())
 
 
 def eltwise(draft: Draft) -> None:
@@ -659,7 +658,7 @@ def bad_label(run: Run) -> None:
 
 
 def layer_that_fails(run: Run) -> None:
-    layer = run.choose([layer for layer in run.net.layers if layer.type == "Multiplied"])
+    layer = run.choose([layer for layer in run.net.layers if hasattr(layer, "fails")])
     layer.fails = True
     forward_backward(run)
     layer.fails = False
@@ -742,8 +741,8 @@ ATTRIBUTES: dict[str, dict[str, list]] = {
 
 
 def set_attribute(run: Run) -> None:
-    layer = run.choose([layer for layer in run.net.layers if layer.type in ATTRIBUTES])
-    name, values = run.choose(list(ATTRIBUTES[layer.type].items()))
+    layer = run.choose([layer for layer in run.net.layers if type(layer).__name__ in ATTRIBUTES])
+    name, values = run.choose(list(ATTRIBUTES[type(layer).__name__].items()))
     value = run.choose(values)
     if name == "coefficients":
         value = value[: len(layer.coefficients)]

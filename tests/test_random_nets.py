@@ -24,7 +24,7 @@ def test_what_programs_are_made_of():
     programs = [random_nets.draw_program(seed) for seed in range(150)]
     text = "".join(program.definition for program in programs)
     others = """Convolution Deconvolution InnerProduct Pooling LRN BatchNorm Scale Bias Eltwise Concat Slice Flatten Reshape
-        Softmax SoftmaxWithLoss EuclideanLoss ContrastiveLoss SigmoidCrossEntropyLoss Multiplied Shifted"""
+        Softmax SoftmaxWithLoss EuclideanLoss ContrastiveLoss SigmoidCrossEntropyLoss Python"""
     kinds = {*random_nets.NEURONS, *others.split()}
     assert {kind for kind in kinds if f'type: "{kind}"' not in text} == set()
     events = {name for program in programs for name, _ in program.events}
