@@ -72,11 +72,11 @@ def solver(definition: Definition) -> solvers.Solver:
     return made
 
 
-def torch_net(made: solvers.Solver) -> Any:
-    """The same net, weights, inputs and optimizer in PyTorch."""
+def torch_net(made: solvers.Solver, device: str = "cpu") -> Any:
+    """The same net, weights, inputs and optimizer in PyTorch, on one of its devices."""
     from benchmarks.torch_net import TorchNet, translate
 
-    net = TorchNet(translate(made.net))
+    net = TorchNet(translate(made.net), device)
     net.forward(check_shapes=True)
     net.optimize(made.param.base_lr, made.param.momentum, made.param.weight_decay)
     return net
@@ -104,15 +104,15 @@ def _build_forward(definition: Definition, threads: int) -> Work:
     return work
 
 
-def same_losses(made: solvers.Solver, steps: int) -> None:
+def same_losses(made: solvers.Solver, steps: int, device: str = "cpu") -> None:
     """Train a few steps beside PyTorch: the losses agree, so gradients and updates do too; Disagreement if not."""
     from benchmarks.torch_net import without_dropout
 
     with without_dropout(made.net):
-        peer = torch_net(made)
+        peer = torch_net(made, device)
         for step in range(steps):
             made.step(1)
-            peers.agree(made.net.loss, peer.step(), f"loss of step {step}")
+            peers.agree(made.net.loss, float(peer.step()), f"loss of step {step}")
 
 
 def cases(threads: int) -> Iterator[Case]:

@@ -83,13 +83,13 @@ def without_dropout(net: Any) -> Iterator[None]:
 
 
 class TorchNet:
-    """A plan as PyTorch tensors and calls."""
+    """A plan as PyTorch tensors and calls, on a device of PyTorch's."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, device: str = "cpu") -> None:
         self.plan = plan
-        self.inputs = {i: torch.from_numpy(values) for i, values in plan.inputs.items()}
-        self.params = [
-            torch.nn.Parameter(torch.from_numpy(values.copy()), requires_grad=learns)
+        self.inputs = {i: torch.from_numpy(values).to(device) for i, values in plan.inputs.items()}
+        self.params: Any = [
+            torch.nn.Parameter(torch.from_numpy(values.copy()).to(device), requires_grad=learns)
             for values, (learns, _, _) in zip(plan.params, plan.learning)
         ]
         self._optimizer: Any = None
@@ -105,6 +105,11 @@ class TorchNet:
                     f"layer '{call.layer}': PyTorch's tops are {[tuple(t.shape) for t in tops]}, not {call.shapes}"
                 )
         return values
+
+    def loss(self) -> Any:
+        """Forward, and the sum of the losses, a scalar tensor."""
+        values = self.forward()
+        return sum(values[i] if weight == 1 else weight * values[i] for i, weight in self.plan.losses)
 
     def infer(self) -> None:
         """Forward alone, without keeping what a backward would need."""
@@ -123,8 +128,7 @@ class TorchNet:
     def step(self) -> Any:
         """One iteration: forward, backward, update; returns the loss, a scalar tensor."""
         self._optimizer.zero_grad()
-        values = self.forward()
-        loss = sum(values[i] if weight == 1 else weight * values[i] for i, weight in self.plan.losses)
+        loss = self.loss()
         loss.backward()
         self._optimizer.step()
         return loss.detach()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 FAST_PATHS = {
     "depthwise": "convolutions with one channel a group slide a window over each channel, without a matrix product",
     "fusion": "neighbouring layers that work element by element run as one",
-    "replay": "layers that run a second time as they ran before run from a record of their kernels",
+    "replay": "layers that run again as they ran before are replayed from a capture of their kernel launches",
     "rotated": "the data gradient of a convolution with stride 1 is a convolution with rotated filters",
     "row_dot": "the weight gradient of few filters of few channels is made of inner products of rows",
     "strided_1x1": "a 1 x 1 convolution with a stride first gathers the pixels that it reads",

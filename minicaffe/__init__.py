@@ -7,7 +7,41 @@ package costs nothing.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
+    from minicaffe import backend as backend
+    from minicaffe import draw as draw
+    from minicaffe import embedding as embedding
+    from minicaffe import errors as errors
+    from minicaffe import fillers as fillers
+    from minicaffe import graph as graph
+    from minicaffe import kernels as kernels
+    from minicaffe import models as models
+    from minicaffe import plot as plot
+    from minicaffe import proto as proto
+    from minicaffe import testing as testing
+    from minicaffe import weights as weights
+    from minicaffe.backend import set_device, set_mode_cpu, set_mode_gpu
+    from minicaffe.backend.random import seed as set_random_seed
+    from minicaffe.backend.ranks import set_multiprocess, set_solver_count, set_solver_rank, solver_count, solver_rank
+    from minicaffe.backend.threads import get_num_threads, set_num_threads
+    from minicaffe.blob import Blob
+    from minicaffe.errors import MinicaffeError
+    from minicaffe.layers import layer_types as layer_type_list
+    from minicaffe.layers.interface import Layer
+    from minicaffe.layers.python_layer import allow_python_layers
+    from minicaffe.net import Net
+    from minicaffe.solvers import (
+        AdaDeltaSolver,
+        AdaGradSolver,
+        AdamSolver,
+        NesterovSolver,
+        RMSPropSolver,
+        SGDSolver,
+        Solver,
+        get_solver,
+    )
 
 __version__ = "0.1.0"
 
@@ -15,9 +49,10 @@ TRAIN, TEST = 0, 1
 
 _HOME = {
     "Blob": "minicaffe.blob",
-    "Layer": "minicaffe.layers",
+    "Layer": "minicaffe.layers.interface",
     "Net": "minicaffe.net",
     "MinicaffeError": "minicaffe.errors",
+    "allow_python_layers": "minicaffe.layers.python_layer",
     "layer_type_list": "minicaffe.layers:layer_types",
     "set_device": "minicaffe.backend",
     "set_mode_cpu": "minicaffe.backend",
@@ -56,19 +91,50 @@ _SUBMODULES = (
     "weights",
 )
 
-__all__ = ["TEST", "TRAIN", "__version__", *_HOME]
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "__version__",
+    "Blob",
+    "Layer",
+    "Net",
+    "MinicaffeError",
+    "allow_python_layers",
+    "layer_type_list",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_random_seed",
+    "get_num_threads",
+    "set_num_threads",
+    "set_multiprocess",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
+    "get_solver",
+    "Solver",
+    "SGDSolver",
+    "NesterovSolver",
+    "AdaGradSolver",
+    "RMSPropSolver",
+    "AdaDeltaSolver",
+    "AdamSolver",
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        module, _, attribute = _HOME[name].partition(":")
-        value = getattr(importlib.import_module(module), attribute or name)
-    elif name in _SUBMODULES:
-        value = importlib.import_module(f"minicaffe.{name}")
-    else:
-        raise AttributeError(f"module 'minicaffe' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else any misspelt name would be one of the package's
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            module, _, attribute = _HOME[name].partition(":")
+            value = getattr(importlib.import_module(module), attribute or name)
+        elif name in _SUBMODULES:
+            value = importlib.import_module(f"minicaffe.{name}")
+        else:
+            raise AttributeError(f"module 'minicaffe' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

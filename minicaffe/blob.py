@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import backend, proto
-from minicaffe.backend import generation, memory
+from minicaffe import backend, limits, proto
+from minicaffe.backend import generation
 from minicaffe.errors import ShapeError
+from minicaffe.proto.blobs import MAX_AXES
 from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
 
-MAX_AXES = 32
+_MOST_ELEMENTS = 2**60
+"""Bytes of what has more are not counted in 64 bits."""
 
 
 def shape_string(shape: Sequence[int]) -> str:
@@ -106,7 +108,7 @@ class Storage:
         if self._zeros:
             self._write_zeros(start, stop)
         if self._host is None:
-            self._host = memory.zeros((self.size,), self.dtype)
+            self._host = limits.zeros(self.size, self.dtype, f"a blob of {self.size} elements")
         if self._head_on_device and self._home is not None:
             self._home.download(self._device, self._host)
         return self._host
@@ -182,13 +184,18 @@ class Blob:
     # --- shape ---------------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: int) -> None:
-        """Take the shape given as one integer an axis (none: a scalar); ShapeError for a negative size or over 32 axes."""
+        """Take the shape given as one integer an axis (none: a scalar); ShapeError for a negative size, over 32 axes,
+        or more elements than an address space holds."""
         if shape == self.shape and self._data.storage.size:
             return
         sizes = tuple(map(int, shape))
-        if len(sizes) > MAX_AXES or any(size < 0 for size in sizes):
+        if len(sizes) > MAX_AXES:
+            raise ShapeError(f"a blob has at most {MAX_AXES} axes; found {len(sizes)}")
+        if any(size < 0 for size in sizes):
             raise ShapeError(f"a blob has at most {MAX_AXES} axes, none of negative size; found shape {sizes}")
         count = math.prod(sizes)
+        if count > _MOST_ELEMENTS:
+            raise ShapeError(f"a blob of shape {sizes} has {count} elements, which no memory holds")
         if self._data.storage.touched or self._diff.storage.touched:
             generation.advance()
         self.shape, self.count = sizes, count
@@ -247,6 +254,7 @@ class Blob:
     @property
     def data(self) -> NDArray:
         """The value: a writable NumPy array of ``shape``."""
+        backend.current().not_capturable()
         part = self._data
         return part.view(part.storage.host(), self.shape, self.count)
 
@@ -257,6 +265,7 @@ class Blob:
     @property
     def diff(self) -> NDArray:
         """The gradient: a writable NumPy array of ``shape``."""
+        backend.current().not_capturable()
         part = self._diff
         return part.view(part.storage.host(part.offset, part.offset + self.count), self.shape, self.count)
 
@@ -306,8 +315,11 @@ class Blob:
         self._diff = self._replaced(self._diff, _Part(other._diff.storage, other._diff.offset))
 
     def unshare_diff(self) -> None:
-        """Have memory of its own for the gradient from now on, zero at first."""
-        self._diff = self._replaced(self._diff, _Part(Storage(max(self.count, 1), self.dtype)))
+        """Have memory of its own for the gradient from now on, with the values that it has."""
+        part = _Part(Storage(max(self.count, 1), self.dtype))
+        if self._diff.storage.touched:
+            part.storage.host()[: self.count] = self.peek_diff().reshape(-1)
+        self._diff = self._replaced(self._diff, part)
 
     def shares_data_with(self, other: Blob) -> bool:
         """Whether both values are the same memory."""

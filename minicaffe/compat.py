@@ -20,8 +20,6 @@ _EXTRA_OF = {
     "matplotlib": "plot",
     "pygraphviz": "draw",
     "sklearn": "example",
-    "mpi4py": "mpi",
-    "onnx": "onnx",
     "nbformat": "notebook",
     "nbclient": "notebook",
 }

@@ -5,9 +5,19 @@ A message says where (file:line, layer, field), what was found, what was expecte
 
 from __future__ import annotations
 
+import os
+
 
 class MinicaffeError(RuntimeError):
-    """Base of all errors that a user's input can cause; the command line prints it without a traceback."""
+    """Base of all errors that a user's input can cause; the command line prints it without a traceback.
+
+    ``missing`` is the path of a database, a mean image or a folder for snapshots that is not there; None for all other
+    errors.
+    """
+
+    def __init__(self, *args: object, missing: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(*args)
+        self.missing = None if missing is None else os.path.abspath(missing)
 
 
 class PrototxtError(MinicaffeError):
@@ -26,6 +36,10 @@ class ShapeError(LayerError):
     """A blob's shape is not what a layer needs."""
 
 
+class AnomalyError(LayerError):
+    """A layer made a number that is not finite, while ``detect_anomaly`` looks for the first one that does."""
+
+
 class WeightsError(MinicaffeError):
     """A weights file that cannot be read, or that belongs to another net."""
 
@@ -40,6 +54,10 @@ class SnapshotError(MinicaffeError):
 
 class DeviceError(MinicaffeError):
     """A GPU was asked for and cannot be used."""
+
+
+class OutOfMemoryError(MinicaffeError, MemoryError):
+    """A file or definition asks for more memory than there is."""
 
 
 class MissingExtraError(MinicaffeError, ImportError):

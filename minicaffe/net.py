@@ -5,30 +5,29 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import backend, graph, proto, weights
+from minicaffe import backend, batches, graph, proto, weights
 from minicaffe.blob import Blob, Storage
 from minicaffe.engine import memory_plan
 from minicaffe.engine.assembly import Assembly
 from minicaffe.engine.executor import Executor
 from minicaffe.engine.params import Params
 from minicaffe.errors import NetError
-from minicaffe.layers import Layer
 from minicaffe.layers.data import MemoryData
 from minicaffe.proto.files import read_net
 from minicaffe.proto.origin import Origin
 from minicaffe.proto.upgrade import upgrade_net
+from minicaffe.raw_views import RawViews
 
 _log = logging.getLogger(__name__)
 
 
-class Net:
+class Net(RawViews):
     """A net in one phase, made from a prototxt file or a NetParameter.
 
     ``Net(file, phase, level=0, stages=None, weights=None)``; pycaffe's older ``Net(file, weights, phase)`` works too.
@@ -86,13 +85,16 @@ class Net:
         self._blob_list = built.blobs
         self.blobs: OrderedDict[str, Blob] = OrderedDict(built.blobs)
         self.forward_only = False
+        self._warned_of_gradients = False
         self.blob_loss_weights = OrderedDict((name, built.loss_weights[name]) for name in self.blobs)
-        self.layers: list[Layer] = [step.layer for step in self.steps]
-        self.layer_dict = OrderedDict((layer.name, layer) for layer in self.layers)
-        self.params = OrderedDict((layer.name, layer.blobs) for layer in self.layers if layer.blobs)
+        layers = [step.layer for step in self.steps]
+        self.layers: list[Any] = [layer.unwrapped for layer in layers]
+        """As pycaffe shows them: the layers, and in the place of each Python layer the object of the user's class."""
+        self.layer_dict = OrderedDict((layer.name, layer.unwrapped) for layer in layers)
+        self.params = OrderedDict((layer.name, layer.blobs) for layer in layers if layer.blobs)
         self.top_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.top_ids]) for s in self.steps)
         self.bottom_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.bottom_ids]) for s in self.steps)
-        self._params = Params(self.learnable, self.layers, dtype)
+        self._params = Params(self.learnable, layers, dtype)
         self._executor = Executor(self.steps, self._blob_names, self._params, dtype)
         self.debug_info = param.debug_info
         _log.info("Network initialization done.")
@@ -171,6 +173,18 @@ class Net:
         self._executor.debug_info = on
 
     @property
+    def detect_anomaly(self) -> bool:
+        """Whether a pass ends with an AnomalyError that names the first layer whose output or gradient is not finite.
+
+        Layers then run one by one, and each waits for the device.
+        """
+        return self._executor.detect_anomaly
+
+    @detect_anomaly.setter
+    def detect_anomaly(self, on: bool) -> None:
+        self._executor.detect_anomaly = on
+
+    @property
     def loss_array(self) -> Any:
         """The weighted loss of the last ``run_forward``, a scalar array of the current backend."""
         return self._executor.loss.xdata
@@ -210,7 +224,7 @@ class Net:
                 raise NetError(
                     f"Input blob arguments do not match net inputs: found {sorted(inputs)}, expected {self.inputs}"
                 )
-            self._assign(inputs, "data", "Input")
+            batches.assign(self.blobs, inputs, "data", "Input")
         self.run_forward(first, last)
         backend.current().run_checks()
         return {name: self.blobs[name].data for name in OrderedDict.fromkeys([*names, *(blobs or ())])}
@@ -231,62 +245,37 @@ class Net:
                 raise NetError(
                     f"Top diff arguments do not match net outputs: found {sorted(output_diffs)}, expected {self.outputs}"
                 )
-            self._assign(output_diffs, "diff", "Diff")
+            batches.assign(self.blobs, output_diffs, "diff", "Diff")
+        if end is None:
+            self._warn_of_missing_gradients()
         self.run_backward(first, last)
         return {name: self.blobs[name].diff for name in OrderedDict.fromkeys([*names, *(diffs or ())])}
 
-    def _assign(self, arrays: Mapping[str, Any], part: str, what: str) -> None:
-        for name, values in arrays.items():
-            values, blob = np.asarray(values), self.blobs[name]
-            if values.ndim and blob.shape and values.shape[0] != blob.shape[0]:
-                raise NetError(f"{what} is not batch sized: '{name}' has shape {blob.shape}, found {values.shape}")
-            try:
-                getattr(blob, part)[...] = values
-            except ValueError:
-                raise NetError(f"{what} '{name}' must have shape {blob.shape}; found {values.shape}") from None
+    def _warn_of_missing_gradients(self) -> None:
+        """Say once that nothing computes the inputs' gradients, which are then returned as they are: zeros."""
+        reached = {
+            self._blob_names[i]
+            for step in self.steps
+            for i, down in zip(step.bottom_ids, step.propagate_down, strict=True)
+            if down and step.need_backward
+        }
+        missing = [name for name in self.inputs if name not in reached]
+        if missing and not self._warned_of_gradients:
+            self._warned_of_gradients = True
+            _log.warning(
+                "net '%s': backward computes no gradient of %s, which stays 0; set force_backward: true in the net",
+                self.name, ", ".join(missing),
+            )  # fmt: skip
 
     def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, NDArray]:
         """Run forward over any number of items, batch after batch, and return copies of all rows of the outputs."""
-        length = len(next(iter(inputs.values())))
-        rows: dict[str, list[NDArray]] = {name: [] for name in OrderedDict.fromkeys([*self.outputs, *(blobs or ())])}
-        for batch in self._batch(inputs):
-            outs = self.forward(blobs, **batch)  # type: ignore[arg-type]
-            for name in rows:
-                rows[name].extend(np.atleast_1d(outs[name]).copy())
-        return {name: np.asarray(values)[:length] for name, values in rows.items()}
+        return batches.forward_all(self, blobs, inputs)
 
     def forward_backward_all(
         self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: Any
     ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
-        """Run forward and backward over any number of items: inputs and output gradients by name; returns (outs,
-        diffs).
-        """
-        inputs = {name: values for name, values in arrays.items() if name in self.inputs}
-        tops = {name: values for name, values in arrays.items() if name in self.outputs}
-        length = len(next(iter(arrays.values())))
-        outs: dict[str, list] = {name: [] for name in OrderedDict.fromkeys([*self.outputs, *(blobs or ())])}
-        grads: dict[str, list] = {name: [] for name in OrderedDict.fromkeys([*self.inputs, *(diffs or ())])}
-        for forward, backward in zip_longest(self._batch(inputs), self._batch(tops)):
-            for collected, got in (
-                (outs, self.forward(blobs, **forward or {})),
-                (grads, self.backward(diffs, **backward or {})),
-            ):
-                for name, rows in collected.items():
-                    rows.extend(np.atleast_1d(got[name]).copy())
-        return tuple({n: np.asarray(rows)[:length] for n, rows in part.items()} for part in (outs, grads))  # type: ignore[return-value]
-
-    def _batch(self, arrays: Mapping[str, Any]) -> Iterator[dict[str, NDArray]]:
-        """Full batches of the items, the last one padded with zeros."""
-        if not arrays:
-            return
-        size = self._blob_list[0][1].shape[0]
-        for start in range(0, len(next(iter(arrays.values()))), size):
-            batch = {name: np.asarray(values[start : start + size], self.dtype) for name, values in arrays.items()}
-            for name, values in batch.items():
-                missing = size - len(values)
-                if missing:
-                    batch[name] = np.concatenate([values, np.zeros((missing, *values.shape[1:]), self.dtype)])
-            yield batch
+        """Run forward and backward over any number of items: inputs and output gradients by name; returns (outs, diffs)."""
+        return batches.forward_backward_all(self, blobs, diffs, arrays)
 
     def set_input_arrays(self, data: NDArray, labels: NDArray) -> None:
         """Let the first layer, a MemoryData, serve these arrays from the next forward on; see its ``set_input_arrays``."""
@@ -339,62 +328,23 @@ class Net:
 
     def to_proto(self, write_diff: bool = False) -> proto.NetParameter:
         """Name and layers, with their weights, in today's format and with the Splits (what ``save`` writes)."""
-        result = proto.NetParameter(name=self.name)
-        for layer in self.layers:
-            message = result.layer.add()
-            message.CopyFrom(layer.layer_param)
-            del message.blobs[:]
-            for blob in layer.blobs:
-                message.blobs.append(blob.to_proto(write_diff))
-        return result
+        return weights.to_proto(self, write_diff)
 
     def state(self) -> dict[str, Any]:
         """Where each data layer stands, by layer name, for a snapshot."""
-        return {layer.name: layer.state() for layer in self.layers if hasattr(layer, "state")}
+        states = ((step.layer.name, step.layer.state()) for step in self.steps)
+        return {name: state for name, state in states if state}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put the data layers back to a ``state``."""
-        for layer in self.layers:
-            if layer.name in state and hasattr(layer, "restore"):
-                layer.restore(state[layer.name])
+        for step in self.steps:
+            if step.layer.name in state:
+                step.layer.restore(state[step.layer.name])
 
     def close(self) -> None:
         """Close files and stop threads of the data layers."""
-        for layer in self.layers:
-            if hasattr(layer, "close"):
-                layer.close()
-
-    # --- pycaffe's raw views -------------------------------------------------------------------------------------
-
-    @property
-    def _layer_names(self) -> list[str]:
-        return [step.layer.name for step in self.steps]
-
-    @property
-    def _blob_names(self) -> list[str]:
-        return [name for name, _ in self._blob_list]
-
-    @property
-    def _blobs(self) -> list[Blob]:
-        return [blob for _, blob in self._blob_list]
-
-    @property
-    def _blob_loss_weights(self) -> list[float]:
-        return [self.blob_loss_weights[name] for name in self._blob_names]
-
-    @property
-    def _inputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.inputs]
-
-    @property
-    def _outputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.outputs]
-
-    def _bottom_ids(self, index: int) -> list[int]:
-        return self.steps[index].bottom_ids
-
-    def _top_ids(self, index: int) -> list[int]:
-        return self.steps[index].top_ids
+        for step in self.steps:
+            step.layer.close()
 
     def _forward(self, start: int, end: int) -> float:
         self.run_forward(start, end)

@@ -166,7 +166,8 @@ def memory(net: Net) -> Memory:
         param_gradients=sum(param.blob.count * itemsize for param in net.learnable if _learns(steps, param.users)),
         blobs=stored,
         blob_gradients=_bytes(blob.diff_storage for blob in _with_gradient(steps)),
-        scratch=sum(step.layer.scratch_bytes for step in steps),
+        scratch=sum(step.layer.scratch_bytes for step in steps)
+        + _bytes(copy.data_storage for step in steps for _, copy in step.kept),
         workspace=max((step.layer.reserved for step in steps), default=0) * itemsize,
         planned_blobs=stored - given_up + arena * itemsize,
     )

@@ -8,16 +8,18 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat
+from minicaffe import compat, proto
 from minicaffe.blob import Blob, shape_string
-from minicaffe.errors import WeightsError
+from minicaffe.data import hdf5
+from minicaffe.errors import DataError, WeightsError
 from minicaffe.layers import Layer
 from minicaffe.proto.atomic import write_atomic
+from minicaffe.proto.blobs import blob_shape
 from minicaffe.proto.files import blob_to_array, has_diff, read_net_binary, shape_equals, write_binary
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ class _Report:
                     "\nTo learn a layer's parameters from scratch rather than copying them, rename the layer in the net."
                 )
             )
-        learners = [layer.name for layer in net.layers if layer.blobs]
+        layers = _layers(net)
+        learners = [layer.name for layer in layers if layer.blobs]
         if self.ignored and learners and not self.copied:
             raise WeightsError(
                 f"weights {self.path} belong to another net: it holds weights for {', '.join(self.ignored)}; "
@@ -63,22 +66,24 @@ class _Report:
         kept = {
             (i, j)
             for param in net.learnable
-            if not any(net.layers[i].name in self.copied for i, _ in param.users)
+            if not any(layers[i].name in self.copied for i, _ in param.users)
             for i, j in param.users
         }
-        missing = [
-            layer.name for i, layer in enumerate(net.layers) if any((i, j) in kept for j in range(len(layer.blobs)))
-        ]
+        missing = [layer.name for i, layer in enumerate(layers) if any((i, j) in kept for j in range(len(layer.blobs)))]
         if missing:
             _log.warning("%s holds no weights for %s: they keep their initial values", self.path, ", ".join(missing))
 
 
-def is_hdf5(path: str | os.PathLike) -> bool:
-    """Whether the file begins as HDF5 files do."""
-    try:
-        return bool(h5py.is_hdf5(path))
-    except OSError:
-        return False
+def _layers(net: Net) -> list[Layer]:
+    return [step.layer for step in net.steps]
+
+
+def _warn_of_nan(path: str | os.PathLike, layer: str, index: int, values: NDArray) -> None:
+    """A warning where a param's values are no numbers to compute with."""
+    if not np.isfinite(values).all():
+        _log.warning(
+            "%s: param %d of layer '%s' holds NaN or infinity: the net that saved it had diverged", path, index, layer
+        )
 
 
 def copy(net: Net, path: str | os.PathLike) -> None:
@@ -99,7 +104,7 @@ def prepare(net: Net, path: str | os.PathLike) -> Callable[[], None]:
 
     Raises WeightsError.
     """
-    pending = _prepare_hdf5(net, path) if is_hdf5(path) else _prepare_binary(net, path)
+    pending = _prepare_hdf5(net, path) if hdf5.is_hdf5(path) else _prepare_binary(net, path)
 
     def assign() -> None:
         for target, values in pending:
@@ -116,7 +121,7 @@ def _prepare_binary(net: Net, path: str | os.PathLike) -> _Pending:
     report = _Report(path)
     pending: _Pending = []
     targets: dict[str, Layer] = {}
-    for layer in net.layers:
+    for layer in _layers(net):
         targets.setdefault(layer.name, layer)
     for message in read_net_binary(path).layer:
         target = targets.get(message.name)
@@ -131,9 +136,11 @@ def _prepare_binary(net: Net, path: str | os.PathLike) -> _Pending:
         for j, (source, blob) in enumerate(zip(message.blobs, target.blobs, strict=True)):
             try:
                 if not shape_equals(blob.shape, source):
-                    report.problems.append(_mismatch(j, message.name, blob_to_array(source).shape, blob))
+                    report.problems.append(_mismatch(j, message.name, blob_shape(source), blob))
                     continue
-                pending.append((partial(getattr, blob, "data"), blob_to_array(source).reshape(blob.shape)))
+                values = blob_to_array(source).reshape(blob.shape)
+                _warn_of_nan(path, message.name, j, values)
+                pending.append((partial(getattr, blob, "data"), values))
                 if has_diff(source):
                     pending.append(
                         (partial(getattr, blob, "diff"), blob_to_array(source, diff=True).reshape(blob.shape))
@@ -165,64 +172,64 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
 
 def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
     report = _Report(path)
-    pending: _Pending = []
+    wanted: list[tuple[str, int, Blob]] = []
     owned = {id(param.blob) for param in net.learnable}
-    targets = {layer.name: layer for layer in net.layers}
-    with _open(path) as file:
-        if not isinstance(file.get("data"), h5py.Group):
-            raise WeightsError(f"{report.path}: no group /data; expected HDF5 weights as Caffe writes them")
-        groups = _layer_groups(file["data"])
-        for name, group in groups.items():
-            if name not in targets:
-                report.ignore(name, len(group) > 0)
+    targets = {layer.name: layer for layer in _layers(net)}
+    found = _weights_of(path)
+    for name, params in found.items():
+        if name not in targets:
+            report.ignore(name, bool(params))
+            continue
+        target = targets[name]
+        if len(params) > len(target.blobs):
+            report.problems.append(
+                f"Incompatible number of blobs for layer {name}: {len(params)} in the file, {len(target.blobs)} in the net"
+            )
+            continue
+        for j, blob in enumerate(target.blobs):
+            if str(j) not in params:
+                if id(blob) in owned:
+                    report.problems.append(f"Incompatible number of blobs for layer {name}: the file lacks param {j}")
                 continue
-            target = targets[name]
-            stored = [key for key in group if isinstance(group[key], h5py.Dataset)]
-            if len(stored) > len(target.blobs):
-                report.problems.append(
-                    f"Incompatible number of blobs for layer {name}: {len(stored)} in the file, {len(target.blobs)} in the net"
-                )
-                continue
-            for j, blob in enumerate(target.blobs):
-                if str(j) not in stored:
-                    if id(blob) in owned:
-                        report.problems.append(
-                            f"Incompatible number of blobs for layer {name}: the file lacks param {j}"
-                        )
-                    continue
-                values = group[str(j)]
-                if values.dtype.kind not in "fiu":
-                    report.problems.append(f"layer '{name}' param {j}: unsupported datatype {values.dtype}")
-                elif values.shape != blob.shape:
-                    report.problems.append(_mismatch(j, name, values.shape, blob))
-                else:
-                    pending.append((partial(getattr, blob, "data"), values[...]))
-            if target.blobs and stored:
-                report.copied.add(name)
+            dtype, shape = params[str(j)]
+            if dtype is None or shape is None or np.dtype(dtype).kind not in "fiu":
+                report.problems.append(f"layer '{name}' param {j}: unsupported datatype {dtype}")
+            elif shape != blob.shape:
+                report.problems.append(_mismatch(j, name, shape, blob))
+            else:
+                wanted.append((name, j, blob))
+        if target.blobs and params:
+            report.copied.add(name)
     report.finish(net)
-    return pending
-
-
-def _open(path: str | os.PathLike) -> h5py.File:
     try:
-        return h5py.File(path, "r")
-    except (OSError, RuntimeError) as error:
-        reason = (
-            "no such file" if not os.path.exists(path) else f"cannot be read as HDF5, it may be truncated ({error})"
-        )
-        raise WeightsError(f"weights file {os.path.abspath(path)}: {reason}") from None
+        found_values = [np.asarray(array) for array in hdf5.read(path, [f"data/{name}/{j}" for name, j, _ in wanted])]
+    except DataError as error:
+        raise WeightsError(f"weights file: {error}") from None
+    for (name, j, _), array in zip(wanted, found_values, strict=True):
+        _warn_of_nan(path, name, j, array)
+    return [(partial(getattr, blob, "data"), array) for (_, _, blob), array in zip(wanted, found_values, strict=True)]
 
 
-def _layer_groups(data: h5py.Group) -> dict[str, h5py.Group]:
-    """Groups that stand for layers: all that hold datasets, or nothing.  A slash in a layer's name nests groups."""
-    found: dict[str, h5py.Group] = {}
+def _weights_of(path: str | os.PathLike) -> dict[str, dict[str, hdf5.Entry]]:
+    """The datasets of each layer in a file.
 
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Group) and (not len(item) or any(isinstance(v, h5py.Dataset) for v in item.values())):
-            found[name] = item
-
-    data.visititems(visit)
-    return found
+    Groups that stand for layers are all that hold datasets, or nothing.  A slash in a layer's name nests groups.
+    """
+    try:
+        entries = hdf5.entries(path)
+    except DataError as error:
+        raise WeightsError(f"weights file: {error}") from None
+    if "data" not in entries or entries["data"].shape is not None:
+        raise WeightsError(f"{os.fspath(path)}: no group /data; expected HDF5 weights as Caffe writes them")
+    parents = {name.rpartition("/")[0] for name in entries}
+    layers: dict[str, dict[str, hdf5.Entry]] = {}
+    for name, entry in entries.items():
+        folder, _, last = name.rpartition("/")
+        if entry.shape is not None and folder.startswith("data/"):
+            layers.setdefault(folder.removeprefix("data/"), {})[last] = entry
+        elif entry.shape is None and name.startswith("data/") and name not in parents:
+            layers.setdefault(name.removeprefix("data/"), {})
+    return layers
 
 
 def share(net: Net, other: Net) -> None:
@@ -236,9 +243,9 @@ def share(net: Net, other: Net) -> None:
     report = _Report(f"of net '{other.name}'")
     found: dict[int, Blob] = {}
     targets: dict[str, Layer] = {}
-    for layer in net.layers:
+    for layer in _layers(net):
         targets.setdefault(layer.name, layer)
-    for source in other.layers:
+    for source in _layers(other):
         target = targets.get(source.name)
         if target is None:
             _log.debug("Ignoring source layer %s", source.name)
@@ -257,7 +264,7 @@ def share(net: Net, other: Net) -> None:
         report.finish(net)
     named = {_given_name(other, *param.users[0]): param.blob for param in other.learnable}
     for param in net.learnable:
-        blobs = [net.layers[i].blobs[j] for i, j in param.users]
+        blobs = [net.steps[i].layer.blobs[j] for i, j in param.users]
         theirs_of_all = next((found[id(blob)] for blob in blobs if id(blob) in found), None)
         if theirs_of_all is None and (name := _given_name(net, *param.users[0])):
             namesake = named.get(name)
@@ -270,13 +277,25 @@ def share(net: Net, other: Net) -> None:
 
 def _given_name(net: Net, index: int, j: int) -> str:
     """The name by which a definition lets layers share param ``j`` of layer ``index``; "" if it gives none."""
-    specs = net.layers[index].layer_param.param
+    specs = net.steps[index].layer.layer_param.param
     return specs[j].name if j < len(specs) else ""
+
+
+def to_proto(net: Net, write_diff: bool = False) -> proto.NetParameter:
+    """Name and layers of a net, with their weights, in today's format."""
+    result = proto.NetParameter(name=net.name)
+    for layer in _layers(net):
+        message = result.layer.add()
+        message.CopyFrom(layer.layer_param)
+        del message.blobs[:]
+        for blob in layer.blobs:
+            message.blobs.append(blob.to_proto(write_diff))
+    return result
 
 
 def save(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
     """Write the net as a binary NetParameter, whole or not at all; SnapshotError if that fails."""
-    write_binary(path, net.to_proto(write_diff))
+    write_binary(path, to_proto(net, write_diff))
 
 
 def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
@@ -287,7 +306,7 @@ def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> No
     """
     owned = {id(param.blob) for param in net.learnable}
     with new_hdf5(path) as file:
-        for layer in net.layers:
+        for layer in _layers(net):
             group = file.require_group(f"data/{layer.name}")
             for j, blob in enumerate(layer.blobs):
                 if id(blob) in owned:

@@ -38,6 +38,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[str]:
         SnapshotError: an OSError of the writer or of the rename (full disk, no permission, no such folder); the message
             names ``path`` and the reason.
     """
+    if "\0" in os.fspath(path):
+        raise SnapshotError(f"cannot write {os.fspath(path)!r}: a name with a null byte")
     target = os.path.realpath(path)  # through a link: the link stays, its target is replaced
     folder = os.path.dirname(target)
     remove_leftovers(folder)

@@ -15,6 +15,7 @@ import numpy as np
 from minicaffe import proto
 from minicaffe.errors import WeightsError
 
+MAX_AXES = 32
 _LEGACY_DIMS = ("num", "channels", "height", "width")
 _RAW_TYPES = {"DOUBLE": "<f8", "FLOAT": "<f4", "FLOAT16": "<f2", "INT": "<i4", "UINT": "<u4", "BOOL": "?"}
 _LENGTH_DELIMITED = 2  # wire type
@@ -78,9 +79,14 @@ def has_diff(blob: Any) -> bool:
 
 
 def blob_shape(blob: Any) -> tuple[int, ...]:
-    """The stored shape; (num, channels, height, width) if any of these older fields is set; () if there is none."""
+    """The stored shape; (num, channels, height, width) if any of these older fields is set; () if there is none.
+
+    Raises WeightsError for more than 32 axes.
+    """
     if _is_legacy(blob):
         return tuple(getattr(blob, name) for name in _LEGACY_DIMS)
+    if len(blob.shape.dim) > MAX_AXES:
+        raise WeightsError(f"a blob has at most {MAX_AXES} axes; found {len(blob.shape.dim)}")
     return tuple(blob.shape.dim)
 
 

@@ -1,6 +1,7 @@
 """Reading a user's nets, solvers and weights from files, upgraded to today's format; writing them whole or not at all.
 
-Also the home of `write_atomic` and `atomic_path`, and of the conversions between blobs and NumPy arrays.
+The names of `atomic`, which replaces files as a whole, and of `blobs`, which turns messages into NumPy arrays and back, can
+be imported from here too.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from minicaffe import proto
+from minicaffe import limits, proto
 from minicaffe.errors import MinicaffeError, SnapshotError, WeightsError
 from minicaffe.proto import kinds, text, upgrade
 from minicaffe.proto.atomic import atomic_path, write_atomic
 from minicaffe.proto.blobs import array_to_blob, blob_to_array, has_diff, shape_equals
 from minicaffe.proto.locations import Locations
+from minicaffe.proto.origin import in_utf8
 
 __all__ = [
     "Locations",
@@ -70,10 +72,10 @@ def read_solver(path: Path) -> Any:
             for net in [value] if isinstance(value, Message) else value:
                 net.CopyFrom(upgrade.upgrade_net(net, f"{name} ({field.name})")[0])
     if not solver.HasField("snapshot_prefix"):
-        solver.snapshot_prefix = os.path.splitext(name)[0]
+        solver.snapshot_prefix = os.path.splitext(in_utf8(name))[0]
         log.info("snapshot_prefix was not specified and is set to %s", solver.snapshot_prefix)
     elif os.path.isdir(solver.snapshot_prefix):
-        stem = os.path.splitext(os.path.basename(name))[0]
+        stem = os.path.splitext(os.path.basename(in_utf8(name)))[0]
         solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, stem)
         log.info("snapshot_prefix was a directory and is replaced to %s", solver.snapshot_prefix)
     return solver
@@ -102,8 +104,7 @@ def read_binary(
     """
     name = os.fspath(path)
     try:
-        with open(name, "rb") as file:
-            data = file.read()
+        data = limits.read_file(name, times=3)
     except FileNotFoundError:
         raise error(
             f"File not found: {name} ({what}; tried {os.path.abspath(name)}; the working directory is {os.getcwd()})"
@@ -129,7 +130,23 @@ def read_binary(
             f"{name} ({len(data)} bytes) is truncated, corrupt or of another kind; {expected}; "
             "copy or download it again, and compare its size or checksum with the source"
         )
+    _make_strings_text(message)
     return message
+
+
+def _make_strings_text(message: Message) -> None:
+    """Names that are not UTF-8, which protobuf gives as bytes, become text, with other bytes written ``\\xff``."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            if isinstance(value, bytes):
+                setattr(message, field.name, value.decode(errors="backslashreplace"))
+            elif not isinstance(value, str) and any(isinstance(text, bytes) for text in value):
+                texts = [text.decode(errors="backslashreplace") if isinstance(text, bytes) else text for text in value]
+                message.ClearField(field.name)
+                getattr(message, field.name).extend(texts)
+        elif field.message_type and field.message_type.name != "BlobProto":
+            for part in [value] if isinstance(value, Message) else value:
+                _make_strings_text(part)
 
 
 def write_binary(path: Path, message: Message) -> None:

@@ -6,13 +6,14 @@ values and blocks, not the schema, and accepts anything, also a text with errors
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _TOKEN = re.compile(
     r"""(?P<skip>\s+|\#[^\n]*)
-    |(?P<string>"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?)
+    |(?P<string>"[^"\\\n]*(?:\\.[^"\\\n]*)*"?|'[^'\\\n]*(?:\\.[^'\\\n]*)*'?)
     |(?P<mark>[{}<>\[\]:;,])
     |(?P<word>[^\s\#"'{}<>\[\]:;,]+)""",
     re.VERBOSE,
@@ -20,7 +21,7 @@ _TOKEN = re.compile(
 _PHASES = {"TRAIN": 0, "0": 0, "TEST": 1, "1": 1}
 
 
-@dataclass
+@dataclass(slots=True)
 class Field:
     """One ``name: value`` or ``name { fields }`` of a text message; ``line`` counts from 1."""
 
@@ -80,11 +81,17 @@ class Locations:
 
     def __init__(self, text: str, path: str) -> None:
         self.path = path
-        self._layers: dict[str, list[Field]] = {}
-        for block in _layer_blocks(scan(text)[0]):
+        self._text = text
+
+    @functools.cached_property
+    def _layers(self) -> dict[str, list[Field]]:
+        """The blocks of layers by name; found when somebody first asks for a place."""
+        layers: dict[str, list[Field]] = {}
+        for block in _layer_blocks(scan(self._text)[0]):
             for owner in (block, *block.named("layer")):  # V0 keeps the name one block deeper
                 for name in owner.named("name"):
-                    self._layers.setdefault(name.value or "", []).append(block)
+                    layers.setdefault(name.value or "", []).append(block)
+        return layers
 
     def of(self, layer_name: str, phase: int | None = None, field: str | None = None) -> str:
         """``"path:line"`` of a layer's block or of a field in it; just the path if the text does not hold the layer.

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import os
 
+from minicaffe.errors import PrototxtError
 from minicaffe.proto.locations import Locations
+
+
+def in_utf8(path: str) -> str:
+    """``path`` as a message can hold it: as it is, or relative to the working folder where that one's name is not UTF-8.
+
+    Raises PrototxtError if neither is UTF-8.
+    """
+    for form in (path, os.path.relpath(path)):
+        try:
+            form.encode()
+        except UnicodeEncodeError:
+            continue
+        return form
+    raise PrototxtError(f"the path {os.fsencode(path)!r} is not encoded in UTF-8; rename it, or work in its folder")
 
 
 class Origin:

@@ -20,6 +20,11 @@ from minicaffe.proto.locations import scan
 
 M = TypeVar("M", bound=Message)
 
+LARGEST = 8 << 20
+"""Bytes of a prototxt that is read: parsing it may take 150 times as many."""
+
+_SHOWN = 120  # characters of a line, around the place of an error
+
 
 def parse(text: str, message: M, source: str = "<string>") -> M:
     """Merge the fields written in ``text`` into ``message`` and return it; ``source`` names the text in errors.
@@ -54,7 +59,9 @@ def load(path: str | os.PathLike[str]) -> str:
     name = os.fspath(path)
     try:
         with open(name, "rb") as file:
-            data = file.read()
+            data = file.read(LARGEST + 1)
+    except ValueError as error:  # a null byte
+        raise PrototxtError(f"cannot read {name!r}: {error}") from None
     except FileNotFoundError:
         raise PrototxtError(
             f"File not found: {name} (tried {os.path.abspath(name)}; the working directory is {os.getcwd()})"
@@ -63,6 +70,11 @@ def load(path: str | os.PathLike[str]) -> str:
         raise PrototxtError(f"{name} is a directory; a prototxt file is expected") from None
     except OSError as error:
         raise PrototxtError(f"cannot read {name}: {error.strerror}") from None
+    if len(data) > LARGEST:
+        raise PrototxtError(
+            f"{name} has more than {LARGEST} bytes, which is more than is read as a prototxt; "
+            "keep weights in a binary file (.caffemodel)"
+        )
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise PrototxtError(f"{name} is encoded in UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
     kind = kinds.describe(data) if data else None
@@ -116,10 +128,16 @@ def _explain(error: text_format.ParseError, text: str, root: Any, source: str) -
             f'the text ends inside "{unclosed[-1].name} {{", opened at line {unclosed[-1].line}; a "}}" is missing'
         )
     else:
-        before = _FIELD_BEFORE.search(line[: column - 1])
+        before = _FIELD_BEFORE.search(line[max(column - 1 - 8 * _SHOWN, 0) : column - 1])
         problem = (f'in field "{before[1]}": ' if before else "") + plain
-    caret = re.sub(r"[^\t]", " ", line[: column - 1]) + "^"
-    return f"{source}:{row}:{column}: {problem}\n    {line}\n    {caret}"
+    first = max(column - 1 - _SHOWN, 0)
+    caret = re.sub(r"[^\t]", " ", line[first : column - 1]) + "^"
+    return f"{source}:{row}:{column}: {_short(problem)}\n    {line[first : first + 2 * _SHOWN]}\n    {caret}"
+
+
+def _short(problem: str) -> str:
+    """``problem`` without the middle of what it quotes, where that is long."""
+    return problem if len(problem) <= 8 * _SHOWN else f"{problem[: 4 * _SHOWN]} ... {problem[-_SHOWN:]}"
 
 
 def _unknown_field(root: Any, message: str, name: str) -> str:

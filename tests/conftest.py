@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Numba's cache mixes up what two processes compile at the same time for different types
-    os.environ["NUMBA_CACHE_DIR"] = str(HERE.parent / ".pytest_cache" / f"numba-{os.environ['PYTEST_XDIST_WORKER']}")
 SHARED = Path(os.environ.get("MINICAFFE_SHARED", HERE.parent.parent / "shared"))
 
 

@@ -7,6 +7,8 @@ import configparser
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import minicaffe
+
 ROOT = Path(__file__).parent.parent
 HOMES = {
     "minicaffe": "minicaffe",
@@ -16,13 +18,33 @@ HOMES = {
     "tools": "minicaffe.tools",
 }
 RANKS = [
-    ("minicaffe.errors", "minicaffe.compat", "minicaffe.proto", "minicaffe.log"),
-    ("minicaffe.kernels",),
+    (
+        "minicaffe.errors",
+        "minicaffe.memory",
+        "minicaffe.limits",
+        "minicaffe.compat",
+        "minicaffe.proto",
+        "minicaffe.log",
+    ),
+    ("minicaffe.kernels.window", "minicaffe.kernels.fast_paths"),
+    ("minicaffe.kernels.reference",),
+    ("minicaffe.kernels.cpu.runtime",),
+    ("minicaffe.kernels.cpu.simd",),
+    ("minicaffe.kernels.cpu.matmul",),
+    ("minicaffe.kernels.cpu.conv",),
+    ("minicaffe.kernels.cpu", "minicaffe.kernels.cuda", "minicaffe.kernels"),
     ("minicaffe.backend",),
     ("minicaffe.blob", "minicaffe.fillers", "minicaffe.data"),
     ("minicaffe.layers",),
-    ("minicaffe.graph", "minicaffe.engine", "minicaffe.weights", "minicaffe.net"),
-    ("minicaffe.solvers", "minicaffe.parallel"),
+    (
+        "minicaffe.graph",
+        "minicaffe.engine",
+        "minicaffe.weights",
+        "minicaffe.raw_views",
+        "minicaffe.batches",
+        "minicaffe.net",
+    ),
+    ("minicaffe.solvers",),
     (
         "minicaffe.draw",
         "minicaffe.plot",
@@ -30,7 +52,6 @@ RANKS = [
         "minicaffe.embedding",
         "minicaffe.summary",
         "minicaffe.testing",
-        "minicaffe.io",
         "minicaffe",
     ),
     ("minicaffe.tools",),
@@ -84,6 +105,11 @@ def imports(path: Path, known: dict[str, Path]) -> set[str]:
     return {name for name in found if name in known}
 
 
+def test_the_ranks_name_only_what_exists():
+    known = modules()
+    assert [name for row in RANKS for name in row if name not in known] == []
+
+
 def test_every_module_imports_only_from_its_rank_or_below():
     known = modules()
     upward = [
@@ -105,6 +131,24 @@ def test_there_is_no_import_cycle():
     TopologicalSorter(graph).prepare()
 
 
+def test_editors_are_told_what_the_package_loads_at_its_first_use():
+    tree = ast.parse((ROOT / "minicaffe" / "__init__.py").read_text())
+    told = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for branch in tree.body
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
+        for node in ast.walk(branch)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    homes = {name: home.partition(":") for name, home in minicaffe._HOME.items()}
+    loaded = {name: (module, attribute or name) for name, (module, _, attribute) in homes.items()}
+    assert told == {**loaded, **{name: ("minicaffe", name) for name in minicaffe._SUBMODULES}}
+    assert minicaffe.__all__ == ["TEST", "TRAIN", "__version__", *minicaffe._HOME]
+    for name in told:
+        assert getattr(minicaffe, name) is not None
+
+
 def test_setup_cfg_lists_every_package():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
@@ -122,8 +166,6 @@ def test_optional_packages_are_imported_in_compat_only():
         "matplotlib",
         "pygraphviz",
         "sklearn",
-        "mpi4py",
-        "onnx",
         "nbformat",
         "nbclient",
     }

@@ -142,7 +142,7 @@ def test_each_layer_gives_the_same_numbers_from_a_replay(case, tmp_path):
                     row += [blob.diff.copy() for blob in (*rig.bottom, *rig.layer.blobs)]
                 rows.append(row)
             found.append(rows)
-            assert captured(rig.net, rig.net.layers.index(rig.layer)) == (
+            assert captured(rig.net, [step.layer for step in rig.net.steps].index(rig.layer)) == (
                 rig.layer.capturable and not left_out and case.name not in IN_NUMPY
             )
             rig.net.close()
@@ -471,7 +471,7 @@ def test_launches_that_do_not_fit_are_captured_the_next_time(monkeypatch):
     (x, y), lists = arrays(), []
     for _ in range(2):
         lists.append(LaunchList())
-        with backend.current().running(), lists[-1].recording():
+        with backend.current().running(), lists[-1].capturing():
             for _ in range(9):
                 cpu.elementwise(maximum, (x,), (), y)
     assert [made.complete for made in lists] == [False, True]
@@ -484,7 +484,7 @@ def test_kernels_of_other_threads_are_not_captured():
     (x, y), (other, out) = arrays(100), arrays(100)
     cpu.elementwise(maximum, (x,), (), y)
     made = LaunchList()
-    with made.recording():
+    with made.capturing():
         thread = threading.Thread(
             target=lambda: (cpu.elementwise(maximum, (other,), (), out), cpu.gemm(*np.ones((3, 2, 2))))
         )
@@ -501,7 +501,7 @@ def test_launches_run_on_fewer_threads_than_they_were_captured_on():
     x, y = arrays()
     threads = backend.current().settings()[0]
     made = LaunchList()
-    with backend.current().running(), made.recording():
+    with backend.current().running(), made.capturing():
         for _ in range(20):
             cpu.elementwise(maximum, (x,), (), y)
     y[...] = 0
@@ -615,3 +615,130 @@ def test_a_blob_that_was_given_another_shape_gets_its_own_back():
     made.blobs["conv"].reshape(1, 2, 3, 3)
     passes(usual, 3)
     equal(passes(made, 1, 3), passes(usual, 1, 3))
+
+
+class Doubling(Layer):
+    """y = 2 x in NumPy, though it says that it only calls ops."""
+
+    type = "Doubling"
+    capturable = True
+
+    def reshape(self, bottom, top):
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom, top):
+        top[0].data[...] = 2 * bottom[0].data
+
+    def backward(self, top, propagate_down, bottom):
+        self.xp.multiply(top[0].xdiff, 2, out=bottom[0].xdiff)
+
+
+def test_a_layer_that_reaches_for_numpy_is_not_captured():
+    layers = 'layer { name: "twice" type: "Doubling" bottom: "ip" top: "twice" }'
+    made, usual = net(TOWER + layers), net(TOWER + layers)
+    found = passes(made, 5)
+    with fast_paths.without("replay"):
+        equal(found, passes(usual, 5))
+    assert captures(made) == 0
+
+
+def test_params_assigned_as_a_list_take_the_places_of_the_old_ones():
+    made, usual = net(), net()
+    passes(made, 3)
+    passes(usual, 3)
+    blobs = [Blob(blob.shape) for blob in made.params["conv"]]
+    for blob, old in zip(blobs, usual.params["conv"], strict=True):
+        blob.data[...] = old.data[...] = np.random.default_rng(0).standard_normal(blob.shape)
+        old.diff[...] = 0
+    made.layer_dict["conv"].blobs = blobs
+    equal(passes(made, 4), passes(usual, 4))
+    assert made.params["conv"][0].shares_data_with(blobs[0])
+    assert made.params["conv"] is made.layer_dict["conv"].blobs
+    with pytest.raises(ShapeError, match=r"can be replaced by blobs of the same shapes; found 2 \(2\)"):
+        made.layer_dict["conv"].blobs = [Blob((2,))]
+    with pytest.raises(AttributeError):
+        del made.params["conv"][0]
+
+
+# --- what a replay depends on beside its arrays
+
+
+NORM = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 3 dim: 4 dim: 5 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { axis: 2 num_output: 6 weight_filler { type: "xavier" } } }
+layer { name: "norm" type: "BatchNorm" bottom: "ip" top: "ip" batch_norm_param { use_global_stats: true } }
+layer { name: "scale" type: "Scale" bottom: "ip" top: "ip" scale_param { bias_term: true } }
+"""
+
+
+def watched(made: Net) -> None:
+    """A forward pass layer by layer, for somebody looks on; then nobody does any more."""
+    calls = made._executor.callbacks["after_forward"]
+    calls.append(lambda index: None)
+    made.run_forward()
+    calls.clear()
+
+
+def not_fused(made: Net) -> None:
+    with fast_paths.without("fusion"):
+        made.run_forward()
+
+
+def not_whole(made: Net) -> None:
+    made.run_forward()
+    made.forward(start="scale")
+
+
+@pytest.mark.parametrize("forward", [watched, not_fused, not_whole])
+@pytest.mark.parametrize("left_out", [(), ("fusion",)], ids=["", "backward not fused"])
+def test_backward_depends_on_how_forward_ran(forward, left_out):
+    """Layers that run by themselves keep other values for backward than those that run as one."""
+    found = []
+    for replay in ((), ("replay",)):
+        with fast_paths.without(*replay):
+            made = net(NORM)
+            made.params["norm"][0].data[...] = 3
+            made.params["norm"][1].data[...] = made.params["norm"][2].data[...] = 2
+            rows = []
+            for _ in range(2):
+                rows += passes(made, 3)
+                for _ in range(3):
+                    forward(made)
+                    with fast_paths.without(*left_out):
+                        made.run_backward()
+                    rows.append(numbers(made))
+            found.append(rows)
+    equal(*found)
+
+
+def test_gradients_in_the_memory_of_another_net_that_only_count_as_zero():
+    found = []
+    for left_out in ((), ("replay",)):
+        with fast_paths.without(*left_out):
+            owner, made, rows = net(seed=2), net(), []
+            owner.pack_params()
+            for name, blobs in owner.params.items():
+                for blob, other in zip(made.params[name], blobs, strict=True):
+                    blob.share_diff(other)
+            for i in range(8):
+                if i not in (5, 6):
+                    owner.clear_param_diffs(lazily=True)
+                rows += passes(made, 1, i)
+            found.append(rows)
+    equal(*found)
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["forward", "there and back"])
+def test_an_error_of_a_replay_comes_before_what_follows(both):
+    """As it does eagerly: with a label that is no class no loss is computed, and no gradient added."""
+    found = []
+    for left_out in ((), ("replay",)):
+        with fast_paths.without(*left_out):
+            made = net(TURNS["inputs"][0])
+            rows = train(made, both)
+            made.blobs["y"].data[1] = 99
+            with pytest.raises(LayerError, match="value number 1 of the batch is not an integer in 0 .. 4"):
+                made.forward_backward() if both else made.run_forward()
+            rows += [[*numbers(made), made.loss_array.copy()], *train(made, both)]
+            found.append(rows)
+    equal(*found)

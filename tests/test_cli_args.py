@@ -184,3 +184,28 @@ def test_the_installed_command_is_main():
 
     (script,) = entry_points(group="console_scripts", name="minicaffe")
     assert script.load() is main
+
+
+@pytest.mark.parametrize(("closed", "status"), [("2>&-", 0), (">&- 2>&-", 0), ("<&- >&- 2>&-", 0)])
+def test_commands_work_with_closed_streams(closed, status):
+    command = (
+        f"{sys.executable} -c 'import sys; from minicaffe.tools.cli import main; sys.exit(main())' models list {closed}"
+    )
+    assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode == status
+
+
+def test_an_error_is_heard_on_stdout_where_stderr_is_closed(tmp_path):
+    command = f"{sys.executable} -c 'import sys; from minicaffe.tools.cli import main; sys.exit(main())' time -model {tmp_path}/no 2>&-"
+    child = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert child.returncode == 1
+    assert "error: File not found" in child.stdout
+
+
+def test_an_end_of_file_is_no_interruption(capsys, monkeypatch):
+    def ended(*_):
+        raise EOFError("ran out of input")
+
+    monkeypatch.setattr("minicaffe.models.find", ended)
+    outcome = run(capsys, "time", "-model", "x")
+    assert outcome.status == 1
+    assert "unexpected EOFError: ran out of input" in outcome.err

@@ -134,3 +134,10 @@ def test_halving_takes_the_mean_of_four():
 
 def test_resizing_to_the_same_size_changes_nothing():
     np.testing.assert_array_equal(resize(PIXELS, 3, 4), PIXELS)
+
+
+def test_a_datum_of_negative_size():
+    datum = proto.Datum(channels=-1, height=-2, width=3, data=b"123456")
+    with pytest.raises(DataError, match="sizes must not be negative"):
+        to_array(datum)
+    assert raw_batch([datum]) is None

@@ -320,6 +320,56 @@ def test_an_undamaged_lmdb_is_read_through_its_pages(tmp_path, tree):
         assert [database.next() for _ in range(3)] == [True, True, False]
 
 
+CUT_SHORT = """
+import os, sys
+from minicaffe.data.db import open_db
+from minicaffe.errors import DataError
+folder, backend, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with open_db(folder, backend) as database:
+    database.seek_to_first()
+    database.next()
+    for name in os.listdir(folder):
+        if name.endswith((".mdb", ".ldb", ".sst")):
+            os.truncate(os.path.join(folder, name), size)
+    try:
+        while database.next():
+            database.item()
+        print("read to the end")
+    except DataError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("size", [0, 8192, 100_000])
+@backends
+def test_a_database_that_is_cut_short_while_it_is_read(tmp_path, backend, size):
+    """A mapped file would end the process with a bus error."""
+    values = np.random.default_rng(2)
+    write(tmp_path / "db", backend, [(b"%04d" % n, values.bytes(9000 if n % 100 == 50 else 800)) for n in range(300)])
+    child = subprocess.run(
+        [sys.executable, "-c", CUT_SHORT, tmp_path / "db", backend, str(size)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    expected = "the database is damaged" if backend == "lmdb" else "read to the end"  # LevelDB's tables are copied
+    assert expected in child.stdout
+
+
+def test_an_lmdb_whose_branches_lead_in_a_circle(tmp_path, tree):
+    content, pages = tree
+    file, root = bytearray(content), pages["root"]
+    first, second = struct.unpack_from("=HH", file, 4096 * root + 16)
+    node = file[4096 * root + first : 4096 * root + first + 6]
+    file[4096 * root + second : 4096 * root + second + 6] = node  # the second child is the first one again
+    (tmp_path / "data.mdb").write_bytes(file)
+    with open_db(tmp_path, "lmdb") as database, pytest.raises(DataError, match=r"key that comes before it.*damaged"):
+        found = database.seek_to_first()
+        while found:
+            found = database.next()
+
+
 def test_an_lmdb_file_of_something_else(tmp_path):
     (tmp_path / "data.mdb").write_bytes(b"no database " * 1000)
     with pytest.raises(DataError, match="not an LMDB file"):
@@ -365,3 +415,47 @@ def test_temporary_folders_are_removed(tmp_path, monkeypatch):
     database.close()
     database.close()
     assert not list(tmp_path.iterdir())
+
+
+@backends
+def test_too_many_open_files_are_no_damage(tmp_path, backend):
+    write(tmp_path / "db", backend, [(b"a", b"b")])
+    code = """
+import os, resource, sys
+from minicaffe.data.db import open_db
+from minicaffe.errors import DataError
+open_db(sys.argv[1], sys.argv[2]).close()
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+files = []
+try:
+    while True:
+        files.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+try:
+    open_db(sys.argv[1], sys.argv[2])
+except DataError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", code, tmp_path / "db", backend]
+    child = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Too many open files" in child.stdout
+    assert "raise the limit (ulimit -n)" in child.stdout
+    assert "damaged" not in child.stdout
+
+
+@backends
+def test_a_name_with_a_null_byte(tmp_path, backend):
+    for mode in ("read", "new"):
+        with pytest.raises(DataError, match="a name with a null byte"):
+            open_db(f"{tmp_path}/a\0b", backend, mode)
+
+
+def test_a_full_disk_is_no_input_output_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("minicaffe.data.store._free_space", lambda path: 0)
+    with (
+        pytest.raises(DataError, match=r"writing record 1 failed \(No space left on device\)"),
+        open_db(tmp_path / "db", "lmdb", "new") as database,
+    ):
+        database.put(b"a", b"b")
+        raise database.failed(OSError("mdb_txn_commit: Input/output error"))

@@ -58,6 +58,12 @@ def test_the_wrong_gradient_of_the_guide_is_found(guide):
     assert "[0, 2]: found 0, expected" in str(caught.value)
 
 
+def test_the_loss_of_the_guide_is_right(guide):
+    execute(guide[3])
+    with pytest.raises(AssertionError, match="wrong gradient"):
+        execute(guide[3].replace("sign * top", "2 * sign * top"))
+
+
 def test_the_guide_to_performance_names_every_fast_path():
     named = re.findall(r"^\| `(\w+)` \| (.*) \|$", (DOCS / "performance.md").read_text(), re.MULTILINE)
     assert [name for name, _ in named] == list(FAST_PATHS)

@@ -2,138 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 from types import SimpleNamespace
-from typing import ClassVar
 
 import cuda_host
 import numpy as np
 import pytest
 import strict_cupy
+from strict_cuda import Context, FakeCublas, FakeCupy
 
 from minicaffe import compat
 from minicaffe.backend.gpu import CublasGemm, GpuBackend
 from minicaffe.errors import DeviceError, MissingExtraError
 from minicaffe.kernels import reference
-
-
-class CudaRuntimeError(RuntimeError):
-    pass
-
-
-class OutOfMemoryError(MemoryError):
-    pass
-
-
-class Context:
-    """A device or a stream: which of them are entered is recorded."""
-
-    current: ClassVar[list[Context]] = []
-
-    def __init__(self, index=0):
-        self.id, self.ptr = index, 0x51
-
-    def __enter__(self):
-        self.current.append(self)
-
-    def __exit__(self, *_):
-        self.current.pop()
-
-    def synchronize(self):
-        assert self not in self.current
-
-
-class FakeCupy:
-    """strict_cupy with the part of ``cupy.cuda`` that the backend uses; arrays are made on a device and a stream."""
-
-    __version__ = "14.0.0"
-
-    def __init__(self, devices=1, error=None):
-        self.cuda = SimpleNamespace(
-            Device=Context,
-            Stream=Context,
-            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-            runtime=SimpleNamespace(CUDARuntimeError=CudaRuntimeError, getDeviceCount=self.device_count),
-        )
-        self._devices, self._error = devices, error
-
-    def device_count(self):
-        if self._error:
-            raise CudaRuntimeError(self._error)
-        return self._devices
-
-    def __getattr__(self, name):
-        return getattr(strict_cupy, name)
-
-    def zeros(self, shape, dtype):
-        assert len(Context.current) >= 2
-        if np.prod(shape, dtype=float) > 1e12:
-            raise OutOfMemoryError("Out of memory allocating")
-        return strict_cupy.zeros(shape, dtype)
-
-
-class FakeCublas:
-    """cuBLAS as documented, on host memory: matrices are column-major, alpha and beta are read through pointers."""
-
-    class cuBLASError(Exception):
-        pass
-
-    def __init__(self):
-        self.stream = self.workspace = None
-
-    def create(self):
-        return 7
-
-    def set_stream(self, handle, stream):
-        self.stream, self.workspace = stream, None
-
-    def set_workspace(self, handle, address, size):
-        self.workspace = address, size
-
-    def _gemm(
-        self,
-        ctype,
-        handle,
-        transa,
-        transb,
-        m,
-        n,
-        k,
-        alpha,
-        a,
-        lda,
-        stride_a,
-        b,
-        ldb,
-        stride_b,
-        beta,
-        c,
-        ldc,
-        stride_c,
-        batch,
-    ):
-        assert handle == 7 and self.stream and self.workspace
-
-        def matrix(address, rows, columns, leading, stride, i):
-            assert leading >= max(1, rows)
-            count = leading * (columns - 1) + rows if rows and columns else 0
-            start = ctypes.cast(address + i * stride * ctypes.sizeof(ctype), ctypes.POINTER(ctype))
-            flat = np.ctypeslib.as_array(start, (max(count, 1),))
-            return np.lib.stride_tricks.as_strided(flat, (rows, columns), (flat.itemsize, leading * flat.itemsize))
-
-        alpha, beta = (ctypes.cast(pointer, ctypes.POINTER(ctype))[0] for pointer in (alpha, beta))
-        for i in range(batch):
-            left = matrix(a, *((k, m) if transa else (m, k)), lda, stride_a, i)
-            right = matrix(b, *((n, k) if transb else (k, n)), ldb, stride_b, i)
-            out = matrix(c, m, n, ldc, stride_c, i)
-            product = alpha * (left.T if transa else left) @ (right.T if transb else right)
-            out[...] = product + (beta * out if beta else 0)
-
-    def sgemm_strided_batched(self, *args):
-        self._gemm(ctypes.c_float, *args)
-
-    def dgemm_strided_batched(self, *args):
-        self._gemm(ctypes.c_double, *args)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from layer_cases import CASES
 from layer_cases.case import Case
 
 import minicaffe
-from minicaffe import backend, testing
+from minicaffe import backend, summary, testing
 from minicaffe.errors import NetError
 from minicaffe.layers import TRAIN
 from minicaffe.testing.differences import derivative
@@ -297,6 +297,24 @@ def test_a_copy_is_kept_only_where_backward_reads_what_is_overwritten(chain, exp
     net.reuse_memory()
     assert copies(net) == []
     assert copies(built(definition(chain).replace("force_backward: true", ""), tmp_path)) == []
+
+
+def test_copies_count_as_scratch_memory(tmp_path):
+    with_copy, without = (
+        summary.memory(built(definition(("InnerProduct", kind, "Bias")), tmp_path)).scratch for kind in ("TanH", "Bias")
+    )
+    assert with_copy - without == 2 * 3 * 8
+
+
+def test_constant_data_is_filled_anew_where_it_is_worked_on(tmp_path):
+    filler = "dummy_data_param { shape { dim: 2 dim: 3 } data_filler { value: 0.5 } }"
+    net = built(
+        f'layer {{ name: "d" type: "DummyData" top: "x" {filler} }} layer {{ name: "t" type: "TanH" bottom: "x" top: "x" }}',
+        tmp_path,
+    )
+    for _ in range(3):
+        net.run_forward()
+        np.testing.assert_allclose(net.blobs["x"].data, np.tanh(0.5))
 
 
 def test_a_copy_follows_the_shape_of_its_blob(tmp_path):

@@ -161,3 +161,37 @@ def test_what_is_written_with_a_sum_is_rounded_as_it_is_written():
     total = np.zeros(1, np.float32)
     cpu.channel_sum(rounded, (x,), (), (), total)
     assert total[0] == np.rint(x).sum()
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: b"", lambda content: content[:-9], lambda content: content[:60] + bytes(len(content) - 60)],
+)
+def test_a_damaged_file_of_the_cache_is_dropped_and_the_kernel_compiled_again(tmp_path, ending, damage):
+    cache = jit._CacheFile(str(tmp_path), "kernel", 0)
+    cache.save(("float32", "haswell"), "x" * 100)
+    (path,) = tmp_path.glob(f"*.{ending}")
+    path.write_bytes(damage(path.read_bytes()))
+    assert cache.load(("float32", "haswell")) is None
+    assert not path.exists()
+    cache.save(("float32", "haswell"), "again")
+    assert cache.load(("float32", "haswell")) == "again"
+
+
+def test_kernels_work_where_no_folder_can_be_written(tmp_path):
+    """As in a container that runs as another user: neither the package's folder nor HOME takes a cache."""
+    code = """
+import os
+from numba.core import caching
+def unwritable(self):
+    raise OSError("read-only")
+for locator in caching.FunctionCache._impl_class._locator_classes:
+    locator.ensure_cache_path = unwritable
+import numpy as np
+from minicaffe.kernels.cpu.transform import transform
+out = np.empty((1, 1, 1, 2), np.float32)
+transform(np.ones((1, 1, 1, 2), np.uint8), np.zeros((1, 1, 1), np.float32), np.float32(3), np.zeros((1, 2), np.int64), np.ones(1, bool), out)
+print(out.ravel().tolist())
+"""
+    assert in_child(code, NUMBA_CACHE_DIR=str(tmp_path)) == ["[3.0,", "3.0]"]

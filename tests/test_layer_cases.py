@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from layer_cases import CASES
 from layer_cases.case import Case
+from layer_cases.checks import check_gradient, check_parity
 
 from minicaffe import backend, testing
-from minicaffe.errors import LayerError, MinicaffeError, NetError
+from minicaffe.errors import MinicaffeError, NetError
 from minicaffe.layers import Layer
 from minicaffe.layers.base import registry
 
@@ -48,14 +49,7 @@ def same(a: testing.Result, b: testing.Result, **tolerance: float) -> None:
 
 @applied("gradient")
 def test_gradients_are_those_of_the_forward_pass(case: Case, tmp_path):
-    bottoms, how = case.draw(), case.how(tmp_path)
-    rig = testing.Rig(case.type, bottoms, **how)
-    rig.net.close()
-    if any(rig.wanted) or rig.learned:
-        assert testing.check_gradient(case.type, bottoms, **how, **case.gradient) <= 1e-6
-    else:
-        with pytest.raises(LayerError, match="nothing to check"):
-            testing.check_gradient(case.type, bottoms, **how)
+    check_gradient(case, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -117,11 +111,7 @@ def strict():
 
 @applied("parity")
 def test_the_gpu_path_gives_the_numbers_of_the_cpu(case: Case, strict, tmp_path):
-    how = case.how(tmp_path)
-    rig = testing.Rig(case.type, case.draw(), **how)
-    rig.net.close()
-    backward = "gradient" not in case.why_not
-    testing.check_parity(case.type, case.draw(), backward=backward, backends=[backend.host_backend(), strict], **how)
+    check_parity(case, tmp_path, [backend.host_backend(), strict])
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES if case.bottoms])

@@ -432,7 +432,8 @@ def output_net(path, label="dim: 2"):
 
 def test_hdf5_output_appends(tmp_path):
     path = tmp_path / "out.h5"
-    path.write_text("what was here before is gone")
+    with h5py.File(path, "w") as file:
+        file["data"] = np.arange(5.0)  # what was here before is gone
     net = output_net(path)
     for n in range(3):
         net.forward(a=np.full((2, 3), n), b=[n, n + 0.5])
@@ -440,6 +441,34 @@ def test_hdf5_output_appends(tmp_path):
         assert file["data"].shape == (6, 3, 1, 1) and file["label"].shape == (6, 1, 1, 1)
         assert sorted(file) == sorted(HDF5Output.DATASETS)
         np.testing.assert_array_equal(file["label"][:, 0, 0, 0], [0, 0.5, 1, 1.5, 2, 2.5])
+
+
+def test_hdf5_output_writes_nothing_before_the_first_forward(tmp_path):
+    path = tmp_path / "out.h5"
+    net = output_net(path)
+    net.reshape()
+    assert not path.exists()
+    path.write_text("made meanwhile")
+    with pytest.raises(DataError, match=r"it exists and is no HDF5 file"):
+        net.forward()
+    assert path.read_text() == "made meanwhile"
+
+
+@pytest.mark.parametrize("content", ["text", "PK"])
+def test_hdf5_output_leaves_other_files_as_they_are(tmp_path, content):
+    path = tmp_path / "thesis.tex"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"layer 'out' \(HDF5Output\), .*file_name: .*no HDF5 file; give another name"):
+        output_net(path)
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"), [("/dev/null", "no regular file"), ("/tmp", "no regular file"), ("a\\0b", "null")]
+)
+def test_hdf5_output_to_what_is_no_file(path, problem):
+    with pytest.raises(DataError, match=rf"file_name: cannot write HDF5 file .*{problem}"):
+        output_net(path)
 
 
 def test_hdf5_output_that_cannot_be_written(tmp_path):

@@ -28,7 +28,7 @@ ELSEWHERE = {
     ("MemoryData", "batch_size"): "what reset is given: test_layers_data",
 }
 NEVER_ASKED = {
-    (kind, "axis"): "about_axis of the base is not called: there is no class axis"
+    (kind, "axis"): "about_axis of the base is not called: no field says which axis the classes are on"
     for kind in ("HingeLoss", "MultinomialLogisticLoss", "SigmoidCrossEntropyLoss")
 }
 

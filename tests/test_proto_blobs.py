@@ -153,3 +153,9 @@ def test_raw_values_cut_short_are_refused():
 )
 def test_shapes_are_compared_as_in_caffe(shape, blob, equal):
     assert shape_equals(shape, proto.BlobProto(**blob)) is equal
+
+
+def test_a_blob_of_very_many_axes():
+    blob = proto.BlobProto(shape=proto.BlobShape(dim=[2**62] * 3000))
+    with pytest.raises(WeightsError, match="at most 32 axes; found 3000"):
+        blob_to_array(blob)

@@ -40,8 +40,13 @@ def solver_of(text):
 
 
 def rates(text, iterations):
-    solver = solver_of(text)
-    return [(setattr(solver, "iter", i), solver.lr)[1] for i in iterations]
+    """The rates of updates at these iterations."""
+    solver, found = solver_of(text), []
+    for i in iterations:
+        solver.iter = i
+        found.append(solver.lr)
+        solver.schedule.advance(i)
+    return found
 
 
 def descend(solver, losses):
@@ -51,6 +56,7 @@ def descend(solver, losses):
         solver.iter = i
         solver._note_loss(np.float32(loss))
         found.append(solver.lr)
+        solver.schedule.advance(i)
     return found
 
 
@@ -179,6 +185,35 @@ def test_resuming_inside_a_warm_up_or_a_plateau_is_the_same_as_never_stopping(po
     resumed, again = trained(text, 60, state)
     assert resumed == seen[at:]
     assert all(np.array_equal(a, b) for a, b in zip(weights, again, strict=True))
+
+
+@pytest.mark.parametrize("policy", [
+    'lr_policy: "fixed"',
+    'lr_policy: "step" gamma: 0.5 stepsize: 7',
+    'lr_policy: "multistep" gamma: 0.5 stepvalue: 5 stepvalue: 6 stepvalue: 6 stepvalue: 7 stepvalue: 20',
+    'lr_policy: "inv" gamma: 0.1 power: 0.75',
+    PLATEAU + "plateau_winsize: 2 plateau_winsize: 1 plateau_winsize: 1 plateau_winsize: 5",
+])  # fmt: skip
+def test_reading_the_rate_changes_nothing(policy):
+    runs = []
+    for reads in (0, 3):
+        solver, seen = solver_of(policy), []
+
+        def read(solver=solver, reads=reads):
+            assert len({solver.lr for _ in range(reads)}) <= 1
+
+        solver.add_callback(read, read)
+        for _ in range(25):
+            read()
+            solver.step(1)
+            seen.append((solver.current_step, solver.state()))
+        runs.append((seen, [solver.lr], [blob.data.tolist() for blob in solver.net.params["ip"]]))
+    assert runs[0] == runs[1]
+
+
+def test_one_update_passes_one_mark():
+    text = 'lr_policy: "multistep" gamma: 0.5 stepvalue: 2 stepvalue: 2 stepvalue: 3'
+    assert rates(text, range(6)) == pytest.approx([0.1, 0.1, 0.05, 0.025, 0.0125, 0.0125])
 
 
 def test_a_new_average_loss_starts_the_mean_anew_after_resuming():

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from minicaffe import compat
 from minicaffe.log import GlogFormatter
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def messages(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     global _terminal
     logger = logging.getLogger("minicaffe")
     handler: logging.Handler
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and compat.have("rich"):
         handler = _TerminalHandler()
         if not verbose:
             handler.addFilter(_for_people)

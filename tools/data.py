@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,7 +113,7 @@ def cifar10(folder: str | None, output: str, backend: str | None, overwrite: boo
     for split, (images, labels) in splits.items():
         path = os.path.join(output, databases.images("cifar10", split, backend))
         _report(write_images(path, images, labels, backend, overwrite, digits=5), "images")
-    _write_mean(iter(splits["train"][0]), os.path.join(output, "mean.binaryproto"))
+    _write_mean(splits["train"][0], os.path.join(output, "mean.binaryproto"))
 
 
 @command.command("siamese")
@@ -212,55 +212,23 @@ def mean(database: str, output: str) -> None:
 
     All images must be of one size.  Prints the mean of each channel, too: what transform_param.mean_value takes.
     """
-    _write_mean(_images_of(database), output)
+    from minicaffe.data.mean import read_images
+
+    _write_mean(read_images(database), output)
 
 
-def _write_mean(images: Iterator[np.ndarray], output: str) -> None:
-    """Write the mean of the images, at least one, as a BlobProto, and print that of each channel."""
+def _write_mean(images: Iterable[np.ndarray], output: str) -> None:
+    """Write the mean of the images, and print that of each channel."""
     import numpy as np
 
-    from minicaffe import proto
-    from minicaffe.proto.files import write_binary
+    from minicaffe.data.mean import mean_image, write_mean
 
-    total, count = next(images).astype(np.float64), 1
-    for image in images:
-        total += image
-        count += 1
-    mean = (total / count).astype(np.float32)
+    mean, count = mean_image(images)
+    write_mean(output, mean)
     channels, height, width = mean.shape
-    write_binary(
-        output, proto.BlobProto(num=1, channels=channels, height=height, width=width, data=mean.ravel().tolist())
-    )
     click.echo(f"{output}: the mean of {count} images, {channels} x {height} x {width} (channels x height x width)")
     for channel, value in enumerate(mean.mean(axis=(1, 2), dtype=np.float64)):
         click.echo(f"mean_value channel [{channel}]: {value:g}")
-
-
-def _images_of(database: str) -> Iterator[np.ndarray]:
-    """The images of a database, decoded, at least one; DataError if there is none, or if they differ in size."""
-    from minicaffe.data.datum import parse, to_array
-    from minicaffe.data.db import backend_of, open_db
-    from minicaffe.errors import DataError
-
-    shape = None
-    with open_db(database, backend_of(database) or "lmdb") as records:
-        more = records.seek_to_first()
-        if not more:
-            raise DataError(f"database {os.path.abspath(database)}: empty, not one record; build it again")
-        while more:
-            key, value = records.item()
-            try:
-                image = to_array(parse(value))
-                shape = shape or image.shape
-                if image.shape != shape:
-                    raise DataError(
-                        f"an image of shape {image.shape}, the first one is {shape}; resize them to one size"
-                    )
-            except DataError as error:
-                place = f"database {os.path.abspath(database)}, record {key.decode(errors='replace')!r}"
-                raise DataError(f"{place}: {error}") from error
-            yield image
-            more = records.next()
 
 
 def _write_pairs(found: Pairs, database: str, backend: str | None, overwrite: bool) -> None:

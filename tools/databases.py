@@ -12,19 +12,20 @@ LENET_FOLDER = "examples/mnist"
 CIFAR10_FOLDER = "examples/cifar10"
 """Where ``data cifar10`` puts its databases and the mean image."""
 
-_MADE_BY = (
-    (r"mnist_siamese_(train|test)_leveldb: not found", "minicaffe data siamese mnist"),
-    (r"digits_(siamese_)?(train|test)_lmdb: not found", "minicaffe data siamese digits"),
-    (r"\bmnist_(train|test)_lmdb: not found", "minicaffe data mnist"),
-    *(
-        (rf"folder \S*{folder} does not exist", f"minicaffe data siamese {source}")
-        for source, folder in FOLDERS.items()
+_MADE_BY = {
+    "minicaffe data siamese mnist": (
+        *("mnist_siamese_train_leveldb", "mnist_siamese_test_leveldb"), FOLDERS["mnist"],
     ),
-    (rf"folder \S*{LENET_FOLDER} does not exist", "minicaffe data mnist"),
-    (r"\bcifar10_(train|test)_lmdb: not found", "minicaffe data cifar10"),
-    (rf"folder \S*{CIFAR10_FOLDER} does not exist", "minicaffe data cifar10"),
-    (rf"{CIFAR10_FOLDER}/mean\.binaryproto cannot be read \(No such file", "minicaffe data cifar10"),
-)
+    "minicaffe data siamese digits": (
+        *("digits_siamese_train_lmdb", "digits_siamese_test_lmdb", "digits_train_lmdb", "digits_test_lmdb"),
+        FOLDERS["digits"],
+    ),
+    "minicaffe data mnist": ("mnist_train_lmdb", "mnist_test_lmdb", LENET_FOLDER),
+    "minicaffe data cifar10": (
+        *("cifar10_train_lmdb", "cifar10_test_lmdb", f"{CIFAR10_FOLDER}/mean.binaryproto"), CIFAR10_FOLDER,
+    ),
+}  # fmt: skip
+"""What each command makes, seen from the working folder or from any other."""
 
 
 def pairs(name: str, split: str, backend: str) -> str:
@@ -47,6 +48,7 @@ def images_beside(pair_database: str, split: str) -> str | None:
     return path if path is not None and backend_of(path) else None
 
 
-def how_to_make(message: str) -> str | None:
-    """The command that makes the database, or its folder, of which an error's ``message`` says that it is not there."""
-    return next((command for problem, command in _MADE_BY if re.search(problem, message)), None)
+def how_to_make(missing: str | None) -> str | None:
+    """The command that makes the database, file or folder at a path where there is none."""
+    place = "/" + (missing or "").replace(os.sep, "/")
+    return next((command for command, made in _MADE_BY.items() if place.endswith(tuple(f"/{m}" for m in made))), None)

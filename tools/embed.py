@@ -27,6 +27,7 @@ _NEIGHBOURS = (1, 5)
 @click.option("--train_source", metavar="DB", help="Labelled images among which to look for nearest neighbours.")
 @click.option("--output", default="embedding.png", show_default=True, metavar="FILE", help="Where to write the plot.")
 @options.gpu
+@options.no_python_layers
 def command(model: str, weights: str, source: str, train_source: str | None, output: str, gpu: str) -> None:
     """Plot and score the features that a siamese net gives images.
 

@@ -25,14 +25,28 @@ iterations = click.option(
 )
 
 
+def _forbid_python_layers(ctx: click.Context, param: click.Parameter, forbidden: bool) -> None:
+    if forbidden:
+        from minicaffe.layers.python_layer import allow_python_layers
+
+        before = allow_python_layers(False)
+        ctx.call_on_close(lambda: allow_python_layers(before))
+
+
+no_python_layers = click.option(
+    "--no_python_layers", is_flag=True, expose_value=False, callback=_forbid_python_layers,
+    help="Refuse nets with layers of type Python, which run code; for files from strangers.",
+)  # fmt: skip
+
+
 def device(command: Callable) -> Callable:
     """``--gpu`` and ``--threads``."""
     return gpu(threads(command))
 
 
 def net_state(command: Callable) -> Callable:
-    """``--level`` and ``--stage``."""
-    return level(stage(command))
+    """``--level``, ``--stage`` and ``--no_python_layers``."""
+    return level(stage(no_python_layers(command)))
 
 
 def split(text: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 
 import click
@@ -21,6 +23,7 @@ COMMANDS = {
     "data": ("minicaffe.tools.data", "Download data, and make databases for nets to read."),
     "models": ("minicaffe.tools.models", "List or copy the models that come with minicaffe."),
     "device_query": ("minicaffe.tools.device_query", "Show what is known about GPUs."),
+    "gpu_check": ("minicaffe.tools.gpu_command", "Check what minicaffe computes on a GPU, and how fast it is."),
 }
 
 
@@ -65,19 +68,39 @@ def cli() -> None:
 
 def run(args: list[str]) -> int:
     """Run a command and return its exit status; see ``minicaffe.tools.cli.main``."""
+    heard = _open_standard_streams()
     try:
         return cli.main(args, prog_name="minicaffe", standalone_mode=False) or 0
     except (Exception, KeyboardInterrupt) as error:
         if any(arg.lstrip("-") == "traceback" for arg in args):
             traceback.print_exception(error)
         message, status = _explain(error)
-        click.echo(message, err=True)
+        click.echo(message, err=heard)
         return status
+
+
+def _open_standard_streams() -> bool:
+    """Make the standard streams that whoever started this closed (``2>&-``) go nowhere; whether stderr is heard.
+
+    Else the next file that is opened gets the number 2, and what libraries print to stderr is written into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    heard = sys.stderr is not None
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
+    return heard
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
     """What to tell about an error, and the exit status."""
-    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+    if isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, click.Abort) and not isinstance(error.__cause__, EOFError)
+    ):
         return "interrupted", interrupts.STATUS
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "minicaffe"
@@ -85,11 +108,12 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, click.ClickException):
         return f"error: {error.format_message()}", 1
     if isinstance(error, MinicaffeError):
-        remedy = databases.how_to_make(str(error))
+        remedy = databases.how_to_make(error.missing)
         return f"error: {error}" + (f"\n(make it with: {remedy})" if remedy else ""), 1
     if isinstance(error, MemoryError):
         return f"error: not enough memory: {error}; check the shapes, or use a smaller batch_size", 1
     if isinstance(error, OSError) and error.strerror:
         return f"error: {': '.join(filter(None, (error.filename2 or error.filename, error.strerror)))}", 1
-    problem = f"unexpected {type(error).__name__}: {error}"  # a bug, or an error in a user's own Python layer
+    cause = error.__cause__ if isinstance(error, click.Abort) else error  # click takes the end of a file for a Ctrl-D
+    problem = f"unexpected {type(cause).__name__}: {cause}"  # a bug, or an error in a user's own Python layer
     return f"error: {problem}\n(run it again with --traceback to see where it comes from)", 1

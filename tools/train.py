@@ -40,9 +40,13 @@ _EFFECTS = click.Choice(["snapshot", "stop", "none"])
 @click.option(
     "--sigterm_effect", type=_EFFECTS, default="stop", show_default=True, help="What SIGTERM, a scheduler's end, does."
 )
+@click.option(
+    "--detect_anomaly", is_flag=True,
+    help="Stop at the first layer whose output or gradient is not finite, and name it; slower.",
+)  # fmt: skip
 def command(
     solver: str, snapshot: str, weights: str, max_iter: int | None, gpu: str, threads: int | None, level: int,
-    stage: str, sigint_effect: str, sighup_effect: str, sigterm_effect: str,
+    stage: str, sigint_effect: str, sighup_effect: str, sigterm_effect: str, detect_anomaly: bool,
 ) -> None:  # fmt: skip
     """Train a net, or fine-tune one.
 
@@ -69,6 +73,7 @@ def command(
     if weights:
         param.weights.append(weights)
     with _alone(param), solvers.create(param, path) as trained:
+        trained.detect_anomaly = detect_anomaly
         if snapshot:
             _log.info("Resuming from %s", snapshot)
             trained.restore(snapshot)
@@ -118,7 +123,7 @@ def _leave_plots(solver: Solver, records: list[Record]) -> None:
     else:
         _log.info("No loss curve: nothing was displayed or tested (the solver's display and test_interval)")
     net = solver.test_nets[0] if solver.test_nets else solver.net
-    if any(layer.type == "ContrastiveLoss" for layer in net.layers):
+    if any(step.layer.type == "ContrastiveLoss" for step in net.steps):
         _leave_embedding(solver, net, f"{prefix}_embedding.png")
 
 
@@ -130,7 +135,7 @@ def _leave_embedding(solver: Solver, net: Net, path: str) -> None:
     from minicaffe.tools.embed import embed
 
     try:
-        tower = find_tower(layer.layer_param for layer in net.layers)
+        tower = find_tower(step.layer.layer_param for step in net.steps)
     except NetError as error:
         _log.info("No plot of the features: %s", error)
         return

@@ -1,8 +1,8 @@
-"""Standardising, scaling and rectifying channels, in as few passes over memory as there can be.
+"""Batch normalisation, scaling and rectification of channels, fused into as few passes over memory as possible.
 
-Arrays are (N, C, inner).  A part works channel by channel, so that a channel that is read again still lies in the
-cache. Results pass through a buffer: loops are then vectorised even where an output is one of the inputs.  ``below`` is
-what values that are not above 0 are multiplied by; 1 leaves them alone.
+Arrays are (N, C, inner).  A part works channel by channel, so that a channel that is read again is still in the cache.
+Results pass through a buffer, so that loops are vectorised even if an output is one of the inputs.  ``below`` is what
+values that are not above 0 are multiplied by (leaky ReLU); 1 leaves them alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.reference import Array
 
-_PIECE = np.uintp(1024)  # values summed in the arrays' dtype before the sum goes on in float64
-_START = np.uintp(0)  # unsigned places need no check whether they count from the end, which would keep loops from SIMD
+_PIECE = np.uintp(1024)  # elements that are summed in the arrays' dtype; the sums of pieces are added up in float64
+_START = np.uintp(0)  # an unsigned index needs no check for negative values, which would keep a loop from vectorising
 
 
 @kernel(fastmath=REASSOCIATE)
@@ -45,7 +45,7 @@ def _moments(x, c):
 
 @kernel(fastmath=REASSOCIATE)
 def _sums(x, dy, y, c, mean, below):
-    """Sum over a channel of g, the gradient below the rectifier, and of g (x - mean)."""
+    """Sums over a channel of g, the gradient before the rectifier, and of g (x - mean)."""
     n, inner, zero = x.shape[0], np.uintp(x.shape[2]), x.dtype.type(0)
     total, product = 0.0, 0.0
     for r in range(n):
@@ -61,7 +61,7 @@ def _sums(x, dy, y, c, mean, below):
 
 
 @part_kernel()
-def _standardize_part(part, parts, x, eps, mean, variance, factor, y, kept, keep, v, b, below):
+def _standardize_part(part, parts, x, eps, mean, variance, factor, y, kept, copies, v, b, below):
     buffer = np.empty(_PIECE, x.dtype)
     n, channels, inner, zero = x.shape[0], x.shape[1], np.uintp(x.shape[2]), x.dtype.type(0)
     low, high = share(part, parts, channels)
@@ -72,7 +72,7 @@ def _standardize_part(part, parts, x, eps, mean, variance, factor, y, kept, keep
         for r in range(n):
             for first in range(_START, inner, _PIECE):
                 count = min(_PIECE, inner - first)
-                if keep:
+                if copies:
                     for i in range(_START, count):
                         kept[r, c, first + i] = x[r, c, first + i]
                 for i in range(_START, count):
@@ -83,8 +83,8 @@ def _standardize_part(part, parts, x, eps, mean, variance, factor, y, kept, keep
 
 
 @kernel()
-def _standardize(x, eps, mean, variance, factor, y, kept, keep, v, b, below, parts):
-    parallel(_standardize_part, parts, (x, eps, mean, variance, factor, y, kept, keep, v, b, below))
+def _standardize(x, eps, mean, variance, factor, y, kept, copies, v, b, below, parts):
+    parallel(_standardize_part, parts, (x, eps, mean, variance, factor, y, kept, copies, v, b, below))
 
 
 @part_kernel()
@@ -115,7 +115,7 @@ def _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, below, d
 
 
 @part_kernel()
-def _scale_part(part, parts, x, centre, v, b, y, kept, keep, below):
+def _scale_part(part, parts, x, centre, v, b, y, kept, copies, below):
     buffer = np.empty(_PIECE, x.dtype)
     n, channels, inner, zero = x.shape[0], x.shape[1], np.uintp(x.shape[2]), x.dtype.type(0)
     low, high = share(part, parts, n * channels)
@@ -124,7 +124,7 @@ def _scale_part(part, parts, x, centre, v, b, y, kept, keep, below):
         origin, slope, level = centre[c], v[c], b[c]
         for first in range(_START, inner, _PIECE):
             count = min(_PIECE, inner - first)
-            if keep:
+            if copies:
                 for i in range(_START, count):
                     kept[r, c, first + i] = x[r, c, first + i]
             for i in range(_START, count):
@@ -135,8 +135,8 @@ def _scale_part(part, parts, x, centre, v, b, y, kept, keep, below):
 
 
 @kernel()
-def _scale(x, centre, v, b, y, kept, keep, below, parts):
-    parallel(_scale_part, parts, (x, centre, v, b, y, kept, keep, below))
+def _scale(x, centre, v, b, y, kept, copies, below, parts):
+    parallel(_scale_part, parts, (x, centre, v, b, y, kept, copies, below))
 
 
 @part_kernel(fastmath=REASSOCIATE)
@@ -175,7 +175,7 @@ def _scale_grad(x, dy, v, dx, dv, db, wanted, parts):
 
 
 def _filled(like: Array, number: float) -> Array:
-    """What takes the place of an array that was not given."""
+    """A stand-in for an optional array that was not given."""
     return np.full_like(like, number)
 
 

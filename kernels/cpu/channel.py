@@ -1,7 +1,7 @@
 """Any scalar formula over channels: arrays (N, C, inner) and vectors of one value a channel.
 
-The loops see the arrays as matrices.  Where ``inner`` is 1 these are (N, C), and a row runs along the channels; else
-they are (N * C, inner), and a row belongs to one channel.
+The loops take the arrays as matrices: (N, C) if ``inner`` is 1, where a row runs along the channels; otherwise
+(N * C, inner), where a row belongs to one channel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.cpu.simd.mathlib import vectorizable
 from minicaffe.kernels.reference import Array
 
-_PIECE = 1024  # values summed in the arrays' dtype before the sum goes on in float64
+_PIECE = 1024  # elements that are summed in the arrays' dtype; the sums of pieces are added up in float64
 
 
 @register_jitable
@@ -60,7 +60,7 @@ _ROW = (None, _one_row, _two_rows)
 
 @functools.cache
 def _loops(function: Callable[..., float], arrays: int, vectors: int, dtype: np.dtype) -> dict[tuple[str, str], Any]:
-    """The loops around a formula of so many arrays and vectors, by task and way; compiled at their first call."""
+    """The loops around a formula of so many arrays and vectors, by task and direction; compiled at their first call."""
     formula = as_written(vectorizable(function, dtype))
     at, of_channel, row = _AT[arrays], _AT[vectors], _ROW[arrays]
     stamp = formula_stamp(function, arrays, vectors, dtype)
@@ -150,12 +150,12 @@ def _run(
     n, c, inner = arrays[0].shape
     if not arrays[0].size:
         return
-    way, shape = ("along", (n, c)) if inner == 1 else ("within", (n * c, inner))
+    direction, shape = ("along", (n, c)) if inner == 1 else ("within", (n * c, inner))
     matrices = tuple(a.reshape(shape) for a in arrays)
-    # an empty tuple has no type of items for Numba, and loops read the number of channels off a vector: any c values do
+    # never empty, which Numba could not type; and loops take the number of channels from a vector: any c values will do
     channels = tuple(vectors) or (matrices[0].reshape(-1)[:c],)
     result = out.reshape(shape) if task == "apply" else out
-    loop = _loops(function, len(arrays), len(vectors), out.dtype)[task, way]
+    loop = _loops(function, len(arrays), len(vectors), out.dtype)[task, direction]
     loop(result, matrices, channels, tuple(map(out.dtype.type, scalars)), parts(arrays[0].size))
 
 

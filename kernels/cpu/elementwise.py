@@ -17,13 +17,11 @@ from minicaffe.kernels.cpu.simd.mathlib import vectorizable
 from minicaffe.kernels.reference import Array
 
 _PIECE = np.uintp(1024)
-_START = np.uintp(0)  # unsigned places need no check whether they count from the end, which would keep loops from SIMD
+_START = np.uintp(0)  # an unsigned index needs no check for negative values, which would keep a loop from vectorising
 
 
 def formula_stamp(function: Callable[..., float], *kinds: object) -> str:
-    """What tells the kernels around a formula, for some kinds of arguments, from those around others; see
-    ``runtime.compile.kernel``.
-    """
+    """The ``stamp`` (see ``runtime.compile.kernel``) of the kernels around a formula, for these kinds of arguments."""
     code = function.__code__
     return "_" + hashlib.sha1(code.co_code + repr((code.co_consts, code.co_names, kinds)).encode()).hexdigest()
 
@@ -40,7 +38,7 @@ def _with_number(before: _Take, k: int, real: type) -> _Take:
 
 
 def _arguments(arrays: int, scalars: int, real: type) -> _Take:
-    """A compiled function of some arrays and the scalars behind them: what a formula takes at place i."""
+    """A compiled function of a tuple of arrays and scalars, and of i: the arguments of the formula at index i."""
     take: _Take = register_jitable(lambda operands, i: ())
     for k in range(arrays):
         take = _with_element(take, k)
@@ -57,7 +55,7 @@ def _loop(function: Callable[..., float], arrays: int, scalars: int, dtype: np.d
     @part_kernel(stamp=stamp)
     def loop_part(part, parts, out, operands):
         low, high = share(part, parts, out.size)
-        # results pass through a buffer: the loop is then vectorised even where the output is one of the inputs
+        # results pass through a buffer, so that the loop is vectorised even if the output is one of the inputs
         buffer = np.empty(_PIECE, out.dtype)
         for first in range(np.uintp(low), np.uintp(high), _PIECE):
             count = min(_PIECE, np.uintp(high) - first)

@@ -1,6 +1,8 @@
-"""What losses need of labels, and accuracy."""
+"""Checking and counting labels for losses, and accuracy."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
@@ -12,8 +14,9 @@ from minicaffe.kernels.reference import BATCH_SIZE, NONE, VALID, Array
 def _first_bad_part(part, parts, label, classes, ignoring, ignored, bad):
     bad[()] = -1
     for i in range(label.size):
-        k = int(label[i])
-        if not (0 <= k < classes or (ignoring and k == ignored)):
+        k = label[i]
+        good = k == np.floor(k) and abs(k) < np.inf and (classes < 0 or 0 <= k < classes)
+        if not (good or (ignoring and k == ignored)):
             bad[()] = i
             break
 
@@ -28,7 +31,7 @@ def _normalizer_part(part, parts, label, count, ignoring, ignored, normalizer):
     if ignoring:
         count = 0
         for i in range(label.size):
-            count += int(label[i]) != ignored
+            count += label[i] != ignored
     normalizer[()] = max(count, 1)
 
 
@@ -46,14 +49,14 @@ def _accuracy(score, label, top_k, ignoring, ignored, per_class, seen):
     for o in range(outer):
         for i in range(inner):
             own = int(label[o * inner + i])
-            if not 0 <= own < classes or (ignoring and own == ignored):
+            if not 0 <= own < classes or (ignoring and label[o * inner + i] == ignored):
                 continue
             rank = 0
             for k in range(classes):
-                rank += score[o, k, i] >= score[o, own, i]
+                rank += not score[o, k, i] < score[o, own, i]
             total += 1
             seen[own] += 1
-            if rank <= top_k:
+            if rank <= top_k and score[o, own, i] == score[o, own, i]:
                 right += 1
                 per_class[own] += 1
     for k in range(classes):
@@ -62,14 +65,14 @@ def _accuracy(score, label, top_k, ignoring, ignored, per_class, seen):
 
 
 def with_ignored(label: int | None) -> tuple[bool, int]:
-    """The optional label as two numbers, so that each kernel is compiled for one type only."""
+    """An optional label as two arguments, so that kernels are compiled for one type only."""
     return (False, 0) if label is None else (True, label)
 
 
 @capturable
-def check_labels(label: Array, classes: int, ignore_label: int | None, bad: Array) -> None:
+def check_labels(label: Array, classes: int | None, ignore_label: int | None, bad: Array) -> None:
     """See ``reference.check_labels``."""
-    _first_bad(label.reshape(-1), classes, *with_ignored(ignore_label), bad)
+    _first_bad(label.reshape(-1), -1 if classes is None else classes, *with_ignored(ignore_label), bad)
 
 
 @capturable

@@ -1,4 +1,4 @@
-"""Losses of classes, but for that of a softmax, and of differences."""
+"""Losses, except the softmax loss: of classes (sigmoid, multinomial, hinge, infogain) and of differences."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _sigmoid_term(x, target, one, zero):
 
 @part_kernel(fastmath=REASSOCIATE)
 def _sigmoid_loss_part(part, parts, x, target, ignoring, ignored, partial):
-    one, zero = x.dtype.type(1), x.dtype.type(0)
+    one, zero, skipped = x.dtype.type(1), x.dtype.type(0), x.dtype.type(ignored)
     low, high = share(part, parts, x.size)
     total = 0.0
     for i in range(np.uintp(low), np.uintp(high)):
         term = _sigmoid_term(x[i], target[i], one, zero)
-        total += zero if ignoring and int(target[i]) == ignored else term
+        total += zero if ignoring and target[i] == skipped else term
     partial[part] = total
 
 
@@ -43,11 +43,11 @@ def _sigmoid_loss(x, target, ignoring, ignored, parts):
 
 @part_kernel()
 def _sigmoid_loss_grad_part(part, parts, x, target, ignoring, ignored, scale, dx):
-    half, zero = x.dtype.type(0.5), x.dtype.type(0)
+    half, zero, skipped = x.dtype.type(0.5), x.dtype.type(0), x.dtype.type(ignored)
     low, high = share(part, parts, x.size)
     for i in range(np.uintp(low), np.uintp(high)):
-        slope = (half * tanh(half * x[i]) + half - target[i]) * scale
-        dx[i] = zero if ignoring and int(target[i]) == ignored else slope
+        gradient = (half * tanh(half * x[i]) + half - target[i]) * scale
+        dx[i] = zero if ignoring and target[i] == skipped else gradient
 
 
 @kernel()
@@ -80,7 +80,9 @@ def _hinge_loss(x, label, squared, margin):
     for n in range(len(x)):
         own = int(label[n])
         for k in range(x.shape[1]):
-            value = max(0, 1 - x[n, k] if k == own else 1 + x[n, k])
+            value = 1 - x[n, k] if k == own else 1 + x[n, k]
+            if value < 0:
+                value = x.dtype.type(0)
             margin[n, k] = value
             total += value * value if squared else value
     return total
@@ -91,8 +93,8 @@ def _hinge_loss_grad(margin, label, squared, scale, dx):
     for n in range(len(margin)):
         own = int(label[n])
         for k in range(margin.shape[1]):
-            slope = 2 * margin[n, k] if squared else np.sign(margin[n, k])
-            dx[n, k] = -scale * slope if k == own else scale * slope
+            gradient = 2 * margin[n, k] if squared else np.sign(margin[n, k])
+            dx[n, k] = -scale * gradient if k == own else scale * gradient
 
 
 @kernel()
@@ -102,7 +104,7 @@ def _infogain_loss(prob, label, gain, ignoring, ignored):
     for o in range(outer):
         for i in range(inner):
             own = int(label[o * inner + i])
-            if 0 <= own < classes and not (ignoring and own == ignored):
+            if 0 <= own < classes and not (ignoring and label[o * inner + i] == ignored):
                 for k in range(classes):
                     total -= gain[own, k] * math.log(max(prob[o, k, i], LOG_FLOOR))
     return total
@@ -115,7 +117,7 @@ def _infogain_loss_grad(prob, label, gain, ignoring, ignored, scale, dx):
     for o in range(outer):
         for i in range(inner):
             own = int(label[o * inner + i])
-            if 0 <= own < classes and not (ignoring and own == ignored):
+            if 0 <= own < classes and not (ignoring and label[o * inner + i] == ignored):
                 total = gain[own].sum()
                 for k in range(classes):
                     dx[o, k, i] = (prob[o, k, i] * total - gain[own, k]) * scale
@@ -196,10 +198,10 @@ def _contrastive_part(part, parts, a, b, similar, margin, legacy, difference, di
         distance[i] = square
         if int(similar[i]) != 0:
             total += square
-        elif legacy:
-            total += max(margin - square, 0)
         else:
-            total += max(margin - math.sqrt(square), 0) ** 2
+            apart = margin - (square if legacy else math.sqrt(square))
+            if not apart <= 0:
+                total += apart if legacy else apart * apart
     loss[()] = total / (2 * n)
 
 
@@ -218,8 +220,8 @@ def _contrastive_grad_part(part, parts, difference, distance, similar, margin, l
         if int(similar[i]) != 0:
             factor = 1.0
         elif legacy:
-            factor = -1.0 if margin - distance[i] > 0 else 0.0
-        elif margin - d > 0:
+            factor = 0.0 if margin - distance[i] <= 0 else -1.0
+        elif not margin - d <= 0:
             factor = -(margin - d) / (d + 1e-4)
         alpha = dx.dtype.type(scale * factor)
         for k in range(c):

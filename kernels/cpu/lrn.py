@@ -1,4 +1,4 @@
-"""Local response normalisation, across channels and within them, in scratch memory that stays in the cache."""
+"""Local response normalisation, across channels and within them; intermediate results stay in the cache."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.cpu.simd.mathlib import exp, log
 from minicaffe.kernels.reference import Array
 
-_BLOCK = 256  # pixels worked on at a time: the planes of a window stay in the L2 cache
+_BLOCK = 256  # pixels at a time: so many of all channels of a window stay in the L2 cache
 
 
 @kernel()
 def _power(base, exponent):
-    """``base ** exponent``; roots, which are what nets use, are much faster than the general power."""
+    """``base ** exponent``; the exponents that nets use are made of square roots, much faster than a general power."""
     one = base.dtype.type(1)
     if exponent == -0.75:
         for i in range(base.size):
@@ -35,7 +35,7 @@ def _power(base, exponent):
 
 @kernel()
 def _sum_planes(planes, first, last, total):
-    """Sum of the planes ``first`` .. ``last`` - 1 of (C, width), those that exist."""
+    """Sum of the channels ``first`` .. ``last`` - 1 of (C, width), as far as they exist."""
     total[:] = 0
     for c in range(max(first, 0), min(last, len(planes))):
         plane = planes[c]
@@ -47,7 +47,7 @@ def _sum_planes(planes, first, last, total):
 def _lrn_part(part, parts, x, scale, y, half, factor, exponent, k):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
-    # in float64: deep nets of many LRNs are sensitive to the rounding of these sums and roots
+    # in float64: nets with several LRN layers are sensitive to the rounding errors of these sums and roots
     squares, totals = np.empty((c, _BLOCK)), np.empty(_BLOCK)
     low, high = share(part, parts, n * blocks)
     for item in range(low, high):
@@ -84,10 +84,10 @@ def _lrn_grad_part(part, parts, x, y, scale, dy, dx, half, factor, exponent):
         image, first = item // blocks, item % blocks * _BLOCK
         last = min(first + _BLOCK, inner)
         for j in range(c):
-            top, slope, kept = y[image, j, first:last], dy[image, j, first:last], scale[image, j, first:last]
+            top, gradient, kept = y[image, j, first:last], dy[image, j, first:last], scale[image, j, first:last]
             ratio = ratios[j, : last - first]
             for i in range(ratio.size):
-                ratio[i] = slope[i] * top[i] / kept[i]
+                ratio[i] = gradient[i] * top[i] / kept[i]
         for j in range(c):
             total, damping = totals[: last - first], powers[: last - first]
             _sum_planes(ratios, j - half, j + half + 1, total)
@@ -95,9 +95,9 @@ def _lrn_grad_part(part, parts, x, y, scale, dy, dx, half, factor, exponent):
             for i in range(damping.size):
                 damping[i] = kept[i]
             _power(damping, exponent)
-            source, slope, out = x[image, j, first:last], dy[image, j, first:last], dx[image, j, first:last]
+            source, gradient, out = x[image, j, first:last], dy[image, j, first:last], dx[image, j, first:last]
             for i in range(total.size):
-                out[i] = slope[i] * damping[i] - factor * source[i] * total[i]
+                out[i] = gradient[i] * damping[i] - factor * source[i] * total[i]
 
 
 @kernel()
@@ -124,9 +124,9 @@ def lrn_grad(x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, 
 
 @kernel()
 def _sum_boxes(padded, across, total, size, pitch):
-    """Sum of the ``size`` x ``size`` pixels from each one on, in a padded plane with rows of ``pitch`` pixels.
+    """Sums of the ``size`` x ``size`` boxes that start at each pixel of a padded plane with rows of ``pitch`` pixels.
 
-    ``total`` leaves out the last ``size - 1`` rows.
+    ``total`` has no sums for the last ``size - 1`` rows.
     """
     for i in range(across.size):
         across[i] = padded[i]

@@ -1,4 +1,4 @@
-"""Max, average and stochastic pooling of planes (H, W), shared out over the threads."""
+"""Max, average and stochastic pooling of planes (H, W), which are divided among the threads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _pixels(*arrays: Array) -> list[Array]:
 
 @kernel(inline=True)
 def _clip(first, extent, size):
-    """The pixels [low, high) of an axis of ``size`` pixels that a window starting at ``first`` holds."""
+    """The pixels [low, high) of an axis of ``size`` pixels that are in a window starting at ``first``."""
     return max(first, 0), min(first + extent, size)
 
 
@@ -47,7 +47,7 @@ def _max_pool_part(part, parts, x, y, mask, kernel, stride, pad, taps, step):
         for i in range(rows):
             top, bottom = _clip(i * stride[0] - pad[0], kernel[0], height)
             at = (p * rows + i) * columns
-            if columns <= lanes:  # then what depends on the column only is found once, not for each row
+            if columns <= lanes:  # what depends on the column only is then hoisted out of the loop over rows
                 gather_max(
                     target + at * size, places + at * 4, pixels, top, bottom,
                     -pad[1], kernel[1], stride[1], width, columns, least, taps, step,
@@ -117,7 +117,7 @@ def _max_pool_grad_apart(parts, dy, mask, dx):
 
 @kernel()
 def _areas(image, pooled, kernel, stride, pad, like):
-    """Pixels of each window, those of the padding included; 0 for one that starts where the padding ends."""
+    """Pixels of each window, including padding; 0 for a window that starts beyond the padding."""
     found = np.empty(pooled, like.dtype)
     for i in range(pooled[0]):
         top = i * stride[0] - pad[0]
@@ -164,7 +164,7 @@ def _average_pool_grad_part(part, parts, dy, dx, kernel, stride, pad, taps, step
     rows, columns = dy.shape[1:]
     lanes, outer = WIDTH // size, pad[1] // stride[1]  # this many windows start in the padding
     blocks = (width + pad[1] - outer * stride[1] - 1) // (lanes * stride[1]) + 1
-    areas, slopes = (
+    areas, gradients = (
         _areas((height, width), (rows, columns), kernel, stride, pad, dy),
         dy.reshape(planes, rows * columns),
     )
@@ -173,7 +173,7 @@ def _average_pool_grad_part(part, parts, dy, dx, kernel, stride, pad, taps, step
     low, high = share(part, parts, planes)
     for p in range(low, high):
         for k in range(areas.size):
-            means[k] = slopes[p, k] / areas[k]
+            means[k] = gradients[p, k] / areas[k]
         for h in range(height):
             first, last = met[h, 0], met[h, 1]
             line = target + (p * height + h) * width * size
@@ -209,9 +209,9 @@ def _mean(parts, x, y):
 def _mean_grad_part(part, parts, dy, dx):
     low, high = share(part, parts, len(dx))
     for p in range(low, high):
-        slope = dy[p] / dx.dtype.type(dx.shape[1])
+        gradient = dy[p] / dx.dtype.type(dx.shape[1])
         for i in range(dx.shape[1]):
-            dx[p, i] = slope
+            dx[p, i] = gradient
 
 
 @kernel()
@@ -239,7 +239,7 @@ def _stochastic_plane(x, u, y, mask, kernel, stride, pad):
                 for w in columns:
                     if not found:
                         running += x[h, w]
-                        found = running >= threshold
+                        found = running >= threshold or running != running
                         y[i, j], mask[i, j] = x[h, w], h * width + w
 
 
@@ -268,7 +268,7 @@ def _stochastic_pool_mean_part(part, parts, x, y, kernel, stride, pad):
                     for w in range(max(left, 0), min(left + kernel[1], width)):
                         total += x[p, h, w]
                         squares += x[p, h, w] * x[p, h, w]
-                y[p, i, j] = squares / total if total > 0 else 0
+                y[p, i, j] = 0 if total <= 0 else squares / total
 
 
 @kernel()
@@ -278,14 +278,14 @@ def _stochastic_pool_mean(x, y, kernel, stride, pad, threads):
 
 @functools.lru_cache(maxsize=1024)
 def _geometry(window: Window) -> tuple:
-    """A window as compiled code takes it; the last two parts tell the compiler those that are small."""
+    """A window as compiled code takes it; the last two items tell the compiler its columns and stride if they are small."""
     return *window[:3], *known(window.kernel[1], window.stride[1])
 
 
 @functools.lru_cache(maxsize=1024)
-def _geometry_back(window: Window, height: int, rows: int) -> tuple:
-    """The same for the way back, and the first and the last window + 1, of so many ``rows``, that hold each row of
-    pixels: (height, 2).
+def _grad_geometry(window: Window, height: int, rows: int) -> tuple:
+    """The same for the gradient; and for each row of pixels the range [first, last) of the windows, of so many ``rows``,
+    that cover it: (height, 2).
     """
     (size, _), (step, _), (pad, _) = window[:3]
     place = np.arange(height) + pad
@@ -309,15 +309,15 @@ def _are_apart(window: Window) -> bool:
 @capturable
 def max_pool_grad(dy: Array, mask: Array, dx: Array, window: Window) -> None:
     """See ``reference.max_pool_grad``."""
-    if dx.shape[3] <= 16 and _are_apart(window):  # rows too short for the lanes of a register
+    if dx.shape[3] <= 16 and _are_apart(window):  # rows are shorter than a register
         _max_pool_grad_apart(parts(dx.size), *_pixels(dy, mask, dx))
     else:
-        _max_pool_grad(*_geometry_back(window, dx.shape[2], dy.shape[2]), parts(dx.size), *_planes(dy, mask, dx))
+        _max_pool_grad(*_grad_geometry(window, dx.shape[2], dy.shape[2]), parts(dx.size), *_planes(dy, mask, dx))
 
 
 @functools.lru_cache(maxsize=1024)
 def _is_global(pixels: tuple[int, ...], pooled: tuple[int, ...], window: Window) -> bool:
-    """Whether the only window is all of the image."""
+    """Whether there is one window, which covers the whole image."""
     whole = all(k >= n for k, n in zip(window.kernel, pixels[2:], strict=True))
     return pooled[2:] == (1, 1) and whole and not any(window.pad)
 
@@ -337,7 +337,7 @@ def average_pool_grad(dy: Array, dx: Array, window: Window) -> None:
     if _is_global(dx.shape, dy.shape, window):
         _mean_grad(parts(dx.size), *_pixels(dy, dx))
     else:
-        _average_pool_grad(*_geometry_back(window, dx.shape[2], dy.shape[2]), parts(dx.size), *_planes(dy, dx))
+        _average_pool_grad(*_grad_geometry(window, dx.shape[2], dy.shape[2]), parts(dx.size), *_planes(dy, dx))
 
 
 def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -> None:

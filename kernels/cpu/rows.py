@@ -26,7 +26,7 @@ def _gather(x, index, y, parts):
 
 @part_kernel()
 def _scatter_part(part, parts, y, index, x):
-    low, high = share(part, parts, x.shape[1])  # columns: an index may come twice
+    low, high = share(part, parts, x.shape[1])  # split by columns: the same index may occur twice
     for m in range(index.size):
         row = int(index[m])
         if 0 <= row < len(x):

@@ -15,7 +15,7 @@ from minicaffe.kernels.cpu.simd.mathlib import exp
 from minicaffe.kernels.reference import FLT_MIN, Array
 
 _START, _LANES = np.uintp(0), np.uintp(16)
-_BLOCK = 256  # columns worked on at a time: a few rows of them stay in the L1 cache
+_BLOCK = 256  # columns at a time: a few rows of so many stay in the L1 cache
 
 
 @kernel()
@@ -27,7 +27,7 @@ def _columns(x, y, o, first, last, largest, total):
         total[i] = 0
     for k in range(1, x.shape[1]):
         for i in range(_START, width):
-            largest[i] = max(largest[i], x[o, k, first + i])  # a NaN lost here comes back in the total
+            largest[i] = max(largest[i], x[o, k, first + i])  # a NaN that is lost here shows in the total
     for k in range(x.shape[1]):
         for i in range(_START, width):
             y[o, k, first + i] = exp(x[o, k, first + i] - largest[i])
@@ -66,7 +66,7 @@ def _rows_part(part, parts, x, y):
         lanes[:] = x[o, 0]
         for k in range(_START, whole, _LANES):
             for i in range(_START, _LANES):
-                lanes[i] = max(lanes[i], x[o, k + i])  # a NaN lost here comes back in the total
+                lanes[i] = max(lanes[i], x[o, k + i])  # a NaN that is lost here shows in the total
         largest = lanes.max()
         for k in range(whole, c):
             largest = max(largest, x[o, k])
@@ -149,7 +149,7 @@ def _softmax_loss_part(part, parts, prob, label, ignoring, ignored, normalizer, 
     for o in range(outer):
         for i in range(inner):
             k = int(label[o * inner + i])
-            if 0 <= k < classes and not (ignoring and k == ignored):
+            if 0 <= k < classes and not (ignoring and label[o * inner + i] == ignored):
                 total -= math.log(max(prob[o, k, i], prob.dtype.type(FLT_MIN)))
     loss[()] = loss.dtype.type(total) / normalizer[()]
 
@@ -170,7 +170,7 @@ def _softmax_loss_grad_part(part, parts, prob, label, ignoring, ignored, weight,
             target[k] = source[k] * scale
         for i in range(inner):
             own = int(label[o * inner + i])
-            if ignoring and own == ignored:
+            if ignoring and label[o * inner + i] == ignored:
                 dx[o, :, i] = 0
             elif 0 <= own < classes:
                 dx[o, own, i] = (prob[o, own, i] - 1) * scale

@@ -1,4 +1,4 @@
-"""Solver updates: one pass over the parameters each."""
+"""Solver updates, each in one pass over the parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minicaffe.kernels.reference import Array
 
 
 @kernel(inline=True)
-def _slope(w, g, scale, decay, l1):
+def _regularized(w, g, scale, decay, l1):
     """The regularised gradient."""
     return scale * g + decay * (np.sign(w) if l1 else w)
 
@@ -22,8 +22,8 @@ def _slope(w, g, scale, decay, l1):
 def _sgd_part(part, parts, w, g, h, rate, momentum, scale, decay, l1):
     low, high = share(part, parts, w.size)
     for i in range(np.uintp(low), np.uintp(high)):
-        slope = _slope(w[i], g[i], scale, decay, l1)
-        step = momentum * h[i] + rate * slope
+        gradient = _regularized(w[i], g[i], scale, decay, l1)
+        step = momentum * h[i] + rate * gradient
         h[i] = step
         g[i] = step
         w[i] -= step
@@ -39,9 +39,9 @@ def _nesterov_part(part, parts, w, g, h, rate, momentum, scale, decay, l1):
     one = w.dtype.type(1)
     low, high = share(part, parts, w.size)
     for i in range(np.uintp(low), np.uintp(high)):
-        slope = _slope(w[i], g[i], scale, decay, l1)
+        gradient = _regularized(w[i], g[i], scale, decay, l1)
         before = momentum * h[i]
-        after = before + rate * slope
+        after = before + rate * gradient
         h[i] = after
         step = (one + momentum) * after - before
         g[i] = step
@@ -57,10 +57,10 @@ def _nesterov(w, g, h, rate, momentum, scale, decay, l1, parts):
 def _adagrad_part(part, parts, w, g, h, rate, delta, scale, decay, l1):
     low, high = share(part, parts, w.size)
     for i in range(np.uintp(low), np.uintp(high)):
-        slope = _slope(w[i], g[i], scale, decay, l1)
-        square = h[i] + slope * slope
+        gradient = _regularized(w[i], g[i], scale, decay, l1)
+        square = h[i] + gradient * gradient
         h[i] = square
-        step = rate * slope / (np.sqrt(square) + delta)
+        step = rate * gradient / (np.sqrt(square) + delta)
         g[i] = step
         w[i] -= step
 
@@ -75,10 +75,10 @@ def _rmsprop_part(part, parts, w, g, h, rate, memory, delta, scale, decay, l1):
     one = w.dtype.type(1)
     low, high = share(part, parts, w.size)
     for i in range(np.uintp(low), np.uintp(high)):
-        slope = _slope(w[i], g[i], scale, decay, l1)
-        square = memory * h[i] + (one - memory) * slope * slope
+        gradient = _regularized(w[i], g[i], scale, decay, l1)
+        square = memory * h[i] + (one - memory) * gradient * gradient
         h[i] = square
-        step = rate * slope / (np.sqrt(square) + delta)
+        step = rate * gradient / (np.sqrt(square) + delta)
         g[i] = step
         w[i] -= step
 
@@ -93,10 +93,10 @@ def _adadelta_part(part, parts, w, g, h, steps, rate, memory, delta, scale, deca
     one = w.dtype.type(1)
     low, high = share(part, parts, w.size)
     for i in range(np.uintp(low), np.uintp(high)):
-        slope = _slope(w[i], g[i], scale, decay, l1)
-        square = memory * h[i] + (one - memory) * slope * slope
+        gradient = _regularized(w[i], g[i], scale, decay, l1)
+        square = memory * h[i] + (one - memory) * gradient * gradient
         h[i] = square
-        change = slope * np.sqrt((steps[i] + delta) / (square + delta))
+        change = gradient * np.sqrt((steps[i] + delta) / (square + delta))
         steps[i] = memory * steps[i] + (one - memory) * change * change
         step = rate * change
         g[i] = step
@@ -113,9 +113,9 @@ def _adam_part(part, parts, w, g, m, v, rate, beta1, beta2, delta, scale, decay,
     one = w.dtype.type(1)
     low, high = share(part, parts, w.size)
     for i in range(np.uintp(low), np.uintp(high)):
-        slope = _slope(w[i], g[i], scale, decay, l1)
-        mean = beta1 * m[i] + (one - beta1) * slope
-        square = beta2 * v[i] + (one - beta2) * slope * slope
+        gradient = _regularized(w[i], g[i], scale, decay, l1)
+        mean = beta1 * m[i] + (one - beta1) * gradient
+        square = beta2 * v[i] + (one - beta2) * gradient * gradient
         m[i] = mean
         v[i] = square
         step = rate * mean / (np.sqrt(square) + delta)

@@ -1,16 +1,17 @@
 """The data transformer's primitive, compiled.
 
-It runs in prefetch threads, beside the net: one thread each and without the interpreter's lock, never ``prange``
-(Numba's work queue must not be entered from two threads).
+It runs in prefetch threads, beside the net: single-threaded and without the interpreter's lock.  ``prange`` is not
+allowed here, since Numba's work queue must not be entered from two threads.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from minicaffe.kernels.cpu.runtime.compile import kernel
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def transform(
     batch: np.ndarray,
     mean: np.ndarray,
@@ -19,7 +20,7 @@ def transform(
     mirror: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """See ``kernels.reference``."""
+    """See ``kernels.reference.transform``."""
     num, channels, height, width = out.shape
     one_mean = mean.shape[1] == 1 and mean.shape[2] == 1
     for n in range(num):

@@ -1,4 +1,4 @@
-"""Standardising, scaling and rectifying channels: formulas over channels."""
+"""Batch normalisation, scaling and rectification of channels, as formulas over channels."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def _standard_scaled(x, mean, factor, v, b, slope):
     return ((x - mean) * factor * v + b) * (1.0 if (x - mean) * factor * v + b > 0 else slope)
 
 
-def _opened(dy, y, slope, weight):
+def _rectifier_grad(dy, y, slope, weight):
     return dy * (1.0 if y > 0 else slope) * weight
 
 
-def _opened_product(x, dy, y, mean, factor, slope, weight):
+def _rectifier_grad_times_z(x, dy, y, mean, factor, slope, weight):
     return dy * (1.0 if y > 0 else slope) * (x - mean) * factor * weight
 
 
@@ -114,9 +114,9 @@ class BatchNormOps:
         weight = 1 / max(count, 1)
         y, slope = (x, 1.0) if y is None else (y, slope)
         dy_mean.fill(0)
-        self.channel_sum(_opened, (dy, y), (), (slope, weight), dy_mean)
+        self.channel_sum(_rectifier_grad, (dy, y), (), (slope, weight), dy_mean)
         dot_mean.fill(0)
-        self.channel_sum(_opened_product, (x, dy, y), (mean, factor), (slope, weight), dot_mean)
+        self.channel_sum(_rectifier_grad_times_z, (x, dy, y), (mean, factor), (slope, weight), dot_mean)
         self.channelwise(_standard_gradient, (x, dy, y), (mean, factor, dy_mean, dot_mean), (slope,), dx)
         if v is not None:
             self.channelwise(_times, (dx,), (v,), (), dx)

@@ -63,7 +63,7 @@ __global__ void contrastive_loss_grad(int planes, int size, const T* difference,
         T factor = 1;
         if ((long long)similar[plane] == 0) {
             const T d = legacy ? distance[plane] : sqrt(distance[plane]), apart = T(margin) - d;
-            factor = apart > 0 ? (legacy ? T(-1) : -apart / (d + T(1e-4))) : T(0);
+            factor = apart <= 0 ? T(0) : legacy ? T(-1) : -apart / (d + T(1e-4));
         }
         dx[(long long)plane * size + i] = scale * factor * difference[(long long)plane * size + i];
     }

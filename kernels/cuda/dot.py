@@ -1,4 +1,4 @@
-"""Inner products, and clipping by the norm that is made of one."""
+"""Inner products, and gradient clipping by the L2 norm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What losses need of labels, and accuracy."""
+"""Checking and counting labels for losses, and accuracy."""
 
 from __future__ import annotations
 
@@ -13,18 +13,11 @@ class LabelOps:
 
     launch: Launcher
 
-    def check_labels(self, label: Any, classes: int, ignore_label: int | None, bad: Any) -> None:
+    def check_labels(self, label: Any, classes: int | None, ignore_label: int | None, bad: Any) -> None:
         """See ``kernels.reference.check_labels``."""
         bad.fill(-1)
-        self.launch.flat(
-            program("loss", label.dtype),
-            "check_labels",
-            label.size,
-            label,
-            classes,
-            *ignore_arguments(ignore_label),
-            bad,
-        )
+        args = (label, -1 if classes is None else classes, *ignore_arguments(ignore_label), bad)
+        self.launch.flat(program("loss", label.dtype), "check_labels", label.size, *args)
 
     def loss_normalizer(
         self, label: Any, outer: int, ignore_label: int | None, normalization: int, normalizer: Any

@@ -15,16 +15,20 @@ struct Ignore {
     bool active;
     int label;
 
-    __device__ bool operator()(long long index) const { return active && index == label; }
+    template <typename T>
+    __device__ bool operator()(T value) const {
+        return active && value == T(label);
+    }
 };
 
-// bad starts as -1, which is the largest unsigned number.
+// bad starts as -1, which is the largest unsigned number.  Negative classes: any integer is good.
 template <typename T>
 __global__ void check_labels(long long count, const T* label, int classes, bool ignoring, int ignored, int* bad) {
     const Ignore ignore{ignoring, ignored};
     FOR_EACH(i, count) {
-        const long long index = label[i];
-        if ((index < 0 || index >= classes) && !ignore(index)) atomicMin((unsigned*)bad, (unsigned)i);
+        const T k = label[i];
+        const bool good = k == floor(k) && k - k == 0 && (classes < 0 || (k >= 0 && k < classes));  // inf - inf is NaN
+        if (!good && !ignore(k)) atomicMin((unsigned*)bad, (unsigned)i);
     }
 }
 
@@ -32,7 +36,7 @@ template <typename T>
 __global__ void valid_partials(int columns, int length, double* partials, const T* label, bool ignoring, int ignored) {
     const Ignore ignore{ignoring, ignored};
     double valid = 0;
-    FOR_EACH_REDUCED(i, length) valid += !ignore((long long)label[i]);
+    FOR_EACH_REDUCED(i, length) valid += !ignore(label[i]);
     keep_partial(valid, threadIdx.x, columns, partials);
 }
 
@@ -63,7 +67,7 @@ __global__ void softmax_loss_partials(int columns, int length, double* partials,
     double sum = 0;
     FOR_EACH_REDUCED(i, length) {
         const long long index = label[i];
-        if (index < 0 || index >= channels || ignore(index)) continue;
+        if (index < 0 || index >= channels || ignore(label[i])) continue;
         const T p = prob[((long long)(i / inner) * channels + index) * inner + i % inner];
         sum -= log(at_least(p, SMALLEST));
     }
@@ -77,8 +81,9 @@ __global__ void softmax_loss_grad(int planes, int size, const T* prob, const T* 
     const Ignore ignore{ignoring, ignored};
     const T scale = *weight / *normalizer;
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
-        const long long index = label[(long long)plane * inner + i % inner], at = (long long)plane * size + i;
-        dx[at] = ignore(index) ? T(0) : (prob[at] - (i / inner == index)) * scale;
+        const T own = label[(long long)plane * inner + i % inner];
+        const long long index = own, at = (long long)plane * size + i;
+        dx[at] = ignore(own) ? T(0) : (prob[at] - (i / inner == index)) * scale;
     }
 }
 
@@ -90,7 +95,7 @@ __global__ void sigmoid_loss_partials(int columns, int length, double* partials,
     double sum = 0;
     FOR_EACH_REDUCED(i, length) {
         const bool positive = x[i] >= 0;
-        if (!ignore((long long)target[i])) sum += log(1 + exp(positive ? -x[i] : x[i])) - x[i] * (target[i] - positive);
+        if (!ignore(target[i])) sum += log(1 + exp(positive ? -x[i] : x[i])) - x[i] * (target[i] - positive);
     }
     keep_partial(sum, threadIdx.x, columns, partials);
 }
@@ -100,7 +105,7 @@ __global__ void sigmoid_loss_grad(long long count, const T* x, const T* target, 
                                   const T* normalizer, const T* weight, T* dx) {
     const Ignore ignore{ignoring, ignored};
     const T scale = *weight / *normalizer;
-    FOR_EACH(i, count) dx[i] = ignore((long long)target[i]) ? T(0) : (sigmoid(x[i]) - target[i]) * scale;
+    FOR_EACH(i, count) dx[i] = ignore(target[i]) ? T(0) : (sigmoid(x[i]) - target[i]) * scale;
 }
 
 // prob (N, C); a row a label.
@@ -143,8 +148,8 @@ __global__ void hinge_loss_grad(int num, int channels, const T* margin, const T*
     const T scale = *weight / num;
     FOR_EACH_IN_PLANES(n, num, c, channels) {
         const long long at = (long long)n * channels + c;
-        const T slope = squared ? 2 * margin[at] : T(margin[at] > 0);
-        dx[at] = ((long long)label[n] == c ? -slope : slope) * scale;
+        const T gradient = squared ? 2 * margin[at] : margin[at] > 0 ? T(1) : margin[at];
+        dx[at] = ((long long)label[n] == c ? -gradient : gradient) * scale;
     }
 }
 
@@ -156,8 +161,9 @@ __global__ void infogain_loss_partials(int columns, int length, double* partials
     double sum = 0;
     FOR_EACH_REDUCED(i, length) {
         const int c = i / inner % channels, o = i / inner / channels;
-        const long long index = label[(long long)o * inner + i % inner];
-        if (index < 0 || index >= channels || ignore(index)) continue;
+        const T own = label[(long long)o * inner + i % inner];
+        const long long index = own;
+        if (index < 0 || index >= channels || ignore(own)) continue;
         sum -= gain[index * channels + c] * log(at_least(prob[i], LOG_FLOOR));
     }
     keep_partial(sum, threadIdx.x, columns, partials);
@@ -170,15 +176,16 @@ __global__ void infogain_loss_grad(int planes, int size, const T* prob, const T*
     const Ignore ignore{ignoring, ignored};
     const T scale = *weight / *normalizer;
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
-        const long long index = label[(long long)plane * inner + i % inner], at = (long long)plane * size + i;
-        T slope = 0;
-        if (index >= 0 && index < channels && !ignore(index)) {
+        const T own = label[(long long)plane * inner + i % inner];
+        const long long index = own, at = (long long)plane * size + i;
+        T gradient = 0;
+        if (index >= 0 && index < channels && !ignore(own)) {
             const T* row = gain + index * channels;
             T sum = 0;
             for (int c = 0; c < channels; ++c) sum += row[c];
-            slope = (prob[at] * sum - row[i / inner]) * scale;
+            gradient = (prob[at] * sum - row[i / inner]) * scale;
         }
-        dx[at] = slope;
+        dx[at] = gradient;
     }
 }
 
@@ -189,13 +196,13 @@ __global__ void accuracy_counts(long long count, const T* score, const T* label,
     const Ignore ignore{ignoring, ignored};
     FOR_EACH(i, count) {
         const long long index = label[i], o = i / inner;
-        if (index < 0 || index >= channels || ignore(index)) continue;
+        if (index < 0 || index >= channels || ignore(label[i])) continue;
         const T* column = score + o * channels * inner + (i - o * inner);
         const T own = column[index * inner];
         int rank = 0;
-        for (int c = 0; c < channels; ++c) rank += column[(long long)c * inner] >= own;
+        for (int c = 0; c < channels; ++c) rank += !(column[(long long)c * inner] < own);
         atomicAdd(seen + index, T(1));
-        if (rank <= top_k) atomicAdd(per_class + index, T(1));
+        if (rank <= top_k && own == own) atomicAdd(per_class + index, T(1));
     }
 }
 

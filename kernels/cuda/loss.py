@@ -1,4 +1,4 @@
-"""Losses of classes, but for that of a softmax, and of differences."""
+"""Losses, except the softmax loss: of classes (sigmoid, multinomial, hinge, infogain) and of differences."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ __global__ void max_pool(int planes, int size, const T* x, T* y, int* mask, Wind
         T best = LOWEST;
         int place = -1;
         FOR_EACH_PIXEL(h, w, patch) {
-            if (image[h * width + w] > best) {
+            if (!(image[h * width + w] <= best) && best == best) {  // larger, or the first NaN
                 place = h * width + w;
                 best = image[place];
             }
@@ -111,7 +111,7 @@ __global__ void stochastic_pool(int planes, int size, const T* x, const T* u, T*
             if (!reached) {
                 place = h * width + w;
                 running += image[place];
-                reached = running >= threshold;
+                reached = running >= threshold || running != running;
             }
         }
         y[(long long)plane * size + i] = place < 0 ? T(0) : image[place];
@@ -130,6 +130,6 @@ __global__ void stochastic_pool_mean(int planes, int size, const T* x, T* y, Win
             total += value;
             squares += value * value;
         }
-        y[(long long)plane * size + i] = total > 0 ? squares / total : T(0);
+        y[(long long)plane * size + i] = total <= 0 ? T(0) : squares / total;
     }
 }

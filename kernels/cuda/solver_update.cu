@@ -31,9 +31,9 @@ template <typename T>
 __global__ void adagrad_update(long long count, T* w, T* g, T* h, double rate, double delta, double scale, double decay,
                                bool l1) {
     FOR_EACH(i, count) {
-        const T slope = regularized<T>(w[i], g[i], scale, decay, l1);
-        h[i] += slope * slope;
-        g[i] = slope * (T(rate) / (sqrt(h[i]) + T(delta)));
+        const T gradient = regularized<T>(w[i], g[i], scale, decay, l1);
+        h[i] += gradient * gradient;
+        g[i] = gradient * (T(rate) / (sqrt(h[i]) + T(delta)));
         w[i] -= g[i];
     }
 }
@@ -48,9 +48,9 @@ template <typename T>
 __global__ void rmsprop_update(long long count, T* w, T* g, T* h, double rate, double memory, double delta,
                                double scale, double decay, bool l1) {
     FOR_EACH(i, count) {
-        const T slope = regularized<T>(w[i], g[i], scale, decay, l1);
-        h[i] = mean_after(h[i], slope * slope, memory);
-        g[i] = slope * (T(rate) / (sqrt(h[i]) + T(delta)));
+        const T gradient = regularized<T>(w[i], g[i], scale, decay, l1);
+        h[i] = mean_after(h[i], gradient * gradient, memory);
+        g[i] = gradient * (T(rate) / (sqrt(h[i]) + T(delta)));
         w[i] -= g[i];
     }
 }
@@ -59,9 +59,9 @@ template <typename T>
 __global__ void adadelta_update(long long count, T* w, T* g, T* h, T* steps, double rate, double memory, double delta,
                                 double scale, double decay, bool l1) {
     FOR_EACH(i, count) {
-        const T slope = regularized<T>(w[i], g[i], scale, decay, l1);
-        h[i] = mean_after(h[i], slope * slope, memory);
-        const T step = slope * sqrt((steps[i] + T(delta)) / (h[i] + T(delta)));
+        const T gradient = regularized<T>(w[i], g[i], scale, decay, l1);
+        h[i] = mean_after(h[i], gradient * gradient, memory);
+        const T step = gradient * sqrt((steps[i] + T(delta)) / (h[i] + T(delta)));
         steps[i] = mean_after(steps[i], step * step, memory);
         g[i] = T(rate) * step;
         w[i] -= g[i];
@@ -72,9 +72,9 @@ template <typename T>
 __global__ void adam_update(long long count, T* w, T* g, T* m, T* v, double rate, double beta1, double beta2,
                             double delta, double scale, double decay, bool l1) {
     FOR_EACH(i, count) {
-        const T slope = regularized<T>(w[i], g[i], scale, decay, l1);
-        m[i] = mean_after(m[i], slope, beta1);
-        v[i] = mean_after(v[i], slope * slope, beta2);
+        const T gradient = regularized<T>(w[i], g[i], scale, decay, l1);
+        m[i] = mean_after(m[i], gradient, beta1);
+        v[i] = mean_after(v[i], gradient * gradient, beta2);
         g[i] = T(rate) * m[i] / (sqrt(v[i]) + T(delta));
         w[i] -= g[i];
     }

@@ -1,4 +1,4 @@
-"""The type of arrays, and the limits of float32, which Caffe has values start from or clip to."""
+"""The type of arrays, and the limits of float32 that Caffe uses as initial values and bounds."""
 
 from __future__ import annotations
 

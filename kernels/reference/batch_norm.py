@@ -1,4 +1,4 @@
-"""Standardising, scaling and rectifying channels."""
+"""Batch normalisation, scaling and rectification of channels."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def standardize(
     """``y = r((x - mean) factor v + b)``, ``factor = 1 / sqrt(variance + eps)``, with each channel's own mean and
     variance.
 
-    x, y (N, C, inner); mean, variance and factor (C,) are written, too.  v and b (C,) are 1 and 0 if they are None, as
-    both are or neither.  ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets a copy of x if it is not None; y may
+    x, y (N, C, inner); mean, variance and factor (C,) are outputs, too.  v and b (C,) default to 1 and 0; both or
+    neither must be given.  ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets a copy of x if it is not None; y may
     be x.
     """
     if kept is not None:
@@ -58,8 +58,8 @@ def standardize_grad(
     """Gradients of ``standardize``: ``dx = (g - mean(g) - z mean(g z)) factor v`` with ``z = (x - mean) factor``.
 
     g is dy where y > 0, else ``slope dy``; y may be None if the slope is 1.  x, dy, y, dx (N, C, inner), the others
-    (C,). v is 1 if it is None.  Accumulates g z and g, summed over N and inner, into dv and db if they are not None
-    (nor v). ``dy_mean`` and ``dot_mean`` get the means of g and g z.  dx may be dy.
+    (C,). v defaults to 1.  Accumulates g z and g, summed over N and inner, into dv and db if v and they are not
+    None. ``dy_mean`` and ``dot_mean`` get the means of g and g z.  dx may be dy.
     """
     z = (x - mean[:, None]) * factor[:, None]
     g = dy if y is None else np.where(y > 0, dy, dy * dy.dtype.type(slope))
@@ -84,7 +84,7 @@ def scale(
 ) -> None:
     """``y = r((x - centre) v + b)``: x, y (N, C, inner), v, b and centre (C,).
 
-    b is 0 if it is None, as is centre, which takes a b.  ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets a
+    b and centre default to 0; with a centre, b must be given.  ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets a
     copy of x if it is not None; y may be x.
     """
     if kept is not None:

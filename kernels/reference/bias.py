@@ -1,4 +1,4 @@
-"""A bias per channel."""
+"""Adding a bias per channel, and its gradient."""
 
 from __future__ import annotations
 

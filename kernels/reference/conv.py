@@ -43,7 +43,7 @@ def im2col(x: Array, columns: Array, window: Window) -> None:
 
 
 def col2im(columns: Array, x: Array, window: Window) -> None:
-    """The transpose of im2col: every column entry is added back to its pixel of x (N, C, *in)."""
+    """The transpose of im2col: every element of the columns is added to its pixel of x (N, C, *in)."""
     n, c = x.shape[:2]
     out = columns.shape[2:]
     view = columns.reshape(n, c, window.taps, *out)
@@ -99,14 +99,14 @@ def convolve_weight_grad(
 ) -> None:
     """Gradient of ``convolve`` with respect to w, into dw (M, C / group, *kernel); added to dw if ``accumulate``.
 
-    With dbias (M,), ``bias_grad`` is done on the way, for which dy then need not be read again.
+    With dbias (M,), dy is summed into it as by ``bias_grad``, without reading dy again.
     """
     if dbias is not None:
         bias_grad(dy, dbias)
     (n, m), positions = dy.shape[:2], math.prod(dy.shape[2:])
     columns = _columns_of(x, dy.shape, window, workspace).reshape(n, group, dw[0].size, positions)
-    slopes = dy.reshape(n, group, m // group, positions)
-    total = np.matmul(slopes, columns.transpose(0, 1, 3, 2)).sum(axis=0).reshape(dw.shape)
+    gradients = dy.reshape(n, group, m // group, positions)
+    total = np.matmul(gradients, columns.transpose(0, 1, 3, 2)).sum(axis=0).reshape(dw.shape)
     if accumulate:
         dw += total
     else:

@@ -1,4 +1,4 @@
-"""What losses need of labels, and accuracy."""
+"""Checking and counting labels for losses, and accuracy."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ FULL, VALID, BATCH_SIZE, NONE = range(4)
 
 
 def is_valid(label: Array, ignore_label: int | None) -> Array:
-    """Which labels, truncated to integers, are not the one to ignore."""
-    return np.ones(label.shape, bool) if ignore_label is None else label.astype(np.int64) != ignore_label
+    """Whether each label differs from the one to ignore."""
+    return np.ones(label.shape, bool) if ignore_label is None else label != ignore_label
 
 
-def check_labels(label: Array, classes: int, ignore_label: int | None, bad: Array) -> None:
-    """Writes into int32 ``bad`` () the index of a label outside 0 .. classes - 1 that is not ignored, or -1."""
-    index = np.flatnonzero(
-        ~((label.astype(np.int64) >= 0) & (label.astype(np.int64) < classes)) & is_valid(label, ignore_label)
-    )
+def check_labels(label: Array, classes: int | None, ignore_label: int | None, bad: Array) -> None:
+    """Writes into int32 ``bad`` () the index of the first label that is neither an integer in 0 .. classes - 1 nor
+    ignored, or -1; without ``classes``, that is no integer.
+    """
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(label) & (label == np.floor(label))
+    if classes is not None:
+        good &= (label >= 0) & (label < classes)
+    index = np.flatnonzero(~good & is_valid(label, ignore_label))
     bad[...] = index[0] if index.size else -1
 
 
@@ -36,14 +40,16 @@ def accuracy(
 ) -> None:
     """Share of labels among the ``top_k`` scores: score (outer, C, inner), label (outer, inner) -> scalar ``correct``.
 
-    ``per_class`` (C,) gets each class's own share and is scratch before that, as is ``seen`` (C,).  Ties count against
+    A score that is NaN counts as the highest of others, and is never right itself.
+
+    ``per_class`` (C,) gets the share of each class; ``seen`` (C,) is scratch.  Ties count against
     the label (Caffe): it is right if at most ``top_k`` classes, itself included, score as high.
     """
     index = label.astype(np.int64)
     valid = is_valid(label, ignore_label) & (index >= 0) & (index < score.shape[1])
     safe = np.where(valid, index, 0)
     own = np.take_along_axis(score, safe[:, None, :], axis=1)
-    hit = ((score >= own).sum(axis=1) <= top_k) & valid
+    hit = ((~(score < own)).sum(axis=1) <= top_k) & ~np.isnan(own[:, 0]) & valid
     seen[...] = np.bincount(safe[valid], minlength=score.shape[1])
     per_class[...] = np.bincount(safe[hit], minlength=score.shape[1]) / np.maximum(seen, 1)
     correct[...] = hit.sum() / max(int(valid.sum()), 1)

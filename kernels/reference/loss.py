@@ -1,4 +1,4 @@
-"""Losses of classes, but for that of a softmax, and of differences."""
+"""Losses, except the softmax loss: of classes (sigmoid, multinomial, hinge, infogain) and of differences."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def sigmoid_loss_grad(
     x: Array, target: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
 ) -> None:
     """``dx = (sigmoid(x) - target) * weight / normalizer``, 0 where the target is ignored."""
-    slope = (0.5 * np.tanh(0.5 * x) + 0.5 - target) * (weight / normalizer)
-    dx[...] = np.where(is_valid(target, ignore_label), slope, 0)
+    gradient = (0.5 * np.tanh(0.5 * x) + 0.5 - target) * (weight / normalizer)
+    dx[...] = np.where(is_valid(target, ignore_label), gradient, 0)
 
 
 def _own(prob: Array, label: Array) -> tuple[Array, Array]:
@@ -63,8 +63,8 @@ def hinge_loss(x: Array, label: Array, squared: bool, margin: Array, loss: Array
 def hinge_loss_grad(margin: Array, label: Array, squared: bool, weight: Array, dx: Array) -> None:
     """Gradient of ``hinge_loss``, dx (N, C); at a margin of exactly 0 it is 0."""
     own = label.astype(np.int64)[:, None] == np.arange(margin.shape[1])
-    slope = 2 * margin if squared else np.sign(margin)
-    dx[...] = np.where(own, -slope, slope) * (weight / len(margin))
+    gradient = 2 * margin if squared else np.sign(margin)
+    dx[...] = np.where(own, -gradient, gradient) * (weight / len(margin))
 
 
 def infogain_loss(
@@ -91,8 +91,8 @@ def infogain_loss_grad(
     index = label.astype(np.int64)
     valid = is_valid(label, ignore_label) & (index >= 0) & (index < len(gain))
     rows = gain[np.where(valid, index, 0)].transpose(0, 2, 1)
-    slope = (prob * rows.sum(axis=1, keepdims=True) - rows) * (weight / normalizer)
-    dx[...] = np.where(valid[:, None], slope, 0)
+    gradient = (prob * rows.sum(axis=1, keepdims=True) - rows) * (weight / normalizer)
+    dx[...] = np.where(valid[:, None], gradient, 0)
 
 
 def euclidean_loss(a: Array, b: Array, difference: Array, loss: Array) -> None:
@@ -110,8 +110,8 @@ def euclidean_loss_grad(difference: Array, weight: Array, sign: float, dx: Array
 def contrastive_loss(
     a: Array, b: Array, similar: Array, margin: float, legacy: bool, difference: Array, distance: Array, loss: Array
 ) -> None:
-    """Hadsell, Chopra and LeCun (2006): a, b (N, C), similar (N,) -> scalar loss; keeps a - b (N, C) and |a - b|^2
-    (N,).
+    """Hadsell, Chopra and LeCun (2006): a, b (N, C), similar (N,) -> scalar loss; also writes difference = a - b
+    (N, C) and distance = |a - b|^2 (N,).
     """
     np.subtract(a, b, out=difference)
     np.sum(difference * difference, axis=1, out=distance)
@@ -133,12 +133,12 @@ def contrastive_loss_grad(
     """Gradient of the contrastive loss for one side: dx (N, C); ``sign`` +1 for a, -1 for b; ``weight`` is a scalar
     array.
 
-    The distance in the denominator gets 1e-4 added (Caffe).
+    1e-4 is added to the distance in the denominator (Caffe).
     """
     d = np.sqrt(distance)
     if legacy:
-        factor = np.where(margin - distance > 0, -1.0, 0.0)
+        factor = np.where(margin - distance <= 0, 0.0, -1.0)
     else:
-        factor = np.where(margin - d > 0, -(margin - d) / (d + 1e-4), 0)
+        factor = np.where(margin - d <= 0, 0, -(margin - d) / (d + 1e-4))
     factor = np.where(similar.astype(np.int64) != 0, 1.0, factor)
     dx[...] = (sign * weight / len(dx)) * factor[:, None] * difference

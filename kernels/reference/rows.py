@@ -8,7 +8,7 @@ from minicaffe.kernels.reference.arrays import Array
 
 
 def gather_rows(x: Array, index: Array, y: Array) -> None:
-    """``y[m] = x[index[m]]``: x (R, K), index (M,) truncated to integers, y (M, K); zeros where no such row is."""
+    """``y[m] = x[index[m]]``: x (R, K), index (M,) truncated to integers, y (M, K); 0 where there is no such row."""
     row = index.astype(np.int64)
     inside = (row >= 0) & (row < len(x))
     y[...] = np.where(inside[:, None], x[np.where(inside, row, 0)], 0)

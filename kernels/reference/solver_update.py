@@ -14,8 +14,8 @@ def _regularized(w: Array, g: Array, scale: float, decay: float, l1: bool) -> Ar
 def sgd_update(
     w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool
 ) -> None:
-    """One step of SGD with momentum on flat w: ``h = momentum * h + rate * g'``, ``w -= h``; g is left holding the
-    step.
+    """One step of SGD with momentum on flat w: ``h = momentum * h + rate * g'``, ``w -= h``; the step is
+    also written to g.
 
     ``g' = scale * g + decay * w`` (or ``decay * sign(w)`` if ``l1``), as in every update here.
     """
@@ -95,7 +95,7 @@ def adam_update(
 ) -> None:
     """One step of Adam: m and v are running means of ``g'`` and ``g'^2``; ``w -= rate * m / (sqrt(v) + delta)``.
 
-    ``rate`` holds the correction for the zeros that m and v start from.
+    ``rate`` includes the bias correction of m and v, which start from 0.
     """
     g[...] = _regularized(w, g, scale, decay, l1)
     m[...] = beta1 * m + (1 - beta1) * g

@@ -22,10 +22,6 @@ class Capture(ABC):
     It owns all memory that it reads and writes: as long as it lives, nothing that it was given can be freed.
     """
 
-    def __init__(self) -> None:
-        self.checks: list[tuple[Any, Callable[[int], Exception]]] = []
-        """Arguments for ``Backend.check_later`` after each replay."""
-
     @property
     @abstractmethod
     def complete(self) -> bool:
@@ -33,7 +29,7 @@ class Capture(ABC):
 
     @abstractmethod
     def replay(self) -> None:
-        """Do all of it again."""
+        """Do all of it again, ``Backend.check_later`` included, where it was done."""
 
 
 class RandomSource(ABC):
@@ -155,8 +151,8 @@ class Backend(ABC):
         """Raise ``error(flag)`` if the int32 scalar ``flag`` is not negative: now on the host, at ``run_checks`` on a
         device.
 
-        A kernel can so report bad input without making every iteration wait for the device.  A capture that is being
-        made keeps the check, for after each of its replays.
+        A kernel can so report bad input without making every iteration wait for the device.  A replay of a capture checks
+        anew, at the same place.
         """
         self._checks.append((flag, error))
         if self.is_host:

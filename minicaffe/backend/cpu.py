@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe.backend import memory, random, threads
+from minicaffe import limits
+from minicaffe.backend import random, threads
 from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.kernels import cpu, fast_paths
 from minicaffe.kernels.cpu.runtime.capture import (
@@ -59,7 +61,6 @@ class CpuCapture(Capture):
     """A list of kernel launches."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.launches = LaunchList()
 
     @property
@@ -84,7 +85,7 @@ class CpuBackend(Backend):
         self._capture: CpuCapture | None = None
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
-        return memory.zeros(shape, dtype)
+        return limits.zeros(shape, dtype, "scratch memory")
 
     def upload(self, host: NDArray, out: NDArray) -> None:
         out[...] = host
@@ -108,7 +109,7 @@ class CpuBackend(Backend):
         made = CpuCapture()
         self._capture, self.ops = made, CapturedOps(cpu)
         try:
-            with made.launches.recording():
+            with made.launches.capturing():
                 yield made
         finally:
             self._capture, self.ops = None, cpu
@@ -123,7 +124,7 @@ class CpuBackend(Backend):
 
     def check_later(self, flag: Any, error: Callable[[int], Exception]) -> None:
         if self._capture is not None and in_progress():
-            self._capture.checks.append((flag, error))
+            self._capture.launches.call(partial(super().check_later, flag, error))
         super().check_later(flag, error)
 
     def synchronize(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,8 +45,12 @@ class GpuBackend(DeviceBackend):
         with self._device:
             self._stream = cupy.cuda.Stream()
         with self._current():
-            gemm = CublasGemm(cupy.empty((_CUBLAS_WORKSPACE,), np.uint8), self._stream.ptr)
+            gemm = self._make_gemm(cupy)
         super().__init__(cupy, gemm)
+
+    def _make_gemm(self, cupy: Any) -> Callable[..., None]:
+        """What multiplies matrices on the stream of this backend."""
+        return CublasGemm(cupy.empty((_CUBLAS_WORKSPACE,), np.uint8), self._stream.ptr)
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
@@ -92,10 +96,10 @@ class CublasGemm:
         self._cublas = compat.require("nvmath.bindings.cublas")
         self._workspace = workspace  # cuBLAS only keeps its address
         try:
-            self._handle = self._cublas.create()
+            self.handle = self._cublas.create()
             # a change of stream takes the workspace away, so the order matters
-            self._cublas.set_stream(self._handle, stream)
-            self._cublas.set_workspace(self._handle, workspace.data.ptr, workspace.nbytes)
+            self._cublas.set_stream(self.handle, stream)
+            self._cublas.set_workspace(self.handle, workspace.data.ptr, workspace.nbytes)
         except (RuntimeError, self._cublas.cuBLASError) as error:
             raise DeviceError(
                 f"cuBLAS does not start: {error}; reinstall it with: pip install 'minicaffe[cuda12]' (or cuda13)"
@@ -121,7 +125,7 @@ class CublasGemm:
             return
         one, beta = self._scalars[out.dtype, 1], self._scalars[out.dtype, int(accumulate)]
         self._routines[out.dtype](
-            self._handle, int(transpose_b), int(transpose_a), columns, rows, inner,
+            self.handle, int(transpose_b), int(transpose_a), columns, rows, inner,
             one.ctypes.data, b.data.ptr, max(1, b.shape[-1]), _batch_stride(b),
             a.data.ptr, max(1, a.shape[-1]), _batch_stride(a),
             beta.ctypes.data, out.data.ptr, columns, _batch_stride(out), batch,

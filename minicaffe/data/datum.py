@@ -33,12 +33,16 @@ def to_array(datum: Any, force_color: bool = False, force_gray: bool = False) ->
     if datum.encoded:
         return decode_image(datum.data, color=True if force_color else False if force_gray else None)
     shape = datum.channels, datum.height, datum.width
+    if min(shape) < 0:
+        raise DataError(f"a Datum that says it is {_by(shape)}; sizes must not be negative")
     values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
     if values.size != shape[0] * shape[1] * shape[2] or values.size == 0:
-        raise DataError(
-            f"a Datum of {values.size} values that says it is {shape[0]} x {shape[1]} x {shape[2]} (channels, height, width)"
-        )
+        raise DataError(f"a Datum of {values.size} values that says it is {_by(shape)}")
     return values.reshape(shape)
+
+
+def _by(shape: tuple[int, int, int]) -> str:
+    return f"{' x '.join(map(str, shape))} (channels, height, width)"
 
 
 def from_array(array: np.ndarray, label: int | None = None) -> Any:
@@ -57,6 +61,8 @@ def from_array(array: np.ndarray, label: int | None = None) -> Any:
 def raw_batch(datums: Sequence[Any]) -> np.ndarray | None:
     """The pixels of raw uint8 Datums of one shape as one array (N, C, H, W); None if any of them differs."""
     shape = datums[0].channels, datums[0].height, datums[0].width
+    if min(shape) < 0:
+        return None
     size = shape[0] * shape[1] * shape[2]
     payloads = [datum.data for datum in datums]
     for datum, payload in zip(datums, payloads, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal, overload
 
-from minicaffe.data.store import Reader, Writer
+from minicaffe.data.store import Reader, Writer, reading_failed
 from minicaffe.errors import DataError
 from minicaffe.proto.atomic import remove_leftovers
 
@@ -32,10 +32,15 @@ def open_db(
     if backend not in _MARK:
         raise DataError(f"unknown database backend {backend!r}: choose lmdb or leveldb")
     path = os.path.abspath(source)
+    if "\0" in path:
+        raise DataError(f"{backend} database {path!r}: a name with a null byte")
     if not os.path.exists(path):  # perhaps a process was killed while it replaced the database
         remove_leftovers(os.path.dirname(os.path.realpath(path)))
     if mode == "read":
-        _check_readable(os.fspath(source), path, backend)
+        try:
+            _check_readable(os.fspath(source), path, backend)
+        except OSError as error:
+            raise reading_failed(backend, path, error) from error
         return _reader(backend)(path)
     _check_free(path, backend, replace=mode == "replace")
     return _writer(backend)(path, mode == "replace")
@@ -78,7 +83,7 @@ def _check_readable(source: str, path: str, backend: str) -> None:
         hint = (
             "" if os.path.isabs(source) else f" (source {source!r} is relative to the working directory {os.getcwd()})"
         )
-        raise DataError(f"{where}: not found{hint}; {_MAKE}")
+        raise DataError(f"{where}: not found{hint}; {_MAKE}", missing=path)
     if not os.path.isdir(path):
         inside = os.path.basename(path) in _MARK.values()
         fix = f"; give its folder: {os.path.dirname(path)}" if inside else f"; {_MAKE}"

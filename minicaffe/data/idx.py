@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
+from minicaffe import limits
 from minicaffe.errors import DataError
 
 _GZIP = b"\x1f\x8b"
 _BYTES = 0x08  # the IDX code for unsigned bytes
+_SHOWN_MORE = 1 << 16  # bytes beyond the end that are counted
+
+LARGEST = 1 << 30
+"""Bytes of a file's content, uncompressed, that are read: a small file may hold any number of them."""
 
 
 def read_images(path: str | os.PathLike[str]) -> np.ndarray:
@@ -42,37 +50,55 @@ def read_labelled_images(
 def read_idx(path: str | os.PathLike[str], dimensions: int) -> np.ndarray:
     """The bytes of an IDX file as an array of so many ``dimensions``.
 
-    Raises DataError: a file that cannot be read, is no IDX file of bytes of those dimensions, or is truncated.
+    Raises DataError: a file that cannot be read, is no IDX file of bytes of those dimensions, is truncated, or has more
+    than ``LARGEST`` bytes of content; OutOfMemoryError: one that does not fit into memory.
     """
     where = f"IDX file {os.path.abspath(path)}"
-    content = read_maybe_gzipped(path)
-    magic = _BYTES << 8 | dimensions
     header = struct.Struct(f">{1 + dimensions}I")
-    if len(content) < header.size:
-        raise DataError(f"{where}: truncated, {len(content)} bytes are less than its header; fetch it again")
-    found, *shape = header.unpack_from(content)
-    if found != magic:
-        raise DataError(f"{where}: its magic number is {found}, expected {magic} ({_WHAT[dimensions]})")
-    size = math.prod(shape)
-    if len(content) - header.size != size:
+    with open_maybe_gzipped(path) as stream:
+        head = stream.read(header.size)
+        if len(head) < header.size:
+            raise DataError(f"{where}: truncated, {len(head)} bytes are less than its header; fetch it again")
+        found, *shape = header.unpack(head)
+        if found != _BYTES << 8 | dimensions:
+            raise DataError(
+                f"{where}: its magic number is {found}, expected {_BYTES << 8 | dimensions} ({_WHAT[dimensions]})"
+            )
+        size = math.prod(shape)
+        if size > LARGEST:
+            raise DataError(
+                f"{where}: its header says {' x '.join(map(str, shape))}, {size} bytes; files of up to {LARGEST} bytes are "
+                "read: split it into parts"
+            )
+        limits.require_memory(size, where, "split it into parts")
+        content = stream.read(size)
+        more = len(stream.read(_SHOWN_MORE)) if len(content) == size else 0
+    if len(content) != size or more:
+        follow = f"more than {size + more - 1}" if more == _SHOWN_MORE else str(len(content) + more)
         raise DataError(
-            f"{where}: its header says {' x '.join(map(str, shape))}, {size} bytes, but {len(content) - header.size} follow; "
+            f"{where}: its header says {' x '.join(map(str, shape))}, {size} bytes, but {follow} follow; "
             "the file is truncated or damaged: fetch it again"
         )
-    return np.frombuffer(content, np.uint8, offset=header.size).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def read_maybe_gzipped(path: str | os.PathLike[str]) -> bytes:
-    """The content of a file, decompressed if it is gzipped; DataError if it cannot be read or decompressed."""
+@contextlib.contextmanager
+def open_maybe_gzipped(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file's content as a stream, decompressed while it is read if it is gzipped.
+
+    DataError if it cannot be read or decompressed, also inside the block.
+    """
     where = f"file {os.path.abspath(path)}"
     try:
         with open(path, "rb") as stream:
-            content = stream.read()
-        return gzip.decompress(content) if content.startswith(_GZIP) else content
+            gzipped = stream.read(len(_GZIP)) == _GZIP
+            stream.seek(0)
+            yield gzip.GzipFile(fileobj=stream) if gzipped else stream  # type: ignore[misc]
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{where}: a truncated or damaged gzip file ({error}); fetch it again") from error
-    except OSError as error:
-        raise DataError(f"{where}: cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{where}: cannot be read ({reason})") from error
 
 
 _WHAT = {1: "labels", 3: "images"}

@@ -10,16 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from minicaffe.errors import DataError
+from minicaffe import limits
+from minicaffe.errors import DataError, MinicaffeError
 
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "SUN")
+"""Pillow's names of the formats that are read: those of OpenCV, and GIF.  Others start programs, or are rarely tested."""
+
+MOST_PIXELS = 1 << 26
+"""Pixels of an image: a small file may claim any number of them."""
+
+_ROWS = 64  # that become gray at once, to save memory
+_BYTES_A_PIXEL = 24  # while an image is decoded
 _WEIGHT = 1 << 11  # OpenCV's fixed point for 8-bit images
 
 
 def read_image(path: str | os.PathLike[str], color: bool | None = True) -> np.ndarray:
     """The image in a file, uint8 (channels, height, width); ``color`` and errors as in ``decode_image``."""
     try:
-        with open(path, "rb") as stream:
-            content = stream.read()
+        content = limits.read_file(path)
         return decode_image(content, color)
     except OSError as error:
         raise DataError(f"image {os.path.abspath(path)}: cannot be read ({error.strerror})") from error
@@ -33,12 +41,18 @@ def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
     ``color``: true for 3 channels, false for 1, None for what the file has (1, 3, or 4 with transparency). As OpenCV
     does for Caffe, the camera's orientation is applied unless ``color`` is None.
 
-    Raises DataError if the bytes are no image, or its pixels are deeper than 8 bits.
+    Raises DataError if the bytes are no image of the ``FORMATS``, or its pixels are deeper than 8 bits or more than
+    ``MOST_PIXELS``.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise DataError(
+                    f"an image of {image.width} x {image.height} pixels; up to {MOST_PIXELS} are decoded: make it smaller"
+                )
+            limits.require_memory(_BYTES_A_PIXEL * image.width * image.height, "an image", "make it smaller")
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"an image of more than 8 bits a pixel (mode {image.mode}); convert it to 8 bits")
             png = image.format == "PNG"
@@ -48,8 +62,10 @@ def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
             pixels = np.asarray(upright.convert(_mode(upright, color)))
     except UnidentifiedImageError as error:
         raise DataError(f"not an image of a known format ({len(content)} bytes)") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"an image that cannot be decoded ({error})") from error
+    except MinicaffeError:
+        raise
+    except Exception as error:  # decoders of damaged files raise errors of any kind
+        raise DataError(f"an image that cannot be decoded ({str(error) or type(error).__name__})") from error
     if color is False:
         return _gray(pixels, png)[np.newaxis]
     if pixels.ndim == 2:
@@ -60,6 +76,11 @@ def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize an image (channels, h, w) of bytes by bilinear interpolation; OpenCV's INTER_LINEAR, bit for bit."""
+    limits.require_memory(
+        4 * len(image) * width * max(image.shape[1], 3 * height),
+        f"an image of {height} x {width}",
+        "take a smaller size",
+    )
     if image.shape[1:] == (2 * height, 2 * width):  # OpenCV takes the mean of 4 pixels here
         quads = image.reshape(len(image), height, 2, width, 2).sum((2, 4), dtype=np.int32)
         return ((quads + 2) >> 2).astype(np.uint8)
@@ -67,8 +88,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     x0, x1, wx0, wx1 = _taps(image.shape[2], width)
     outside = x0 == x1  # past the border OpenCV takes one pixel in a row, but the same row twice: that rounds otherwise
     wx0, wx1 = np.where(outside, _WEIGHT, wx0), np.where(outside, 0, wx1)
-    pixels = image.astype(np.int32)
-    rows = (pixels[:, :, x0] * wx0 + pixels[:, :, x1] * wx1) >> 4
+    rows = (image[:, :, x0].astype(np.int32) * wx0 + image[:, :, x1] * wx1) >> 4
     above, below = rows[:, y0] * wy0[:, np.newaxis] >> 16, rows[:, y1] * wy1[:, np.newaxis] >> 16
     return ((above + below + 2) >> 2).astype(np.uint8)
 
@@ -97,7 +117,12 @@ def _gray(pixels: np.ndarray, png: bool) -> np.ndarray:
     """The gray image of RGB ``pixels`` (height, width, 3), or of gray ones; libpng and OpenCV round differently."""
     if pixels.ndim == 2:
         return pixels
-    red, green, blue = pixels.astype(np.int32).transpose(2, 0, 1)
-    if png:
-        return ((9797 * red + 19234 * green + 3737 * blue) >> 15).astype(np.uint8)
-    return ((4899 * red + 9617 * green + 1868 * blue + (1 << 13)) >> 14).astype(np.uint8)
+    gray = np.empty(pixels.shape[:2], np.uint8)
+    for start in range(0, len(pixels), _ROWS):
+        rows = slice(start, start + _ROWS)
+        red, green, blue = pixels[rows].astype(np.int32).transpose(2, 0, 1)
+        if png:
+            gray[rows] = (9797 * red + 19234 * green + 3737 * blue) >> 15
+        else:
+            gray[rows] = (4899 * red + 9617 * green + 1868 * blue + (1 << 13)) >> 14
+    return gray

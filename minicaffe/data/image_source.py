@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minicaffe import limits
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import read_image, resize
 from minicaffe.data.source import Batch, BatchReader, BatchSource, check_sizes, state_of_text, text_of_state
@@ -25,17 +26,25 @@ def read_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
     so paths may contain spaces.
     """
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+        lines = os.fsdecode(limits.read_file(path, times=8)).splitlines()
     except OSError as error:
         raise DataError(
             f"list of images {os.path.abspath(path)} cannot be read ({error.strerror}); relative to {os.getcwd()}"
         ) from error
-    entries = []
-    for line in lines:
+    entries: list[tuple[str, int]] = []
+    odd: int | None = None
+    for n, line in enumerate(lines, 1):
         name, space, label = line.rpartition(" ")
-        number = re.match(r"\s*([+-]?\d+)", label)
+        number = re.match(r"\s*([+-]?\d{1,18})", label)
+        if odd is None and space and (number is None or number.end() != len(label.rstrip())):
+            odd = n
         entries.append((name if space else line, int(number.group(1)) if number else 0))
+    if odd is not None:
+        label = lines[odd - 1].rpartition(" ")[2]
+        _log.warning(
+            "list of images %s, line %d: the label '%s' is read as %d: labels are whole numbers; for others, use HDF5Data",
+            os.path.abspath(path), odd, label, entries[odd - 1][1],
+        )  # fmt: skip
     if not entries:
         raise DataError(
             f"list of images {os.path.abspath(path)}: File is empty; it needs a line 'path label' for each image"

@@ -15,6 +15,7 @@ from minicaffe.errors import DataError
 from minicaffe.proto.atomic import new_folder
 
 _BLOCK_SIZE = 64 << 10  # Caffe's
+_COPIED = 256 << 20  # bytes of tables that are copied
 _TABLES = (".ldb", ".sst")
 
 
@@ -23,7 +24,8 @@ class LevelDbReader(Reader):
 
     LevelDB has no read-only mode: opening a folder locks it against every other reader and rewrites its log and
     manifest. What is opened here is a temporary folder with links to the tables, which never change, and copies of the
-    rest: so a read-only folder can be read, and a train and a test net can read the same database.
+    rest: so a read-only folder can be read, and a train and a test net can read the same database.  Tables are copied,
+    too, unless they are many: LevelDB maps them, and one that somebody cuts short would end the process.
     """
 
     backend = "leveldb"
@@ -32,13 +34,16 @@ class LevelDbReader(Reader):
         super().__init__(path)
         plyvel = compat.require("plyvel")
         self._error = plyvel.Error
-        self._view = new_folder(os.path.join(tempfile.gettempdir(), "minicaffe-leveldb"), mode=0o700)
+        try:
+            self._view = new_folder(os.path.join(tempfile.gettempdir(), "minicaffe-leveldb"), mode=0o700)
+        except OSError as error:
+            raise self.damaged(error) from error
         self._remove = weakref.finalize(self, _remove, self._view, os.getpid())
         try:
             _check_unlocked(path)
             _link(path, self._view)
             # paranoid: a damaged log is an error, not records silently left out
-            self._database = plyvel.DB(self._view, paranoid_checks=True)
+            self._database = plyvel.DB(os.fsencode(self._view), paranoid_checks=True)
             self._cursor = self._database.raw_iterator(verify_checksums=True, fill_cache=False)
         except (self._error, OSError) as error:
             self._remove()
@@ -85,7 +90,7 @@ class LevelDbWriter(Writer):
 
     def _create(self) -> None:
         self._database = self._plyvel.DB(
-            self.folder, create_if_missing=True, block_size=_BLOCK_SIZE, compression="snappy"
+            os.fsencode(self.folder), create_if_missing=True, block_size=_BLOCK_SIZE, compression="snappy"
         )
 
     def _write(self, records: list[tuple[bytes, bytes]]) -> None:
@@ -118,10 +123,12 @@ def _check_unlocked(path: str) -> None:
 
 
 def _link(path: str, view: str) -> None:
-    """Fill ``view`` with links to the tables of ``path`` and copies of its other files."""
-    for name in os.listdir(path):
+    """Fill ``view`` with copies of the files of ``path``, and links to tables that are too large to be copied."""
+    names = os.listdir(path)
+    size = sum(os.path.getsize(os.path.join(path, name)) for name in names if name.endswith(_TABLES))
+    for name in names:
         file = os.path.join(path, name)
-        if name.endswith(_TABLES):
+        if name.endswith(_TABLES) and size > _COPIED:
             os.symlink(file, os.path.join(view, name))
-        elif name == "CURRENT" or name.startswith("MANIFEST-") or name.endswith(".log"):
+        elif name.endswith(_TABLES) or name == "CURRENT" or name.startswith("MANIFEST-") or name.endswith(".log"):
             shutil.copyfile(file, os.path.join(view, name))

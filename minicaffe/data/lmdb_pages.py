@@ -1,20 +1,21 @@
-"""The pages of an LMDB file, each looked at before LMDB follows it.
+"""The records of an LMDB file, read page by page, each looked at before it is followed.
 
-LMDB maps its file into memory and trusts it: where a page was zeroed or overwritten, it ends the process with a failed
-assertion or a segmentation fault.  The layout (LMDB 0.9, 64 bits): pages of one size, each with its own number and
-kind; pages 0 and 1 are metas, used by turns, that tell the root of the tree; branch pages hold the numbers of pages,
-leaf pages hold the records, and where a record is too large, the number of the first of the overflow pages that do.
+LMDB maps its file into memory and trusts it: where a page was zeroed or overwritten, or the file is cut short while it is
+read, it ends the process with a failed assertion, a segmentation fault or a bus error.  So nothing is mapped here.  The
+layout (LMDB 0.9, 64 bits): pages of one size, each with its own number and kind; pages 0 and 1 are metas, used by turns,
+that tell the root of the tree; branch pages hold the numbers of pages, leaf pages hold the records, and where a record is
+too large, the number of the first of the overflow pages that do.
 """
 
 from __future__ import annotations
 
 import bisect
-import mmap
 import os
 import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from minicaffe import limits
 from minicaffe.errors import DataError
 
 _META = struct.Struct("=16xII16xI48xHH24xQQQQ")
@@ -25,6 +26,7 @@ _MAGIC = 0xBEEFC0DE
 _BRANCH, _LEAF, _KINDS = 0x01, 0x02, 0x6F
 _OVERFLOWS = 0x01
 _EMPTY = 2**64 - 1
+_DEEPEST = 32  # levels of a tree that LMDB's own cursor follows
 
 
 class Meta(NamedTuple):
@@ -45,8 +47,8 @@ class DamagedPage(Exception):
     """A page that LMDB must not follow."""
 
 
-def check_file(path: str) -> None:
-    """DataError unless the file has metas that agree, and all the pages that they claim."""
+def check_file(path: str) -> int:
+    """The size of the file's pages; DataError unless it has metas that agree, and all the pages that they claim."""
     size = os.path.getsize(path)
     with open(path, "rb") as stream:
         first = _meta(stream.read(_META.size))
@@ -65,6 +67,7 @@ def check_file(path: str) -> None:
         raise DataError(
             f"lmdb database {path}: damaged, its second page is no header; copy it again from its source or rebuild it"
         )
+    return first.page_size
 
 
 def _meta(content: bytes) -> Meta | None:
@@ -80,88 +83,128 @@ def _meta(content: bytes) -> Meta | None:
 class _Step:
     """A page on the way from the root to a record, and the node that is taken there."""
 
-    start: int
+    page: bytes
     offsets: tuple[int, ...]
     index: int = 0
 
 
-class PageGuard:
-    """Walks a tree of pages as an LMDB cursor will, and raises DamagedPage where the cursor must not go.
+class PageCursor:
+    """Stands on a record of a file, as LMDB's own cursor does, and raises DamagedPage where a page is not as it should be.
 
-    ``transaction`` is that of the cursor: its low bit tells the meta.
+    ``transaction`` is the one that it sees: its low bit tells the meta.
     """
 
     def __init__(self, path: str, page_size: int, transaction: int) -> None:
-        with open(path, "rb") as stream:
-            self._file = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115  (``close`` closes it)
         self._size = page_size
-        meta = Meta(*_META.unpack_from(self._file, page_size * (transaction & 1)))
-        if meta.flags or (meta.root == _EMPTY) != (meta.entries == 0):
+        meta = Meta(*_META.unpack_from(self._read(transaction & 1)))
+        empty = meta.root == _EMPTY
+        if meta.flags or empty != (meta.entries == 0) or not (empty or 0 < meta.depth <= _DEEPEST):
             raise DamagedPage(f"page {transaction & 1} is no header of a database that Caffe reads")
-        self._root, self._last = meta.root, min(meta.last, len(self._file) // page_size - 1)
-        self._depth = 0 if meta.root == _EMPTY else meta.depth
+        self._root, self._last = meta.root, min(meta.last, os.fstat(self._file.fileno()).st_size // page_size - 1)
+        self._depth, self._entries = 0 if empty else meta.depth, meta.entries
         self._path: list[_Step] = []
 
-    def first(self) -> None:
-        """Look at the pages that lead to the first record."""
+    def first(self) -> bool:
+        """Go to the first record; false if there is none."""
         self._path.clear()
         self._descend()
+        return bool(self._path)
 
-    def seek(self, key: bytes) -> None:
-        """Look at the pages that lead to ``key``."""
+    def seek(self, key: bytes) -> bool:
+        """Go to the record of this key; false if there is none."""
         self._path.clear()
         self._descend(key)
+        if not self._path:
+            return False
+        leaf = self._path[-1]
+        leaf.index = bisect.bisect_left(range(len(leaf.offsets)), key, key=lambda i: self._key(leaf, i))
+        return leaf.index < len(leaf.offsets) and self._key(leaf, leaf.index) == key
 
-    def next(self) -> None:
-        """Look at the pages that lead from a record to the next."""
+    def next(self) -> bool:
+        """Go to the following record; false at the end."""
+        before = self._key(self._path[-1], self._path[-1].index) if self._path else b""
         while self._path:
             step = self._path[-1]
             step.index += 1
             if step.index < len(step.offsets):
                 self._descend()
-                return
+                leaf = self._path[-1]
+                if self._key(leaf, leaf.index) <= before:  # a tree whose branches meet might never end
+                    raise DamagedPage(f"the record after {before!r} has a key that comes before it")
+                return True
             self._path.pop()
+        return False
+
+    def item(self) -> tuple[bytes, bytes]:
+        """Key and value of the record."""
+        leaf = self._path[-1]
+        node = leaf.offsets[leaf.index]
+        low, high, flags, _ = _NODE.unpack_from(leaf.page, node)
+        key, length = self._key(leaf, leaf.index), low | high << 16
+        start = node + _NODE.size + len(key)
+        if flags != _OVERFLOWS:
+            return key, leaf.page[start : start + length]
+        (first,) = _NUMBER.unpack_from(leaf.page, start)
+        limits.require_memory(length, f"record {key!r} of a database", "copy the database again from its source")
+        return key, self._read(first, _HEADER.size, length)
+
+    def count(self) -> int:
+        """The number of records."""
+        return self._entries
 
     def close(self) -> None:
-        """Give the file back; may be called twice."""
+        """Close the file; may be called twice."""
         self._file.close()
+
+    def _read(self, number: int, skip: int = 0, length: int | None = None) -> bytes:
+        """Page ``number``, or so many bytes from ``skip`` on, which may go on into the pages that follow."""
+        wanted = self._size if length is None else length
+        parts, at = [], number * self._size + skip
+        while wanted:
+            part = os.pread(self._file.fileno(), min(wanted, 1 << 30), at)
+            if not part:
+                raise DamagedPage(f"the file ends inside page {at // self._size}; it was cut short")
+            parts.append(part)
+            wanted, at = wanted - len(part), at + len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _descend(self, key: bytes | None = None) -> None:
         """Go on from the last page of the path to a leaf: the leftmost, or that of ``key``."""
         while len(self._path) < self._depth:
             number = self._child(self._path[-1]) if self._path else self._root
             step = self._look_at(number, leaf=len(self._path) == self._depth - 1)
-            if key is not None:
+            if key is not None and len(self._path) < self._depth - 1:
                 step.index = bisect.bisect_right(range(1, len(step.offsets)), key, key=lambda i: self._key(step, i))
             self._path.append(step)
 
     def _child(self, step: _Step) -> int:
-        low, high, highest, _ = _NODE.unpack_from(self._file, step.start + step.offsets[step.index])
+        low, high, highest, _ = _NODE.unpack_from(step.page, step.offsets[step.index])
         return low | high << 16 | highest << 32
 
     def _key(self, step: _Step, index: int) -> bytes:
-        node = step.start + step.offsets[index]
-        length = _NODE.unpack_from(self._file, node)[3]
-        return self._file[node + _NODE.size : node + _NODE.size + length]
+        node = step.offsets[index]
+        length = _NODE.unpack_from(step.page, node)[3]
+        return step.page[node + _NODE.size : node + _NODE.size + length]
 
     def _look_at(self, number: int, leaf: bool) -> _Step:
-        """Check that a page is of its kind, and that all it holds lies inside it, or inside the file."""
+        """Read a page and check that it is of its kind, and that all it holds lies inside it, or inside the file."""
         if not 2 <= number <= self._last:
             raise DamagedPage(f"a page points to page {number} of {self._last + 1}")
-        start = number * self._size
-        stored, kind, lower, upper = _HEADER.unpack_from(self._file, start)
+        page = self._read(number)
+        stored, kind, lower, upper = _HEADER.unpack_from(page)
         count = (lower - _HEADER.size) // 2
         sane = stored == number and kind & _KINDS == (_LEAF if leaf else _BRANCH) and lower % 2 == 0
         if not sane or count < (1 if leaf else 2) or not lower <= upper <= self._size:
             raise DamagedPage(f"page {number} is not the {'leaf' if leaf else 'branch'} page that it should be")
-        offsets = struct.unpack_from(f"={count}H", self._file, start + _HEADER.size)
+        offsets = struct.unpack_from(f"={count}H", page, _HEADER.size)
         for offset in offsets:
-            if not upper <= offset <= self._size - _NODE.size or not self._fits(start, offset, leaf):
+            if not upper <= offset <= self._size - _NODE.size or not self._fits(page, offset, leaf):
                 raise DamagedPage(f"page {number} holds a record that ends outside it")
-        return _Step(start, offsets)
+        return _Step(page, offsets)
 
-    def _fits(self, start: int, offset: int, leaf: bool) -> bool:
-        low, high, flags, key_length = _NODE.unpack_from(self._file, start + offset)
+    def _fits(self, page: bytes, offset: int, leaf: bool) -> bool:
+        low, high, flags, key_length = _NODE.unpack_from(page, offset)
         end = offset + _NODE.size + key_length
         if not leaf:
             return end <= self._size
@@ -172,6 +215,6 @@ class PageGuard:
             return end + length <= self._size
         if flags != _OVERFLOWS or end + _NUMBER.size > self._size:
             return False
-        (first,) = _NUMBER.unpack_from(self._file, start + end)
+        (first,) = _NUMBER.unpack_from(page, end)
         pages = -(-(_HEADER.size + length) // self._size)
         return first >= 2 and first + pages - 1 <= self._last

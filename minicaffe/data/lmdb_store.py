@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import lmdb
 
-from minicaffe.data.lmdb_pages import DamagedPage, PageGuard, check_file
+from minicaffe.data.lmdb_pages import DamagedPage, PageCursor, check_file
 from minicaffe.data.store import Reader, Writer
 
 _FIRST_MAP_SIZE = 16 << 20
+
+T = TypeVar("T")
 
 _environments: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
 _opening = threading.Lock()
@@ -21,47 +24,46 @@ _opening = threading.Lock()
 class LmdbReader(Reader):
     """A cursor on an LMDB folder, which is never written to.
 
-    Any number may read one database: a process may open an LMDB only once, so they share its environment.
+    LMDB's transaction keeps the pages that the cursor sees from being written to; the cursor is ours.  Any number may read
+    one database: a process may open an LMDB only once, so they share its environment.
     """
 
     backend = "lmdb"
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
+        file = os.path.join(path, "data.mdb")
         try:
+            page_size = check_file(file)
             self._environment = _shared_environment(path)
             self._transaction = self._environment.begin()
-            self._cursor = self._transaction.cursor()
-            page_size = self._environment.stat()["psize"]
-            self._pages = PageGuard(os.path.join(path, "data.mdb"), page_size, self._transaction.id())
+            self._cursor = PageCursor(file, page_size, self._transaction.id())
         except (lmdb.Error, OSError, DamagedPage) as error:
             raise self.damaged(error) from error
 
     def seek_to_first(self) -> bool:
-        return self._move(self._pages.first, self._cursor.first)
+        return self._looking(self._cursor.first)
 
     def seek(self, key: bytes) -> bool:
-        return self._move(self._pages.seek, self._cursor.set_key, key)
+        return self._looking(self._cursor.seek, key)
 
     def next(self) -> bool:
-        return self._move(self._pages.next, self._cursor.next)
+        return self._looking(self._cursor.next)
 
     def item(self) -> tuple[bytes, bytes]:
-        return self._cursor.item()
+        return self._looking(self._cursor.item)
 
     def count(self) -> int:
-        return self._environment.stat()["entries"]
+        return self._cursor.count()
 
     def close(self) -> None:
-        self._cursor.close()
         self._transaction.abort()
-        self._pages.close()
+        self._cursor.close()
 
-    def _move(self, look: Callable[..., None], step: Callable[..., bool], *key: bytes) -> bool:
+    def _looking(self, step: Callable[..., T], *key: bytes) -> T:
         try:
-            look(*key)
             return step(*key)
-        except (lmdb.Error, DamagedPage) as error:
+        except (OSError, DamagedPage) as error:
             raise self.damaged(error) from error
 
 
@@ -74,7 +76,9 @@ class LmdbWriter(Writer):
 
     def _create(self) -> None:
         # nobody else knows the folder: no locks; one flush at the end
-        self._environment = lmdb.open(self.folder, map_size=_FIRST_MAP_SIZE, lock=False, sync=False, mode=0o644)
+        self._environment = lmdb.open(
+            os.fsencode(self.folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False, mode=0o644
+        )
 
     def _write(self, records: list[tuple[bytes, bytes]]) -> None:
         while True:
@@ -98,9 +102,8 @@ def _shared_environment(path: str) -> lmdb.Environment:
     with _opening:
         environment = _environments.get(identity)
         if environment is None:
-            check_file(file)
             # Without a lock file nobody writes; creating one would change a folder that is only read.
             lock = os.access(os.path.join(path, "lock.mdb"), os.W_OK)
-            environment = lmdb.open(path, readonly=True, lock=lock)
+            environment = lmdb.open(os.fsencode(path), readonly=True, lock=lock)
             _environments[identity] = environment
         return environment

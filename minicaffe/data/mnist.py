@@ -12,7 +12,7 @@ import numpy as np
 
 from minicaffe import compat
 from minicaffe.data.fetch import download
-from minicaffe.data.idx import read_labelled_images, read_maybe_gzipped
+from minicaffe.data.idx import open_maybe_gzipped, read_labelled_images
 from minicaffe.errors import DataError
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
@@ -72,7 +72,11 @@ def _files(folder: str | os.PathLike[str]) -> dict[str, Path]:
 
 def _check(name: str, path: Path) -> None:
     """Raise DataError if ``path`` is not MNIST's file ``name``."""
-    found = hashlib.sha256(read_maybe_gzipped(path)).hexdigest()
+    digest = hashlib.sha256()
+    with open_maybe_gzipped(path) as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    found = digest.hexdigest()
     if found != SHA256[name]:
         raise DataError(
             f"file {path.absolute()}: not MNIST's {name}: the SHA256 of its content is {found}, expected {SHA256[name]}; "

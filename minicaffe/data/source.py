@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 
-from minicaffe import proto
+from minicaffe import limits, proto
 from minicaffe.backend.random import Stream
 from minicaffe.data.datum import parse, raw_batch, to_array
 from minicaffe.data.db import open_db
@@ -18,6 +19,9 @@ from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
 
 _log = logging.getLogger(__name__)
+
+
+_BYTES_A_RECORD, _BYTES_A_BATCH = 512, 1024  # beside its pixels
 
 
 class Batch:
@@ -31,6 +35,8 @@ class Batch:
     def resize(self, shape: tuple[int, int, int]) -> None:
         """Make room for images of ``shape``; memory of that shape is kept."""
         if self.data.shape[1:] != shape:
+            size = 4 * len(self.data) * math.prod(shape)
+            limits.require_memory(size, f"a batch of shape {(len(self.data), *shape)}", "use a smaller batch_size")
             self.data = np.empty((len(self.data), *shape), np.float32)
 
 
@@ -69,6 +75,10 @@ class BatchSource:
     def __init__(self, reader: BatchReader, batch_size: int, depth: int) -> None:
         self.batch_size = batch_size
         self.shape = reader.shape
+        each = batch_size * (4 * math.prod(reader.shape) + _BYTES_A_RECORD) + _BYTES_A_BATCH
+        limits.require_memory(
+            (depth + 1) * each, f"reading {depth} batches of {batch_size} ahead", "use a smaller batch_size or prefetch"
+        )
         self._reader = reader
         self._depth = depth
         self._position = reader.position()

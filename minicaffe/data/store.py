@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from abc import ABC, abstractmethod
@@ -14,6 +15,17 @@ from minicaffe.proto.atomic import new_folder, put_folder
 if TYPE_CHECKING:
     from typing import Self
 
+_OF_SYSTEM = {
+    os.strerror(errno.EMFILE): "close other files, or raise the limit (ulimit -n)",
+    os.strerror(errno.ENFILE): "the whole system has too many open files",
+    os.strerror(errno.ENOMEM): "free memory",
+    os.strerror(errno.ENOSPC): "free space in the folder for temporary files (TMPDIR)",
+    os.strerror(errno.EDQUOT): "free space in the folder for temporary files (TMPDIR)",
+    os.strerror(errno.EACCES): "see the permissions of its files",
+}
+"""What the system says, which libraries pass on as an error of the database, and what to do."""
+
+_FULL = 1 << 20  # bytes: a disk with less is full
 COMMIT_EVERY = 1000  # records a transaction, as Caffe's tools write
 
 
@@ -61,10 +73,7 @@ class Reader(ABC):
 
     def damaged(self, error: Exception) -> DataError:
         """The DataError for a library's ``error`` while reading."""
-        return DataError(
-            f"{self.backend} database {self.path}: reading failed ({text_of(error)}); the database is damaged: "
-            "copy it again from its source or rebuild it"
-        )
+        return reading_failed(self.backend, self.path, error)
 
 
 class Writer(ABC):
@@ -145,13 +154,34 @@ class Writer(ABC):
 
     def failed(self, error: Exception) -> DataError:
         """The DataError for ``error`` while writing."""
+        reason = text_of(error)
+        if os.strerror(errno.EIO) in reason and _free_space(self.path) < _FULL:  # what LMDB says of a write cut short
+            reason = os.strerror(errno.ENOSPC)
         return DataError(
-            f"{self.backend} database {self.path}: writing record {self.count} failed ({text_of(error)}); nothing "
+            f"{self.backend} database {self.path}: writing record {self.count} failed ({reason}); nothing "
             "was left behind: check the free space and the permissions of its folder"
         )
 
 
+def reading_failed(backend: str, path: str, error: Exception) -> DataError:
+    """The DataError for a library's or the system's ``error`` while reading a database: it is damaged, or why not."""
+    reason = text_of(error)
+    remedies = (f"this is no fault of the database: {todo}" for cause, todo in _OF_SYSTEM.items() if cause in reason)
+    remedy = next(remedies, "the database is damaged: copy it again from its source or rebuild it")
+    return DataError(f"{backend} database {path}: reading failed ({reason}); {remedy}")
+
+
 def text_of(error: Exception) -> str:
     """The text of an error; plyvel's is bytes."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = error.args[0] if error.args else ""
     return text.decode(errors="replace") if isinstance(text, bytes) else str(error)
+
+
+def _free_space(path: str) -> float:
+    """Bytes that are free where ``path`` is to be."""
+    try:
+        return shutil.disk_usage(os.path.dirname(path)).free
+    except OSError:
+        return float("inf")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from minicaffe import proto
+from minicaffe import limits, proto
 from minicaffe.backend.random import Stream
 from minicaffe.errors import DataError, WeightsError
 from minicaffe.kernels.cpu.transform import transform
@@ -20,7 +20,8 @@ class Transformer:
 
     .. math:: out[n, c, y, x] = (in[n, c, y_0 + y, x_0 + x'] - mean[c, y_0 + y, x_0 + x']) \cdot scale
 
-    with :math:`x' = w - 1 - x` where image n is mirrored. The mean is that of the source pixel: mirroring does not mirror it.
+    with :math:`x' = w - 1 - x`, w the width of the output, where image n is mirrored, else :math:`x' = x`. The mean is that
+    of the source pixel: it is cropped and mirrored with the image.
 
     ``phase``: in TRAIN crops are random, in TEST they are centred. ``stream``: where the seed of the transformer's own
     random stream is drawn from, only if it needs one (``mirror``, or a crop in TRAIN). The draws of an image are, in
@@ -134,10 +135,12 @@ def read_mean(path: str) -> np.ndarray:
     """The mean image of a BlobProto file, float32 (channels, height, width); DataError if it cannot be read."""
     where = f"transform_param.mean_file: {os.path.abspath(path)}"
     try:
-        with open(path, "rb") as stream:
-            mean = blob_to_array(proto.BlobProto.FromString(stream.read()))
+        mean = blob_to_array(proto.BlobProto.FromString(limits.read_file(path, times=4)))
     except OSError as error:
-        raise DataError(f"{where} cannot be read ({error.strerror}); relative to {os.getcwd()}") from error
+        missing = path if isinstance(error, FileNotFoundError) else None
+        raise DataError(
+            f"{where} cannot be read ({error.strerror}); relative to {os.getcwd()}", missing=missing
+        ) from error
     except (DecodeError, WeightsError) as error:
         raise DataError(f"{where} is not a mean image ({error}); make it with 'minicaffe data mean'") from error
     if mean.size == 0 or mean.ndim not in (3, 4) or mean.size != np.prod(mean.shape[-3:]):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minicaffe import limits
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import decode_image, read_image, resize
 from minicaffe.data.source import Batch, BatchReader, BatchSource, check_sizes, state_of_text, text_of_state
@@ -37,8 +38,7 @@ def read_windows(path: str, fg_threshold: float, bg_threshold: float) -> tuple[l
     """
     where = f"window file {os.path.abspath(path)}"
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            words = iter(file.read().split())
+        words = iter(os.fsdecode(limits.read_file(path, times=32)).split())
     except OSError as error:
         raise DataError(f"{where} cannot be read ({error.strerror})") from error
     paths: list[str] = []
@@ -58,6 +58,8 @@ def read_windows(path: str, fg_threshold: float, bg_threshold: float) -> tuple[l
             for _ in range(count):
                 label, overlap, *corners = take(6)
                 window = Window(index, int(label), *map(int, corners))
+                if max(map(abs, window)) >= 2**24:
+                    raise ValueError(f"'{' '.join((label, *corners))}' are no class and corners of an image")
                 if float(overlap) >= fg_threshold:
                     if window.label <= 0:
                         raise DataError(
@@ -100,6 +102,11 @@ class WindowSource(BatchSource):
                 f"window_data_param.context_pad: {param.context_pad} leaves nothing of a crop of "
                 f"{transform_param.crop_size}"
             )
+        if not 0 <= param.fg_fraction <= 1:
+            raise DataError(f"window_data_param.fg_fraction: must lie in [0, 1]; found {param.fg_fraction:g}")
+        for field in ("fg_threshold", "bg_threshold"):
+            if math.isnan(getattr(param, field)):
+                raise DataError(f"window_data_param.{field}: must be a number; found nan")
         transformer = Transformer(transform_param, phase, stream)
         reader = _WindowReader(param, transform_param, Stream(stream.draw()))
         transformer.seed(stream)  # Caffe makes one, and seeds it twice, but draws from a stream of its own
@@ -153,8 +160,7 @@ class _WindowReader(BatchReader):
 
     def _content(self, path: str) -> bytes:
         try:
-            with open(path, "rb") as file:
-                return file.read()
+            return limits.read_file(path)
         except OSError as error:
             raise DataError(f"image {os.path.abspath(path)}: cannot be read ({error.strerror})") from error
 

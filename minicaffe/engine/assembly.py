@@ -42,7 +42,8 @@ class Step:
         """Let the layer reshape if what that goes by is no longer what it was."""
         if self.layer.reshape_always or self.reshaped_for != self._shapes(where):
             revision = self.layer.revision
-            self.layer.reshape(self.bottom, self.top)
+            with self.layer.named_in_errors():
+                self.layer.reshape(self.bottom, self.top)
             if self.weighted:
                 self.layer.install_loss_weights(self.top)
             self._reshape_kept()
@@ -60,9 +61,14 @@ class Step:
     def forward(self) -> None:
         """Run the layer forward on its blobs."""
         revision = self.layer.revision
-        self.layer.forward(self.bottom, self.top)
-        for blob, copy in self.kept:
-            self.layer.ops.elementwise(same, (blob.xdata,), (), copy.xdata)
+        try:
+            self.layer.forward(self.bottom, self.top)
+            if any(copy.shape != blob.shape for blob, copy in self.kept):  # a user's layer may reshape its tops here
+                self._reshape_kept()
+            for blob, copy in self.kept:
+                self.layer.ops.elementwise(same, (blob.xdata,), (), copy.xdata)
+        except MemoryError as error:
+            raise self.layer.memory_error(error) from None
         self.layer.set_revision(revision)
 
     def backward(self) -> None:
@@ -71,7 +77,10 @@ class Step:
         if self.kept:
             copies = {id(blob): copy for blob, copy in self.kept}
             bottom, top = ([copies.get(id(blob), blob) for blob in blobs] for blobs in (bottom, top))
-        self.layer.backward(top, self.propagate_down, bottom)
+        try:
+            self.layer.backward(top, self.propagate_down, bottom)
+        except MemoryError as error:
+            raise self.layer.memory_error(error) from None
         self.layer.set_revision(revision)
 
     def settle(self, goes_backward: bool, lost: Sequence[Blob] = ()) -> None:
@@ -318,6 +327,7 @@ class Assembly:
             for blob in step.overwritten():
                 if layer.leaves != "all":
                     self._check_overwritten(index, blob)
+                    self._warn_of_drift(layer, blob)
             if step.overwritten() and layer.in_place == "forward" and step.need_backward:
                 raise self._error(
                     layer.layer_param,
@@ -325,6 +335,18 @@ class Assembly:
                     f"a {layer.type} layer cannot work in place while it goes backward, for which it needs "
                     "its input; give its top a name of its own",
                 )
+
+    def _warn_of_drift(self, layer: Layer, blob: Blob) -> None:
+        """A source that fills its top once leaves in place what the last forward made of it."""
+        for step in self.steps:
+            if any(top is blob for top in step.top) and step.layer.fills_once(step.top.index(blob)):
+                _log.warning(
+                    "layer '%s' (%s) works in place on the top of layer '%s' (%s), which is filled once: unless you fill it "
+                    "before each forward, the next one starts from what this one leaves; give its top a name of its own",
+                    layer.name, layer.type, step.layer.name, step.layer.type,
+                )  # fmt: skip
+            if any(top is blob for top in step.top):
+                return
 
     def _check_overwritten(self, index: int, blob: Blob) -> None:
         """Refuse a layer in place that changes what others read by another name, as behind a user's layer that shares

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from minicaffe import backend
 from minicaffe.backend import generation
-from minicaffe.blob import Blob, Storage
-from minicaffe.engine import in_place, segment
+from minicaffe.blob import Blob
+from minicaffe.engine import anomaly, in_place, segment
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Fusion, Pass
 from minicaffe.engine.params import Params
@@ -27,7 +27,6 @@ class _How(NamedTuple):
     """How a sweep runs steps: by these passes and segments where they lie within its range, else one by one."""
 
     run_step: Callable[[int], None]
-    gradients: Storage | None
     passes: Mapping[int, Pass]
     segments: Mapping[int, Segment]
 
@@ -38,9 +37,11 @@ class _Sweep:
     What runs as one is found by the place where the sweep meets it: fused passes, and segments that are captured.
     """
 
-    def __init__(self, sign: int, steps: Sequence[Step], passes: Sequence[Pass]) -> None:
+    def __init__(self, sign: int, steps: Sequence[Step], fusion: Fusion) -> None:
         self.sign = sign
-        found = [Segment(steps, first, last, passes) for first, last in segment.find_segments(steps, passes)]
+        passes = fusion.forward if sign > 0 else fusion.backward
+        read = fusion.forward if sign < 0 else ()
+        found = [Segment(steps, *ends, fusion.forward, read) for ends in segment.find_segments(steps, passes)]
         self.passes: dict[int, Pass] = {self.near(item): item for item in passes}
         self.segments: dict[int, Segment] = {self.near(item): item for item in found}
 
@@ -58,7 +59,7 @@ class _Sweep:
             together, fused = how.segments.get(index), how.passes.get(index)
             if together is not None and self._within(together, end):
                 eager = partial(self.run, index, self.far(together), how._replace(segments={}))
-                together.run(backend.current(), how.gradients, eager)
+                together.run(backend.current(), eager)
                 index = self.far(together) + self.sign
             elif fused is not None and self._within(fused, end) and fused.ready():
                 fused.run()
@@ -81,8 +82,8 @@ class _Plan:
         self._lost = in_place.find_lost(steps)
         self._settled = False
         self.fusion = Fusion(steps, self._lost)
-        self.forward = _Sweep(1, steps, self.fusion.forward)
-        self.backward = _Sweep(-1, steps, self.fusion.backward)
+        self.forward = _Sweep(1, steps, self.fusion)
+        self.backward = _Sweep(-1, steps, self.fusion)
         self.turn = self._find_turn(steps)
 
     def settle(self) -> None:
@@ -102,17 +103,19 @@ class _Plan:
         if not ends or last not in self.backward.segments:
             return None
         first, first_back = ends[0].first, self.backward.segments[last].first
-        return first, first_back, Segment(steps, min(first, first_back), last, self.fusion.forward)
+        earlier = [item for item in self.fusion.forward if item.first < first]
+        return first, first_back, Segment(steps, min(first, first_back), last, self.fusion.forward, earlier)
 
 
 class Executor:
     """Runs the steps of a net.  ``names`` are those of the net's blobs, by number.
 
-    Callbacks and ``debug_info`` see every layer: while there are any for a direction, its layers run one by one.
+    Callbacks, ``debug_info`` and ``detect_anomaly`` see every layer: while there are any for a direction, its layers run
+    one by one.
     """
 
     def __init__(self, steps: Sequence[Step], names: Sequence[str], params: Params, dtype: np.dtype) -> None:
-        self.debug_info = False
+        self.debug_info = self.detect_anomaly = False
         self.loss = Blob((), dtype)
         """The weighted loss of the last forward pass."""
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
@@ -161,7 +164,7 @@ class Executor:
             plan.settle()
             self.loss.xdata.fill(0)
             plan.forward.run(0, first - 1, ahead)
-            turn.run(where, self._params.gradients, around)
+            turn.run(where, around)
             plan.backward.run(first_back - 1, 0, back)
 
     def plan(self) -> _Plan:
@@ -178,10 +181,11 @@ class Executor:
         forward = direction == "forward"
         plan, run_step = self.plan(), self._forward_step if forward else self._backward_step
         sweep = plan.forward if forward else plan.backward
-        watched = self.debug_info or self.callbacks["before_" + direction] or self.callbacks["after_" + direction]
+        calls = self.callbacks["before_" + direction] or self.callbacks["after_" + direction]
+        watched = self.debug_info or self.detect_anomaly or calls
         passes = sweep.passes if not watched and fast_paths.taken("fusion") else {}
         segments = sweep.segments if not watched and fast_paths.taken("replay") else {}
-        return _How(run_step, self._params.gradients, passes, segments)
+        return _How(run_step, passes, segments)
 
     # --- single steps ---------------------------------------------------------------------------------------------
 
@@ -194,6 +198,8 @@ class Executor:
         step.forward()
         for blob in step.weighted:
             where.ops.dot(blob.xdata, blob.xdiff, self.loss.xdata)
+        if self.detect_anomaly:
+            anomaly.check_outputs(step, self._names)
         if self.debug_info:
             self._log_forward(step)
         for call in self.callbacks["after_forward"]:
@@ -205,6 +211,8 @@ class Executor:
             call(index)
         if step.need_backward:
             self.backward_layer(index)
+            if self.detect_anomaly:
+                anomaly.check_gradients(step, self._names)
             if self.debug_info:
                 self._log_backward(step)
         for call in self.callbacks["after_backward"]:

@@ -15,10 +15,11 @@ from minicaffe.blob import Blob
 from minicaffe.engine.assembly import Step
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import Layer
-from minicaffe.layers.common import Eltwise, Scale
+from minicaffe.layers.eltwise import Eltwise
 from minicaffe.layers.neuron import ReLU
 from minicaffe.layers.normalisation import BatchNorm, Standardized
-from minicaffe.layers.utility import Split
+from minicaffe.layers.scale_bias import Scale
+from minicaffe.layers.shape import Split
 
 
 class Pass:
@@ -126,7 +127,7 @@ class StandardizeForward(_Standardization, ForwardPass):
         return self.scale.kept if self.norm.kept is None else self.norm.kept
 
     @staticmethod
-    def product(a, b):
+    def product(a: float, b: float) -> float:
         return a * b
 
 
@@ -207,7 +208,7 @@ class StandardizeBackwardApart(_AfterForward):
             norm.backward()
 
     @staticmethod
-    def product(x, dy, mean, factor):
+    def product(x: float, dy: float, mean: float, factor: float) -> float:
         return dy * (x - mean) * factor
 
 
@@ -227,7 +228,7 @@ class RectifiedSum(ForwardPass):
         self.ops.elementwise(RectifiedSum.value, arrays, scalars, step.top[0].xdata)
 
     @staticmethod
-    def value(a, b, p, q, slope):
+    def value(a: float, b: float, p: float, q: float, slope: float) -> float:
         return max(p * a + q * b, 0.0) + slope * min(p * a + q * b, 0.0)
 
 
@@ -248,7 +249,7 @@ class SplitGradient(Pass):
         self.ops.elementwise(SplitGradient.value, arrays, (_slope(relu),), relu.bottom[0].xdiff)
 
     @staticmethod
-    def value(y, a, b, slope):
+    def value(y: float, a: float, b: float, slope: float) -> float:
         return (a + b) * (1.0 if y > 0 else slope)
 
 

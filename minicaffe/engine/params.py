@@ -47,11 +47,6 @@ class Params:
         self._claimed: list[tuple[int, int]] = []
         self.share()
 
-    @property
-    def gradients(self) -> Storage | None:
-        """The buffer of all gradients, once they are packed."""
-        return self._packed and self._packed[1]
-
     def share(self) -> None:
         """Let all users of a param have its owner's memory."""
         for owner in self.learnable:

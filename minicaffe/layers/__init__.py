@@ -2,21 +2,26 @@
 
 from minicaffe.layers import (
     classification,
-    common,
     convolution,
     data,
+    eltwise,
     hdf5,
     indexing,
+    inner_product,
     loss,
     neuron,
     normalisation,
+    parameter,
     pooling,
     power,
     recurrent,
     reduction,
-    utility,
+    scale_bias,
+    shape,
+    softmax,
 )
-from minicaffe.layers.base import TEST, TRAIN, BlobVec, Layer
+from minicaffe.layers.base import TEST, TRAIN, Layer
+from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.layers.factory import create, layer_types
 
 __all__ = [
@@ -27,17 +32,21 @@ __all__ = [
     "create",
     "layer_types",
     "classification",
-    "common",
     "convolution",
     "data",
+    "eltwise",
     "hdf5",
     "indexing",
+    "inner_product",
     "loss",
     "neuron",
     "normalisation",
+    "parameter",
     "pooling",
     "power",
     "recurrent",
     "reduction",
-    "utility",
+    "scale_bias",
+    "shape",
+    "softmax",
 ]

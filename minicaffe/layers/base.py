@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
+import math
+from collections.abc import Collection, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,10 @@ from numpy.typing import DTypeLike
 from minicaffe import backend, fillers, proto
 from minicaffe.backend import generation
 from minicaffe.blob import Blob
-from minicaffe.errors import DataError, LayerError, ShapeError
+from minicaffe.errors import LayerError
+from minicaffe.layers import interface
+from minicaffe.layers.blob_vec import BlobVec
+from minicaffe.layers.checks import Checked
 from minicaffe.layers.cost import Costed
 from minicaffe.proto.origin import Origin
 
@@ -24,7 +28,7 @@ Count = int | tuple[int, int | None]
 """How many blobs a layer takes or makes: exactly n, or (at least, at most), None meaning no limit."""
 
 
-def same(x):
+def same(x: float) -> float:
     """The formula of a copy, for ``ops.elementwise``."""
     return x
 
@@ -41,44 +45,10 @@ def _immutable(name: str, value: Any) -> Any:
     return value
 
 
-class BlobVec(list[Blob]):
-    """A layer's learnable blobs, in order.
-
-    A blob that is put in the place of another takes over that one's memory, with the new one's values in it: solvers, and
-    layers that share the param, go on with these.  ShapeError if the shapes differ.
-    """
-
-    def __init__(self, dtype: DTypeLike = np.float32) -> None:
-        super().__init__()
-        self._dtype = dtype
-
-    def add_blob(self, *shape: int) -> Blob:
-        """Append a zero-filled blob of this shape; it becomes learnable, with the layer's ``param`` specs."""
-        self.append(Blob(shape, self._dtype))
-        return self[-1]
-
-    def __setitem__(self, index: Any, blob: Any) -> None:
-        old = self[index]
-        if not (isinstance(old, Blob) and isinstance(blob, Blob)):
-            raise TypeError("learnable blobs are replaced one by one, each by a Blob")
-        if blob is old:
-            return
-        if blob.shape != old.shape:
-            raise ShapeError(
-                f"a param of shape {old.shape_string} can be replaced by a blob of the same shape; found {blob.shape_string}"
-            )
-        old.data[...] = blob.peek_data()
-        old.diff[...] = blob.peek_diff()
-        blob.share_data(old)
-        blob.share_diff(old)
-        super().__setitem__(index, blob)
-        generation.advance()
-
-
-class Layer(Costed):
+class Layer(interface.Layer, Checked, Costed):
     """A step of a net: makes top blobs from bottom blobs, and bottom gradients from top gradients.
 
-    Built-in layers and ``type: "Python"`` layers derive from this class and write four methods:
+    Built-in layers, and users' layers that register a ``type``, derive from this class and write four methods:
 
     ``setup(bottom, top)``            once: read the parameters, make learnable blobs;
     ``reshape(bottom, top)``          give the tops their shapes and make scratch memory, before a forward pass;
@@ -89,7 +59,7 @@ class Layer(Costed):
 
     Inside them ``blob.data`` and ``blob.diff`` are NumPy arrays on every backend.  Built-in layers use ``blob.xdata``,
     ``blob.xdiff``, ``self.xp`` and ``self.ops`` instead, which stay on the device, and allocate nothing in forward and
-    backward.
+    backward.  A user's layer without a ``type`` derives from ``interface.Layer`` alone; ``PythonLayer`` holds it.
 
     Class attributes declare the rest.  The base class checks them before ``setup``.
     """
@@ -98,13 +68,13 @@ class Layer(Costed):
     """The name in a prototxt; setting it in a class registers the class."""
     param: ClassVar[str | None] = None
     """The LayerParameter field with this layer's options; its fields become attributes of the layer."""
-    bottoms: ClassVar[Count] = 1
-    tops: ClassVar[Count] = 1
+    bottoms: Count = 1
+    tops: Count = 1
     equal_counts: ClassVar[bool] = False
     """Whether there must be as many tops as bottoms."""
     auto_tops: ClassVar[bool] = False
     """Whether missing tops are made without a name (loss layers)."""
-    in_place: ClassVar[str] = "never"
+    in_place: str = "never"
     """``"always"``, ``"forward"`` (gradients need the input, so only where nothing goes backward) or ``"never"``."""
     reads_bottoms: Sequence[int] | None = None
     """Bottoms whose values backward reads, by number; None: all.  In place, what it finds there is the top's value.  The
@@ -116,9 +86,9 @@ class Layer(Costed):
     leaves: str = "nothing"
     """What is left of the bottom's value after the layer worked in place: ``"all"``, ``"sign"`` (what was positive still
     is, or its gradient is 0; nothing else becomes so) or ``"nothing"``."""
-    differentiable: ClassVar[tuple[int, ...] | None] = None
+    differentiable: tuple[int, ...] | None = None
     """Which bottoms can get a gradient; None: all.  Asking for another one is an error."""
-    forcible: ClassVar[tuple[int, ...] | None] = None
+    forcible: tuple[int, ...] | None = None
     """Which bottoms ``force_backward`` may turn on; None: all."""
     claims: ClassVar[tuple[int, ...]] = ()
     """Learnable blobs whose gradient backward asks for by ``Blob.claim_xdiff``: a solver need not clear it before."""
@@ -132,9 +102,6 @@ class Layer(Costed):
     runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
     """
 
-    phase: int
-    blobs: BlobVec
-    param_str: str = ""
     overwritten_tops: Collection[int] = ()
     """Tops that a later layer overwrites in place, by number, which must not be another blob's memory."""
     goes_backward: bool = True
@@ -142,14 +109,15 @@ class Layer(Costed):
     revision: int = 0
     """How often an attribute was set from outside the layer's own methods: what follows from the attributes is stale."""
     user_defined: ClassVar[bool] = True
-    """Whether the class is not one of minicaffe's."""
+    """Whether it runs code that is not minicaffe's."""
     fused: bool = False
     """Whether it mostly runs as one with its neighbours, which keep what backward reads; see ``minicaffe.fusion``."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.capturable = cls.__dict__.get("capturable", False)
-        cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
+        if "user_defined" not in cls.__dict__:
+            cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
         if cls.user_defined and "reshape_always" not in cls.__dict__:
             cls.reshape_always = not cls.capturable
         name = cls.__dict__.get("type")
@@ -163,7 +131,7 @@ class Layer(Costed):
         self.name: str = layer_param.name
         self.type = layer_param.type
         self.phase = layer_param.phase
-        self.dtype = np.dtype(dtype)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.definition = Origin()
         self.blobs = BlobVec(self.dtype)
         for message in layer_param.blobs:
@@ -179,11 +147,14 @@ class Layer(Costed):
                 setattr(self, field.name, getattr(options, field.name))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, and note that what was derived from the layer no longer holds.
+        """Set an attribute, and note that what was derived from the layer no longer holds; ``blobs`` are replaced one by one.
 
         In a capturable layer lists become tuples: to assign is then the only way to change what it computes from, so that
         no change goes unnoticed.  TypeError for other values that change in place, but for arrays, which kernels read anew.
         """
+        if name == "blobs" and name in self.__dict__:
+            self.blobs.replace(value)
+            return
         if name in _MUTABLE:
             super().__setattr__(name, value)
             return
@@ -217,20 +188,44 @@ class Layer(Costed):
         if any(propagate_down):
             raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
+    @property
+    def unwrapped(self) -> interface.Layer:
+        """What users see as this layer: itself, or their own object that it holds."""
+        return self
+
     def hands_on_gradient(self, index: int) -> bool:
         """Whether the gradient of bottom ``index`` always equals that of top 0, so that both may be one memory."""
         return False
+
+    def fills_once(self, index: int) -> bool:
+        """Whether forward leaves top ``index`` as it finds it."""
+        return False
+
+    # --- what lasts from pass to pass -----------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What a snapshot must keep for the next forward to go on from here, as values that JSON can hold; most layers
+        have nothing.
+        """
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a ``state``."""
+
+    def close(self) -> None:
+        """Close files and stop threads."""
 
     # --- set-up, the same for every layer --------------------------------------------------------------------------
 
     def prepare(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the declared facts, then set up, reshape, and install the loss weights."""
         self._check_counts(len(bottom), len(top))
-        self.setup(bottom, top)
-        self._check_in_place(bottom, top)
-        self.reshape(bottom, top)
-        self._check_loss_weight(len(top))
-        self.install_loss_weights(top)
+        with self.named_in_errors():
+            self.setup(bottom, top)
+            self._check_in_place(bottom, top)
+            self.reshape(bottom, top)
+            self._check_loss_weight(len(top))
+            self.install_loss_weights(top)
 
     def _check_counts(self, bottoms: int, tops: int) -> None:
         for found, declared, what, verb, side in (
@@ -251,9 +246,9 @@ class Layer(Costed):
             )
 
     def _check_in_place(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Before ``reshape`` would give a bottom the shape of the top; a user's own layer may do as it likes."""
+        """Before ``reshape`` would give a bottom the shape of the top."""
         in_place = any(a is b for a, b in zip(bottom, top, strict=False))
-        if in_place and self.in_place == "never" and self.type != "Python":
+        if in_place and self.in_place == "never":
             raise self.error(f"a {self.type} layer cannot work in place; give its top a name of its own", "top")
 
     def _check_loss_weight(self, tops: int) -> None:
@@ -287,8 +282,10 @@ class Layer(Costed):
 
     @property
     def xp(self) -> Any:
-        """The array module of the current backend."""
-        return backend.current().xp
+        """The array module of the current backend; what it does is not captured."""
+        where = backend.current()
+        where.not_capturable()
+        return where.xp
 
     @property
     def ops(self) -> Any:
@@ -316,7 +313,7 @@ class Layer(Costed):
         The memory is reused under the same name as long as it is large enough; contents are undefined.
         """
         where = backend.current()
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         kept = self._scratch.get(name)
         if kept is None or kept[0] is not where or kept[1].size < count:
             kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype or self.dtype))
@@ -359,73 +356,5 @@ class Layer(Costed):
         assert self.param is not None
         return getattr(self.layer_param, self.param).HasField(field)
 
-    # --- errors ------------------------------------------------------------------------------------------------------
 
-    def find_file(self, path: str) -> str:
-        """``path`` as seen from the working folder or from the folder of the net's definition."""
-        return self.definition.resolve(path)
-
-    def error(
-        self, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError
-    ) -> LayerError:
-        """An exception that says which layer, where it stands, and which field is at fault."""
-        place = self.definition.where(self.name, self.phase, field)
-        options = field in self._option_names()
-        named = f", {self.param}.{field}" if options else f", {field}" if field else ""
-        return kind(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}){named}: {problem}")
-
-    def data_error(self, problem: object, field: str | None = None) -> DataError:
-        """A DataError that says which layer and where it stands, for data and files that are not as they should be."""
-        return DataError(str(self.error(str(problem), field)))
-
-    def require(
-        self, condition: bool, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError
-    ) -> None:
-        """Raise ``error(problem, field)`` unless the condition holds."""
-        if not condition:
-            raise self.error(problem, field, kind)
-
-    def require_sizes(self, *shapes: Sequence[int]) -> None:
-        """Raise a ShapeError unless the sizes in these values of the field ``shape`` can be those of a blob."""
-        for sizes in shapes:
-            self.require(min(sizes, default=0) >= 0, f"must not be negative; found {list(sizes)}", "shape", ShapeError)
-
-    def require_same_shape(self, *blobs: Blob) -> None:
-        """Raise a ShapeError unless all blobs have one shape."""
-        if any(blob.shape != blobs[0].shape for blob in blobs):
-            found = ", ".join(blob.shape_string for blob in blobs)
-            raise self.error(f"bottoms must have the same shape; found {found}", kind=ShapeError)
-
-    def check_indices(self, values: Any, limit: int, bad: Any, ignored: int | None = None, hint: str = "") -> None:
-        """Report a value that is no integer in 0 .. limit - 1: at once on the host, at the next synchronisation on a
-        device.
-
-        ``bad`` is int32 scratch of shape ``()``; values equal to ``ignored`` may lie outside.
-        """
-        self.ops.check_labels(values, limit, ignored, bad)
-        exception = "" if ignored is None else f" (or {ignored}, which is ignored)"
-        backend.current().check_later(
-            bad,
-            lambda place: self.error(
-                f"value number {place} of the batch is not an integer in 0 .. {limit - 1}{exception}{hint}"
-            ),
-        )
-
-    def axis_of(self, blob: Blob, axis: int, field: str = "axis") -> int:
-        """``axis`` counted from the front of ``blob``; an error naming ``field`` if it is out of range."""
-        try:
-            return blob.axis(axis)
-        except ShapeError as error:
-            raise self.error(str(error), field, ShapeError) from None
-
-    def about(self, blob: Blob, axis: int, what: str) -> tuple[int, int, int]:
-        """The sizes (outer, n, inner) before, at and after an axis, along which there must be at least one ``what``."""
-        self.require(
-            blob.shape[axis] > 0, f"needs at least one {what} along it; found {blob.shape_string}", "axis", ShapeError
-        )
-        return blob.span(0, axis), blob.shape[axis], blob.span(axis + 1)
-
-    def _option_names(self) -> set[str]:
-        if self.param is None:
-            return set()
-        return set(getattr(self.layer_param, self.param).DESCRIPTOR.fields_by_name)
+interface.LayerKind.engine_layer = Layer

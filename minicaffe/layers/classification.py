@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import DataError, ShapeError
@@ -15,7 +18,7 @@ class Classified(Loss):
 
     ignore_label: int | None = None
 
-    def expect_labels(self, bottom, shape):
+    def expect_labels(self, bottom: Sequence[Blob], shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Require one label for each position of scores seen as ``shape`` (outer, classes, inner)."""
         (outer, classes, inner), (scores, labels) = shape, bottom[:2]
         if labels.count != outer * inner:
@@ -28,11 +31,11 @@ class Classified(Loss):
         self.bad_label = self.scratch("bad_label", (), "int32")
         return shape
 
-    def about_axis(self, blob, axis):
+    def about_axis(self, blob: Blob, axis: int) -> tuple[int, int, int]:
         """The sizes (outer, classes, inner) before, at and after the class axis."""
         return self.about(blob, self.axis_of(blob, axis), "class")
 
-    def check_labels(self, label, classes):
+    def check_labels(self, label: Any, classes: int) -> None:
         """Report a label that is no class."""
         hint = f" among the labels; the layer below gives {classes} scores: check its num_output and the data's labels"
         self.check_indices(label, classes, self.bad_label, self.ignore_label, hint)
@@ -49,61 +52,13 @@ class Normalized(Classified):
     empty_batch = True
     default_normalization = VALID
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         options = self.layer_param.loss_param
         self.ignore_label = options.ignore_label if options.HasField("ignore_label") else None
         self.normalization = options.normalization if options.HasField("normalization") else self.default_normalization
         if not options.HasField("normalization") and options.HasField("normalize"):
             self.normalization = VALID if options.normalize else BATCH_SIZE
-
-
-class SoftmaxWithLoss(Normalized):
-    r"""Multinomial logistic loss of the softmax of the scores, computed together for numerical stability.
-
-    .. math:: L = -\frac{1}{D} \sum_i \log \max(p_{i, y_i}, 2^{-126}), \qquad p = \mathrm{softmax}(x)
-
-    Bottoms: scores x, and integer labels y, one for each position along the class axis (``softmax_param.axis``, 1).
-    Tops: the loss, a scalar; if a second is named, p.  D: see ``Normalized``.
-    Caffe: one term is at most 87.33655; the gradient ``(p - onehot(y)) / D`` ignores that floor.  Caffe fails with two
-    tops; here the second is p and has no gradient.
-    """
-
-    type = "SoftmaxWithLoss"
-    capturable = True
-    reads_bottoms = (1,)
-    param = "softmax_param"
-    per_element = 5
-    tops = (1, 2)
-    axis: int
-
-    def setup(self, bottom, top):
-        super().setup(bottom, top)
-        self.capturable = len(top) == 1
-
-    def reshape(self, bottom, top):
-        super().reshape(bottom, top)
-        self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
-        self.prob = self.scratch("prob", self.shape)
-        self.normalizer = self.scratch("normalizer", ())
-        if len(top) > 1:
-            top[1].reshape_like(bottom[0])
-
-    def forward(self, bottom, top):
-        outer, classes, inner = self.shape
-        label = bottom[1].xdata.reshape(outer, inner)
-        self.check_labels(label, classes)
-        self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
-        self.ops.loss_normalizer(label, outer, self.ignore_label, self.normalization, self.normalizer)
-        self.ops.softmax_loss(self.prob, label, self.ignore_label, self.normalizer, top[0].xdata)
-        if len(top) > 1:
-            top[1].xdata[...] = self.prob.reshape(top[1].shape)
-
-    def backward(self, top, propagate_down, bottom):
-        if propagate_down[0]:
-            outer, _, inner = self.shape
-            label, dx = bottom[1].xdata.reshape(outer, inner), bottom[0].xdiff.reshape(self.shape)
-            self.ops.softmax_loss_grad(self.prob, label, self.ignore_label, self.normalizer, top[0].xdiff, dx)
 
 
 class SigmoidCrossEntropyLoss(Normalized):
@@ -119,19 +74,19 @@ class SigmoidCrossEntropyLoss(Normalized):
     per_element = 8
     default_normalization = BATCH_SIZE
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
         if bottom[0].count != bottom[1].count:
             found = " and ".join(blob.shape_string for blob in bottom)
             raise self.error(f"inputs must have the same count; found {found}", kind=ShapeError)
         self.normalizer = self.scratch("normalizer", ())
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, target = bottom[0].xdata, bottom[1].xdata.reshape(bottom[0].shape)
         self.ops.loss_normalizer(target, bottom[0].shape[0], self.ignore_label, self.normalization, self.normalizer)
         self.ops.sigmoid_loss(x, target, self.ignore_label, self.normalizer, top[0].xdata)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             x, target, dx = bottom[0].xdata, bottom[1].xdata.reshape(bottom[0].shape), bottom[0].xdiff
             self.ops.sigmoid_loss_grad(x, target, self.ignore_label, self.normalizer, top[0].xdiff, dx)
@@ -156,7 +111,7 @@ class InfogainLoss(Normalized):
     axis: int
     source: str
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(
             not self.layer_param.loss_param.HasField("normalize"), "is deprecated; use normalization", "loss_param"
         )
@@ -165,14 +120,14 @@ class InfogainLoss(Normalized):
         if len(bottom) == 2:
             self.gain = Blob.from_proto(self._read_gain(), self.dtype)
 
-    def _read_gain(self):
+    def _read_gain(self) -> proto.BlobProto:
         self.require(self.source != "", "give the matrix H as a third bottom, or the file that holds it", "source")
         try:
             return read_binary(self.find_file(self.source), proto.BlobProto, "infogain matrix", DataError)
         except DataError as error:
             raise self.data_error(error, "source") from None
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
         self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
         gain, classes = self.gain_of(bottom), self.shape[1]
@@ -187,11 +142,11 @@ class InfogainLoss(Normalized):
         if len(top) > 1:
             top[1].reshape_like(bottom[0])
 
-    def gain_of(self, bottom):
+    def gain_of(self, bottom: Sequence[Blob]) -> Blob:
         """The blob that holds H."""
         return bottom[2] if len(bottom) > 2 else self.gain
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         outer, classes, inner = self.shape
         label, gain = bottom[1].xdata.reshape(outer, inner), self.gain_of(bottom).xdata.reshape(classes, classes)
         self.check_labels(label, classes)
@@ -201,7 +156,7 @@ class InfogainLoss(Normalized):
         if len(top) > 1:
             top[1].xdata[...] = self.prob.reshape(top[1].shape)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             outer, classes, inner = self.shape
             label, gain = bottom[1].xdata.reshape(outer, inner), self.gain_of(bottom).xdata.reshape(classes, classes)
@@ -219,20 +174,20 @@ class MultinomialLogisticLoss(Classified):
 
     type = "MultinomialLogisticLoss"
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
         self.rows = (bottom[0].shape[0], bottom[0].span(1))
         self.expect_labels(bottom, (*self.rows, 1))
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * bottom[1].count
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         label = bottom[1].xdata.reshape(-1)
         self.check_labels(label, self.rows[1])
         self.ops.multinomial_loss(bottom[0].xdata.reshape(self.rows), label, top[0].xdata)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             p, dx = bottom[0].xdata.reshape(self.rows), bottom[0].xdiff.reshape(self.rows)
             self.ops.multinomial_loss_grad(p, bottom[1].xdata.reshape(-1), top[0].xdiff, dx)
@@ -256,18 +211,18 @@ class HingeLoss(Classified):
 
     L1, L2 = 1, 2
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
         self.rows = (bottom[0].shape[0], bottom[0].span(1))
         self.expect_labels(bottom, (*self.rows, 1))
         self.margin = self.scratch("margin", self.rows)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, label = bottom[0].xdata.reshape(self.rows), bottom[1].xdata.reshape(-1)
         self.check_labels(label, self.rows[1])
         self.ops.hinge_loss(x, label, self.norm == self.L2, self.margin, top[0].xdata)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             label, dx = bottom[1].xdata.reshape(-1), bottom[0].xdiff.reshape(self.rows)
             self.ops.hinge_loss_grad(self.margin, label, self.norm == self.L2, top[0].xdiff, dx)
@@ -278,8 +233,8 @@ class Accuracy(Classified):
 
     Bottoms: scores, and integer labels, one for each position along ``axis`` (1).  Tops: a scalar; (classes,).
     ``ignore_label`` positions do not count.  A class without labels, or a batch without any, gives 0.
-    Caffe: ties count against the label, so equal scores everywhere give 0.  It is no loss: its loss weight is 0, and it
-    cannot go backward.
+    Caffe: ties count against the label, so equal scores everywhere give 0; NaN counts for it, here against it.  It is no
+    loss: its loss weight is 0, and it cannot go backward.
     """
 
     type = "Accuracy"
@@ -292,10 +247,10 @@ class Accuracy(Classified):
     top_k: int
     axis: int
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.ignore_label = self.ignore_label if self.has("ignore_label") else None
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(
             self.top_k * bottom[1].count <= bottom[0].count,
             f"top_k must not exceed the number of classes; found {self.top_k} with scores {bottom[0].shape_string} "
@@ -309,7 +264,7 @@ class Accuracy(Classified):
         if len(top) > 1:
             top[1].reshape(self.shape[1])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         outer, classes, inner = self.shape
         label = bottom[1].xdata.reshape(outer, inner)
         self.check_labels(label, classes)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
+from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
-from minicaffe.kernels.window import Window
+from minicaffe.kernels.window import MOST_PIXELS, Window
 from minicaffe.layers.base import Layer
 
 
@@ -20,7 +23,7 @@ class Windowed(Layer):
     reads_tops = ()
     axis: int
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.channel_axis = self.axis_of(bottom[0], self.axis)
         self.axes = len(bottom[0].shape)
         spatial = self.axes - self.channel_axis - 1
@@ -55,7 +58,7 @@ class Windowed(Layer):
             )
         return values * spatial if len(values) == 1 else values
 
-    def check_input(self, bottom):
+    def check_input(self, bottom: Sequence[Blob]) -> None:
         """Bottoms must agree in shape, and keep the number of axes and channels they had at set-up."""
         self.require_same_shape(*bottom)
         x = bottom[0]
@@ -65,9 +68,21 @@ class Windowed(Layer):
                 kind=ShapeError,
             )
 
+    def check_padded(self, spatial: tuple[int, ...]) -> None:
+        """Raise a ShapeError if the image that the window moves over, with its padding, is too large for the kernels."""
+        padded = [size + 2 * p for size, p in zip(spatial, self.window.pad, strict=True)]
+        self.require(
+            max(padded, default=0) <= MOST_PIXELS,
+            f"an image of {list(spatial)} pixels with pad {list(self.window.pad)} is too large; it may have {MOST_PIXELS} "
+            "along an axis, with both pads",
+            "pad",
+            ShapeError,
+        )
+
     def convolved_size(self, spatial: tuple[int, ...]) -> tuple[int, ...]:
         """Output sizes of a convolution: ``(in + 2 pad - extent) / stride + 1``, truncated to zero, along each axis."""
         window = self.window
+        self.check_padded(spatial)
         sizes = tuple(
             int((size + 2 * p - e) / s) + 1
             for size, e, s, p in zip(spatial, window.extent, window.stride, window.pad, strict=True)
@@ -91,7 +106,8 @@ class Convolution(Windowed):
     after it. Tops: (…, num_output, *out).  Params: w (num_output, C / group, *kernel); b (num_output,) unless
     ``bias_term: false``. ``group`` splits input and output channels into as many independent convolutions.  Outside the
     input, x is 0.
-    Caffe: output sizes truncate toward zero; without a filler the filters are 0.  ``engine`` is accepted and ignored.
+    Caffe: output sizes truncate toward zero; without a filler the filters are 0.  Without spatial axes it is an inner
+    product over the channels.  ``engine`` is accepted and ignored.
     """
 
     type = "Convolution"
@@ -103,7 +119,7 @@ class Convolution(Windowed):
     group: int
     bias_term: bool
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
         self.require(self.group > 0, f"must be positive; found {self.group}", "group")
@@ -134,7 +150,7 @@ class Convolution(Windowed):
         """Size of the top along each spatial axis."""
         return self.convolved_size(spatial)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.check_input(bottom)
         shape, axis = bottom[0].shape, self.channel_axis
         lead, spatial = shape[:axis], shape[axis + 1 :]
@@ -142,48 +158,61 @@ class Convolution(Windowed):
         for blob in top:
             blob.reshape(*lead, self.num_output, *out)
         num = math.prod(lead)
-        self.x_shape, self.y_shape = (num, self.in_channels, *spatial), (num, self.num_output, *out)
+        # kernels take images of at least one axis
+        self.moved = self.moved_window(spatial, out) if spatial else Window((1,), (1,), (0,), (1,))
+        self.x_shape = (num, self.in_channels, *(spatial or (1,)))
+        self.y_shape = (num, self.num_output, *(out or (1,)))
         self.reserve_columns(self.x_shape, self.y_shape)
 
-    def images(self, array, shape):
-        """``array`` with one axis before the channels."""
-        return array if self.channel_axis == 1 else array.reshape(shape)
+    def moved_window(self, spatial: tuple[int, ...], out: tuple[int, ...]) -> Window:
+        """The window as kernels need it, between a bottom and a top of these sizes."""
+        return self.window.fitted(out)
 
-    def reserve_columns(self, x_shape, y_shape):
+    def images(self, array: Any, shape: tuple[int, ...]) -> Any:
+        """``array`` with one axis before the channels, and at least one after them."""
+        return array if array.shape == shape else array.reshape(shape)
+
+    def filters(self, array: Any) -> Any:
+        """``array``, the filters or their gradient, with at least one axis after the channels."""
+        return array if self.window.kernel else array.reshape(*array.shape, 1)
+
+    def reserve_columns(self, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
         """Make the shared workspace hold the columns of a convolution from x to y."""
-        self.reserve(self.ops.convolution_workspace(x_shape, y_shape, self.window, self.group))
+        self.reserve(self.ops.convolution_workspace(x_shape, y_shape, self.moved, self.group))
 
-    def products(self, bottom, top):
+    def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * sum(blob.count for blob in top) * (self.blobs[0].count // self.num_output)
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(sum(blob.count for blob in top) * self.bias_term)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:
             return
-        w = self.blobs[0].xdata
+        w = self.filters(self.blobs[0].xdata)
         bias = self.blobs[1].xdata if self.bias_term else None
-        ops, shared = self.ops, (self.window, self.group, self.workspace)
+        ops, shared = self.ops, (self.moved, self.group, self.workspace)
         for i, blob in enumerate(bottom):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
             ops.convolve(x, w, bias, y, *shared)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:
             return
         w = self.blobs[0]
-        ops, shared = self.ops, (self.window, self.group, self.workspace)
+        ops, shared = self.ops, (self.moved, self.group, self.workspace)
         for i, blob in enumerate(bottom):
             dy = self.images(top[i].xdiff, self.y_shape)
             dbias = self.blobs[1].xdiff if self.bias_term and self.param_propagate_down[1] else None
             if self.param_propagate_down[0]:
                 dw, begun = w.claim_xdiff()
-                ops.convolve_weight_grad(self.images(blob.xdata, self.x_shape), dy, dw, *shared, begun, dbias)
+                x = self.images(blob.xdata, self.x_shape)
+                ops.convolve_weight_grad(x, dy, self.filters(dw), *shared, begun, dbias)
             elif dbias is not None:
                 ops.bias_grad(dy, dbias)
             if propagate_down[i]:
-                ops.convolve_data_grad(dy, w.xdata, self.images(blob.xdiff, self.x_shape), *shared)
+                dx = self.images(blob.xdiff, self.x_shape)
+                ops.convolve_data_grad(dy, self.filters(w.xdata), dx, *shared)
 
 
 class Deconvolution(Convolution):
@@ -199,10 +228,10 @@ class Deconvolution(Convolution):
     type = "Deconvolution"
     capturable = True
 
-    def filter_channels(self):
+    def filter_channels(self) -> tuple[int, int]:
         return self.in_channels, self.num_output // self.group
 
-    def output_size(self, spatial):
+    def output_size(self, spatial: Sequence[int]) -> tuple[int, ...]:
         window = self.window
         sizes = tuple(
             s * (size - 1) + e - 2 * p
@@ -214,39 +243,45 @@ class Deconvolution(Convolution):
             "pad",
             ShapeError,
         )
+        self.check_padded(sizes)
         return sizes
 
-    def reserve_columns(self, x_shape, y_shape):
+    def moved_window(self, spatial: tuple[int, ...], out: tuple[int, ...]) -> Window:
+        return self.window.fitted(spatial)
+
+    def reserve_columns(self, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
         super().reserve_columns(y_shape, x_shape)
 
-    def products(self, bottom, top):
+    def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * sum(blob.count for blob in bottom) * (self.blobs[0].count // self.in_channels)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:
             return
-        w = self.blobs[0].xdata
-        ops, shared = self.ops, (self.window, self.group, self.workspace)
+        w = self.filters(self.blobs[0].xdata)
+        ops, shared = self.ops, (self.moved, self.group, self.workspace)
         for i, blob in enumerate(bottom):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
             ops.convolve_data_grad(x, w, y, *shared)
             if self.bias_term:
                 ops.bias_add(y, self.blobs[1].xdata)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:
             return
         w = self.blobs[0]
-        ops, shared = self.ops, (self.window, self.group, self.workspace)
+        ops, shared = self.ops, (self.moved, self.group, self.workspace)
         for i, blob in enumerate(bottom):
             dy = self.images(top[i].xdiff, self.y_shape)
             if self.bias_term and self.param_propagate_down[1]:
                 ops.bias_grad(dy, self.blobs[1].xdiff)
             if self.param_propagate_down[0]:
                 dw, begun = w.claim_xdiff()
-                ops.convolve_weight_grad(dy, self.images(blob.xdata, self.x_shape), dw, *shared, begun)
+                x = self.images(blob.xdata, self.x_shape)
+                ops.convolve_weight_grad(dy, x, self.filters(dw), *shared, begun)
             if propagate_down[i]:
-                ops.convolve(dy, w.xdata, None, self.images(blob.xdiff, self.x_shape), *shared)
+                dx = self.images(blob.xdiff, self.x_shape)
+                ops.convolve(dy, self.filters(w.xdata), None, dx, *shared)
 
 
 class Im2col(Windowed):
@@ -260,23 +295,24 @@ class Im2col(Windowed):
     reads_bottoms = ()
     per_element = 0
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         self.require(
             len(self.window.kernel) > 0, f"needs an axis after it; found {bottom[0].shape_string}", "axis", ShapeError
         )
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.check_input(bottom)
         shape, axis = bottom[0].shape, self.channel_axis
         lead, spatial, channels = shape[:axis], shape[axis + 1 :], self.in_channels * self.window.taps
         out = self.convolved_size(spatial)
+        self.moved = self.window.fitted(out)
         top[0].reshape(*lead, channels, *out)
         self.x_shape, self.y_shape = (math.prod(lead), self.in_channels, *spatial), (math.prod(lead), channels, *out)
 
-    def forward(self, bottom, top):
-        self.ops.im2col(bottom[0].xdata.reshape(self.x_shape), top[0].xdata.reshape(self.y_shape), self.window)
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.ops.im2col(bottom[0].xdata.reshape(self.x_shape), top[0].xdata.reshape(self.y_shape), self.moved)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
-            self.ops.col2im(top[0].xdiff.reshape(self.y_shape), bottom[0].xdiff.reshape(self.x_shape), self.window)
+            self.ops.col2im(top[0].xdiff.reshape(self.y_shape), bottom[0].xdiff.reshape(self.x_shape), self.moved)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from minicaffe.blob import Blob
 
@@ -40,7 +40,7 @@ class Costed:
     moves: ClassVar[bool] = True
     """Whether forward reads and writes its blobs; False if the tops are the bottoms' memory, or another's to fill."""
 
-    blobs: list[Blob]
+    blobs: Any
     param_propagate_down: list[bool]
 
     def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:

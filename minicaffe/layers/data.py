@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,27 +11,31 @@ from numpy.typing import NDArray
 
 from minicaffe import fillers, proto
 from minicaffe.backend import random, ranks
+from minicaffe.blob import Blob
 from minicaffe.data.image_source import ImageSource
 from minicaffe.data.source import BatchSource, DatumSource
 from minicaffe.data.window_source import WindowSource
 from minicaffe.errors import DataError, ShapeError
 from minicaffe.layers.base import Count, Layer
+from minicaffe.proto.origin import in_utf8
+
+_log = logging.getLogger(__name__)
 
 
 class Source(Layer):
     """Base of layers without bottoms: nothing flows backward."""
 
     bottoms = 0
-    tops: ClassVar[Count] = (1, None)
+    tops: Count = (1, None)
     per_element = 0
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         pass
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         pass
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         pass
 
     def once_or_per_top(self, field: str, found: int, tops: int, optional: bool = False) -> None:
@@ -49,25 +55,29 @@ class Input(Source):
     moves = False
     capturable = True
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shapes = self.layer_param.input_param.shape
         self.once_or_per_top("shape", len(shapes), len(top), optional=True)
         self.require_sizes(*(shape.dim for shape in shapes))
         for i, blob in enumerate(top if shapes else ()):
             blob.reshape(*shapes[i if len(shapes) > 1 else 0].dim)
 
+    def fills_once(self, index: int) -> bool:
+        return True
+
 
 class DummyData(Source):
     """Tops filled by ``data_filler`` (default: zeros), of given ``shape`` or legacy num, channels, height, width.
 
     Caffe: tops of a constant filler are filled once, so what a user writes there stays; others anew at each forward.
+    Here those that a layer works on in place are filled anew, too.
     """
 
     type = "DummyData"
     param = "dummy_data_param"
     LEGACY = ("num", "channels", "height", "width")
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         options = self.layer_param.dummy_data_param
         self.once_or_per_top("data_filler", len(options.data_filler), len(top), optional=True)
         legacy = [getattr(options, field) for field in self.LEGACY]
@@ -88,20 +98,23 @@ class DummyData(Source):
             blob.reshape(*self._of(shapes, i))
             filler = self._of(given, i)
             self._fill(blob, filler)
-            if filler.type != "constant":
+            if filler.type != "constant" or i in self.overwritten_tops:
                 self.refilled.append((i, filler))
+
+    def fills_once(self, index: int) -> bool:
+        return index not in [i for i, _ in self.refilled]
 
     @staticmethod
     def _of(values: Any, i: int) -> Any:
         return values[i if len(values) > 1 else 0]
 
-    def _fill(self, blob, filler):
+    def _fill(self, blob: Blob, filler: proto.FillerParameter) -> None:
         try:
             fillers.fill(blob.data, filler)
         except fillers.LayerError as error:
             raise self.error(str(error), "data_filler") from None
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for i, filler in self.refilled:
             self._fill(top[i], filler)
 
@@ -112,20 +125,21 @@ class Batches(Source):
     The position and the random stream are part of a snapshot.
     """
 
-    tops: ClassVar[Count] = 2
+    param: ClassVar[str]
+    tops: Count = 2
     reshape_always = True
 
     def open(self, options: Any, transform: Any) -> BatchSource:
         """The source of the batches, from copies of the layer's options and of its ``transform_param``, files found."""
         raise NotImplementedError
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         options, transform = type(getattr(self.layer_param, self.param))(), proto.TransformationParameter()
         options.CopyFrom(getattr(self.layer_param, self.param))
         transform.CopyFrom(self.layer_param.transform_param)
         for message, field in ((options, "source"), (options, "root_folder"), (transform, "mean_file")):
             if getattr(message, field, ""):
-                setattr(message, field, self.find_file(getattr(message, field)))
+                setattr(message, field, in_utf8(self.find_file(getattr(message, field))))
         try:
             self.batches = self.open(options, transform)
         except DataError as error:
@@ -134,7 +148,7 @@ class Batches(Source):
         for blob, shape in zip(top, ((num, *self.batches.shape), (num,)), strict=False):
             blob.reshape(*shape)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         try:
             batch = self.batches.next_batch()
         except DataError as error:
@@ -172,7 +186,7 @@ class Data(Batches):
     param = "data_param"
     tops = (1, 2)
 
-    def open(self, options, transform):
+    def open(self, options: Any, transform: Any) -> DatumSource:
         return DatumSource(options, transform, self.phase, random.stream(), ranks.solver_rank(), ranks.solver_count())
 
 
@@ -188,7 +202,7 @@ class ImageData(Batches):
     type = "ImageData"
     param = "image_data_param"
 
-    def open(self, options, transform):
+    def open(self, options: Any, transform: Any) -> ImageSource:
         return ImageSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
 
 
@@ -202,7 +216,7 @@ class WindowData(Batches):
     type = "WindowData"
     param = "window_data_param"
 
-    def open(self, options, transform):
+    def open(self, options: Any, transform: Any) -> WindowSource:
         return WindowSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
 
 
@@ -220,7 +234,12 @@ class MemoryData(Source):
     SIZES = ("batch_size", "channels", "height", "width")
     batch_size: int
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if self.layer_param.HasField("transform_param"):
+            _log.warning(
+                "layer '%s' (MemoryData): its transform_param is without effect; transform the arrays that you hand over",
+                self.name,
+            )
         for field in self.SIZES:
             self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
         self.item = tuple(getattr(self, field) for field in self.SIZES[1:])
@@ -274,7 +293,7 @@ class MemoryData(Source):
                 )
         self.reset(data, labels)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.values is None:
             raise self.error("MemoryData needs to be initialized by calling reset (or the net's set_input_arrays)")
         rows = slice(self.position, self.position + self.batch_size)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import os
+import stat
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat, proto
+from minicaffe import compat, limits, proto
 from minicaffe.backend import random, ranks
-from minicaffe.errors import DataError, ShapeError
+from minicaffe.blob import Blob
+from minicaffe.data import hdf5
+from minicaffe.errors import DataError, MinicaffeError, ShapeError
 from minicaffe.layers.base import Layer
 from minicaffe.layers.data import Source
 
@@ -37,7 +41,7 @@ class HDF5Data(Source):
     shuffle: bool
     source: str
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(
             not self.layer_param.HasField("transform_param"),
             "HDF5Data does not transform data; remove it",
@@ -64,10 +68,9 @@ class HDF5Data(Source):
     def _listed_files(self) -> list[str]:
         path = self.find_file(self.source)
         try:
-            with open(path) as file:
-                files = file.read().split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise self.data_error(f"cannot read {path}: {error}", "source") from None
+            files = os.fsdecode(limits.read_file(path, times=8)).split()
+        except OSError as error:
+            raise self.data_error(f"cannot read {path}: {error.strerror}", "source") from None
         if not files:
             raise self.data_error(f"{path} must list at least one HDF5 file; found none", "source")
         return files
@@ -77,10 +80,9 @@ class HDF5Data(Source):
         self.index = index
         path = self.find_file(self.files[self.order[index]])
         try:
-            with h5py.File(path, "r") as file:
-                self.values = [self._read(file, path, name) for name in self.names]
-        except OSError as error:
-            raise self.data_error(f"cannot read HDF5 file {path}: {error}") from None
+            self.values = [self._numbers(path, *named) for named in zip(self.names, hdf5.read(path, self.names))]
+        except DataError as error:
+            raise self.data_error(error) from None
         counts = [len(values) for values in self.values]
         if len(set(counts)) > 1 or counts[0] == 0:
             found = ", ".join(f"{name} {count}" for name, count in zip(self.names, counts, strict=True))
@@ -95,18 +97,13 @@ class HDF5Data(Source):
         self.shapes = shapes
         self._permute_rows()
 
-    def _read(self, file: Any, path: str, name: str) -> NDArray:
-        dataset = file.get(name)
-        if not isinstance(dataset, h5py.Dataset):
-            raise self.data_error(
-                f"HDF5 file {path} has no dataset '{name}', which top '{name}' reads; it has: {', '.join(file)}"
+    def _numbers(self, path: str, name: str, values: Any) -> NDArray:
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.ndim < 1:
+            found = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else "a string"
+            raise DataError(
+                f"HDF5 file {path}, dataset '{name}': must hold numbers along at least 1 axis; found {found}"
             )
-        if dataset.dtype.kind not in "fiu" or dataset.ndim < 1:
-            raise self.data_error(
-                f"HDF5 file {path}, dataset '{name}': must hold numbers along at least 1 axis; found {dataset.dtype} "
-                f"of shape {dataset.shape}"
-            )
-        return dataset[...].astype(self.dtype)
+        return values.astype(self.dtype, copy=False)
 
     def _permute_rows(self) -> None:
         rows = np.arange(len(self.values[0]))
@@ -115,7 +112,7 @@ class HDF5Data(Source):
             self.shuffler.shuffle(rows)
         self.rows = rows
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         outputs = [blob.data for blob in top]
         filled = 0
         while filled < self.batch_size:
@@ -169,8 +166,9 @@ class HDF5Output(Layer):
     """Write two blobs to an HDF5 file, as its datasets ``data`` and ``label``.
 
     Bottoms: both (N, …), of at most 4 axes.  Each forward appends N rows to datasets of 4 axes, missing ones being 1;
-    the file begins empty when the net is made.
-    Caffe: a second forward fails because the datasets exist; here the rows are added.
+    the file begins empty at the first.  It takes the place of an HDF5 file, never that of any other.
+    Caffe: making the net empties the file, whatever it is; a second forward fails because the datasets exist, here the
+    rows are added.
     """
 
     type = "HDF5Output"
@@ -183,18 +181,40 @@ class HDF5Output(Layer):
     DATASETS = ("data", "label")
     OVERHEAD = 4 << 20  # bytes: a chunk begun in each dataset, at most 1 MiB each, and their indices
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(self.file_name != "", "give the file to write", "file_name")
+        self.begun = False
+        self._check_replaceable()
+
+    def _check_replaceable(self) -> None:
+        """DataError unless a file can be written there and nothing is lost but an HDF5 file.  Nothing is written yet."""
+        path = self.file_name
         try:
-            h5py.File(self.file_name, "w").close()
-        except OSError as error:
+            kind = os.stat(path).st_mode
+        except FileNotFoundError:
+            folder = os.path.dirname(os.path.abspath(path))
+            problem = (
+                f"the folder {folder} does not exist; create it" if not os.path.isdir(folder)
+                else "" if os.access(folder, os.W_OK | os.X_OK) else f"the folder {folder} is not writable"
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
             raise self.not_written(error) from None
+        else:
+            problem = (
+                "it is no regular file; give the name of one" if not stat.S_ISREG(kind)
+                else "permission denied" if not os.access(path, os.R_OK | os.W_OK)
+                else "it exists and is no HDF5 file; give another name, or remove it" if os.path.getsize(path) and not hdf5.is_hdf5(path)
+                else ""
+            )  # fmt: skip
+        if problem:
+            raise self.not_written(problem)
 
-    def not_written(self, error: OSError) -> DataError:
+    def not_written(self, error: Exception | str) -> DataError:
         """A DataError saying that the file cannot be written."""
-        return self.data_error(f"cannot write HDF5 file {self.file_name}: {error}", "file_name")
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return self.data_error(f"cannot write HDF5 file {self.file_name}: {reason}", "file_name")
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob in bottom:
             self.require(
                 1 <= len(blob.shape) <= 4, f"takes blobs of 1 to 4 axes; found {blob.shape_string}", kind=ShapeError
@@ -203,14 +223,24 @@ class HDF5Output(Layer):
             found = " and ".join(blob.shape_string for blob in bottom)
             raise self.error(f"both inputs must have the same first dimension; found {found}", kind=ShapeError)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         try:
+            if not self.begun:
+                self._check_replaceable()
+                h5py.File(self.file_name, "w").close()
+                self.begun = True
             self._reserve(sum(blob.peek_data().nbytes for blob in bottom))
             with h5py.File(self.file_name, "a") as file:
                 for name, blob in zip(self.DATASETS, bottom, strict=True):
                     values = blob.peek_data()
                     self._append(file, name, values.reshape(values.shape + (1,) * (4 - values.ndim)))
-        except OSError as error:
+        except (
+            OSError,
+            RuntimeError,
+            KeyError,
+        ) as error:  # as h5py raises for a file that is full, or damaged meanwhile
+            if isinstance(error, MinicaffeError):
+                raise
             raise self.not_written(error) from None
 
     def _reserve(self, size: int) -> None:
@@ -239,5 +269,5 @@ class HDF5Output(Layer):
         dataset.resize(before + len(values), axis=0)
         dataset[before:] = values
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         pass

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from minicaffe import backend
+from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Layer
 
@@ -22,8 +25,9 @@ class Crop(Layer):
     per_element = 0
     bottoms = 2
     axis: int
+    offset: Sequence[int]
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, like = bottom
         axis = self.axis_of(x, self.axis)
         cut, given = len(x.shape) - axis, list(self.offset)
@@ -49,10 +53,10 @@ class Crop(Layer):
         self.block = (..., *(slice(offset, offset + size) for offset, size in zip(offsets, sizes, strict=True)))
         top[0].reshape(*x.shape[:axis], *sizes)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].xdata[...] = bottom[0].xdata[self.block]
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             bottom[0].xdiff.fill(0)
             bottom[0].xdiff[self.block] = top[0].xdiff
@@ -71,20 +75,20 @@ class Tile(Layer):
     axis: int
     tiles: int
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(self.tiles > 0, f"must be given, and positive; found {self.tiles}", "tiles")
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         axis = self.axis_of(x, self.axis)
         top[0].reshape(*x.shape[:axis], x.shape[axis] * self.tiles, *x.shape[axis + 1 :])
         self.outer, self.inner = x.span(0, axis), x.span(axis)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0].xdata.reshape(self.outer, 1, self.inner)
         top[0].xdata.reshape(self.outer, self.tiles, self.inner)[...] = x
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             dy = top[0].xdiff.reshape(self.outer, self.tiles, self.inner)
             self.xp.sum(dy, axis=1, out=bottom[0].xdiff.reshape(self.outer, self.inner))
@@ -106,34 +110,39 @@ class Filter(Layer):
     tops = (1, None)
     reshape_always = True
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(
             len(top) == len(bottom) - 1, f"{len(bottom)} bottoms need {len(bottom) - 1} tops; found {len(top)}", "top"
         )
         self.differentiable = tuple(range(len(top)))
         self.selected = False
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         selector, num = bottom[-1], bottom[0].shape[:1]
         if selector.span(1) != 1 or any(not blob.shape or blob.shape[:1] != selector.shape[:1] for blob in bottom):
             found = ", ".join(blob.shape_string for blob in bottom)
             raise self.error(
                 f"all bottoms must be (N, …), and the last, the selector, (N, 1, …); found {found}", kind=ShapeError
             )
-        kept = np.flatnonzero(selector.peek_data()) if self.selected else np.arange(*num)
+        values = selector.peek_data().reshape(-1)
+        if self.selected and np.isnan(values).any():
+            raise self.error(
+                f"selector number {int(np.isnan(values).argmax())} of the batch is NaN; it must be a number"
+            )
+        kept = np.flatnonzero(values) if self.selected else np.arange(*num)
         self.selected = True
         self.index = self.scratch("index", kept.shape)
         backend.current().upload(kept.astype(self.dtype), self.index)
         for blob, out in zip(bottom, top, strict=False):
             out.reshape(len(kept), *blob.shape[1:])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for x, y in zip(bottom, top, strict=False):
             self.ops.gather_rows(
                 x.xdata.reshape(x.shape[0], x.span(1)), self.index, y.xdata.reshape(len(self.index), x.span(1))
             )
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         for i, y in enumerate(top):
             if propagate_down[i]:
                 dx = bottom[i].xdiff.reshape(bottom[i].shape[0], y.span(1))
@@ -153,7 +162,7 @@ class BatchReindex(Layer):
     bottoms = 2
     differentiable = (0,)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, index = bottom
         self.require(
             len(index.shape) == 1, f"the indices must have 1 axis; found {index.shape_string}", kind=ShapeError
@@ -165,12 +174,12 @@ class BatchReindex(Layer):
         self.x_rows, self.y_rows = (x.shape[0], x.span(1)), (index.shape[0], x.span(1))
         self.bad_index = self.scratch("bad_index", (), "int32")
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         index = bottom[1].xdata
         self.check_indices(index, self.x_rows[0], self.bad_index, hint=", the items of the first bottom")
         self.ops.gather_rows(bottom[0].xdata.reshape(self.x_rows), index, top[0].xdata.reshape(self.y_rows))
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             dx = bottom[0].xdiff
             dx.fill(0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
 
+from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Count, Layer
 
@@ -14,19 +15,19 @@ class Loss(Layer):
     Backward multiplies by the top's gradient, which holds the loss weight.  Labels get no gradient.
     """
 
-    bottoms: ClassVar[Count] = 2
+    bottoms: Count = 2
     auto_tops = True
     reads_tops = ()
-    differentiable: ClassVar[tuple[int, ...] | None] = (0,)
-    forcible: ClassVar[tuple[int, ...] | None] = (0,)
+    differentiable: tuple[int, ...] | None = (0,)
+    forcible: tuple[int, ...] | None = (0,)
     empty_batch = False
     """Whether a batch without items has a loss, 0; the mean over its items is not defined."""
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if not self.layer_param.loss_weight:
             self.layer_param.loss_weight.extend([1.0] + [0.0] * (len(top) - 1))
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if not bottom[0].shape or bottom[0].shape[:1] != bottom[1].shape[:1]:
             raise self.error(
                 "the data and the labels must have the same first dimension; "
@@ -56,18 +57,18 @@ class EuclideanLoss(Loss):
     differentiable = (0, 1)
     forcible = (0, 1)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
         if bottom[0].span(1) != bottom[1].span(1):
             found = " and ".join(blob.shape_string for blob in bottom)
             raise self.error(f"inputs must have the same dimension; found {found}", kind=ShapeError)
         self.difference = self.scratch("difference", bottom[0].shape)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         a, b = bottom[0].xdata, bottom[1].xdata.reshape(bottom[0].shape)
         self.ops.euclidean_loss(a, b, self.difference, top[0].xdata)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         for i, sign in self.wanted(propagate_down, (0, 1.0), (1, -1.0)):
             self.ops.euclidean_loss_grad(self.difference, top[0].xdiff, sign, bottom[i].xdiff)
 
@@ -77,8 +78,8 @@ class ContrastiveLoss(Loss):
 
     .. math:: L = \frac{1}{2N} \sum_n y_n d_n^2 + (1 - y_n) \max(m - d_n, 0)^2, \qquad d_n = \lVert a_n - b_n \rVert_2
 
-    Bottoms: ``a`` and ``b`` (N, C[, 1, 1]), ``y`` (N[, 1, 1, 1]), not 0 where the pair is similar.  Top: the loss, a
-    scalar.
+    Bottoms: ``a`` and ``b`` (N, C[, 1, 1]), ``y`` (N[, 1, 1, 1]), integers, not 0 where the pair is similar.  Top: the
+    loss, a scalar.
     Caffe: the gradient divides by ``d + 1e-4``; ``legacy_version`` penalises ``max(m - d^2, 0)`` instead.
     """
 
@@ -93,7 +94,7 @@ class ContrastiveLoss(Loss):
     margin: float
     legacy_version: bool
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
         a, b, y = bottom
         for blob, sizes in ((a, a.shape[2:]), (b, b.shape[2:]), (y, y.shape[1:])):
@@ -112,15 +113,17 @@ class ContrastiveLoss(Loss):
         self.rows = (a.num, a.channels)
         self.difference = self.scratch("difference", self.rows)
         self.distance = self.scratch("distance", (a.num,))
+        self.bad_label = self.scratch("bad_label", (), "int32")
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         a, b = bottom[0].xdata.reshape(self.rows), bottom[1].xdata.reshape(self.rows)
         y = bottom[2].xdata.reshape(-1)
+        self.check_indices(y, None, self.bad_label, hint=" among the labels of pairs")
         self.ops.contrastive_loss(
             a, b, y, self.margin, self.legacy_version, self.difference, self.distance, top[0].xdata
         )
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         y = bottom[2].xdata.reshape(-1)
         for i, sign in self.wanted(propagate_down, (0, 1.0), (1, -1.0)):
             self.ops.contrastive_loss_grad(

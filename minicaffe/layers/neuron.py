@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from math import exp, log, tanh
 
 from minicaffe import proto
+from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import TRAIN, Layer
 
@@ -31,13 +32,13 @@ class Neuron(Layer):
         """The formula's constants."""
         return ()
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape_like(bottom[0])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.ops.elementwise(type(self).value, (bottom[0].xdata,), self.options(), top[0].xdata)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             read = (*(bottom[k].xdata for k in self.reads_bottoms), *(top[k].xdata for k in self.reads_tops))
             self.ops.elementwise(type(self).gradient, (*read, top[0].xdiff), self.options(), bottom[0].xdiff)
@@ -58,18 +59,18 @@ class ReLU(Neuron):
     leaves = "sign"
     negative_slope: float
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.in_place = "always" if self.negative_slope >= 0 else "forward"
 
-    def options(self):
+    def options(self) -> tuple[float, ...]:
         return (self.negative_slope,)
 
     @staticmethod
-    def value(x, a):
+    def value(x: float, a: float) -> float:
         return max(x, 0.0) + a * min(x, 0.0)
 
     @staticmethod
-    def gradient(x, dy, a):
+    def gradient(x: float, dy: float, a: float) -> float:
         return dy * (1.0 if x > 0 else a)
 
 
@@ -82,11 +83,11 @@ class Sigmoid(Neuron):
     per_element = 4
 
     @staticmethod
-    def value(x):
+    def value(x: float) -> float:
         return 0.5 * tanh(0.5 * x) + 0.5
 
     @staticmethod
-    def gradient(y, dy):
+    def gradient(y: float, dy: float) -> float:
         return dy * y * (1.0 - y)
 
 
@@ -98,11 +99,11 @@ class TanH(Neuron):
     param = "tanh_param"
 
     @staticmethod
-    def value(x):
+    def value(x: float) -> float:
         return tanh(x)
 
     @staticmethod
-    def gradient(y, dy):
+    def gradient(y: float, dy: float) -> float:
         return dy * (1.0 - y * y)
 
 
@@ -116,18 +117,18 @@ class ELU(Neuron):
     reads_bottoms = (0,)
     alpha: float
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.in_place = "always" if self.alpha >= 0 else "forward"
 
-    def options(self):
+    def options(self) -> tuple[float, ...]:
         return (self.alpha,)
 
     @staticmethod
-    def value(x, alpha):
+    def value(x: float, alpha: float) -> float:
         return x if x > 0 else alpha * (exp(x) - 1.0)
 
     @staticmethod
-    def gradient(x, y, dy, alpha):
+    def gradient(x: float, y: float, dy: float, alpha: float) -> float:
         return dy if x > 0 else dy * (y + alpha)
 
 
@@ -141,11 +142,11 @@ class BNLL(Neuron):
     reads_bottoms, reads_tops = (0,), ()
 
     @staticmethod
-    def value(x):
+    def value(x: float) -> float:
         return x + log(1.0 + exp(-x)) if x > 0 else log(1.0 + exp(x))
 
     @staticmethod
-    def gradient(x, dy):
+    def gradient(x: float, dy: float) -> float:
         return dy * exp(min(x, 50.0)) / (exp(min(x, 50.0)) + 1.0)
 
 
@@ -158,18 +159,18 @@ class AbsVal(Neuron):
     reads_bottoms, reads_tops = (0,), ()
 
     @staticmethod
-    def value(x):
+    def value(x: float) -> float:
         return abs(x)
 
     @staticmethod
-    def gradient(x, dy):
+    def gradient(x: float, dy: float) -> float:
         return dy if x > 0 else -dy if x < 0 else 0.0
 
 
 class Clip(Neuron):
     """``max(min, min(x, max))``.  Backward: dy where x lies between the bounds, both included, else 0.
 
-    Caffe: it is not checked that ``min <= max``; NaN gives ``min``.
+    NaN stays NaN.  Caffe: it is not checked that ``min <= max``; NaN gives ``min``.
     """
 
     type = "Clip"
@@ -181,24 +182,27 @@ class Clip(Neuron):
     min: float
     max: float
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for field in ("min", "max"):
             self.require(self.has(field), "must be given", field)
 
-    def options(self):
+    def options(self) -> tuple[float, ...]:
         return self.min, self.max
 
     @staticmethod
-    def value(x, low, high):
-        return high if x > high > low else x if x > low else low
+    def value(x: float, low: float, high: float) -> float:
+        return low if (high if x > high else x) < low else high if x > high else x
 
     @staticmethod
-    def gradient(x, dy, low, high):
+    def gradient(x: float, dy: float, low: float, high: float) -> float:
         return dy if low <= x <= high else 0.0
 
 
 class Threshold(Neuron):
-    """1 where x is greater than ``threshold`` (0), else 0.  It cannot go backward."""
+    """1 where x is greater than ``threshold`` (0), else 0; NaN stays NaN.  It cannot go backward.
+
+    Caffe: NaN gives 0.
+    """
 
     type = "Threshold"
     capturable = True
@@ -208,12 +212,12 @@ class Threshold(Neuron):
     reads_tops = ()
     threshold: float
 
-    def options(self):
+    def options(self) -> tuple[float, ...]:
         return (self.threshold,)
 
     @staticmethod
-    def value(x, threshold):
-        return 1.0 if x > threshold else 0.0
+    def value(x: float, threshold: float) -> float:
+        return 1.0 if x > threshold else 0.0 if x <= threshold else x
 
 
 class Swish(Neuron):
@@ -224,26 +228,26 @@ class Swish(Neuron):
     per_element = 6
     beta: float
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
         self.sigmoid = self.scratch("sigmoid", bottom[0].shape)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.ops.elementwise(Swish.squash, (bottom[0].xdata,), (self.beta,), self.sigmoid)
         self.xp.multiply(bottom[0].xdata, self.sigmoid, out=top[0].xdata)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             self.ops.elementwise(
                 Swish.gradient, (top[0].xdata, self.sigmoid, top[0].xdiff), (self.beta,), bottom[0].xdiff
             )
 
     @staticmethod
-    def squash(x, beta):
+    def squash(x: float, beta: float) -> float:
         return 0.5 * tanh(0.5 * beta * x) + 0.5
 
     @staticmethod
-    def gradient(y, sigmoid, dy, beta):
+    def gradient(y: float, sigmoid: float, dy: float, beta: float) -> float:
         return dy * (beta * y + sigmoid * (1.0 - beta * y))
 
 
@@ -261,7 +265,7 @@ class PReLU(Layer):
     reads_tops = ()
     channel_shared: bool
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(
             len(bottom[0].shape) >= 2,
             f"the input must have at least 2 axes; found {bottom[0].shape_string}",
@@ -280,7 +284,7 @@ class PReLU(Layer):
             ShapeError,
         )
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.require(
             x.shape[1:2] == (self.channels,),
@@ -291,14 +295,14 @@ class PReLU(Layer):
         self.rows = (1, 1, x.count) if self.channel_shared else (x.shape[0], self.channels, x.span(2))
         self.kept = self.input_copy(bottom, top, x.shape)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0].xdata
         if self.kept is not None:
             self.kept[...] = x
         a = self.blobs[0].xdata.reshape(-1)
         self.ops.channelwise(PReLU.value, (x.reshape(self.rows),), (a,), (), top[0].xdata.reshape(self.rows))
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         x = (bottom[0].xdata if self.kept is None else self.kept).reshape(self.rows)
         a, dy = self.blobs[0], top[0].xdiff.reshape(self.rows)
         if self.param_propagate_down[0]:
@@ -309,15 +313,15 @@ class PReLU(Layer):
             )
 
     @staticmethod
-    def value(x, a):
+    def value(x: float, a: float) -> float:
         return max(x, 0.0) + a * min(x, 0.0)
 
     @staticmethod
-    def gradient(x, dy, a):
+    def gradient(x: float, dy: float, a: float) -> float:
         return dy * (1.0 if x > 0 else a)
 
     @staticmethod
-    def slope_gradient(x, dy):
+    def slope_gradient(x: float, dy: float) -> float:
         return 0.0 if x > 0 else x * dy
 
 
@@ -334,19 +338,19 @@ class Dropout(Layer):
     reads_bottoms = reads_tops = ()
     dropout_ratio: float
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(0 <= self.dropout_ratio < 1, f"must lie in [0, 1); found {self.dropout_ratio:g}", "dropout_ratio")
         self.leaves = "sign" if self.phase == TRAIN else "all"
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * top[0].count if self.phase == TRAIN else 0.0
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape_like(bottom[0])
         if self.phase == TRAIN:
             self.mask = self.scratch("mask", bottom[0].shape)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.phase == TRAIN:
             keep = 1 - self.dropout_ratio
             self.random.bernoulli(self.mask, keep)
@@ -355,7 +359,7 @@ class Dropout(Layer):
         elif top[0] is not bottom[0]:
             top[0].xdata[...] = bottom[0].xdata
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
         if self.phase == TRAIN:

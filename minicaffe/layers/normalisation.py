@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
+from typing import Any
 
+from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import TEST, Layer
 
@@ -31,10 +34,10 @@ class LRN(Layer):
 
     ACROSS_CHANNELS, WITHIN_CHANNEL = range(2)
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(self.local_size % 2 == 1, f"must be odd; found {self.local_size}", "local_size")
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.require(
             len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
@@ -43,7 +46,7 @@ class LRN(Layer):
         self.rows = (*x.shape[:2], x.span(2))
         self.scale = self.scratch("scale", x.shape)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         arrays = bottom[0].xdata, self.scale, top[0].xdata
         if self.norm_region == self.ACROSS_CHANNELS:
             rows = (a.reshape(self.rows) for a in arrays)
@@ -51,7 +54,7 @@ class LRN(Layer):
         else:
             self.ops.lrn_within(*arrays, self.local_size, self.alpha, self.beta)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
         arrays = bottom[0].xdata, top[0].xdata, self.scale, top[0].xdiff, bottom[0].xdiff
@@ -71,7 +74,7 @@ class Standardized(Layer):
     reads_tops = ()
     rows: tuple[int, int, int]
 
-    def keep_rows(self, rows):
+    def keep_rows(self, rows: tuple[int, int, int]) -> None:
         """Set ``rows``, and make memory for the statistics of each group."""
         self.rows = rows
         self.size = max(rows[0] * rows[2], 1)
@@ -80,7 +83,7 @@ class Standardized(Layer):
             self.scratch(name, rows[1:2]) for name in names
         )
 
-    def measure(self, x, variance=True):
+    def measure(self, x: Any, variance: bool = True) -> None:
         """Mean, and variance, of each group of x."""
         self.mean.fill(0)
         self.ops.channel_sum(Standardized.same, (x,), (), (1 / self.size,), self.mean)
@@ -88,28 +91,28 @@ class Standardized(Layer):
             self.variance.fill(0)
             self.ops.channel_sum(Standardized.square, (x,), (self.mean,), (1 / self.size,), self.variance)
 
-    def standardized_gradient(self, x, dy, dx):
+    def standardized_gradient(self, x: Any, dy: Any, dx: Any) -> None:
         """The gradient through mean and deviation."""
         self.ops.standardize_grad(x, dy, self.mean, self.factor, self.gradient_mean, self.gradient_dot, dx)
 
     @staticmethod
-    def same(x, weight):
+    def same(x: float, weight: float) -> float:
         return x * weight
 
     @staticmethod
-    def square(x, mean, weight):
+    def square(x: float, mean: float, weight: float) -> float:
         return (x - mean) * (x - mean) * weight
 
     @staticmethod
-    def centred(x, mean):
+    def centred(x: float, mean: float) -> float:
         return x - mean
 
     @staticmethod
-    def standard(x, mean, factor):
+    def standard(x: float, mean: float, factor: float) -> float:
         return (x - mean) * factor
 
     @staticmethod
-    def scaled(dy, factor):
+    def scaled(dy: float, factor: float) -> float:
         return dy * factor
 
 
@@ -130,10 +133,11 @@ class BatchNorm(Standardized):
     capturable = True
     param = "batch_norm_param"
     in_place = "always"
+    use_global_stats: bool
     moving_average_fraction: float
     eps: float
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.require(len(x.shape) >= 2, f"the input must have at least 2 axes; found {x.shape_string}", kind=ShapeError)
         self.channels = x.shape[1]
@@ -156,7 +160,7 @@ class BatchNorm(Standardized):
         for _ in range(3 - len(specs)):
             specs.add(lr_mult=0)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.require(
             x.shape[1:2] == (self.channels,),
@@ -173,10 +177,10 @@ class BatchNorm(Standardized):
         self.kept = None if self.use_global_stats else self.input_copy(bottom, top, self.rows)
         self.scaled_factor = self.scratch("scaled_factor", (self.channels,)) if self.use_global_stats else None
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(top[0].count * (2 if self.use_global_stats else 8))
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
         if self.use_global_stats:
             self.recall()
@@ -185,7 +189,7 @@ class BatchNorm(Standardized):
             self.ops.standardize(x, self.eps, self.mean, self.variance, self.factor, y, self.kept)
             self.remember()
 
-    def recall(self):
+    def recall(self) -> None:
         """Take the running mean and variance, and the factor that follows."""
         total = self.blobs[2].xdata
         for blob, out in ((self.blobs[0], self.mean), (self.blobs[1], self.variance)):
@@ -193,7 +197,7 @@ class BatchNorm(Standardized):
             self.ops.channelwise(BatchNorm.quotient, (blob.xdata.reshape(flat),), (total,), (), out.reshape(flat))
         self.ops.elementwise(BatchNorm.inverse_deviation, (self.variance,), (self.eps,), self.factor)
 
-    def remember(self):
+    def remember(self) -> None:
         """Add this batch's mean and variance to the running ones."""
         keep, unbiased = self.moving_average_fraction, self.size / (self.size - 1) if self.size > 1 else 1.0
         mean, variance, total = (blob.xdata for blob in self.blobs)
@@ -201,7 +205,7 @@ class BatchNorm(Standardized):
         self.ops.elementwise(BatchNorm.running, (mean.reshape(-1), self.mean), (keep, 1.0), mean)
         self.ops.elementwise(BatchNorm.running, (variance.reshape(-1), self.variance), (keep, unbiased), variance)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
         dy, dx = top[0].xdiff.reshape(self.rows), bottom[0].xdiff.reshape(self.rows)
@@ -210,24 +214,24 @@ class BatchNorm(Standardized):
         else:
             self.standardized_gradient(self.input(bottom), dy, dx)
 
-    def input(self, bottom):
+    def input(self, bottom: Sequence[Blob]) -> Any:
         """What forward read, as rows."""
         return bottom[0].xdata.reshape(self.rows) if self.kept is None else self.kept
 
     @staticmethod
-    def inverse_deviation(variance, eps):
+    def inverse_deviation(variance: float, eps: float) -> float:
         return 1.0 / sqrt(variance + eps)
 
     @staticmethod
-    def quotient(total, count):
+    def quotient(total: float, count: float) -> float:
         return 0.0 if count == 0 else total / count
 
     @staticmethod
-    def counted(total, keep):
+    def counted(total: float, keep: float) -> float:
         return total * keep + 1.0
 
     @staticmethod
-    def running(total, new, keep, weight):
+    def running(total: float, new: float, keep: float, weight: float) -> float:
         return total * keep + new * weight
 
 
@@ -246,20 +250,20 @@ class MVN(Standardized):
     across_channels: bool
     eps: float
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.reads_bottoms = (0,) if self.normalize_variance else ()
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.require(len(x.shape) <= 4, f"the input must have at most 4 axes; found {x.shape_string}", kind=ShapeError)
         top[0].reshape(x.num, x.channels, x.height, x.width)
         groups = x.num if self.across_channels else x.num * x.channels
         self.keep_rows((1, groups, x.count // max(groups, 1)))
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(top[0].count * (8 if self.normalize_variance else 3))
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
         self.measure(x, self.normalize_variance)
         if self.normalize_variance:
@@ -268,7 +272,7 @@ class MVN(Standardized):
         else:
             self.ops.channelwise(Standardized.centred, (x,), (self.mean,), (), y)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
         x, dy, dx = (a.reshape(self.rows) for a in (bottom[0].xdata, top[0].xdiff, bottom[0].xdiff))
@@ -279,5 +283,5 @@ class MVN(Standardized):
             self.ops.channelwise(Standardized.centred, (dy,), (self.mean,), (), dx)
 
     @staticmethod
-    def inverse_deviation(variance, eps):
+    def inverse_deviation(variance: float, eps: float) -> float:
         return 1.0 / (sqrt(variance) + eps)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
-from minicaffe.kernels.window import Window
+from minicaffe.kernels.window import MOST_PIXELS, Window
 from minicaffe.layers.base import TRAIN, Layer
 
 
@@ -18,6 +19,8 @@ class Pooling(Layer):
     w``. ``P = round((H + 2 pad - kernel) / stride) + 1``, rounded up (``round_mode: FLOOR``: down); with padding, a
     last window that would start beyond the image and its leading pad is dropped. STOCHASTIC (Zeiler and Fergus 2013)
     draws a pixel with probability proportional to its value in TRAIN phase, and weighs all of them in TEST phase.
+
+    A window that holds NaN gives NaN.  Caffe: MAX and STOCHASTIC do not choose it.
 
     Caffe: AVE divides by the window clipped to H + pad, so padding counts; MAX takes the first of equal pixels.  A
     window that holds no pixel (stride > kernel at the border) gives -FLT_MAX or NaN as in Caffe, which then corrupts
@@ -36,7 +39,7 @@ class Pooling(Layer):
     MAX, AVE, STOCHASTIC = range(3)
     CEIL, FLOOR = range(2)
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(self.pool == self.MAX or len(top) == 1, "only MAX pooling makes a second top, the mask", "top")
         sized = any(self.has(field) for field in ("kernel_size", "kernel_h", "kernel_w"))
         if self.global_pooling:
@@ -45,7 +48,8 @@ class Pooling(Layer):
             )
         self.stride = self._pair("stride", "stride", 1)
         self.pad = self._pair("pad", "pad", 0)
-        self.kernel = None if self.global_pooling else self._pair("kernel_size", "kernel", 0)
+        kernel = self._pair("kernel_size", "kernel", 0)
+        self.kernel = None if self.global_pooling else kernel
         if self.global_pooling:
             self.require(
                 self.stride == (1, 1) and self.pad == (0, 0),
@@ -54,10 +58,10 @@ class Pooling(Layer):
             )
         else:
             self.require(sized, "give kernel_size, or kernel_h and kernel_w", "kernel_size")
-            self.require(min(self.kernel) > 0, f"must be positive; found {self.kernel}", "kernel_size")
+            self.require(min(kernel) > 0, f"must be positive; found {kernel}", "kernel_size")
             self.require(
-                all(p < k for p, k in zip(self.pad, self.kernel, strict=True)),
-                f"must be smaller than the kernel {self.kernel}; found {self.pad}",
+                all(p < k for p, k in zip(self.pad, kernel, strict=True)),
+                f"must be smaller than the kernel {kernel}; found {self.pad}",
                 "pad",
             )
         self.require(min(self.stride) > 0, f"must be positive; found {self.stride}", "stride")
@@ -77,13 +81,20 @@ class Pooling(Layer):
         self.require(not self.has(field), f"give either {field} or {h} and {w}, not both", field)
         return getattr(self, h), getattr(self, w)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.require(
             len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
         )
-        self.window = Window(self.kernel or x.shape[2:], self.stride, self.pad, (1, 1))
-        rows, cols = (self._pooled(*sizes) for sizes in zip(x.shape[2:], *self.window[:3], strict=True))
+        kernel, spatial = self.kernel or x.shape[2:], x.shape[2:]
+        rows, cols = (self._pooled(*sizes) for sizes in zip(spatial, kernel, self.stride, self.pad, strict=True))
+        # a second window beyond the image is as empty wherever it starts, and what sticks out of the image has no pixels
+        self.window = Window(
+            tuple(min(k, max(size + 2 * p, 1)) for k, size, p in zip(kernel, spatial, self.pad, strict=True)),
+            tuple(min(s, max(size + p, 1)) for s, size, p in zip(self.stride, spatial, self.pad, strict=True)),
+            self.pad,
+            (1, 1),
+        )
         for blob in top:
             blob.reshape(x.num, x.channels, rows, cols)
         if self.pool != self.AVE:
@@ -92,6 +103,12 @@ class Pooling(Layer):
             self.draws = self.scratch("draws", top[0].shape)
 
     def _pooled(self, size: int, kernel: int, stride: int, pad: int) -> int:
+        self.require(
+            size + 2 * pad <= MOST_PIXELS,
+            f"{pad} makes an axis of {size + 2 * pad} pixels; it may have {MOST_PIXELS}",
+            "pad",
+            ShapeError,
+        )
         rounded = math.ceil if self.round_mode == self.CEIL else math.floor
         pooled = rounded((size + 2 * pad - kernel) / stride) + 1
         if any(self.pad) and (pooled - 1) * stride >= size + pad:
@@ -104,10 +121,10 @@ class Pooling(Layer):
         )
         return pooled
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(top[0].count * self.window.taps)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, y = bottom[0].xdata, top[0].xdata
         if not x.size:
             return
@@ -123,7 +140,7 @@ class Pooling(Layer):
         if len(top) > 1:
             top[1].xdata[...] = self.mask
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         dy, dx = top[0].xdiff, bottom[0].xdiff
         if not propagate_down[0] or not dx.size:
             return
@@ -151,10 +168,10 @@ class SPP(Layer):
     pyramid_height: int
     pool: int
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(self.pyramid_height > 0, f"must be positive; found {self.pyramid_height}", "pyramid_height")
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.require(
             len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
@@ -166,7 +183,7 @@ class SPP(Layer):
             top[0].reshape(x.num, sum(pooled.span(1) for _, pooled in self.levels))
         self.partial = self.scratch("partial", x.shape)
 
-    def _level(self, bins, x):
+    def _level(self, bins: int, x: Blob) -> tuple[Pooling, Blob]:
         """The Pooling layer that makes ``bins`` x ``bins`` bins, and its top."""
         (kernel_h, pad_h), (kernel_w, pad_w) = (self._kernel_and_pad(size, bins) for size in x.shape[2:])
         options = proto.PoolingParameter(
@@ -187,14 +204,14 @@ class SPP(Layer):
         return layer, pooled
 
     @staticmethod
-    def _kernel_and_pad(size, bins):
+    def _kernel_and_pad(size: int, bins: int) -> tuple[int, int]:
         kernel = -(-size // bins)
         return kernel, (kernel * bins - size + 1) // 2
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return sum(layer.operations(bottom, [pooled]) for layer, pooled in self.levels)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         y, start = top[0].xdata.reshape(top[0].shape[0], top[0].span(1)), 0
         for layer, pooled in self.levels:
             layer.forward(bottom, [pooled])
@@ -202,7 +219,7 @@ class SPP(Layer):
             y[:, start:stop] = pooled.xdata.reshape(pooled.num, pooled.span(1))
             start = stop
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
         dy, dx, start = top[0].xdiff.reshape(top[0].shape[0], top[0].span(1)), bottom[0].xdiff, 0

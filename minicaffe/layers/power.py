@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp, inf, log
 
 import numpy as np
 
+from minicaffe.blob import Blob
 from minicaffe.layers.base import Layer
 from minicaffe.layers.neuron import Neuron
 
@@ -24,17 +26,17 @@ class Power(Layer):
     scale: float
     shift: float
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.factor = self.power * self.scale
         linear = self.power == 1 or self.factor == 0
         self.in_place = "always" if linear else "forward"
         self.reads_bottoms = () if linear else (0,)
         self.reads_tops = () if linear or self.power == 2 else (0,)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape_like(bottom[0])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.factor == 0:
             top[0].xdata.fill(self._constant())
         else:
@@ -45,7 +47,7 @@ class Power(Layer):
         with np.errstate(all="ignore"):
             return float(np.float64(self.shift) ** self.power)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
         x, y, dy, dx = bottom[0].xdata, top[0].xdata, top[0].xdiff, bottom[0].xdiff
@@ -61,23 +63,23 @@ class Power(Layer):
             self.ops.elementwise(Power.gradient, (x, y, dy), (self.factor, self.scale, self.shift), dx)
 
     @staticmethod
-    def linear(x, power, scale, shift):
+    def linear(x: float, power: float, scale: float, shift: float) -> float:
         return shift + scale * x
 
     @staticmethod
-    def general(x, power, scale, shift):
+    def general(x: float, power: float, scale: float, shift: float) -> float:
         return (shift + scale * x) ** power
 
     @staticmethod
-    def square_gradient(x, dy, factor, scale, shift):
+    def square_gradient(x: float, dy: float, factor: float, scale: float, shift: float) -> float:
         return dy * factor * (scale * x + shift)
 
     @staticmethod
-    def ratio_gradient(x, y, dy, power):
+    def ratio_gradient(x: float, y: float, dy: float, power: float) -> float:
         return dy * power * (y / x)
 
     @staticmethod
-    def gradient(x, y, dy, factor, scale, shift):
+    def gradient(x: float, y: float, dy: float, factor: float, scale: float, shift: float) -> float:
         return dy * factor * (y / (shift + scale * x))
 
 
@@ -89,7 +91,7 @@ class Logarithmic(Neuron):
     scale: float
     shift: float
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(
             self.base == -1 or 0 < self.base < inf, f"must be positive, or -1 for e; found {self.base:g}", "base"
         )
@@ -102,16 +104,16 @@ class Exp(Logarithmic):
     type = "Exp"
     param = "exp_param"
 
-    def options(self):
+    def options(self) -> tuple[float, ...]:
         with np.errstate(over="ignore"):
             return self.log_base * self.scale, float(np.exp(self.log_base * self.shift))
 
     @staticmethod
-    def value(x, inner, outer):
+    def value(x: float, inner: float, outer: float) -> float:
         return outer * exp(inner * x)
 
     @staticmethod
-    def gradient(y, dy, inner, outer):
+    def gradient(y: float, dy: float, inner: float, outer: float) -> float:
         return dy * y * inner
 
 
@@ -123,17 +125,17 @@ class Log(Logarithmic):
     in_place = "forward"
     reads_bottoms, reads_tops = (0,), ()
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         self.require(self.log_base != 0, "must not be 1, to which there is no logarithm", "base")
 
-    def options(self):
+    def options(self) -> tuple[float, ...]:
         return self.scale, self.shift, 1 / self.log_base
 
     @staticmethod
-    def value(x, scale, shift, factor):
+    def value(x: float, scale: float, shift: float, factor: float) -> float:
         return log(scale * x + shift) * factor
 
     @staticmethod
-    def gradient(x, dy, scale, shift, factor):
+    def gradient(x: float, dy: float, scale: float, shift: float, factor: float) -> float:
         return dy * scale * factor / (scale * x + shift)

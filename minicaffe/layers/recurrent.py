@@ -7,23 +7,25 @@ and 1 where the one of step t - 1 goes on.
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from math import tanh
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from minicaffe import fillers
+from minicaffe import fillers, proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError, SnapshotError
 from minicaffe.layers.base import Layer
 from minicaffe.layers.neuron import TanH
 
 
-def _tanh_of_sum(a, b):
+def _tanh_of_sum(a: float, b: float) -> float:
     return tanh(a + b)
 
 
-def _scaled(h, cont):
+def _scaled(h: float, cont: float) -> float:
     return h * cont
 
 
@@ -44,18 +46,18 @@ class Recurrent(Layer):
     states: int
     gates: int
 
-    def __init__(self, layer_param, dtype=np.float32):
+    def __init__(self, layer_param: proto.LayerParameter, dtype: DTypeLike = np.float32) -> None:
         super().__init__(layer_param, dtype)
         exposed = self.states if self.expose_hidden else 0
-        self.bottoms, self.tops = (2 + exposed, 3 + exposed), 1 + exposed
-        indices = range(self.bottoms[1])
-        self.differentiable = self.forcible = tuple(i for i in indices if i != 1)
+        self.most_bottoms = 3 + exposed
+        self.bottoms, self.tops = (2 + exposed, self.most_bottoms), 1 + exposed
+        self.differentiable = self.forcible = tuple(i for i in range(self.most_bottoms) if i != 1)
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
         x = bottom[0]
         self.require(len(x.shape) >= 3, f"the input must be (T, N, K…); found {x.shape_string}", kind=ShapeError)
-        self.has_static = len(bottom) == self.bottoms[1]
+        self.has_static = len(bottom) == self.most_bottoms
         self.reads_bottoms = range(2 + self.has_static)
         self.steps, self.inputs = x.shape[0], x.span(2)
         self.require(self.steps > 0, f"needs at least one step; found {x.shape_string}", kind=ShapeError)
@@ -82,7 +84,7 @@ class Recurrent(Layer):
         """Shapes of the params that each step uses."""
         raise NotImplementedError
 
-    def _draw_for_other_steps(self, shapes, options):
+    def _draw_for_other_steps(self, shapes: Sequence[tuple[int, ...]], options: Any) -> None:
         """Caffe fills these params anew for each step and keeps the first: draw as many random numbers."""
         unused = [
             (Blob(shape, self.dtype), options.weight_filler if len(shape) > 1 else options.bias_filler)
@@ -93,7 +95,7 @@ class Recurrent(Layer):
                 if filler.type != "constant":
                     fillers.fill(blob.data, filler)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, cont = bottom[:2]
         if x.shape[:1] != (self.steps,) or x.span(2) != self.inputs or len(x.shape) < 3:
             raise self.error(
@@ -133,25 +135,25 @@ class Recurrent(Layer):
         self.dh, self.dh_next = (self.scratch(name, (self.num, self.num_output)) for name in ("dh", "dh_next"))
         self.static_u = self.scratch("static_u", (self.num, self.wide[1]))
 
-    def _products(self):
+    def _products(self) -> tuple[float, float, float]:
         """FLOPs of the products with the inputs, with x_static, and with the state."""
         steps = 2.0 * self.steps * self.num
         static = 2.0 * self.num * self.blobs[2].count if self.has_static else 0.0
         of_state = self.blobs[2 + self.has_static :]
         return steps * self.blobs[0].count, static, steps * sum(w.count for w in of_state if len(w.shape) > 1)
 
-    def products(self, bottom, top):
+    def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return sum(self._products())
 
-    def gradient_products(self, bottom, top, propagate_down):
+    def gradient_products(self, bottom: Sequence[Blob], top: Sequence[Blob], propagate_down: Sequence[bool]) -> float:
         inputs, static, state = self._products()
         of_bottoms = propagate_down[0] * inputs + (self.has_static and propagate_down[2]) * static
         return any(self.param_propagate_down) * (inputs + static + state) + state + of_bottoms
 
-    def operations(self, bottom, top):
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(self.per_element * self.steps * self.num * self.num_output)
 
-    def exposed(self, bottom):
+    def exposed(self, bottom: Sequence[Blob]) -> Sequence[Blob]:
         """The bottoms that hold the state before the first step."""
         return bottom[len(bottom) - self.states :] if self.expose_hidden else []
 
@@ -160,7 +162,7 @@ class Recurrent(Layer):
         for blob in self.hidden:
             blob.data.fill(0)
 
-    def project_inputs(self, bottom):
+    def project_inputs(self, bottom: Sequence[Blob]) -> None:
         """``u = x w^T + b``, and what comes from x_static: the part of each step that does not need the step before."""
         u = self.u.reshape(self.wide)
         self.ops.gemm(bottom[0].xdata.reshape(-1, self.inputs), self.blobs[0].xdata, u, transpose_b=True)
@@ -171,7 +173,7 @@ class Recurrent(Layer):
             )
             self.xp.add(self.u, self.static_u, out=self.u)
 
-    def project_gradients(self, bottom, propagate_down):
+    def project_gradients(self, bottom: Sequence[Blob], propagate_down: Sequence[bool]) -> None:
         """From du to the gradients of the inputs and of their weights."""
         du, x = self.du.reshape(self.wide), bottom[0]
         flat = x.xdata.reshape(-1, self.inputs)
@@ -189,7 +191,7 @@ class Recurrent(Layer):
             if propagate_down[2]:
                 self.ops.gemm(self.static_u, self.blobs[2].xdata, bottom[2].xdiff.reshape(static.shape))
 
-    def continued(self, t, h, cont, out):
+    def continued(self, t: int, h: Any, cont: Any, out: Any) -> None:
         """``out = h cont[t]``, for h and out (N, D)."""
         rows = (1, self.num, self.num_output)
         self.ops.channelwise(_scaled, (h.reshape(rows),), (cont[t],), (), out.reshape(rows))
@@ -224,11 +226,11 @@ class RNN(Recurrent):
     states = 1
     gates = 1
 
-    def recurrent_shapes(self):
+    def recurrent_shapes(self) -> list[tuple[int, ...]]:
         d = self.num_output
         return [(d, d), (d, d), (d,)]
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         cont, h = bottom[1].xdata, self.h
         w_hh, w_ho, b_o = (blob.xdata for blob in self.blobs[-3:])
         self.project_inputs(bottom)
@@ -245,7 +247,7 @@ class RNN(Recurrent):
         for blob in top[1:]:
             blob.xdata[...] = h[-1:]
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         cont, h = bottom[1].xdata, self.h
         w_hh, w_ho, b_o = self.blobs[-3:]
         of_hh, of_ho, of_bias = self.param_propagate_down[-3:]
@@ -286,15 +288,15 @@ class LSTM(Recurrent):
     states = 2
     gates = 4
 
-    def recurrent_shapes(self):
+    def recurrent_shapes(self) -> list[tuple[int, ...]]:
         return [(4 * self.num_output, self.num_output)]
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
         self.c = self.scratch("c", self.h.shape)
         self.dc = self.scratch("dc", self.dh.shape)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         cont, h, c, w = bottom[1].xdata, self.h, self.c, self.blobs[-1].xdata
         self.project_inputs(bottom)
         for memory, blob in zip((h, c), self.exposed(bottom) or self.hidden, strict=True):
@@ -308,7 +310,7 @@ class LSTM(Recurrent):
             for blob in blobs:
                 blob.xdata[...] = memory[-1:]
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         cont, c, w, dy = bottom[1].xdata, self.c, self.blobs[-1], top[0].xdiff
         dc, dh_next = self.dc, self.dh_next
         dc.fill(0)
@@ -340,7 +342,7 @@ class LSTMUnit(Layer):
     differentiable = (0, 1)
     forcible = (0, 1)
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         c, gates, cont = bottom
         fits = (
             len(c.shape) == 3
@@ -354,11 +356,11 @@ class LSTMUnit(Layer):
         for blob in top:
             blob.reshape_like(c)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         c_before, gates, cont, c, h = (blob.xdata[0] for blob in (*bottom, *top))
         self.ops.lstm_unit(c_before, gates, cont, c, h)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0] or propagate_down[1]:
             c_before, gates, cont, c = (blob.xdata[0] for blob in (*bottom, top[0]))
             dc, dh, dc_before, dgates = (blob.xdiff[0] for blob in (*top, *bottom[:2]))

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from minicaffe.blob import Blob
 from minicaffe.layers.base import Layer
 
 
-def _sum(x, coeff):
+def _sum(x: float, coeff: float) -> float:
     return x * coeff
 
 
-def _sum_slope(x, dy, coeff):
+def _sum_slope(x: float, dy: float, coeff: float) -> float:
     return dy * coeff
 
 
-def _abs(x, coeff):
+def _abs(x: float, coeff: float) -> float:
     return abs(x) * coeff
 
 
-def _abs_slope(x, dy, coeff):
+def _abs_slope(x: float, dy: float, coeff: float) -> float:
     return dy * (coeff if x > 0 else -coeff if x < 0 else 0.0)
 
 
-def _square(x, coeff):
+def _square(x: float, coeff: float) -> float:
     return x * x * coeff
 
 
-def _square_slope(x, dy, coeff):
+def _square_slope(x: float, dy: float, coeff: float) -> float:
     return 2 * coeff * dy * x
 
 
@@ -57,24 +58,24 @@ class Reduction(Layer):
         MEAN: (_sum, _sum_slope),
     }
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.reads_bottoms = (0,) if self.operation in (self.ASUM, self.SUMSQ) else ()
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         axis = self.axis_of(x, self.axis)
         top[0].reshape(*x.shape[:axis])
         self.rows = (1, x.span(0, axis), x.span(axis))
         self.scalars = (self.coeff / max(self.rows[2], 1) if self.operation == self.MEAN else self.coeff,)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         y = top[0].xdata.reshape(-1)
         y.fill(0)
         self.ops.channel_sum(
             self.FORMULAS[self.operation][0], (bottom[0].xdata.reshape(self.rows),), (), self.scalars, y
         )
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             x, dx = bottom[0].xdata.reshape(self.rows), bottom[0].xdiff.reshape(self.rows)
             self.ops.channelwise(self.FORMULAS[self.operation][1], (x,), (top[0].xdiff.reshape(-1),), self.scalars, dx)
@@ -86,7 +87,7 @@ class ArgMax(Layer):
     Bottom: any shape.  With ``axis``: maxima along it; top as the bottom, with ``top_k`` places, or values if
     ``out_max_val``, along that axis.  Without: maxima over all of an item; top (N, 1, top_k) of places, or (N, 2,
     top_k) of places and values, and as many axes as the bottom, at least 3.
-    Caffe: of equal values the last one comes first; computed on the host; cannot go backward.
+    NaN counts as the largest.  Caffe: of equal values the last one comes first; computed on the host; cannot go backward.
     """
 
     type = "ArgMax"
@@ -97,7 +98,7 @@ class ArgMax(Layer):
     top_k: int
     axis: int
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.along = self.axis_of(bottom[0], self.axis) if self.has("axis") else None
         choices = bottom[0].span(1) if self.along is None else bottom[0].shape[self.along]
         self.require(
@@ -106,7 +107,7 @@ class ArgMax(Layer):
             "top_k",
         )
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shape = list(bottom[0].shape)
         if self.along is None:
             self.rows = (shape[0], math.prod(shape[1:]), 1)
@@ -116,9 +117,9 @@ class ArgMax(Layer):
             shape[self.along] = self.top_k
         top[0].reshape(*shape)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0].peek_data().reshape(self.rows)
-        place = x.shape[1] - 1 - np.argsort(-x[:, ::-1], axis=1, kind="stable")[:, : self.top_k]
+        place = np.argsort(x, axis=1, kind="stable")[:, ::-1][:, : self.top_k]
         parts = [place] if self.along is None or not self.out_max_val else []
         if self.out_max_val:
             parts.append(np.take_along_axis(x, place, axis=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from minicaffe.solvers.base import Solver
 
@@ -23,7 +24,9 @@ class AdaGradSolver(Solver):
             self.param.momentum == 0, "momentum", "Momentum cannot be used with AdaGrad; remove it", self.param.momentum
         )
 
-    def update(self, ops, w, g, history, rate, scale, decay, l1):
+    def update(
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+    ) -> None:
         ops.adagrad_update(w, g, history[0], rate, self.param.delta, scale, decay, l1)
 
 
@@ -44,7 +47,9 @@ class RMSPropSolver(Solver):
         self._require(p.momentum == 0, "momentum", "Momentum cannot be used with RMSProp; remove it", p.momentum)
         self._require(0 <= p.rms_decay < 1, "rms_decay", "must lie in [0, 1)", p.rms_decay)
 
-    def update(self, ops, w, g, history, rate, scale, decay, l1):
+    def update(
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+    ) -> None:
         ops.rmsprop_update(w, g, history[0], rate, self.param.rms_decay, self.param.delta, scale, decay, l1)
 
 
@@ -60,7 +65,9 @@ class AdaDeltaSolver(Solver):
     type = "AdaDelta"
     slots = 2
 
-    def update(self, ops, w, g, history, rate, scale, decay, l1):
+    def update(
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+    ) -> None:
         ops.adadelta_update(w, g, *history, rate, self.param.momentum, self.param.delta, scale, decay, l1)
 
 
@@ -83,7 +90,9 @@ class AdamSolver(Solver):
             value = getattr(self.param, field)
             self._require(0 <= value < 1, field, "must lie in [0, 1)", value)
 
-    def update(self, ops, w, g, history, rate, scale, decay, l1):
+    def update(
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+    ) -> None:
         p, t = self.param, self.iter + 1
         corrected = rate * math.sqrt(1 - p.momentum2**t) / (1 - p.momentum**t)
         ops.adam_update(w, g, *history, corrected, p.momentum, p.momentum2, p.delta, scale, decay, l1)

@@ -23,7 +23,7 @@ from minicaffe.proto.origin import Origin
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.lock import PrefixLock, check_prefix, lock_prefix
 from minicaffe.solvers.monitor import Monitor, Scalar
-from minicaffe.solvers.policy import check_policy, learning_rate
+from minicaffe.solvers.policy import Schedule, check_policy
 
 if TYPE_CHECKING:
     from typing import Self
@@ -70,8 +70,6 @@ class Solver:
             self.param, self.source = read_solver(solver), Origin(os.fspath(solver))
         self.rank = ranks.solver_rank()
         self.iter = 0
-        self.current_step = 0
-        self.minimum_loss, self.last_event = math.inf, 0
         self.stopped = False
         self.monitors: list[Monitor] = []
         self.requested_action: Callable[[], str | None] = lambda: None
@@ -91,6 +89,7 @@ class Solver:
         self._norm = Blob((), self.net.dtype)
         self._losses = Blob((self.param.average_loss,), self.net.dtype)
         self._stored = 0
+        self.schedule = Schedule(self.param, self.net.dtype, lambda: self.smoothed_loss)
         self._restored = False
         self._lock: PrefixLock | None = None
         self._displayed_at = (0, time.perf_counter())
@@ -198,6 +197,18 @@ class Solver:
                 weights.load_into(net, paths)
             yield net
 
+    @property
+    def detect_anomaly(self) -> bool:
+        """Whether training and tests end with an AnomalyError that names the first layer whose output or gradient is not
+        finite; see ``Net``.  It takes time.
+        """
+        return self.net.detect_anomaly
+
+    @detect_anomaly.setter
+    def detect_anomaly(self, wanted: bool) -> None:
+        for net in (self.net, *self.test_nets):
+            net.detect_anomaly = wanted
+
     def _share_with_test_nets(self) -> None:
         for net in self.test_nets:
             net.share_with(self.net)
@@ -303,12 +314,12 @@ class Solver:
         """What the learning rate depends on beside ``iter`` and ``current_step``, as values that JSON can hold."""
         return {
             "losses": self._losses.peek_data().tolist(), "stored": self._stored,
-            "minimum_loss": self.minimum_loss, "last_event": self.last_event,
+            "minimum_loss": self.schedule.minimum_loss, "last_event": self.schedule.last_event,
         }  # fmt: skip
 
     def restore_state(self, state: dict[str, Any]) -> None:
         """Go on from a ``state``; the losses of another ``average_loss`` are left out."""
-        self.minimum_loss, self.last_event = state["minimum_loss"], state["last_event"]
+        self.schedule.minimum_loss, self.schedule.last_event = state["minimum_loss"], state["last_event"]
         if len(state["losses"]) == self.param.average_loss:
             self._losses.data[...] = state["losses"]
             self._stored, self._restored = state["stored"], True
@@ -320,7 +331,8 @@ class Solver:
             raise MinicaffeError(
                 f"the training loss is {loss} at iteration {self.iter}{self._first_non_finite()}; training cannot recover. "
                 "Lower base_lr, set clip_gradients, and check the data for values that are not finite; resume from the last "
-                "snapshot with --snapshot. Snapshots written so far are unharmed"
+                "snapshot with --snapshot, and with --detect_anomaly to see which layer it begins in. Snapshots written so "
+                "far are unharmed"
             )
 
     def _first_non_finite(self) -> str:
@@ -401,15 +413,19 @@ class Solver:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the coming update.  Caffe: under "multistep" and "plateau" reading it may advance the
-        step.
-        """
-        return learning_rate(self)
+        """The learning rate of the coming update.  Caffe: under "multistep" reading it may advance the step."""
+        return self.schedule.rate(self.iter)
+
+    @property
+    def current_step(self) -> int:
+        """How many steps down the learning rate has taken, under a policy with steps."""
+        return self.schedule.current_step
 
     def apply_update(self) -> None:
         """Turn the gradients into a step, take it, and count the iteration; gradients are left holding the step."""
         p = self.param
         rate = self.lr
+        self.schedule.advance(self.iter)
         if p.display and self.iter % p.display == 0:
             _log.info("Iteration %d, lr = %g", self.iter, rate)
         w, g = self._data.array(), self._diff.array()

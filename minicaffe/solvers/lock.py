@@ -68,16 +68,16 @@ def lock_prefix(prefix: str) -> PrefixLock:
 
 def check_prefix(prefix: str) -> None:
     """SnapshotError unless files can be made at the prefix; nothing is left there."""
+    if "\0" in prefix:
+        raise SnapshotError(
+            f"solver field snapshot_prefix: Cannot write to snapshot prefix '{prefix}': it has a null byte"
+        )
     folder = os.path.abspath(os.path.dirname(prefix))
-    problem = (
-        f"the folder {folder} does not exist; create it"
-        if not os.path.isdir(folder)
-        else f"the folder {folder} is not writable"
-        if not os.access(folder, os.W_OK | os.X_OK)
-        else None
-    )
-    if problem:
-        raise SnapshotError(f"solver field snapshot_prefix: Cannot write to snapshot prefix '{prefix}': {problem}")
+    refused = f"solver field snapshot_prefix: Cannot write to snapshot prefix '{prefix}': the folder {folder}"
+    if not os.path.isdir(folder):
+        raise SnapshotError(f"{refused} does not exist; create it", missing=folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SnapshotError(f"{refused} is not writable")
 
 
 def _open_locked(prefix: str, path: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Learning-rate policies: the rate at an iteration, as Caffe and its forks compute it."""
+"""Learning-rate policies, and the schedule of a run: the rate at an iteration, as Caffe and its forks compute it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import difflib
 import logging
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minicaffe import proto
-
-if TYPE_CHECKING:
-    from minicaffe.solvers.base import Solver
 
 _log = logging.getLogger(__name__)
 
@@ -24,80 +22,119 @@ def _power(base: float, exponent: float) -> float:
         return float(np.float64(base) ** exponent)
 
 
-def _fixed(solver: Solver, p: proto.SolverParameter, i: int) -> float:
+def _fixed(p: proto.SolverParameter, i: int, step: int) -> float:
     return p.base_lr
 
 
-def _step(solver: Solver, p: proto.SolverParameter, i: int) -> float:
-    solver.current_step = i // p.stepsize
-    return p.base_lr * _power(p.gamma, solver.current_step)
+def _step(p: proto.SolverParameter, i: int, step: int) -> float:
+    return p.base_lr * _power(p.gamma, step)
 
 
-def _exp(solver: Solver, p: proto.SolverParameter, i: int) -> float:
+def _exp(p: proto.SolverParameter, i: int, step: int) -> float:
     return p.base_lr * _power(p.gamma, i)
 
 
-def _inv(solver: Solver, p: proto.SolverParameter, i: int) -> float:
+def _inv(p: proto.SolverParameter, i: int, step: int) -> float:
     return p.base_lr * _power(1 + p.gamma * i, -p.power)
 
 
-def _multistep(solver: Solver, p: proto.SolverParameter, i: int) -> float:
-    """Caffe: one evaluation passes at most one of the ``stepvalue`` marks."""
-    if solver.current_step < len(p.stepvalue) and i >= p.stepvalue[solver.current_step]:
-        solver.current_step += 1
-        _log.info("MultiStep Status: Iteration %d, step = %d", i, solver.current_step)
-    return p.base_lr * _power(p.gamma, solver.current_step)
-
-
-def _poly(solver: Solver, p: proto.SolverParameter, i: int) -> float:
+def _poly(p: proto.SolverParameter, i: int, step: int) -> float:
     """After max_iter the rate stays as it is there.  Caffe: it grows again, or is negative or NaN."""
     return p.base_lr * _power(max(1 - i / p.max_iter, 0.0), p.power)
 
 
-def _sigmoid(solver: Solver, p: proto.SolverParameter, i: int) -> float:
+def _sigmoid(p: proto.SolverParameter, i: int, step: int) -> float:
     """Caffe: with the gamma >= 0 that it asks for, the rate rises toward base_lr."""
     with np.errstate(over="ignore"):
         return p.base_lr / (1 + float(np.exp(-p.gamma * (i - p.stepsize))))
 
 
-def _cosine(solver: Solver, p: proto.SolverParameter, i: int) -> float:
+def _cosine(p: proto.SolverParameter, i: int, step: int) -> float:
     """Half a cosine, from base_lr down to 0 at max_iter (Loshchilov, Hutter 2017, eq. 5, without restarts)."""
     return p.base_lr * (1 + math.cos(math.pi * i / p.max_iter)) / 2 if i < p.max_iter else 0.0
 
 
-def _plateau(solver: Solver, p: proto.SolverParameter, i: int) -> float:
-    """One step down whenever the smoothed loss finds no new minimum for ``plateau_winsize[current_step]`` iterations.
-
-    After the last window the rate stays (SSD's fork of Caffe).  It looks at the loss, so every iteration waits for the
-    device.
-    """
-    loss = solver.smoothed_loss
-    if loss < solver.minimum_loss:
-        solver.minimum_loss, solver.last_event = loss, i
-    if solver.current_step < len(p.plateau_winsize) and i >= solver.last_event + p.plateau_winsize[solver.current_step]:
-        solver.current_step, solver.last_event = solver.current_step + 1, i
-        _log.info("Plateau Status: Iteration %d, step = %d", i, solver.current_step)
-    return p.base_lr * _power(p.gamma, solver.current_step)
-
-
-POLICIES: dict[str, Callable[[Solver, proto.SolverParameter, int], float]] = {
-    "fixed": _fixed, "step": _step, "exp": _exp, "inv": _inv, "multistep": _multistep, "poly": _poly, "sigmoid": _sigmoid,
-    "cosine": _cosine, "plateau": _plateau,
+POLICIES: dict[str, Callable[[proto.SolverParameter, int, int], float]] = {
+    "fixed": _fixed, "step": _step, "exp": _exp, "inv": _inv, "multistep": _step, "poly": _poly, "sigmoid": _sigmoid,
+    "cosine": _cosine, "plateau": _step,
 }  # fmt: skip
-"""Rate at iteration i, counted before the update, by the solver's ``lr_policy``."""
+"""Rate at iteration i, counted before the update, after so many steps down, by the solver's ``lr_policy``."""
 
 
-def learning_rate(solver: Solver) -> float:
-    """The rate of the coming update: on the line from ``warmup_start_lr`` to ``base_lr`` for ``warmup_iter`` iterations
-    (Intel's fork of Caffe), from then on what the policy gives at that iteration.
+class _Reached(NamedTuple):
+    """How far a schedule has come; see ``Schedule``."""
 
-    As in Caffe, where it is a float, it is infinite if it is larger than the net's numbers can be."""
-    p, i = solver.param, solver.iter
-    if i < p.warmup_iter:
-        rate = p.warmup_start_lr + (p.base_lr - p.warmup_start_lr) * i / p.warmup_iter
-    else:
-        rate = POLICIES[p.lr_policy](solver, p, i)
-    return math.copysign(math.inf, rate) if abs(rate) > float(np.finfo(solver.net.dtype).max) else rate
+    current_step: int = 0
+    minimum_loss: float = math.inf
+    last_event: int = 0
+
+
+class Schedule:
+    """The learning rate of a training run, from the solver's fields, which may change while it goes on.
+
+    It counts the steps down of the policies "step", "multistep" and "plateau" (``current_step``), and for "plateau" keeps
+    the smallest smoothed loss so far and the iteration of that, or of the last step down (``minimum_loss``,
+    ``last_event``).  Only ``advance`` changes them.
+
+    ``smoothed_loss`` is asked under "plateau" alone: it waits for the device.  Rates beyond the largest number of
+    ``dtype`` are infinite, as in Caffe, where they are floats.
+    """
+
+    def __init__(self, param: proto.SolverParameter, dtype: DTypeLike, smoothed_loss: Callable[[], float]) -> None:
+        self._param, self._smoothed_loss = param, smoothed_loss
+        self._largest = float(np.finfo(dtype).max)
+        self.current_step, self.minimum_loss, self.last_event = _Reached()
+
+    def rate(self, i: int) -> float:
+        """The rate of an update at iteration ``i``, if none has advanced the schedule since: on the line from
+        ``warmup_start_lr`` to ``base_lr`` for ``warmup_iter`` iterations (Intel's fork of Caffe), from then on what the
+        policy gives there.
+        """
+        p = self._param
+        if i < p.warmup_iter:
+            rate = p.warmup_start_lr + (p.base_lr - p.warmup_start_lr) * i / p.warmup_iter
+        else:
+            rate = POLICIES[p.lr_policy](p, i, self._reached_at(i).current_step)
+        return math.copysign(math.inf, rate) if abs(rate) > self._largest else rate
+
+    def advance(self, i: int) -> None:
+        """Note that iteration ``i`` updates: once an iteration, after its ``rate``."""
+        before = self.current_step
+        self.current_step, self.minimum_loss, self.last_event = self._reached_at(i)
+        name = {"multistep": "MultiStep", "plateau": "Plateau"}.get(self._param.lr_policy)
+        if name and self.current_step != before:
+            _log.info("%s Status: Iteration %d, step = %d", name, i, self.current_step)
+
+    def _reached_at(self, i: int) -> _Reached:
+        """Where the policy stands at iteration ``i``."""
+        p, reached = self._param, _Reached(self.current_step, self.minimum_loss, self.last_event)
+        if i < p.warmup_iter:
+            return reached
+        if p.lr_policy == "step":
+            return reached._replace(current_step=i // p.stepsize)
+        if p.lr_policy == "multistep":
+            return self._past_mark(i, reached)
+        if p.lr_policy == "plateau":
+            return self._past_window(i, reached)
+        return reached
+
+    def _past_mark(self, i: int, reached: _Reached) -> _Reached:
+        """Caffe: one update passes at most one of the ``stepvalue`` marks."""
+        step, marks = reached.current_step, self._param.stepvalue
+        return reached._replace(current_step=step + 1) if step < len(marks) and i >= marks[step] else reached
+
+    def _past_window(self, i: int, reached: _Reached) -> _Reached:
+        """One step down whenever the smoothed loss finds no new minimum for ``plateau_winsize[current_step]`` iterations.
+
+        After the last window the rate stays (SSD's fork of Caffe).
+        """
+        loss, windows = self._smoothed_loss(), self._param.plateau_winsize
+        if loss < reached.minimum_loss:
+            reached = reached._replace(minimum_loss=loss, last_event=i)
+        step = reached.current_step
+        if step < len(windows) and i >= reached.last_event + windows[step]:
+            return reached._replace(current_step=step + 1, last_event=i)
+        return reached
 
 
 def check_policy(p: proto.SolverParameter, require: Callable[[bool, str, str, Any], None]) -> None:

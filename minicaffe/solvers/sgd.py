@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minicaffe.solvers.base import Solver
 
 
@@ -13,7 +15,9 @@ class SGDSolver(Solver):
 
     type = "SGD"
 
-    def update(self, ops, w, g, history, rate, scale, decay, l1):
+    def update(
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+    ) -> None:
         ops.sgd_update(w, g, history[0], rate, self.param.momentum, scale, decay, l1)
 
 
@@ -25,5 +29,7 @@ class NesterovSolver(Solver):
 
     type = "Nesterov"
 
-    def update(self, ops, w, g, history, rate, scale, decay, l1):
+    def update(
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+    ) -> None:
         ops.nesterov_update(w, g, history[0], rate, self.param.momentum, scale, decay, l1)

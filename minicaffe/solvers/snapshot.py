@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from minicaffe import backend, compat, proto, weights
 from minicaffe.backend import random
-from minicaffe.errors import MinicaffeError, SnapshotError, WeightsError
+from minicaffe.data import hdf5
+from minicaffe.errors import DataError, MinicaffeError, SnapshotError, WeightsError
 from minicaffe.proto.files import array_to_blob, blob_to_array, read_binary, write_binary
 
 if TYPE_CHECKING:
@@ -94,12 +95,19 @@ def read(solver: Solver, path: str) -> None:
     from its position, is tried first and taken back where it cannot.
     """
     found = _read_hdf5(path) if path.endswith(".h5") else _read_binary(path)
+    for field, value in (("iter", found.iter), ("current_step", found.current_step)):
+        if value < 0:
+            raise SnapshotError(
+                f"solver state {path}: its {field} is {value}; it is damaged: resume from another snapshot"
+            )
     resume = None if found.resume is None else _resume_values(path, found.resume)
     targets = solver.history_blobs()
     history = _fitting_history(solver, path, found.history, targets)
     load = None
     if found.learned_net:
-        load = weights.prepare(solver.net, _find_model(found.learned_net, path, resume and resume.get("weights")))
+        load = weights.prepare(
+            solver.net, _find_model(found.learned_net, path, resume.get("weights") if resume else None)
+        )
     if resume is not None:
         _go_on(solver, path, resume)
     else:
@@ -110,7 +118,7 @@ def read(solver: Solver, path: str) -> None:
         load()
     for values, target in zip(history, targets, strict=True):
         target[...] = values
-    solver.iter, solver.current_step = found.iter, found.current_step
+    solver.iter, solver.schedule.current_step = found.iter, found.current_step
 
 
 def _fitting_history(solver: Solver, path: str, found: list[NDArray], targets: list[NDArray]) -> list[NDArray]:
@@ -198,16 +206,41 @@ def _read_binary(path: str) -> _State:
 
 def _read_hdf5(path: str) -> _State:
     try:
-        with h5py.File(path, "r") as file:
-            group: Any = file["history"]
-            history = [group[str(k)][...] for k in range(len(group))]
-            resume = file["minicaffe_state"][...].tobytes() if "minicaffe_state" in file else None
-            name = file["learned_net"][()] if "learned_net" in file else b""
-            learned_net = name.decode() if isinstance(name, bytes) else str(name)
-            return _State(int(file["iter"][0]), learned_net, int(file["current_step"][0]), history, resume)
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-        reason = "no such file" if not os.path.exists(path) else f"no HDF5 solver state, or truncated ({error})"
-        raise SnapshotError(f"solver state {os.path.abspath(path)}: {reason}") from None
+        entries = hdf5.entries(path)
+        missing = [name for name in ("iter", "current_step", "history") if name not in entries]
+        if missing:
+            raise DataError(f"HDF5 file {path}: no solver state: it has no {', '.join(missing)}")
+        count = sum(name.startswith("history/") for name in entries)
+        names = ["iter", "current_step", *(f"history/{k}" for k in range(count))]
+        optional = [name for name in ("learned_net", "minicaffe_state") if name in entries]
+        iteration, step, *rest = hdf5.read(path, [*names, *optional])
+        history, others = rest[:count], dict(zip(optional, rest[count:], strict=True))
+        return _State(
+            _number(iteration, "iter"), _text(others.get("learned_net", b"")), _number(step, "current_step"),
+            [_numbers(values) for values in history], _content(others.get("minicaffe_state")),
+        )  # fmt: skip
+    except DataError as error:
+        raise SnapshotError(f"solver state: {error}") from None
+
+
+def _number(values: Any, name: str) -> int:
+    if not isinstance(values, np.ndarray) or values.size != 1 or values.dtype.kind not in "iu":
+        raise DataError(f"its {name} must be one whole number")
+    return int(values.reshape(-1)[0])
+
+
+def _numbers(values: Any) -> NDArray:
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+        raise DataError("its history must hold numbers")
+    return values
+
+
+def _content(values: Any) -> bytes | None:
+    return values.tobytes() if isinstance(values, np.ndarray) else values
+
+
+def _text(values: Any) -> str:
+    return os.fsdecode((_content(values) or b"").rstrip(b"\0"))
 
 
 def _find_model(learned_net: str, state_path: str, checksum: str | None) -> str:

@@ -13,32 +13,36 @@ from minicaffe import proto
 from minicaffe.errors import LayerError, PrototxtError
 from minicaffe.layers import Layer
 from minicaffe.layers.base import registry
+from minicaffe.layers.python_layer import PythonLayer, declarations
 from minicaffe.proto import text, upgrade
 from minicaffe.testing import under_test
 
-Definition: TypeAlias = "str | type[Layer] | Any"
-"""A layer as ``run`` takes it: a registered type, a class derived from Layer, a prototxt ``layer { … }``, or a
+Definition: TypeAlias = "str | type | Any"
+"""A layer as ``run`` takes it: a registered type, a class of a Python layer, a prototxt ``layer { … }``, or a
 LayerParameter.
 """
 
 
-def layer_class(definition: proto.LayerParameter) -> type[Layer]:
-    """The class that a LayerParameter names; Layer itself if that is only known when the layer is made."""
+def least_tops(definition: proto.LayerParameter, bottoms: int) -> int:
+    """The least number of tops that the layer can make of so many bottoms; 1 for a Python layer that does not say."""
+    cls = registry.get(definition.type, Layer)
+    declared = cls.tops
     if definition.type == "Python" and definition.python_param.module == under_test.__name__:
-        return getattr(under_test, definition.python_param.layer)
-    return registry.get(definition.type, Layer)
+        declared = declarations(getattr(under_test, definition.python_param.layer)).get("tops", 1)
+    return bottoms if cls.equal_counts else declared if isinstance(declared, int) else declared[0]
 
 
 def define(layer: Definition, fields: Mapping[str, Any]) -> proto.LayerParameter:
     """The LayerParameter of ``layer`` with these fields set, of its own options or of the LayerParameter itself.
 
-    A class that no type of the registry names becomes a layer of ``type: "Python"``, as in a user's net.  Messages are
+    A class that is no type of the registry becomes a layer of ``type: "Python"``, as in a user's net.  Messages are
     given as dicts, repeated fields as lists (a single value may stand for a list of one), enums by name or number.
 
     Raises LayerError for an unknown field or a value that it cannot hold, PrototxtError for text that does not parse.
     """
     result = _without_fields(layer)
-    owners = [name for name in (layer_class(result).param, "python_param" if result.type == "Python" else None) if name]
+    cls = PythonLayer if result.type == "Python" else registry.get(result.type, Layer)
+    owners = [cls.param] if cls.param else []
     for name, value in fields.items():
         owner = next((o for o in owners if name in getattr(result, o).DESCRIPTOR.fields_by_name), None)
         if owner is not None:
@@ -62,13 +66,13 @@ def _without_fields(layer: Definition) -> proto.LayerParameter:
         return _parse(layer)
     if isinstance(layer, str):
         return proto.LayerParameter(name=layer, type=layer)
-    if not (isinstance(layer, type) and issubclass(layer, Layer)):
+    if not isinstance(layer, type):
         raise LayerError(
             f"{layer!r} is no layer: give a type such as 'ReLU', a class derived from minicaffe.Layer, or the text of a "
             "prototxt layer { … }"
         )
-    if registry.get(layer.type) is layer:
-        return proto.LayerParameter(name=layer.__name__, type=layer.type)
+    if layer in registry.values():
+        return proto.LayerParameter(name=layer.__name__, type=layer.type)  # type: ignore[attr-defined]
     setattr(under_test, layer.__name__, layer)
     options = proto.PythonParameter(module=under_test.__name__, layer=layer.__name__)
     return proto.LayerParameter(name=layer.__name__, type="Python", python_param=options)

@@ -112,7 +112,7 @@ class _Probe:
         self.values |= {("param", i): blob.data.copy() for i, blob in enumerate(rig.layer.blobs)}
         self.inputs = [("bottom", i) for i, flag in enumerate(rig.wanted) if flag and self.values["bottom", i].size]
         self.inputs += [("param", i) for i in rig.learned]
-        self._state = rig.layer.state() if hasattr(rig.layer, "state") else None
+        self._state = rig.layer.state()
         self._random = backend.current().random.get_state(), np.random.get_state()
 
     def tops(self, changed: dict[tuple[str, int], NDArray] | None = None) -> NDArray:
@@ -121,8 +121,8 @@ class _Probe:
         where = backend.current()
         where.random.set_state(self._random[0])
         np.random.set_state(self._random[1])
-        if self._state is not None:
-            self.rig.layer.restore(self._state)  # type: ignore[attr-defined]
+        if self._state:
+            self.rig.layer.restore(self._state)
         self.rig.feed([values["bottom", i] for i in range(len(self.rig.bottom))])
         self.rig.set_params([values["param", i] for i in range(len(self.rig.layer.blobs))])
         self.rig.forward()

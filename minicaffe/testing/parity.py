@@ -51,9 +51,11 @@ def check_parity(
     if len(chosen) < 2:
         raise ValueError(f"parity needs at least two backends; found {len(chosen)}")
     results: list[Result] = []
+    layers = []
     for where in chosen:
         with backend.use(where):
             rig = Rig(layer, bottoms, params=params, backward=backward, seed=seed, **how)
+            layers.append(rig.layer)
             if params is None:
                 rig.fill_zero_params(own_stream(seed))
                 params = [blob.data.copy() for blob in rig.layer.blobs]
@@ -65,7 +67,7 @@ def check_parity(
         for problem in _differences(results[0], other, (names[0], name), rtol, atol)
     ]
     if problems:
-        raise AssertionError(f"{results[0].layer.error('the backends disagree')}\n" + "\n".join(problems))
+        raise AssertionError(f"{layers[0].error('the backends disagree')}\n" + "\n".join(problems))
 
 
 def _run(rig: Rig, top_diffs: Sequence[ArrayLike] | None, rng: np.random.Generator | None) -> Result:

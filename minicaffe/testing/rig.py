@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from minicaffe import backend, proto
 from minicaffe.backend import random
 from minicaffe.errors import LayerError, ShapeError
-from minicaffe.layers import Layer
 from minicaffe.net import Net
-from minicaffe.testing.definition import Definition, define, layer_class
+from minicaffe.testing.definition import Definition, define, least_tops
 
 
 def own_stream(seed: int, use: str = "") -> np.random.Generator:
@@ -26,8 +25,8 @@ def own_stream(seed: int, use: str = "") -> np.random.Generator:
 class Result:
     """What a layer made of its bottoms: NumPy arrays, copies of its own."""
 
-    layer: Layer
-    """The layer, as it stands after the run."""
+    layer: Any
+    """The layer as it stands after the run; for a Python layer the object of the user's class."""
     tops: list[NDArray]
     """Values of the tops."""
     loss: float
@@ -43,7 +42,7 @@ class Result:
 class Rig:
     """A net of one layer and the inputs that it reads, to run it again and again; ``run`` says what the arguments are.
 
-    Attributes: ``net``; ``layer``; ``bottom`` and ``top``, its blobs; ``wanted``, one bool a bottom, whether it is to
+    Attributes: ``net``; ``layer``, the engine's, which holds the object of a Python layer's class as ``unwrapped``; ``bottom`` and ``top``, its blobs; ``wanted``, one bool a bottom, whether it is to
     get a gradient.  What a net may not do with a layer, such as working in place where backward needs the input, is the
     net's own NetError here.
     """
@@ -155,7 +154,7 @@ class Rig:
     def result(self) -> Result:
         """Copies of what the last passes computed."""
         return Result(
-            layer=self.layer,
+            layer=self.layer.unwrapped,
             tops=[blob.data.copy() for blob in self.top],
             loss=self.net.loss,
             bottom_diffs=[b.diff.copy() if flag else None for b, flag in zip(self.bottom, self.wanted, strict=True)],
@@ -184,7 +183,7 @@ def run(
     ``run("ContrastiveLoss", [a, b, similar], margin=1.0).loss``
 
     Args:
-        layer: a registered type, a class derived from ``minicaffe.Layer``, or the text of a prototxt ``layer { … }``.
+        layer: a registered type, a class of yours (see ``minicaffe.Layer``), or the text of a prototxt ``layer { … }``.
         bottoms: one array for each bottom, of any shape the layer takes.
         params: values for all learnable blobs; without, they are as the layer's fillers leave them.
         tops: how many tops, or their names; the least that the layer can make, unless given.
@@ -233,9 +232,7 @@ def _name_blobs(test: proto.LayerParameter, bottoms: int, tops: int | Sequence[s
     if tops is None and test.top:
         return
     if tops is None:
-        cls = layer_class(test)
-        least = cls.tops if isinstance(cls.tops, int) else cls.tops[0]
-        tops = bottoms if cls.equal_counts else least
+        tops = least_tops(test, bottoms)
     names = [f"top_{i}" for i in range(tops)] if isinstance(tops, int) else list(tops)
     if in_place:
         names[:1] = test.bottom[:1]

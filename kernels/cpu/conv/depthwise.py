@@ -20,12 +20,11 @@ from minicaffe.kernels.cpu.conv.problem import (
     WEIGHT_GRAD,
     Problem,
     Solver,
-    grouped,
     then_bias_grad,
     three_axes,
 )
 from minicaffe.kernels.cpu.conv.tables import window_tables
-from minicaffe.kernels.cpu.runtime.address import align, load, size_of
+from minicaffe.kernels.cpu.runtime.address import LINE, align, load, size_of
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.simd.memory import WIDTH, add_products, add_scaled, correlate, fill_row
@@ -60,8 +59,8 @@ def _convolve_part(part, parts, worker, x, w, bias, y, memory, scratch_per_worke
     like = x.dtype.type(0)
     size = size_of(like)
     lanes, window = WIDTH // size, taps.size
-    n, c, _, pixels = x.shape
-    filters, positions = y.shape[2:]
+    n, c, pixels = x.shape
+    filters, positions = y.shape[1] // c, y.shape[2]
     padded = memory + worker * scratch_per_worker
     fill_row(padded, like, channel + lanes)
     low, high = share(part, parts, n * c)
@@ -69,7 +68,7 @@ def _convolve_part(part, parts, worker, x, w, bias, y, memory, scratch_per_worke
         pad_image(x.ctypes.data + item * pixels * size, padded, 1, layout, like)
         for f in range(filters):
             weights = w.ctypes.data + (item % c * filters + f) * window * size
-            target, start = y.ctypes.data + (item * filters + f) * positions * size, bias[item % c, f]
+            target, start = y.ctypes.data + (item * filters + f) * positions * size, bias[item % c * filters + f]
             for r in range(rows.size):
                 for j in range(0, width, lanes):
                     place, source = target + (r * width + j) * size, padded + rows[r] + j * size
@@ -82,8 +81,8 @@ def _data_grad_part(part, parts, worker, dy, w, dx, memory, scratch_per_worker, 
     like = dy.dtype.type(0)
     size = size_of(like)
     lanes, window = WIDTH // size, taps.size
-    n, c, _, pixels = dx.shape
-    filters, positions = dy.shape[2:]
+    n, c, pixels = dx.shape
+    filters, positions = dy.shape[1] // c, dy.shape[2]
     padded = memory + worker * scratch_per_worker
     low, high = share(part, parts, n * c)
     for item in range(low, high):
@@ -107,8 +106,8 @@ def _weight_grad_part(part, parts, worker, x, dy, dw, accumulate, memory, scratc
     like = x.dtype.type(0)
     size = size_of(like)
     lanes, window = WIDTH // size, taps.size
-    n, c, _, pixels = x.shape
-    filters, positions = dy.shape[2:]
+    n, c, pixels = x.shape
+    filters, positions = dy.shape[1] // c, dy.shape[2]
     sums = memory + worker * scratch_per_worker
     padded = align(sums + window * WIDTH)
     fill_row(padded, like, channel + lanes)
@@ -130,26 +129,33 @@ def _weight_grad_part(part, parts, worker, x, dy, dw, accumulate, memory, scratc
                         totals[f, t] += load(sums + t * WIDTH + lane * size, like)
         for f in range(filters):
             for t in range(window):
-                before = dw[k, f, 0, t] if accumulate else like
-                dw[k, f, 0, t] = before + totals[f, t]
+                before = dw[k * filters + f, t] if accumulate else like
+                dw[k * filters + f, t] = before + totals[f, t]
+
+
+@kernel(inline=True)
+def _planes(x):
+    """x (N, C, ...) as (N, C, pixels)."""
+    return x.reshape(x.shape[0], x.shape[1], -1)
 
 
 @kernel()
 def _convolve(scratch_per_worker, parts, threads, tables, x, w, bias, y, memory):
     base = align(memory.ctypes.data)
-    parallel_queue(_convolve_part, parts, threads, (x, w, bias, y, base, scratch_per_worker, tables))
+    parallel_queue(_convolve_part, parts, threads, (_planes(x), w, bias, _planes(y), base, scratch_per_worker, tables))
 
 
 @kernel()
 def _data_grad(scratch_per_worker, parts, threads, tables, dy, w, dx, memory):
     base = align(memory.ctypes.data)
-    parallel_queue(_data_grad_part, parts, threads, (dy, w, dx, base, scratch_per_worker, tables))
+    parallel_queue(_data_grad_part, parts, threads, (_planes(dy), w, _planes(dx), base, scratch_per_worker, tables))
 
 
 @kernel()
 def _weight_grad(scratch_per_worker, parts, threads, tables, x, dy, dw, memory, accumulate):
-    base = align(memory.ctypes.data)
-    parallel_queue(_weight_grad_part, parts, threads, (x, dy, dw, accumulate, base, scratch_per_worker, tables))
+    weights, base = dw.reshape(dw.shape[0], -1), align(memory.ctypes.data)
+    arguments = _planes(x), _planes(dy), weights, accumulate, base, scratch_per_worker, tables
+    parallel_queue(_weight_grad_part, parts, threads, arguments)
 
 
 _KERNELS = {FORWARD: _convolve, DATA_GRAD: _data_grad, WEIGHT_GRAD: _weight_grad}
@@ -169,11 +175,14 @@ def bind(problem: Problem) -> Solver:
     """See ``Algorithm``."""
     scratch, threads = _scratch_per_worker(problem) * problem.dtype.itemsize, problem.threads
     arguments = scratch, queue_length(threads), threads, _tables(problem._replace(kind=FORWARD, threads=1))
-    solver = grouped(problem, functools.partial(_KERNELS[problem.kind], *arguments))
+    solver = functools.partial(_KERNELS[problem.kind], *arguments)
     return then_bias_grad(solver) if problem.kind == WEIGHT_GRAD else solver
 
 
 def _scratch_per_worker(problem: Problem) -> int:
-    """In elements: a padded channel, a register for each tap, and room to align both."""
+    """In elements: a padded channel and a register behind it, a register for each tap, and room to align both, which may
+    be more than a register.
+    """
     tables = _tables(problem._replace(kind=FORWARD, threads=1))
-    return tables.channel + (tables.taps.size + 3) * (WIDTH // problem.dtype.itemsize)
+    itemsize = problem.dtype.itemsize
+    return tables.channel + (tables.taps.size + 1) * (WIDTH // itemsize) + 2 * LINE // itemsize

@@ -56,10 +56,10 @@ _MOST_PIXELS = 1.2
 """The rotated form of the data gradient multiplies for each pixel of x, the other one for each output position: it is
 taken if there are at most so many times as many pixels."""
 
-_GATHERED = {FORWARD: 0.12, DATA_GRAD: 0.12, WEIGHT_GRAD: 0.25}
-_SCATTERED = 0.4
-"""Cycles to gather an element of a panel, and to scatter one of a product; roughly measured."""
-_FEW_REGISTERS = 8  # to hold a row of a product: with more of them, what fills up the last panel is neglected
+_GATHERED, _GATHERED_TAPS, _SCATTERED = 0.12, 0.25, 0.4
+"""Cycles to gather an element of a panel whose columns are positions, or taps, and to scatter one of a product; roughly
+measured."""
+_FEW_REGISTERS = 8  # of a row of a product: if there are more, what fills up the last panel is neglected
 
 
 class _Config(NamedTuple):
@@ -94,20 +94,16 @@ def cycles(problem: Problem) -> float | None:
     """See ``Algorithm``; what the other algorithms are measured against."""
     if not problem.is_compiled:
         return None
-    kind, rows, columns, depth = (
-        problem.kind,
-        problem.filters,
-        problem.positions,
-        problem.channels * problem.window.taps,
-    )
-    multiplied, moved = rows * columns * depth, _GATHERED[kind] * columns * depth
-    if kind == WEIGHT_GRAD:
-        multiplied = columns * _padded_product(rows, depth, WIDTH // problem.dtype.itemsize)
-    elif kind == DATA_GRAD and _rotated_window(problem):
-        rows, columns, depth = problem.channels, problem.pixels, problem.filters * problem.window.taps
-        multiplied, moved = rows * columns * depth, _GATHERED[kind] * columns * depth
-    elif kind == DATA_GRAD:
-        moved = _SCATTERED * columns * depth
+    c, m, taps, positions = problem.channels, problem.filters, problem.window.taps, problem.positions
+    if problem.kind == FORWARD:
+        multiplied, moved = positions * c * taps * m, _GATHERED * positions * c * taps
+    elif problem.kind == WEIGHT_GRAD:
+        elements = _padded_product(m, c * taps, WIDTH // problem.dtype.itemsize)
+        multiplied, moved = positions * elements, _GATHERED_TAPS * positions * c * taps
+    elif _rotated_window(problem):
+        multiplied, moved = problem.pixels * m * taps * c, _GATHERED * problem.pixels * m * taps
+    else:
+        multiplied, moved = positions * c * taps * m, _SCATTERED * positions * c * taps
     return problem.x_shape[0] * problem.group * (multiplied / MULTIPLICATIONS_PER_CYCLE + moved)
 
 

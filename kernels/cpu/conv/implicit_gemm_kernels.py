@@ -198,21 +198,9 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, scra
                         depth = min(panel_kc(vectors), m - r)
                         a, b = weights + (first_k * m + r) * size, panel + (p - first_p) * m * PANEL + r * row
                         macro_kernel(
-                            code,
-                            rows,
-                            row // size,
-                            depth,
-                            a,
-                            m * size,
-                            size,
-                            b,
-                            vectors,
-                            product if r > 0 else 0,
-                            row,
-                            product,
-                            row,
-                            scratch,
-                        )
+                            code, rows, row // size, depth, a, m * size, size, b, vectors, product if r > 0 else 0, row,
+                            product, row, scratch,
+                        )  # fmt: skip
                     ks = row_offsets[first_k : first_k + rows]
                     scatter(padded, product, row, ks, runs[panels[p] : panels[p + 1]], like)
         for i in range(images):
@@ -284,21 +272,9 @@ def _weight_grad_part(
                         gather(panel, row, pixels, offsets[k : k + depth], runs[panels[p] : panels[p + 1]], like)
                     a = dy_at + k * size
                     macro_kernel(
-                        code,
-                        m,
-                        row // size,
-                        depth,
-                        a,
-                        positions * size,
-                        size,
-                        panel,
-                        vectors,
-                        out,
-                        row,
-                        out,
-                        row,
+                        code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, out, row,
                         scratch,
-                    )
+                    )  # fmt: skip
                 following = dy_at + (k + depth) * size
                 if k + depth == positions:
                     following = dy_at + group * m * positions * size

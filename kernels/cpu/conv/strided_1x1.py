@@ -6,7 +6,7 @@ import math
 
 from minicaffe.kernels import fast_paths
 from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm
-from minicaffe.kernels.cpu.conv.problem import AXES, DATA_GRAD, FORWARD, Algorithm, Problem, Solver
+from minicaffe.kernels.cpu.conv.problem import AXES, DATA_GRAD, FORWARD, WEIGHT_GRAD, Algorithm, Problem, Solver
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -104,7 +104,8 @@ def bind(problem: Problem) -> Solver:
         _gather_pixels(x, pixels, window)
         solve(pixels, dy, dw, dbias, rest, accumulate)
 
-    return {FORWARD: convolve, DATA_GRAD: data_grad}.get(problem.kind, weight_grad)
+    solvers: dict[int, Solver] = {FORWARD: convolve, DATA_GRAD: data_grad, WEIGHT_GRAD: weight_grad}
+    return solvers[problem.kind]
 
 
 def _small(problem: Problem) -> Problem:

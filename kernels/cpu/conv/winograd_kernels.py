@@ -160,21 +160,10 @@ def _product_part(
                 width = vectors * WIDTH
                 for k in range(0, depth, panel_kc(vectors)):
                     macro_kernel(
-                        code,
-                        rows,
-                        width // size,
-                        min(panel_kc(vectors), depth - k),
-                        a + k * size,
-                        source_row,
-                        size,
-                        b + panel * depth + k * width,
-                        vectors,
-                        out + panel if k > 0 else 0,
-                        row,
-                        out + panel,
-                        row,
+                        code, rows, width // size, min(panel_kc(vectors), depth - k), a + k * size, source_row, size,
+                        b + panel * depth + k * width, vectors, out + panel if k > 0 else 0, row, out + panel, row,
                         scratch,
-                    )
+                    )  # fmt: skip
         for i in range(made):
             start[i] = bias[g, i]
         source = products
@@ -241,21 +230,10 @@ def _weight_grad_part(
                 width = vectors * WIDTH
                 for k in range(0, rows, panel_kc(vectors)):
                     macro_kernel(
-                        code,
-                        c,
-                        width // size,
-                        min(panel_kc(vectors), rows - k),
-                        a + k * source_row,
-                        size,
-                        source_row,
-                        b + panel * rows + k * width,
-                        vectors,
-                        out + panel * c if started or k > 0 else 0,
-                        width,
-                        out + panel * c,
-                        width,
-                        scratch,
-                    )
+                        code, c, width // size, min(panel_kc(vectors), rows - k), a + k * source_row, size, source_row,
+                        b + panel * rows + k * width, vectors, out + panel * c if started or k > 0 else 0, width,
+                        out + panel * c, width, scratch,
+                    )  # fmt: skip
 
 
 # --- all parts ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Numbers at addresses in memory, which kernels count in bytes: one kernel then serves arrays of any layout."""
+"""Reading and writing at addresses in memory.  Kernels count in bytes, so that one serves arrays of any layout.
+
+``like`` is a 0 of the dtype.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from minicaffe.kernels.cpu.runtime.compile import kernel
 
 @intrinsic
 def size_of(context, like):
-    """Bytes of a number."""
+    """Bytes of an element."""
 
     def generate(context, builder, signature, arguments):
         return context.get_constant(types.intp, like.bitwidth // 8)
@@ -20,7 +23,7 @@ def size_of(context, like):
 
 @intrinsic
 def load(context, address, like):
-    """The number at an address."""
+    """The element at an address."""
 
     def generate(context, builder, signature, arguments):
         return builder.load(builder.inttoptr(arguments[0], context.get_value_type(like).as_pointer()))
@@ -30,7 +33,7 @@ def load(context, address, like):
 
 @intrinsic
 def store(context, address, number):
-    """Write a number to an address."""
+    """Write an element to an address."""
 
     def generate(context, builder, signature, arguments):
         builder.store(arguments[1], builder.inttoptr(arguments[0], arguments[1].type.as_pointer()))
@@ -39,7 +42,11 @@ def store(context, address, number):
     return types.void(types.intp, number), generate
 
 
+LINE = 64
+"""Bytes of a cache line."""
+
+
 @kernel(inline=True)
 def align(address):
-    """The next address at which a cache line begins."""
-    return (address + 63) // 64 * 64
+    """The next address at which a cache line begins: ``address`` itself if one begins there."""
+    return (address + LINE - 1) // LINE * LINE

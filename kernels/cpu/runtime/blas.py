@@ -1,4 +1,4 @@
-"""NumPy's BLAS, which layers written by users may call, held at one thread: Numba's threads have the cores."""
+"""Limits NumPy's BLAS, which layers written by users may call, to one thread, since Numba's threads use the cores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from threadpoolctl import ThreadpoolController
 
 
 class _SingleThread(AbstractContextManager):
-    """Holds every BLAS that is loaded at the first use at one thread while at least one ``with`` block is open."""
+    """Limits every BLAS that is loaded at its first use to one thread while at least one ``with`` block is open."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,5 +47,5 @@ os.register_at_fork(after_in_child=_single_thread._after_fork)
 
 
 def single_threaded_blas() -> AbstractContextManager[None]:
-    """Hold BLAS at one thread for a ``with`` block, so that the kernels' own threads have the cores; may be nested."""
+    """Limit BLAS to one thread for a ``with`` block, so that the cores are free for Numba's threads; may be nested."""
     return _single_thread

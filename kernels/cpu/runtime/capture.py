@@ -37,12 +37,13 @@ class LaunchList:
         self.complete = True
         """Whether the list holds everything that was done while it was captured."""
         self._retained: list[tuple] = []
+        self._calls: list[tuple[int, Callable[[], None]]] = []
         self._threads = 0
         self._memory = np.zeros(0, np.uint8)
         self._start = self._end = 0
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[None]:
+    def capturing(self) -> Iterator[None]:
         """Capture what this Python thread launches in a ``with`` block; one list at a time in the process."""
         staging = _staging_memory()
         start = _aligned(staging)
@@ -64,12 +65,28 @@ class LaunchList:
         """Own what a kernel was called with."""
         self._retained.append(arguments)
 
+    def call(self, function: Callable[[], None]) -> None:
+        """While the list is captured: have each replay call this between the launches before and those to come.
+
+        What it raises ends the replay there.
+        """
+        self._calls.append((launch.captured_bytes(), function))
+
     def replay(self) -> None:
         """Make all launches again, on as many threads as when they were captured."""
-        if self._threads == 1:
-            launch.run_launches_alone(self._start, self._end)
-        elif self._end > self._start:
-            launch.run_launches(self._start, self._end, self._threads)
+        first = self._start
+        for offset, function in self._calls:
+            self._run(first, self._start + offset)
+            function()
+            first = self._start + offset
+        self._run(first, self._end)
+
+    def _run(self, first: int, end: int) -> None:
+        if end > first:
+            if self._threads == 1:
+                launch.run_launches_alone(first, end)
+            else:
+                launch.run_launches(first, end, self._threads)
 
     def _copy(self, staging: np.ndarray, start: int, used: int) -> None:
         """Move the launches to memory of their own; they hold no addresses within the list."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import inspect
 import logging
 import os
+import pickle
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -24,9 +26,9 @@ from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, register_jitable
 
 if "OMP_WAIT_POLICY" not in os.environ:
-    # GNU's OpenMP, under Numba's threads, lets a thread without work spin for milliseconds: where other programs
-    # compete for the cores it then has used up its time when there is work again.  This many turns (some 300 us) bridge
-    # the gap between kernels.
+    # GNU's OpenMP, on which Numba's threads run, lets an idle thread spin for milliseconds.  If other programs compete
+    # for the cores, its time slice is then used up when there is work again.  So many spins (some 300 us) bridge the gap
+    # between two kernels.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 REASSOCIATE = {"reassoc", "nsz", "contract"}
@@ -39,16 +41,16 @@ the processor.  The flags spread to whatever such a kernel calls that does not r
 ==========================  =========================================================================================
 kernel                      what is reassociated
 ==========================  =========================================================================================
-``bias.row_sum``            a sum, in pieces of 1024
+``simd.sums.row_sum``       a sum, in pieces of 1024
 ``channel.sum_within_part`` the sum of a formula's values, which are computed ``as_written``
-``class_loss``              the sigmoid cross-entropy's sum of terms, which are computed ``as_written``
+``loss._sigmoid_loss_part`` the sigmoid cross-entropy's sum of terms, which are computed ``as_written``
 ``loss._square``            a sum of squares
 ``pooling._mean_part``      a sum, before it is divided
-``scale._moments``          a sum, and one of squares of differences, which are computed ``as_written``
-``scale._sums``             a sum, and one of products with differences, which are computed ``as_written``
-``scale._scale_grad_part``  a sum, and one of products
+``batch_norm._moments``     a sum, and one of squares of differences, which are computed ``as_written``
+``batch_norm._sums``        a sum, and one of products with differences, which are computed ``as_written``
+``batch_norm._scale_grad``  a sum, and one of products
 ``softmax``                 ``_row_total`` and ``_row_product``: a row's sum, and its inner product with another
-``update._inner_product``   an inner product, in float64
+``dot._inner_product_part`` an inner product, in float64
 ==========================  =========================================================================================
 """
 
@@ -155,20 +157,49 @@ class _CacheFile(caching.IndexDataCacheFile):
 
     Two processes that save at once take the same number.  Each then may run the other's code: for other types, or,
     where machines share the folder, for another processor.
+
+    A damaged file, as after a power failure, is removed, and the kernel compiled again: code stands behind its digest,
+    since zeros in the middle of it would run.  Where the disk is full nothing is kept.
     """
 
     def save(self, key: tuple, data: Any) -> None:
         name = self._data_name_pattern.format(number=int(hashlib.sha1(repr(key).encode()).hexdigest(), 16))
-        self._save_data(name, data)
-        self._save_index(self._load_index() | {key: name})
+        with contextlib.suppress(OSError):
+            self._save_data(name, data)
+            self._save_index(self._load_index() | {key: name})
+
+    def _load_index(self) -> dict[tuple, str]:
+        try:
+            return super()._load_index()
+        except Exception:  # noqa: BLE001  (damaged pickles raise errors of any kind)
+            _remove(self._index_path)
+            return {}
+
+    def _save_data(self, name: str, data: Any) -> None:
+        content = self._dump(data)
+        with self._open_for_write(self._data_path(name)) as file:
+            file.write(hashlib.sha256(content).digest() + content)
+
+    def _load_data(self, name: str) -> Any:
+        with open(self._data_path(name), "rb") as file:
+            digest, content = file.read(hashlib.sha256().digest_size), file.read()
+        if hashlib.sha256(content).digest() != digest:
+            _remove(self._data_path(name))
+            return None
+        return pickle.loads(content)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 class _Cache(caching.FunctionCache):
-    """Numba caches beside the source, or in the user's cache folder where that is read-only.
+    """Numba's disk cache: beside the source or, if that is read-only, in the user's cache folder.
 
-    Code is kept by the types of its arguments and by the processor it is for: its name and features.  Numba knows what
-    is stale by the file of ``function`` alone, but compiled code holds that of the kernels it calls, too: any change in
-    this package makes all of it stale.
+    Code is kept by the types of its arguments and by the processor it is for: its name and features.  Numba compares
+    only the file of ``function`` with the cache, but compiled code includes the kernels that it calls: here any change
+    in ``kernels/cpu`` invalidates all of the cache.
     """
 
     def __init__(self, function: Callable, stamp: str) -> None:
@@ -208,9 +239,9 @@ def kernel(
     internal: bool = False,
     stamp: str = "",
 ) -> Callable[[Callable], Any]:
-    """Decorator: compile for nopython mode at the first call, without the interpreter's lock, and cache on disk.
+    """Decorator: compile in nopython mode at the first call, to run without the interpreter's lock; cached on disk.
 
-    An ``internal`` kernel is called by other kernels only.  ``stamp`` tells kernels apart that are made by one
+    An ``internal`` kernel is called by other kernels only.  ``stamp`` distinguishes kernels that are defined inside one
     function.
     """
     options = _OPTIONS | {"parallel": parallel, "fastmath": fastmath, "inline": "always" if inline else "never"}

@@ -1,19 +1,18 @@
-"""Kernels in parts that run side by side, and lists of such launches, to make them again without Python.
+"""Launches: kernels in parts that run on several threads; and lists of launches, which are replayed without Python.
 
-A launch is handed over as words in memory: what to call, and how far the work has come.  Its first line of the cache
-holds
+A launch is a record in memory of what to call and how far the work has come.  Its first cache line holds
 
 ====  ==========================================================
 word  meaning
 ====  ==========================================================
 0     address of the code of a part
-1     where its arguments lie, in bytes from here
-2     parts
-3     workers that share them
+1     offset of its arguments from the record, in bytes
+2     number of parts
+3     number of workers, among which they are divided
 4     bytes to the next launch of a list
 ====  ==========================================================
 
-and the next ones the number of parts that are done, and those taken of each worker's share.
+and the following lines the number of parts that are done and, for each worker, how many of its share have been taken.
 """
 
 from __future__ import annotations
@@ -30,11 +29,9 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.runtime.address import align, load, store
+from minicaffe.kernels.cpu.runtime.address import LINE, align, load, store
 from minicaffe.kernels.cpu.runtime.compile import by_name, call_by_name, called, caller, kernel, outside
 
-LINE = 64
-"""Bytes of a cache line, to which launches are aligned."""
 _WORD = ir.IntType(64)
 _SIZE = 8
 _NONE = np.intp(0)
@@ -56,10 +53,15 @@ def begin_capture(address: int, room: int) -> None:
     _captured[0] = threading.get_ident()
 
 
+def captured_bytes() -> int:
+    """The bytes that the launches captured so far take."""
+    return int(_captured[3])
+
+
 def end_capture() -> int:
     """Capture no more; returns the bytes that all launches take, more than ``room`` if they did not fit."""
     _captured[0] = 0
-    return int(_captured[3])
+    return captured_bytes()
 
 
 @intrinsic
@@ -78,9 +80,7 @@ _this_thread, _offer_core = outside("pthread_self", _SIZE), outside("sched_yield
 
 @intrinsic
 def _take(context, counter):
-    """Count one up and return the number before: no two threads get the same, and who sees the new one sees what was
-    done before.
-    """
+    """Atomic fetch-and-add of 1, with acquire and release ordering."""
 
     def generate(context, builder, signature, values):
         return builder.atomic_rmw("add", builder.inttoptr(values[0], _WORD.as_pointer()), _WORD(1), "acq_rel")
@@ -93,7 +93,7 @@ _PAUSE = "llvm.x86.sse2.pause" if platform.machine() == "x86_64" else None
 
 @intrinsic
 def _look(context, counter):
-    """What other threads counted so far; the processor, if it can, waits a moment before."""
+    """Atomic load with acquire ordering, after a pause instruction if the processor has one: for spin loops."""
 
     def generate(context, builder, signature, values):
         if _PAUSE:
@@ -114,13 +114,13 @@ _call_part = caller("part", "parts", "worker", "arguments")
 
 @kernel(inline=True)
 def share(part: int, parts: int, size: int) -> tuple[int, int]:
-    """The first and the last index + 1 of thread ``part``'s share of ``size`` items."""
+    """The range [first, last) of part number ``part`` when ``size`` items are divided into ``parts``."""
     return size * part // parts, size * (part + 1) // parts
 
 
 @kernel(inline=True)
 def _write(launch, function, arguments, parts, workers, length):
-    """Write down a launch."""
+    """Write the record of a launch."""
     store(launch, function)
     store(launch + _SIZE, arguments)
     store(launch + 2 * _SIZE, parts)
@@ -130,16 +130,16 @@ def _write(launch, function, arguments, parts, workers, length):
 
 @kernel(inline=True)
 def _begin(launch):
-    """Note that nothing is done yet."""
+    """Reset the counters of a launch."""
     for i in range(1 + _word(launch + 3 * _SIZE)):
         store(launch + LINE + i * _SIZE, _NONE)
 
 
 @called
 def _take_parts(launch, worker):
-    """Run parts of one's own share first, then what others have left of theirs.
+    """Run the parts of the worker's own share, then steal what is left of the others'.
 
-    So a worker mostly meets what it made itself in the launch before, which its core's cache may still hold.
+    A worker thus mostly reads what it wrote itself in the previous launch, which may still be in its core's cache.
     """
     function, arguments = _word(launch), launch + _word(launch + _SIZE)
     parts, workers = _word(launch + 2 * _SIZE), _word(launch + 3 * _SIZE)
@@ -157,7 +157,7 @@ def _take_parts(launch, worker):
 
 @called
 def _await(launch):
-    """Wait until all parts are done."""
+    """Spin until all parts are done."""
     parts, done, looks = _word(launch + 2 * _SIZE), launch + LINE, 0
     while _look(done) < parts:
         looks += 1
@@ -167,10 +167,10 @@ def _await(launch):
 
 @kernel(parallel=True)
 def run_launches(first, end, workers):
-    """Make launches that lie one behind the other.
+    """Run launches that follow one another in memory.
 
-    A worker goes on as soon as all parts of a launch are done, whoever did them: there need not be as many threads as
-    workers.
+    A worker continues as soon as all parts of a launch are done, no matter by whom, so that there may be fewer threads
+    than workers.
     """
     launch = first
     while launch < end:
@@ -217,7 +217,7 @@ def _note(function, arguments, size, parts, workers):
 
 @kernel(internal=True)
 def _launch(function, arguments, size, parts, workers, words):
-    """Run all parts, and return when they are done; ``words``: memory for the launch, and a line more."""
+    """Run all parts, and return when they are done; ``words`` is memory for the record, with a spare line to align it."""
     captured = _word(_captured_address())
     if captured != 0 and captured == _this_thread():
         _note(function, arguments, size, parts, workers)
@@ -231,7 +231,7 @@ def _launch(function, arguments, size, parts, workers, words):
 
 
 def _borrowed(context: Any, builder: ir.IRBuilder, kind: types.Type, value: Any) -> Any:
-    """Code for arguments whose arrays belong to the caller: copies of them that are captured must not count as owners."""
+    """Code for arguments whose arrays do not own their memory: captured copies of them must not change its ref count."""
     if isinstance(kind, types.Array):
         array = context.make_array(kind)(context, builder, value)
         array.meminfo, array.parent = (cgutils.get_null_value(item.type) for item in (array.meminfo, array.parent))
@@ -244,8 +244,9 @@ def _borrowed(context: Any, builder: ir.IRBuilder, kind: types.Type, value: Any)
 
 
 def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Callable[..., Any]:
-    """Code generator: ``function(part, parts[, worker if numbered], *arguments)`` for values (function, parts, workers,
-    arguments).
+    """The code generator of both intrinsics below, for values (function, parts, workers, arguments).
+
+    It calls ``function(part, parts, *arguments)``, or ``function(part, parts, worker, *arguments)`` if ``numbered``.
     """
     own = 3 if numbered else 2
     signature = function.get_call_type(context, (types.intp,) * own + tuple(arguments.types), {})
@@ -273,11 +274,10 @@ def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Ca
 
 @intrinsic
 def parallel(context, function, parts, arguments):
-    """``function(part, parts, *arguments)`` for every part, each on a thread of Numba's; an intrinsic of kernels.
+    """Call ``function(part, parts, *arguments)`` for every part, each on a thread of its own; for use in kernels.
 
-    ``function`` is a ``part_kernel``.  Kernels that share this one parallel loop compile in half the
-    time that a ``prange`` of their own takes them.  ``numba.get_num_threads`` must have been called before: it starts
-    the threads.
+    ``function`` is a ``part_kernel``.  Kernels that share this one parallel loop compile in half the time that a
+    ``prange`` in each would take.  ``numba.get_num_threads`` must have been called before: it starts the threads.
     """
     generate = _parallel(context, function, arguments, numbered=False)
 
@@ -289,10 +289,10 @@ def parallel(context, function, parts, arguments):
 
 @intrinsic
 def parallel_queue(context, function, parts, workers, arguments):
-    """``function(part, parts, worker, *arguments)`` for every part, each taken by the worker that is free next.
+    """Call ``function(part, parts, worker, *arguments)`` for every part, each on the worker that is free next.
 
-    For parts of which there are more than threads, so that a thread that is held up holds up no other; ``worker``,
-    below ``workers``, says which scratch memory is its own.  Otherwise as ``parallel``.
+    It is meant for more parts than threads: a thread that is delayed does not delay the others.  ``worker``, below
+    ``workers``, tells a part which scratch memory it may use.  Otherwise it is like ``parallel``.
     """
     return types.void(function, types.intp, types.intp, arguments), _parallel(
         context, function, arguments, numbered=True
@@ -300,5 +300,7 @@ def parallel_queue(context, function, parts, workers, arguments):
 
 
 def queue_length(threads: int) -> int:
-    """Parts for a ``parallel_queue``: few, for each part begins anew, but so many that all threads end together."""
+    """The number of parts for a ``parallel_queue``: few, since each part has a start-up cost, but enough to balance the
+    threads.
+    """
     return 4 * threads if threads > 1 else 1

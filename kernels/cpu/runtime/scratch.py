@@ -1,4 +1,4 @@
-"""Memory that kernels work in and nobody reads afterwards."""
+"""Scratch memory: kernels work in it, and nobody reads it afterwards."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ _of_thread = threading.local()
 
 
 def scratch_array(shape: Sequence[int]) -> Array:
-    """``scratch`` as float64 numbers."""
+    """Scratch memory as a float64 array."""
     count = math.prod(shape)
     return scratch(8 * count)[: 8 * count].view(np.float64).reshape(shape)
 
 
 def scratch(size: int) -> Array:
-    """At least ``size`` bytes, the same ones at each call from this thread as long as they suffice; contents undefined,
-    at first 0.
+    """At least ``size`` bytes, the same ones at each call from this thread as long as they suffice.
+
+    The contents are undefined, though at first 0.
     """
     memory = getattr(_of_thread, "memory", None)
     if memory is None or memory.size < size:

@@ -20,8 +20,8 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from minicaffe.kernels.cpu.runtime.compile import kernel, outside
 
-_LEAST = 1 << 13  # elements: waking a thread takes about as long as a simple pass over so many
-_LEAST_PRODUCTS = 1 << 18  # multiplications: fewer are done before another thread wakes
+_LEAST = 1 << 13  # elements: a simple pass over so many takes about as long as waking a thread
+_LEAST_PRODUCTS = 1 << 18  # multiplications: fewer take less time than waking a thread
 _held = threading.local()
 _alone = False
 
@@ -42,7 +42,7 @@ _choose_layer()
 
 @functools.cache
 def _start() -> None:
-    """Start Numba's threads, without which no parallel kernel runs."""
+    """Start Numba's threads, which parallel kernels need."""
     numba.get_num_threads()
 
 
@@ -88,8 +88,8 @@ def _numbas():
 def get_num_threads() -> int:
     """How many threads Numba has for this Python thread.
 
-    Numba's own function of this name makes a dozen calls, which, behind kernels that filled the caches, take as long as
-    a small layer; compiled, it cannot be kept on disk.
+    Numba's own function of this name makes a dozen calls.  They take as long as a small layer when kernels have just
+    evicted them from the caches, and a kernel that calls it could not be cached on disk.
     """
     if _alone:
         return 1
@@ -98,14 +98,14 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Give Numba so many threads for this Python thread."""
+    """Set how many threads Numba has for this Python thread."""
     if not _alone and get_num_threads() != count:
         numba.set_num_threads(count)
 
 
 class held(contextlib.AbstractContextManager):
-    """Let ``thread_count`` give Numba's ``count`` for a ``with`` block, in this Python thread; asking Numba takes as
-    long as a small kernel.
+    """Let ``thread_count`` return ``count``, which must be Numba's, for a ``with`` block in this Python thread: asking
+    Numba takes as long as a small kernel.
     """
 
     def __init__(self, count: int) -> None:
@@ -125,11 +125,11 @@ def thread_count() -> int:
 
 
 def parts(size: int) -> int:
-    """Parts to divide ``size`` elements into: one a thread, but none too small to be worth waking one."""
-    threads = thread_count()  # for any size: asking starts Numba's threads
+    """Into how many parts to divide ``size`` elements: one a thread, but none so small that it is not worth a thread."""
+    threads = thread_count()  # even for few elements: asking starts Numba's threads
     return max(1, min(threads, size // _LEAST)) if size >= 2 * _LEAST else 1
 
 
 def product_threads(products: int, threads: int) -> int:
-    """Of ``threads``, those to share so many multiplications of matrix products out over."""
+    """How many of ``threads`` to use for so many multiplications of a matrix product."""
     return threads if products >= _LEAST_PRODUCTS else 1

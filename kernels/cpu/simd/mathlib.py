@@ -1,4 +1,4 @@
-"""exp, tanh and log that the compiler can put into SIMD loops, as it cannot calls of the C library.
+"""exp, tanh and log that the compiler can vectorise in loops, which it cannot do with calls of the C library.
 
 They are within 3 units in the last place on every processor, and give what the C library gives for zeros, infinities
 and NaN.  They round a number to an integer by adding a large one and subtracting it again, and take the multiple of
@@ -22,18 +22,18 @@ from minicaffe.kernels.cpu.simd.memory import fma
 
 
 class _Format(NamedTuple):
-    """Numbers that exp, tanh and log need, in one floating-point format."""
+    """The constants of exp, tanh and log for one floating-point format."""
 
     real: type
     bits: type
     fraction: int  # bits of the mantissa that are stored
     bias: int  # of the exponent
-    round: float  # added to a number, leaves it rounded to an integer in the last bits
-    ln2_high: float  # ln 2 to so few bits that its product with any exponent is exact
+    round: float  # adding it rounds a number to an integer, in the last bits of the sum
+    ln2_high: float  # ln 2 with so few bits that its product with any exponent is exact
     ln2_low: float
-    lowest: float  # exp is 0 from here down
-    highest: float  # exp is infinite from here up
-    flat: float  # tanh is 1 from here up
+    lowest: float  # exp is 0 below
+    highest: float  # exp is infinite above
+    flat: float  # tanh is 1 above
     exp_terms: int  # of the Taylor series of exp on [-ln 2 / 2, ln 2 / 2]
     log_terms: int  # of the series of log in ((m - 1) / (m + 1))^2 on [sqrt(1/2), sqrt(2)]
 
@@ -71,7 +71,7 @@ def _from_bits(context, bits):
 
 @intrinsic
 def _choose(context, condition, yes, no):
-    """``yes if condition else no`` without a branch, of which the compiler makes more than a SIMD loop can have."""
+    """``yes if condition else no`` as a select instruction: a branch would keep the loop from being vectorised."""
 
     def generate(context, builder, signature, arguments):
         return builder.select(*arguments)
@@ -90,7 +90,7 @@ def _multiply_add(context, a, b, c):
 
 
 def _polynomial(coefficients: list[float]) -> Callable[..., Any]:
-    """A function of x for a polynomial whose coefficients are given, the constant's first."""
+    """The polynomial with these coefficients, the constant first, as a function of x."""
 
     @intrinsic
     def polynomial(context, x):
@@ -107,7 +107,7 @@ def _polynomial(coefficients: list[float]) -> Callable[..., Any]:
 
 
 def _reduction(form: _Format) -> Callable[..., Any]:
-    """A function of x that gives ``exp(r) - 1`` and k for ``x = r + k ln 2``, r being small."""
+    """A function of x that returns ``exp(r) - 1`` and k, where ``x = r + k ln 2`` and r is small."""
     real, scale, rounder = form.real, form.real(1 / math.log(2)), form.real(form.round)
     high, low = form.real(-form.ln2_high), form.real(-form.ln2_low)
     tail = _polynomial([float(form.real(1 / math.factorial(k))) for k in range(2, form.exp_terms + 1)])
@@ -123,7 +123,7 @@ def _reduction(form: _Format) -> Callable[..., Any]:
 
 
 def _power_of_two(form: _Format) -> Callable[..., Any]:
-    """A function of k, an exponent in the format's range."""
+    """2^k as a function of k, which must be in the range of the format's exponents."""
     integer, bias, fraction = form.bits, form.bits(form.bias), form.bits(form.fraction)
 
     def power_of_two(k):
@@ -139,7 +139,7 @@ def _exp(form: _Format) -> Callable[..., Any]:
     def exp(x):
         inside = _choose(x > lowest, _choose(x > highest, highest, x), lowest)
         q, k = reduce(inside)
-        half = integer(k >> 1)  # two factors, as 2^k itself may be too large or too small for a number
+        half = integer(k >> 1)  # two factors, since 2^k itself may be out of range
         result = (real(1) + q) * power_of_two(half) * power_of_two(integer(k - half))
         return _choose(x == x, result, x)
 
@@ -197,7 +197,7 @@ def tanh(x: float) -> float:
 
 
 def log(x: float) -> float:
-    """``math.log``, with what the C library gives for numbers that are not positive."""
+    """``math.log``; for numbers that are not positive it returns what the C library returns."""
     return float(np.log(x))
 
 
@@ -215,15 +215,15 @@ _OWN = {math.exp: exp, math.tanh: tanh, math.log: log, math: sys.modules[__name_
 
 
 def vectorizable(function: Callable[..., float], dtype: DTypeLike) -> Callable[..., float]:
-    """A formula (see ``reference.elementwise``) as a function that loops can be vectorised around.
+    """A formula (see ``reference.elementwise``) as a function around which loops can be vectorised.
 
-    exp, tanh and log are those of this module, and literals have ``dtype``, so that no step is taken in a wider one.
+    exp, tanh and log are those of this module, and literals have ``dtype``, so that nothing is computed in a wider one.
     """
     real, code = np.dtype(dtype).type, function.__code__
     constants = tuple(real(c) if type(c) in (int, float) else c for c in code.co_consts)
     names = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
     names = {name: _OWN.get(value, value) for name, value in names.items()}
-    names["__name__"] = __name__  # compiled code that is kept names its module: always one that can be imported
+    names["__name__"] = __name__  # the disk cache stores the name of its module, which must be importable
     return python_types.FunctionType(
         code.replace(co_consts=constants), names, function.__name__, None, function.__closure__
     )

@@ -1,6 +1,7 @@
-"""SIMD where Numba's own vectoriser falls short: moving blocks of numbers whose rows are short or far apart.
+"""SIMD where LLVM does not vectorise Numba's loops well: moving blocks whose rows are short or far apart.
 
-Memory is addressed in bytes, so that one kernel serves arrays of any layout.  ``like`` is a 0 of the numbers' dtype.
+Addresses and distances are in bytes, so that one kernel serves arrays of any layout.  ``like`` is a 0 of the dtype.  A
+*register* has ``WIDTH`` bytes, a *chunk* at most 32.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ WIDTH = 64 if "%zmm" in _SUM_ASSEMBLY else 32 if "%ymm" in _SUM_ASSEMBLY else 16
 REGISTERS = 32 if WIDTH == 64 or llvm.get_default_triple().startswith(("aarch64", "arm64")) else 16
 """How many SIMD registers there are."""
 CHUNK = min(WIDTH, 32)
-"""Bytes that are moved at a time."""
+"""Bytes of the pieces in which short rows are copied, filled, added and transposed."""
 
 
 def get_vector(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int) -> Any:
@@ -58,7 +59,7 @@ def put_vector(builder: ir.IRBuilder, vector: Any, address: Any, align: int) -> 
 
 
 def splat(builder: ir.IRBuilder, number: Any, lanes: int) -> Any:
-    """Code for a vector of equal numbers."""
+    """Code for a vector of equal elements."""
     kind = ir.VectorType(number.type, lanes)
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.IntType(32)(0))
     return builder.shuffle_vector(
@@ -81,7 +82,7 @@ def fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
 
 
 def _copy(count: int) -> Any:
-    """A function of ``(target, source, like)`` that copies ``count`` bytes at once."""
+    """An intrinsic ``(target, source, like)`` that copies ``count`` bytes at once."""
 
     @intrinsic
     def copy(context, target, source, like):
@@ -101,7 +102,7 @@ copy_register, copy_chunk = _copy(WIDTH), _copy(CHUNK)
 
 @intrinsic
 def fill_chunk(context, target, number):
-    """Write a number as often as a chunk holds it."""
+    """Fill a chunk with a number."""
 
     def generate(context, builder, signature, arguments):
         size = number.bitwidth // 8
@@ -112,7 +113,7 @@ def fill_chunk(context, target, number):
 
 
 def _first(builder: ir.IRBuilder, count: Any, yes: Any, no: Any) -> Any:
-    """Code for the first ``count`` lanes of one vector and the rest of another."""
+    """Code for a vector of the first ``count`` lanes of ``yes`` and the others of ``no``."""
     word, lanes = ir.IntType(32), yes.type.count
     lane = ir.Constant(ir.VectorType(word, lanes), list(range(lanes)))
     return builder.select(builder.icmp_signed("<", lane, splat(builder, builder.trunc(count, word), lanes)), yes, no)
@@ -120,7 +121,7 @@ def _first(builder: ir.IRBuilder, count: Any, yes: Any, no: Any) -> Any:
 
 @intrinsic
 def copy_part(context, target, source, count, like):
-    """Copy the first ``count`` numbers of a chunk; the rest of the chunk at ``target`` is read and written back."""
+    """Copy the first ``count`` elements of a chunk; the rest of the chunk at ``target`` is read and written back."""
 
     def generate(context, builder, signature, arguments):
         size = like.bitwidth // 8
@@ -134,7 +135,7 @@ def copy_part(context, target, source, count, like):
 
 @intrinsic
 def add_chunk(context, target, source, count, like):
-    """Add the first ``count`` numbers of a chunk at ``source`` to those at ``target``."""
+    """Add the first ``count`` elements of a chunk at ``source`` to those at ``target``."""
 
     def generate(context, builder, signature, arguments):
         size = like.bitwidth // 8
@@ -149,7 +150,7 @@ def add_chunk(context, target, source, count, like):
 
 @intrinsic
 def _transpose_chunk(context, target, target_row, source, source_row, like):
-    """Transpose a square of as many rows as a chunk has numbers."""
+    """Transpose a square block whose rows are chunks."""
 
     def generate(context, builder, signature, arguments):
         target, target_row, source, source_row, _ = arguments
@@ -160,7 +161,7 @@ def _transpose_chunk(context, target, target_row, source, source_row, like):
         for _ in range(lanes):
             rows.append(get_vector(builder, source, kind, size))
             source = builder.add(source, source_row)
-        # each stage interleaves row i with row i + lanes / 2; log2(lanes) of them transpose
+        # each stage interleaves row i with row i + lanes / 2; log2(lanes) stages make the transpose
         halves = [
             ir.Constant(ir.VectorType(word, lanes), [i // 2 + i % 2 * lanes + half for i in range(lanes)])
             for half in (0, lanes // 2)
@@ -184,7 +185,7 @@ def _masked(builder: ir.IRBuilder, kind: ir.Type, count: Any) -> Any:
 
 
 def _get_first(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int, count: Any) -> Any:
-    """Code that reads the first ``count`` lanes of a vector, and nothing behind them; the others are 0."""
+    """Code that reads the first ``count`` lanes of a vector, and no memory beyond them; the other lanes are 0."""
     mask, word = _masked(builder, kind, count), ir.IntType(32)
     pointer = builder.inttoptr(address, kind.as_pointer())
     signature = ir.FunctionType(kind, [pointer.type, word, mask.type, kind])
@@ -207,7 +208,7 @@ def _put_first(builder: ir.IRBuilder, vector: Any, address: Any, align: int, cou
 
 @intrinsic
 def copy_first(context, target, source, count, like):
-    """Copy the first ``count`` numbers of a register."""
+    """Copy the first ``count`` elements of a register."""
 
     def generate(context, builder, signature, arguments):
         target, source, count, _ = arguments
@@ -226,9 +227,9 @@ def _word_at(builder: ir.IRBuilder, table: Any, index: Any) -> Any:
 
 @intrinsic
 def correlate(context, target, source, taps, weights, window, start, count):
-    """``start + sum of weights[t] * source[taps[t]]`` over a window, for the ``count`` first lanes of a register.
+    """``start + sum of weights[t] * source[taps[t]]`` over a window, for the first ``count`` lanes of a register.
 
-    ``taps`` is the address of offsets in bytes, ``weights`` that of as many numbers; whole registers are read at
+    ``taps`` is the address of the offsets in bytes, ``weights`` that of the weights; whole registers are read at
     ``source``.
     """
 
@@ -266,7 +267,7 @@ def add_scaled(context, target, source, factor, count):
 
 @intrinsic
 def add_products(context, sums, factors, source, taps, window, count, like):
-    """``sums[t] += factors * source[taps[t]]`` over a window, lane by lane, for the ``count`` first lanes of a
+    """``sums[t] += factors * source[taps[t]]`` over a window, lane by lane, for the first ``count`` lanes of a
     register.
 
     ``sums`` is the address of one register for each tap; whole registers are read at ``source``.
@@ -287,8 +288,8 @@ def add_products(context, sums, factors, source, taps, window, count, like):
 
 
 def _prefetch(writes: bool) -> Any:
-    """A function of an address that asks for a cache line: into the L2 cache, or into the L1 cache if it is soon
-    written.
+    """An intrinsic that prefetches the cache line at an address: into the L2 cache or, in order to be written, into the
+    L1 cache.
     """
 
     @intrinsic
@@ -311,7 +312,7 @@ prefetch, prefetch_to_write = _prefetch(writes=False), _prefetch(writes=True)
 
 @kernel(internal=True)
 def prefetch_rows(first, stride, rows, count):
-    """Ask for ``count`` bytes of each of some rows, ``stride`` bytes apart."""
+    """Prefetch ``count`` bytes of each of some rows, which are ``stride`` bytes apart."""
     for row in range(rows):
         for line in range(0, count, 64):
             prefetch(first + row * stride + line)
@@ -319,7 +320,7 @@ def prefetch_rows(first, stride, rows, count):
 
 @kernel(internal=True)
 def prefetch_rows_to_write(first, stride, rows, count):
-    """Ask for ``count`` bytes of each of some rows that are about to be written."""
+    """Prefetch ``count`` bytes of each of some rows that are about to be written."""
     for row in range(rows):
         for line in range(0, count, 64):
             prefetch_to_write(first + row * stride + line)
@@ -327,7 +328,7 @@ def prefetch_rows_to_write(first, stride, rows, count):
 
 @kernel(internal=True)
 def copy_row(target, source, count, like):
-    """Copy ``count`` numbers."""
+    """Copy ``count`` elements."""
     size = size_of(like)
     j = 0
     while j + WIDTH // size <= count:
@@ -339,7 +340,7 @@ def copy_row(target, source, count, like):
 
 @kernel(internal=True)
 def fill_row(target, number, count):
-    """Write a number ``count`` times."""
+    """Fill ``count`` elements with a number."""
     size = size_of(number)
     lanes = CHUNK // size
     whole = count // lanes * lanes
@@ -351,7 +352,7 @@ def fill_row(target, number, count):
 
 @called
 def transpose(target, target_row, source, source_row, rows, columns, like):
-    """Copy a block (rows, columns) to its transpose."""
+    """Write the transpose of a block (rows, columns)."""
     size = size_of(like)
     lanes = CHUNK // size
     square_rows, square_columns = rows // lanes * lanes, columns // lanes * lanes

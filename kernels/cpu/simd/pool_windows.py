@@ -1,6 +1,6 @@
-"""SIMD over pooling windows: the lanes of a register are neighbours in a row, whatever the window's size and stride.
+"""SIMD over pooling windows: the lanes of a register are neighbouring outputs of a row, whatever the window and stride.
 
-Addresses are in bytes.  ``like`` is a 0 of the numbers' dtype.
+Addresses are in bytes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _WORD = ir.IntType(32)
 
 
 class _Lanes:
-    """Code for registers whose lanes are numbers of a row, ``step`` apart; lanes beyond the row's ends are masked.
+    """Code for registers whose lanes are elements of a row, ``step`` apart; lanes beyond either end of it are masked.
 
-    A step that is known, 1 or 2, is an ``int``; any other is an ``ir`` value, and takes a gather or scatter.
+    A step of 1 or 2 that is known at compile time is an ``int``; any other is an ``ir`` value, and needs gather and
+    scatter instructions.
     """
 
     def __init__(self, builder: ir.IRBuilder, number: ir.Type, size: int, step: Any) -> None:
@@ -42,7 +43,7 @@ class _Lanes:
         return self.builder.add(self.splat(self.builder.trunc(first, _WORD)), lane)
 
     def _places(self, kind: ir.Type, row: Any, column: Any, width: Any, step: Any) -> tuple[str, list[Any]]:
-        """What LLVM's masked loads and stores take: the end of their names, and address, alignment and mask."""
+        """The suffix of the names of LLVM's masked loads and stores, and their arguments: address, alignment and mask."""
         size = self.size if kind == self.numbers else 4
         place = self.builder.add(row, self.builder.mul(column, column.type(size)))
         pointer, address = kind.as_pointer(), "p0"
@@ -63,13 +64,13 @@ class _Lanes:
         )
 
     def read(self, row: Any, column: Any, width: Any, other: Any, step: Any = 1) -> Any:
-        """The numbers of a row from ``column`` on; the lanes of ``other`` where the row has none."""
+        """The elements of a row from ``column`` on; beyond the row, the lanes of ``other``."""
         suffix, places = self._places(other.type, row, column, width, step)
         return self._call(f"{'load' if step == 1 else 'gather'}.{suffix}", other.type, [*places, other])
 
     def read_taps(self, row: Any, column: Any, width: Any, other: Any) -> list[Any]:
-        """What windows a step apart read at a tap, that of the first at ``column``, and at the taps after it that come
-        with it.
+        """What the windows, a step apart, read at one tap (the first of them at ``column``), or at two neighbouring taps
+        if the step is 2: two loads have the pixels of both.
         """
         if self.taps_at_a_time == 1:
             return [self.read(row, column, width, other, self.step)]
@@ -81,12 +82,12 @@ class _Lanes:
         ]
 
     def write(self, values: Any, row: Any, column: Any, width: Any, step: Any = 1) -> None:
-        """Write the lanes to a row from ``column`` on, as far as it goes."""
+        """Write the lanes to a row from ``column`` on, up to its end."""
         suffix, places = self._places(values.type, row, column, width, step)
         self._call(f"{'store' if step == 1 else 'scatter'}.{suffix}", ir.VoidType(), [values, *places])
 
     def write_in_turn(self, even: Any, odd: Any, row: Any, column: Any, width: Any) -> None:
-        """Write a lane of one, a lane of the other, and so on to a row from ``column`` on, as far as it goes."""
+        """Write the interleaved lanes of two registers to a row from ``column`` on, up to its end."""
         for half in (0, self.count // 2):
             order = [lane + other for lane in range(half, half + self.count // 2) for other in (0, self.count)]
             values = self.builder.shuffle_vector(even, odd, ir.Constant(self.words, order))
@@ -94,8 +95,8 @@ class _Lanes:
 
 
 def _repeat(builder: ir.IRBuilder, count: Any, body: Callable[[Any], None], by: int = 1) -> None:
-    """Code for ``body(0)``, ``body(by)`` ... below ``count``, one after the other if the count is known; else ``by`` is
-    1.
+    """Code for ``body(i)`` for i in range(0, count, by): unrolled if the count is known at compile time, else a loop with
+    ``by`` = 1.
     """
     if isinstance(count, int):
         for i in range(0, count, by):
@@ -110,7 +111,7 @@ def _plus(builder: ir.IRBuilder, value: Any, more: Any) -> Any:
 
 
 def _rows(builder: ir.IRBuilder, first: Any, last: Any) -> Any:
-    """A loop over ``first`` .. ``last`` - 1, which may be none."""
+    """A loop over [first, last), which may be empty."""
     count = builder.sub(last, first)
     return cgutils.for_range(
         builder, builder.select(builder.icmp_signed(">", count, count.type(0)), count, count.type(0))
@@ -136,7 +137,10 @@ def _gather(largest: bool) -> Callable[..., None]:
                 def take(pixel, at):
                     before = builder.load(best)
                     if largest:
-                        above = builder.fcmp_ordered(">", pixel, before)
+                        # larger, or the first NaN
+                        above = builder.and_(
+                            builder.fcmp_unordered(">", pixel, before), builder.fcmp_ordered("ord", before, before)
+                        )
                         place = lanes.columns(builder.add(first, at), step)
                         builder.store(builder.select(above, pixel, before), best)
                         builder.store(builder.select(above, place, builder.load(where)), where)
@@ -188,9 +192,9 @@ def _scatter(masked: bool) -> Callable[..., None]:
             nothing, nowhere = lanes.splat(zero), ir.Constant(lanes.words, [-1] * lanes.count)
 
             def totals(offsets, visit):
-                """What the pixels of columns ``column + offset``, a step apart, get.
+                """The gradients of the pixels in columns ``column + offset``, a step apart.
 
-                ``visit(add)`` calls ``add(j, which)`` for window ``j`` of a row and which offsets' pixels it meets.
+                ``visit(add)`` calls ``add(j, which)`` for each window ``j`` of a row and the offsets that it covers.
                 """
                 kept = [cgutils.alloca_once(builder, lanes.numbers) for _ in offsets]
                 here = [lanes.columns(builder.add(place, _plus(builder, column, offset)), step) for offset in offsets]
@@ -243,22 +247,23 @@ gather_max, gather_sum = _gather(largest=True), _gather(largest=False)
 """``(y, mask, x, top, bottom, column, taps, stride, width, count, start, known_taps, known_stride)``: neighbouring
 outputs.
 
-The windows of image x hold its rows ``top`` .. ``bottom`` - 1 and ``taps`` columns; the first one starts at ``column``,
-the next ones a stride later each.  ``width`` is that of the image; the first ``count`` outputs are written to y.
-``gather_max`` gives the largest pixel above ``start``, else that, and writes its place, else -1, to the mask;
+The windows cover rows ``top`` .. ``bottom`` - 1 of image x, which has rows of ``width`` pixels, and ``taps`` columns each;
+the first one starts at ``column``, each of the others a stride later.  The first ``count`` outputs are written to y.
+``gather_max`` writes the first NaN, else the largest pixel above ``start``, to y and its index to the mask, or else
+``start`` and -1;
 ``gather_sum`` adds the pixels to ``start``.
 """
 
 scatter_max, scatter_sum = _scatter(masked=True), _scatter(masked=False)
 """``(dx, dy, mask, first, last, place, column, window, taps, stride, width, count, zero, known_taps, known_stride)``.
 
-The way back, for ``stride`` registers of columns of a row dx from ``column`` on, where window number ``window`` starts.
-The row has ``width`` columns and starts at ``place`` of its plane.  A pixel gets the sum of dy over the windows that
-meet it, of the window rows ``first`` .. ``last`` - 1, which have ``count`` columns each; ``scatter_max`` adds only
-those whose mask names the pixel.
+The gradient, for ``stride`` registers of columns of a row dx from ``column`` on, where window number ``window`` starts.
+The row has ``width`` columns and starts at index ``place`` of its plane.  A pixel gets the sum of dy over the windows
+that cover it, out of the rows of windows ``first`` .. ``last`` - 1, which have ``count`` windows each; ``scatter_max``
+adds only those whose mask is the index of the pixel.
 """
 
 
 def known(taps: int, stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Tuples whose lengths tell the compiler a small window's columns and stride; empty ones leave them open."""
+    """Tuples whose lengths tell the compiler the columns and the stride of a small window; empty ones leave them open."""
     return ((0,) * taps, (0,) * stride) if taps <= 5 and stride <= 2 else ((), ())

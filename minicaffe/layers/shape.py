@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 
+from minicaffe import proto
+from minicaffe.blob import MAX_AXES, Blob
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Layer, same
 from minicaffe.layers.cost import Cost
@@ -17,19 +20,19 @@ class Sharing(Layer):
 
     reads_bottoms = reads_tops = ()
 
-    def share(self, bottom, top):
+    def share(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """In ``reshape``: let the tops be the memory of bottom 0."""
         for k, blob in enumerate(top):
             if k not in self.overwritten_tops:
                 blob.share_data(bottom[0])
 
-    def copy(self, bottom, top):
+    def copy(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """In ``forward``: what is not shared."""
         for k in self.overwritten_tops:
             y = top[k].xdata.reshape(-1)
             self.ops.elementwise(same, (bottom[0].xdata.reshape(-1),), (), y)
 
-    def forward_cost(self, bottom, top):
+    def forward_cost(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> Cost:
         cost = super().forward_cost(bottom, top)
         copied = sum(top[k].count for k in self.overwritten_tops) if not self.moves else 0
         return cost.plus(Cost(bytes=2 * copied * self.dtype.itemsize))
@@ -39,21 +42,22 @@ class Along(Sharing):
     """Base of Slice and Concat: one axis, by ``axis`` (default 1) or by its older name, which takes no negative number."""
 
     axis: int
+    along: int
     older_name: str
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(
             not (self.has("axis") and self.has(self.older_name)),
             f"give either axis or {self.older_name}, not both",
             "axis",
         )
 
-    def find_axis(self, blob):
+    def find_axis(self, blob: Blob) -> int:
         """The axis, counted from the front of ``blob``."""
         field = self.older_name if self.has(self.older_name) else "axis"
         return self.axis_of(blob, getattr(self, field), field)
 
-    def ranges(self, sizes):
+    def ranges(self, sizes: Iterable[int]) -> Iterator[tuple[slice, ...]]:
         """Index expressions that select consecutive parts of these sizes along the axis."""
         lead = (slice(None),) * self.along
         start = 0
@@ -74,8 +78,9 @@ class Slice(Along):
     per_element = 0
     tops = (1, None)
     older_name = "slice_dim"
+    slice_point: Sequence[int]
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         points = list(self.slice_point)
         if points:
@@ -85,7 +90,7 @@ class Slice(Along):
                 "slice_point",
             )
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.along = self.find_axis(x)
         size, points = x.shape[self.along], list(self.slice_point)
@@ -112,7 +117,7 @@ class Slice(Along):
             self.share(bottom, top)
             top[0].share_diff(x)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if len(top) == 1:
             self.copy(bottom, top)
             return
@@ -120,7 +125,7 @@ class Slice(Along):
         for blob, part in zip(top, self.parts):
             blob.xdata[...] = x[part]
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0] and len(top) > 1:
             dx = bottom[0].xdiff
             for blob, part in zip(top, self.parts):
@@ -139,7 +144,7 @@ class Concat(Along):
     bottoms = (1, None)
     older_name = "concat_dim"
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         first = bottom[0].shape
         self.along = self.find_axis(bottom[0])
         for blob in bottom[1:]:
@@ -159,7 +164,7 @@ class Concat(Along):
             self.share(bottom, top)
             top[0].share_diff(bottom[0])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if len(bottom) == 1:
             self.copy(bottom, top)
             return
@@ -167,7 +172,7 @@ class Concat(Along):
         for blob, part in zip(bottom, self.parts):
             y[part] = blob.xdata
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if len(bottom) > 1:
             dy = top[0].xdiff
             for i, part in enumerate(self.parts):
@@ -187,18 +192,18 @@ class Split(Sharing):
     moves = False
     tops = (1, None)
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.capturable = len(top) > 1
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob in top:
             blob.reshape_like(bottom[0])
         self.share(bottom, top)
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.copy(bottom, top)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
         dx = bottom[0].xdiff
@@ -209,14 +214,14 @@ class Split(Sharing):
         for blob in top[2:]:
             self.ops.elementwise(Split.total, (dx, blob.xdiff), (), dx)
 
-    def backward_cost(self, bottom, top, propagate_down):
+    def backward_cost(self, bottom: Sequence[Blob], top: Sequence[Blob], propagate_down: Sequence[bool]) -> Cost:
         if not propagate_down[0]:
             return Cost()
         count, itemsize = bottom[0].count, self.dtype.itemsize
         return Cost(0, (len(top) - 1) * count, (len(top) + 1) * count * itemsize)
 
     @staticmethod
-    def total(a, b):
+    def total(a: float, b: float) -> float:
         return a + b
 
 
@@ -226,19 +231,19 @@ class View(Sharing):
     per_element = 0
     moves = False
 
-    def output_shape(self, bottom):
+    def output_shape(self, bottom: Blob) -> Sequence[int]:
         """The top's shape."""
         raise NotImplementedError
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape(*self.output_shape(bottom[0]))
         self.share(bottom, top)
         top[0].share_diff(bottom[0])
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.copy(bottom, top)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         pass
 
 
@@ -250,7 +255,7 @@ class Flatten(View):
     axis: int
     end_axis: int
 
-    def output_shape(self, x):
+    def output_shape(self, x: Blob) -> Sequence[int]:
         start, end = self.axis_of(x, self.axis), self.axis_of(x, self.end_axis, "end_axis")
         self.require(end >= start - 1, f"must not come before axis {start}; found {self.end_axis}", "end_axis")
         return (*x.shape[:start], x.span(start, end + 1), *x.shape[end + 1 :])
@@ -266,10 +271,11 @@ class Reshape(View):
 
     type = "Reshape"
     param = "reshape_param"
+    shape: proto.BlobShape
     axis: int
     num_axes: int
 
-    def output_shape(self, x):
+    def output_shape(self, x: Blob) -> Sequence[int]:
         axes = len(x.shape)
         start = self.axis if self.axis >= 0 else axes + self.axis + 1
         self.require(
@@ -287,6 +293,7 @@ class Reshape(View):
             ShapeError,
         )
         dims = list(self.shape.dim)
+        self.require(len(dims) <= MAX_AXES, f"a blob has at most {MAX_AXES} axes; found {len(dims)}", "shape")
         self.require(dims.count(-1) <= 1, f"at most one dimension can be -1; found {dims}", "shape")
         self.require(min(dims, default=0) >= -1, f"dimensions must be -1 or more; found {dims}", "shape")
         for i, dim in enumerate(dims):
@@ -328,13 +335,13 @@ class Silence(Layer):
     bottoms = (1, None)
     tops = 0
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         pass
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         pass
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         for i, blob in enumerate(bottom):
             if propagate_down[i]:
                 blob.xdiff.fill(0)

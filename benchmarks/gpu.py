@@ -1,0 +1,234 @@
+"""The part "speed" of ``minicaffe gpu_check``: the nets of ``benchmarks.nets`` on a GPU, beside PyTorch on the same.
+
+A check is named net/pass/contestant; its figure "ms" is the median over single calls, between events of the device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from benchmarks import nets, peers
+from minicaffe import backend, summary
+from minicaffe.solvers import Solver
+from minicaffe.testing.gpu import target
+from minicaffe.testing.gpu.checks import Check, Options, Skip
+from minicaffe.testing.gpu.profile import profile
+
+SECONDS = 0.8
+PASSES = ("step", "forward")
+_STAND_IN_NETS = ("siamese_mnist_b64", "lenet_b64")
+
+
+def checks(options: Options) -> Iterator[Check]:
+    """minicaffe and PyTorch as it is, net by net; then PyTorch compiled, which takes its time."""
+    with contextlib.suppress(Exception):  # its own checks tell what is wrong with it
+        peers.torch()  # before nvmath-python: of two versions of cuBLAS the first one loaded serves both, and it is pickier
+    where = target.open_backend(options)
+    definitions = _small_nets() if options.small else nets.NETS
+    for name, definition in definitions.items():
+        bench = Bench(where, options, definition)
+        for what in PASSES:
+            yield Check(f"{name}/{what}/minicaffe", partial(bench.minicaffe, what))
+        yield Check(f"{name}/kernels", bench.kernels)
+        yield Check(f"{name}/memory/minicaffe", bench.memory)
+        yield Check(f"{name}/losses beside PyTorch", bench.same_losses)
+        for what in PASSES:
+            for tf32 in (False, True):
+                yield Check(f"{name}/{what}/torch{_with(tf32)}", partial(bench.torch, what, tf32, False))
+        yield Check(f"{name}/memory/torch", bench.torch_memory)
+        bench.close()
+    for tf32 in (False, True):
+        for what in PASSES:
+            for name, definition in definitions.items():
+                bench = Bench(where, options, definition)
+                yield Check(f"{name}/{what}/compiled{_with(tf32)}", partial(bench.torch, what, tf32, True))
+                bench.close()
+
+
+def _with(tf32: bool) -> str:
+    return " TF32" if tf32 else ""
+
+
+def _small_nets() -> dict[str, nets.Definition]:
+    """Two nets with a batch of two, for a stand-in."""
+    small = {}
+    for name in _STAND_IN_NETS:
+        definition = nets.NETS[name]
+        inputs = {blob: (2, *shape[1:]) for blob, shape in definition.inputs.items()}
+        small[name] = dataclasses.replace(definition, inputs=inputs)
+    return small
+
+
+class Bench:
+    """One net on the GPU, made when it is first needed."""
+
+    def __init__(self, where: Any, options: Options, definition: nets.Definition) -> None:
+        self._where, self._options, self._definition = where, options, definition
+        self._solver: Solver | None = None
+
+    def solver(self) -> Solver:
+        """The net with its solver; made again, it has the same weights and inputs."""
+        if self._solver is None:
+            with backend.use(self._where):
+                self._solver = nets.solver(self._definition)
+        return self._solver
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._solver = None
+        gc.collect()
+        self._where.xp.get_default_memory_pool().free_all_blocks()
+        torch = peers.torch()
+        if torch and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _work(self, what: str) -> Callable[[], Any]:
+        made = self.solver()
+        return partial(made.step, 1) if what == "step" else made.net.run_forward
+
+    def minicaffe(self, what: str) -> dict[str, Any]:
+        """Time of a pass, and what it achieves of matrix products and of memory."""
+        made = self.solver()
+        with backend.use(self._where):
+            cost = summary.training_cost(made.net) if what == "step" else summary.forward_total(made.net)
+            seconds = target.sample(self._where, self._work(what), SECONDS)
+        rates = {"TFLOP/s": cost.products / 1e12, "GB/s": cost.bytes / 1e9}
+        middle = statistics.median(seconds)
+        return {**_figures(seconds), **{name: amount / middle for name, amount in rates.items()}}
+
+    def kernels(self) -> dict[str, Any]:
+        """The slowest kernels of a training step."""
+        work = self._work("step")
+        with backend.use(self._where), self._where.running():
+            work()
+            with profile(self._where) as found:
+                work()
+            return {"launches": len(found.launches), "slowest": found.slowest()}
+
+    def memory(self) -> dict[str, Any]:
+        """What is in use after a step, scratch that all nets share included: a step allocates nothing that it frees."""
+        with backend.use(self._where):
+            self.solver().step(2)
+        return {"MB": self._where.xp.get_default_memory_pool().used_bytes() / 1e6}
+
+    def same_losses(self) -> dict[str, Any] | None:
+        """A few steps on both come to the same losses."""
+        torch, device = self._peer()
+        with _tf32(torch, False), backend.use(self._where):
+            nets.same_losses(nets.solver(self._definition), self._definition.checked, device)
+        return None
+
+    def torch(self, what: str, tf32: bool, compiled: bool) -> dict[str, Any]:
+        """Time of the same pass in PyTorch."""
+        torch, device = self._peer()
+        if compiled and device == "cpu":
+            raise Skip("compiling for a GPU needs one")
+        with backend.use(self._where):
+            peer = nets.torch_net(self.solver(), device)
+        with _tf32(torch, tf32):
+            if compiled:
+                loss = float(peer.loss())
+                _compile(torch, peer)
+                # TF32 rounds otherwise, and other units are dropped
+                peers.agree(float(peer.loss()), loss, "loss of the compiled net", rtol=0.05)
+            work = peer.step if what == "step" else partial(_without_gradients, torch, peer.loss)
+            return _figures(_sample(torch, device, work))
+
+    def torch_memory(self) -> dict[str, Any]:
+        """The most that PyTorch had in use and that it had reserved over two steps."""
+        torch, device = self._peer()
+        if device == "cpu":
+            raise Skip("PyTorch counts the memory of GPUs only")
+        with backend.use(self._where):
+            peer = nets.torch_net(self.solver(), device)
+        torch.cuda.reset_peak_memory_stats()
+        peer.step()
+        peer.step()
+        return {"MB": torch.cuda.max_memory_allocated() / 1e6, "reserved MB": torch.cuda.max_memory_reserved() / 1e6}
+
+    def _peer(self) -> tuple[Any, str]:
+        """PyTorch, and the device that is the one under test to it."""
+        torch = peers.torch()
+        if torch is None:
+            raise Skip("torch is not installed")
+        if torch.cuda.is_available():
+            return torch, f"cuda:{self._options.gpu}"
+        if self._options.small:
+            return torch, "cpu"
+        raise Skip(f"PyTorch {torch.__version__} sees no GPU")
+
+
+@contextlib.contextmanager
+def _tf32(torch: Any, allowed: bool) -> Iterator[None]:
+    """Inside, PyTorch may round to TF32 or not, and chooses its convolutions by measuring."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+def _without_gradients(torch: Any, function: Callable[[], Any]) -> Any:
+    with torch.no_grad():
+        return function()
+
+
+def _compile(torch: Any, peer: Any) -> None:
+    """Let a TorchNet compute its loss by ``torch.compile(mode="reduce-overhead")``: fused kernels in a CUDA graph."""
+
+    class Loss(torch.nn.Module):
+        """A module's params keep their addresses, which a graph relies on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = torch.nn.ParameterList(peer.params)
+
+        def forward(self) -> Any:
+            return own()
+
+    own, module = peer.loss, Loss()
+    peer.params = module.weights
+    fast = torch.compile(module, mode="reduce-overhead")
+
+    def loss() -> Any:
+        torch.compiler.cudagraph_mark_step_begin()
+        return fast()
+
+    peer.loss = loss
+
+
+def _sample(torch: Any, device: str, function: Callable[[], Any], least: int = 5, most: int = 60) -> list[float]:
+    """Seconds of calls one by one, between events; after three that do not count (they compile and choose)."""
+    for _ in range(3):
+        function()
+    once = _between(torch, device, function, 1)[0]
+    return _between(torch, device, function, min(most, max(least, round(SECONDS / max(once, 1e-9)))))
+
+
+def _between(torch: Any, device: str, function: Callable[[], Any], calls: int) -> list[float]:
+    if device == "cpu":
+        moments = [time.perf_counter()]
+        for _ in range(calls):
+            function()
+            moments.append(time.perf_counter())
+        return [b - a for a, b in zip(moments, moments[1:], strict=False)]
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(calls + 1)]
+    torch.cuda.synchronize()
+    events[0].record()
+    for event in events[1:]:
+        function()
+        event.record()
+    torch.cuda.synchronize()
+    return [a.elapsed_time(b) / 1e3 for a, b in zip(events, events[1:], strict=False)]
+
+
+def _figures(seconds: list[float]) -> dict[str, Any]:
+    return {"ms": statistics.median(seconds) * 1e3, "least ms": min(seconds) * 1e3, "calls": len(seconds)}

@@ -1,0 +1,118 @@
+"""What a layer refuses, and the errors that say which layer it is and where it stands."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+from minicaffe import backend, proto
+from minicaffe.blob import Blob
+from minicaffe.errors import DataError, LayerError, OutOfMemoryError, ShapeError
+from minicaffe.limits import NOT_ENOUGH
+from minicaffe.proto.origin import Origin
+
+
+class Checked:
+    """Base of Layer: checks of its options and of the blobs that it is given."""
+
+    param: ClassVar[str | None]
+    layer_param: proto.LayerParameter
+    definition: Origin
+    name: str
+    type: str
+    phase: int
+
+    def find_file(self, path: str) -> str:
+        """``path`` as seen from the working folder or from the folder of the net's definition."""
+        return self.definition.resolve(path)
+
+    def error(
+        self, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError
+    ) -> LayerError:
+        """An exception that says which layer, where it stands, and which field is at fault."""
+        place = self.definition.where(self.name, self.phase, field)
+        options = field in self._option_names()
+        named = f", {self.param}.{field}" if options else f", {field}" if field else ""
+        return kind(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}){named}: {problem}")
+
+    @contextlib.contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """A block in which blobs' errors come to name this layer: shapes that none has, memory that is not there."""
+        try:
+            yield
+        except ShapeError as error:
+            if f"layer '{self.name}'" in str(error):
+                raise
+            raise self.error(str(error), kind=ShapeError) from None
+        except MemoryError as error:
+            raise self.memory_error(error) from None
+
+    def memory_error(self, error: MemoryError) -> OutOfMemoryError:
+        """``error``, of any origin, naming this layer."""
+        problem = str(error).removeprefix(NOT_ENOUGH)
+        if isinstance(error, OutOfMemoryError) and f"layer '{self.name}'" in problem:
+            return error
+        remedy = "" if isinstance(error, OutOfMemoryError) else "; check the shapes"
+        return OutOfMemoryError(f"{NOT_ENOUGH}{self.error(problem + remedy)}")
+
+    def data_error(self, problem: object, field: str | None = None) -> DataError:
+        """A DataError that says which layer and where it stands, for data and files that are not as they should be."""
+        return DataError(str(self.error(str(problem), field)), missing=getattr(problem, "missing", None))
+
+    def require(
+        self, condition: bool, problem: str, field: str | None = None, kind: Callable[[str], LayerError] = LayerError
+    ) -> None:
+        """Raise ``error(problem, field)`` unless the condition holds."""
+        if not condition:
+            raise self.error(problem, field, kind)
+
+    def require_sizes(self, *shapes: Sequence[int]) -> None:
+        """Raise a ShapeError unless the sizes in these values of the field ``shape`` can be those of a blob."""
+        for sizes in shapes:
+            self.require(min(sizes, default=0) >= 0, f"must not be negative; found {list(sizes)}", "shape", ShapeError)
+
+    def require_same_shape(self, *blobs: Blob) -> None:
+        """Raise a ShapeError unless all blobs have one shape."""
+        if any(blob.shape != blobs[0].shape for blob in blobs):
+            found = ", ".join(blob.shape_string for blob in blobs)
+            raise self.error(f"bottoms must have the same shape; found {found}", kind=ShapeError)
+
+    def check_indices(
+        self, values: Any, limit: int | None, bad: Any, ignored: int | None = None, hint: str = ""
+    ) -> None:
+        """Report a value that is no integer in 0 .. limit - 1, or without a ``limit`` no integer: at once on the host, at
+        the next synchronisation on a device.
+
+        ``bad`` is int32 scratch of shape ``()``; values equal to ``ignored`` may lie outside.
+        """
+        backend.current().ops.check_labels(values, limit, ignored, bad)
+        expected = "an integer" if limit is None else f"an integer in 0 .. {limit - 1}"
+        exception = "" if ignored is None else f" (or {ignored}, which is ignored)"
+
+        def refused(place: int) -> LayerError:
+            value = values.reshape(-1)[place].item()
+            good = value == ignored or (value.is_integer() and (limit is None or 0 <= value < limit))
+            found = "" if good else f"; found {value:.9g}"  # good: on a device, the next batch may be there by now
+            return self.error(f"value number {place} of the batch is not {expected}{exception}{hint}{found}")
+
+        backend.current().check_later(bad, refused)
+
+    def axis_of(self, blob: Blob, axis: int, field: str = "axis") -> int:
+        """``axis`` counted from the front of ``blob``; an error naming ``field`` if it is out of range."""
+        try:
+            return blob.axis(axis)
+        except ShapeError as error:
+            raise self.error(str(error), field, ShapeError) from None
+
+    def about(self, blob: Blob, axis: int, what: str) -> tuple[int, int, int]:
+        """The sizes (outer, n, inner) before, at and after an axis, along which there must be at least one ``what``."""
+        self.require(
+            blob.shape[axis] > 0, f"needs at least one {what} along it; found {blob.shape_string}", "axis", ShapeError
+        )
+        return blob.span(0, axis), blob.shape[axis], blob.span(axis + 1)
+
+    def _option_names(self) -> set[str]:
+        if self.param is None:
+            return set()
+        return set(getattr(self.layer_param, self.param).DESCRIPTOR.fields_by_name)

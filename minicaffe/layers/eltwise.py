@@ -1,0 +1,116 @@
+"""Eltwise: blobs of one shape joined element by element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minicaffe.blob import Blob
+from minicaffe.layers.base import Layer
+
+
+class Eltwise(Layer):
+    """Join blobs of one shape element by element: their product, weighted sum or maximum.
+
+    Bottoms: two or more.  Top: as they are.  ``operation``: PROD, SUM (default, weighted by ``coeff``, one a bottom),
+    MAX (NaN if one is NaN). The gradient of PROD multiplies the other bottoms if ``stable_prod_grad`` (default), else divides: NaN or
+    infinite at 0. Caffe (CPU): of equal maxima the gradient goes to the earlier bottom, but to bottom 1 rather than 0.
+    """
+
+    type = "Eltwise"
+    capturable = True
+    param = "eltwise_param"
+    bottoms = (2, None)
+    operation: int
+    coeff: Sequence[float]
+    stable_prod_grad: bool
+
+    PROD, SUM, MAX = range(3)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        given = list(self.coeff)
+        self.require(
+            len(given) in (0, len(bottom)),
+            f"must be given for each of the {len(bottom)} bottoms, or not at all; found {given}",
+            "coeff",
+        )
+        self.require(not (given and self.operation == self.PROD), "only SUM takes coefficients", "coeff")
+        self.coefficients = given or [1.0] * len(bottom)
+        self.capturable = self.operation != self.PROD
+        self.in_place = "forward" if self.operation == self.PROD else "never"
+        self.reads_bottoms = range(len(bottom)) if self.operation == self.PROD else ()
+        self.reads_tops = () if self.operation != self.PROD or self.stable_prod_grad else (0,)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.require_same_shape(*bottom)
+        top[0].reshape_like(bottom[0])
+        if self.operation == self.MAX:
+            self.winner = self.scratch("winner", bottom[0].shape)
+
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
+        return float(top[0].count * (len(bottom) - 1 + len(self.coeff)))
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        y, (first, second, *others) = top[0].xdata, (blob.xdata for blob in bottom)
+        if self.operation == self.PROD:
+            self.xp.multiply(first, second, out=y)
+            for x in others:
+                y *= x
+        elif self.operation == self.SUM:
+            self.ops.elementwise(Eltwise.weighted_sum, (first, second), self.coefficients[:2], y)
+            for x, c in zip(others, self.coefficients[2:], strict=True):
+                self.ops.elementwise(Eltwise.weighted_sum, (y, x), (1.0, c), y)
+        else:
+            self.ops.elementwise(Eltwise.first_winner, (first, second), (), self.winner)
+            self.ops.elementwise(Eltwise.larger, (second, first), (), y)
+            for i, x in enumerate(others, start=2):
+                self.ops.elementwise(Eltwise.next_winner, (self.winner, y, x), (float(i),), self.winner)
+                self.ops.elementwise(Eltwise.larger, (y, x), (), y)
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        dy = top[0].xdiff
+        for i, blob in enumerate(bottom):
+            if not propagate_down[i] or (self.hands_on_gradient(i) and blob.diff_storage is top[0].diff_storage):
+                continue
+            dx = blob.xdiff
+            if self.operation == self.SUM:
+                self.ops.elementwise(Eltwise.weighted, (dy,), (self.coefficients[i],), dx)
+            elif self.operation == self.MAX:
+                self.ops.elementwise(Eltwise.won, (self.winner, dy), (float(i),), dx)
+            elif self.stable_prod_grad:
+                dx[...] = dy
+                for other in bottom:
+                    if other is not blob:
+                        dx *= other.xdata
+            else:
+                self.ops.elementwise(Eltwise.quotient, (top[0].xdata, blob.xdata, dy), (), dx)
+
+    def hands_on_gradient(self, index: int) -> bool:
+        return self.operation == self.SUM and self.coefficients[index] == 1
+
+    @staticmethod
+    def weighted(a: float, p: float) -> float:
+        return p * a
+
+    @staticmethod
+    def weighted_sum(a: float, b: float, p: float, q: float) -> float:
+        return p * a + q * b
+
+    @staticmethod
+    def larger(a: float, b: float) -> float:
+        return a if a != a else a if a >= b else b
+
+    @staticmethod
+    def first_winner(a: float, b: float) -> float:
+        return 0.0 if a != a else 0.0 if a > b else 1.0
+
+    @staticmethod
+    def next_winner(winner: float, largest: float, x: float, i: float) -> float:
+        return winner if largest != largest else winner if largest >= x else i
+
+    @staticmethod
+    def won(winner: float, dy: float, i: float) -> float:
+        return dy if winner == i else 0.0
+
+    @staticmethod
+    def quotient(y: float, x: float, dy: float) -> float:
+        return y / x * dy

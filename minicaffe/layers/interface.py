@@ -1,0 +1,62 @@
+"""``minicaffe.Layer``, pycaffe's Layer: all that a layer shows to users, and all that a user's Python layer is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from minicaffe import proto
+from minicaffe.blob import Blob
+from minicaffe.layers.blob_vec import BlobVec
+
+
+class LayerKind(type):
+    """Tells the two kinds of users' classes apart: those that set ``type``, and thereby register it, become layers of
+    the engine; all others are held by one (``PythonLayer``)."""
+
+    engine_layer: ClassVar[type | None] = None
+    """The base of the engine's layers, once it is defined."""
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **kwargs: Any) -> LayerKind:
+        """The class; one that sets ``type`` derives from the engine's Layer in the place of the plain one."""
+        base = mcs.engine_layer
+        registers = isinstance(body.get("type"), str) and body["type"] != ""
+        if base is not None and registers and not any(issubclass(b, base) for b in bases):
+            bases = (*(b for b in bases if b is not Layer), base)
+        return super().__new__(mcs, name, bases, body, **kwargs)
+
+
+class Layer(metaclass=LayerKind):
+    """A layer as pycaffe shows it; users derive their Python layers from it and write four methods:
+
+    ``setup(bottom, top)``            once: read ``param_str``, make learnable blobs with ``blobs.add_blob(*shape)``; may
+                                      be left out;
+    ``reshape(bottom, top)``          give the tops their shapes, before every forward pass;
+    ``forward(bottom, top)``          compute the tops' values;
+    ``backward(top, propagate_down, bottom)``  compute the gradient of each bottom that is asked for (overwriting it) and
+                                      of the learnable blobs (adding to it).
+
+    ``bottom`` and ``top`` are lists of blobs, whose ``data`` and ``diff`` are NumPy arrays on every backend;
+    ``propagate_down`` is a list of bools.  The attributes below are set before ``setup``.  Every other name is the
+    class's own: the engine neither reads nor sets it, but for what a class may declare in its body: ``bottoms`` and
+    ``tops``, how many it takes (a number, or (at least, at most)), and ``differentiable``, the bottoms that can get a
+    gradient (a tuple of numbers).  Undeclared it takes any number, and gives a gradient to all.
+
+    A class that sets ``type`` is another kind: it registers that type for prototxts, and derives from
+    ``minicaffe.layers.Layer``, with all that the engine offers to its own layers.
+    """
+
+    type: str = ""
+    """The type in the prototxt; a class that sets it registers it."""
+    phase: int
+    """0 in training, 1 in testing."""
+    blobs: BlobVec
+    """The learnable blobs."""
+    param_str: str = ""
+    """``python_param { param_str }``, also as ``param_str_``, its older name."""
+
+    def __init__(self, layer_param: proto.LayerParameter) -> None:
+        """Made by nets, from the layer's LayerParameter."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Read parameters, make learnable blobs."""

@@ -1,0 +1,85 @@
+"""Softmax, and the loss of its probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minicaffe.blob import Blob
+from minicaffe.layers.base import Layer
+from minicaffe.layers.classification import Normalized
+
+
+class Softmax(Layer):
+    r"""Scores to probabilities along ``axis`` (1): :math:`y_i = e^{x_i} / \sum_j e^{x_j}`.
+
+    Bottom and top: one shape.  The largest score is subtracted first, so that nothing overflows.
+    """
+
+    type = "Softmax"
+    capturable = True
+    param = "softmax_param"
+    reads_bottoms = ()
+    per_element = 5
+    in_place = "always"
+    axis: int
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        x = bottom[0]
+        top[0].reshape_like(x)
+        self.shape = self.about(x, self.axis_of(x, self.axis), "score")
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.ops.softmax(bottom[0].xdata.reshape(self.shape), top[0].xdata.reshape(self.shape))
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        if propagate_down[0]:
+            y, dy = top[0].xdata.reshape(self.shape), top[0].xdiff.reshape(self.shape)
+            self.ops.softmax_grad(y, dy, bottom[0].xdiff.reshape(self.shape))
+
+
+class SoftmaxWithLoss(Normalized):
+    r"""Multinomial logistic loss of the softmax of the scores, computed together for numerical stability.
+
+    .. math:: L = -\frac{1}{D} \sum_i \log \max(p_{i, y_i}, 2^{-126}), \qquad p = \mathrm{softmax}(x)
+
+    Bottoms: scores x, and integer labels y, one for each position along the class axis (``softmax_param.axis``, 1).
+    Tops: the loss, a scalar; if a second is named, p.  D: see ``Normalized``.
+    Caffe: one term is at most 87.33655; the gradient ``(p - onehot(y)) / D`` ignores that floor.  Caffe fails with two
+    tops; here the second is p and has no gradient.
+    """
+
+    type = "SoftmaxWithLoss"
+    capturable = True
+    reads_bottoms = (1,)
+    param = "softmax_param"
+    per_element = 5
+    tops = (1, 2)
+    axis: int
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().setup(bottom, top)
+        self.capturable = len(top) == 1
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
+        self.prob = self.scratch("prob", self.shape)
+        self.normalizer = self.scratch("normalizer", ())
+        if len(top) > 1:
+            top[1].reshape_like(bottom[0])
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        outer, classes, inner = self.shape
+        label = bottom[1].xdata.reshape(outer, inner)
+        self.check_labels(label, classes)
+        self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
+        self.ops.loss_normalizer(label, outer, self.ignore_label, self.normalization, self.normalizer)
+        self.ops.softmax_loss(self.prob, label, self.ignore_label, self.normalizer, top[0].xdata)
+        if len(top) > 1:
+            top[1].xdata[...] = self.prob.reshape(top[1].shape)
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        if propagate_down[0]:
+            outer, _, inner = self.shape
+            label, dx = bottom[1].xdata.reshape(outer, inner), bottom[0].xdiff.reshape(self.shape)
+            self.ops.softmax_loss_grad(self.prob, label, self.ignore_label, self.normalizer, top[0].xdiff, dx)

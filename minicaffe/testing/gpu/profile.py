@@ -1,0 +1,96 @@
+"""Which kernels of a pass take how long: events around every launch and matrix product, while ``profile`` lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from minicaffe.backend.gpu import GpuBackend
+
+_FORMULA = 40  # characters of a formula that are told
+
+
+@dataclass
+class Launch:
+    """One launch: its name with the shape of its largest array, between which events, and what it must do."""
+
+    name: str
+    start: Any
+    end: Any
+    moved: int
+    flops: float
+
+
+@dataclass
+class Profile:
+    """The launches of a pass; ``slowest`` sums up those of one kernel and shape."""
+
+    cuda: Any
+    launches: list[Launch] = field(default_factory=list)
+
+    def slowest(self, count: int = 10) -> list[dict[str, Any]]:
+        """The kernels that take most, with calls, milliseconds in all, and bytes and FLOPs a second.
+
+        Bytes are those of the arrays that a kernel is given, each once.
+        """
+        if self.launches:
+            self.launches[-1].end.synchronize()
+        groups: dict[str, list[float]] = {}
+        for launch in self.launches:
+            sums = groups.setdefault(launch.name, [0, 0.0, 0.0, 0.0])
+            milliseconds = self.cuda.get_elapsed_time(launch.start, launch.end)
+            for i, term in enumerate((1, milliseconds, launch.moved, launch.flops)):
+                sums[i] += term
+        rows = sorted(groups.items(), key=lambda item: -item[1][1])[:count]
+        return [
+            {
+                "kernel": name,
+                "calls": int(calls),
+                "ms": ms,
+                "GB/s": moved / max(ms, 1e-9) / 1e6,
+                "TFLOP/s": flops / max(ms, 1e-9) / 1e9,
+            }
+            for name, (calls, ms, moved, flops) in rows
+        ]
+
+
+@contextlib.contextmanager
+def profile(where: GpuBackend) -> Iterator[Profile]:
+    """Record every launch of ``where``'s ops inside; each costs two events more."""
+    launcher, ops = where.ops.launch, where.ops
+    found, own_gemm = Profile(where.xp.cuda), ops._gemm
+    launch_own: Callable[..., None] = launcher._launch
+
+    def note(name: str, arrays: list[Any], flops: float, call: Callable[[], None]) -> None:
+        start, end, stream = found.cuda.Event(), found.cuda.Event(), found.cuda.get_current_stream()
+        largest = max((a.shape for a in arrays), key=math.prod, default=())
+        start.record(stream)
+        call()
+        end.record(stream)
+        moved = sum(a.nbytes for a in arrays)
+        found.launches.append(Launch(f"{name} {'x'.join(map(str, largest))}", start, end, moved, flops))
+
+    def launch(program: Any, kernel: str, grid: tuple, block: tuple, args: tuple) -> None:
+        arrays = [a for a in args if isinstance(a, where.xp.ndarray)]
+        note(_named(program, kernel), arrays, 0.0, lambda: launch_own(program, kernel, grid, block, args))
+
+    def gemm(a: Any, b: Any, out: Any, transpose_a: bool = False, *rest: bool) -> None:
+        inner = a.shape[-2] if transpose_a else a.shape[-1]
+        note("gemm", [a, b, out], 2.0 * inner * out.size, lambda: own_gemm(a, b, out, transpose_a, *rest))
+
+    launcher._launch, ops._gemm = launch, gemm
+    try:
+        yield found
+    finally:
+        del launcher._launch  # the method of its class again
+        ops._gemm = own_gemm
+
+
+def _named(program: Any, kernel: str) -> str:
+    """The kernel, and if it applies a formula, the beginning of that."""
+    formula = re.search(r"return \((.*)\);", program.prelude)
+    return f"{kernel}[{formula[1][:_FORMULA]}]" if formula else kernel

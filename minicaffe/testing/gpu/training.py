@@ -1,0 +1,231 @@
+"""The part "training": solvers and nets on the GPU against the CPU, equal bits, snapshots from one to the other."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicaffe import backend, graph, models, proto
+from minicaffe.backend import random
+from minicaffe.backend.base import RandomSource
+from minicaffe.proto.files import read_net
+from minicaffe.solvers import Solver, create
+from minicaffe.testing.gpu import target
+from minicaffe.testing.gpu.checks import Check, Options
+from minicaffe.testing.kernel_cases import random as philox
+
+CLASSES = 10
+FIRST = 10
+"""Iterations over which only rounding can differ; after them the differences have grown by what was learned since."""
+CLOSE, FAR = 2e-4, 0.1
+"""How far losses may be apart over the first iterations and over all of them, relative to the largest.
+
+Weights changed by their rounding error move the losses of these nets by up to 2e-5 over the first ten iterations and by up
+to 0.03 over 200.
+"""
+
+SOLVERS: dict[str, dict[str, float]] = {
+    "SGD": {"base_lr": 0.01, "momentum": 0.9, "weight_decay": 0.0005},
+    "Nesterov": {"base_lr": 0.01, "momentum": 0.9},
+    "AdaGrad": {"base_lr": 0.001},
+    "RMSProp": {"base_lr": 0.001, "rms_decay": 0.9},
+    "AdaDelta": {"base_lr": 0.1, "momentum": 0.9, "delta": 1e-6},
+    "Adam": {"base_lr": 0.001, "momentum": 0.9, "momentum2": 0.999},
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shipped net to train; its data layers are replaced by ``inputs``, shapes without the batch."""
+
+    model: str
+    inputs: dict[str, tuple[int, ...]]
+    rate: float
+    dropout: str = ""
+
+    def net(self, batch: int) -> proto.NetParameter:
+        """The definition; with a Dropout layer in place behind the top ``dropout``."""
+        shapes = {name: (batch, *shape) for name, shape in self.inputs.items()}
+        net = graph.with_inputs(read_net(models.find(self.model))[0], shapes)
+        if self.dropout:
+            layers = list(net.layer)
+            behind = max(i for i, layer in enumerate(layers) if self.dropout in layer.top)
+            drop = proto.LayerParameter(name="drop", type="Dropout", bottom=[self.dropout], top=[self.dropout])
+            del net.layer[:]
+            net.layer.extend([*layers[: behind + 1], drop, *layers[behind + 1 :]])
+        return net
+
+
+LENET = Task("lenet/lenet_train_test.prototxt", {"data": (1, 28, 28), "label": ()}, 0.01)
+SIAMESE = Task("siamese/mnist_siamese_train_test.prototxt", {"pair_data": (2, 28, 28), "sim": ()}, 0.01)
+DROPOUT = Task(LENET.model, LENET.inputs, 0.01, dropout="ip1")
+NETS = {
+    "siamese": SIAMESE,
+    "LeNet with dropout": DROPOUT,
+    "CIFAR-10 with BatchNorm": Task(
+        "cifar10/cifar10_full_sigmoid_train_test_bn.prototxt", {"data": (3, 32, 32), "label": ()}, 0.001
+    ),
+}
+
+
+def batch(options: Options) -> int:
+    """Images, or pairs, of an iteration."""
+    return 2 if options.small else 32
+
+
+def checks(options: Options) -> Iterator[Check]:
+    """See the module."""
+    where, size = target.open_backend(options), batch(options)
+    few, many = (3, 4) if options.small else (20, 200)
+    for kind in SOLVERS:
+        yield Check(f"solver {kind}", partial(_against_cpu, where, LENET, size, few, kind))
+    for name, task in NETS.items():
+        yield Check(f"{name}, {many} iterations", partial(_against_cpu, where, task, size, many))
+    yield Check("two runs to the same bits", partial(_same_bits, where, size, few))
+    host = backend.host_backend()
+    for name, task, start, end in (
+        ("snapshot on the GPU, resumed there", DROPOUT, where, where),
+        ("snapshot on the GPU, resumed on the CPU", SIAMESE, where, host),
+        ("snapshot on the CPU, resumed on the GPU", SIAMESE, host, where),
+    ):
+        yield Check(name, partial(_resumed, task, start, end, size, few))
+
+
+class PhiloxOnHost(RandomSource):
+    """The random numbers of a GPU on the CPU, so that both drop the same units."""
+
+    def __init__(self) -> None:
+        self._seed = self._counter = 0
+        self._seeded_from: random.Stream | None = None
+
+    def _start(self) -> None:
+        if self._seeded_from is not random.stream():
+            self._seed, self._counter, self._seeded_from = random.stream().draw(), 0, random.stream()
+
+    def uniform(self, out: NDArray) -> None:
+        self._start()
+        self._counter = philox.uniform(self._seed, self._counter, out)
+
+    def bernoulli(self, out: NDArray, keep: float) -> None:
+        self._start()
+        self._counter = philox.bernoulli(self._seed, self._counter, out, keep)
+
+    def get_state(self) -> bytes:
+        self._start()
+        return np.array([self._seed, self._counter], "<u8").tobytes()
+
+    def set_state(self, state: bytes) -> None:
+        self._seed, self._counter = map(int, np.frombuffer(state, "<u8"))
+        self._seeded_from = random.stream()
+
+
+@contextlib.contextmanager
+def gpus_random_numbers() -> Iterator[None]:
+    """Inside, the CPU draws as a GPU does."""
+    host = backend.host_backend()
+    own, host.random = host.random, PhiloxOnHost()
+    try:
+        yield
+    finally:
+        host.random = own
+
+
+def make(task: Task, batch: int, kind: str = "SGD", prefix: str = "") -> Solver:
+    """A solver, its net filled from a fixed seed, whose inputs are drawn anew for each iteration."""
+    settings = SOLVERS[kind] if kind != "SGD" else {**SOLVERS["SGD"], "base_lr": task.rate}
+    param = proto.SolverParameter(
+        net_param=task.net(batch), type=kind, lr_policy="fixed", random_seed=3, snapshot_after_train=False, **settings
+    )
+    if prefix:
+        param.snapshot_prefix = prefix
+    solver = create(param)
+    solver.add_callback(lambda: feed(solver), lambda: None)
+    return solver
+
+
+def feed(solver: Solver) -> None:
+    """Images that look like their class, or pairs of them, and noise; the same for the same iteration."""
+    rng, net = np.random.default_rng(solver.iter), solver.net
+    image, label = (net.blobs[name] for name in net.inputs)
+    n, channels, *size = image.shape
+    patterns = np.random.default_rng(7).random((CLASSES, *size), np.float32)
+    if label.shape == (n,) and net.inputs[1] == "sim":
+        first = rng.integers(0, CLASSES, n)
+        second = np.where(rng.random(n) < 0.5, first, rng.integers(0, CLASSES, n))
+        shown, answer = patterns[np.stack([first, second], axis=1)], first == second
+    else:
+        answer = rng.integers(0, CLASSES, n)
+        shown = np.repeat(patterns[answer][:, None], channels, axis=1)
+    image.data[...] = (shown + rng.random(image.shape, np.float32)) / 2
+    label.data[...] = answer
+
+
+def train(solver: Solver, iterations: int) -> list[float]:
+    """The losses of so many iterations."""
+    losses: list[float] = []
+    for _ in range(iterations):
+        solver.step(1)
+        losses.append(float(solver.net.loss))
+    return losses
+
+
+def weights(solver: Solver) -> list[NDArray]:
+    """Copies of all params."""
+    return [blob.data.copy() for blobs in solver.net.params.values() for blob in blobs]
+
+
+def _against_cpu(where: Any, task: Task, batch: int, iterations: int, kind: str = "SGD") -> dict[str, Any]:
+    """The same losses on both, as far as rounding goes; AssertionError naming the first iteration that differs."""
+    with gpus_random_numbers(), backend.use(backend.host_backend()):
+        expected = train(make(task, batch, kind), iterations)
+    with backend.use(where):
+        found = train(make(task, batch, kind), iterations)
+    largest = max(map(abs, expected))
+    for i, (want, got) in enumerate(zip(expected, found, strict=True)):
+        limit = (CLOSE if i < FIRST else FAR) * largest
+        assert abs(got - want) <= limit, f"loss of iteration {i}: found {got:.9g}, on the CPU {want:.9g}"
+    apart = [abs(got - want) / largest for want, got in zip(expected, found, strict=True)]
+    return {"first loss": found[0], "last loss": found[-1], "first apart": max(apart[:FIRST]), "apart": max(apart)}
+
+
+def _same_bits(where: Any, batch: int, iterations: int) -> dict[str, Any]:
+    """Two runs from one seed give the same weights and losses, bit for bit."""
+    runs = []
+    with backend.use(where):
+        for _ in range(2):
+            solver = make(DROPOUT, batch)
+            runs.append((train(solver, iterations), weights(solver)))
+    for i, (a, b) in enumerate(zip(runs[0][0], runs[1][0], strict=True)):
+        assert a == b, f"loss of iteration {i}: {a:.9g} in one run, {b:.9g} in the other"
+    for i, (x, y) in enumerate(zip(runs[0][1], runs[1][1], strict=True)):
+        assert np.array_equal(x, y), f"param {i}, shape {x.shape}: {(x != y).sum()} of {x.size} elements differ"
+    return {"last loss": runs[0][0][-1]}
+
+
+def _resumed(task: Task, start: Any, end: Any, batch: int, iterations: int) -> dict[str, Any]:
+    """A run that is interrupted on ``start`` and resumed on ``end`` comes where one without interruption comes."""
+    with tempfile.TemporaryDirectory() as folder:
+        with backend.use(start):
+            solver = make(task, batch, prefix=f"{folder}/net")
+            train(solver, iterations)
+            solver.snapshot()
+            expected, state = train(solver, iterations), f"{folder}/net_iter_{iterations}.solverstate"
+            assert Path(state).exists(), "no solver state was written"
+        with backend.use(end):
+            resumed = make(task, batch)
+            resumed.restore(state)
+            assert resumed.iter == iterations, f"resumed at iteration {resumed.iter}, written at {iterations}"
+            found = train(resumed, iterations)
+    largest = max(map(abs, expected))
+    limit = 0.0 if start is end else CLOSE * largest
+    for i, (want, got) in enumerate(zip(expected, found, strict=True)):
+        assert abs(got - want) <= limit, f"loss {i} after resuming: found {got:.9g}, without interruption {want:.9g}"
+    return {"last loss": found[-1]}

@@ -1,0 +1,199 @@
+"""CuPy with its ``cuda`` module, and nvmath-python's cuBLAS, as far as the GPU backend and ``gpu_check`` call them.
+
+Arrays and kernels are those of ``strict_cupy``.  ``install()`` puts these models where the packages would be, so that the
+GPU backend itself runs on a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import strict_cupy
+
+
+class CudaRuntimeError(RuntimeError):
+    pass
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class Context:
+    """A device or a stream: which of them are entered is recorded."""
+
+    current: ClassVar[list[Context]] = []
+
+    def __init__(self, index=0):
+        self.id, self.ptr = index, 0x51
+
+    def __enter__(self):
+        self.current.append(self)
+
+    def __exit__(self, *_):
+        self.current.pop()
+
+    def synchronize(self):
+        assert self not in self.current
+
+
+class Event:
+    """A moment on a stream; there is one stream, and all that was issued to it is done at once."""
+
+    def __init__(self):
+        self.at = None
+
+    def record(self, stream=None):
+        assert stream is None or stream is Context.current[-1]
+        self.at = time.perf_counter()
+
+    def synchronize(self):
+        assert self.at is not None
+
+
+class Pool:
+    """The memory pool; nothing is known of its sizes."""
+
+    def used_bytes(self):
+        return 0
+
+    def total_bytes(self):
+        return 0
+
+    def free_all_blocks(self):
+        pass
+
+
+class FakeCupy:
+    """strict_cupy with the part of ``cupy.cuda`` that is used; arrays are made on a device and a stream."""
+
+    __version__ = "14.0.0"
+
+    def __init__(self, devices=1, error=None):
+        self.cuda = SimpleNamespace(
+            Device=Context,
+            Stream=Context,
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            runtime=SimpleNamespace(
+                CUDARuntimeError=CudaRuntimeError,
+                getDeviceCount=self.device_count,
+                getDeviceProperties=self.properties,
+                driverGetVersion=lambda: 13000,
+                runtimeGetVersion=lambda: 12090,
+            ),
+            Event=Event,
+            get_elapsed_time=lambda start, end: (end.at - start.at) * 1e3,
+            get_current_stream=lambda: Context.current[-1],
+            set_allocator=lambda allocator: None,
+        )
+        self.get_default_memory_pool = Pool
+        self._devices, self._error = devices, error
+
+    def device_count(self):
+        if self._error:
+            raise CudaRuntimeError(self._error)
+        return self._devices
+
+    def properties(self, device):
+        sides = {"major": 9, "minor": 0, "multiProcessorCount": 1, "totalGlobalMem": 1 << 30, "l2CacheSize": 1 << 20}
+        return {"name": b"strict stand-in, no GPU", **sides}
+
+    def __getattr__(self, name):
+        return getattr(strict_cupy, name)
+
+    def zeros(self, shape, dtype):
+        assert len(Context.current) >= 2
+        if np.prod(shape, dtype=float) > 1e12:
+            raise OutOfMemoryError("Out of memory allocating")
+        return strict_cupy.zeros(shape, dtype)
+
+
+class FakeCublas:
+    """cuBLAS as documented, on host memory: matrices are column-major, alpha and beta are read through pointers."""
+
+    class cuBLASError(Exception):
+        pass
+
+    def __init__(self):
+        self.stream = self.workspace = None
+
+    Math = SimpleNamespace(DEFAULT_MATH=0, TF32_TENSOR_OP_MATH=3)
+
+    def create(self):
+        return 7
+
+    def get_version(self, handle):
+        return 120900
+
+    def set_math_mode(self, handle, mode):
+        pass
+
+    def set_stream(self, handle, stream):
+        self.stream, self.workspace = stream, None
+
+    def set_workspace(self, handle, address, size):
+        self.workspace = address, size
+
+    def _gemm(
+        self,
+        ctype,
+        handle,
+        transa,
+        transb,
+        m,
+        n,
+        k,
+        alpha,
+        a,
+        lda,
+        stride_a,
+        b,
+        ldb,
+        stride_b,
+        beta,
+        c,
+        ldc,
+        stride_c,
+        batch,
+    ):
+        assert handle == 7 and self.stream and self.workspace
+
+        def matrix(address, rows, columns, leading, stride, i):
+            assert leading >= max(1, rows)
+            count = leading * (columns - 1) + rows if rows and columns else 0
+            start = ctypes.cast(address + i * stride * ctypes.sizeof(ctype), ctypes.POINTER(ctype))
+            flat = np.ctypeslib.as_array(start, (max(count, 1),))
+            return np.lib.stride_tricks.as_strided(flat, (rows, columns), (flat.itemsize, leading * flat.itemsize))
+
+        alpha, beta = (ctypes.cast(pointer, ctypes.POINTER(ctype))[0] for pointer in (alpha, beta))
+        for i in range(batch):
+            left = matrix(a, *((k, m) if transa else (m, k)), lda, stride_a, i)
+            right = matrix(b, *((n, k) if transb else (k, n)), ldb, stride_b, i)
+            out = matrix(c, m, n, ldc, stride_c, i)
+            product = alpha * (left.T if transa else left) @ (right.T if transb else right)
+            out[...] = product + (beta * out if beta else 0)
+
+    def sgemm_strided_batched(self, *args):
+        self._gemm(ctypes.c_float, *args)
+
+    def dgemm_strided_batched(self, *args):
+        self._gemm(ctypes.c_double, *args)
+
+
+def install() -> None:
+    """Make ``import cupy`` and ``import nvmath.bindings.cublas`` find the models."""
+    modules: dict[str, Any] = {
+        "cupy": FakeCupy(),
+        "nvmath": SimpleNamespace(__version__="0"),
+        "nvmath.bindings": SimpleNamespace(),
+        "nvmath.bindings.cublas": FakeCublas(),
+    }
+    for name, module in modules.items():
+        module.__spec__ = ModuleSpec(name, None)
+        sys.modules[name] = module

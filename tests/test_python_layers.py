@@ -1,0 +1,83 @@
+"""Python layers run code of a definition: what is said where that cannot be found, and the switch against it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from cli_case import NET, run, write_case
+
+import minicaffe
+from minicaffe import proto
+from minicaffe.errors import LayerError
+from minicaffe.proto import text
+
+LAYER = 'layer {{ name: "mine" type: "Python" bottom: "data" top: "y" python_param {{ {} }} }}'
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """A folder on the path."""
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] in ("old", "needs", "marks", "pack")]:
+        del sys.modules[name]
+
+
+def build(options):
+    data = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 2 } } }'
+    return minicaffe.Net(text.parse(data + LAYER.format(options), proto.NetParameter()), minicaffe.TEST)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ('layer: "Mine"', r"python_param\.module: give the name of the module"),
+        ('module: "old"', r"python_param\.layer: give the name of the class"),
+        ('module: "no_such" layer: "A"', r"no module named 'no_such'; put its folder on PYTHONPATH"),
+        ('module: "no_such.part.deep" layer: "A"', r"no module named 'no_such'"),
+        ('module: "pack.missing" layer: "A"', r"no module named 'pack.missing'"),
+        ('module: "old" layer: "A"', r"old\.py:1: .*must be Python 3"),
+        ('module: "needs" layer: "A"', r"'needs' imports 'cPickle', which is not installed, a module of Python 2"),
+        ('module: ".relative" layer: "A"', r"'\.relative' is no module's name"),
+        (
+            'module: "marks" layer: "A"',
+            r"must define a class 'A' derived from minicaffe\.Layer; found nothing of that name",
+        ),
+    ],
+)
+def test_a_layer_that_is_not_there(modules, options, problem):
+    (modules / "old.py").write_text("print 'hello'\n")
+    (modules / "needs.py").write_text("import cPickle\n")
+    (modules / "marks.py").write_text("")
+    (modules / "pack").mkdir()
+    with pytest.raises(LayerError, match=r"layer 'mine' \(Python\).*" + problem):
+        build(options)
+
+
+def test_python_layers_can_be_switched_off(modules):
+    (modules / "marks.py").write_text("import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n")
+    assert minicaffe.allow_python_layers(False)
+    try:
+        with pytest.raises(LayerError, match=r"layer 'mine' \(Python\): it runs code, of module 'marks'"):
+            build('module: "marks" layer: "A"')
+    finally:
+        assert not minicaffe.allow_python_layers(True)
+    assert not (modules / "ran").exists()
+    with pytest.raises(LayerError, match="must define a class"):
+        build('module: "marks" layer: "A"')
+    assert (modules / "ran").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "test", "time", "summarize"])
+def test_every_command_that_builds_nets_has_the_switch(capsys, in_folder, modules, command):
+    in_folder(modules)
+    (modules / "marks.py").write_text("import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n")
+    solver = write_case(modules, NET + LAYER.format('module: "marks" layer: "A"'))
+    model = ("-solver", solver) if command == "train" else ("-model", "net.prototxt")
+    weights = ("-weights", "w.caffemodel") if command == "test" else ()
+    outcome = run(capsys, command, *model, *weights, "--no-python-layers")
+    assert outcome.status == 1
+    assert "Python layers are switched off" in outcome.errors[0]
+    assert not (modules / "ran").exists()
+    assert minicaffe.allow_python_layers(True)  # and on again when the command is done

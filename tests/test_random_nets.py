@@ -1,0 +1,32 @@
+"""Random nets under random events: a replay gives what an eager pass gives, fused layers what plain ones give."""
+
+from __future__ import annotations
+
+import pytest
+import random_nets
+
+PROGRAMS, BATCH = 30, 5
+
+
+@pytest.mark.parametrize("first", range(0, PROGRAMS, BATCH))
+@pytest.mark.filterwarnings("ignore:(divide by zero|overflow|invalid value):RuntimeWarning")
+def test_replays_and_fused_layers_give_the_same_numbers(first):
+    """``python tests/random_nets.py --count 1 --seed SEED`` shows the fewest events with which a seed fails."""
+    faults = {}
+    for seed in range(first, first + BATCH):
+        if problem := random_nets.fault(random_nets.draw_program(seed, changes=6)):
+            faults[seed] = problem
+    assert not faults
+
+
+def test_what_programs_are_made_of():
+    """They hold layers and events of every kind, and hardly a layer that minicaffe refuses."""
+    programs = [random_nets.draw_program(seed) for seed in range(150)]
+    text = "".join(program.definition for program in programs)
+    others = """Convolution Deconvolution InnerProduct Pooling LRN BatchNorm Scale Bias Eltwise Concat Slice Flatten Reshape
+        Softmax SoftmaxWithLoss EuclideanLoss ContrastiveLoss SigmoidCrossEntropyLoss Multiplied Shifted"""
+    kinds = {*random_nets.NEURONS, *others.split()}
+    assert {kind for kind in kinds if f'type: "{kind}"' not in text} == set()
+    events = {name for program in programs for name, _ in program.events}
+    assert events == random_nets.EVENTS.keys()
+    assert sum(len(program.refused) for program in programs) < 0.1 * text.count("layer {")
