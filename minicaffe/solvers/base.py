@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -89,7 +90,8 @@ class Solver:
         self._norm = Blob((), self.net.dtype)
         self._losses = Blob((self.param.average_loss,), self.net.dtype)
         self._stored = 0
-        self.schedule = Schedule(self.param, self.net.dtype, lambda: self.smoothed_loss)
+        own = weakref.proxy(self)  # what a solver holds must not hold it, or it would wait for the collector of cycles
+        self.schedule = Schedule(self.param, self.net.dtype, lambda: own.smoothed_loss)
         self._restored = False
         self._lock: PrefixLock | None = None
         self._displayed_at = (0, time.perf_counter())
