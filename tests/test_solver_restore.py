@@ -97,7 +97,7 @@ def test_a_damaged_state_changes_nothing(damage):
 HDF5_DAMAGE = {
     "no history": lambda file: file.__delitem__("history"),
     "no iteration": lambda file: file.__delitem__("iter"),
-    "an iteration that is no array": lambda file: (file.__delitem__("iter"), file.create_dataset("iter", data=3)),
+    "an iteration that is text": lambda file: (file.__delitem__("iter"), file.create_dataset("iter", data=b"3")),
     "a history that is no group": lambda file: (file.__delitem__("history"), file.create_dataset("history", data=3)),
     "a history of text": lambda file: (
         file.__delitem__("history/3"), file.create_dataset("history/3", data=[b"a", b"b", b"c"])),

@@ -91,8 +91,8 @@ class Solver:
         self.history = [Storage(self._data.size, self.net.dtype) for _ in range(self.slots)]
         self._segments = _segments(self.net)
         self._norm = Blob((), self.net.dtype)
-        self._losses = SmoothedLoss(self.param.average_loss, self.net.dtype)
-        self.schedule = Schedule(self.param, self.net.dtype, lambda: self.smoothed_loss)
+        losses = self._losses = SmoothedLoss(self.param.average_loss, self.net.dtype)
+        self.schedule = Schedule(self.param, self.net.dtype, lambda: losses.mean)
         self._restored = False
         self._lock: PrefixLock | None = None
         self._displayed_at = (0, time.perf_counter())
