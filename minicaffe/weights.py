@@ -162,7 +162,7 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
                     report.problems.append(f"Incompatible number of blobs for layer {name}: the file lacks param {j}")
                 continue
             dtype, shape = params[str(j)]
-            if dtype is None or np.dtype(dtype).kind not in "fiu":
+            if dtype is None or shape is None or np.dtype(dtype).kind not in "fiu":
                 report.problems.append(f"layer '{name}' param {j}: unsupported datatype {dtype}")
             elif shape != blob.shape:
                 report.problems.append(_mismatch(j, name, shape, blob))
