@@ -4,7 +4,7 @@
 and reports every one that ends otherwise.  An input follows from its name, ``kind:number``, alone:
 ``python tests/mutate.py --only png:17`` reads one again, in this process, with a traceback.
 
-The kind ``layers`` gives every field of every layer bad values, one after the other; the others damage files, byte by
+The kind ``layers`` gives every field of every layer bad values, one after the other and two or three at once; the others damage files, byte by
 byte, cut them short, or splice them.
 """
 
@@ -649,8 +649,17 @@ def layer_inputs() -> list[tuple[int, tuple[str, ...], Any]]:
     return found
 
 
-def run_layer(number: int, path: tuple[str, ...], value: Any, folder: Path) -> None:
-    """Build a net of a layer's case with one field changed, and run it forward and backward."""
+@functools.cache
+def _of_case() -> dict[int, list[tuple[int, tuple[str, ...], Any]]]:
+    """``layer_inputs`` by the number of the case."""
+    found: dict[int, list[tuple[int, tuple[str, ...], Any]]] = {}
+    for one in layer_inputs():
+        found.setdefault(one[0], []).append(one)
+    return found
+
+
+def run_layer(number: int, fields: list[tuple[tuple[str, ...], Any]], folder: Path) -> None:
+    """Build a net of a layer's case with fields changed, and run it forward and backward."""
     import numpy as np
     from layer_cases import CASES
 
@@ -673,10 +682,9 @@ def run_layer(number: int, path: tuple[str, ...], value: Any, folder: Path) -> N
             tops = len(case.bottoms)
     layer.top.extend([f"top{k}" for k in range(tops)] if isinstance(tops, int) else tops)
     layer.bottom.extend(f"bottom{k}" for k in range(len(case.bottoms)))
-    try:
-        set_field(layer, path, value)
-    except (ValueError, TypeError):  # a field that cannot hold it
-        return
+    for path, value in fields:
+        with contextlib.suppress(ValueError, TypeError):  # a field that cannot hold it
+            set_field(layer, path, value)
     net = proto.NetParameter(force_backward=True)
     arrays = case.draw()
     for k, array in enumerate(arrays):
@@ -707,7 +715,10 @@ def run_input(name: str, folder: Path) -> None:
     if kind == "layers":
         every = layer_inputs()
         order = random.Random(0).sample(range(len(every)), len(every))
-        run_layer(*every[order[int(number) % len(every)]], folder)
+        case, *change = every[order[int(number) % len(every)]]
+        rng = random.Random(name)
+        more = [rng.choice(_of_case()[case])[1:] for _ in range(rng.choice((0, 0, 1, 2)))]
+        run_layer(case, [tuple(change), *more], folder)
         return
     rng, originals = random.Random(name), _originals(kind, folder)
     path = folder / KINDS[kind].file

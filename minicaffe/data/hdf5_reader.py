@@ -149,7 +149,7 @@ def _send_values(out: Any, name: str, dataset: h5py.Dataset) -> None:
         _send(out, {}, np.ascontiguousarray(dataset[()]).tobytes())
         return
     for start in range(0, len(dataset), rows := _rows_a_piece(dataset)):
-        _send(out, {}, np.ascontiguousarray(dataset[start : start + rows]).data.cast("B"))
+        _send(out, {}, np.ascontiguousarray(dataset[start : start + rows]).reshape(-1).view(np.uint8).data)
 
 
 def _rows_a_piece(dataset: h5py.Dataset) -> int:
