@@ -120,7 +120,8 @@ def _conditions(described: dict, rates: machine.Rates, load: float) -> str:
     busy = f"; other programs were running (load {load:.1f} before the start)" if load > 0.3 else ""
     return (
         f"{described['cpu']}, {described['threads']} of {described['cores']} cores (threading layer "
-        f"{described['threading_layer']}), Python {described['python']}, {versions}; SGEMM up to {rates.sgemm / 1e9:.0f} GFLOP/s{busy}"
+        f"{described['threading_layer']}), Python {described['python']}, {versions}; SGEMM up to "
+        f"{rates.sgemm / 1e9:.0f} GFLOP/s{busy}"
     )
 
 

@@ -29,7 +29,8 @@ _STAND_IN_NETS = ("siamese_mnist_b64", "lenet_b64")
 def checks(options: Options) -> Iterator[Check]:
     """minicaffe and PyTorch as it is, net by net; then PyTorch compiled, which takes its time."""
     with contextlib.suppress(Exception):  # its own checks tell what is wrong with it
-        peers.torch()  # before nvmath-python: of two versions of cuBLAS the first one loaded serves both, and it is pickier
+        # before nvmath-python: of two versions of cuBLAS the first one loaded serves both, and it is pickier
+        peers.torch()
     where = target.open_backend(options)
     definitions = _small_nets() if options.small else nets.NETS
     for name, definition in definitions.items():

@@ -79,7 +79,9 @@ def single_net(single: Single) -> Net:
 
 
 class _TorchLayer:
-    """The same layer in PyTorch; ``backward`` differentiates the graph that the last ``forward`` made, again and again."""
+    """The same layer in PyTorch; ``backward`` differentiates the graph that the last ``forward`` made, again
+    and again.
+    """
 
     def __init__(self, net: Net) -> None:
         from benchmarks.torch_net import TorchNet, torch, translate

@@ -70,7 +70,9 @@ def translate(net: Any) -> Plan:
 
 @contextlib.contextmanager
 def without_dropout(net: Any) -> Iterator[None]:
-    """Let a minicaffe net, and what is translated from it meanwhile, drop nothing: two random masks cannot be compared."""
+    """Let a minicaffe net, and what is translated from it meanwhile, drop nothing: two random masks cannot be
+    compared.
+    """
     layers = [layer for layer in net.layers if layer.type == "Dropout"]
     ratios = [layer.dropout_ratio for layer in layers]
     for layer in layers:

@@ -1,4 +1,6 @@
-"""pycaffe's passes over any number of items: arrays go into a net batch by batch, and the rows of its blobs come out."""
+"""pycaffe's passes over any number of items: arrays go into a net batch by batch, and the rows of its blobs
+come out.
+"""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ def require(module: str) -> ModuleType:
         if extra is None or (error.name or package).partition(".")[0] != package:
             raise
         raise MissingExtraError(
-            f"this needs the package {package!r}, which is not installed; install it with: pip install 'minicaffe[{extra.split()[0]}]'"
+            f"this needs the package {package!r}, which is not installed; install it with: pip install "
+            f"'minicaffe[{extra.split()[0]}]'"
         ) from error
 
 

@@ -52,7 +52,9 @@ def _uniform(values: np.ndarray, param: Any, stream: random.Stream) -> None:
 
 
 def _gaussian(values: np.ndarray, param: Any, stream: random.Stream) -> None:
-    """N(mean, std^2); ``sparse = k >= 0`` then keeps an element with probability ``k / shape[0]`` and zeroes the rest."""
+    """N(mean, std^2); ``sparse = k >= 0`` then keeps an element with probability ``k / shape[0]`` and zeroes
+    the rest.
+    """
     outputs = values.shape[0]
     if not 0 < param.std < np.inf:
         raise _invalid(param, "std", "it must be finite and greater than 0 (the constant filler gives equal values)")

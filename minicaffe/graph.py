@@ -60,7 +60,8 @@ def with_inputs(net: proto.NetParameter, shapes: Mapping[str, Sequence[int]]) ->
         missing = [name for name in layer.top if name not in shapes]
         if missing:
             raise NetError(
-                f"layer '{layer.name}' makes {', '.join(layer.top)}; no shape is given for {', '.join(missing)}: give one for each"
+                f"layer '{layer.name}' makes {', '.join(layer.top)}; no shape is given for {', '.join(missing)}: give "
+                "one for each"
             )
         for name in layer.top:
             if name not in made:
@@ -70,7 +71,8 @@ def with_inputs(net: proto.NetParameter, shapes: Mapping[str, Sequence[int]]) ->
     if unknown:
         known = dict.fromkeys(name for layer in net.layer if not layer.bottom for name in layer.top)
         raise NetError(
-            f"no layer brings in {', '.join(unknown)}; the net's layers without bottoms make: {', '.join(known) or 'nothing'}"
+            f"no layer brings in {', '.join(unknown)}; the net's layers without bottoms make: "
+            f"{', '.join(known) or 'nothing'}"
         )
     return result
 

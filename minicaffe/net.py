@@ -145,7 +145,9 @@ class Net(RawViews):
         self._executor.run_backward(len(self.steps) - 1 if start is None else start, end)
 
     def forward_backward(self) -> None:
-        """``run_forward`` and ``run_backward`` over all layers, without a pause between the two where nobody looks on."""
+        """``run_forward`` and ``run_backward`` over all layers, without a pause between the two where nobody
+        looks on.
+        """
         self._require_backward()
         self._executor.forward_backward()
 
@@ -241,7 +243,8 @@ class Net(RawViews):
         if output_diffs:
             if set(output_diffs) != set(self.outputs):
                 raise NetError(
-                    f"Top diff arguments do not match net outputs: found {sorted(output_diffs)}, expected {self.outputs}"
+                    f"Top diff arguments do not match net outputs: found {sorted(output_diffs)}, expected "
+                    f"{self.outputs}"
                 )
             batches.assign(self.blobs, output_diffs, "diff", "Diff")
         if end is None:
@@ -266,11 +269,15 @@ class Net(RawViews):
     def forward_backward_all(
         self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: Any
     ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
-        """Run forward and backward over any number of items: inputs and output gradients by name; returns (outs, diffs)."""
+        """Run forward and backward over any number of items: inputs and output gradients by name; returns (outs,
+        diffs).
+        """
         return batches.forward_backward_all(self, blobs, diffs, arrays)
 
     def set_input_arrays(self, data: NDArray, labels: NDArray) -> None:
-        """Let the first layer, a MemoryData, serve these arrays from the next forward on; see its ``set_input_arrays``."""
+        """Let the first layer, a MemoryData, serve these arrays from the next forward on; see its
+        ``set_input_arrays``.
+        """
         first = self.layers[0] if self.layers else None
         if not isinstance(first, MemoryData):
             raise NetError(

@@ -53,7 +53,8 @@ class _Report:
                 f"weights {self.path} do not fit net '{net.name}':\n  "
                 + "\n  ".join(self.problems)
                 + (
-                    "\nTo learn a layer's parameters from scratch rather than copying them, rename the layer in the net."
+                    "\nTo learn a layer's parameters from scratch rather than copying them, rename the layer in the "
+                    "net."
                 )
             )
         layers = _layers(net)
@@ -130,7 +131,8 @@ def _prepare_binary(net: Net, path: str | os.PathLike) -> _Pending:
             continue
         if len(message.blobs) != len(target.blobs):
             report.problems.append(
-                f"Incompatible number of blobs for layer {message.name}: {len(message.blobs)} in the file, {len(target.blobs)} in the net"
+                f"Incompatible number of blobs for layer {message.name}: {len(message.blobs)} in the file, "
+                f"{len(target.blobs)} in the net"
             )
             continue
         for j, (source, blob) in enumerate(zip(message.blobs, target.blobs, strict=True)):
@@ -183,7 +185,8 @@ def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
         target = targets[name]
         if len(params) > len(target.blobs):
             report.problems.append(
-                f"Incompatible number of blobs for layer {name}: {len(params)} in the file, {len(target.blobs)} in the net"
+                f"Incompatible number of blobs for layer {name}: {len(params)} in the file, {len(target.blobs)} in "
+                "the net"
             )
             continue
         for j, blob in enumerate(target.blobs):
@@ -235,8 +238,8 @@ def _weights_of(path: str | os.PathLike) -> dict[str, dict[str, hdf5.Entry]]:
 def share(net: Net, other: Net) -> None:
     """Let the layers of ``net`` use the values of ``other``'s params, by layer name.
 
-    A layer that ``other`` lacks takes part in a param that it shares by name: with a layer of ``net`` that ``other`` has,
-    or else with any layer of ``other``.  Caffe: it keeps the weights it had.
+    A layer that ``other`` lacks takes part in a param that it shares by name: with a layer of ``net`` that ``other``
+    has, or else with any layer of ``other``.  Caffe: it keeps the weights it had.
 
     Raises WeightsError listing every layer whose params differ in number or shape; nothing is shared then.
     """

@@ -88,7 +88,8 @@ def new_folder(path: str | os.PathLike[str], mode: int = 0o777) -> str:
 
 
 def put_folder(folder: str, path: str | os.PathLike[str], replace: bool = False) -> None:
-    """Sync what a `new_folder` holds and move it to ``path``, where there may be a folder only if it is to ``replace`` it.
+    """Sync what a `new_folder` holds and move it to ``path``, where there may be a folder only if it is to ``replace``
+    it.
 
     The two change places in one step.  Where the system cannot do that, the old one steps aside first: a process killed
     before the new one took its place leaves nothing at ``path``, until `remove_leftovers` puts the old one back.

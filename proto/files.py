@@ -1,7 +1,7 @@
 """Reading a user's nets, solvers and weights from files, upgraded to today's format; writing them whole or not at all.
 
-The names of `atomic`, which replaces files as a whole, and of `blobs`, which turns messages into NumPy arrays and back, can
-be imported from here too.
+The names of `atomic`, which replaces files as a whole, and of `blobs`, which turns messages into NumPy arrays and back,
+can be imported from here too.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from minicaffe.proto.locations import Locations
 
 
 def in_utf8(path: str) -> str:
-    """``path`` as a message can hold it: as it is, or relative to the working folder where that one's name is not UTF-8.
+    """``path`` as a message can hold it: as it is, or relative to the working folder where that one's name is not
+    UTF-8.
 
     Raises PrototxtError if neither is UTF-8.
     """

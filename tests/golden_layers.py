@@ -1,4 +1,6 @@
-"""Layers, nets and solvers computed by Caffe (``golden/layers``, ``nets``, ``solvers``), held against the current backend."""
+"""Layers, nets and solvers computed by Caffe (``golden/layers``, ``nets``, ``solvers``), held against the current
+backend.
+"""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
 and reports every one that ends otherwise.  An input follows from its name, ``kind:number``, alone:
 ``python tests/mutate.py --only png:17`` reads one again, in this process, with a traceback.
 
-The kind ``layers`` gives every field of every layer bad values, one after the other and two or three at once; the others damage files, byte by
-byte, cut them short, or splice them.
+The kind ``layers`` gives every field of every layer bad values, one after the other and two or three at once; the
+others damage files, byte by byte, cut them short, or splice them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Failure(NamedTuple):
     problem: str
 
 
-# --- damage ------------------------------------------------------------------------------------------------------------
+# --- damage
+# ------------------------------------------------------------------------------------------------------------
 
 
 def damaged(content: bytes, rng: random.Random, others: list[bytes]) -> bytes:
@@ -159,7 +160,8 @@ def reworded(content: bytes, rng: random.Random, others: list[bytes]) -> bytes:
     return b" ".join(words)
 
 
-# --- the kinds of files --------------------------------------------------------------------------------------------------
+# --- the kinds of files
+# --------------------------------------------------------------------------------------------------
 
 
 class Kind(NamedTuple):
@@ -574,7 +576,8 @@ KINDS: dict[str, Kind] = {
 }
 
 
-# --- layers --------------------------------------------------------------------------------------------------------------
+# --- layers
+# --------------------------------------------------------------------------------------------------------------
 
 
 def changes(message: Any, path: tuple[str, ...] = (), depth: int = 3) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -700,7 +703,8 @@ def run_layer(number: int, fields: list[tuple[tuple[str, ...], Any]], folder: Pa
         built.backward()
 
 
-# --- running ---------------------------------------------------------------------------------------------------------------
+# --- running
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @functools.cache

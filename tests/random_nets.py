@@ -403,7 +403,8 @@ def draw_net(rng: random.Random) -> Draft:
     return draft
 
 
-# --- a run of a program ------------------------------------------------------------------------------------------------
+# --- a run of a program
+# ------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -533,7 +534,8 @@ def make_solver(program: Program) -> solvers.Solver:
     )  # fmt: skip
 
 
-# --- events: passes ----------------------------------------------------------------------------------------------------
+# --- events: passes
+# ----------------------------------------------------------------------------------------------------
 
 
 def forward(run: Run) -> None:
@@ -683,7 +685,8 @@ PASSES: dict[Callable[[Run], None], int] = {
 """What runs passes, and how often."""
 
 
-# --- events: what happens between passes ---------------------------------------------------------------------------------
+# --- events: what happens between passes
+# ---------------------------------------------------------------------------------
 
 
 def other_batch_size(run: Run) -> None:
@@ -1038,7 +1041,8 @@ EVENTS = {event.__name__: event for event in (*PASSES, *CHANGES, forward, backwa
 
 
 def draw_events(rng: random.Random, changes: int, fused: bool) -> list[tuple[str, int]]:
-    """Passes of one kind until they are replayed, then changes, each followed by a few more passes, mostly of that kind.
+    """Passes of one kind until they are replayed, then changes, each followed by a few more passes, mostly of that
+    kind.
 
     ``fused``: the numbers are to be those of layers that do not run as one, too.
     """
@@ -1068,7 +1072,8 @@ def draw_program(seed: int, changes: int = 10) -> Program:
     return Program(draft.text, dtype, draw_events(rng, changes, dtype == "f8"), solver, seed, draft.refused)
 
 
-# --- comparison --------------------------------------------------------------------------------------------------------
+# --- comparison
+# --------------------------------------------------------------------------------------------------------
 
 
 def run_without(program: Program, *left_out: str) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """CuPy with its ``cuda`` module, and nvmath-python's cuBLAS, as far as the GPU backend and ``gpu_check`` call them.
 
-Arrays and kernels are those of ``strict_cupy``.  ``install()`` puts these models where the packages would be, so that the
-GPU backend itself runs on a machine without a GPU.
+Arrays and kernels are those of ``strict_cupy``.  ``install()`` puts these models where the packages would be, so that
+the GPU backend itself runs on a machine without a GPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""``minicaffe gpu_check``: whole on the stand-in, and with faults planted into it, each of which must be found and named."""
+"""``minicaffe gpu_check``: whole on the stand-in, and with faults planted into it, each of which must be found and
+named.
+"""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ def test_a_second_process_compiles_nothing_and_gets_the_same(tmp_path):
 def test_a_kept_kernel_serves_a_formula_like_that_of_a_module_that_is_gone(tmp_path):
     code = (
         "import numpy as np; from minicaffe.kernels import cpu; from {} import triple\n"
-        "x = np.ones((2, 3, 1)); y = np.zeros(3); cpu.elementwise(triple, (x,), (), x); cpu.channel_sum(triple, (x,), (), (), y); print(y[0])"
+        "x = np.ones((2, 3, 1)); y = np.zeros(3); cpu.elementwise(triple, (x,), (), x); cpu.channel_sum(triple, (x,), "
+        "(), (), y); print(y[0])"
     )
     for module in ("first", "second"):
         source = tmp_path / f"{module}.py"

@@ -103,7 +103,8 @@ def test_messages_lists_and_enums():
     [
         (
             {"margn": 1.0},
-            r"layer 'ContrastiveLoss'.*contrastive_loss_param or LayerParameter has no field 'margn'; did you mean 'margin'",
+            r"layer 'ContrastiveLoss'.*contrastive_loss_param or LayerParameter has no field 'margn'; did you mean "
+            r"'margin'",
         ),
         ({"loss_wight": 1.0}, r"did you mean 'loss_weight'"),
         ({"margin": "wide"}, r"contrastive_loss_param\.margin: cannot hold 'wide'"),

@@ -106,7 +106,8 @@ def cifar10(folder: str | None, output: str, backend: str | None, overwrite: boo
     place = Path(folder) if folder else _cache()
     if folder is None and not (place / ARCHIVE).is_file():
         raise DataError(
-            "CIFAR-10 has not been downloaded: run 'minicaffe data fetch cifar10', or name the folder that holds its files"
+            "CIFAR-10 has not been downloaded: run 'minicaffe data fetch cifar10', or name the folder that holds its "
+            "files"
         )
     backend = backend or "lmdb"
     splits = {split: read_cifar10(place, split) for split in ("train", "test")}

@@ -45,7 +45,8 @@ class _Shape(click.ParamType):
 )
 @click.option(
     "--shape", "shapes", multiple=True, type=_Shape(),
-    help="Take an input of this shape in place of a data layer's top; once for each of its tops. No data is needed then.",
+    help="Take an input of this shape in place of a data layer's top; once for each of its tops. "
+    "No data is needed then.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @options.net_state

@@ -278,14 +278,16 @@ def _stochastic_pool_mean(x, y, kernel, stride, pad, threads):
 
 @functools.lru_cache(maxsize=1024)
 def _geometry(window: Window) -> tuple:
-    """A window as compiled code takes it; the last two items tell the compiler its columns and stride if they are small."""
+    """A window as compiled code takes it; the last two items tell the compiler its columns and stride if they are
+    small.
+    """
     return *window[:3], *known(window.kernel[1], window.stride[1])
 
 
 @functools.lru_cache(maxsize=1024)
 def _grad_geometry(window: Window, height: int, rows: int) -> tuple:
-    """The same for the gradient; and for each row of pixels the range [first, last) of the windows, of so many ``rows``,
-    that cover it: (height, 2).
+    """The same for the gradient; and for each row of pixels the range [first, last) of the windows, of so many
+    ``rows``, that cover it: (height, 2).
     """
     (size, _), (step, _), (pad, _) = window[:3]
     place = np.arange(height) + pad

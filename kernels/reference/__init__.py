@@ -1,7 +1,7 @@
 """Every primitive in plain NumPy: the oracle of the tests, and the fallback of a backend.
 
-Each module is a family of ops; ``kernels/cpu`` and ``kernels/cuda`` have modules of the same names.  ``transform`` is not
-exported here: it belongs to the data transformer, not to layers.
+Each module is a family of ops; ``kernels/cpu`` and ``kernels/cuda`` have modules of the same names.  ``transform`` is
+not exported here: it belongs to the data transformer, not to layers.
 
 The faster versions in ``kernels/cpu`` (Numba) and ``kernels/cuda`` (RawKernel) have the same names and signatures.
 Arrays are C-contiguous and of one dtype, float32 or float64; integer arrays are int32.  A function writes into the

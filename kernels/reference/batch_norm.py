@@ -27,8 +27,8 @@ def standardize(
     variance.
 
     x, y (N, C, inner); mean, variance and factor (C,) are outputs, too.  v and b (C,) default to 1 and 0; both or
-    neither must be given.  ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets a copy of x if it is not None; y may
-    be x.
+    neither must be given.  ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets a copy of x if it is not None; y
+    may be x.
     """
     if kept is not None:
         kept[...] = x
@@ -84,8 +84,8 @@ def scale(
 ) -> None:
     """``y = r((x - centre) v + b)``: x, y (N, C, inner), v, b and centre (C,).
 
-    b and centre default to 0; with a centre, b must be given.  ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets a
-    copy of x if it is not None; y may be x.
+    b and centre default to 0; with a centre, b must be given.  ``r(z)`` is z if z > 0, else ``slope z``.  ``kept`` gets
+    a copy of x if it is not None; y may be x.
     """
     if kept is not None:
         kept[...] = x

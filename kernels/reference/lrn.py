@@ -32,7 +32,9 @@ def lrn_grad(x: Array, y: Array, scale: Array, dy: Array, dx: Array, size: int, 
 
 
 def _boxes(x: Array, size: int) -> Iterator[Array]:
-    """x (N, C, H, W) shifted by each of the ``size`` x ``size`` pixel offsets of a centred window, padded with zeros."""
+    """x (N, C, H, W) shifted by each of the ``size`` x ``size`` pixel offsets of a centred window, padded
+    with zeros.
+    """
     half = (size - 1) // 2
     padded = np.pad(x, ((0, 0), (0, 0), (half, half), (half, half)))
     for h, w in np.ndindex(size, size):

@@ -96,7 +96,9 @@ def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -
 
 
 def stochastic_pool_mean(x: Array, y: Array, window: Window) -> None:
-    """What stochastic pooling gives on average, used when testing: ``sum(x^2) / sum(x)``, 0 where the sum is 0 or less."""
+    """What stochastic pooling gives on average, used when testing: ``sum(x^2) / sum(x)``, 0 where the sum is
+    0 or less.
+    """
     for i, j, rows, cols, _ in _pool_windows(window, x.shape[2:], y.shape[2:]):
         patch = x[:, :, rows, cols]
         total, squares = patch.sum(axis=(2, 3)), (patch * patch).sum(axis=(2, 3))

@@ -34,7 +34,9 @@ def softmax_loss(prob: Array, label: Array, ignore_label: int | None, normalizer
 def softmax_loss_grad(
     prob: Array, label: Array, ignore_label: int | None, normalizer: Array, weight: Array, dx: Array
 ) -> None:
-    """``dx = (prob - onehot(label)) * weight / normalizer``, 0 at ignored positions; weight and normalizer are scalars."""
+    """``dx = (prob - onehot(label)) * weight / normalizer``, 0 at ignored positions; weight and normalizer
+    are scalars.
+    """
     index = label.astype(np.int64)
     valid = is_valid(label, ignore_label)
     onehot = np.arange(prob.shape[1])[None, :, None] == index[:, None, :]

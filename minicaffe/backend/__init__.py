@@ -37,7 +37,9 @@ def host_backend() -> Backend:
 
 
 def gpu_backend() -> Backend:
-    """The backend of the GPU chosen by ``set_device`` (CuPy); raises DeviceError or MissingExtraError if there is none."""
+    """The backend of the GPU chosen by ``set_device`` (CuPy); raises DeviceError or MissingExtraError if
+    there is none.
+    """
     from minicaffe.backend.gpu import GpuBackend
 
     return GpuBackend.on_device(_device)

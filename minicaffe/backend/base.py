@@ -115,8 +115,8 @@ class Backend(ABC):
     def reserve(self, count: int, dtype: DTypeLike, owner: object | None = None) -> None:
         """Make the scratch memory that all layers share hold at least ``count`` elements of ``dtype``.
 
-        It does as long as ``owner`` (default: the backend) is there; what one owner needs only grows.  Any thread may call
-        it, also while another runs a net.
+        It does as long as ``owner`` (default: the backend) is there; what one owner needs only grows.  Any thread may
+        call it, also while another runs a net.
         """
         dtype, owner = np.dtype(dtype), self if owner is None else owner
         with self._reserving:
@@ -151,8 +151,8 @@ class Backend(ABC):
         """Raise ``error(flag)`` if the int32 scalar ``flag`` is not negative: now on the host, at ``run_checks`` on a
         device.
 
-        A kernel can so report bad input without making every iteration wait for the device.  A replay of a capture checks
-        anew, at the same place.
+        A kernel can so report bad input without making every iteration wait for the device.  A replay of a capture
+        checks anew, at the same place.
         """
         self._checks.append((flag, error))
         if self.is_host:

@@ -1,8 +1,8 @@
 """A process-wide counter that says whether what was derived from blobs and layers still holds.
 
-It changes when memory that nets compute in is replaced, when a blob takes another shape, when an attribute of a layer is
-set, and when the newest values move between host and device.  Whoever keeps something that depends on these (a captured
-pass, a plan of fused layers) notes the generation it was made in, and makes it again once that has passed.
+It changes when memory that nets compute in is replaced, when a blob takes another shape, when an attribute of a layer
+is set, and when the newest values move between host and device.  Whoever keeps something that depends on these (a
+captured pass, a plan of fused layers) notes the generation it was made in, and makes it again once that has passed.
 """
 
 from __future__ import annotations

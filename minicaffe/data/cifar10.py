@@ -1,4 +1,6 @@
-"""CIFAR-10 (Krizhevsky 2009): 50,000 colour photographs of ten kinds of things to train, 10,000 to test, 32 x 32 each."""
+"""CIFAR-10 (Krizhevsky 2009): 50,000 colour photographs of ten kinds of things to train, 10,000 to test, 32 x
+32 each.
+"""
 
 from __future__ import annotations
 
@@ -107,6 +109,7 @@ def _check(wanted: Path, path: Path) -> None:
             digest.update(chunk)
     if digest.hexdigest() != SHA256:
         raise DataError(
-            f"file {path.absolute()}: not CIFAR-10's {wanted.name}: its SHA256 is {digest.hexdigest()}, expected {SHA256}; "
+            f"file {path.absolute()}: not CIFAR-10's {wanted.name}: its SHA256 is {digest.hexdigest()}, expected "
+            f"{SHA256}; "
             "remove it and download it again"
         )

@@ -71,8 +71,9 @@ def entries(path: str | os.PathLike[str]) -> dict[str, Entry]:
 def read(path: str | os.PathLike[str], names: Sequence[str]) -> list[NDArray | bytes]:
     """The values of datasets, in order: arrays of numbers or bytes as stored; of a string of any length, the bytes.
 
-    Raises DataError: as ``entries``; a dataset that is not there, that holds something else, whose values are in another
-    file, or which claims to be far larger than what is stored of it.  OutOfMemoryError for more than fits into memory.
+    Raises DataError: as ``entries``; a dataset that is not there, that holds something else, whose values are in
+    another file, or which claims to be far larger than what is stored of it.  OutOfMemoryError for more than fits into
+    memory.
     """
     values: list[Any] = []
     filled = 0
@@ -87,7 +88,8 @@ def read(path: str | os.PathLike[str], names: Sequence[str]) -> list[NDArray | b
                 kind = np.dtype("O")
             if kind.kind == "O" and shape:
                 raise DataError(
-                    f"{_where(path)}, dataset '{message['name']}': must hold numbers; found {dtype} of shape {tuple(shape)}"
+                    f"{_where(path)}, dataset '{message['name']}': must hold numbers; found {dtype} of shape "
+                    f"{tuple(shape)}"
                 )
             what = f"dataset '{message['name']}' of HDF5 file {os.fspath(path)}"
             values.append(limits.zeros(shape, kind, what) if kind.kind != "O" else b"")

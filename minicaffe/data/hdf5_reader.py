@@ -1,8 +1,9 @@
 """The process that ``minicaffe.data.hdf5`` has HDF5 files read by.  It imports nothing of minicaffe.
 
-libhdf5 trusts what it reads: some damaged files end the process that opens them, or keep it busy for ever.  Here that is
-an end that the other side sees.  Requests are lines of JSON on the standard input; what is answered on the standard output
-are messages: the length of a JSON object (4 bytes, big-endian), the object, and ``size`` bytes if it has a ``size``.
+libhdf5 trusts what it reads: some damaged files end the process that opens them, or keep it busy for ever.  Here that
+is an end that the other side sees.  Requests are lines of JSON on the standard input; what is answered on the standard
+output are messages: the length of a JSON object (4 bytes, big-endian), the object, and ``size`` bytes if it has a
+``size``.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ def _walk(group: h5py.Group, prefix: str, depth: int, seen: list[int]) -> Iterat
 
 
 def _link(group: Any, name: str) -> int | None:
-    """The type of the link of a name in a group; None if there is none.  Nothing is opened, as ``name in group`` does."""
+    """The type of the link of a name in a group; None if there is none.  Nothing is opened, as ``name in
+    group`` does.
+    """
     links, key = group.id.links if isinstance(group, h5py.Group) else None, os.fsencode(name)
     return links.get_info(key).type if links is not None and links.exists(key) else None
 

@@ -41,7 +41,8 @@ def read_labelled_images(
     pixels, classes = read_images(images), read_labels(labels)
     if len(pixels) != len(classes):
         raise DataError(
-            f"{len(pixels)} images in {os.path.abspath(images)} but {len(classes)} labels in {os.path.abspath(labels)}; "
+            f"{len(pixels)} images in {os.path.abspath(images)} but {len(classes)} labels in "
+            f"{os.path.abspath(labels)}; "
             "give the two files of one set"
         )
     return pixels, classes
@@ -67,7 +68,8 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> np.ndarray:
         size = math.prod(shape)
         if size > LARGEST:
             raise DataError(
-                f"{where}: its header says {' x '.join(map(str, shape))}, {size} bytes; files of up to {LARGEST} bytes are "
+                f"{where}: its header says {' x '.join(map(str, shape))}, {size} bytes; files of up to {LARGEST} "
+                "bytes are "
                 "read: split it into parts"
             )
         limits.require_memory(size, where, "split it into parts")

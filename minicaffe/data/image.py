@@ -14,7 +14,8 @@ from minicaffe import limits
 from minicaffe.errors import DataError, MinicaffeError
 
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "SUN")
-"""Pillow's names of the formats that are read: those of OpenCV, and GIF.  Others start programs, or are rarely tested."""
+"""Pillow's names of the formats that are read: those of OpenCV, and GIF.  Others start programs, or are rarely tested.
+"""
 
 MOST_PIXELS = 1 << 26
 """Pixels of an image: a small file may claim any number of them."""
@@ -50,7 +51,8 @@ def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(
-                    f"an image of {image.width} x {image.height} pixels; up to {MOST_PIXELS} are decoded: make it smaller"
+                    f"an image of {image.width} x {image.height} pixels; up to {MOST_PIXELS} are decoded: make it "
+                    "smaller"
                 )
             limits.require_memory(_BYTES_A_PIXEL * image.width * image.height, "an image", "make it smaller")
             if image.mode.startswith(("I", "F")):

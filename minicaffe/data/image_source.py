@@ -42,7 +42,8 @@ def read_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
     if odd is not None:
         label = lines[odd - 1].rpartition(" ")[2]
         _log.warning(
-            "list of images %s, line %d: the label '%s' is read as %d: labels are whole numbers; for others, use HDF5Data",
+            "list of images %s, line %d: the label '%s' is read as %d: labels are whole numbers; for others, use "
+            "HDF5Data",
             os.path.abspath(path), odd, label, entries[odd - 1][1],
         )  # fmt: skip
     if not entries:

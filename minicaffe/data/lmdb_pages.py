@@ -1,10 +1,10 @@
 """The records of an LMDB file, read page by page, each looked at before it is followed.
 
-LMDB maps its file into memory and trusts it: where a page was zeroed or overwritten, or the file is cut short while it is
-read, it ends the process with a failed assertion, a segmentation fault or a bus error.  So nothing is mapped here.  The
-layout (LMDB 0.9, 64 bits): pages of one size, each with its own number and kind; pages 0 and 1 are metas, used by turns,
-that tell the root of the tree; branch pages hold the numbers of pages, leaf pages hold the records, and where a record is
-too large, the number of the first of the overflow pages that do.
+LMDB maps its file into memory and trusts it: where a page was zeroed or overwritten, or the file is cut short while it
+is read, it ends the process with a failed assertion, a segmentation fault or a bus error.  So nothing is mapped here.
+The layout (LMDB 0.9, 64 bits): pages of one size, each with its own number and kind; pages 0 and 1 are metas, used by
+turns, that tell the root of the tree; branch pages hold the numbers of pages, leaf pages hold the records, and where a
+record is too large, the number of the first of the overflow pages that do.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class _Step:
 
 
 class PageCursor:
-    """Stands on a record of a file, as LMDB's own cursor does, and raises DamagedPage where a page is not as it should be.
+    """Stands on a record of a file, as LMDB's own cursor does, and raises DamagedPage where a page is not as it should
+    be.
 
     ``transaction`` is the one that it sees: its low bit tells the meta.
     """

@@ -24,8 +24,8 @@ _opening = threading.Lock()
 class LmdbReader(Reader):
     """A cursor on an LMDB folder, which is never written to.
 
-    LMDB's transaction keeps the pages that the cursor sees from being written to; the cursor is ours.  Any number may read
-    one database: a process may open an LMDB only once, so they share its environment.
+    LMDB's transaction keeps the pages that the cursor sees from being written to; the cursor is ours.  Any number may
+    read one database: a process may open an LMDB only once, so they share its environment.
     """
 
     backend = "lmdb"

@@ -79,6 +79,7 @@ def _check(name: str, path: Path) -> None:
     found = digest.hexdigest()
     if found != SHA256[name]:
         raise DataError(
-            f"file {path.absolute()}: not MNIST's {name}: the SHA256 of its content is {found}, expected {SHA256[name]}; "
+            f"file {path.absolute()}: not MNIST's {name}: the SHA256 of its content is {found}, expected "
+            f"{SHA256[name]}; "
             "remove it and download it again"
         )

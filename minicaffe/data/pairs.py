@@ -16,7 +16,9 @@ _SHOWN = 10  # problems of a list that an error spells out
 
 
 class Pairs(NamedTuple):
-    """``images`` uint8 (N, channels, height, width); ``pairs`` (count, 2), their numbers; ``similar`` (count,), 0 or 1."""
+    """``images`` uint8 (N, channels, height, width); ``pairs`` (count, 2), their numbers; ``similar``
+    (count,), 0 or 1.
+    """
 
     images: np.ndarray
     pairs: np.ndarray

@@ -39,7 +39,8 @@ class Prefetcher(Generic[Buffer]):
         """The next filled buffer, valid until the next ``get``. Raises what ``fill`` raised; DataError after a fork."""
         if self._process != os.getpid():
             raise DataError(
-                "this process was forked from the one whose thread reads the data: make the net in this process, or start "
+                "this process was forked from the one whose thread reads the data: make the net in this process, or "
+                "start "
                 "processes by 'spawn' (multiprocessing.get_context('spawn'))"
             )
         if self._failure is not None:

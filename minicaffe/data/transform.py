@@ -20,8 +20,8 @@ class Transformer:
 
     .. math:: out[n, c, y, x] = (in[n, c, y_0 + y, x_0 + x'] - mean[c, y_0 + y, x_0 + x']) \cdot scale
 
-    with :math:`x' = w - 1 - x`, w the width of the output, where image n is mirrored, else :math:`x' = x`. The mean is that
-    of the source pixel: it is cropped and mirrored with the image.
+    with :math:`x' = w - 1 - x`, w the width of the output, where image n is mirrored, else :math:`x' = x`. The mean is
+    that of the source pixel: it is cropped and mirrored with the image.
 
     ``phase``: in TRAIN crops are random, in TEST they are centred. ``stream``: where the seed of the transformer's own
     random stream is drawn from, only if it needs one (``mirror``, or a crop in TRAIN). The draws of an image are, in
@@ -61,7 +61,8 @@ class Transformer:
         """Continue where ``get_state`` was called; DataError if that transformer drew other random numbers."""
         if (state is None) != (self._stream is None):
             raise DataError(
-                "transform_param: mirror or crop_size is not what it was when the snapshot was taken; restore the net's "
+                "transform_param: mirror or crop_size is not what it was when the snapshot was taken; restore the "
+                "net's "
                 "definition or start anew"
             )
         if self._stream is not None and state is not None:
@@ -116,7 +117,8 @@ class Transformer:
         if self._mean_file:
             if self._mean.shape != shape:
                 raise DataError(
-                    f"transform_param.mean_file: {self._mean_file} is a mean of {_by(self._mean.shape)}, the images are "
+                    f"transform_param.mean_file: {self._mean_file} is a mean of {_by(self._mean.shape)}, the images "
+                    "are "
                     f"{_by(shape)} (channels x height x width, before cropping); compute the mean of this data set"
                 )
             return self._mean

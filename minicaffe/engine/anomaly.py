@@ -34,7 +34,8 @@ def _check(step: Step, direction: str, found: Iterable[tuple[str, NDArray]]) -> 
             at = np.unravel_index(int(np.argmin(finite)), values.shape)
             raise step.layer.error(
                 f"{direction} made {what} not finite: {values[at]} at {[int(i) for i in at]}, one of "
-                f"{int((~finite).sum())} such values of {values.size}; all that layers before it made is finite. Look at "
+                f"{int((~finite).sum())} such values of {values.size}; all that layers before it made is finite. Look "
+                "at "
                 "its input and params, and lower base_lr or set clip_gradients if they have grown",
                 kind=AnomalyError,
             )

@@ -33,8 +33,8 @@ class Step:
     need_backward: bool = False
     weighted: list[Blob] = field(default_factory=list)
     kept: list[tuple[Blob, Blob]] = field(default_factory=list)
-    """Blobs that later layers overwrite in place, each with the one that stands for it in backward: a copy of its value,
-    with the same gradient."""
+    """Blobs that later layers overwrite in place, each with the one that stands for it in backward: a copy of its
+    value, with the same gradient."""
     reshaped_for: tuple = ()
     """What the layer's last ``reshape`` went by: the backend, the layer's revision, and the shapes of its blobs."""
 
@@ -284,7 +284,8 @@ class Assembly:
                 layer.layer_param,
                 "param",
                 f"Cannot share param '{spec.name}' owned by layer '{owner_layer.name}' with layer "
-                f"'{layer.name}'; {what}.  Owner layer param shape is {owner.blob.shape_string}; {expects} {blob.shape_string}. "
+                f"'{layer.name}'; {what}.  Owner layer param shape is {owner.blob.shape_string}; {expects} "
+                f"{blob.shape_string}. "
                 "Give the two params different names, or make the layers alike.",
             )
 
@@ -341,8 +342,10 @@ class Assembly:
         for step in self.steps:
             if any(top is blob for top in step.top) and step.layer.fills_once(step.top.index(blob)):
                 _log.warning(
-                    "layer '%s' (%s) works in place on the top of layer '%s' (%s), which is filled once: unless you fill it "
-                    "before each forward, the next one starts from what this one leaves; give its top a name of its own",
+                    "layer '%s' (%s) works in place on the top of layer '%s' (%s), which is filled once: unless you "
+                    "fill it "
+                    "before each forward, the next one starts from what this one leaves; give its top a name of its "
+                    "own",
                     layer.name, layer.type, step.layer.name, step.layer.type,
                 )  # fmt: skip
             if any(top is blob for top in step.top):

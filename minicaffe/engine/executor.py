@@ -95,8 +95,8 @@ class _Plan:
             self._settled = True
 
     def _find_turn(self, steps: Sequence[Step]) -> tuple[int, int, Segment] | None:
-        """The steps at the end that may be captured in both directions as one: the first one's place in either, and their
-        segment.
+        """The steps at the end that may be captured in both directions as one: the first one's place in either, and
+        their segment.
         """
         last = len(steps) - 1
         ends = [item for item in self.forward.segments.values() if item.last == last]
@@ -110,8 +110,8 @@ class _Plan:
 class Executor:
     """Runs the steps of a net.  ``names`` are those of the net's blobs, by number.
 
-    Callbacks, ``debug_info`` and ``detect_anomaly`` see every layer: while there are any for a direction, its layers run
-    one by one.
+    Callbacks, ``debug_info`` and ``detect_anomaly`` see every layer: while there are any for a direction, its layers
+    run one by one.
     """
 
     def __init__(self, steps: Sequence[Step], names: Sequence[str], params: Params, dtype: np.dtype) -> None:

@@ -58,8 +58,9 @@ class Params:
     def pack(self) -> tuple[Storage, Storage]:
         """Move all params into one value and one gradient buffer, and return these.
 
-        Each ``Param.offset`` tells where it starts; those of equal multipliers follow each other, so that a solver updates
-        them as one, and of these the ones whose gradient need not be cleared.  The elements between params stay zero.
+        Each ``Param.offset`` tells where it starts; those of equal multipliers follow each other, so that a solver
+        updates them as one, and of these the ones whose gradient need not be cleared.  The elements between params stay
+        zero.
         """
         if self._packed is None:
             end = 0

@@ -1,8 +1,8 @@
 """Runs of layers that are captured once and then replayed, without Python between their kernels.
 
-A net is static: from pass to pass its layers call the same ops on the same arrays.  So a segment, having run eagerly once
-as it is now, is captured in its second pass and replayed from the third on, to the same bits, until something that it
-depends on changes:
+A net is static: from pass to pass its layers call the same ops on the same arrays.  So a segment, having run eagerly
+once as it is now, is captured in its second pass and replayed from the third on, to the same bits, until something that
+it depends on changes:
 
 - the generation (``backend.generation``): a blob's shape or memory, the shared workspace, an attribute of a layer;
 - the backend's settings: the number of threads, the fast paths;

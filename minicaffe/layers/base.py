@@ -77,15 +77,15 @@ class Layer(interface.Layer, Checked, Costed):
     in_place: str = "never"
     """``"always"``, ``"forward"`` (gradients need the input, so only where nothing goes backward) or ``"never"``."""
     reads_bottoms: Sequence[int] | None = None
-    """Bottoms whose values backward reads, by number; None: all.  In place, what it finds there is the top's value.  The
-    net keeps a copy of a value that a later layer overwrites in place."""
+    """Bottoms whose values backward reads, by number; None: all.  In place, what it finds there is the top's value.
+    The net keeps a copy of a value that a later layer overwrites in place."""
     reads_tops: Sequence[int] | None = None
     """Tops whose values backward reads, by number; None: all."""
     reads_sign: ClassVar[bool] = False
     """Whether all that backward takes from these values is which of them are positive."""
     leaves: str = "nothing"
-    """What is left of the bottom's value after the layer worked in place: ``"all"``, ``"sign"`` (what was positive still
-    is, or its gradient is 0; nothing else becomes so) or ``"nothing"``."""
+    """What is left of the bottom's value after the layer worked in place: ``"all"``, ``"sign"`` (what was positive
+    still is, or its gradient is 0; nothing else becomes so) or ``"nothing"``."""
     differentiable: tuple[int, ...] | None = None
     """Which bottoms can get a gradient; None: all.  Asking for another one is an error."""
     forcible: tuple[int, ...] | None = None
@@ -107,7 +107,8 @@ class Layer(interface.Layer, Checked, Costed):
     goes_backward: bool = True
     """Whether backward may follow forward.  Where it never does, what only backward reads is not kept."""
     revision: int = 0
-    """How often an attribute was set from outside the layer's own methods: what follows from the attributes is stale."""
+    """How often an attribute was set from outside the layer's own methods: what follows from the attributes is stale.
+    """
     user_defined: ClassVar[bool] = True
     """Whether it runs code that is not minicaffe's."""
     fused: bool = False
@@ -147,10 +148,12 @@ class Layer(interface.Layer, Checked, Costed):
                 setattr(self, field.name, getattr(options, field.name))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, and note that what was derived from the layer no longer holds; ``blobs`` are replaced one by one.
+        """Set an attribute, and note that what was derived from the layer no longer holds; ``blobs`` are replaced one
+        by one.
 
-        In a capturable layer lists become tuples: to assign is then the only way to change what it computes from, so that
-        no change goes unnoticed.  TypeError for other values that change in place, but for arrays, which kernels read anew.
+        In a capturable layer lists become tuples: to assign is then the only way to change what it computes from, so
+        that no change goes unnoticed.  TypeError for other values that change in place, but for arrays, which kernels
+        read anew.
         """
         if name == "blobs" and name in self.__dict__:
             self.blobs.replace(value)

@@ -50,7 +50,8 @@ class BlobVec(Sequence[Blob]):
             return
         if blob.shape != old.shape:
             raise ShapeError(
-                f"a param of shape {old.shape_string} can be replaced by a blob of the same shape; found {blob.shape_string}"
+                f"a param of shape {old.shape_string} can be replaced by a blob of the same shape; found "
+                f"{blob.shape_string}"
             )
         old.data[...] = blob.peek_data()
         old.diff[...] = blob.peek_diff()

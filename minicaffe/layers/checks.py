@@ -81,8 +81,8 @@ class Checked:
     def check_indices(
         self, values: Any, limit: int | None, bad: Any, ignored: int | None = None, hint: str = ""
     ) -> None:
-        """Report a value that is no integer in 0 .. limit - 1, or without a ``limit`` no integer: at once on the host, at
-        the next synchronisation on a device.
+        """Report a value that is no integer in 0 .. limit - 1, or without a ``limit`` no integer: at once on the host,
+        at the next synchronisation on a device.
 
         ``bad`` is int32 scratch of shape ``()``; values equal to ``ignored`` may lie outside.
         """

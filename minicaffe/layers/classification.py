@@ -233,8 +233,8 @@ class Accuracy(Classified):
 
     Bottoms: scores, and integer labels, one for each position along ``axis`` (1).  Tops: a scalar; (classes,).
     ``ignore_label`` positions do not count.  A class without labels, or a batch without any, gives 0.
-    Caffe: ties count against the label, so equal scores everywhere give 0; NaN counts for it, here against it.  It is no
-    loss: its loss weight is 0, and it cannot go backward.
+    Caffe: ties count against the label, so equal scores everywhere give 0; NaN counts for it, here against it.  It is
+    no loss: its loss weight is 0, and it cannot go backward.
     """
 
     type = "Accuracy"

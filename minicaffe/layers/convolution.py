@@ -69,11 +69,14 @@ class Windowed(Layer):
             )
 
     def check_padded(self, spatial: tuple[int, ...]) -> None:
-        """Raise a ShapeError if the image that the window moves over, with its padding, is too large for the kernels."""
+        """Raise a ShapeError if the image that the window moves over, with its padding, is too large for the
+        kernels.
+        """
         padded = [size + 2 * p for size, p in zip(spatial, self.window.pad, strict=True)]
         self.require(
             max(padded, default=0) <= MOST_PIXELS,
-            f"an image of {list(spatial)} pixels with pad {list(self.window.pad)} is too large; it may have {MOST_PIXELS} "
+            f"an image of {list(spatial)} pixels with pad {list(self.window.pad)} is too large; it may have "
+            f"{MOST_PIXELS} "
             "along an axis, with both pads",
             "pad",
             ShapeError,

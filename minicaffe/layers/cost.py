@@ -52,7 +52,9 @@ class Costed:
         return self.per_element * max((blob.count for blob in (*bottom, *top)), default=0)
 
     def gradient_products(self, bottom: Sequence[Blob], top: Sequence[Blob], propagate_down: Sequence[bool]) -> float:
-        """FLOPs of the matrix products of backward: as many as forward for the weights, again for each wanted bottom."""
+        """FLOPs of the matrix products of backward: as many as forward for the weights, again for each wanted
+        bottom.
+        """
         weights = any(self.param_propagate_down[:1])
         each = self.products(bottom, top) / max(len(bottom), 1)
         return sum(each * (weights + down) for down in propagate_down)

@@ -237,7 +237,8 @@ class MemoryData(Source):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.layer_param.HasField("transform_param"):
             _log.warning(
-                "layer '%s' (MemoryData): its transform_param is without effect; transform the arrays that you hand over",
+                "layer '%s' (MemoryData): its transform_param is without effect; transform the arrays that you hand "
+                "over",
                 self.name,
             )
         for field in self.SIZES:

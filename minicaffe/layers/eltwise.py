@@ -12,8 +12,9 @@ class Eltwise(Layer):
     """Join blobs of one shape element by element: their product, weighted sum or maximum.
 
     Bottoms: two or more.  Top: as they are.  ``operation``: PROD, SUM (default, weighted by ``coeff``, one a bottom),
-    MAX (NaN if one is NaN). The gradient of PROD multiplies the other bottoms if ``stable_prod_grad`` (default), else divides: NaN or
-    infinite at 0. Caffe (CPU): of equal maxima the gradient goes to the earlier bottom, but to bottom 1 rather than 0.
+    MAX (NaN if one is NaN). The gradient of PROD multiplies the other bottoms if ``stable_prod_grad`` (default), else
+    divides: NaN or infinite at 0. Caffe (CPU): of equal maxima the gradient goes to the earlier bottom, but to bottom 1
+    rather than 0.
     """
 
     type = "Eltwise"

@@ -187,7 +187,9 @@ class HDF5Output(Layer):
         self._check_replaceable()
 
     def _check_replaceable(self) -> None:
-        """DataError unless a file can be written there and nothing is lost but an HDF5 file.  Nothing is written yet."""
+        """DataError unless a file can be written there and nothing is lost but an HDF5 file.  Nothing is
+        written yet.
+        """
         path = self.file_name
         try:
             kind = os.stat(path).st_mode
@@ -203,7 +205,8 @@ class HDF5Output(Layer):
             problem = (
                 "it is no regular file; give the name of one" if not stat.S_ISREG(kind)
                 else "permission denied" if not os.access(path, os.R_OK | os.W_OK)
-                else "it exists and is no HDF5 file; give another name, or remove it" if os.path.getsize(path) and not hdf5.is_hdf5(path)
+                else "it exists and is no HDF5 file; give another name, or remove it"
+                if os.path.getsize(path) and not hdf5.is_hdf5(path)
                 else ""
             )  # fmt: skip
         if problem:

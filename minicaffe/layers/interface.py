@@ -1,4 +1,6 @@
-"""``minicaffe.Layer``, pycaffe's Layer: all that a layer shows to users, and all that a user's Python layer is given."""
+"""``minicaffe.Layer``, pycaffe's Layer: all that a layer shows to users, and all that a user's Python layer
+is given.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,13 @@ class LayerKind(type):
 class Layer(metaclass=LayerKind):
     """A layer as pycaffe shows it; users derive their Python layers from it and write four methods:
 
-    ``setup(bottom, top)``            once: read ``param_str``, make learnable blobs with ``blobs.add_blob(*shape)``; may
+    ``setup(bottom, top)``            once: read ``param_str``, make learnable blobs with ``blobs.add_blob(*shape)``;
+    may
                                       be left out;
     ``reshape(bottom, top)``          give the tops their shapes, before every forward pass;
     ``forward(bottom, top)``          compute the tops' values;
-    ``backward(top, propagate_down, bottom)``  compute the gradient of each bottom that is asked for (overwriting it) and
+    ``backward(top, propagate_down, bottom)``  compute the gradient of each bottom that is asked for (overwriting it)
+    and
                                       of the learnable blobs (adding to it).
 
     ``bottom`` and ``top`` are lists of blobs, whose ``data`` and ``diff`` are NumPy arrays on every backend;

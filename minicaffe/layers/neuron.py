@@ -18,8 +18,8 @@ from minicaffe.layers.base import TRAIN, Layer
 class Neuron(Layer):
     """Base: ``value(x, *options)``, and ``gradient(…, dy, *options)``, which gives dx.
 
-    Before dy, ``gradient`` takes x if ``reads_bottoms`` names it, and y if ``reads_tops`` does: y alone, unless the class
-    says otherwise, so that the layer can run in place.  Bottom and top: one shape.
+    Before dy, ``gradient`` takes x if ``reads_bottoms`` names it, and y if ``reads_tops`` does: y alone, unless the
+    class says otherwise, so that the layer can run in place.  Bottom and top: one shape.
     """
 
     in_place = "always"

@@ -88,7 +88,8 @@ class Pooling(Layer):
         )
         kernel, spatial = self.kernel or x.shape[2:], x.shape[2:]
         rows, cols = (self._pooled(*sizes) for sizes in zip(spatial, kernel, self.stride, self.pad, strict=True))
-        # a second window beyond the image is as empty wherever it starts, and what sticks out of the image has no pixels
+        # a second window beyond the image is as empty wherever it starts, and what sticks out of the image has no
+        # pixels
         self.window = Window(
             tuple(min(k, max(size + 2 * p, 1)) for k, size, p in zip(kernel, spatial, self.pad, strict=True)),
             tuple(min(s, max(size + p, 1)) for s, size, p in zip(self.stride, spatial, self.pad, strict=True)),

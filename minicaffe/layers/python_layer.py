@@ -94,7 +94,8 @@ _python_layers_allowed = True
 
 
 def allow_python_layers(allowed: bool) -> bool:
-    """Say whether nets may have layers of ``type: "Python"``, which run code that a definition names; what was so before.
+    """Say whether nets may have layers of ``type: "Python"``, which run code that a definition names; what was so
+    before.
 
     A net that has one is then a LayerError, and nothing is imported.  For definitions from strangers; it holds for the
     whole process.
@@ -134,7 +135,8 @@ def create(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike =
     """The layer of ``type: "Python"`` that holds an object of class ``python_param.layer`` of ``python_param.module``.
 
     A class derived from ``minicaffe.layers.Layer`` is a layer of the engine and needs no holding.  Errors inside the
-    user's module reach the caller as they are; a module or class that does not exist, or is of Python 2, is a LayerError.
+    user's module reach the caller as they are; a module or class that does not exist, or is of Python 2, is a
+    LayerError.
     """
     options = layer_param.python_param
     place = source.where(layer_param.name, layer_param.phase, "python_param")
@@ -152,7 +154,8 @@ def create(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike =
     if not isinstance(cls, type):
         found = "nothing of that name" if cls is None else f"{cls!r}"
         raise LayerError(
-            f"{prefix}, python_param.layer: module {options.module!r} must define a class {options.layer!r} derived from "
+            f"{prefix}, python_param.layer: module {options.module!r} must define a class {options.layer!r} derived "
+            "from "
             f"minicaffe.Layer; found {found}"
         )
     if not issubclass(cls, Layer):
@@ -163,7 +166,9 @@ def create(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike =
 
 
 def declarations(cls: type) -> dict[str, Any]:
-    """What a user's class declares: ``bottoms``, ``tops`` and ``differentiable``; values of another form are its own."""
+    """What a user's class declares: ``bottoms``, ``tops`` and ``differentiable``; values of another form are
+    its own.
+    """
     found = {name: getattr(cls, name, None) for name in ("bottoms", "tops", "differentiable")}
     return {
         name: value

@@ -87,7 +87,8 @@ class ArgMax(Layer):
     Bottom: any shape.  With ``axis``: maxima along it; top as the bottom, with ``top_k`` places, or values if
     ``out_max_val``, along that axis.  Without: maxima over all of an item; top (N, 1, top_k) of places, or (N, 2,
     top_k) of places and values, and as many axes as the bottom, at least 3.
-    NaN counts as the largest.  Caffe: of equal values the last one comes first; computed on the host; cannot go backward.
+    NaN counts as the largest.  Caffe: of equal values the last one comes first; computed on the host; cannot go
+    backward.
     """
 
     type = "ArgMax"

@@ -13,7 +13,8 @@ from minicaffe.layers.cost import Cost
 
 
 class Sharing(Layer):
-    """Base of layers whose tops can be the bottom's own memory: copies are made only of tops that later layers overwrite.
+    """Base of layers whose tops can be the bottom's own memory: copies are made only of tops that later layers
+    overwrite.
 
     Caffe: these share it too, so that a layer in place changes what other readers of the bottom find.
     """
@@ -39,7 +40,9 @@ class Sharing(Layer):
 
 
 class Along(Sharing):
-    """Base of Slice and Concat: one axis, by ``axis`` (default 1) or by its older name, which takes no negative number."""
+    """Base of Slice and Concat: one axis, by ``axis`` (default 1) or by its older name, which takes no
+    negative number.
+    """
 
     axis: int
     along: int
@@ -326,7 +329,9 @@ class Reshape(View):
 
 
 class Silence(Layer):
-    """Read bottoms of any shape that nothing else reads, so that they are no outputs of the net.  Backward: ``dx = 0``."""
+    """Read bottoms of any shape that nothing else reads, so that they are no outputs of the net.  Backward:
+    ``dx = 0``.
+    """
 
     type = "Silence"
     reads_bottoms = ()

@@ -45,15 +45,15 @@ class Solver:
     ``iter_size`` times, clip the summed gradient, divide it by ``iter_size``, add the weight decay, update, snapshot.
     Of several solvers that train together (``ranks``), the one of rank 0 tests and writes snapshots.
 
-    As long as it trains, no other process can with the same ``snapshot_prefix``: from the first ``snapshot``, or ``step``
-    that may write one, to ``close``; or while ``solve`` runs.
+    As long as it trains, no other process can with the same ``snapshot_prefix``: from the first ``snapshot``, or
+    ``step`` that may write one, to ``close``; or while ``solve`` runs.
 
     ``close`` ends the threads of its nets' data layers; a ``with`` block does.
 
     Test nets use the training net's weights from the beginning.  Caffe: from their first test on.
 
-    Raises PrototxtError for a solver that contradicts itself, WeightsError for a test net whose weights have other shapes,
-    and whatever building its nets raises.
+    Raises PrototxtError for a solver that contradicts itself, WeightsError for a test net whose weights have other
+    shapes, and whatever building its nets raises.
     """
 
     type: ClassVar[str] = ""
@@ -103,8 +103,8 @@ class Solver:
 
     @property
     def detect_anomaly(self) -> bool:
-        """Whether training and tests end with an AnomalyError that names the first layer whose output or gradient is not
-        finite; see ``Net``.  It takes time.
+        """Whether training and tests end with an AnomalyError that names the first layer whose output or gradient is
+        not finite; see ``Net``.  It takes time.
         """
         return self.net.detect_anomaly
 
@@ -156,7 +156,9 @@ class Solver:
         _log.info("Optimization Done.")
 
     def step(self, n: int) -> None:
-        """Run ``n`` iterations.  Caffe: the smoothed loss starts anew at every call; here it goes on after ``restore``."""
+        """Run ``n`` iterations.  Caffe: the smoothed loss starts anew at every call; here it goes on after
+        ``restore``.
+        """
         p, net = self.param, self.net
         if p.snapshot:
             self._lock_prefix()
@@ -216,9 +218,12 @@ class Solver:
         loss = self._losses.last
         if not math.isfinite(loss):
             raise MinicaffeError(
-                f"the training loss is {loss} at iteration {self.iter}{self.net.first_non_finite()}; training cannot recover. "
-                "Lower base_lr, set clip_gradients, and check the data for values that are not finite; resume from the last "
-                "snapshot with --snapshot, and with --detect_anomaly to see which layer it begins in. Snapshots written so "
+                f"the training loss is {loss} at iteration {self.iter}{self.net.first_non_finite()}; training cannot "
+                "recover. "
+                "Lower base_lr, set clip_gradients, and check the data for values that are not finite; resume from "
+                "the last "
+                "snapshot with --snapshot, and with --detect_anomaly to see which layer it begins in. Snapshots "
+                "written so "
                 "far are unharmed"
             )
 
@@ -257,7 +262,9 @@ class Solver:
                 self.test(i)
 
     def test(self, index: int = 0) -> None:
-        """Run test net ``index`` over ``test_iter`` batches and report the mean of each output; nothing if that is 0."""
+        """Run test net ``index`` over ``test_iter`` batches and report the mean of each output; nothing if
+        that is 0.
+        """
         net, batches = self.test_nets[index], self.param.test_iter[index]
         _log.info("Iteration %d, Testing net (#%d)", self.iter, index)
         if batches == 0:
@@ -372,7 +379,8 @@ class Solver:
         self._lock_prefix()
         if not all(np.isfinite(param.blob.peek_data()).all() for param in self.net.learnable):
             raise SnapshotError(
-                f"not writing a snapshot at iteration {self.iter}: the weights are not finite{self.net.first_non_finite()}"
+                f"not writing a snapshot at iteration {self.iter}: the weights are not "
+                f"finite{self.net.first_non_finite()}"
             )
         model, state = snapshots.write(self)
         for monitor in self.monitors:
@@ -388,8 +396,8 @@ class Solver:
         """Continue from a solver state, binary or HDF5: iteration, weights, history; and, if minicaffe wrote it, bit
         for bit.
 
-        SnapshotError, WeightsError or DataError for a state that is damaged, that is another solver's or net's, or whose
-        weights file is not the one that it was written with: the solver is then as before.
+        SnapshotError, WeightsError or DataError for a state that is damaged, that is another solver's or net's, or
+        whose weights file is not the one that it was written with: the solver is then as before.
         """
         snapshots.read(self, os.fspath(path))
         self._share_with_test_nets()

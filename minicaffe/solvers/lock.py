@@ -93,7 +93,8 @@ def _open_locked(prefix: str, path: str) -> int | None:
             holder = os.pread(descriptor, _LONGEST_NOTE, 0).decode(errors="replace").strip() or "another process"
             os.close(descriptor)
             raise SnapshotError(
-                f"solver field snapshot_prefix: {holder} is training with the prefix '{prefix}' already, and both would "
+                f"solver field snapshot_prefix: {holder} is training with the prefix '{prefix}' already, and both "
+                "would "
                 f"write the same files; wait until it has ended, or give another snapshot_prefix (the lock is {path})"
             ) from None
         except OSError as error:

@@ -72,8 +72,8 @@ class _Reached(NamedTuple):
 class Schedule:
     """The learning rate of a training run, from the solver's fields, which may change while it goes on.
 
-    It counts the steps down of the policies "step", "multistep" and "plateau" (``current_step``), and for "plateau" keeps
-    the smallest smoothed loss so far and the iteration of that, or of the last step down (``minimum_loss``,
+    It counts the steps down of the policies "step", "multistep" and "plateau" (``current_step``), and for "plateau"
+    keeps the smallest smoothed loss so far and the iteration of that, or of the last step down (``minimum_loss``,
     ``last_event``).  Only ``advance`` changes them.
 
     ``smoothed_loss`` is asked under "plateau" alone: it waits for the device.  Rates beyond the largest number of
@@ -124,7 +124,8 @@ class Schedule:
         return reached._replace(current_step=step + 1) if step < len(marks) and i >= marks[step] else reached
 
     def _past_window(self, i: int, reached: _Reached) -> _Reached:
-        """One step down whenever the smoothed loss finds no new minimum for ``plateau_winsize[current_step]`` iterations.
+        """One step down whenever the smoothed loss finds no new minimum for ``plateau_winsize[current_step]``
+        iterations.
 
         After the last window the rate stays (SSD's fork of Caffe).
         """
@@ -158,7 +159,8 @@ def check_policy(p: proto.SolverParameter, require: Callable[[bool, str, str, An
         windows = list(p.plateau_winsize)
         require(p.HasField("gamma"), "gamma", f"must be given {given}: the factor of each step down", "none")
         require(bool(windows) and min(windows) > 0, "plateau_winsize",
-                f"must be given {given}, once a step down, each a positive number of iterations", windows or "none")  # fmt: skip
+                f"must be given {given}, once a step down, each a positive number of iterations",
+                windows or "none")  # fmt: skip
     for field in ("base_lr", "gamma") if name in ("step", "exp", "multistep") else ("base_lr",):
         if not p.HasField(field):
             _log.warning("solver field %s is not given: it is 0, and so the learning rate will be", field)

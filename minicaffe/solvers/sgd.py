@@ -22,7 +22,9 @@ class SGDSolver(Solver):
 
 
 class NesterovSolver(Solver):
-    r"""Nesterov's accelerated gradient: :math:`h' = \mu h + \eta g, \; w \leftarrow w - ((1 + \mu) h' - \mu h), \; h \leftarrow h'`.
+    r"""Nesterov's accelerated gradient.
+
+    .. math:: h' = \mu h + \eta g, \quad w \leftarrow w - ((1 + \mu) h' - \mu h), \quad h \leftarrow h'
 
     History: h (Sutskever et al. 2013).
     """

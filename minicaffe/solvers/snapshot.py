@@ -125,7 +125,8 @@ def _fitting_history(solver: Solver, path: str, found: list[NDArray], targets: l
     """The history in the solver's own shapes and dtype; SnapshotError if it is that of another solver or net."""
     if len(found) != len(targets):
         raise SnapshotError(
-            f"solver state {path}: Incorrect length of history blobs: found {len(found)}, expected {len(targets)} for a "
+            f"solver state {path}: Incorrect length of history blobs: found {len(found)}, expected {len(targets)} for "
+            "a "
             f"{solver.type} solver of net '{solver.net.name}'; resume with the solver and net that wrote it"
         )
     fitting = []
@@ -260,7 +261,9 @@ def _find_model(learned_net: str, state_path: str, checksum: str | None) -> str:
         if checksum is None or weights.checksum(path) == checksum:
             return path
     raise SnapshotError(
-        f"solver state {state_path}: {' and '.join(there)} is truncated or changed since the state was written, or belongs "
-        f"to another training: expected a file with SHA-256 {checksum}; resume from another snapshot, or start from the weights "
+        f"solver state {state_path}: {' and '.join(there)} is truncated or changed since the state was written, or "
+        "belongs "
+        f"to another training: expected a file with SHA-256 {checksum}; resume from another snapshot, or start from "
+        "the weights "
         "alone (--weights)"
     )

@@ -68,7 +68,8 @@ def _without_fields(layer: Definition) -> proto.LayerParameter:
         return proto.LayerParameter(name=layer, type=layer)
     if not isinstance(layer, type):
         raise LayerError(
-            f"{layer!r} is no layer: give a type such as 'ReLU', a class derived from minicaffe.Layer, or the text of a "
+            f"{layer!r} is no layer: give a type such as 'ReLU', a class derived from minicaffe.Layer, or the text of "
+            "a "
             "prototxt layer { … }"
         )
     if layer in registry.values():

@@ -71,7 +71,9 @@ def check_parity(
 
 
 def _run(rig: Rig, top_diffs: Sequence[ArrayLike] | None, rng: np.random.Generator | None) -> Result:
-    """What a rig computes on the current backend; backward too, with top gradients drawn from ``rng``, if there is one."""
+    """What a rig computes on the current backend; backward too, with top gradients drawn from ``rng``, if
+    there is one.
+    """
     try:
         rig.forward()
         if rng is not None:

@@ -42,9 +42,9 @@ class Result:
 class Rig:
     """A net of one layer and the inputs that it reads, to run it again and again; ``run`` says what the arguments are.
 
-    Attributes: ``net``; ``layer``, the engine's, which holds the object of a Python layer's class as ``unwrapped``; ``bottom`` and ``top``, its blobs; ``wanted``, one bool a bottom, whether it is to
-    get a gradient.  What a net may not do with a layer, such as working in place where backward needs the input, is the
-    net's own NetError here.
+    Attributes: ``net``; ``layer``, the engine's, which holds the object of a Python layer's class as ``unwrapped``;
+    ``bottom`` and ``top``, its blobs; ``wanted``, one bool a bottom, whether it is to get a gradient.  What a net may
+    not do with a layer, such as working in place where backward needs the input, is the net's own NetError here.
     """
 
     def __init__(
@@ -114,7 +114,9 @@ class Rig:
             blob.data[...] = given
 
     def fill_zero_params(self, rng: np.random.Generator) -> None:
-        """Draw the learned blobs that are all zero, as without a filler, from N(0, 1): zero weights hide most faults."""
+        """Draw the learned blobs that are all zero, as without a filler, from N(0, 1): zero weights hide most
+        faults.
+        """
         for i in self.learned:
             data = self.layer.blobs[i].data
             if not data.any():

@@ -180,8 +180,8 @@ def bind(problem: Problem) -> Solver:
 
 
 def _scratch_per_worker(problem: Problem) -> int:
-    """In elements: a padded channel and a register behind it, a register for each tap, and room to align both, which may
-    be more than a register.
+    """In elements: a padded channel and a register behind it, a register for each tap, and room to align both, which
+    may be more than a register.
     """
     tables = _tables(problem._replace(kind=FORWARD, threads=1))
     itemsize = problem.dtype.itemsize

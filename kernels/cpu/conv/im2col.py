@@ -13,7 +13,9 @@ from minicaffe.kernels.window import Window
 
 @kernel(inline=True)
 def tap_range(offset, stride, size, positions):
-    """The output positions [low, high) whose pixel ``position * stride + offset`` lies in an axis of ``size`` pixels."""
+    """The output positions [low, high) whose pixel ``position * stride + offset`` lies in an axis of ``size``
+    pixels.
+    """
     low = min(max(0, -(offset // stride)), positions)
     high = min(positions, (size - 1 - offset) // stride + 1)
     return low, max(low, high)

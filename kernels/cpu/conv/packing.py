@@ -127,9 +127,9 @@ def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
 def gather(panel, row, padded, offsets, runs, like):
     """im2col of one panel, whose rows are ``row`` bytes long: row i holds the runs of pixels at ``offsets[i]``.
 
-    It goes run by run, each for all rows.  A short run is copied as a whole chunk, whose excess the next run overwrites;
-    but what lies behind the end of the row must not be touched.  If the runs make up an unbroken piece of memory it is
-    copied as one, and the next piece, which the next panel will need, is prefetched.
+    It goes run by run, each for all rows.  A short run is copied as a whole chunk, whose excess the next run
+    overwrites; but what lies behind the end of the row must not be touched.  If the runs make up an unbroken piece of
+    memory it is copied as one, and the next piece, which the next panel will need, is prefetched.
     """
     size, last = size_of(like), len(runs) - 1
     if runs[last, 0] - runs[0, 0] == runs[last, 1] - runs[0, 1]:

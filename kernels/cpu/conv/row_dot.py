@@ -51,8 +51,8 @@ def _filters_at_once(taps: int) -> int:
 
 @intrinsic(prefer_literal=True)
 def _add_dots(context, filters, taps, registers, dy, filter_step, given, x, sums, like):
-    """``sums[f, t] += dy[f] * x[t:]`` lane by lane, over so many registers; filters beyond the ``given`` ones repeat the
-    last of these.
+    """``sums[f, t] += dy[f] * x[t:]`` lane by lane, over so many registers; filters beyond the ``given`` ones repeat
+    the last of these.
     """
     count, window = filters.literal_value, taps.literal_value
 

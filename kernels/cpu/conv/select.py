@@ -29,7 +29,8 @@ ALGORITHMS: dict[str, Algorithm] = {
 """In the order in which they are preferred."""
 
 _MARGIN = 1.3
-"""Estimates are rough, and the sums of ``implicit_gemm`` are the most exact: the others must be so many times as fast."""
+"""Estimates are rough, and the sums of ``implicit_gemm`` are the most exact: the others must be so many times as fast.
+"""
 
 
 def candidates(problem: Problem) -> Iterator[tuple[str, Algorithm]]:

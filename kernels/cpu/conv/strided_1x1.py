@@ -1,4 +1,6 @@
-"""1 x 1 convolutions with a stride, which read every s-th pixel only: these are gathered, then convolved with stride 1."""
+"""1 x 1 convolutions with a stride, which read every s-th pixel only: these are gathered, then convolved with
+stride 1.
+"""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def _transform_weights_part(part, parts, code, w, made_axis, u, row, like, tilin
 
 @part_kernel()
 def _untransform_weights_part(part, parts, code, sums, image_parts, dw, accumulate, row, like, tiling):
-    """Add up the sums of all parts of the images, and write their transform to dw (group, m, c, taps), or add it to dw if
-    ``accumulate``.
+    """Add up the sums of all parts of the images, and write their transform to dw (group, m, c, taps), or add it to dw
+    if ``accumulate``.
     """
     size = size_of(like)
     lanes = WIDTH // size

@@ -28,8 +28,8 @@ from minicaffe.kernels.cpu.runtime.compile import callback, caller
 from minicaffe.kernels.cpu.simd.memory import WIDTH, fma, get_vector, put_vector
 
 _POINTS = {4: (0, 1, -1), 6: (0, Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2))}
-"""Interpolation points by the side of a tile.  Two points that differ in sign share half of their sums.  For side 6 these
-have a third of the rounding error of 0, ±1, ±2.
+"""Interpolation points by the side of a tile.  Two points that differ in sign share half of their sums.  For side 6
+these have a third of the rounding error of 0, ±1, ±2.
 """
 
 INPUT, FILTER, OUTPUT, INPUT_GRAD, FILTER_GRAD, OUTPUT_GRAD = range(6)

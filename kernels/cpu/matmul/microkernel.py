@@ -1,9 +1,9 @@
 """The micro-kernel and the macro-kernel of every matrix product, in the terms of Goto and van de Geijn (2008) and BLIS.
 
 A *micro-kernel* updates a tile of C, MR rows by NR columns, which it holds in SIMD registers while it sums over k.  The
-*macro-kernel* runs it down the rows of A for one *panel* of B: a block of k rows and NR columns, packed so that a row is
-``vectors`` registers and rows follow one another in memory.  A is not packed: its elements are read where they are, one
-at a time, and broadcast.
+*macro-kernel* runs it down the rows of A for one *panel* of B: a block of k rows and NR columns, packed so that a row
+is ``vectors`` registers and rows follow one another in memory.  A is not packed: its elements are read where they are,
+one at a time, and broadcast.
 
 Memory is addressed in bytes, so that one kernel serves matrices of any layout.
 """

@@ -27,8 +27,8 @@ from numba.extending import intrinsic, register_jitable
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # GNU's OpenMP, on which Numba's threads run, lets an idle thread spin for milliseconds.  If other programs compete
-    # for the cores, its time slice is then used up when there is work again.  So many spins (some 300 us) bridge the gap
-    # between two kernels.
+    # for the cores, its time slice is then used up when there is work again.  So many spins (some 300 us) bridge the
+    # gap between two kernels.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 REASSOCIATE = {"reassoc", "nsz", "contract"}

@@ -217,7 +217,9 @@ def _note(function, arguments, size, parts, workers):
 
 @kernel(internal=True)
 def _launch(function, arguments, size, parts, workers, words):
-    """Run all parts, and return when they are done; ``words`` is memory for the record, with a spare line to align it."""
+    """Run all parts, and return when they are done; ``words`` is memory for the record, with a spare line to
+    align it.
+    """
     captured = _word(_captured_address())
     if captured != 0 and captured == _this_thread():
         _note(function, arguments, size, parts, workers)
@@ -231,7 +233,9 @@ def _launch(function, arguments, size, parts, workers, words):
 
 
 def _borrowed(context: Any, builder: ir.IRBuilder, kind: types.Type, value: Any) -> Any:
-    """Code for arguments whose arrays do not own their memory: captured copies of them must not change its ref count."""
+    """Code for arguments whose arrays do not own their memory: captured copies of them must not change its
+    ref count.
+    """
     if isinstance(kind, types.Array):
         array = context.make_array(kind)(context, builder, value)
         array.meminfo, array.parent = (cgutils.get_null_value(item.type) for item in (array.meminfo, array.parent))

@@ -125,7 +125,9 @@ def thread_count() -> int:
 
 
 def parts(size: int) -> int:
-    """Into how many parts to divide ``size`` elements: one a thread, but none so small that it is not worth a thread."""
+    """Into how many parts to divide ``size`` elements: one a thread, but none so small that it is not worth a
+    thread.
+    """
     threads = thread_count()  # even for few elements: asking starts Numba's threads
     return max(1, min(threads, size // _LEAST)) if size >= 2 * _LEAST else 1
 

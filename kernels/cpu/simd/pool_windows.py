@@ -43,7 +43,9 @@ class _Lanes:
         return self.builder.add(self.splat(self.builder.trunc(first, _WORD)), lane)
 
     def _places(self, kind: ir.Type, row: Any, column: Any, width: Any, step: Any) -> tuple[str, list[Any]]:
-        """The suffix of the names of LLVM's masked loads and stores, and their arguments: address, alignment and mask."""
+        """The suffix of the names of LLVM's masked loads and stores, and their arguments: address, alignment
+        and mask.
+        """
         size = self.size if kind == self.numbers else 4
         place = self.builder.add(row, self.builder.mul(column, column.type(size)))
         pointer, address = kind.as_pointer(), "p0"
@@ -69,8 +71,8 @@ class _Lanes:
         return self._call(f"{'load' if step == 1 else 'gather'}.{suffix}", other.type, [*places, other])
 
     def read_taps(self, row: Any, column: Any, width: Any, other: Any) -> list[Any]:
-        """What the windows, a step apart, read at one tap (the first of them at ``column``), or at two neighbouring taps
-        if the step is 2: two loads have the pixels of both.
+        """What the windows, a step apart, read at one tap (the first of them at ``column``), or at two neighbouring
+        taps if the step is 2: two loads have the pixels of both.
         """
         if self.taps_at_a_time == 1:
             return [self.read(row, column, width, other, self.step)]
@@ -95,8 +97,8 @@ class _Lanes:
 
 
 def _repeat(builder: ir.IRBuilder, count: Any, body: Callable[[Any], None], by: int = 1) -> None:
-    """Code for ``body(i)`` for i in range(0, count, by): unrolled if the count is known at compile time, else a loop with
-    ``by`` = 1.
+    """Code for ``body(i)`` for i in range(0, count, by): unrolled if the count is known at compile time, else a loop
+    with ``by`` = 1.
     """
     if isinstance(count, int):
         for i in range(0, count, by):
@@ -247,9 +249,9 @@ gather_max, gather_sum = _gather(largest=True), _gather(largest=False)
 """``(y, mask, x, top, bottom, column, taps, stride, width, count, start, known_taps, known_stride)``: neighbouring
 outputs.
 
-The windows cover rows ``top`` .. ``bottom`` - 1 of image x, which has rows of ``width`` pixels, and ``taps`` columns each;
-the first one starts at ``column``, each of the others a stride later.  The first ``count`` outputs are written to y.
-``gather_max`` writes the first NaN, else the largest pixel above ``start``, to y and its index to the mask, or else
+The windows cover rows ``top`` .. ``bottom`` - 1 of image x, which has rows of ``width`` pixels, and ``taps`` columns
+each; the first one starts at ``column``, each of the others a stride later.  The first ``count`` outputs are written to
+y. ``gather_max`` writes the first NaN, else the largest pixel above ``start``, to y and its index to the mask, or else
 ``start`` and -1;
 ``gather_sum`` adds the pixels to ``start``.
 """
@@ -265,5 +267,7 @@ adds only those whose mask is the index of the pixel.
 
 
 def known(taps: int, stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Tuples whose lengths tell the compiler the columns and the stride of a small window; empty ones leave them open."""
+    """Tuples whose lengths tell the compiler the columns and the stride of a small window; empty ones leave
+    them open.
+    """
     return ((0,) * taps, (0,) * stride) if taps <= 5 and stride <= 2 else ((), ())

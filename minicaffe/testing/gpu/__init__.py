@@ -8,6 +8,6 @@
 ``report``        lines while it runs, the table at the end, JSON.
 
 The parts: ``machine``, ``kernels``, ``training``, ``sanitizer``, and from a checkout ``tests/gpu_layers.py`` and
-``benchmarks/gpu.py``.  ``target`` opens the GPU and measures time on it, ``profile`` that of each kernel; ``warm`` compiles the CPU's kernels in the
-background.
+``benchmarks/gpu.py``.  ``target`` opens the GPU and measures time on it, ``profile`` that of each kernel; ``warm``
+compiles the CPU's kernels in the background.
 """

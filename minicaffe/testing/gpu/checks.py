@@ -32,8 +32,8 @@ class Check(NamedTuple):
 class Options:
     """What the command line asks of all parts.
 
-    ``entry`` is the file that starts a child.  ``every``: each Nth check is run; ``match``: those whose names fit one of
-    these patterns, with commas between them.  ``bare``: arrays without guards, for compute-sanitizer.
+    ``entry`` is the file that starts a child.  ``every``: each Nth check is run; ``match``: those whose names fit one
+    of these patterns, with commas between them.  ``bare``: arrays without guards, for compute-sanitizer.
     """
 
     entry: str

@@ -21,8 +21,8 @@ from minicaffe.testing.kernel_cases.case import on_arrays
 
 _GUARD = 512  # bytes on both sides of an array, a multiple of what CuPy aligns to
 _CANARIES = (0x3F, 0xBF, 0x40, 0xC0, 0x41, 0xC1)
-"""Bytes of the guards, which no two neighbouring arguments share; as numbers they are of usual size, so that they change
-when something is added."""
+"""Bytes of the guards, which no two neighbouring arguments share; as numbers they are of usual size, so that they
+change when something is added."""
 _NAN = 0xFF
 """In the second run: what reads a guard gives other bits than in the first."""
 _LARGE = 24_000_000

@@ -50,7 +50,9 @@ def versions() -> dict[str, Any]:
 
 
 def _safely(function: Callable[[], Any]) -> Any:
-    """What a function gives, or what keeps it from doing so: one version that cannot be told must not hide the others."""
+    """What a function gives, or what keeps it from doing so: one version that cannot be told must not hide
+    the others.
+    """
     try:
         return function()
     except Exception as error:

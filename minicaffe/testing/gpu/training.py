@@ -28,8 +28,8 @@ FIRST = 10
 CLOSE, FAR = 2e-4, 0.1
 """How far losses may be apart over the first iterations and over all of them, relative to the largest.
 
-Weights changed by their rounding error move the losses of these nets by up to 2e-5 over the first ten iterations and by up
-to 0.03 over 200.
+Weights changed by their rounding error move the losses of these nets by up to 2e-5 over the first ten iterations and by
+up to 0.03 over 200.
 """
 
 SOLVERS: dict[str, dict[str, float]] = {

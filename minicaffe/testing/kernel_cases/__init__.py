@@ -1,7 +1,9 @@
-"""A declarative table of calls of the primitives, by family, with which a backend is held against ``kernels/reference``.
+"""A declarative table of calls of the primitives, by family, with which a backend is held against
+``kernels/reference``.
 
-``cases(sizes)`` gives the calls over arrays of these sizes; ``expected`` and ``disagreement`` say what must come of one.
-The CUDA kernels are tested with it on the CPU (``tests/test_cuda_host.py``) and on a GPU (``minicaffe gpu_check``).
+``cases(sizes)`` gives the calls over arrays of these sizes; ``expected`` and ``disagreement`` say what must come of
+one. The CUDA kernels are tested with it on the CPU (``tests/test_cuda_host.py``) and on a GPU (``minicaffe
+gpu_check``).
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ POISON = -0x5A5A5A5B
 
 
 class Sizes(NamedTuple):
-    """How large arrays are: ``edges`` are lengths to try one by one, ``large`` the elements of the largest arrays, or 0."""
+    """How large arrays are: ``edges`` are lengths to try one by one, ``large`` the elements of the largest arrays, or
+    0.
+    """
 
     edges: tuple[int, ...]
     large: int = 0
@@ -98,8 +100,8 @@ def _default(name: str) -> Callable[..., None]:
 class KernelCase:
     """``op(*args)``, where args are numbers, ``Values``, lists of these, or whatever else the op takes.
 
-    ``prepare`` gets the drawn arguments and may change them, where one depends on another.  ``reference`` computes what is
-    expected, in place; ``run`` does so on a backend.  ``unlike`` numbers arguments whose contents do not matter.
+    ``prepare`` gets the drawn arguments and may change them, where one depends on another.  ``reference`` computes what
+    is expected, in place; ``run`` does so on a backend.  ``unlike`` numbers arguments whose contents do not matter.
     """
 
     op: str

@@ -30,8 +30,8 @@ def cases(sizes: Sizes) -> Iterator[KernelCase]:
     rows = [((1, size), ROW, (1, size)) for size in sizes.edges if size < 300]  # the reference is slow
     for in_shape, win, out_shape in [*POOLINGS, *rows]:
         yield from _layer((2, 3, *in_shape), (2, 3, *out_shape), win)
-    yield KernelCase("max_pool", (normal(1, 1, 2, 6), output(1, 1, 1, 3), output(1, 1, 1, 3, dtype=np.int32), window(2, 2)),
-                     "of NaN and very small numbers", _small)  # fmt: skip
+    arrays = normal(1, 1, 2, 6), output(1, 1, 1, 3), output(1, 1, 1, 3, dtype=np.int32)
+    yield KernelCase("max_pool", (*arrays, window(2, 2)), "of NaN and very small numbers", _small)
     if sizes.large:
         planes = max(1, sizes.large // (16 * 32))
         yield from _layer((8, planes // 8 + 1, 16, 32), (8, planes // 8 + 1, 8, 16), window(2, 2))
