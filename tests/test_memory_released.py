@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from cli_case import write_case
 
-from minicaffe import backend, models, summary
-from minicaffe.backend import memory
+from minicaffe import backend, memory, models, summary
 from minicaffe.layers import TRAIN
 from minicaffe.net import Net
 from minicaffe.solvers import get_solver

@@ -221,7 +221,7 @@ def _read_hdf5(path: str) -> _State:
             [_numbers(values) for values in history], _content(others.get("minicaffe_state")),
         )  # fmt: skip
     except DataError as error:
-        raise SnapshotError(f"solver state: {error}") from None
+        raise SnapshotError(f"solver state {path}: {error}") from None
 
 
 def _number(values: Any, name: str) -> int:
