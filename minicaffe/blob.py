@@ -325,6 +325,15 @@ class Blob:
         """Whether both values are the same memory."""
         return self._data.storage is other._data.storage and self._data.offset == other._data.offset
 
+    def shares_diff_with(self, other: Blob) -> bool:
+        """Whether both gradients are the same memory."""
+        return self._diff.storage is other._diff.storage and self._diff.offset == other._diff.offset
+
+    @property
+    def memory(self) -> tuple[object, object]:
+        """Stands for the memory of value and gradient: another one as soon as one of them is shared, moved or unshared."""
+        return self._data, self._diff
+
     @property
     def data_storage(self) -> Storage:
         """The memory that holds the value, perhaps other blobs' too."""

@@ -13,9 +13,12 @@ from layer_cases import CASES
 from layer_cases.case import Case
 
 import minicaffe
-from minicaffe import backend, summary, testing
+from minicaffe import backend, proto, summary, testing
+from minicaffe.blob import Blob
 from minicaffe.errors import NetError
 from minicaffe.layers import TRAIN
+from minicaffe.net import Net
+from minicaffe.proto import text
 from minicaffe.testing.differences import derivative
 
 MOVING = [case for case in CASES if "gradient" not in case.why_not and case.bottoms]
@@ -465,3 +468,47 @@ def test_copies_are_kept_on_a_device_too(chain, tmp_path):
             found.append([*net.gradients(), *net.gradients()])
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_a_copy_follows_where_its_blob_has_its_gradient():
+    """A blob that is given other memory for its gradient after a copy of its value was made."""
+    layers = """force_backward: true
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }
+    layer { name: "lrn" type: "LRN" bottom: "x" top: "a" lrn_param { local_size: 3 alpha: 0.5 } }
+    layer { name: "sigmoid" type: "Sigmoid" bottom: "a" top: "a" }"""
+    found = []
+    for shared in (False, True):
+        net = Net(text.parse(layers, proto.NetParameter()), proto.TRAIN)
+        net.blobs["x"].data[...] = np.random.default_rng(0).standard_normal((2, 3, 4, 4))
+        elsewhere = Blob((2, 3, 4, 4))
+        if shared:
+            net.blobs["a"].share_diff(elsewhere)
+        for _ in range(4):
+            net.run_forward()
+            net.blobs["a"].diff[...] = 1
+            net.run_backward()
+        assert elsewhere.diff.any() == shared
+        found.append(net.blobs["x"].diff.copy())
+    np.testing.assert_array_equal(*found)
+
+
+def test_layers_that_share_memory_follow_where_their_bottom_has_its():
+    """An input that is given other memory after the net was made, and is read through a Split and a view."""
+    layers = """force_backward: true
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "view" type: "Reshape" bottom: "x" top: "view" reshape_param { shape { dim: 6 } } }
+    layer { name: "sum" type: "Power" bottom: "view" top: "power" power_param { scale: 2 } }
+    layer { name: "tanh" type: "AbsVal" bottom: "x" top: "abs" }"""
+    net = Net(text.parse(layers, proto.NetParameter()), proto.TRAIN)
+    elsewhere = Blob((2, 3))
+    for i in range(8):
+        if i == 4:
+            net.blobs["x"].share_data(elsewhere)
+            net.blobs["x"].share_diff(elsewhere)
+        net.blobs["x"].data[...] = i + 1
+        net.run_forward()
+        assert (net.blobs["power"].data == 2 * (i + 1)).all() and (net.blobs["abs"].data == i + 1).all()
+        net.blobs["power"].diff[...] = net.blobs["abs"].diff[...] = i
+        net.run_backward()
+        assert (net.blobs["x"].diff == 3 * i).all()
+    assert (elsewhere.diff == 21).all()

@@ -36,7 +36,8 @@ class Step:
     """Blobs that later layers overwrite in place, each with the one that stands for it in backward: a copy of its
     value, with the same gradient."""
     reshaped_for: tuple = ()
-    """What the layer's last ``reshape`` went by: the backend, the layer's revision, and the shapes of its blobs."""
+    """What the layer's last ``reshape`` went by: the backend, the layer's revision, the shapes of its blobs, and the memory
+    of its bottoms, which its tops may share."""
 
     def reshape(self, where: backend.Backend) -> None:
         """Let the layer reshape if what that goes by is no longer what it was."""
@@ -56,7 +57,7 @@ class Step:
 
     def _shapes(self, where: backend.Backend) -> tuple:
         bottoms, tops = (tuple(blob.shape for blob in blobs) for blobs in (self.bottom, self.top))
-        return where, self.layer.revision, bottoms, tops
+        return where, self.layer.revision, bottoms, tops, [blob.memory for blob in self.bottom]
 
     def forward(self) -> None:
         """Run the layer forward on its blobs."""
@@ -75,6 +76,7 @@ class Step:
         """Run the layer backward on its blobs, with the values that it left there in forward."""
         revision, bottom, top = self.layer.revision, self.bottom, self.top
         if self.kept:
+            self._share_gradients()
             copies = {id(blob): copy for blob, copy in self.kept}
             bottom, top = ([copies.get(id(blob), blob) for blob in blobs] for blobs in (bottom, top))
         try:
@@ -109,7 +111,13 @@ class Step:
     def _reshape_kept(self) -> None:
         for blob, copy in self.kept:
             copy.reshape_like(blob)
-            copy.share_diff(blob)
+        self._share_gradients()
+
+    def _share_gradients(self) -> None:
+        """Let copies have their blobs' gradients, which may have been given other memory."""
+        for blob, copy in self.kept:
+            if not copy.shares_diff_with(blob):
+                copy.share_diff(blob)
 
 
 class Assembly:
