@@ -240,19 +240,31 @@ class Net:
 
     def _warn_of_missing_gradients(self) -> None:
         """Say once that nothing computes the inputs' gradients, which are then returned as they are: zeros."""
-        reached = {
-            self._blob_names[i]
-            for step in self.steps
-            for i, down in zip(step.bottom_ids, step.propagate_down, strict=True)
-            if down and step.need_backward
-        }
-        missing = [name for name in self.inputs if name not in reached]
-        if missing and not self._warned_of_gradients:
-            self._warned_of_gradients = True
+        if self._warned_of_gradients:
+            return
+        self._warned_of_gradients = True
+        names = self._blob_names
+        missing = [name for name in self.inputs if self._readers(names.index(name)) == [False]]
+        if missing:
             _log.warning(
                 "net '%s': backward computes no gradient of %s, which stays 0; set force_backward: true in the net",
-                self.name, ", ".join(missing),
-            )  # fmt: skip
+                self.name,
+                ", ".join(missing),
+            )
+
+    def _readers(self, blob: int) -> list[bool]:
+        """Of the layers that could give a blob a gradient, beyond Splits: whether they do, each answer once."""
+        found: set[bool] = set()
+        for step in self.steps:
+            for k, (i, down) in enumerate(zip(step.bottom_ids, step.propagate_down, strict=True)):
+                able = (step.layer.forcible, step.layer.differentiable)
+                if i != blob or any(given is not None and k not in given for given in able):
+                    continue
+                if step.layer.type == "Split" and not down:
+                    found.update(answer for top in step.top_ids for answer in self._readers(top))
+                else:
+                    found.add(down and step.need_backward)
+        return sorted(found)
 
     def _assign(self, arrays: Mapping[str, Any], part: str, what: str) -> None:
         for name, values in arrays.items():
