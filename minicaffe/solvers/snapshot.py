@@ -128,9 +128,12 @@ def read(solver: Solver, path: str) -> None:
         random.seed(random.stream().draw() + solver.rank)
     elif where.name in state["device"]:
         where.random.set_state(state["device"][where.name])
-    solver.restore_state(state["solver"])
-    for net, positions in ((solver.net, state["train"]), *zip(solver.test_nets, state["test"], strict=False)):
-        net.restore(positions)
+    try:
+        solver.restore_state(state["solver"])
+        for net, positions in ((solver.net, state["train"]), *zip(solver.test_nets, state["test"], strict=False)):
+            net.restore(positions)
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
 def _resume_values(path: str, resume: bytes) -> dict[str, Any]:
@@ -139,13 +142,24 @@ def _resume_values(path: str, resume: bytes) -> dict[str, Any]:
         state = json.loads(resume)
         state["random"] = base64.b64decode(state["random"])
         state["device"] = {name: base64.b64decode(text) for name, text in state["device"].items()}
-        missing = {"solver", "train", "test"} - set(state)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        missing = {str(error)}
-    if missing:
-        problem = f"its minicaffe_state is damaged ({', '.join(missing)})"
-        raise SnapshotError(f"solver state {path}: {problem}; resume from another snapshot")
+        solver = state["solver"]
+        sound = (
+            all(isinstance(value, (int, float)) for value in solver["losses"])
+            and isinstance(solver["stored"], int) and solver["stored"] >= 0
+            and isinstance(solver["minimum_loss"], (int, float)) and isinstance(solver["last_event"], int)
+            and all(isinstance(positions, dict) for positions in (state["train"], *state["test"]))
+        )  # fmt: skip
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _damaged(path, str(error)) from error
+    if not sound:
+        raise _damaged(path, "a value is not of its kind")
     return state
+
+
+def _damaged(path: str, problem: str) -> SnapshotError:
+    return SnapshotError(
+        f"solver state {path}: its minicaffe_state is damaged ({problem}); resume from another snapshot"
+    )
 
 
 State = tuple[int, str, int, list[NDArray], "bytes | None"]
