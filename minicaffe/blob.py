@@ -331,7 +331,9 @@ class Blob:
 
     @property
     def memory(self) -> tuple[object, object]:
-        """Stands for the memory of value and gradient: another one as soon as one of them is shared, moved or unshared."""
+        """Stands for the memory of value and gradient: another one as soon as one of them is shared, moved or
+        unshared.
+        """
         return self._data, self._diff
 
     @property

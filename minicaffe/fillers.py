@@ -14,16 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from minicaffe import proto
+from minicaffe import limits, proto
 from minicaffe.backend import random
 from minicaffe.errors import LayerError
+
+_WORKING = 2.3
+"""Bytes that drawing takes for each of the blob, which themselves may not have been touched before."""
 
 
 def fill(array: np.ndarray, filler_param: Any, stream: random.Stream | None = None) -> None:
     """Overwrite ``array`` (a blob's values, float32 or float64, of the blob's shape) as ``filler_param`` says.
 
     ``stream`` is the process-wide one unless given. Raises LayerError, naming the filler and its field, for an
-    unknown type, a value out of its range, or a blob without elements.
+    unknown type, a value out of its range, or a blob without elements; OutOfMemoryError if drawing takes more than
+    there is.
     """
     name = filler_param.type
     if name not in FILLERS:
@@ -34,6 +38,10 @@ def fill(array: np.ndarray, filler_param: Any, stream: random.Stream | None = No
         raise LayerError(f"filler {name!r}: the blob of shape {array.shape} has no elements to fill")
     if name != "gaussian" and filler_param.sparse != -1:
         raise _invalid(filler_param, "sparse", "only the gaussian filler can be sparse: remove the field")
+    if name != "constant":
+        limits.require_memory(
+            int(_WORKING * array.nbytes), f"filling a blob of shape {array.shape}", "check the shapes"
+        )
     FILLERS[name](np.atleast_1d(array), filler_param, stream or random.stream())
 
 

@@ -254,13 +254,16 @@ class Net(RawViews):
 
     def _warn_of_missing_gradients(self) -> None:
         """Say once that nothing computes the inputs' gradients, which are then returned as they are: zeros."""
-        missing = [name for name in self.inputs if name not in self._executor.blobs_with_gradients()]
-        if missing and not self._warned_of_gradients:
-            self._warned_of_gradients = True
+        if self._warned_of_gradients:
+            return
+        self._warned_of_gradients = True
+        missing = [name for name in self.inputs if self._executor.leaves_without_gradient(self._blob_names.index(name))]
+        if missing:
             _log.warning(
                 "net '%s': backward computes no gradient of %s, which stays 0; set force_backward: true in the net",
-                self.name, ", ".join(missing),
-            )  # fmt: skip
+                self.name,
+                ", ".join(missing),
+            )
 
     def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, NDArray]:
         """Run forward over any number of items, batch after batch, and return copies of all rows of the outputs."""

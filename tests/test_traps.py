@@ -44,6 +44,17 @@ def test_backward_with_them(warnings):
     assert not warnings()
 
 
+def test_labels_are_no_inputs_that_lack_a_gradient(warnings):
+    labels = 'layer { name: "l" type: "Input" top: "l" input_param { shape { dim: 2 } } }'
+    loss = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "l" top: "loss" }'
+    accuracy = 'layer { name: "acc" type: "Accuracy" bottom: "y" bottom: "l" top: "acc" }'
+    net = build(INPUT, labels, IP, loss, accuracy)
+    net.forward(x=np.ones((2, 3)), l=np.zeros(2))
+    net.backward()
+    (message,) = warnings()
+    assert "no gradient of x, which stays 0" in message
+
+
 RELU = 'layer { name: "relu" type: "Sigmoid" bottom: "x" top: "x" }'
 CONSTANT = (
     'layer { name: "in" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 } data_filler { value: 3 } } }'

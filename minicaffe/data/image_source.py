@@ -143,9 +143,13 @@ class _ImageReader(BatchReader):
                 f"are {len(self._entries)}, {'' if self._shuffler else 'not '}shuffled; resume with the list that it "
                 f"was trained on"
             )
+        lines = len(self._entries)
+        order = np.frombuffer(state_of_text(state["order"]) or b"", "<i4") if self._shuffler else np.arange(lines)
+        if not 0 <= state["place"] < lines or not np.array_equal(np.sort(order), np.arange(lines)):
+            raise DataError(f"{self._where()}: the snapshot names no place in it; resume from another one")
         self._place = state["place"]
         if self._shuffler:
-            self._order = np.frombuffer(state_of_text(state["order"]) or b"", "<i4")
+            self._order = order
             self._shuffler.set_state(state_of_text(state["shuffler"]) or b"")
         self._transformer.set_state(state_of_text(state["random"]))
 

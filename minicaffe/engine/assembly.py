@@ -36,8 +36,8 @@ class Step:
     """Blobs that later layers overwrite in place, each with the one that stands for it in backward: a copy of its
     value, with the same gradient."""
     reshaped_for: tuple = ()
-    """What the layer's last ``reshape`` went by: the backend, the layer's revision, the shapes of its blobs, and the memory
-    of its bottoms, which its tops may share."""
+    """What the layer's last ``reshape`` went by: the backend, the layer's revision, the shapes of its blobs, and the
+    memory of its bottoms, which its tops may share."""
 
     def reshape(self, where: backend.Backend) -> None:
         """Let the layer reshape if what that goes by is no longer what it was."""

@@ -167,14 +167,23 @@ class Executor:
             turn.run(where, around)
             plan.backward.run(first_back - 1, 0, back)
 
-    def blobs_with_gradients(self) -> set[str]:
-        """Names of the blobs whose gradient a backward pass over all layers computes."""
-        return {
-            self._names[i]
-            for step in self._steps
-            for i, down in zip(step.bottom_ids, step.propagate_down, strict=True)
-            if down and step.need_backward
-        }
+    def leaves_without_gradient(self, blob: int) -> bool:
+        """Whether no layer computes the gradient of a blob, by number, though one could."""
+        return self._readers(blob) == {False}
+
+    def _readers(self, blob: int) -> set[bool]:
+        """Of the layers that could give a blob a gradient, beyond Splits: whether they do, each answer once."""
+        found: set[bool] = set()
+        for step in self._steps:
+            for k, (i, down) in enumerate(zip(step.bottom_ids, step.propagate_down, strict=True)):
+                able = (step.layer.forcible, step.layer.differentiable)
+                if i != blob or any(given is not None and k not in given for given in able):
+                    continue
+                if step.layer.type == "Split" and not down:
+                    found.update(answer for top in step.top_ids for answer in self._readers(top))
+                else:
+                    found.add(down and step.need_backward)
+        return found
 
     def plan(self) -> _Plan:
         """What runs as one; found anew when an attribute of a layer was set since."""

@@ -153,6 +153,8 @@ class HDF5Data(Source):
         self.order = list(state["order"])
         if self.shuffler:
             self.shuffler.set_state(base64.b64decode(state["random"]))
+        if not 0 <= state["file"] < len(self.files) or state["row"] <= -self.ranks:
+            raise self.data_error("the snapshot names no place in the files; resume from another one")
         self._load(state["file"])
         if state["row"] >= len(self.rows):
             raise self.data_error(
