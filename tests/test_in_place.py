@@ -261,8 +261,8 @@ NETS = (
 
 
 @pytest.mark.parametrize("chain", NETS, ids=" ".join)
-def test_passes_that_are_fused_or_recorded_give_the_same(chain, tmp_path):
-    """From the third pass on from a record; without callbacks as one; against the net in which nothing is in place."""
+def test_passes_that_are_fused_or_replayed_give_the_same(chain, tmp_path):
+    """From the third pass on replayed; without callbacks as one; against the net in which nothing is in place."""
     backend.random.seed(4)
     nets = [Numbers(built(definition(chain, in_place), tmp_path)) for in_place in (True, False)]
     for net in nets:

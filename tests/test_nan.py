@@ -253,7 +253,7 @@ def test_off_by_default(tmp_path):
 def test_the_first_layer_that_makes_it_is_named(x, w, layer, what, tmp_path):
     net = chain(tmp_path, x, w)
     net.detect_anomaly = True
-    for _ in range(3):  # fused and recorded passes do not hide it
+    for _ in range(3):  # fused and replayed passes do not hide it
         with pytest.raises(AnomalyError, match=rf"chain.prototxt:\d+: layer '{layer}' .*{what}"):
             net.forward_backward()
 

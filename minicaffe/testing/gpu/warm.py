@@ -13,7 +13,7 @@ from minicaffe import backend, testing
 from minicaffe.testing.gpu import training
 from minicaffe.testing.gpu.checks import Check, Options, checkout
 
-_ITERATIONS = 3  # from the third on, layers run from a record, which is compiled, too
+_ITERATIONS = 3  # in the third layers are replayed, which is compiled, too
 
 
 def checks(options: Options) -> Iterator[Check]:
