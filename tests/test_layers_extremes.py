@@ -103,3 +103,9 @@ def test_kernel_sizes_of_no_axis_are_accepted_as_by_caffe():
     assert testing.run("Convolution", [x], num_output=4, kernel_size=3, stride=2, pad=1).tops[0].shape == (2, 4)
     with pytest.raises(LayerError, match="need 2 spatial axes; found 0"):
         testing.run("Convolution", [x], num_output=4, kernel_h=3, kernel_w=3)
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+def test_images_without_pixels(kind):
+    with pytest.raises(ShapeError, match=rf"layer '{kind}' .*the input has no pixels; found 2 3 0 5"):
+        testing.run(kind, [np.ones((2, 3, 0, 5))], num_output=4, kernel_size=5, pad=2)

@@ -157,6 +157,9 @@ class Convolution(Windowed):
         self.check_input(bottom)
         shape, axis = bottom[0].shape, self.channel_axis
         lead, spatial = shape[:axis], shape[axis + 1 :]
+        self.require(
+            min(spatial, default=1) > 0, f"the input has no pixels; found {bottom[0].shape_string}", kind=ShapeError
+        )
         out = self.output_size(spatial)
         for blob in top:
             blob.reshape(*lead, self.num_output, *out)
