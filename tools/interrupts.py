@@ -22,7 +22,24 @@ def end_at_once() -> None:
 def unwind() -> None:
     """From now on SIGINT is a KeyboardInterrupt, if it would end the process at once."""
     if signal.getsignal(signal.SIGINT) is _end:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _raise)
+
+
+def swallowed() -> bool:
+    """Whether a KeyboardInterrupt was raised since ``unwind``, though the process goes on.
+
+    Python drops what is raised in a callback of its own, as of a weak reference or of the garbage collector.
+    """
+    return _raised
+
+
+_raised = False
+
+
+def _raise(number: int, frame: FrameType | None) -> NoReturn:
+    global _raised
+    _raised = True
+    raise KeyboardInterrupt
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

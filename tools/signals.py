@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from minicaffe.tools import interrupts
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -28,6 +30,8 @@ class SignalActions:
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._note) for number in self._effects}
+        if interrupts.swallowed():
+            self._pending.add(signal.SIGINT)
         return self
 
     def __exit__(
