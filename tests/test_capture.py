@@ -665,6 +665,9 @@ def test_params_assigned_as_a_list_take_the_places_of_the_old_ones():
     assert made.params["conv"] is made.layer_dict["conv"].blobs
     with pytest.raises(ShapeError, match=r"can be replaced by blobs of the same shapes; found 2 \(2\)"):
         made.layer_dict["conv"].blobs = [Blob((2,))]
+    for value in (None, [1, 2], np.ones((2, 2))):
+        with pytest.raises(TypeError, match="learnable blobs are replaced by a list of Blobs"):
+            made.layer_dict["conv"].blobs = value
     with pytest.raises(AttributeError):
         del made.params["conv"][0]
 
@@ -751,3 +754,44 @@ def test_an_error_of_a_replay_comes_before_what_follows(both):
             rows += [[*numbers(made), made.loss_array.copy()], *train(made, both)]
             found.append(rows)
     equal(*found)
+
+
+PRODUCT = """
+layer { name: "in" type: "Input" top: "a" top: "b" input_param { shape { dim: 3 } } }
+layer { name: "join" type: "Eltwise" bottom: "a" bottom: "b" top: "y" }
+"""
+
+
+def test_a_sum_that_becomes_a_product_is_replayed_as_one():
+    made = Net(text.parse("force_backward: true " + PRODUCT, proto.NetParameter()), minicaffe.TRAIN)
+    rng = np.random.default_rng(0)
+    for index in range(10):
+        if index == 4:
+            made.layer_dict["join"].operation = 0
+        a, b, dy = rng.standard_normal((3, 3)).astype("f4")
+        made.forward(a=a, b=b)
+        gradients = made.backward(y=dy)
+        expected = (dy * b, dy * a) if index >= 4 else (dy, dy)
+        np.testing.assert_array_equal((gradients["a"], gradients["b"]), expected)
+
+
+@pytest.mark.parametrize(
+    "layer, field, value",
+    [
+        ('type: "ReLU"', "negative_slope", -0.5),
+        ('type: "ELU"', "alpha", -0.5),
+        ('type: "Power" power_param { power: 1 }', "power", 3.0),
+    ],
+)
+def test_an_attribute_for_which_a_layer_needs_its_input_is_refused_in_place(layer, field, value):
+    definition = f"""force_backward: true
+        layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 3 }} }} }}
+        layer {{ name: "power" type: "Power" bottom: "x" top: "y" }}
+        layer {{ name: "neuron" {layer} bottom: "y" top: "y" }}"""
+    made = Net(text.parse(definition, proto.NetParameter()), minicaffe.TRAIN)
+    for _ in range(4):
+        made.forward()
+        made.backward()
+    setattr(made.layer_dict["neuron"], field, value)
+    with pytest.raises(LayerError, match="layer 'neuron'.*cannot work in place while it goes backward"):
+        made.forward()
