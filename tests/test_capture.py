@@ -672,6 +672,23 @@ def test_params_assigned_as_a_list_take_the_places_of_the_old_ones():
         del made.params["conv"][0]
 
 
+@pytest.mark.parametrize("passed", [0, 3])
+@pytest.mark.parametrize("index, shape", [(0, (72,)), (0, (1, 2, 3, 3)), (1, (1, 4)), (1, (5,))])
+def test_a_param_of_another_shape_is_refused(passed, index, shape):
+    made, usual = net(), net()
+    passes(made, passed)
+    passes(usual, passed)
+    blob = made.params["conv"][index]
+    before = blob.shape
+    blob.reshape(*shape)
+    for run in (made.forward, made.backward):
+        with pytest.raises(ShapeError, match=rf"layer 'conv' \(Convolution\): param {index} must keep the shape"):
+            run()
+    blob.reshape(*before)
+    blob.data[...], blob.diff[...] = usual.params["conv"][index].data, usual.params["conv"][index].diff
+    equal(passes(made, 3, 5), passes(usual, 3, 5))
+
+
 # --- what a replay depends on beside its arrays
 
 
@@ -795,3 +812,33 @@ def test_an_attribute_for_which_a_layer_needs_its_input_is_refused_in_place(laye
     setattr(made.layer_dict["neuron"], field, value)
     with pytest.raises(LayerError, match="layer 'neuron'.*cannot work in place while it goes backward"):
         made.forward()
+
+
+@pytest.mark.parametrize(
+    "layer, field, value",
+    [
+        ('type: "Convolution" convolution_param { num_output: 4 kernel_size: 1 }', "num_output", 6),
+        ('type: "Deconvolution" convolution_param { num_output: 4 kernel_size: 1 }', "group", 2),
+        ('type: "InnerProduct" inner_product_param { num_output: 4 }', "num_output", 6),
+        ('type: "InnerProduct" inner_product_param { num_output: 4 bias_term: false }', "bias_term", True),
+        ('type: "Embed" embed_param { num_output: 4 input_dim: 3 }', "input_dim", 9),
+    ],
+)
+def test_an_attribute_that_the_params_do_not_fit_is_refused(layer, field, value):
+    definition = f"""layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 2 dim: 3 dim: 3 }} }} }}
+        layer {{ name: "learns" {layer} bottom: "x" top: "y" }}"""
+    made = Net(text.parse(definition, proto.NetParameter()), minicaffe.TRAIN)
+    for _ in range(3):
+        made.forward()
+    setattr(made.layer_dict["learns"], field, value)
+    with pytest.raises(ShapeError, match="layer 'learns'.*: the blobs must have shapes"):
+        made.forward()
+
+
+def test_weights_in_a_definition_must_fit():
+    definition = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 4 }
+                blobs { shape { dim: 2 dim: 3 } data: 1 data: 2 data: 3 data: 4 data: 5 data: 6 }
+                blobs { shape { dim: 4 } data: 1 data: 2 data: 3 data: 4 } }"""
+    with pytest.raises(ShapeError, match=r"must have shapes \[\(4, 3\), \(4,\)\]; found \[\(2, 3\), \(4,\)\]"):
+        Net(text.parse(definition, proto.NetParameter()), minicaffe.TRAIN)
