@@ -595,6 +595,9 @@ def test_what_a_captured_layer_computes_from_cannot_change_in_place():
         assert layer.coefficients == (5.0, 2.0)
         for _ in range(4):
             assert made.forward()["sum"].tolist() == [15] * 4
+    layer.coefficients = [5.0]
+    with pytest.raises(LayerError, match="coeff: there must be one coefficient for each of the 2 bottoms"):
+        made.forward()
     with pytest.raises(TypeError, match="'table' of a capturable layer must be immutable; found a dict"):
         layer.table = {}
 
@@ -842,3 +845,13 @@ def test_weights_in_a_definition_must_fit():
                 blobs { shape { dim: 4 } data: 1 data: 2 data: 3 data: 4 } }"""
     with pytest.raises(ShapeError, match=r"must have shapes \[\(4, 3\), \(4,\)\]; found \[\(2, 3\), \(4,\)\]"):
         Net(text.parse(definition, proto.NetParameter()), minicaffe.TRAIN)
+
+
+def test_a_bias_that_scale_does_not_have_is_refused():
+    definition = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+        layer { name: "scale" type: "Scale" bottom: "x" top: "y" }"""
+    made = Net(text.parse(definition, proto.NetParameter()), minicaffe.TRAIN)
+    made.forward()
+    made.layer_dict["scale"].bias_term = True
+    with pytest.raises(LayerError, match="layer 'scale'.*: with a bias it has 2 blobs; found 1"):
+        made.forward()

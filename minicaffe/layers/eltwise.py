@@ -42,6 +42,11 @@ class Eltwise(Layer):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require_same_shape(*bottom)
+        self.require(
+            len(self.coefficients) == len(bottom),
+            f"there must be one coefficient for each of the {len(bottom)} bottoms; found {self.coefficients}",
+            "coeff",
+        )
         top[0].reshape_like(bottom[0])
         if self.operation == self.MAX:
             self.winner = self.scratch("winner", bottom[0].shape)
