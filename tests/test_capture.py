@@ -595,6 +595,9 @@ def test_what_a_captured_layer_computes_from_cannot_change_in_place():
         assert layer.coefficients == (5.0, 2.0)
         for _ in range(4):
             assert made.forward()["sum"].tolist() == [15] * 4
+    layer.coefficients = [5.0]
+    with pytest.raises(LayerError, match="coeff: there must be one coefficient for each of the 2 bottoms"):
+        made.forward()
     with pytest.raises(TypeError, match="'table' of a capturable layer must be immutable; found a dict"):
         layer.table = {}
 
@@ -665,8 +668,28 @@ def test_params_assigned_as_a_list_take_the_places_of_the_old_ones():
     assert made.params["conv"] is made.layer_dict["conv"].blobs
     with pytest.raises(ShapeError, match=r"can be replaced by blobs of the same shapes; found 2 \(2\)"):
         made.layer_dict["conv"].blobs = [Blob((2,))]
+    for value in (None, [1, 2], np.ones((2, 2))):
+        with pytest.raises(TypeError, match="learnable blobs are replaced by a list of Blobs"):
+            made.layer_dict["conv"].blobs = value
     with pytest.raises(AttributeError):
         del made.params["conv"][0]
+
+
+@pytest.mark.parametrize("passed", [0, 3])
+@pytest.mark.parametrize("index, shape", [(0, (72,)), (0, (1, 2, 3, 3)), (1, (1, 4)), (1, (5,))])
+def test_a_param_of_another_shape_is_refused(passed, index, shape):
+    made, usual = net(), net()
+    passes(made, passed)
+    passes(usual, passed)
+    blob = made.params["conv"][index]
+    before = blob.shape
+    blob.reshape(*shape)
+    for run in (made.forward, made.backward):
+        with pytest.raises(ShapeError, match=rf"layer 'conv' \(Convolution\): param {index} must keep the shape"):
+            run()
+    blob.reshape(*before)
+    blob.data[...], blob.diff[...] = usual.params["conv"][index].data, usual.params["conv"][index].diff
+    equal(passes(made, 3, 5), passes(usual, 3, 5))
 
 
 # --- what a replay depends on beside its arrays
@@ -751,3 +774,84 @@ def test_an_error_of_a_replay_comes_before_what_follows(both):
             rows += [[*numbers(made), made.loss_array.copy()], *train(made, both)]
             found.append(rows)
     equal(*found)
+
+
+PRODUCT = """
+layer { name: "in" type: "Input" top: "a" top: "b" input_param { shape { dim: 3 } } }
+layer { name: "join" type: "Eltwise" bottom: "a" bottom: "b" top: "y" }
+"""
+
+
+def test_a_sum_that_becomes_a_product_is_replayed_as_one():
+    made = Net(text.parse("force_backward: true " + PRODUCT, proto.NetParameter()), minicaffe.TRAIN)
+    rng = np.random.default_rng(0)
+    for index in range(10):
+        if index == 4:
+            made.layer_dict["join"].operation = 0
+        a, b, dy = rng.standard_normal((3, 3)).astype("f4")
+        made.forward(a=a, b=b)
+        gradients = made.backward(y=dy)
+        expected = (dy * b, dy * a) if index >= 4 else (dy, dy)
+        np.testing.assert_array_equal((gradients["a"], gradients["b"]), expected)
+
+
+@pytest.mark.parametrize(
+    "layer, field, value",
+    [
+        ('type: "ReLU"', "negative_slope", -0.5),
+        ('type: "ELU"', "alpha", -0.5),
+        ('type: "Power" power_param { power: 1 }', "power", 3.0),
+    ],
+)
+def test_an_attribute_for_which_a_layer_needs_its_input_is_refused_in_place(layer, field, value):
+    definition = f"""force_backward: true
+        layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 3 }} }} }}
+        layer {{ name: "power" type: "Power" bottom: "x" top: "y" }}
+        layer {{ name: "neuron" {layer} bottom: "y" top: "y" }}"""
+    made = Net(text.parse(definition, proto.NetParameter()), minicaffe.TRAIN)
+    for _ in range(4):
+        made.forward()
+        made.backward()
+    setattr(made.layer_dict["neuron"], field, value)
+    with pytest.raises(LayerError, match="layer 'neuron'.*cannot work in place while it goes backward"):
+        made.forward()
+
+
+@pytest.mark.parametrize(
+    "layer, field, value",
+    [
+        ('type: "Convolution" convolution_param { num_output: 4 kernel_size: 1 }', "num_output", 6),
+        ('type: "Deconvolution" convolution_param { num_output: 4 kernel_size: 1 }', "group", 2),
+        ('type: "InnerProduct" inner_product_param { num_output: 4 }', "num_output", 6),
+        ('type: "InnerProduct" inner_product_param { num_output: 4 bias_term: false }', "bias_term", True),
+        ('type: "Embed" embed_param { num_output: 4 input_dim: 3 }', "input_dim", 9),
+    ],
+)
+def test_an_attribute_that_the_params_do_not_fit_is_refused(layer, field, value):
+    definition = f"""layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 2 dim: 3 dim: 3 }} }} }}
+        layer {{ name: "learns" {layer} bottom: "x" top: "y" }}"""
+    made = Net(text.parse(definition, proto.NetParameter()), minicaffe.TRAIN)
+    for _ in range(3):
+        made.forward()
+    setattr(made.layer_dict["learns"], field, value)
+    with pytest.raises(ShapeError, match="layer 'learns'.*: the blobs must have shapes"):
+        made.forward()
+
+
+def test_weights_in_a_definition_must_fit():
+    definition = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 4 }
+                blobs { shape { dim: 2 dim: 3 } data: 1 data: 2 data: 3 data: 4 data: 5 data: 6 }
+                blobs { shape { dim: 4 } data: 1 data: 2 data: 3 data: 4 } }"""
+    with pytest.raises(ShapeError, match=r"must have shapes \[\(4, 3\), \(4,\)\]; found \[\(2, 3\), \(4,\)\]"):
+        Net(text.parse(definition, proto.NetParameter()), minicaffe.TRAIN)
+
+
+def test_a_bias_that_scale_does_not_have_is_refused():
+    definition = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+        layer { name: "scale" type: "Scale" bottom: "x" top: "y" }"""
+    made = Net(text.parse(definition, proto.NetParameter()), minicaffe.TRAIN)
+    made.forward()
+    made.layer_dict["scale"].bias_term = True
+    with pytest.raises(LayerError, match="layer 'scale'.*: with a bias it has 2 blobs; found 1"):
+        made.forward()

@@ -45,6 +45,7 @@ class Step:
             revision = self.layer.revision
             with self.layer.named_in_errors():
                 self.layer.reshape(self.bottom, self.top)
+            self.check_in_place()
             if self.weighted:
                 self.layer.install_loss_weights(self.top)
             self._reshape_kept()
@@ -92,6 +93,15 @@ class Step:
             self._reshape_kept()
             generation.advance()
         self.layer.settle(self.bottom, self.top, goes_backward=goes_backward)
+
+    def check_in_place(self) -> None:
+        """Refuse a layer in place that goes backward and, with its attributes as they are, needs its input for it."""
+        if self.overwritten() and self.layer.in_place == "forward" and self.need_backward:
+            raise self.layer.error(
+                f"a {self.layer.type} layer cannot work in place while it goes backward, for which it needs "
+                "its input; give its top a name of its own",
+                "top",
+            )
 
     def overwritten(self) -> list[Blob]:
         """The blobs that the layer works on in place."""
@@ -337,13 +347,7 @@ class Assembly:
                 if layer.leaves != "all":
                     self._check_overwritten(index, blob)
                     self._warn_of_drift(layer, blob)
-            if step.overwritten() and layer.in_place == "forward" and step.need_backward:
-                raise self._error(
-                    layer.layer_param,
-                    "top",
-                    f"a {layer.type} layer cannot work in place while it goes backward, for which it needs "
-                    "its input; give its top a name of its own",
-                )
+            step.check_in_place()
 
     def _warn_of_drift(self, layer: Layer, blob: Blob) -> None:
         """A source that fills its top once leaves in place what the last forward made of it."""

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from minicaffe import backend
 from minicaffe.backend import generation
-from minicaffe.blob import Blob
+from minicaffe.blob import Blob, shape_string
 from minicaffe.engine import anomaly, in_place, segment
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Fusion, Pass
 from minicaffe.engine.params import Params
 from minicaffe.engine.segment import Segment
+from minicaffe.errors import ShapeError
 from minicaffe.kernels import fast_paths
 
 _log = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class Executor:
         }
         self._steps, self._names, self._params = steps, names, params
         self._user_layers = any(step.layer.user_defined for step in steps)
+        self._param_shapes = [[blob.shape for blob in step.layer.blobs] for step in steps]
         self._plan = _Plan(steps)
         self._plan.settle()
         self._generation = generation.current()
@@ -188,11 +190,27 @@ class Executor:
     def plan(self) -> _Plan:
         """What runs as one; found anew when an attribute of a layer was set since."""
         if self._generation != generation.current():
+            self._check_param_shapes()
             if self._plan.revisions != [step.layer.revision for step in self._steps]:
                 self._plan.fusion.undo()
                 self._plan = _Plan(self._steps)
             self._generation = generation.current()
         return self._plan
+
+    def _check_param_shapes(self) -> None:
+        """ShapeError if a param was given a shape that its layer did not make: kernels would read beyond its memory.
+        A user's layer may have its own ways.
+        """
+        for step, shapes in zip(self._steps, self._param_shapes, strict=True):
+            if step.layer.user_defined:
+                continue
+            for index, (blob, shape) in enumerate(zip(step.layer.blobs, shapes, strict=False)):
+                if blob.shape != shape:
+                    raise step.layer.error(
+                        f"param {index} must keep the shape {shape_string(shape)}; found "
+                        f"{blob.shape_string}. Give it its shape back, or make the net from another definition",
+                        kind=ShapeError,
+                    )
 
     def _how(self, direction: str) -> _How:
         """Fused passes and segments are left out while somebody looks at what is between them."""

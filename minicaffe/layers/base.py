@@ -112,7 +112,8 @@ class Layer(interface.Layer, Checked, Costed):
     user_defined: ClassVar[bool] = True
     """Whether it runs code that is not minicaffe's."""
     fused: bool = False
-    """Whether it mostly runs as one with its neighbours, which keep what backward reads; see ``minicaffe.fusion``."""
+    """Whether it mostly runs as one with its neighbours, which keep what backward reads; see
+    ``minicaffe.engine.fusion``."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -59,7 +59,9 @@ class BlobVec(Sequence[Blob]):
         blob.share_diff(old)
 
     def replace(self, blobs: Sequence[Blob]) -> None:
-        """Put these in the place of all; ShapeError, before any is replaced, if they do not fit."""
+        """Put these in the place of all; TypeError or ShapeError, before any is replaced, if they do not fit."""
+        if not (isinstance(blobs, Sequence) and all(isinstance(blob, Blob) for blob in blobs)):
+            raise TypeError(f"learnable blobs are replaced by a list of Blobs; found {blobs!r}")
         if [blob.shape for blob in blobs] != [blob.shape for blob in self]:
             expected, found = (", ".join(blob.shape_string for blob in vec) or "none" for vec in (self, blobs))
             raise ShapeError(f"params of shapes {expected} can be replaced by blobs of the same shapes; found {found}")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from minicaffe import backend, proto
 from minicaffe.blob import Blob
 from minicaffe.errors import DataError, LayerError, OutOfMemoryError, ShapeError
+from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.limits import NOT_ENOUGH
 from minicaffe.proto.origin import Origin
 
@@ -22,6 +23,7 @@ class Checked:
     name: str
     type: str
     phase: int
+    blobs: BlobVec
 
     def find_file(self, path: str) -> str:
         """``path`` as seen from the working folder or from the folder of the net's definition."""
@@ -71,6 +73,15 @@ class Checked:
         """Raise a ShapeError unless the sizes in these values of the field ``shape`` can be those of a blob."""
         for sizes in shapes:
             self.require(min(sizes, default=0) >= 0, f"must not be negative; found {list(sizes)}", "shape", ShapeError)
+
+    def require_blobs(self, *shapes: tuple[int, ...]) -> None:
+        """In ``reshape``: raise a ShapeError unless the layer's first blobs have these shapes.  Those that came with a
+        definition may have others, and attributes that were set later may ask for others.
+        """
+        found = [blob.shape for blob in self.blobs[: len(shapes)]]
+        self.require(
+            found == list(shapes), f"the blobs must have shapes {list(shapes)}; found {found}", "blobs", ShapeError
+        )
 
     def require_same_shape(self, *blobs: Blob) -> None:
         """Raise a ShapeError unless all blobs have one shape."""

@@ -129,25 +129,13 @@ class Convolution(Windowed):
         for what, count in (("input channels", self.in_channels), ("num_output", self.num_output)):
             self.require(count % self.group == 0, f"must divide the {what} ({count}); found {self.group}", "group")
         options = self.layer_param.convolution_param
-        weight_shape = (*self.filter_channels(), *self.window.kernel)
-        self.add_param(weight_shape, options.weight_filler)
+        self.add_param((*self.filter_channels(), *self.window.kernel), options.weight_filler)
         if self.bias_term:
             self.add_param((self.num_output,), options.bias_filler)
-        self.check_given_blobs(weight_shape, *([(self.num_output,)] if self.bias_term else []))
 
     def filter_channels(self) -> tuple[int, int]:
         """The first two axes of the filters."""
         return self.num_output, self.in_channels // self.group
-
-    def check_given_blobs(self, *shapes: tuple[int, ...]) -> None:
-        """Weights that came with the definition must have the shapes the layer would have made."""
-        found = [blob.shape for blob in self.blobs]
-        self.require(
-            found == list(shapes),
-            f"the given blobs must have shapes {list(shapes)}; found {found}",
-            "blobs",
-            ShapeError,
-        )
 
     def output_size(self, spatial: tuple[int, ...]) -> tuple[int, ...]:
         """Size of the top along each spatial axis."""
@@ -155,6 +143,8 @@ class Convolution(Windowed):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.check_input(bottom)
+        weight_shape = (*self.filter_channels(), *self.window.kernel)
+        self.require_blobs(weight_shape, *([(self.num_output,)] if self.bias_term else []))
         shape, axis = bottom[0].shape, self.channel_axis
         lead, spatial = shape[:axis], shape[axis + 1 :]
         self.require(

@@ -36,13 +36,17 @@ class Eltwise(Layer):
         )
         self.require(not (given and self.operation == self.PROD), "only SUM takes coefficients", "coeff")
         self.coefficients = given or [1.0] * len(bottom)
-        self.capturable = self.operation != self.PROD
         self.in_place = "forward" if self.operation == self.PROD else "never"
         self.reads_bottoms = range(len(bottom)) if self.operation == self.PROD else ()
         self.reads_tops = () if self.operation != self.PROD or self.stable_prod_grad else (0,)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require_same_shape(*bottom)
+        self.require(
+            len(self.coefficients) == len(bottom),
+            f"there must be one coefficient for each of the {len(bottom)} bottoms; found {self.coefficients}",
+            "coeff",
+        )
         top[0].reshape_like(bottom[0])
         if self.operation == self.MAX:
             self.winner = self.scratch("winner", bottom[0].shape)
@@ -53,9 +57,9 @@ class Eltwise(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         y, (first, second, *others) = top[0].xdata, (blob.xdata for blob in bottom)
         if self.operation == self.PROD:
-            self.xp.multiply(first, second, out=y)
+            self.ops.elementwise(Eltwise.product, (first, second), (), y)
             for x in others:
-                y *= x
+                self.ops.elementwise(Eltwise.product, (y, x), (), y)
         elif self.operation == self.SUM:
             self.ops.elementwise(Eltwise.weighted_sum, (first, second), self.coefficients[:2], y)
             for x, c in zip(others, self.coefficients[2:], strict=True):
@@ -78,15 +82,20 @@ class Eltwise(Layer):
             elif self.operation == self.MAX:
                 self.ops.elementwise(Eltwise.won, (self.winner, dy), (float(i),), dx)
             elif self.stable_prod_grad:
-                dx[...] = dy
+                factor = dy
                 for other in bottom:
                     if other is not blob:
-                        dx *= other.xdata
+                        self.ops.elementwise(Eltwise.product, (factor, other.xdata), (), dx)
+                        factor = dx
             else:
                 self.ops.elementwise(Eltwise.quotient, (top[0].xdata, blob.xdata, dy), (), dx)
 
     def hands_on_gradient(self, index: int) -> bool:
         return self.operation == self.SUM and self.coefficients[index] == 1
+
+    @staticmethod
+    def product(a: float, b: float) -> float:
+        return a * b
 
     @staticmethod
     def weighted(a: float, p: float) -> float:

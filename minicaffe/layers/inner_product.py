@@ -48,6 +48,8 @@ class InnerProduct(Layer):
             )
         self.rows = x.span(0, axis)
         self.of_matrices = x.shape == (self.rows, self.inputs)
+        shape = (self.num_output, self.inputs)
+        self.require_blobs(shape[::-1] if self.transpose else shape, *([(self.num_output,)] if self.bias_term else []))
         top[0].reshape(*x.shape[:axis], self.num_output)
 
     def matrix(self, array: Any, columns: int) -> Any:
@@ -105,6 +107,7 @@ class Embed(Layer):
             self.add_param((self.num_output,), options.bias_filler)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.require_blobs((self.input_dim, self.num_output), *([(self.num_output,)] if self.bias_term else []))
         top[0].reshape(*bottom[0].shape, self.num_output)
         self.rows = (bottom[0].count, self.num_output)
         self.bad_index = self.scratch("bad_index", (), "int32")

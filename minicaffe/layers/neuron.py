@@ -35,6 +35,12 @@ class Neuron(Layer):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape_like(bottom[0])
 
+    def _permit_in_place(self, permitted: bool) -> None:
+        """In ``reshape``: say whether backward can do without the input.  Only a change is set, as it ends captures."""
+        in_place = "always" if permitted else "forward"
+        if self.in_place != in_place:
+            self.in_place = in_place
+
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.ops.elementwise(type(self).value, (bottom[0].xdata,), self.options(), top[0].xdata)
 
@@ -59,8 +65,9 @@ class ReLU(Neuron):
     leaves = "sign"
     negative_slope: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.in_place = "always" if self.negative_slope >= 0 else "forward"
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        self._permit_in_place(self.negative_slope >= 0)
 
     def options(self) -> tuple[float, ...]:
         return (self.negative_slope,)
@@ -117,8 +124,9 @@ class ELU(Neuron):
     reads_bottoms = (0,)
     alpha: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.in_place = "always" if self.alpha >= 0 else "forward"
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        self._permit_in_place(self.alpha >= 0)
 
     def options(self) -> tuple[float, ...]:
         return (self.alpha,)

@@ -21,20 +21,19 @@ class Power(Layer):
 
     type = "Power"
     param = "power_param"
+    in_place = "forward"
     per_element = 3
     power: float
     scale: float
     shift: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].reshape_like(bottom[0])
         self.factor = self.power * self.scale
         linear = self.power == 1 or self.factor == 0
         self.in_place = "always" if linear else "forward"
         self.reads_bottoms = () if linear else (0,)
         self.reads_tops = () if linear or self.power == 2 else (0,)
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].reshape_like(bottom[0])
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.factor == 0:

@@ -120,6 +120,8 @@ class Scale(Broadcast):
         super().reshape(bottom, top)
         self.kept = self.input_copy(bottom, top, self.rows)
         if self.bias_term:
+            expected = 2 if len(bottom) == 1 else 1
+            self.require(len(self.blobs) >= expected, f"with a bias it has {expected} blobs; found {len(self.blobs)}")
             b, v = self.blobs[-1], self.operand(bottom)
             self.require(
                 b.count == v.count,
