@@ -662,7 +662,7 @@ def test_params_assigned_as_a_list_take_the_places_of_the_old_ones():
     for blob, old in zip(blobs, usual.params["conv"], strict=True):
         blob.data[...] = old.data[...] = np.random.default_rng(0).standard_normal(blob.shape)
         old.diff[...] = 0
-    made.layer_dict["conv"].blobs = blobs
+    made.params["conv"] = blobs
     equal(passes(made, 4), passes(usual, 4))
     assert made.params["conv"][0].shares_data_with(blobs[0])
     assert made.params["conv"] is made.layer_dict["conv"].blobs

@@ -512,3 +512,40 @@ def test_layers_that_share_memory_follow_where_their_bottom_has_its():
         net.run_backward()
         assert (net.blobs["x"].diff == 3 * i).all()
     assert (elsewhere.diff == 21).all()
+
+
+LATER = [  # layers up to one that works in place, what is changed of which, and the layer in place
+    ('layer { name: "a" type: "Power" bottom: "x0" top: "x" }', "a", {"power": 3.0}, "x"),
+    ('layer { name: "a" type: "TanH" bottom: "x0" top: "q" } '
+     'layer { name: "e" type: "Eltwise" bottom: "x0" bottom: "q" top: "x" }', "e",
+     {"operation": 0, "stable_prod_grad": False}, "x"),
+    ('layer { name: "a" type: "Reduction" bottom: "x0" top: "x" reduction_param { axis: 1 } }', "a", {"operation": 3}, "x"),
+    ('layer { name: "a" type: "MVN" bottom: "x0" top: "x" mvn_param { normalize_variance: false } }', "a",
+     {"normalize_variance": True}, "x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layers, name, changes, blob", LATER, ids=["Power", "Eltwise", "Reduction", "MVN"])
+def test_a_layer_that_comes_to_read_what_a_later_one_overwrites(layers, name, changes, blob):
+    """The gradients are those of the net in which nothing is in place."""
+    found = []
+    for last in (blob, "y"):
+        head = (
+            'force_backward: true layer { name: "in" type: "Input" top: "x0" input_param { shape { dim: 2 dim: 3 } } } '
+        )
+        tail = f'layer {{ name: "t" type: "TanH" bottom: "{blob}" top: "{last}" }}'
+        net = Net(text.parse(head + layers + tail, proto.NetParameter()), TRAIN, dtype=np.float64)
+        net.blobs["x0"].data[...] = np.random.default_rng(0).uniform(0.5, 1.5, (2, 3))
+        rows = []
+        for changed in (False, True):
+            for option, value in changes.items() if changed else ():
+                setattr(net.layer_dict[name], option, value)
+            for _ in range(4):
+                net.run_forward()
+                net.blobs[net.outputs[0]].diff[...] = 1
+                net.run_backward()
+                rows.append((net.blobs[net.outputs[0]].data.copy(), net.blobs["x0"].diff.copy()))
+        found.append(rows)
+    for (y, dx), (expected, gradient) in zip(*found, strict=True):
+        np.testing.assert_allclose(y, expected, rtol=1e-12)
+        np.testing.assert_allclose(dx, gradient, rtol=1e-12)

@@ -128,6 +128,7 @@ class Executor:
         self._plan = _Plan(steps)
         self._plan.settle()
         self._generation = generation.current()
+        self._provisional = False
 
     # --- passes --------------------------------------------------------------------------------------------------
 
@@ -135,7 +136,7 @@ class Executor:
         """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss``."""
         with backend.current().running(self._user_layers):
             self.loss.xdata.fill(0)
-            plan = self.plan()
+            plan = self.plan(forward=start == 0)
             if start == 0:
                 plan.settle()
             plan.forward.run(start, end, self._how("forward"))
@@ -149,7 +150,7 @@ class Executor:
 
     def forward_backward(self) -> None:
         """Both passes over all layers, without a pause between the two where nobody looks on."""
-        plan, last = self.plan(), len(self._steps) - 1
+        plan, last = self.plan(forward=True), len(self._steps) - 1
         ahead, back = self._how("forward"), self._how("backward")
         if plan.turn is None or not (ahead.segments and back.segments):
             self.run_forward(0, last)
@@ -187,12 +188,21 @@ class Executor:
                     found.add(down and step.need_backward)
         return found
 
-    def plan(self) -> _Plan:
-        """What runs as one; found anew when an attribute of a layer was set since."""
-        if self._generation != generation.current():
+    def plan(self, forward: bool = False) -> _Plan:
+        """What runs as one; found anew when an attribute of a layer was set since.
+
+        Before a ``forward`` pass over all steps, layers that were changed reshape first, for what they declare (which
+        values backward reads, whether they may work in place) can follow from their attributes.
+        """
+        if self._generation != generation.current() or (forward and self._provisional):
             self._check_param_shapes()
-            if self._plan.revisions != [step.layer.revision for step in self._steps]:
+            changed = self._plan.revisions != [step.layer.revision for step in self._steps]
+            if changed or (forward and self._provisional):
                 self._plan.fusion.undo()
+                self._provisional = not forward
+                for step in self._steps if forward else ():
+                    if not step.layer.reshape_always:
+                        step.reshape(backend.current())
                 self._plan = _Plan(self._steps)
             self._generation = generation.current()
         return self._plan

@@ -106,6 +106,8 @@ class Layer(interface.Layer, Checked, Costed):
     """Tops that a later layer overwrites in place, by number, which must not be another blob's memory."""
     goes_backward: bool = True
     """Whether backward may follow forward.  Where it never does, what only backward reads is not kept."""
+    _options: Collection[str] = ()
+    """Names of the attributes that hold the layer's options."""
     revision: int = 0
     """How often an attribute was set from outside the layer's own methods: what follows from the attributes is stale.
     """
@@ -147,6 +149,7 @@ class Layer(interface.Layer, Checked, Costed):
             options = getattr(layer_param, self.param)
             for field in options.DESCRIPTOR.fields:
                 setattr(self, field.name, getattr(options, field.name))
+            self._options = frozenset(options.DESCRIPTOR.fields_by_name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute, and note that what was derived from the layer no longer holds; ``blobs`` are replaced one
@@ -165,6 +168,8 @@ class Layer(interface.Layer, Checked, Costed):
         if type(self).capturable and not name.startswith("_"):
             value = _immutable(name, value)
             generation.advance()
+        elif name in self._options:
+            generation.advance()
         super().__setattr__(name, value)
         self.set_revision(self.revision + 1)
         if name in ("forward", "backward"):  # nobody knows what a function does that was put in their place
@@ -181,16 +186,16 @@ class Layer(interface.Layer, Checked, Costed):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give every top its shape."""
-        raise NotImplementedError(f"{type(self).__name__} does not define reshape")
+        raise self.error(f"its class {type(self).__name__} does not define reshape")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Compute the tops' values."""
-        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+        raise self.error(f"its class {type(self).__name__} does not define forward")
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute the gradients of bottoms and learnable blobs."""
         if any(propagate_down):
-            raise NotImplementedError(f"{type(self).__name__} does not define backward")
+            raise self.error(f"its class {type(self).__name__} does not define backward")
 
     @property
     def unwrapped(self) -> interface.Layer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,3 +68,13 @@ class BlobVec(Sequence[Blob]):
             raise ShapeError(f"params of shapes {expected} can be replaced by blobs of the same shapes; found {found}")
         for index, blob in enumerate(blobs):
             self[index] = blob
+
+
+class ParamsByLayer(OrderedDict[str, BlobVec]):
+    """The learnable blobs of a net's layers, by name.  To assign to one of them replaces its blobs one by one."""
+
+    def __setitem__(self, name: str, blobs: Any) -> None:
+        if name in self:
+            self[name].replace(blobs)
+        else:
+            super().__setitem__(name, blobs)

@@ -36,11 +36,17 @@ class Eltwise(Layer):
         )
         self.require(not (given and self.operation == self.PROD), "only SUM takes coefficients", "coeff")
         self.coefficients = given or [1.0] * len(bottom)
-        self.in_place = "forward" if self.operation == self.PROD else "never"
-        self.reads_bottoms = range(len(bottom)) if self.operation == self.PROD else ()
-        self.reads_tops = () if self.operation != self.PROD or self.stable_prod_grad else (0,)
+        self._declare(len(bottom))
+
+    def _declare(self, bottoms: int) -> None:
+        """Whether it may work in place, and what backward reads, follow from the operation."""
+        product = self.operation == self.PROD
+        self.in_place = "forward" if product else "never"
+        self.reads_bottoms = range(bottoms) if product else ()
+        self.reads_tops = () if not product or self.stable_prod_grad else (0,)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self._declare(len(bottom))
         self.require_same_shape(*bottom)
         self.require(
             len(self.coefficients) == len(bottom),

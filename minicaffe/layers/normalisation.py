@@ -142,7 +142,6 @@ class BatchNorm(Standardized):
         self.require(len(x.shape) >= 2, f"the input must have at least 2 axes; found {x.shape_string}", kind=ShapeError)
         self.channels = x.shape[1]
         self.use_global_stats = self.use_global_stats if self.has("use_global_stats") else self.phase == TEST
-        self.reads_bottoms = () if self.use_global_stats or top[0] is bottom[0] else (0,)
         for shape in ((self.channels,), (self.channels,), (1,)):
             self.add_param(shape)
         self.require(
@@ -174,6 +173,7 @@ class BatchNorm(Standardized):
         )
         top[0].reshape_like(x)
         self.keep_rows((x.shape[0], self.channels, x.span(2)))
+        self.reads_bottoms = () if self.use_global_stats or top[0] is bottom[0] else (0,)
         self.kept = None if self.use_global_stats else self.input_copy(bottom, top, self.rows)
         self.scaled_factor = self.scratch("scaled_factor", (self.channels,)) if self.use_global_stats else None
 
@@ -250,11 +250,9 @@ class MVN(Standardized):
     across_channels: bool
     eps: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.reads_bottoms = (0,) if self.normalize_variance else ()
-
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
+        self.reads_bottoms = (0,) if self.normalize_variance else ()
         self.require(len(x.shape) <= 4, f"the input must have at most 4 axes; found {x.shape_string}", kind=ShapeError)
         top[0].reshape(x.num, x.channels, x.height, x.width)
         groups = x.num if self.across_channels else x.num * x.channels

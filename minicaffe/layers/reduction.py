@@ -58,11 +58,9 @@ class Reduction(Layer):
         MEAN: (_sum, _sum_slope),
     }
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.reads_bottoms = (0,) if self.operation in (self.ASUM, self.SUMSQ) else ()
-
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
+        self.reads_bottoms = (0,) if self.operation in (self.ASUM, self.SUMSQ) else ()
         axis = self.axis_of(x, self.axis)
         top[0].reshape(*x.shape[:axis])
         self.rows = (1, x.span(0, axis), x.span(axis))
