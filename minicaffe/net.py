@@ -92,7 +92,7 @@ class Net(RawViews):
         self.layers: list[Any] = [layer.unwrapped for layer in layers]
         """As pycaffe shows them: the layers, and in the place of each Python layer the object of the user's class."""
         self.layer_dict = OrderedDict((layer.name, layer.unwrapped) for layer in layers)
-        self.params = ParamsByLayer((layer.name, layer.blobs) for layer in layers if layer.blobs)
+        self.params = ParamsByLayer({layer.name: layer.blobs for layer in layers if layer.blobs})
         self.top_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.top_ids]) for s in self.steps)
         self.bottom_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.bottom_ids]) for s in self.steps)
         self._params = Params(self.learnable, layers, dtype)
