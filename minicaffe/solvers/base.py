@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +18,7 @@ from minicaffe.errors import MinicaffeError, SnapshotError
 from minicaffe.net import Net
 from minicaffe.proto.files import read_solver
 from minicaffe.proto.origin import Origin
+from minicaffe.solvers import progress
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.definition import Definition
 from minicaffe.solvers.lock import PrefixLock, lock_prefix
@@ -95,7 +95,7 @@ class Solver:
         self.schedule = Schedule(self.param, self.net.dtype, lambda: losses.mean)
         self._restored = False
         self._lock: PrefixLock | None = None
-        self._displayed_at = (0, time.perf_counter())
+        self._speed = progress.Speed()
         _log.info("Solver scaffolding done.")
 
     def _check(self) -> None:
@@ -150,7 +150,7 @@ class Solver:
             self.net.run_forward()
             self._losses.add(self.net.loss_array)
             _log.info("Iteration %d, loss = %g", self.iter, self.smoothed_loss)
-            self._tell_display(self._outputs())
+            self._tell_display(progress.outputs(self.net))
         if p.test_interval and self.iter % p.test_interval == 0:
             self.test_all()
         _log.info("Optimization Done.")
@@ -166,7 +166,7 @@ class Solver:
         if not self._restored:
             self._losses.clear()
         self._restored = False
-        self._displayed_at = (self.iter, time.perf_counter())
+        self._speed.begin(self.iter)
         while self.iter < stop:
             net.clear_param_diffs(lazily=True)
             if p.test_interval and self.iter % p.test_interval == 0 and (self.iter > 0 or p.test_initialization):
@@ -228,25 +228,10 @@ class Solver:
             )
 
     def _display(self) -> None:
-        since, began = self._displayed_at
-        now = time.perf_counter()
-        done, seconds = self.iter - since, now - began
-        self._displayed_at = (self.iter, now)
-        _log.info(
-            "Iteration %d (%g iter/s, %gs/%d iters), loss = %g",
-            self.iter,
-            done / seconds if seconds else 0,
-            seconds,
-            self.param.display,
-            self.smoothed_loss,
-        )
-        outputs = self._outputs()
-        for k, scalar in enumerate(outputs):
-            _log.info("    Train net output #%d: %s", k, scalar)
+        self._speed.log(self.iter, self.param.display, self.smoothed_loss)
+        outputs = progress.outputs(self.net)
+        progress.log_outputs("Train", outputs)
         self._tell_display(outputs)
-
-    def _outputs(self) -> list[Scalar]:
-        return _scalars(self.net, {name: self.net.blobs[name].peek_data() for name in self.net.outputs})
 
     def _tell_display(self, outputs: list[Scalar]) -> None:
         loss, rate = self.smoothed_loss, self.lr
@@ -270,28 +255,26 @@ class Solver:
         if batches == 0:
             return
         net.share_with(self.net)
-        sums = {name: np.zeros(net.blobs[name].shape) for name in net.outputs}
-        loss = 0.0
-        for _ in range(batches):
-            while (action := self.requested_action()) is not None:
-                if action == SNAPSHOT:
-                    self.snapshot()
-                else:
-                    self.stopped = True
-                    _log.info("Test interrupted.")
-                    return
-            net.run_forward()
-            loss += net.loss
-            for name, total in sums.items():
-                total += net.blobs[name].peek_data()
-        mean_loss = loss / batches if self.param.test_compute_loss else None
+        found = progress.mean_outputs(net, batches, self._goes_on)
+        if found is None:
+            self.stopped = True
+            _log.info("Test interrupted.")
+            return
+        outputs, loss = found
+        mean_loss = loss if self.param.test_compute_loss else None
         if mean_loss is not None:
             _log.info("Test loss: %g", mean_loss)
-        outputs = _scalars(net, {name: total / batches for name, total in sums.items()})
-        for k, scalar in enumerate(outputs):
-            _log.info("    Test net output #%d: %s", k, scalar)
+        progress.log_outputs("Test", outputs)
         for monitor in self.monitors:
             monitor.test(self.iter, index, outputs, mean_loss)
+
+    def _goes_on(self) -> bool:
+        """Between the batches of a test: obey what was requested; whether to go on."""
+        while (action := self.requested_action()) is not None:
+            if action != SNAPSHOT:
+                return False
+            self.snapshot()
+        return True
 
     # --- the update ----------------------------------------------------------------------------------------------
 
@@ -318,7 +301,7 @@ class Solver:
         with backend.current().running():
             if p.clip_gradients >= 0:
                 ops.clip_by_norm(g, p.clip_gradients, self._norm.xdata)
-                self._log_clipping()
+                progress.log_clipping(float(self._norm.peek_data()), p.clip_gradients)
             for start, stop, lr_mult, decay_mult in self._segments:
                 self.update(
                     ops,
@@ -337,16 +320,6 @@ class Solver:
     ) -> None:
         """Step one segment: flat arrays w, g and one array a history slot, all of one size."""
         raise NotImplementedError
-
-    def _log_clipping(self) -> None:
-        norm, limit = float(self._norm.peek_data()), self.param.clip_gradients
-        if norm > limit:
-            _log.info(
-                "Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g",
-                norm,
-                limit,
-                limit / norm,
-            )
 
     def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
         """Call the first before each iteration, the second when its gradients are complete."""
@@ -418,11 +391,3 @@ def _segments(net: Net) -> list[tuple[int, int, float, float]]:
         start, stop = ranges.get(param.multipliers, (param.offset, 0))
         ranges[param.multipliers] = min(start, param.offset), max(stop, param.offset + param.blob.count)
     return [(*ends, *multipliers) for multipliers, ends in ranges.items()]
-
-
-def _scalars(net: Net, values: dict[str, NDArray]) -> list[Scalar]:
-    return [
-        Scalar(name, float(value), net.blob_loss_weights[name])
-        for name, array in values.items()
-        for value in array.reshape(-1)
-    ]
