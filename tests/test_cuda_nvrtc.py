@@ -58,7 +58,7 @@ def compile_for(architecture, source, names):
 def test_kernels_compile(file, dtype, architecture):
     if architecture not in nvrtc.getSupportedArchs():
         pytest.skip(f"this NVRTC {nvrtc.getVersion()} does not know sm_{architecture}")
-    source = kernel_source(file, translate(formula) if file.endswith("wise") else "")
+    source = kernel_source(file, translate(formula) if file in ("elementwise", "channel") else "")
     names = [
         f"{kernel}<{dtype}{types.format(T=dtype)}>" for kernel in kernel_names(file) for types in TYPES.get(file, ("",))
     ]
