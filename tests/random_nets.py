@@ -1034,7 +1034,7 @@ CHANGES: dict[Callable[[Run], None], int] = {
 }  # fmt: skip
 """What happens between passes, and how often."""
 
-INPUTS = {write_blob, share_value, reshaped_and_back}
+INPUTS = {write_blob, share_value, reshaped_and_back, other_batch_size}
 """Changes of what a forward pass read, which its backward pass may read again, or have kept."""
 
 EVENTS = {event.__name__: event for event in (*PASSES, *CHANGES, forward, backward)}

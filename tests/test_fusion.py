@@ -420,3 +420,19 @@ def test_a_snapshot_goes_on_as_without_a_break(tmp_path):
     for name, blobs in whole.net.params.items():
         for a, b in zip(blobs, resumed.net.params[name], strict=True):
             np.testing.assert_array_equal(a.data, b.data)
+
+
+def test_a_forward_pass_of_the_first_layers_leaves_what_later_ones_keep():
+    """Also where the net plans anew, here as it had run layer by layer before."""
+    found = []
+    for context in (contextlib.nullcontext(), fast_paths.without("fusion")):
+        with context:
+            net = build("norm, scale, relu")
+            passes(net)
+            for place in range(len(net.steps)):
+                net.run_forward(place, place)
+            net.run_backward()
+            net.run_forward(0, net.layer_index("a_norm") - 1)
+            net.run_backward()
+            found.append(values(net))
+    same(*found)

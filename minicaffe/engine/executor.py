@@ -137,7 +137,7 @@ class Executor:
         with backend.current().running(self._user_layers):
             self.loss.xdata.fill(0)
             plan = self.plan(forward=start == 0)
-            if start == 0:
+            if start == 0 and end == len(self._steps) - 1:  # else layers beyond ``end`` would lose what they keep
                 plan.settle()
             plan.forward.run(start, end, self._how("forward"))
 
