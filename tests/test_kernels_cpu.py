@@ -491,6 +491,22 @@ def test_convolution_whose_gradient_is_of_inner_products(case, shape, outputs, w
         check_convolution(case, shape, outputs, w, group)
 
 
+@pytest.mark.parametrize("kernel, stride, dilation", [((3, 3), 2, 2), ((5, 2), 3, 1), ((2, 2), 2, 4)])
+@pytest.mark.parametrize("group", [1, 4])
+def test_a_window_that_reaches_beyond_the_image(case, kernel, stride, dilation, group):
+    """Caffe's number of positions is at least 1 where less than a stride is missing: pixels that are not there are 0."""
+    w, shape = window(kernel, stride=stride, dilation=dilation), (3, 4, 4, 4)
+    y_shape = (3, 4, 1, 1)
+    x, weights = case.normal(*shape), case.normal(4, 4 // group, *kernel)
+    memory = np.full(1 << 16, np.nan, case.dtype)
+    for _ in range(2):
+        case.check("convolve", lambda y: (x, weights, None, y, w, group, memory), [case.garbage(*y_shape)])
+        dy = case.normal(*y_shape)
+        case.check("convolve_data_grad", lambda dx, dy=dy: (dy, weights, dx, w, group, memory), [case.garbage(*shape)])
+        start = case.normal(*weights.shape)
+        case.check("convolve_weight_grad", lambda dw, dy=dy: (x, dy, dw, w, group, memory, True), [start])
+
+
 @pytest.mark.parametrize("path", ["depthwise", "rotated", "row_dot", "strided_1x1", "winograd"])
 def test_a_convolution_does_without_a_fast_path(case, path):
     with fast_paths.without(path):

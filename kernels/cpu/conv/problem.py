@@ -68,8 +68,17 @@ class Problem(NamedTuple):
 
     @property
     def is_compiled(self) -> bool:
-        """Whether the kernels can solve it: no more axes than they take, and no weight gradient of an empty batch."""
-        return len(self.x_shape) <= AXES + 2 and not (self.kind == WEIGHT_GRAD and self.x_shape[0] == 0)
+        """Whether the kernels can solve it: no more axes than they take, no weight gradient of an empty batch, and no
+        window that reaches beyond the padded image, as Caffe's rounding of the number of positions allows.
+        """
+        w = self.window
+        inside = all(
+            (positions - 1) * stride + extent <= size + 2 * pad
+            for positions, stride, extent, size, pad in zip(
+                self.y_shape[2:], w.stride, w.extent, self.x_shape[2:], w.pad, strict=True
+            )
+        )
+        return len(self.x_shape) <= AXES + 2 and not (self.kind == WEIGHT_GRAD and self.x_shape[0] == 0) and inside
 
 
 class Algorithm(Protocol):
