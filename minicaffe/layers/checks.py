@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, ClassVar
 
 from minicaffe import backend, proto
@@ -24,6 +24,7 @@ class Checked:
     type: str
     phase: int
     blobs: BlobVec
+    _options: Collection[str]
 
     def find_file(self, path: str) -> str:
         """``path`` as seen from the working folder or from the folder of the net's definition."""
@@ -34,7 +35,7 @@ class Checked:
     ) -> LayerError:
         """An exception that says which layer, where it stands, and which field is at fault."""
         place = self.definition.where(self.name, self.phase, field)
-        options = field in self._option_names()
+        options = field in self._options
         named = f", {self.param}.{field}" if options else f", {field}" if field else ""
         return kind(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}){named}: {problem}")
 
@@ -122,8 +123,3 @@ class Checked:
             blob.shape[axis] > 0, f"needs at least one {what} along it; found {blob.shape_string}", "axis", ShapeError
         )
         return blob.span(0, axis), blob.shape[axis], blob.span(axis + 1)
-
-    def _option_names(self) -> set[str]:
-        if self.param is None:
-            return set()
-        return set(getattr(self.layer_param, self.param).DESCRIPTOR.fields_by_name)
