@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from minicaffe.tools import databases
-from minicaffe.tools.command import Group
+from minicaffe.tools import console, databases
+from minicaffe.tools.command import Command, Group
+from minicaffe.tools.completion import Path as PathName
+from minicaffe.tools.imageset import images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +64,7 @@ def fetch(dataset: str, source: str | None, target: str | None) -> None:
         "cifar10": ("CIFAR-10", cifar10.fetch_cifar10, cifar10.check_cifar10, {cifar10.ARCHIVE}),
     }[dataset]
     if source is None:
-        click.echo(f"{title} is in {download(target)}")
+        console.result(f"{title} is in {download(target)}")
         return
     check(source)
     folder = Path(target) if target else _cache()
@@ -71,7 +73,7 @@ def fetch(dataset: str, source: str | None, target: str | None) -> None:
         if file.name in names:
             with atomic_path(folder / file.name) as new:
                 shutil.copyfile(file, new)
-    click.echo(f"{title} is in {check(folder)}")
+    console.result(f"{title} is in {check(folder)}")
 
 
 @command.command("mnist")
@@ -205,31 +207,39 @@ def folder(
     _write_pairs(drawn, database, backend, overwrite)
 
 
-@command.command("mean")
-@click.argument("database", metavar="DB")
-@click.argument("output", metavar="FILE")
-def mean(database: str, output: str) -> None:
-    """Compute the mean image of a database, for transform_param.mean_file.
+@click.command("mean", cls=Command, examples=["minicaffe data mean train_lmdb mean.binaryproto"])
+@click.option("--backend", type=click.Choice(["lmdb", "leveldb"]), help="The kind of database (default: what it is).")
+@click.argument("database", metavar="DB", type=PathName("dir"))
+@click.argument("output", metavar="[FILE]", required=False, type=PathName())
+def mean(database: str, output: str | None, backend: str | None) -> None:
+    """Compute the mean image of a database.
 
-    All images must be of one size.  Prints the mean of each channel, too: what transform_param.mean_value takes.
+    FILE is for transform_param.mean_file.  All images must be of one size.  Prints the mean of each channel, too: what transform_param.mean_value takes.
+    Without FILE that is all.
     """
     from minicaffe.data.mean import read_images
 
-    _write_mean(read_images(database), output)
+    _write_mean(read_images(database, backend), output)
 
 
-def _write_mean(images: Iterable[np.ndarray], output: str) -> None:
+command.add_command(images)
+command.add_command(mean)
+
+
+def _write_mean(images: Iterable[np.ndarray], output: str | None) -> None:
     """Write the mean of the images, and print that of each channel."""
     import numpy as np
 
     from minicaffe.data.mean import mean_image, write_mean
 
     mean, count = mean_image(images)
-    write_mean(output, mean)
+    if output is not None:
+        write_mean(output, mean)
     channels, height, width = mean.shape
-    click.echo(f"{output}: the mean of {count} images, {channels} x {height} x {width} (channels x height x width)")
+    written = f"{output}: the" if output is not None else "The"
+    console.result(f"{written} mean of {count} images, {channels} x {height} x {width} (channels x height x width)")
     for channel, value in enumerate(mean.mean(axis=(1, 2), dtype=np.float64)):
-        click.echo(f"mean_value channel [{channel}]: {value:g}")
+        console.result(f"mean_value channel [{channel}]: {value:g}")
 
 
 def _write_pairs(found: Pairs, database: str, backend: str | None, overwrite: bool) -> None:
@@ -251,7 +261,7 @@ def _write_images(
 
 def _report(written: Written, what: str) -> None:
     labels = ", ".join(f"{count} of label {label}" for label, count in written.labels.items())
-    click.echo(f"{os.path.relpath(written.path)} ({written.backend}): {written.records} {what}: {labels}")
+    console.result(f"{os.path.relpath(written.path)} ({written.backend}): {written.records} {what}: {labels}")
 
 
 def _mnist_reader(folder: str | None) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
