@@ -1,16 +1,18 @@
-"""Where a command's messages go: a terminal with a progress bar, or lines that Caffe's log parsers read; and its results."""
+"""Where a command's messages go, a terminal with a progress bar or lines that Caffe's log parsers read; its results."""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import logging
+import math
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -42,6 +44,19 @@ def result(text: str) -> None:
     _results.info("%s", text, stacklevel=2)
     if not (_caffes_lines and _results.isEnabledFor(logging.INFO) and _one_stream()):
         click.echo(text)
+
+
+def result_as_json(value: Any) -> None:
+    """Print what a command has found out as JSON on stdout; numbers that are not finite as null."""
+    click.echo(json.dumps(_finite(value), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _one_stream() -> bool:
@@ -98,9 +113,7 @@ def messages(
 
 def _log_file(folder: str) -> logging.Handler:
     """Writes a file of glog's name, to which ``minicaffe.INFO`` in the same folder is a link."""
-    name = ".".join(
-        ["minicaffe", platform.node(), getpass.getuser(), "log", "INFO", time.strftime("%Y%m%d-%H%M%S"), str(os.getpid())]
-    )  # fmt: skip
+    name = f"minicaffe.{platform.node()}.{getpass.getuser()}.log.INFO.{time.strftime('%Y%m%d-%H%M%S')}.{os.getpid()}"
     link = os.path.join(folder, "minicaffe.INFO")
     try:
         handler = logging.FileHandler(os.path.join(folder, name), encoding="utf-8")

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from minicaffe.tools import console, databases
+from minicaffe.tools import console, databases, imageset
 from minicaffe.tools.command import Command, Group
 from minicaffe.tools.completion import Path as PathName
-from minicaffe.tools.imageset import images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +38,7 @@ _width = click.option("--width", required=True, type=click.IntRange(min=1), help
 _color = click.option("--color", is_flag=True, help="Keep colours (blue, green, red); otherwise images are made gray.")
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, examples=["minicaffe data siamese digits", "minicaffe data images photos photos_lmdb"])
 def command() -> None:
     """Download data, and make databases for nets to read.
 
@@ -47,7 +46,7 @@ def command() -> None:
     """
 
 
-@command.command("fetch")
+@command.command("fetch", examples=["minicaffe data fetch mnist", "minicaffe data fetch mnist --from downloads"])
 @click.argument("dataset", type=click.Choice(["mnist", "cifar10"]))
 @click.option("--from", "source", metavar="DIR", help="Take the files from this folder, instead of downloading them.")
 @click.option("--to", "target", metavar="DIR", help="Where to put the files (default: the user's cache).")
@@ -76,7 +75,7 @@ def fetch(dataset: str, source: str | None, target: str | None) -> None:
     console.result(f"{title} is in {check(folder)}")
 
 
-@command.command("mnist")
+@command.command("mnist", examples=["minicaffe data mnist", "minicaffe data mnist downloads --backend leveldb"])
 @click.argument("folder", required=False)
 @click.option("--output", default=databases.LENET_FOLDER, show_default=True, metavar="DIR", help="Where to put them.")
 @_backend
@@ -90,7 +89,7 @@ def mnist(folder: str | None, output: str, backend: str | None, overwrite: bool)
     _write_images("mnist", _mnist_reader(folder), output, backend or "lmdb", overwrite)
 
 
-@command.command("cifar10")
+@command.command("cifar10", examples=["minicaffe data cifar10"])
 @click.argument("folder", required=False)
 @click.option("--output", default=databases.CIFAR10_FOLDER, show_default=True, metavar="DIR", help="Where to put them.")
 @_backend
@@ -119,7 +118,7 @@ def cifar10(folder: str | None, output: str, backend: str | None, overwrite: boo
     _write_mean(splits["train"][0], os.path.join(output, "mean.binaryproto"))
 
 
-@command.command("siamese")
+@command.command("siamese", examples=["minicaffe data siamese digits", "minicaffe data siamese mnist --balance"])
 @click.argument("source", type=click.Choice(["digits", "mnist"]), required=False)
 @click.option(
     "--from", "folder", metavar="DIR", help="The folder of MNIST's files, if they are not in the user's cache."
@@ -161,7 +160,7 @@ def siamese(
     _write_images(source, read, output, "lmdb", overwrite)
 
 
-@command.command("pairs")
+@command.command("pairs", examples=["minicaffe data pairs pairs.txt pairs_lmdb --height 28 --width 28"])
 @click.argument("list_file", metavar="LIST")
 @click.argument("database", metavar="DB")
 @_height
@@ -182,7 +181,7 @@ def pairs(
     _write_pairs(pairs_from_list(list_file, height, width, color), database, backend, overwrite)
 
 
-@command.command("folder")
+@command.command("folder", examples=["minicaffe data folder photos pairs_lmdb --height 28 --width 28 --balance"])
 @click.argument("folder", metavar="DIR")
 @click.argument("database", metavar="DB")
 @_height
@@ -214,15 +213,15 @@ def folder(
 def mean(database: str, output: str | None, backend: str | None) -> None:
     """Compute the mean image of a database.
 
-    FILE is for transform_param.mean_file.  All images must be of one size.  Prints the mean of each channel, too: what transform_param.mean_value takes.
-    Without FILE that is all.
+    FILE is for transform_param.mean_file.  All images must be of one size.  Prints the mean of each channel, too: what
+    transform_param.mean_value takes.  Without FILE that is all.
     """
     from minicaffe.data.mean import read_images
 
     _write_mean(read_images(database, backend), output)
 
 
-command.add_command(images)
+command.add_command(imageset.images)
 command.add_command(mean)
 
 

@@ -1,4 +1,4 @@
-"""Flags in the forms that gflags gave to Caffe's tools: ``-solver x``, ``-solver=x``, ``-q=false``, ``-noq``, and in files."""
+"""Flags in the forms that Caffe's tools have from gflags: ``-solver x``, ``-q=false``, ``-noq``, files of them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,10 @@ from minicaffe.tools.command import Command
 
 
 @click.command(cls=Command, examples=["minicaffe help train", "minicaffe help data siamese"])
-@click.argument("names", metavar="[COMMAND...]", nargs=-1)
+@click.argument(
+    "names", metavar="[COMMAND...]", nargs=-1,
+    shell_complete=lambda context, _, start: context.find_root().command.shell_complete(context.find_root(), start),
+)  # fmt: skip
 @click.pass_context
 def command(context: click.Context, names: tuple[str, ...]) -> None:
     """Show the help of a command.

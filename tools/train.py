@@ -12,6 +12,7 @@ import click
 
 from minicaffe.tools import console, options
 from minicaffe.tools.command import Command
+from minicaffe.tools.completion import Definition, Path
 
 if TYPE_CHECKING:
     from minicaffe.net import Net
@@ -24,12 +25,17 @@ _log = logging.getLogger(__name__)
 _EFFECTS = click.Choice(["snapshot", "stop", "none"])
 
 
-@click.command(cls=Command, handles_interrupts=True)
-@click.option(
-    "--solver", required=True, metavar="FILE", help="The solver, a prototxt: a path or a shipped model's file."
+@click.command(
+    cls=Command, handles_interrupts=True, examples=["minicaffe train --solver siamese/digits_solver.prototxt"]
 )
-@click.option("--snapshot", default="", metavar="FILE", help="Resume from this solver state.")
-@click.option("--weights", default="", metavar="FILE[,FILE]", help="Start from these weights (fine-tuning).")
+@click.option(
+    "--solver", required=True, metavar="FILE", type=Definition(),
+    help="The solver, a prototxt: a path or a shipped model's file.",
+)  # fmt: skip
+@click.option("--snapshot", default="", metavar="FILE", type=Path(), help="Resume from this solver state.")
+@click.option(
+    "--weights", default="", metavar="FILE[,FILE]", type=Path(), help="Start from these weights (fine-tuning)."
+)
 @click.option(
     "--max_iter", type=click.IntRange(min=0), help="Stop at this iteration, instead of the solver's max_iter."
 )
@@ -52,7 +58,7 @@ def command(
 
     Leaves weights and solver states at the solver's snapshot_prefix, and beside them a plot of the loss
     (PREFIX_loss.png) and, for a siamese net whose labelled test images lie beside its pairs, a plot of the features
-    (PREFIX_embedding.png).  Example: minicaffe train --solver siamese/digits_solver.prototxt
+    (PREFIX_embedding.png).
     """
     if snapshot and weights:
         raise click.UsageError("Give a snapshot to resume training or weights to finetune but not both.")

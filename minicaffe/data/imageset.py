@@ -30,8 +30,8 @@ class Recoding:
     """What becomes of an image file on its way into a database.
 
     ``color``: three channels (BGR), else one.  ``height`` and ``width``: the size it is resized to, if both are
-    positive.  ``encoded``: keep it compressed, in the file's own format or in ``encode_type`` ("png", "jpg", ...), which
-    means ``encoded`` too.
+    positive.  ``encoded``: keep it compressed, in the file's own format or in ``encode_type`` ("png", "jpg", ...),
+    which means ``encoded`` too.
     """
 
     color: bool = True
@@ -132,8 +132,8 @@ def write_imageset(
             expected = expected or pixels.shape
             if check_size and pixels.shape != expected:
                 raise DataError(
-                    f"image {file}: its shape is {pixels.shape} (channels, height, width), that of the first {expected}; "
-                    "resize them to one size"
+                    f"image {file}: its shape is {pixels.shape} (channels, height, width), that of the first "
+                    f"{expected}; resize them to one size"
                 )
             datum = recoding.datum(file, pixels, label)
             database.put(b"%08d_%s" % (n, os.fsencode(name)), datum.SerializeToString())

@@ -17,7 +17,9 @@ from minicaffe.proto.files import write_binary
 def read_images(database: str | os.PathLike[str], backend: str | None = None) -> Iterator[np.ndarray]:
     """The images of a database, decoded, (channels, height, width) each; at least one, all of one size.
 
-    ``backend`` is "lmdb" or "leveldb", and by default what is there.  DataError if there is none, if a record is no image, or if they differ in size.
+    ``backend`` is "lmdb" or "leveldb", and by default what is there.
+
+    DataError if there is no image, if a record is no image, or if they differ in size.
     """
     path = os.path.abspath(database)
     shape = None
