@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat, proto
+from minicaffe import proto, weight_files
 from minicaffe.blob import Blob, shape_string
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, WeightsError
 from minicaffe.layers import Layer
-from minicaffe.proto.atomic import write_atomic
 from minicaffe.proto.blobs import blob_shape
 from minicaffe.proto.files import blob_to_array, has_diff, read_net_binary, shape_equals, write_binary
+from minicaffe.weight_files import hdf5_layers, new_hdf5
 
 if TYPE_CHECKING:
-    import h5py
-
     from minicaffe.net import Net
-else:
-    h5py = compat.lazy("h5py")
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +83,7 @@ def _warn_of_nan(path: str | os.PathLike, layer: str, index: int, values: NDArra
 
 
 def copy(net: Net, path: str | os.PathLike) -> None:
-    """Load weights from a file, binary or HDF5, into the layers of the same names.
+    """Load weights from a file, binary, HDF5, .npz or .safetensors, into the layers of the same names.
 
     Caffe: binary files go to the first layer of a name and must have as many blobs; legacy four-dimensional shapes are
     accepted where they mean the same.  Layers that the net lacks are ignored, layers that the file lacks keep their
@@ -105,7 +100,12 @@ def prepare(net: Net, path: str | os.PathLike) -> Callable[[], None]:
 
     Raises WeightsError.
     """
-    pending = _prepare_hdf5(net, path) if hdf5.is_hdf5(path) else _prepare_binary(net, path)
+    if hdf5.is_hdf5(path):
+        pending = _prepare_hdf5(net, path)
+    elif weight_files.is_archive(path):
+        pending = _prepare_archive(net, path)
+    else:
+        pending = _prepare_binary(net, path)
 
     def assign() -> None:
         for target, values in pending:
@@ -155,6 +155,35 @@ def _prepare_binary(net: Net, path: str | os.PathLike) -> _Pending:
     return pending
 
 
+def _prepare_archive(net: Net, path: str | os.PathLike) -> _Pending:
+    """What a .npz or .safetensors file holds, by the rules for binary files but in the very shapes of the params."""
+    report = _Report(path)
+    pending: _Pending = []
+    targets: dict[str, Layer] = {}
+    for layer in _layers(net):
+        targets.setdefault(layer.name, layer)
+    for name, arrays in weight_files.read(path).layers.items():
+        target = targets.get(name)
+        if target is None:
+            report.ignore(name, True)
+            continue
+        if len(arrays) != len(target.blobs):
+            report.problems.append(
+                f"Incompatible number of blobs for layer {name}: {len(arrays)} in the file, {len(target.blobs)} in "
+                "the net"
+            )
+            continue
+        for j, (values, blob) in enumerate(zip(arrays, target.blobs, strict=True)):
+            if values.shape != blob.shape:
+                report.problems.append(_mismatch(j, name, values.shape, blob))
+                continue
+            _warn_of_nan(path, name, j, values)
+            pending.append((partial(getattr, blob, "data"), values))
+        report.copied.add(name)
+    report.finish(net)
+    return pending
+
+
 def _mismatch(index: int, layer: str, found: tuple[int, ...], blob: Blob) -> str:
     source = shape_string(found)
     return (
@@ -177,7 +206,7 @@ def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
     wanted: list[tuple[str, int, Blob]] = []
     owned = {id(param.blob) for param in net.learnable}
     targets = {layer.name: layer for layer in _layers(net)}
-    found = _weights_of(path)
+    found = hdf5_layers(path)
     for name, params in found.items():
         if name not in targets:
             report.ignore(name, bool(params))
@@ -211,28 +240,6 @@ def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
     for (name, j, _), array in zip(wanted, found_values, strict=True):
         _warn_of_nan(path, name, j, array)
     return [(partial(getattr, blob, "data"), array) for (_, _, blob), array in zip(wanted, found_values, strict=True)]
-
-
-def _weights_of(path: str | os.PathLike) -> dict[str, dict[str, hdf5.Entry]]:
-    """The datasets of each layer in a file.
-
-    Groups that stand for layers are all that hold datasets, or nothing.  A slash in a layer's name nests groups.
-    """
-    try:
-        entries = hdf5.entries(path)
-    except DataError as error:
-        raise WeightsError(f"weights file: {error}") from None
-    if "data" not in entries or entries["data"].shape is not None:
-        raise WeightsError(f"{os.fspath(path)}: no group /data; expected HDF5 weights as Caffe writes them")
-    parents = {name.rpartition("/")[0] for name in entries}
-    layers: dict[str, dict[str, hdf5.Entry]] = {}
-    for name, entry in entries.items():
-        folder, _, last = name.rpartition("/")
-        if entry.shape is not None and folder.startswith("data/"):
-            layers.setdefault(folder.removeprefix("data/"), {})[last] = entry
-        elif entry.shape is None and name.startswith("data/") and name not in parents:
-            layers.setdefault(name.removeprefix("data/"), {})
-    return layers
 
 
 def share(net: Net, other: Net) -> None:
@@ -330,15 +337,6 @@ def checksum(path: str | os.PathLike) -> str:
     except OSError as error:
         raise WeightsError(f"cannot read the weights file {os.fspath(path)}: {error.strerror}") from None
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def new_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
-    """A file to fill in memory, which is then written whole or not at all: on a full disk HDF5 itself crashes."""
-    with h5py.File("new", "w", driver="core", backing_store=False) as file:
-        yield file
-        file.flush()
-        write_atomic(path, file.id.get_file_image())
 
 
 def load_into(net: Net, paths: str) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "atomic_path",
     "blob_to_array",
     "has_diff",
+    "message_of",
     "read_binary",
     "read_definition",
     "read_net",
@@ -68,8 +69,7 @@ def read_definition(path: Path) -> Any:
             head = file.read(1024)
     except OSError:
         head = b""
-    binary = b"\0" in head or kinds.describe(head) is not None
-    return read_net_binary(path) if head and binary else read_net(path)[0]
+    return read_net(path)[0] if not head or kinds.may_be_text(head) else read_net_binary(path)
 
 
 def read_solver(path: Path) -> Any:
@@ -148,6 +148,25 @@ def read_binary(
         )
     _make_strings_text(message)
     return message
+
+
+def message_of(path: Path) -> Message:
+    """The message in a binary file, of the kind that fits its content: a NetParameter, SolverState, BlobProto or Datum.
+
+    Raises:
+        WeightsError: as `read_binary`; a file that is none of these.
+    """
+    name = os.fspath(path)
+    try:
+        data = limits.read_file(name, times=3)
+    except OSError as failure:
+        raise WeightsError(f"cannot read {name}: {failure.strerror}") from None
+    classes = [getattr(proto, kind) for kind in (*_KINDS, "Datum")]
+    for message_class in classes:
+        message = _decode(data, message_class)
+        if message is not None and len(UnknownFieldSet(message)) == 0:
+            return read_binary(path, message_class)
+    return read_binary(path, proto.NetParameter, "net, solver state or blob")  # with fields of a fork, or damaged
 
 
 def _make_strings_text(message: Message) -> None:

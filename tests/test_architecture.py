@@ -39,6 +39,7 @@ RANKS = [
     (
         "minicaffe.graph",
         "minicaffe.engine",
+        "minicaffe.weight_files",
         "minicaffe.weights",
         "minicaffe.raw_views",
         "minicaffe.batches",
@@ -52,13 +53,18 @@ RANKS = [
         "minicaffe.plot",
         "minicaffe.models",
         "minicaffe.embedding",
+        "minicaffe.comparison",
         "minicaffe.features",
+        "minicaffe.inspection",
+        "minicaffe.folding",
+        "minicaffe.statistics",
+        "minicaffe.verification",
         "minicaffe.summary",
-        "minicaffe.__main__",
         "minicaffe.testing",
         "minicaffe",
     ),
     ("minicaffe.tools",),
+    ("minicaffe.__main__",),
 ]
 
 

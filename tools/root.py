@@ -21,11 +21,16 @@ SECTIONS = {
         "time": (_TOOLS + "time", "Measure how long each layer of a net takes."),
     },
     "Look at nets and files": {
+        "inspect": (_TOOLS + "inspect", "Tell what a file is, and what is in it."),
+        "diff": (_TOOLS + "diff", "Compare two nets, solvers or files of weights, layer by layer."),
+        "verify": (_TOOLS + "verify", "Check that weights fit a net, and what it computes with them."),
         "summarize": (_TOOLS + "summarize", "Show what a net costs: shapes, params, FLOPs, memory."),
         "draw": (_TOOLS + "draw", "Draw a net as a picture or as Graphviz text."),
         "embed": (_TOOLS + "embed", "Plot and score the features that a siamese net gives images."),
     },
     "Data and models": {
+        "convert": (_TOOLS + "convert", "Convert weights between .caffemodel, .h5, .npz and .safetensors."),
+        "fold_bn": (_TOOLS + "fold_bn", "Fold BatchNorm and Scale into the layers before them."),
         "data": (_TOOLS + "data", "Download data, and make databases for nets to read."),
         "models": (_TOOLS + "models", "List or copy the models that come with minicaffe."),
     },
