@@ -58,6 +58,8 @@ RANKS = [
         "minicaffe.inspection",
         "minicaffe.folding",
         "minicaffe.statistics",
+        "minicaffe.training_log",
+        "minicaffe.zoo",
         "minicaffe.verification",
         "minicaffe.summary",
         "minicaffe.testing",

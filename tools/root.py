@@ -31,13 +31,18 @@ SECTIONS = {
     "Data and models": {
         "convert": (_TOOLS + "convert", "Convert weights between .caffemodel, .h5, .npz and .safetensors."),
         "fold_bn": (_TOOLS + "fold_bn", "Fold BatchNorm and Scale into the layers before them."),
+        "download_model": (_TOOLS + "download_model", "Download a model's weights from where its readme.md says."),
         "data": (_TOOLS + "data", "Download data, and make databases for nets to read."),
         "models": (_TOOLS + "models", "List or copy the models that come with minicaffe."),
     },
     "Caffe's tools": {
         "convert_imageset": (_TOOLS + "imageset:convert", "Make a database of the images that a list names."),
         "compute_image_mean": (_TOOLS + "data:mean", "Compute the mean image of a database."),
+        "resize_and_crop": (_TOOLS + "resize_and_crop", "Resize images and cut out the square in the middle."),
         "extract_features": (_TOOLS + "extract_features", "Write what blobs of a net hold for its data."),
+        "parse_log": (_TOOLS + "training_log:parse", "Write the outputs that a training logged as tables."),
+        "plot_log": (_TOOLS + "training_log:plot", "Plot what trainings logged."),
+        "extract_seconds": (_TOOLS + "training_log:seconds", "Write when each iteration was logged."),
         "upgrade_net_proto_text": (_TOOLS + "upgrade:net_text", "Bring an old net's prototxt to today's format."),
         "upgrade_net_proto_binary": (_TOOLS + "upgrade:net_binary", "Bring an old .caffemodel to today's format."),
         "upgrade_solver_proto_text": (
