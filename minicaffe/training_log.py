@@ -122,7 +122,7 @@ def elapsed(path: Path) -> list[float]:
 
 
 class _Times:
-    """The times of glog's lines: ``I20261122 11:03:17.362687``, or without the year, as glog wrote them before 0.6; then
+    """The times of glog's lines: ``I20261122 11:03:17.362687``, or without the year, as before glog 0.6; then
     the first is that of the file, and another begins where the month goes back.
     """
 
