@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe import errors as errors
     from minicaffe import fillers as fillers
     from minicaffe import graph as graph
+    from minicaffe import io as io
     from minicaffe import kernels as kernels
     from minicaffe import models as models
     from minicaffe import plot as plot
@@ -27,6 +28,8 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe.backend.ranks import set_multiprocess, set_solver_count, set_solver_rank, solver_count, solver_rank
     from minicaffe.backend.threads import get_num_threads, set_num_threads
     from minicaffe.blob import Blob
+    from minicaffe.classifier import Classifier
+    from minicaffe.detector import Detector
     from minicaffe.errors import MinicaffeError
     from minicaffe.layers import layer_types as layer_type_list
     from minicaffe.layers.interface import Layer
@@ -49,6 +52,8 @@ TRAIN, TEST = 0, 1
 
 _HOME = {
     "Blob": "minicaffe.blob",
+    "Classifier": "minicaffe.classifier",
+    "Detector": "minicaffe.detector",
     "Layer": "minicaffe.layers.interface",
     "Net": "minicaffe.net",
     "MinicaffeError": "minicaffe.errors",
@@ -83,6 +88,7 @@ _SUBMODULES = (
     "errors",
     "fillers",
     "graph",
+    "io",
     "kernels",
     "models",
     "plot",
@@ -96,6 +102,8 @@ __all__ = [
     "TRAIN",
     "__version__",
     "Blob",
+    "Classifier",
+    "Detector",
     "Layer",
     "Net",
     "MinicaffeError",

@@ -52,6 +52,10 @@ class SnapshotError(MinicaffeError):
     """A solver state that cannot be written or resumed."""
 
 
+class ArgumentError(MinicaffeError, ValueError):
+    """A function was called with a value that it has no use for."""
+
+
 class DeviceError(MinicaffeError):
     """A GPU was asked for and cannot be used."""
 

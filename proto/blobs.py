@@ -50,8 +50,22 @@ def blob_to_array(blob: Any, diff: bool = False) -> np.ndarray:
     Raises:
         WeightsError: the number of stored values is not the product of the shape, as when an absent diff is asked for.
     """
-    name = "diff" if diff else "data"
     shape = blob_shape(blob)
+    values = blob_values(blob, diff)
+    if values.size != math.prod(shape) or min(shape, default=0) < 0:
+        raise WeightsError(
+            f"the blob's shape is {shape}, which takes {math.prod(shape)} values, "
+            f"but {values.size} are stored as its {'diff' if diff else 'data'}"
+        )
+    return values.reshape(shape)
+
+
+def blob_values(blob: Any, diff: bool = False) -> np.ndarray:
+    """The blob's values, or its diff, one after the other: float64 if stored as double, else float32.
+
+    Raises WeightsError for raw values whose bytes are no multiple of their type's.
+    """
+    name = "diff" if diff else "data"
     raw = getattr(blob, f"raw_{name}")
     if raw:
         kind = proto.BlobProto.RawType.Name(getattr(blob, f"raw_{name}_type"))
@@ -60,17 +74,9 @@ def blob_to_array(blob: Any, diff: bool = False) -> np.ndarray:
             raise WeightsError(
                 f"the blob's raw_{name} has {len(raw)} bytes, not a multiple of {item.itemsize} ({kind})"
             )
-        values = np.frombuffer(raw, item).astype(np.float64 if kind == "DOUBLE" else np.float32)
-    elif getattr(blob, f"double_{name}"):
-        values = _packed_values(blob, f"double_{name}")
-    else:
-        values = _packed_values(blob, name)
-    if values.size != math.prod(shape) or min(shape, default=0) < 0:
-        raise WeightsError(
-            f"the blob's shape is {shape}, which takes {math.prod(shape)} values, "
-            f"but {values.size} are stored as its {name}"
-        )
-    return values.reshape(shape)
+        return np.frombuffer(raw, item).astype(np.float64 if kind == "DOUBLE" else np.float32)
+    double = getattr(blob, f"double_{name}")
+    return _packed_values(blob, f"double_{name}" if double else name)
 
 
 def has_diff(blob: Any) -> bool:
