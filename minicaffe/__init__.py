@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe import backend as backend
+    from minicaffe import coord_map as coord_map
     from minicaffe import draw as draw
     from minicaffe import embedding as embedding
     from minicaffe import errors as errors
@@ -18,7 +19,9 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe import graph as graph
     from minicaffe import io as io
     from minicaffe import kernels as kernels
+    from minicaffe import layers as layers
     from minicaffe import models as models
+    from minicaffe import net_spec as net_spec
     from minicaffe import plot as plot
     from minicaffe import proto as proto
     from minicaffe import testing as testing
@@ -35,6 +38,7 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe.layers.interface import Layer
     from minicaffe.layers.python_layer import allow_python_layers
     from minicaffe.net import Net
+    from minicaffe.net_spec import NetSpec, params, to_proto
     from minicaffe.solvers import (
         AdaDeltaSolver,
         AdaGradSolver,
@@ -56,6 +60,9 @@ _HOME = {
     "Detector": "minicaffe.detector",
     "Layer": "minicaffe.layers.interface",
     "Net": "minicaffe.net",
+    "NetSpec": "minicaffe.net_spec",
+    "params": "minicaffe.net_spec",
+    "to_proto": "minicaffe.net_spec",
     "MinicaffeError": "minicaffe.errors",
     "allow_python_layers": "minicaffe.layers.python_layer",
     "layer_type_list": "minicaffe.layers:layer_types",
@@ -83,6 +90,7 @@ _HOME = {
 
 _SUBMODULES = (
     "backend",
+    "coord_map",
     "draw",
     "embedding",
     "errors",
@@ -90,7 +98,9 @@ _SUBMODULES = (
     "graph",
     "io",
     "kernels",
+    "layers",
     "models",
+    "net_spec",
     "plot",
     "proto",
     "testing",
@@ -106,6 +116,9 @@ __all__ = [
     "Detector",
     "Layer",
     "Net",
+    "NetSpec",
+    "params",
+    "to_proto",
     "MinicaffeError",
     "allow_python_layers",
     "layer_type_list",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,10 +59,10 @@ class Classifier(Net):
         if oversample:
             crops = io.oversample(images, self.crop_dims)
         else:
-            height, width = self.crop_dims
-            y, x = io.centre(self.image_dims, self.crop_dims)
+            height, width = map(int, self.crop_dims)
+            y, x = io.centre(self.image_dims, (height, width))
             crops = images[:, y : y + height, x : x + width, :]
         name = self.inputs[0]
-        data = np.stack([self.transformer.preprocess(name, crop) for crop in crops])
-        predictions = self.forward_all(**{name: data})[self.outputs[0]]
+        data: dict[str, Any] = {name: np.stack([self.transformer.preprocess(name, crop) for crop in crops])}
+        predictions = self.forward_all(**data)[self.outputs[0]]
         return predictions.reshape(len(images), 10, -1).mean(1) if oversample else predictions

@@ -105,7 +105,8 @@ class Detector(Net):
                 crops.append(self.transformer.preprocess(name, self.crop(image, window)))
                 found.append({"window": window, "prediction": None, "filename": filename})
         if crops:
-            predictions = self.forward_all(**{name: np.stack(crops)})[self.outputs[0]]
+            data: dict[str, Any] = {name: np.stack(crops)}
+            predictions = self.forward_all(**data)[self.outputs[0]]
             for entry, prediction in zip(found, predictions, strict=True):
                 entry["prediction"] = prediction
         return found

@@ -132,7 +132,7 @@ def resize_image(im: NDArray, new_dims: Sequence[int], interp_order: int = 1) ->
         raise ArgumentError(f"interp_order must be 0 to 5; found {interp_order}")
     scale = (height / im.shape[0], width / im.shape[1], 1)
     if im.shape[2] not in (1, 3):
-        return ndimage.zoom(im, scale, order=interp_order).astype(np.float32)
+        return np.asarray(ndimage.zoom(im, scale, order=interp_order), np.float32)
     low, high = im.min(), im.max()
     if not high > low:
         return np.full((height, width, im.shape[2]), low, np.float32)
@@ -142,7 +142,7 @@ def resize_image(im: NDArray, new_dims: Sequence[int], interp_order: int = 1) ->
     return (resized.clip(0, 1) * (high - low) + low).astype(np.float32)
 
 
-def oversample(images: Sequence[NDArray], crop_dims: Sequence[int]) -> NDArray[np.float32]:
+def oversample(images: Sequence[NDArray] | NDArray, crop_dims: Sequence[int] | NDArray) -> NDArray[np.float32]:
     """Ten crops (height, width) of each image: four corners, top left first, the middle, and these five mirrored.
 
     The images (height, width, channels) have one size; the result has shape (10 * images, height, width, channels).
@@ -167,7 +167,7 @@ def centre(shape: Sequence[int], crop: Sequence[int]) -> tuple[int, int]:
     return (shape[0] - crop[0]) // 2, (shape[1] - crop[1]) // 2
 
 
-def _size(dims: Sequence[int]) -> tuple[int, int]:
+def _size(dims: Sequence[int] | NDArray) -> tuple[int, int]:
     try:
         height, width = (int(size) for size in dims)
     except (TypeError, ValueError):

@@ -24,6 +24,8 @@ RANKS = [
         "minicaffe.limits",
         "minicaffe.compat",
         "minicaffe.proto",
+        "minicaffe.net_spec",
+        "minicaffe.coord_map",
         "minicaffe.log",
     ),
     ("minicaffe.kernels.window", "minicaffe.kernels.fast_paths"),
