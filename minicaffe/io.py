@@ -132,7 +132,8 @@ def resize_image(im: NDArray, new_dims: Sequence[int], interp_order: int = 1) ->
         raise ArgumentError(f"interp_order must be 0 to 5; found {interp_order}")
     scale = (height / im.shape[0], width / im.shape[1], 1)
     if im.shape[2] not in (1, 3):
-        return np.asarray(ndimage.zoom(im, scale, order=interp_order), np.float32)
+        resized = ndimage.zoom(im, scale, order=interp_order)
+        return resized.astype(np.float32)
     low, high = im.min(), im.max()
     if not high > low:
         return np.full((height, width, im.shape[2]), low, np.float32)

@@ -22,11 +22,13 @@ RANKS = [
         "minicaffe.errors",
         "minicaffe.memory",
         "minicaffe.limits",
+        "minicaffe.named",
+        "minicaffe.models",
         "minicaffe.compat",
         "minicaffe.proto",
         "minicaffe.net_spec",
         "minicaffe.coord_map",
-        "minicaffe.log",
+        "minicaffe.glog",
     ),
     ("minicaffe.kernels.window", "minicaffe.kernels.fast_paths"),
     ("minicaffe.kernels.reference",),
@@ -50,7 +52,8 @@ RANKS = [
     (
         "minicaffe.draw",
         "minicaffe.plot",
-        "minicaffe.models",
+        "minicaffe.as_caffe",
+        "minicaffe.pycaffe",
         "minicaffe.embedding",
         "minicaffe.summary",
         "minicaffe.io",
@@ -59,7 +62,7 @@ RANKS = [
         "minicaffe.testing",
         "minicaffe",
     ),
-    ("minicaffe.tools",),
+    ("minicaffe.tools", "minicaffe.__main__"),
 ]
 
 

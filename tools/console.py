@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from minicaffe import compat
-from minicaffe.log import GlogFormatter
+from minicaffe.glog import GlogFormatter
 
 if TYPE_CHECKING:
     from rich.console import Console

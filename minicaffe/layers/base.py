@@ -179,6 +179,10 @@ class Layer(interface.Layer, Checked, Costed):
         """Back to a revision, after changes that the layer made itself."""
         self.__dict__["revision"] = revision
 
+    def __repr__(self) -> str:
+        blobs = ", ".join(blob.shape_string for blob in self.blobs)
+        return f"<{self.type} layer '{self.name}'" + (f", blobs {blobs}>" if blobs else ">")
+
     # --- the four verbs ------------------------------------------------------------------------------------------
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
