@@ -131,6 +131,7 @@ def resize_image(im: NDArray, new_dims: Sequence[int], interp_order: int = 1) ->
     if interp_order not in range(6):
         raise ArgumentError(f"interp_order must be 0 to 5; found {interp_order}")
     scale = (height / im.shape[0], width / im.shape[1], 1)
+    resized: NDArray
     if im.shape[2] not in (1, 3):
         resized = ndimage.zoom(im, scale, order=interp_order)
         return resized.astype(np.float32)
