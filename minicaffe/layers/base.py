@@ -67,7 +67,8 @@ class Layer(interface.Layer, Checked, Costed):
     type: str = ""
     """The name in a prototxt; setting it in a class registers the class."""
     param: ClassVar[str | None] = None
-    """The LayerParameter field with this layer's options; its fields become attributes of the layer."""
+    """The LayerParameter field with this layer's options; its fields become attributes of the layer, but for those that
+    have the name of an attribute that all layers have (``type``, ``random``): these stay in ``layer_param``."""
     bottoms: Count = 1
     tops: Count = 1
     equal_counts: ClassVar[bool] = False
@@ -147,9 +148,10 @@ class Layer(interface.Layer, Checked, Costed):
         self.reserved = 0
         if self.param is not None:
             options = getattr(layer_param, self.param)
-            for field in options.DESCRIPTOR.fields:
-                setattr(self, field.name, getattr(options, field.name))
-            self._options = frozenset(options.DESCRIPTOR.fields_by_name)
+            names = set(options.DESCRIPTOR.fields_by_name)
+            self._options = frozenset(names.difference(_EVERY_LAYERS))
+            for name in self._options:
+                setattr(self, name, getattr(options, name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute, and note that what was derived from the layer no longer holds; ``blobs`` are replaced one
@@ -229,6 +231,7 @@ class Layer(interface.Layer, Checked, Costed):
     def prepare(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the declared facts, then set up, reshape, and install the loss weights."""
         self._check_counts(len(bottom), len(top))
+        self.check_options()
         with self.named_in_errors():
             self.setup(bottom, top)
             self._check_in_place(bottom, top)
@@ -367,3 +370,4 @@ class Layer(interface.Layer, Checked, Costed):
 
 
 interface.LayerKind.engine_layer = Layer
+_EVERY_LAYERS = frozenset({*dir(Layer), "name", "phase"})
