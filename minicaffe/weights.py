@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat, proto
+from minicaffe import proto
 from minicaffe.blob import Blob, shape_string
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, WeightsError
 from minicaffe.layers import Layer
-from minicaffe.proto.atomic import write_atomic
+from minicaffe.proto import wire
 from minicaffe.proto.blobs import blob_shape
-from minicaffe.proto.files import blob_to_array, has_diff, read_net_binary, shape_equals, write_binary
+from minicaffe.proto.files import Values, blob_pieces, has_diff, open_net_binary, shape_equals, write_binary
 
 if TYPE_CHECKING:
-    import h5py
-
     from minicaffe.net import Net
-else:
-    h5py = compat.lazy("h5py")
 
 _log = logging.getLogger(__name__)
+
+_PART = 1 << 18  # values that are looked at together, in the cache
 
 
 class _Report:
@@ -81,7 +78,8 @@ def _layers(net: Net) -> list[Layer]:
 
 def _warn_of_nan(path: str | os.PathLike, layer: str, index: int, values: NDArray) -> None:
     """A warning where a param's values are no numbers to compute with."""
-    if not np.isfinite(values).all():
+    flat = values.reshape(-1)
+    if not all(np.isfinite(flat[start : start + _PART]).all() for start in range(0, flat.size, _PART)):
         _log.warning(
             "%s: param %d of layer '%s' holds NaN or infinity: the net that saved it had diverged", path, index, layer
         )
@@ -101,21 +99,24 @@ def copy(net: Net, path: str | os.PathLike) -> None:
 
 
 def prepare(net: Net, path: str | os.PathLike) -> Callable[[], None]:
-    """Read a file's weights and check that they fit the net; returns what copies them, as ``copy``, and cannot fail.
+    """Check that a file's weights fit the net; returns what copies them, as ``copy``.
+
+    What is copied is what was checked, even if the file is replaced meanwhile: it stays open.  Copying raises
+    WeightsError only if the file is cut short in its place.
 
     Raises WeightsError.
     """
     pending = _prepare_hdf5(net, path) if hdf5.is_hdf5(path) else _prepare_binary(net, path)
 
     def assign() -> None:
-        for target, values in pending:
-            target()[...] = values
+        for copy_one in pending:
+            copy_one()
 
     return assign
 
 
-_Pending = list[tuple[Callable[[], NDArray], NDArray]]
-"""What gives the array to write to, and the values."""
+_Pending = list[Callable[[], None]]
+"""What copies each array."""
 
 
 def _prepare_binary(net: Net, path: str | os.PathLike) -> _Pending:
@@ -124,7 +125,8 @@ def _prepare_binary(net: Net, path: str | os.PathLike) -> _Pending:
     targets: dict[str, Layer] = {}
     for layer in _layers(net):
         targets.setdefault(layer.name, layer)
-    for message in read_net_binary(path).layer:
+    lifted = open_net_binary(path)
+    for message in lifted.message.layer:
         target = targets.get(message.name)
         if target is None:
             report.ignore(message.name, bool(message.blobs))
@@ -140,19 +142,24 @@ def _prepare_binary(net: Net, path: str | os.PathLike) -> _Pending:
                 if not shape_equals(blob.shape, source):
                     report.problems.append(_mismatch(j, message.name, blob_shape(source), blob))
                     continue
-                values = blob_to_array(source).reshape(blob.shape)
-                _warn_of_nan(path, message.name, j, values)
-                pending.append((partial(getattr, blob, "data"), values))
+                pending.append(partial(_copy_values, path, message.name, j, blob, lifted.values(source)))
                 if has_diff(source):
-                    pending.append(
-                        (partial(getattr, blob, "diff"), blob_to_array(source, diff=True).reshape(blob.shape))
-                    )
+                    pending.append(partial(_copy_diff, blob, lifted.values(source, diff=True)))
             except WeightsError as error:
                 report.problems.append(f"layer '{message.name}' param {j}: {error}")
         if message.blobs:
             report.copied.add(message.name)
     report.finish(net)
     return pending
+
+
+def _copy_values(path: str | os.PathLike, layer: str, index: int, blob: Blob, values: Values) -> None:
+    values.copy_to(blob.data)
+    _warn_of_nan(path, layer, index, blob.data)
+
+
+def _copy_diff(blob: Blob, values: Values) -> None:
+    values.copy_to(blob.diff)
 
 
 def _mismatch(index: int, layer: str, found: tuple[int, ...], blob: Blob) -> str:
@@ -168,8 +175,8 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
 
     Caffe: shapes must agree exactly, and a param may be missing only where another layer owns it.
     """
-    for target, values in _prepare_hdf5(net, path):
-        target()[...] = values
+    for copy_one in _prepare_hdf5(net, path):
+        copy_one()
 
 
 def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
@@ -210,7 +217,11 @@ def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
         raise WeightsError(f"weights file: {error}") from None
     for (name, j, _), array in zip(wanted, found_values, strict=True):
         _warn_of_nan(path, name, j, array)
-    return [(partial(getattr, blob, "data"), array) for (_, _, blob), array in zip(wanted, found_values, strict=True)]
+    return [partial(_assign, blob, array) for (_, _, blob), array in zip(wanted, found_values, strict=True)]
+
+
+def _assign(blob: Blob, values: NDArray) -> None:
+    blob.data[...] = values
 
 
 def _weights_of(path: str | os.PathLike) -> dict[str, dict[str, hdf5.Entry]]:
@@ -288,17 +299,28 @@ def to_proto(net: Net, write_diff: bool = False) -> proto.NetParameter:
     """Name and layers of a net, with their weights, in today's format."""
     result = proto.NetParameter(name=net.name)
     for layer in _layers(net):
-        message = result.layer.add()
-        message.CopyFrom(layer.layer_param)
-        del message.blobs[:]
+        message = _without_blobs(layer)
         for blob in layer.blobs:
             message.blobs.append(blob.to_proto(write_diff))
+        result.layer.append(message)
     return result
 
 
 def save(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
     """Write the net as a binary NetParameter, whole or not at all; SnapshotError if that fails."""
-    write_binary(path, to_proto(net, write_diff))
+    layers = []
+    for layer in _layers(net):
+        message = _without_blobs(layer)
+        blobs = [blob_pieces(blob.peek_data(), blob.peek_diff() if write_diff else None) for blob in layer.blobs]
+        layers.append(wire.with_messages(message, "blobs", blobs))
+    write_binary(path, wire.with_messages(proto.NetParameter(name=net.name), "layer", layers))
+
+
+def _without_blobs(layer: Layer) -> proto.LayerParameter:
+    message = proto.LayerParameter()
+    message.CopyFrom(layer.layer_param)
+    del message.blobs[:]
+    return message
 
 
 def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
@@ -308,16 +330,14 @@ def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> No
     has a slash; here it becomes nested groups, which read back.
     """
     owned = {id(param.blob) for param in net.learnable}
-    with new_hdf5(path) as file:
-        for layer in _layers(net):
-            group = file.require_group(f"data/{layer.name}")
-            for j, blob in enumerate(layer.blobs):
-                if id(blob) in owned:
-                    group.create_dataset(str(j), data=np.asarray(blob.peek_data()))
-            if write_diff:
-                diffs = file.require_group(f"diff/{layer.name}")
-                for j, blob in enumerate(layer.blobs):
-                    diffs.create_dataset(str(j), data=np.asarray(blob.peek_diff()))
+    contents: dict[str, NDArray | None] = {}
+    for layer in _layers(net):
+        contents[f"data/{layer.name}"] = None
+        contents |= {f"data/{layer.name}/{j}": b.peek_data() for j, b in enumerate(layer.blobs) if id(b) in owned}
+        if write_diff:
+            contents[f"diff/{layer.name}"] = None
+            contents |= {f"diff/{layer.name}/{j}": b.peek_diff() for j, b in enumerate(layer.blobs)}
+    hdf5.write(path, contents)
 
 
 def checksum(path: str | os.PathLike) -> str:
@@ -330,15 +350,6 @@ def checksum(path: str | os.PathLike) -> str:
     except OSError as error:
         raise WeightsError(f"cannot read the weights file {os.fspath(path)}: {error.strerror}") from None
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def new_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
-    """A file to fill in memory, which is then written whole or not at all: on a full disk HDF5 itself crashes."""
-    with h5py.File("new", "w", driver="core", backing_store=False) as file:
-        yield file
-        file.flush()
-        write_atomic(path, file.id.get_file_image())
 
 
 def load_into(net: Net, paths: str) -> None:

@@ -15,18 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import backend, compat, proto, weights
+from minicaffe import backend, proto, weights
 from minicaffe.backend import random
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, MinicaffeError, SnapshotError, WeightsError
-from minicaffe.proto.files import array_to_blob, blob_to_array, read_binary, write_binary
+from minicaffe.proto import wire
+from minicaffe.proto.files import blob_pieces, open_binary, write_binary
 
 if TYPE_CHECKING:
-    import h5py
-
     from minicaffe.solvers.base import Solver
-else:
-    h5py = compat.lazy("h5py")
 
 _log = logging.getLogger(__name__)
 
@@ -40,14 +37,14 @@ def write(solver: Solver) -> tuple[str, str]:
         _log.info("Snapshotting to HDF5 file %s", model)
         weights.save_hdf5(solver.net, model, p.snapshot_diff)
         _log.info("Snapshotting solver state to HDF5 file %s", state)
-        with weights.new_hdf5(state) as file:
-            file["iter"] = np.array([solver.iter], np.int32)
-            file["current_step"] = np.array([solver.current_step], np.int32)
-            file["learned_net"] = np.bytes_(model)
-            file["minicaffe_state"] = np.frombuffer(_resume_state(solver, weights.checksum(model)), np.uint8)
-            group = file.create_group("history")
-            for k, values in enumerate(solver.history_blobs()):
-                group.create_dataset(str(k), data=values)
+        contents: dict[str, Any] = {
+            "iter": np.array([solver.iter], np.int32),
+            "current_step": np.array([solver.current_step], np.int32),
+            "learned_net": np.bytes_(model),
+            "minicaffe_state": np.frombuffer(_resume_state(solver, weights.checksum(model)), np.uint8),
+            "history": None,
+        }
+        hdf5.write(state, contents | {f"history/{k}": values for k, values in enumerate(solver.history_blobs())})
     else:
         model, state = stem + ".caffemodel", stem + ".solverstate"
         _log.info("Snapshotting to binary proto file %s", model)
@@ -57,9 +54,8 @@ def write(solver: Solver) -> tuple[str, str]:
         message = proto.SolverState(
             iter=solver.iter, learned_net=model, current_step=solver.current_step, minicaffe_state=resume
         )
-        for values in solver.history_blobs():
-            message.history.append(array_to_blob(values))
-        write_binary(state, message)
+        history = [blob_pieces(values) for values in solver.history_blobs()]
+        write_binary(state, wire.with_messages(message, "history", history))
     return model, state
 
 
@@ -136,7 +132,7 @@ def _fitting_history(solver: Solver, path: str, found: list[NDArray], targets: l
                 f"solver state {path}: history blob {k} has shape {values.shape} ({values.dtype}), expected "
                 f"{target.shape} ({target.dtype}); resume with the net that wrote it"
             )
-        fitting.append(values.astype(target.dtype).reshape(target.shape))
+        fitting.append(values.astype(target.dtype, copy=False).reshape(target.shape))
     return fitting
 
 
@@ -192,11 +188,11 @@ def _damaged(path: str, problem: str) -> SnapshotError:
 
 
 def _read_binary(path: str) -> _State:
-    message = read_binary(path, proto.SolverState, "solver state", SnapshotError)
-    history = []
+    lifted = open_binary(path, proto.SolverState, "solver state", SnapshotError)
+    message, history = lifted.message, []
     for k, blob in enumerate(message.history):
         try:
-            history.append(blob_to_array(blob))
+            history.append(lifted.values(blob).array())
         except WeightsError as error:
             raise SnapshotError(
                 f"solver state {path}: history blob {k} is damaged: {error}; resume from another snapshot"
