@@ -39,6 +39,7 @@ RANKS = [
     (
         "minicaffe.graph",
         "minicaffe.engine",
+        "minicaffe.matching",
         "minicaffe.weights",
         "minicaffe.raw_views",
         "minicaffe.batches",
