@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minicaffe.proto import caffe_pb2
-from minicaffe.proto.caffe_pb2 import MESSAGES as messages
+
+messages = caffe_pb2.MESSAGES
 
 globals().update(caffe_pb2.NAMES)
 

@@ -33,6 +33,7 @@ __all__ = [
     "open_binary",
     "open_net_binary",
     "read_binary",
+    "read_definition",
     "read_net",
     "read_net_binary",
     "read_solver",
@@ -59,6 +60,21 @@ def read_net(path: Path) -> tuple[Any, Locations]:
     characters = text.load(path)
     net = text.parse(characters, proto.NetParameter(), name)
     return upgrade.upgrade_net(net, name)[0], Locations(characters, name)
+
+
+def read_definition(path: Path) -> Any:
+    """The NetParameter of a prototxt or of a .caffemodel, in today's format; which of both is told by its content.
+
+    Raises:
+        PrototxtError, WeightsError: as `read_net` and `read_net_binary` do.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1024)
+    except OSError:
+        head = b""
+    binary = b"\0" in head or kinds.describe(head) is not None
+    return read_net_binary(path) if head and binary else read_net(path)[0]
 
 
 def read_solver(path: Path) -> Any:

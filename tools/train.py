@@ -12,6 +12,7 @@ import click
 
 from minicaffe.tools import console, options, training
 from minicaffe.tools.command import Command
+from minicaffe.tools.completion import Definition, Path
 
 if TYPE_CHECKING:
     from minicaffe.proto import SolverParameter
@@ -42,12 +43,17 @@ def _renames(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     return {old: new for old, _, new in pairs}
 
 
-@click.command(cls=Command, handles_interrupts=True)
-@click.option(
-    "--solver", required=True, metavar="FILE", help="The solver, a prototxt: a path or a shipped model's file."
+@click.command(
+    cls=Command, handles_interrupts=True, examples=["minicaffe train --solver siamese/digits_solver.prototxt"]
 )
-@click.option("--snapshot", default="", metavar="FILE", help="Resume from this solver state.")
-@click.option("--weights", default="", metavar="FILE[,FILE]", help="Start from these weights (fine-tuning).")
+@click.option(
+    "--solver", required=True, metavar="FILE", type=Definition(),
+    help="The solver, a prototxt: a path or a shipped model's file.",
+)  # fmt: skip
+@click.option("--snapshot", default="", metavar="FILE", type=Path(), help="Resume from this solver state.")
+@click.option(
+    "--weights", default="", metavar="FILE[,FILE]", type=Path(), help="Start from these weights (fine-tuning)."
+)
 @click.option(
     "--max_iter", type=click.IntRange(min=0), help="Stop at this iteration, instead of the solver's max_iter."
 )
@@ -108,7 +114,6 @@ def command(
     Leaves weights and solver states at the solver's snapshot_prefix, and beside them what was displayed and tested
     (PREFIX_log.csv) and logged (PREFIX_log.txt), to which later trainings add; plots of the losses (PREFIX_loss.png)
     and, for a siamese net whose labelled test images lie beside its pairs, of the features (PREFIX_embedding.png).
-    Example: minicaffe train --solver siamese/digits_solver.prototxt
     """
     if snapshot and weights:
         raise click.UsageError("Give a snapshot to resume training or weights to finetune but not both.")
