@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from minicaffe import backend, proto
 from minicaffe.blob import Blob
@@ -17,14 +17,13 @@ from minicaffe.proto.origin import Origin
 class Checked:
     """Base of Layer: checks of its options and of the blobs that it is given."""
 
-    param: ClassVar[str | None]
     layer_param: proto.LayerParameter
     definition: Origin
     name: str
     type: str
     phase: int
     blobs: BlobVec
-    _options: Collection[str]
+    _options: Mapping[str, tuple[str, Any]]
 
     def find_file(self, path: str) -> str:
         """``path`` as seen from the working folder or from the folder of the net's definition."""
@@ -35,8 +34,8 @@ class Checked:
     ) -> LayerError:
         """An exception that says which layer, where it stands, and which field is at fault."""
         place = self.definition.where(self.name, self.phase, field)
-        options = field in self._options
-        named = f", {self.param}.{field}" if options else f", {field}" if field else ""
+        prefix, _ = self._options.get(field or "", ("", None))
+        named = f", {prefix}{field}" if field else ""
         return kind(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}){named}: {problem}")
 
     @contextlib.contextmanager
