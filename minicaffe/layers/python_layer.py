@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -15,7 +14,7 @@ from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import LayerError
 from minicaffe.layers import interface
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Layer, make, takes
 from minicaffe.proto.origin import Origin
 
 _METHODS = {
@@ -160,7 +159,7 @@ def create(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike =
         )
     if not issubclass(cls, Layer):
         return PythonLayer(cls, layer_param, source, dtype)
-    layer = cls(layer_param, dtype)
+    layer = make(cls, layer_param, source, dtype)
     layer.param_str = options.param_str
     return layer
 
@@ -189,8 +188,4 @@ def _is_number(value: Any) -> bool:
 
 def _construct(cls: type, layer_param: proto.LayerParameter) -> Any:
     """An object of the class: from the LayerParameter, as in pycaffe, unless its constructor takes nothing."""
-    try:
-        inspect.signature(cls).bind(layer_param)
-    except (TypeError, ValueError):
-        return cls()
-    return cls(layer_param)
+    return cls(layer_param) if takes(cls, layer_param) else cls()
