@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from minicaffe import limits
+from minicaffe import limits, resample
 from minicaffe.data import datum as datums
 from minicaffe.data.image import decode_image
 from minicaffe.errors import ArgumentError, DataError, WeightsError
@@ -114,7 +113,7 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> NDArray[
 
 def resize_image(im: NDArray, new_dims: Sequence[int], interp_order: int = 1) -> NDArray[np.float32]:
     """Resize an image (height, width, channels) to ``new_dims`` (height, width), with splines of ``interp_order``
-    0 to 5 (1: bilinear).
+    0 to 5 (1: bilinear; above it SciPy is needed).
 
     Caffe with scikit-image 0.19: an image of 1 or 3 channels is smoothed before it is made smaller, and its smallest
     value lies around it; images of other numbers of channels are sampled from corner to corner.  ArgumentError (a
@@ -126,15 +125,12 @@ def resize_image(im: NDArray, new_dims: Sequence[int], interp_order: int = 1) ->
         raise ArgumentError(f"an image has shape (height, width, channels); found {im.shape}")
     if interp_order not in range(6):
         raise ArgumentError(f"interp_order must be 0 to 5; found {interp_order}")
-    scale = (height / im.shape[0], width / im.shape[1], 1)
     if im.shape[2] not in (1, 3):
-        return np.asarray(ndimage.zoom(im, scale, order=interp_order), np.float32)
+        return resample.resize_corners(im, height, width, interp_order).astype(np.float32)
     low, high = im.min(), im.max()
     if not high > low:
         return np.full((height, width, im.shape[2]), low, np.float32)
-    unit = (im - low) / (high - low)
-    smooth = ndimage.gaussian_filter(unit, [max(0, (1 / factor - 1) / 2) for factor in scale], mode="constant")
-    resized = ndimage.zoom(smooth, scale, order=interp_order, mode="grid-constant", grid_mode=True)
+    resized = resample.resize((im - low) / (high - low), height, width, interp_order)
     return (resized.clip(0, 1) * (high - low) + low).astype(np.float32)
 
 

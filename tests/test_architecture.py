@@ -57,6 +57,7 @@ RANKS = [
         "minicaffe.embedding",
         "minicaffe.features",
         "minicaffe.summary",
+        "minicaffe.resample",
         "minicaffe.io",
         "minicaffe.classifier",
         "minicaffe.detector",
