@@ -61,11 +61,10 @@ RANKS = [
         "minicaffe.io",
         "minicaffe.classifier",
         "minicaffe.detector",
-        "minicaffe.__main__",
         "minicaffe.testing",
         "minicaffe",
     ),
-    ("minicaffe.tools",),
+    ("minicaffe.tools", "minicaffe.__main__"),
 ]
 
 
