@@ -21,6 +21,7 @@ _EXTRA_OF = {
     "matplotlib": "plot",
     "pygraphviz": "draw",
     "pydot": "draw",
+    "scipy": "splines",
     "sklearn": "example",
     "nbformat": "notebook",
     "nbclient": "notebook",

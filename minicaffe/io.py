@@ -6,19 +6,17 @@ Images are float32 arrays (height, width, channels), colours red, green, blue, v
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from minicaffe import limits
+from minicaffe import limits, resample
 from minicaffe.data import datum as datums
 from minicaffe.data.image import decode_image
-from minicaffe.errors import ArgumentError, DataError
+from minicaffe.errors import ArgumentError, DataError, WeightsError
 from minicaffe.proto import blobs, caffe_pb2
 
 __all__ = [
@@ -47,13 +45,10 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> NDArray:
 
     A blob without a shape holds one number.  ArgumentError (a ValueError) if the shape does not fit the values.
     """
-    values, shape = blobs.blob_values(blob, diff=return_diff), blobs.blob_shape(blob)
-    if values.size != math.prod(shape):
-        raise ArgumentError(
-            f"a BlobProto of shape {shape} holds {math.prod(shape)} values; found {values.size} as its "
-            f"{'diff' if return_diff else 'data'}"
-        )
-    return values.astype(float).reshape(shape)
+    try:
+        return blobs.blob_to_array(blob, diff=return_diff).astype(float)
+    except WeightsError as error:
+        raise ArgumentError(str(error)) from None
 
 
 def array_to_blobproto(arr: NDArray, diff: NDArray | None = None) -> Any:
@@ -118,7 +113,7 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> NDArray[
 
 def resize_image(im: NDArray, new_dims: Sequence[int], interp_order: int = 1) -> NDArray[np.float32]:
     """Resize an image (height, width, channels) to ``new_dims`` (height, width), with splines of ``interp_order``
-    0 to 5 (1: bilinear).
+    0 to 5 (1: bilinear; above it SciPy is needed).
 
     Caffe with scikit-image 0.19: an image of 1 or 3 channels is smoothed before it is made smaller, and its smallest
     value lies around it; images of other numbers of channels are sampled from corner to corner.  ArgumentError (a
@@ -130,17 +125,12 @@ def resize_image(im: NDArray, new_dims: Sequence[int], interp_order: int = 1) ->
         raise ArgumentError(f"an image has shape (height, width, channels); found {im.shape}")
     if interp_order not in range(6):
         raise ArgumentError(f"interp_order must be 0 to 5; found {interp_order}")
-    scale = (height / im.shape[0], width / im.shape[1], 1)
-    resized: NDArray
     if im.shape[2] not in (1, 3):
-        resized = ndimage.zoom(im, scale, order=interp_order)
-        return resized.astype(np.float32)
+        return resample.resize_corners(im, height, width, interp_order).astype(np.float32)
     low, high = im.min(), im.max()
     if not high > low:
         return np.full((height, width, im.shape[2]), low, np.float32)
-    unit = (im - low) / (high - low)
-    smooth = ndimage.gaussian_filter(unit, [max(0, (1 / factor - 1) / 2) for factor in scale], mode="constant")
-    resized = ndimage.zoom(smooth, scale, order=interp_order, mode="grid-constant", grid_mode=True)
+    resized = resample.resize((im - low) / (high - low), height, width, interp_order)
     return (resized.clip(0, 1) * (high - low) + low).astype(np.float32)
 
 

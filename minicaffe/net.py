@@ -21,6 +21,7 @@ from minicaffe.errors import NetError
 from minicaffe.layers import TEST, TRAIN
 from minicaffe.layers.blob_vec import ParamsByLayer
 from minicaffe.layers.data import MemoryData
+from minicaffe.matching import Matching, Report
 from minicaffe.named import Named
 from minicaffe.proto.files import read_net
 from minicaffe.proto.origin import Origin
@@ -337,9 +338,19 @@ class Net(RawViews):
 
     # --- weights and state ---------------------------------------------------------------------------------------
 
-    def copy_from(self, path: str | os.PathLike) -> None:
-        """Load weights by layer name from a .caffemodel or .h5 file; see ``weights.copy``."""
-        weights.copy(self, path)
+    def copy_from(
+        self,
+        path: str | os.PathLike,
+        strict: bool = False,
+        ignore: Iterable[str] = (),
+        rename: Mapping[str, str] | None = None,
+    ) -> Report:
+        """Load weights by layer name from a .caffemodel or .h5 file; see ``weights.copy``, and ``Matching`` for how
+        layers are left alone (``ignore``), renamed, or all insisted on (``strict``).
+
+        The report is, as text, a table of what was copied and what not.
+        """
+        return weights.copy(self, path, Matching(strict, tuple(ignore), rename or {}))
 
     def share_with(self, other: Net) -> None:
         """Use the other net's weights, by layer name, from now on (values only, not gradients)."""

@@ -1,7 +1,7 @@
 """Caffe's protocol-buffer messages: ``proto.NetParameter()``, ``proto.PoolingParameter.MAX``, ``proto.TRAIN``.
 
 Submodules: `caffe_pb2` (the messages), `text` (prototxt), `locations` (where in a prototxt a layer stands), `upgrade`
-(older formats), `files` (what a user's files hold), `blobs` (NumPy arrays), `atomic` (writing).
+(older formats), `files` (what a user's files hold), `blobs` (NumPy arrays), `atomic` (writing), `wire` (bytes).
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minicaffe.proto import caffe_pb2
+
+messages = caffe_pb2.MESSAGES
 
 globals().update(caffe_pb2.NAMES)
 

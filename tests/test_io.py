@@ -54,9 +54,9 @@ def test_shapes_of_blobprotos():
     legacy = proto.BlobProto(num=1, channels=1, height=2, width=3, data=range(6))
     assert io.blobproto_to_array(legacy).shape == (1, 1, 2, 3)
     assert io.blobproto_to_array(proto.BlobProto(data=[123])) == 123
-    with pytest.raises(ValueError, match=r"shape \(\) holds 1 values; found 6"):
+    with pytest.raises(ValueError, match=r"shape is \(\), which takes 1 values, but 6"):
         io.blobproto_to_array(proto.BlobProto(data=range(6)))
-    with pytest.raises(MinicaffeError, match="found 0 as its diff"):
+    with pytest.raises(MinicaffeError, match="but 0 are stored as its diff"):
         io.blobproto_to_array(legacy, return_diff=True)
     with pytest.raises(ArgumentError, match=r"channels, height, width\); found \(3, 4\)"):
         io.array_to_datum(np.zeros((3, 4)))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minicaffe.blob import Blob
-from minicaffe.errors import ShapeError
+from minicaffe.errors import LayerError, ShapeError
 from minicaffe.named import Named
 
 
@@ -46,7 +46,7 @@ class BlobVec(Sequence[Blob]):
     def __setitem__(self, index: Any, blob: Any) -> None:
         old = self[index]
         if not (isinstance(old, Blob) and isinstance(blob, Blob)):
-            raise TypeError("learnable blobs are replaced one by one, each by a Blob")
+            raise LayerError(f"learnable blobs are replaced one by one, each by a Blob; found {blob!r:.80}")
         if blob is old:
             return
         if blob.shape != old.shape:
@@ -60,9 +60,9 @@ class BlobVec(Sequence[Blob]):
         blob.share_diff(old)
 
     def replace(self, blobs: Sequence[Blob]) -> None:
-        """Put these in the place of all; TypeError or ShapeError, before any is replaced, if they do not fit."""
+        """Put these in the place of all; LayerError or ShapeError, before any is replaced, if they do not fit."""
         if not (isinstance(blobs, Sequence) and all(isinstance(blob, Blob) for blob in blobs)):
-            raise TypeError(f"learnable blobs are replaced by a list of Blobs; found {blobs!r}")
+            raise LayerError(f"learnable blobs are replaced by a list of Blobs; found {blobs!r:.80}")
         if [blob.shape for blob in blobs] != [blob.shape for blob in self]:
             expected, found = (", ".join(blob.shape_string for blob in vec) or "none" for vec in (self, blobs))
             raise ShapeError(f"params of shapes {expected} can be replaced by blobs of the same shapes; found {found}")
