@@ -162,6 +162,16 @@ class _Part:
         return self._view
 
 
+def _axis_size(size: Any) -> int:
+    """An integer, or a number that is one; ShapeError for anything else."""
+    try:
+        if int(size) == size:
+            return int(size)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ShapeError(f"a blob's shape is one integer an axis, reshape(1, 3, 227, 227); found {size!r}")
+
+
 class Blob:
     """An n-dimensional tensor pair, value (``data``) and gradient (``diff``), as in Caffe.
 
@@ -188,7 +198,7 @@ class Blob:
         or more elements than an address space holds."""
         if shape == self.shape and self._data.storage.size:
             return
-        sizes = tuple(map(int, shape))
+        sizes = tuple(map(_axis_size, shape))
         if len(sizes) > MAX_AXES:
             raise ShapeError(f"a blob has at most {MAX_AXES} axes; found {len(sizes)}")
         if any(size < 0 for size in sizes):

@@ -5,30 +5,23 @@ In .npz and .safetensors a param is named as in Caffe's HDF5 files: ``layer/inde
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat, limits, proto
+from minicaffe import limits, proto
 from minicaffe.data import hdf5, safetensors
 from minicaffe.errors import DataError, WeightsError
 from minicaffe.proto.atomic import write_atomic
 from minicaffe.proto.blobs import blob_shape
 from minicaffe.proto.files import array_to_blob, blob_to_array, read_net_binary, write_binary
-
-if TYPE_CHECKING:
-    import h5py
-else:
-    h5py = compat.lazy("h5py")
 
 Path = str | os.PathLike[str]
 
@@ -226,20 +219,9 @@ def _write_binary(path: Path, stored: Stored) -> None:
 
 
 def _write_hdf5(path: Path, stored: Stored) -> None:
-    with new_hdf5(path) as file:
-        for name in [*(layer.name for layer in stored.definition.layer)] if stored.definition is not None else []:
-            file.require_group(f"data/{name}")
-        for name, array in stored.named().items():
-            file.create_dataset(f"data/{name}", data=array)
-
-
-@contextlib.contextmanager
-def new_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
-    """A file to fill in memory, which is then written whole or not at all: on a full disk HDF5 itself crashes."""
-    with h5py.File("new", "w", driver="core", backing_store=False) as file:
-        yield file
-        file.flush()
-        write_atomic(path, file.id.get_file_image())
+    groups = [layer.name for layer in stored.definition.layer] if stored.definition is not None else list(stored.layers)
+    contents: dict[str, NDArray | None] = {f"data/{name}": None for name in groups}
+    hdf5.write(path, contents | {f"data/{name}": array for name, array in stored.named().items()})
 
 
 def _write_npz(path: Path, stored: Stored) -> None:

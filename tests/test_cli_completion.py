@@ -62,7 +62,9 @@ def test_shipped_models_and_files(complete, tmp_path):
     (tmp_path / "lenses").mkdir()
     (tmp_path / "len.prototxt").touch()
     assert complete("minicaffe train -solver len") == ["plain,len.prototxt", "part,lenet/", "part,lenses/"]
-    assert complete("minicaffe train -solver = lenet/lenet_s") == ["plain,lenet/lenet_solver.prototxt"]  # bash cuts at =
+    assert complete("minicaffe train -solver = lenet/lenet_s") == [
+        "plain,lenet/lenet_solver.prototxt"
+    ]  # bash cuts at =
     assert values(complete("minicaffe draw siamese/legacy/")) == [
         "siamese/legacy/mnist_siamese_train_test_v1.prototxt", "siamese/legacy/mnist_siamese_v1.prototxt",
     ]  # fmt: skip

@@ -24,9 +24,9 @@ from minicaffe.tools.completion import Definition, Path
     help="The net whose layers a .caffemodel is to hold; without it they are those of IN, or have names only.",
 )  # fmt: skip
 def command(source: str, target: str, model: str | None) -> None:
-    """Convert weights between .caffemodel, .h5, .npz and .safetensors.
+    """Convert weights from one format to another.
 
-    IN is told by its content, OUT by its name.  In .npz and .safetensors the params are named layer/index, as in
+    The formats are .caffemodel, .h5, .npz and .safetensors.  IN is told by its content, OUT by its name.  In .npz and .safetensors the params are named layer/index, as in
     Caffe's HDF5 files: conv1/0 are the weights of conv1, conv1/1 its biases.  All formats can be given as --weights.
     """
     from minicaffe import models, weight_files

@@ -37,10 +37,10 @@ def command(
     input_folder: str, output_folder: str, list_file: str | None, output_side_length: int, image_lib: str,
     num_clients: int,
 ) -> None:  # fmt: skip
-    """Resize images and cut out the square in the middle.
+    """Resize images and crop them to squares.
 
-    The squares get the names of the images, in the same folders below.  Images that cannot be read are named and left
-    out.
+    The square in the middle is cut out.  The squares get the names of the images, in the same folders below.  Images
+    that cannot be read are named and left out.
     """
     from minicaffe.data.crop import crop_all, image_files
     from minicaffe.errors import DataError

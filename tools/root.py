@@ -29,7 +29,7 @@ SECTIONS = {
         "embed": (_TOOLS + "embed", "Plot and score the features that a siamese net gives images."),
     },
     "Data and models": {
-        "convert": (_TOOLS + "convert", "Convert weights between .caffemodel, .h5, .npz and .safetensors."),
+        "convert": (_TOOLS + "convert", "Convert weights from one format to another."),
         "fold_bn": (_TOOLS + "fold_bn", "Fold BatchNorm and Scale into the layers before them."),
         "download_model": (_TOOLS + "download_model", "Download a model's weights from where its readme.md says."),
         "data": (_TOOLS + "data", "Download data, and make databases for nets to read."),
@@ -38,9 +38,9 @@ SECTIONS = {
     "Caffe's tools": {
         "convert_imageset": (_TOOLS + "imageset:convert", "Make a database of the images that a list names."),
         "compute_image_mean": (_TOOLS + "data:mean", "Compute the mean image of a database."),
-        "resize_and_crop": (_TOOLS + "resize_and_crop", "Resize images and cut out the square in the middle."),
+        "resize_and_crop": (_TOOLS + "resize_and_crop", "Resize images and crop them to squares."),
         "extract_features": (_TOOLS + "extract_features", "Write what blobs of a net hold for its data."),
-        "parse_log": (_TOOLS + "training_log:parse", "Write the outputs that a training logged as tables."),
+        "parse_log": (_TOOLS + "training_log:parse", "Write what a training logged as tables."),
         "plot_log": (_TOOLS + "training_log:plot", "Plot what trainings logged."),
         "extract_seconds": (_TOOLS + "training_log:seconds", "Write when each iteration was logged."),
         "upgrade_net_proto_text": (_TOOLS + "upgrade:net_text", "Bring an old net's prototxt to today's format."),

@@ -32,7 +32,7 @@ _CHARTS = """
 @click.argument("folder", metavar="DIR", type=Path("dir"))
 @click.option("--delimiter", default=",", show_default=True, metavar="C", help="What stands between two columns.")
 def parse(log: str, folder: str, delimiter: str) -> None:
-    """Write the outputs that a training logged as tables.
+    """Write what a training logged as tables.
 
     DIR gets LOG.train and LOG.test, CSV with the columns NumIters, Seconds, LearningRate and the nets' outputs; a net
     that showed none gets no file.  As in Caffe's script, LearningRate is the last one logged before the row, which is

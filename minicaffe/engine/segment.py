@@ -10,7 +10,7 @@ it depends on changes:
 - which gradients are wanted, and which gradients of params only count as zero (``Storage.clear``).
 
 The first ends all captures, of the others each state has a capture of its own.  What a captured layer computes from is
-immutable (see ``Layer.__setattr__``), so a change cannot go unnoticed; and a capture owns the arrays that its launches
+immutable (``Configured.__setattr__``), so a change cannot go unnoticed; and a capture owns the arrays that its launches
 were given (``backend.Capture``), so none can be freed under it.
 """
 
@@ -94,7 +94,8 @@ class Segment:
 
 def find_segments(steps: Sequence[Step], passes: Iterable[Pass]) -> list[tuple[int, int]]:
     """First and last of the steps in a row that can be captured; of ``passes`` of several layers none is cut in two."""
-    can = [step.layer.capturable and not step.layer.reshape_always for step in steps]
+    layers = [step.layer for step in steps]
+    can = [layer.capturable and not (layer.reshape_always or layer.patched) for layer in layers]
     for item in passes:
         if not all(can[item.first : item.last + 1]):
             can[item.first : item.last + 1] = [False] * len(item.steps)

@@ -49,16 +49,18 @@ class Normalized(Classified):
     The older ``normalize`` counts where ``normalization`` is absent: true is VALID, false BATCH_SIZE.
     """
 
+    common_params = ("loss_param",)
     empty_batch = True
     default_normalization = VALID
+    normalize: bool
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().setup(bottom, top)
-        options = self.layer_param.loss_param
-        self.ignore_label = options.ignore_label if options.HasField("ignore_label") else None
-        self.normalization = options.normalization if options.HasField("normalization") else self.default_normalization
-        if not options.HasField("normalization") and options.HasField("normalize"):
-            self.normalization = VALID if options.normalize else BATCH_SIZE
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        self.ignore_label = self.given("ignore_label", None)
+        default = self.default_normalization
+        if self.has("normalize"):
+            default = VALID if self.normalize else BATCH_SIZE
+        self.normalization = self.given("normalization", default)
 
 
 class SigmoidCrossEntropyLoss(Normalized):
@@ -108,13 +110,14 @@ class InfogainLoss(Normalized):
     per_element = 7
     bottoms = (2, 3)
     tops = (1, 2)
+    fixed = ("source",)
     axis: int
     source: str
 
+    def check_options(self) -> None:
+        self.require(not self.has("normalize"), "is deprecated; use normalization", "normalize")
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.require(
-            not self.layer_param.loss_param.HasField("normalize"), "is deprecated; use normalization", "loss_param"
-        )
         super().setup(bottom, top)
         self.reads_bottoms = range(1, len(bottom))
         if len(bottom) == 2:
@@ -248,9 +251,13 @@ class Accuracy(Classified):
     axis: int
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.ignore_label = self.ignore_label if self.has("ignore_label") else None
+        """Nothing to do; a loss would weight its top."""
+
+    def check_options(self) -> None:
+        self.require(self.top_k > 0, f"must be positive; found {self.top_k}", "top_k")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.ignore_label = self.given("ignore_label", None)
         self.require(
             self.top_k * bottom[1].count <= bottom[0].count,
             f"top_k must not exceed the number of classes; found {self.top_k} with scores {bottom[0].shape_string} "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -15,7 +14,7 @@ from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import LayerError
 from minicaffe.layers import interface
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Layer, make, takes
 from minicaffe.proto.origin import Origin
 
 _METHODS = {
@@ -55,7 +54,7 @@ class PythonLayer(Layer):
         self.user.type = self.type
         self.user.phase = self.phase
         self.user.blobs = self.blobs
-        self.user.param_str = self.user.param_str_ = self.param_str
+        self.user.param_str = self.user.param_str_ = layer_param.python_param.param_str
 
     @property
     def unwrapped(self) -> Any:
@@ -160,8 +159,8 @@ def create(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike =
         )
     if not issubclass(cls, Layer):
         return PythonLayer(cls, layer_param, source, dtype)
-    layer = cls(layer_param, dtype)
-    layer.param_str = options.param_str
+    layer = make(cls, layer_param, source, dtype)
+    layer.param_str = layer.param_str_ = options.param_str
     return layer
 
 
@@ -189,8 +188,4 @@ def _is_number(value: Any) -> bool:
 
 def _construct(cls: type, layer_param: proto.LayerParameter) -> Any:
     """An object of the class: from the LayerParameter, as in pycaffe, unless its constructor takes nothing."""
-    try:
-        inspect.signature(cls).bind(layer_param)
-    except (TypeError, ValueError):
-        return cls()
-    return cls(layer_param)
+    return cls(layer_param) if takes(cls, layer_param) else cls()
