@@ -71,10 +71,10 @@ class _Rows:
             self.done.append(self._open)
             self._open = None
 
-    def finished(self) -> list[Row]:
-        """All whole rows; Caffe loses the only one of a log that shows one iteration."""
+    def finished(self, first_rate: float) -> list[Row]:
+        """All whole rows, also the only one of a log that shows one iteration, which Caffe loses."""
         if self._open is not None and not self.done:
-            self.done.append(self._open)
+            self.done.append({**self._open, "LearningRate": first_rate})
         if len(self.done) > 1:
             self.done[0]["LearningRate"] = self.done[1]["LearningRate"]
         return self.done
@@ -107,7 +107,8 @@ def parse(path: Path) -> TrainingLog:
             rows[match[1]].add(match[2], float(match[3]), begin)
         for each in rows.values():
             each.close_if_full()
-    result.train, result.test = rows["Train"].finished(), rows["Test"].finished()
+    first_rate = result.rates[0].value if result.rates else rate
+    result.train, result.test = (rows[name].finished(first_rate) for name in ("Train", "Test"))
     return result
 
 

@@ -26,8 +26,9 @@ from minicaffe.tools.completion import Definition, Path
 def command(source: str, target: str, model: str | None) -> None:
     """Convert weights from one format to another.
 
-    The formats are .caffemodel, .h5, .npz and .safetensors.  IN is told by its content, OUT by its name.  In .npz and .safetensors the params are named layer/index, as in
-    Caffe's HDF5 files: conv1/0 are the weights of conv1, conv1/1 its biases.  All formats can be given as --weights.
+    The formats are .caffemodel, .h5, .npz and .safetensors.  IN is told by its content, OUT by its name.  In .npz and
+    .safetensors the params are named layer/index, as in Caffe's HDF5 files: conv1/0 are the weights of conv1, conv1/1
+    its biases.  All formats can be given as --weights.
     """
     from minicaffe import models, weight_files
     from minicaffe.proto.files import read_definition

@@ -19,6 +19,8 @@ SECTIONS = {
         "train": (_TOOLS + "train", "Train a net, or fine-tune one."),
         "test": (_TOOLS + "test", "Score a net with given weights."),
         "time": (_TOOLS + "time", "Measure how long each layer of a net takes."),
+        "classify": (_TOOLS + "classify", "Classify images with a trained net."),
+        "detect": (_TOOLS + "detect", "Classify windows of images with a trained net."),
     },
     "Look at nets and files": {
         "inspect": (_TOOLS + "inspect", "Tell what a file is, and what is in it."),
@@ -39,6 +41,7 @@ SECTIONS = {
         "convert_imageset": (_TOOLS + "imageset:convert", "Make a database of the images that a list names."),
         "compute_image_mean": (_TOOLS + "data:mean", "Compute the mean image of a database."),
         "resize_and_crop": (_TOOLS + "resize_and_crop", "Resize images and crop them to squares."),
+        "classification": (_TOOLS + "classification", "Show the five best classes of an image."),
         "extract_features": (_TOOLS + "extract_features", "Write what blobs of a net hold for its data."),
         "parse_log": (_TOOLS + "training_log:parse", "Write what a training logged as tables."),
         "plot_log": (_TOOLS + "training_log:plot", "Plot what trainings logged."),
