@@ -74,9 +74,9 @@ class _Rows:
     def finished(self, first_rate: float) -> list[Row]:
         """All whole rows, also the only one of a log that shows one iteration, which Caffe loses."""
         if self._open is not None and not self.done:
-            self.done.append({**self._open, "LearningRate": first_rate})
-        if len(self.done) > 1:
-            self.done[0]["LearningRate"] = self.done[1]["LearningRate"]
+            self.done.append(self._open)
+        if self.done:
+            self.done[0]["LearningRate"] = self.done[1]["LearningRate"] if len(self.done) > 1 else first_rate
         return self.done
 
 
