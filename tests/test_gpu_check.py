@@ -355,7 +355,7 @@ def test_a_sanitizer_is_believed_when_it_ran_and_found_nothing():
         == 1
     )
     output = "========= Invalid __global__ write of size 4 bytes\n=========     at bias_add\n========= ERROR SUMMARY: 3 errors\n"
-    with pytest.raises(AssertionError, match="3 errors, first: Invalid __global__ write"):
+    with pytest.raises(AssertionError, match="3 errors: 1 x Invalid __global__ write"):
         sanitizer.judge(output, rows)
     with pytest.raises(AssertionError, match="no summary; 1 checks ran: Target application returned an error"):
         sanitizer.judge("========= Target application returned an error\n", rows)

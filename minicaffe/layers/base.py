@@ -97,6 +97,9 @@ class Layer(interface.Layer, Checked, Costed):
     or memory changes, and no attribute of the layer: such layers are captured and replayed
     (``minicaffe.engine.segment``).  Each class says so for itself: it is not inherited.
     """
+    capturable_on_device: bool | None = None
+    """The same for layers that use ``xp`` or assign to ``xdata`` and ``xdiff``, too, without making arrays, and draw
+    random numbers: the host cannot capture all of that, a device can.  None: as ``capturable``."""
     reshape_always: ClassVar[bool] = False
     """Whether ``reshape`` looks at more than shapes and attributes, so that it must run before every forward, as Caffe
     runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
@@ -120,6 +123,7 @@ class Layer(interface.Layer, Checked, Costed):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.capturable = cls.__dict__.get("capturable", False)
+        cls.capturable_on_device = cls.__dict__.get("capturable_on_device")
         if "user_defined" not in cls.__dict__:
             cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
         if cls.user_defined and "reshape_always" not in cls.__dict__:
@@ -165,7 +169,7 @@ class Layer(interface.Layer, Checked, Costed):
         if name in _MUTABLE:
             super().__setattr__(name, value)
             return
-        if type(self).capturable and not name.startswith("_"):
+        if (type(self).capturable or type(self).capturable_on_device) and not name.startswith("_"):
             value = _immutable(name, value)
             generation.advance()
         elif name in self._options:
@@ -173,7 +177,12 @@ class Layer(interface.Layer, Checked, Costed):
         super().__setattr__(name, value)
         self.set_revision(self.revision + 1)
         if name in ("forward", "backward"):  # nobody knows what a function does that was put in their place
-            self.capturable = False
+            self.capturable = self.capturable_on_device = False
+
+    def can_be_captured(self, on_host: bool) -> bool:
+        """Whether passes through the layer, as it is set up, can be captured on the host, or else on a device."""
+        can = self.capturable if on_host or self.capturable_on_device is None else self.capturable_on_device
+        return can and not self.reshape_always
 
     def set_revision(self, revision: int) -> None:
         """Back to a revision, after changes that the layer made itself."""
@@ -291,9 +300,10 @@ class Layer(interface.Layer, Checked, Costed):
 
     @property
     def xp(self) -> Any:
-        """The array module of the current backend; what it does is not captured."""
+        """The array module of the current backend; what it does is captured on a device only."""
         where = backend.current()
-        where.not_capturable()
+        if where.is_host:
+            where.not_capturable()
         return where.xp
 
     @property

@@ -71,6 +71,7 @@ class SigmoidCrossEntropyLoss(Normalized):
     """
 
     type = "SigmoidCrossEntropyLoss"
+    capturable_on_device = True
     per_element = 8
     default_normalization = BATCH_SIZE
 
@@ -104,6 +105,7 @@ class InfogainLoss(Normalized):
     """
 
     type = "InfogainLoss"
+    capturable_on_device = True
     param = "infogain_loss_param"
     per_element = 7
     bottoms = (2, 3)
@@ -173,6 +175,7 @@ class MultinomialLogisticLoss(Classified):
     """
 
     type = "MultinomialLogisticLoss"
+    capturable_on_device = True
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
@@ -204,6 +207,7 @@ class HingeLoss(Classified):
     """
 
     type = "HingeLoss"
+    capturable_on_device = True
     reads_bottoms = (1,)
     param = "hinge_loss_param"
     per_element = 3
@@ -238,6 +242,7 @@ class Accuracy(Classified):
     """
 
     type = "Accuracy"
+    capturable_on_device = True
     reads_bottoms = ()
     param = "accuracy_param"
     tops = (1, 2)

@@ -77,6 +77,7 @@ class Slice(Along):
     """
 
     type = "Slice"
+    capturable_on_device = True
     param = "slice_param"
     per_element = 0
     tops = (1, None)
@@ -142,6 +143,7 @@ class Concat(Along):
     """
 
     type = "Concat"
+    capturable_on_device = True
     param = "concat_param"
     per_element = 0
     bottoms = (1, None)
@@ -191,6 +193,7 @@ class Split(Sharing):
 
     type = "Split"
     capturable = True
+    capturable_on_device = True
     per_element = 0
     moves = False
     tops = (1, None)
@@ -254,6 +257,7 @@ class Flatten(View):
     """Join the axes ``axis`` (1) to ``end_axis`` (-1), both included, into one."""
 
     type = "Flatten"
+    capturable_on_device = True
     param = "flatten_param"
     axis: int
     end_axis: int
@@ -273,6 +277,7 @@ class Reshape(View):
     """
 
     type = "Reshape"
+    capturable_on_device = True
     param = "reshape_param"
     shape: proto.BlobShape
     axis: int
@@ -334,6 +339,7 @@ class Silence(Layer):
     """
 
     type = "Silence"
+    capturable_on_device = True
     reads_bottoms = ()
     per_element = 0
     moves = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,12 +111,18 @@ class PhiloxOnHost(RandomSource):
             self._seed, self._counter, self._seeded_from = random.stream().draw(), 0, random.stream()
 
     def uniform(self, out: NDArray) -> None:
-        self._start()
-        self._counter = philox.uniform(self._seed, self._counter, out)
+        self._do(lambda: philox.uniform(self._seed, self._counter, out))
 
     def bernoulli(self, out: NDArray, keep: float) -> None:
-        self._start()
-        self._counter = philox.bernoulli(self._seed, self._counter, out, keep)
+        self._do(lambda: philox.bernoulli(self._seed, self._counter, out, keep))
+
+    def _do(self, draw: Callable[[], int]) -> None:
+        def fill() -> None:
+            self._start()
+            self._counter = draw()
+
+        backend.host_backend().at_replay(fill)
+        fill()
 
     def get_state(self) -> bytes:
         self._start()
