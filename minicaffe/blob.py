@@ -17,6 +17,9 @@ from minicaffe.errors import ShapeError
 from minicaffe.proto.blobs import MAX_AXES
 from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
 
+_FILLED_AT_ONCE = 2**20
+"""Elements that a device fills in the time of a launch or two."""
+
 _MOST_ELEMENTS = 2**60
 """Bytes of what has more are not counted in 64 bits."""
 
@@ -89,11 +92,15 @@ class Storage:
         now.
         """
         self._zeros = {}
-        values, end = self.array(), 0
+        values, end, now = self.array(), 0, []
         for start, stop in (*later, (self.size, self.size)):
             if end < start:
-                values[end:start].fill(0)
+                now.append((end, start))
             end = stop
+        if len(now) > 1 and self._head_on_device and self.size <= _FILLED_AT_ONCE:
+            now = [(now[0][0], now[-1][1])]  # to fill what lies between takes less time than another launch
+        for start, stop in now:
+            values[start:stop].fill(0)
         self._zeros = dict(later)
 
     @property

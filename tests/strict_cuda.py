@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import numpy as np
 import strict_cupy
 
-
 THREAD_LOCAL = 1
 
 

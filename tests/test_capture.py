@@ -729,8 +729,8 @@ def not_whole(made: Net) -> None:
 def test_backward_depends_on_how_forward_ran(forward, left_out):
     """Layers that run by themselves keep other values for backward than those that run as one."""
     found = []
-    for replay in ((), ("replay",)):
-        with fast_paths.without(*replay):
+    for other in ((), ("replay",)):
+        with fast_paths.without(*other):
             made = net(NORM)
             made.params["norm"][0].data[...] = 3
             made.params["norm"][1].data[...] = made.params["norm"][2].data[...] = 2

@@ -212,4 +212,4 @@ def test_each_layer_gives_the_same_numbers_from_a_graph(case, gpu, launches, tmp
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not captured or launches
-    assert not gpu._named
+    assert not gpu.not_captured

@@ -48,7 +48,10 @@ class GpuBackend(DeviceBackend):
         self._device = cupy.cuda.Device(index)
         self._out_of_memory = cupy.cuda.memory.OutOfMemoryError
         self._capture: GraphCapture | None = None
-        self._named: set[str] = set()
+        self.graphs = 0
+        """How many CUDA graphs were made."""
+        self.not_captured: list[str] = []
+        """What has kept layers from being captured, each once."""
         with self._device:
             self._stream = cupy.cuda.Stream()
         with self._current():
@@ -79,8 +82,9 @@ class GpuBackend(DeviceBackend):
                 yield made
         finally:
             self._capture = None
-        if made.problem and made.problem not in self._named:
-            self._named.add(made.problem)
+        self.graphs += made.complete
+        if made.problem and made.problem not in self.not_captured:
+            self.not_captured.append(made.problem)
             _log.info("GPU %d: layers run one by one, not as a CUDA graph: %s", self._device.id, made.problem)
 
     def settings(self) -> tuple:

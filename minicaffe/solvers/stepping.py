@@ -45,9 +45,9 @@ class Stepper:
 
     def _state(self, where: backend.Backend) -> tuple:
         p = self._solver.param
-        fields = (p.clip_gradients, p.iter_size, p.weight_decay, p.regularization_type)
-        fields += (p.momentum, p.momentum2, p.rms_decay, p.delta)
-        return where, where.settings(), self._diff.zeros, fields
+        whole = p.clip_gradients, p.iter_size, p.weight_decay, p.regularization_type
+        own = p.momentum, p.momentum2, p.rms_decay, p.delta
+        return where, where.settings(), self._diff.zeros, whole, own
 
     def _update(self, rates: Sequence[Any]) -> None:
         p, ops = self._solver.param, backend.current().ops

@@ -85,7 +85,7 @@ def check(case: KernelCase, dtype: str, where: Any, bare: bool = False) -> dict[
     with np.errstate(all="ignore"):
         expected = case.expected(args)
     before = set(where.ops.launch._kernels)
-    results = []
+    results: list[list[Any]] = []
     for canaries in (_CANARIES,) if bare else (_CANARIES, (_NAN,)):
         guarded = _Guarded(where, bare, canaries)
         with where.running():
