@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import compat
 from minicaffe.backend.device import DeviceBackend
+from minicaffe.backend.graph import GraphCapture
 from minicaffe.errors import DeviceError
+from minicaffe.kernels import fast_paths
+
+_log = logging.getLogger(__name__)
 
 _CUBLAS_WORKSPACE = 32 << 20  # bytes; what NVIDIA advises for Hopper, and more than older GPUs need
 
@@ -42,20 +47,73 @@ class GpuBackend(DeviceBackend):
         _check_device(cupy, index)
         self._device = cupy.cuda.Device(index)
         self._out_of_memory = cupy.cuda.memory.OutOfMemoryError
+        self._capture: GraphCapture | None = None
+        self.graphs = 0
+        """How many CUDA graphs were made."""
+        self.not_captured: list[str] = []
+        """What has kept layers from being captured, each once."""
         with self._device:
             self._stream = cupy.cuda.Stream()
         with self._current():
-            gemm = self._make_gemm(cupy)
-        super().__init__(cupy, gemm)
+            self._gemm = self._make_gemm(cupy)
+        super().__init__(cupy, self._multiply)
+        self.ops.launch.retain = self._retain
 
     def _make_gemm(self, cupy: Any) -> Callable[..., None]:
         """What multiplies matrices on the stream of this backend."""
         return CublasGemm(cupy.empty((_CUBLAS_WORKSPACE,), np.uint8), self._stream.ptr)
 
+    def _multiply(self, a: Any, b: Any, out: Any, *how: bool, **more: bool) -> None:
+        self._retain((a, b, out))
+        self._gemm(a, b, out, *how, **more)
+
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
         with self._device, self._stream:
             yield
+
+    # --- captures --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[GraphCapture]:
+        self._capture = made = GraphCapture()
+        try:
+            with made.recording(self.xp.cuda, self._stream):
+                yield made
+        finally:
+            self._capture = None
+        self.graphs += made.complete
+        if made.problem and made.problem not in self.not_captured:
+            self.not_captured.append(made.problem)
+            _log.info("GPU %d: layers run one by one, not as a CUDA graph: %s", self._device.id, made.problem)
+
+    def settings(self) -> tuple:
+        return (fast_paths.left_out(),)
+
+    def not_capturable(self) -> None:
+        self._refuse("a layer works on arrays of the host (blob.data, blob.diff)")
+
+    def at_replay(self, call: Callable[[], None]) -> None:
+        if self._capture is not None:
+            self._capture.call(call)
+
+    def _refuse(self, what: str) -> None:
+        if self._capture is not None:
+            self._capture.refuse(what)
+
+    def _retain(self, arguments: Any) -> None:
+        if self._capture is not None:
+            self._capture.retain(arguments)
+
+    # --- memory ----------------------------------------------------------------------------------------------------
+
+    def upload(self, host: NDArray, out: Any) -> None:
+        self._refuse("values are copied to the device")
+        super().upload(host, out)
+
+    def download(self, array: Any, out: NDArray) -> None:
+        self._refuse("values are copied from the device")
+        super().download(array, out)
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
         try:

@@ -73,6 +73,7 @@ class SigmoidCrossEntropyLoss(Normalized):
     """
 
     type = "SigmoidCrossEntropyLoss"
+    capturable_on_device = True
     per_element = 8
     default_normalization = BATCH_SIZE
 
@@ -106,6 +107,7 @@ class InfogainLoss(Normalized):
     """
 
     type = "InfogainLoss"
+    capturable_on_device = True
     param = "infogain_loss_param"
     per_element = 7
     bottoms = (2, 3)
@@ -176,6 +178,7 @@ class MultinomialLogisticLoss(Classified):
     """
 
     type = "MultinomialLogisticLoss"
+    capturable_on_device = True
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
@@ -207,6 +210,7 @@ class HingeLoss(Classified):
     """
 
     type = "HingeLoss"
+    capturable_on_device = True
     reads_bottoms = (1,)
     param = "hinge_loss_param"
     per_element = 3
@@ -241,6 +245,7 @@ class Accuracy(Classified):
     """
 
     type = "Accuracy"
+    capturable_on_device = True
     reads_bottoms = ()
     param = "accuracy_param"
     tops = (1, 2)

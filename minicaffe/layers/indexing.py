@@ -20,6 +20,7 @@ class Crop(Layer):
     """
 
     type = "Crop"
+    capturable_on_device = True
     param = "crop_param"
     reads_bottoms = reads_tops = ()
     per_element = 0

@@ -53,6 +53,7 @@ class EuclideanLoss(Loss):
     """
 
     type = "EuclideanLoss"
+    capturable_on_device = True
     reads_bottoms = ()
     per_element = 3
     differentiable = (0, 1)

@@ -31,6 +31,7 @@ class Configured(Checked):
     fixed: ClassVar[Collection[str] | None] = ()
     """Options that only ``setup`` reads, so that they cannot be set on a layer of a net; None: all."""
     capturable: bool
+    capturable_on_device: bool | None
     reshape_always: ClassVar[bool]
     user_defined: ClassVar[bool]
     param_propagate_down: list[bool]
@@ -103,7 +104,8 @@ class Configured(Checked):
             return
         if outside:
             value = self._checked(name, value)
-        if type(self).capturable and name not in _LISTS and not name.startswith("_"):
+        computes_from_it = name not in _LISTS and not name.startswith("_")
+        if computes_from_it and (type(self).capturable or type(self).capturable_on_device):
             value = self._immutable(name, value)
             generation.advance()
         super().__setattr__(name, value)
@@ -147,7 +149,7 @@ class Configured(Checked):
         """What is no option, as it is to be set; LayerError if it cannot be."""
         if name in VERBS:
             self.require(callable(value), f"its {name} must be a function; found {value!r:.80}")
-            self.__dict__["capturable"] = False
+            self.__dict__["capturable"] = self.__dict__["capturable_on_device"] = False
             self.__dict__["reshape_always"] = self.reshape_always or name == "reshape"
         elif name == "param_propagate_down":
             value = self._one_for_each(name, value, len(self.blobs), "blob")

@@ -50,6 +50,7 @@ class SoftmaxWithLoss(Normalized):
 
     type = "SoftmaxWithLoss"
     capturable = True
+    capturable_on_device = True
     reads_bottoms = (1,)
     param = "softmax_param"
     per_element = 5
