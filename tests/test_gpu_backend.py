@@ -105,11 +105,20 @@ def test_flags_are_read_on_the_backends_stream(install):
     class Flag:
         def __int__(self):
             assert len(Context.current) == 2
-            return 5
+            return self.value
 
-    backend.check_later(Flag(), lambda index: ValueError(f"item {index}"))
+        def fill(self, value):
+            self.value = value
+
+    flag = Flag()
+    flag.fill(5)
+    for _ in range(2):
+        backend.check_later(flag, lambda index: ValueError(f"item {index}"))
     with pytest.raises(ValueError, match="item 5"):
         backend.run_checks()
+    backend.check_later(flag, lambda index: ValueError(f"item {index}"))
+    backend.run_checks()
+    assert flag.value == -1
 
 
 @pytest.mark.parametrize(
