@@ -39,6 +39,7 @@ def checks(options: Options) -> Iterator[Check]:
     benches = {name: Bench(where, options, definition) for name, definition in {**usual, **large}.items()}
     for name in usual:
         yield from _own(name, benches[name])
+        benches[name].close()
     for name in usual:
         yield from _beside_torch(name, benches[name], PASSES)
         yield Check(f"{name}/losses beside PyTorch", benches[name].same_losses)
