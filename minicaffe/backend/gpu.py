@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from minicaffe import compat
 from minicaffe.backend.device import DeviceBackend
 from minicaffe.backend.graph import GraphCapture
+from minicaffe.backend.staging import Staging
 from minicaffe.errors import DeviceError
 from minicaffe.kernels import fast_paths
 
@@ -56,6 +57,7 @@ class GpuBackend(DeviceBackend):
         """What has kept layers from being captured, each once."""
         with self._device:
             self._stream = cupy.cuda.Stream()
+        self._staging = Staging(cupy.cuda)
         with self._current():
             gemm = self._make_gemm(cupy)
         super().__init__(cupy, gemm)
@@ -113,8 +115,8 @@ class GpuBackend(DeviceBackend):
     # --- memory ----------------------------------------------------------------------------------------------------
 
     def upload(self, host: NDArray, out: Any) -> None:
-        with self._outside_captures("values are copied to the device"):
-            super().upload(host, out)
+        with self._outside_captures("values are copied to the device"), self._current():
+            self._staging.upload(host, out, self._stream)
 
     def download(self, array: Any, out: NDArray) -> None:
         with self._outside_captures("values are copied from the device"):
