@@ -10,7 +10,7 @@ import dataclasses
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,37 +29,37 @@ _STAND_IN_NETS = ("siamese_mnist_b64", "lenet_b64")
 
 
 def checks(options: Options) -> Iterator[Check]:
-    """Net by net: minicaffe, with CUDA graphs and without, and its kernels; PyTorch as it is; PyTorch compiled, which
-    takes its time.  Large batches come last.
-    """
+    """minicaffe's own passes; PyTorch as it is; large batches; PyTorch compiled, which takes its time; with TF32."""
     with contextlib.suppress(Exception):  # its own checks tell what is wrong with it
         # before nvmath-python: of two versions of cuBLAS the first one loaded serves both, and it is pickier
         peers.torch()
     where = target.open_backend(options)
-    definitions = _small_nets() if options.small else nets.NETS
-    benches = {name: Bench(where, options, definition) for name, definition in definitions.items()}
-    for name, bench in benches.items():
-        yield from _own(name, bench)
-    for tf32 in (False, True):
+    usual = _small_nets() if options.small else nets.NETS
+    large = {} if options.small else _large_nets()
+    benches = {name: Bench(where, options, definition) for name, definition in {**usual, **large}.items()}
+    for name in usual:
+        yield from _own(name, benches[name])
+        benches[name].close()
+    for name in usual:
+        yield from _beside_torch(name, benches[name], PASSES)
+        yield Check(f"{name}/losses beside PyTorch", benches[name].same_losses)
+        benches[name].close()
+    for name in large:
+        yield from _own(name, benches[name])
+        yield from _beside_torch(name, benches[name], PASSES[:1])
+        benches[name].close()
+    for what, tf32 in ((what, tf32) for tf32 in (False, True) for what in PASSES):
         for name, bench in benches.items():
-            for what in PASSES:
-                yield Check(f"{name}/{what}/torch{_with(tf32)}", partial(bench.torch, what, tf32, False))
-            if not tf32:
-                yield Check(f"{name}/memory/torch", bench.torch_memory)
-                yield Check(f"{name}/losses beside PyTorch", bench.same_losses)
+            if tf32:
+                yield Check(f"{name}/{what}/torch TF32", partial(bench.torch, what, True, False))
+            yield Check(f"{name}/{what}/compiled{' TF32' * tf32}", partial(bench.torch, what, tf32, True))
             bench.close()
-        for name, bench in benches.items():
-            yield Check(f"{name}/step/compiled{_with(tf32)}", partial(bench.torch, "step", tf32, True))
-            bench.close()
-    for name, definition in ({} if options.small else _large_nets()).items():
-        bench = Bench(where, options, definition)
-        yield from _own(name, bench)
-        yield Check(f"{name}/step/torch", partial(bench.torch, "step", False, False))
-        yield Check(f"{name}/memory/torch", bench.torch_memory)
-        bench.close()
-    for name, bench in benches.items():
-        yield Check(f"{name}/forward/compiled", partial(bench.torch, "forward", False, True))
-        bench.close()
+
+
+def _beside_torch(name: str, bench: Bench, passes: Sequence[str]) -> Iterator[Check]:
+    for what in passes:
+        yield Check(f"{name}/{what}/torch", partial(bench.torch, what, False, False))
+    yield Check(f"{name}/memory/torch", bench.torch_memory)
 
 
 def _own(name: str, bench: Bench) -> Iterator[Check]:
@@ -70,10 +70,6 @@ def _own(name: str, bench: Bench) -> Iterator[Check]:
             yield Check(f"{name}/{what}/{own}", partial(bench.minicaffe, what, replay))
     yield Check(f"{name}/memory/minicaffe", bench.memory)
     yield Check(f"{name}/kernels", bench.kernels)
-
-
-def _with(tf32: bool) -> str:
-    return " TF32" if tf32 else ""
 
 
 def _large_nets() -> dict[str, nets.Definition]:

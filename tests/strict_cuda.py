@@ -103,6 +103,7 @@ class FakeCupy:
                 runtimeGetVersion=lambda: 12090,
             ),
             Event=Event,
+            alloc_pinned_memory=bytearray,
             get_elapsed_time=lambda start, end: (end.at - start.at) * 1e3,
             get_current_stream=lambda: Context.current[-1],
             set_allocator=lambda allocator: None,

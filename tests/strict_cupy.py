@@ -223,7 +223,7 @@ class ndarray:
         number = _unwrap(value)
         issue(lambda: self._host.fill(number), self)
 
-    def set(self, arr: np.ndarray) -> None:
+    def set(self, arr: np.ndarray, stream: Any = None) -> None:
         """Copy a NumPy array of the same shape and dtype into this one."""
         if not isinstance(arr, np.ndarray) or arr.dtype != self.dtype:
             raise TypeError(f"{getattr(arr, 'dtype', type(arr))} cannot be set to an array of {self.dtype}")

@@ -130,12 +130,21 @@ class Launcher:
         self._launch(program, kernel, grid, (x, y), (columns, length, *args))
 
     def partial_sums(
-        self, program: Program, kernel: str, columns: int, length: int, *args: Any, contiguous: bool = True
+        self,
+        program: Program,
+        kernel: str,
+        columns: int,
+        length: int,
+        *args: Any,
+        contiguous: bool = True,
+        each: int = 1,
     ) -> tuple[int, int, Any]:
-        """Starts a long sum down each column; returns the first arguments of the ``reduction`` that ends it."""
+        """Starts a long sum down each column, or several ``each``; returns the first arguments of the ``reduction``
+        that ends it.
+        """
         share = max(1, _PARTIAL_BLOCKS // columns)
         blocks = max(1, min(-(-length // (16 * THREADS)), share))
-        partials = self._partial_buffer(blocks * columns)
+        partials = self._partial_buffer(each * blocks * columns)
         self.reduction(program, kernel, columns, length, partials, *args, contiguous=contiguous, blocks=blocks)
         return columns, blocks, partials
 

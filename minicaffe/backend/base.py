@@ -171,8 +171,8 @@ class Backend(ABC):
         return max((count for _, count in self._needs[dtype].items()), default=0)
 
     def check_later(self, flag: Any, error: Callable[[int], Exception]) -> None:
-        """Raise ``error(flag)`` if the int32 scalar ``flag`` is not negative: now on the host, at ``run_checks`` on a
-        device.
+        """Raise ``error(flag)`` if the int32 scalar ``flag`` is not -1, which it then is again: now on the host, at
+        ``run_checks`` on a device, where a flag stays raised until then.
 
         A kernel can so report bad input without making every iteration wait for the device.  A replay of a capture
         checks anew, at the same place.
@@ -191,6 +191,7 @@ class Backend(ABC):
         for flag, error in checks.values():
             value = int(flag)
             if value >= 0:
+                flag.fill(-1)
                 raise error(value)
 
 

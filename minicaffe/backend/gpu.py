@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from minicaffe import compat
 from minicaffe.backend.device import DeviceBackend
 from minicaffe.backend.graph import GraphCapture
+from minicaffe.backend.staging import Staging
 from minicaffe.errors import DeviceError
 from minicaffe.kernels import fast_paths
 
@@ -48,24 +50,22 @@ class GpuBackend(DeviceBackend):
         self._device = cupy.cuda.Device(index)
         self._out_of_memory = cupy.cuda.memory.OutOfMemoryError
         self._capture: GraphCapture | None = None
+        self._issuing = threading.RLock()
         self.graphs = 0
         """How many CUDA graphs were made."""
         self.not_captured: list[str] = []
         """What has kept layers from being captured, each once."""
         with self._device:
             self._stream = cupy.cuda.Stream()
+        self._staging = Staging(cupy.cuda)
         with self._current():
-            self._gemm = self._make_gemm(cupy)
-        super().__init__(cupy, self._multiply)
+            gemm = self._make_gemm(cupy)
+        super().__init__(cupy, gemm)
         self.ops.launch.retain = self._retain
 
     def _make_gemm(self, cupy: Any) -> Callable[..., None]:
         """What multiplies matrices on the stream of this backend."""
-        return CublasGemm(cupy.empty((_CUBLAS_WORKSPACE,), np.uint8), self._stream.ptr)
-
-    def _multiply(self, a: Any, b: Any, out: Any, *how: bool, **more: bool) -> None:
-        self._retain((a, b, out))
-        self._gemm(a, b, out, *how, **more)
+        return CublasGemm(cupy.empty((_CUBLAS_WORKSPACE,), np.uint8), self._stream.ptr, self._retain)
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
@@ -76,12 +76,14 @@ class GpuBackend(DeviceBackend):
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[GraphCapture]:
-        self._capture = made = GraphCapture()
-        try:
-            with made.recording(self.xp.cuda, self._stream):
-                yield made
-        finally:
-            self._capture = None
+        made = GraphCapture()
+        with self._issuing:
+            self._capture = made
+            try:
+                with made.recording(self.xp.cuda, self._stream):
+                    yield made
+            finally:
+                self._capture = None
         self.graphs += made.complete
         if made.problem and made.problem not in self.not_captured:
             self.not_captured.append(made.problem)
@@ -91,15 +93,20 @@ class GpuBackend(DeviceBackend):
         return (fast_paths.left_out(),)
 
     def not_capturable(self) -> None:
-        self._refuse("a layer works on arrays of the host (blob.data, blob.diff)")
+        if self._capture is not None and self._capture.is_own():
+            self._capture.refuse("a layer works on arrays of the host (blob.data, blob.diff)")
 
     def at_replay(self, call: Callable[[], None]) -> None:
         if self._capture is not None:
             self._capture.call(call)
 
-    def _refuse(self, what: str) -> None:
-        if self._capture is not None:
-            self._capture.refuse(what)
+    @contextlib.contextmanager
+    def _outside_captures(self, what: str) -> Iterator[None]:
+        """Around what no capture takes: another thread's is waited for, this thread's own is refused."""
+        with self._issuing:
+            if self._capture is not None:
+                self._capture.refuse(what)
+            yield
 
     def _retain(self, arguments: Any) -> None:
         if self._capture is not None:
@@ -108,16 +115,17 @@ class GpuBackend(DeviceBackend):
     # --- memory ----------------------------------------------------------------------------------------------------
 
     def upload(self, host: NDArray, out: Any) -> None:
-        self._refuse("values are copied to the device")
-        super().upload(host, out)
+        with self._outside_captures("values are copied to the device"), self._current():
+            self._staging.upload(host, out, self._stream)
 
     def download(self, array: Any, out: NDArray) -> None:
-        self._refuse("values are copied from the device")
-        super().download(array, out)
+        with self._outside_captures("values are copied from the device"):
+            super().download(array, out)
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
         try:
-            return super().zeros(shape, dtype)
+            with self._outside_captures("memory is allocated"):
+                return super().zeros(shape, dtype)
         except self._out_of_memory as error:
             raise DeviceError(
                 f"GPU {self._device.id} has no memory left for an array of shape {tuple(shape)}, {np.dtype(dtype)}: "
@@ -148,9 +156,13 @@ def _check_device(cupy: Any, index: int) -> None:
 
 
 class CublasGemm:
-    """Products of row-major float32 or float64 matrices, or of batches of them, by cuBLAS on one stream."""
+    """Products of row-major float32 or float64 matrices, or of batches of them, by cuBLAS on one stream.
 
-    def __init__(self, workspace: Any, stream: int) -> None:
+    ``retain`` is called with the arrays of each.
+    """
+
+    def __init__(self, workspace: Any, stream: int, retain: Callable[[tuple], None] = lambda arrays: None) -> None:
+        self._retain = retain
         self._cublas = compat.require("nvmath.bindings.cublas")
         self._workspace = workspace  # cuBLAS only keeps its address
         try:
@@ -181,6 +193,7 @@ class CublasGemm:
         batch = out.shape[0] if out.ndim == 3 else 1
         if not out.size:
             return
+        self._retain((a, b, out))
         one, beta = self._scalars[out.dtype, 1], self._scalars[out.dtype, int(accumulate)]
         self._routines[out.dtype](
             self.handle, int(transpose_b), int(transpose_a), columns, rows, inner,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -25,6 +26,7 @@ class GraphCapture(Capture):
     def __init__(self) -> None:
         self.problem = ""
         """Why the capture is not complete."""
+        self._thread = threading.get_ident()
         self._retained: list[Any] = []
         self._calls: list[Callable[[], None]] = []
         self._graph: Any = None
@@ -32,6 +34,10 @@ class GraphCapture(Capture):
     @property
     def complete(self) -> bool:
         return self._graph is not None
+
+    def is_own(self) -> bool:
+        """Whether the thread that asks is the one that made the capture."""
+        return self._thread == threading.get_ident()
 
     def retain(self, arguments: Any) -> None:
         """Own what a kernel was called with."""

@@ -299,6 +299,14 @@ class Layer(interface.Layer, Configured, Costed):
             generation.advance()
         return kept[1][:count].reshape(tuple(shape))
 
+    def flag(self, name: str) -> Any:
+        """In ``reshape``: an int32 scalar for a kernel to say what it found; -1 until then."""
+        before = self._scratch.get(name)
+        flag = self.scratch(name, (), "int32")
+        if self._scratch[name] is not before:
+            flag.fill(-1)
+        return flag
+
     def input_copy(self, bottom: Sequence[Blob], top: Sequence[Blob], shape: Sequence[int]) -> Any | None:
         """In ``reshape``: memory for a copy of bottom 0, if that is overwritten in place and backward reads it, else
         None.

@@ -28,7 +28,7 @@ class Classified(Loss):
                 f"need {outer * inner} integer labels in 0 .. {classes - 1}; found {labels.shape_string}",
                 kind=ShapeError,
             )
-        self.bad_label = self.scratch("bad_label", (), "int32")
+        self.bad_label = self.flag("bad_label")
         return shape
 
     def about_axis(self, blob: Blob, axis: int) -> tuple[int, int, int]:

@@ -115,7 +115,7 @@ class ContrastiveLoss(Loss):
         self.rows = (a.num, a.channels)
         self.difference = self.scratch("difference", self.rows)
         self.distance = self.scratch("distance", (a.num,))
-        self.bad_label = self.scratch("bad_label", (), "int32")
+        self.bad_label = self.flag("bad_label")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         a, b = bottom[0].xdata.reshape(self.rows), bottom[1].xdata.reshape(self.rows)
