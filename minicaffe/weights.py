@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat, proto
+from minicaffe import arguments, compat, proto
 from minicaffe.blob import Blob, shape_string
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, WeightsError
@@ -105,6 +105,7 @@ def prepare(net: Net, path: str | os.PathLike) -> Callable[[], None]:
 
     Raises WeightsError.
     """
+    path = arguments.path(path, "weights", WeightsError)
     pending = _prepare_hdf5(net, path) if hdf5.is_hdf5(path) else _prepare_binary(net, path)
 
     def assign() -> None:
@@ -168,7 +169,7 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
 
     Caffe: shapes must agree exactly, and a param may be missing only where another layer owns it.
     """
-    for target, values in _prepare_hdf5(net, path):
+    for target, values in _prepare_hdf5(net, arguments.path(path, "weights", WeightsError)):
         target()[...] = values
 
 

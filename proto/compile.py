@@ -1,4 +1,5 @@
-"""Compile caffe.proto, with the files that it imports, to caffe.desc: ``python proto/compile.py`` (needs grpcio-tools, part of ``minicaffe[dev]``)."""
+"""Compile caffe.proto and what it imports to caffe.desc: ``python proto/compile.py`` (needs grpcio-tools, part of
+``minicaffe[dev]``)."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from minicaffe import limits, proto
-from minicaffe.errors import MinicaffeError, SnapshotError, WeightsError
+from minicaffe import arguments, limits, proto
+from minicaffe.errors import MinicaffeError, PrototxtError, SnapshotError, WeightsError
 from minicaffe.proto import kinds, text, upgrade
 from minicaffe.proto.atomic import atomic_path, write_atomic
 from minicaffe.proto.blobs import array_to_blob, blob_to_array, has_diff, shape_equals
@@ -50,7 +50,7 @@ def read_net(path: Path) -> tuple[Any, Locations]:
     Raises:
         PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, "a net's definition", PrototxtError)
     characters = text.load(path)
     net = text.parse(characters, proto.NetParameter(), name)
     return upgrade.upgrade_net(net, name)[0], Locations(characters, name)
@@ -65,7 +65,7 @@ def read_solver(path: Path) -> Any:
     Raises:
         PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, "a solver's definition", PrototxtError)
     solver = upgrade.upgrade_solver(text.read_text(path, proto.SolverParameter), name)
     for field, value in solver.ListFields():
         if field.message_type and field.message_type.name == "NetParameter":
@@ -88,7 +88,7 @@ def read_net_binary(path: Path) -> Any:
         WeightsError: the file cannot be read or is no binary net; see `read_binary`.
         PrototxtError: the net cannot be upgraded.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, "weights", WeightsError)
     return upgrade.upgrade_net(read_binary(path, proto.NetParameter), name)[0]
 
 
@@ -102,7 +102,7 @@ def read_binary(
         error: the class to raise when the file is missing, empty, truncated or another kind of file; the message says
             which.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, what, error)
     try:
         data = limits.read_file(name, times=3)
     except FileNotFoundError:

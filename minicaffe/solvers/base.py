@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import backend, proto, weights
+from minicaffe import arguments, backend, proto, weights
 from minicaffe.backend import random, ranks
 from minicaffe.blob import Blob, Storage
 from minicaffe.errors import MinicaffeError, SnapshotError
@@ -162,7 +162,7 @@ class Solver:
         p, net = self.param, self.net
         if p.snapshot:
             self._lock_prefix()
-        stop = self.iter + n
+        stop = self.iter + arguments.whole(n, "the number of iterations")
         if not self._restored:
             self._losses.clear()
         self._restored = False
@@ -372,7 +372,7 @@ class Solver:
         SnapshotError, WeightsError or DataError for a state that is damaged, that is another solver's or net's, or
         whose weights file is not the one that it was written with: the solver is then as before.
         """
-        snapshots.read(self, os.fspath(path))
+        snapshots.read(self, arguments.path(path, "a solver state", SnapshotError))
         self._share_with_test_nets()
 
     def history_blobs(self) -> list[NDArray]:
