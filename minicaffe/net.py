@@ -20,6 +20,7 @@ from minicaffe.engine.params import Params
 from minicaffe.errors import NetError
 from minicaffe.layers.blob_vec import ParamsByLayer
 from minicaffe.layers.data import MemoryData
+from minicaffe.matching import Matching, Report
 from minicaffe.proto.files import read_net
 from minicaffe.proto.origin import Origin
 from minicaffe.proto.upgrade import upgrade_net
@@ -317,9 +318,19 @@ class Net(RawViews):
 
     # --- weights and state ---------------------------------------------------------------------------------------
 
-    def copy_from(self, path: str | os.PathLike) -> None:
-        """Load weights by layer name from a .caffemodel or .h5 file; see ``weights.copy``."""
-        weights.copy(self, path)
+    def copy_from(
+        self,
+        path: str | os.PathLike,
+        strict: bool = False,
+        ignore: Iterable[str] = (),
+        rename: Mapping[str, str] | None = None,
+    ) -> Report:
+        """Load weights by layer name from a .caffemodel or .h5 file; see ``weights.copy``, and ``Matching`` for how
+        layers are left alone (``ignore``), renamed, or all insisted on (``strict``).
+
+        The report is, as text, a table of what was copied and what not.
+        """
+        return weights.copy(self, path, Matching(strict, tuple(ignore), rename or {}))
 
     def share_with(self, other: Net) -> None:
         """Use the other net's weights, by layer name, from now on (values only, not gradients)."""

@@ -25,6 +25,8 @@ RANKS = [
         "minicaffe.limits",
         "minicaffe.compat",
         "minicaffe.proto",
+        "minicaffe.net_spec",
+        "minicaffe.coord_map",
         "minicaffe.log",
     ),
     ("minicaffe.kernels.window", "minicaffe.kernels.fast_paths"),
@@ -40,6 +42,7 @@ RANKS = [
     (
         "minicaffe.graph",
         "minicaffe.engine",
+        "minicaffe.matching",
         "minicaffe.weights",
         "minicaffe.raw_views",
         "minicaffe.batches",
@@ -47,15 +50,22 @@ RANKS = [
     ),
     ("minicaffe.solvers",),
     (
+        "minicaffe.layer_label",
+        "minicaffe.compact_graph",
         "minicaffe.draw",
         "minicaffe.plot",
         "minicaffe.models",
         "minicaffe.embedding",
+        "minicaffe.features",
         "minicaffe.summary",
+        "minicaffe.resample",
+        "minicaffe.io",
+        "minicaffe.classifier",
+        "minicaffe.detector",
         "minicaffe.testing",
         "minicaffe",
     ),
-    ("minicaffe.tools",),
+    ("minicaffe.tools", "minicaffe.__main__"),
 ]
 
 

@@ -11,7 +11,8 @@ from cli_case import run
 
 from minicaffe import __version__
 from minicaffe.tools.cli import COMMANDS, cli, main
-from minicaffe.tools.command import Command, Group, click_style
+from minicaffe.tools.command import Command, Group
+from minicaffe.tools.gflags import click_style
 
 OPTIONS = [
     click.Option(["--solver"]),

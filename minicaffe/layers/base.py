@@ -183,6 +183,7 @@ class Layer(interface.Layer, Configured, Costed):
     def prepare(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the declared facts, then set up, reshape, and install the loss weights."""
         self._check_counts(len(bottom), len(top))
+        self.check_fork_fields()
         with self.named_in_errors():
             self.check_options()
             self.setup(bottom, top)

@@ -49,7 +49,7 @@ class Normalized(Classified):
     The older ``normalize`` counts where ``normalization`` is absent: true is VALID, false BATCH_SIZE.
     """
 
-    also = ("loss_param",)
+    common_params = ("loss_param",)
     empty_batch = True
     default_normalization = VALID
     normalize: bool

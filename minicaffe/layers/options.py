@@ -29,10 +29,6 @@ class Configured(Checked):
     counted in ``revision``: what follows from the attributes is then stale.
     """
 
-    param: ClassVar[str | None] = None
-    """The LayerParameter field with this layer's options; its fields become attributes of the layer."""
-    also: ClassVar[Sequence[str]] = ()
-    """Further such fields, of several types of layers in common."""
     fixed: ClassVar[Collection[str] | None] = ()
     """Options that only ``setup`` reads, so that they cannot be set on a layer of a net; None: all."""
     capturable: bool
@@ -49,10 +45,11 @@ class Configured(Checked):
     def read_options(self) -> None:
         """Make attributes of the definition's options; those of the type's own field come before common ones."""
         options: dict[str, tuple[str, Any]] = {"phase": ("", self.layer_param)}
-        for param in (*reversed(self.also), *([self.param] if self.param else [])):
+        for param in (*reversed(self.common_params), *([self.param] if self.param else [])):
             message = getattr(self.layer_param, param)
             for field in message.DESCRIPTOR.fields:
-                options[field.name] = (f"{param}.", message)
+                if field.name != "name" and not hasattr(interface.LayerKind.engine_layer, field.name):
+                    options[field.name] = (f"{param}.", message)
         self._options = options
         for name, (_, message) in options.items():
             setattr(self, name, _read(message, name))
