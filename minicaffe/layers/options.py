@@ -137,6 +137,7 @@ class Configured(Checked):
                 "is read when the net is made and cannot be set afterwards; make a net of a definition that has it",
                 name,
             )
+            self.check_fork_fields()
             self.check_options()
         except BaseException:
             _write(message, name, before if present else None)
