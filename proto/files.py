@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from minicaffe import proto
-from minicaffe.errors import MinicaffeError, SnapshotError, WeightsError
+from minicaffe import arguments, proto
+from minicaffe.errors import MinicaffeError, PrototxtError, SnapshotError, WeightsError
 from minicaffe.proto import kinds, text, upgrade, wire
 from minicaffe.proto.atomic import atomic_path, write_atomic
 from minicaffe.proto.blobs import Values, array_to_blob, blob_pieces, blob_to_array, has_diff, shape_equals
@@ -56,7 +56,7 @@ def read_net(path: Path) -> tuple[Any, Locations]:
     Raises:
         PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, "a net's definition", PrototxtError)
     characters = text.load(path)
     net = text.parse(characters, proto.NetParameter(), name)
     return upgrade.upgrade_net(net, name)[0], Locations(characters, name)
@@ -86,7 +86,7 @@ def read_solver(path: Path) -> Any:
     Raises:
         PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, "a solver's definition", PrototxtError)
     solver = upgrade.upgrade_solver(text.read_text(path, proto.SolverParameter), name)
     for field, value in solver.ListFields():
         if field.message_type and field.message_type.name == "NetParameter":
@@ -126,7 +126,8 @@ def read_net_binary(path: Path) -> Any:
         WeightsError: the file cannot be read or is no binary net; see `read_binary`.
         PrototxtError: the net cannot be upgraded.
     """
-    return upgrade.upgrade_net(read_binary(path, proto.NetParameter), os.fspath(path))[0]
+    name = arguments.path(path, "weights", WeightsError)
+    return upgrade.upgrade_net(read_binary(path, proto.NetParameter), name)[0]
 
 
 def open_binary(
@@ -153,7 +154,7 @@ def read_binary(
 
 def _open(path: Path, message_class: type[M], what: str, error: type[MinicaffeError]) -> wire.File:
     """The file, which may be a binary message."""
-    name = os.fspath(path)
+    name = arguments.path(path, what, error)
     try:
         file = wire.File(name)
         head = file.read(0, kinds.HEAD)

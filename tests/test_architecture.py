@@ -20,6 +20,7 @@ HOMES = {
 RANKS = [
     (
         "minicaffe.errors",
+        "minicaffe.arguments",
         "minicaffe.memory",
         "minicaffe.limits",
         "minicaffe.compat",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from minicaffe import arguments
 from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.backend.cpu import CpuBackend
+from minicaffe.errors import DeviceError
 
 __all__ = [
     "Backend",
@@ -58,7 +60,7 @@ def set_mode_gpu() -> None:
 def set_device(device: int) -> None:
     """Choose the GPU, by number, that ``set_mode_gpu`` uses."""
     global _device
-    _device = device
+    _device = arguments.whole(device, "the number of a GPU", DeviceError)
     if not _current.is_host:
         set_mode_gpu()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import backend, proto
+from minicaffe import arguments, backend, proto
 from minicaffe.backend import random, ranks
 from minicaffe.blob import Storage
 from minicaffe.errors import MinicaffeError, SnapshotError
@@ -181,7 +181,7 @@ class Solver:
             self._lock_prefix()
         self._begin()
         self.stopped = False
-        stop = self.iter + n
+        stop = self.iter + arguments.whole(n, "the number of iterations")
         if not self._restored:
             self._losses.clear()
         self._restored = False
@@ -403,8 +403,9 @@ class Solver:
 
         The monitors, those too that are appended before the work goes on, get the state back that they had.
         """
-        self._unclaimed = snapshots.read(self, os.fspath(path))
-        self.restored_from, self._begun = os.fspath(path), []
+        path = arguments.path(path, "a solver state", SnapshotError)
+        self._unclaimed = snapshots.read(self, path)
+        self.restored_from, self._begun = path, []
         self._share_with_test_nets()
 
     def history_blobs(self) -> list[NDArray]:
