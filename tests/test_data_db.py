@@ -200,9 +200,7 @@ def test_the_same_data_under_the_name_of_the_other_backend(tmp_path, monkeypatch
     write(tmp_path / f"train_{there}", there, [(b"k", b"v")])
     caplog.set_level(logging.INFO)
     assert read(f"train_{asked}", asked) == [(b"k", b"v")]
-    assert caplog.messages == [
-        f"{tmp_path}/train_{asked} is not there; {tmp_path}/train_{there} is read in its stead"
-    ]
+    assert caplog.messages == [f"{tmp_path}/train_{asked} is not there; {tmp_path}/train_{there} is read in its stead"]
     (tmp_path / f"train_{asked}").mkdir()
     with pytest.raises(DataError, match=f"train_{asked}: an empty folder"):  # what is there is what is meant
         open_db(f"train_{asked}", asked)
