@@ -19,6 +19,7 @@ _EXTRA_OF = {
     "plyvel": "leveldb",
     "matplotlib": "plot",
     "pygraphviz": "draw",
+    "tensorboardX": "tensorboard",
     "sklearn": "example",
     "nbformat": "notebook",
     "nbclient": "notebook",

@@ -109,7 +109,8 @@ class History(Monitor):
         self._add(iteration, "test", net, outputs, self._solver.lr)
 
     def _add(self, iteration: int, phase: str, net: int, outputs: Sequence[Scalar], rate: float) -> None:
-        seconds, lr = self._now(), float(str(rate))  # a float32 as it is written, 0.1
+        assert self._solver is not None
+        seconds, lr = self._now(), float(str(self._solver.net.dtype.type(rate)))  # a float32 as it is written, 0.1
         rows = [
             Row(iteration, phase, net, name, output.value, lr, seconds)
             for name, output in zip(distinct_names(outputs), outputs, strict=True)
@@ -152,6 +153,8 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
     lines = csv.reader(io.StringIO(whole + "\n" if whole else rest, newline=""))
     try:
         header = next(lines, [])
+        if not whole and _HEADER.startswith(rest):
+            return []
         if header and header != list(Row._fields):
             raise ValueError(f"its columns are {','.join(header)[:200]}")
         return [_row(line) for line in lines if line]
