@@ -20,7 +20,6 @@ _EXTRA_OF = {
     "matplotlib": "plot",
     "pygraphviz": "draw",
     "tensorboardX": "tensorboard",
-    "sklearn": "example",
     "nbformat": "notebook",
     "nbclient": "notebook",
 }

@@ -168,6 +168,7 @@ def test_optional_packages_are_imported_in_compat_only():
         "matplotlib",
         "pygraphviz",
         "tensorboardX",
+        "scipy",
         "sklearn",
         "nbformat",
         "nbclient",

@@ -177,25 +177,27 @@ def test_at_every_moment_there_is_a_snapshot_to_resume_from(monkeypatch, call):
     """The process ends in each call that changes the folder, in turn; what the folder then holds can be resumed."""
     real, calls = getattr(os, call), []
 
-    def counted(*args, **kwargs):
-        if str(args[0]).endswith(".lock"):
+    def ending_at(last):
+        def counted(*args, **kwargs):
+            if str(args[0]).endswith(".lock"):
+                return real(*args, **kwargs)
+            if len(calls) == last:
+                raise Killed
+            calls.append(args)
             return real(*args, **kwargs)
-        if len(calls) == last:
-            raise Killed
-        calls.append(args)
-        return real(*args, **kwargs)
 
-    last = -1
-    monkeypatch.setattr(os, call, counted)
-    solver = solver_of(Told(ACCURACY, Keep(1, "accuracy")), snapshot=7, test_interval=10)
-    solver.step(31)
+        calls.clear()
+        monkeypatch.setattr(os, call, counted)
+        return solver_of(Told(ACCURACY, Keep(1, "accuracy")), snapshot=7, test_interval=10)
+
+    ending_at(None).step(31)
     total = len(calls)
     assert total >= 3
     for last in range(total):
-        calls.clear()
+        monkeypatch.setattr(os, call, real)
         for path in Path().glob("tiny_*"):
-            real(path) if call == "unlink" else path.unlink()
-        solver = solver_of(Told(ACCURACY, Keep(1, "accuracy")), snapshot=7, test_interval=10)
+            path.unlink()
+        solver = ending_at(last)
         with pytest.raises(Killed):
             solver.step(31)
         monkeypatch.setattr(os, call, real)
@@ -206,7 +208,6 @@ def test_at_every_moment_there_is_a_snapshot_to_resume_from(monkeypatch, call):
         assert again.iter >= solver.iter - 7
         for link in Path().glob("tiny_best.solverstate"):
             solver_of().restore(link)
-        monkeypatch.setattr(os, call, counted)
 
 
 @pytest.mark.parametrize("values, mode, stops_at", [
