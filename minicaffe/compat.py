@@ -20,7 +20,7 @@ _EXTRA_OF = {
     "matplotlib": "plot",
     "pygraphviz": "draw",
     "scipy": "splines",
-    "sklearn": "example",
+    "tensorboardX": "tensorboard",
     "nbformat": "notebook",
     "nbclient": "notebook",
 }

@@ -358,8 +358,10 @@ class Solver:
         """Close files, the monitors' too, and stop threads of the nets' data layers; weights and solver can still be
         looked at.
         """
-        for closing in (*self.monitors, self.net, *self.test_nets):
-            closing.close()
+        for monitor in self.monitors:
+            monitor.close()
+        for net in (self.net, *self.test_nets):
+            net.close()
         self._lock = None
 
     def __enter__(self) -> Self:
