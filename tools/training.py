@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 from click.core import ParameterSource
 
-from minicaffe.log import GlogFormatter
+from minicaffe.glog import GlogFormatter
 
 if TYPE_CHECKING:
     from minicaffe.net import Net

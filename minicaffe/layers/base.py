@@ -142,6 +142,10 @@ class Layer(interface.Layer, Configured, Costed):
         can = self.capturable if on_host or self.capturable_on_device is None else self.capturable_on_device
         return can and not (self.reshape_always or self.patched)
 
+    def __repr__(self) -> str:
+        blobs = ", ".join(blob.shape_string for blob in self.blobs)
+        return f"<{self.type} layer '{self.name}'" + (f", blobs {blobs}>" if blobs else ">")
+
     # --- the four verbs ------------------------------------------------------------------------------------------
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

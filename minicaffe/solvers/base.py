@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import arguments, backend, proto
+from minicaffe import arguments, backend, compat, glog, models, proto
 from minicaffe.backend import random, ranks
 from minicaffe.blob import Storage
-from minicaffe.errors import MinicaffeError, SnapshotError
+from minicaffe.errors import ArgumentError, MinicaffeError, SnapshotError
 from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
 from minicaffe.proto.files import read_solver
@@ -25,6 +25,7 @@ from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.definition import Definition
 from minicaffe.solvers.lock import PrefixLock, lock_prefix
 from minicaffe.solvers.monitor import SNAPSHOT, STOP, Monitor, Scalar
+from minicaffe.solvers.notebook import ProgressLine
 from minicaffe.solvers.policy import Schedule
 from minicaffe.solvers.smoothing import SmoothedLoss
 from minicaffe.solvers.stepping import Stepper
@@ -82,17 +83,19 @@ class Solver:
         if isinstance(solver, proto.SolverParameter):
             self.param, self.source = solver, Origin(path)
         else:
-            self.param, self.source = read_solver(solver), Origin(os.fspath(solver))
+            path = models.find(solver)
+            self.param, self.source = read_solver(path), Origin(path)
         self.rank = ranks.solver_rank()
         self.iter = 0
         self.stopped = False
-        self.monitors: list[Monitor] = []
+        self.monitors: list[Monitor] = [ProgressLine()] if compat.notebook() else []
         self._begun: list[Monitor] = []
         self.restored_from: str | None = None
         self.newest_snapshot: str | None = None
         self._unclaimed: dict[str, dict[str, Any]] = {}
         self.requested_action: Callable[[], str | None] = lambda: None
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
+        glog.by_default()
         definition = Definition(self.param, self.source)
         definition.check()
         self._require = definition.require
@@ -114,6 +117,11 @@ class Solver:
         self._lock: PrefixLock | None = None
         self._speed = progress.Speed()
         _log.info("Solver scaffolding done.")
+
+    def __repr__(self) -> str:
+        total = f" of {self.param.max_iter}" if self.param.max_iter else ""
+        nets = f"net '{self.net.name}', {len(self.test_nets)} test net{'s' if len(self.test_nets) != 1 else ''}"
+        return f"<{type(self).__name__} iteration {self.iter}{total}, lr {self.lr:g}: {nets}>"
 
     def _check(self) -> None:
         """What a kind of solver asks of the fields beside: a PrototxtError unless they make sense."""
@@ -177,6 +185,7 @@ class Solver:
         ``restore``.
         """
         p, net = self.param, self.net
+        glog.by_default()
         if p.snapshot:
             self._lock_prefix()
         self._begin()
@@ -214,6 +223,8 @@ class Solver:
             self._obey(self.requested_action(), due=bool(p.snapshot) and self.iter % p.snapshot == 0)
             if self.stopped:
                 break
+        for monitor in self.monitors:
+            monitor.stepped(self)
 
     def _begin(self) -> None:
         """Tell the monitors that are new, or that a restore gave another state, that work begins."""
@@ -346,9 +357,20 @@ class Solver:
         """
         raise NotImplementedError
 
-    def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
-        """Call the first before each iteration, the second when its gradients are complete."""
-        self._callbacks.append((on_start, on_gradients_ready))
+    def add_callback(self, on_start: Any, on_gradients_ready: Callable[[], Any] | None = None) -> None:
+        """Call the first before each iteration, the second when its gradients are complete.
+
+        Instead of both it takes an object that has them as methods, such as an ``NCCL``.
+        """
+        both: tuple[Any, Any] = (on_start, on_gradients_ready)
+        if on_gradients_ready is None:
+            both = (getattr(on_start, "on_start", None), getattr(on_start, "on_gradients_ready", None))
+        if not all(map(callable, both)):
+            raise ArgumentError(
+                "add_callback takes two functions, on_start and on_gradients_ready, or an object that has both; found "
+                f"{on_start!r} and {on_gradients_ready!r}"
+            )
+        self._callbacks.append(both)
 
     def share_weights(self, net: Net) -> None:
         """Let ``net`` use this solver's weights from now on."""
