@@ -30,6 +30,7 @@ __all__ = [
     "blob_pieces",
     "blob_to_array",
     "has_diff",
+    "message_of",
     "open_binary",
     "open_net_binary",
     "read_binary",
@@ -73,8 +74,7 @@ def read_definition(path: Path) -> Any:
             head = file.read(1024)
     except OSError:
         head = b""
-    binary = b"\0" in head or kinds.describe(head) is not None
-    return read_net_binary(path) if head and binary else read_net(path)[0]
+    return read_net(path)[0] if not head or kinds.may_be_text(head) else read_net_binary(path)
 
 
 def read_solver(path: Path) -> Any:
@@ -196,6 +196,22 @@ def _parse(file: wire.File, data: bytes, message_class: type[M], what: str, erro
 
 def _expected(message_class: type[Message], what: str) -> str:
     return f"a {what} file (a binary {message_class.DESCRIPTOR.name}) is expected"
+
+
+def message_of(path: Path) -> Message:
+    """The message in a binary file, of the kind that fits its content: a NetParameter, SolverState, BlobProto or Datum.
+
+    Raises:
+        WeightsError: as `read_binary`; a file that is none of these.
+    """
+    what = "net, solver state or blob"
+    file = _open(path, proto.NetParameter, what, WeightsError)
+    data = file.read(0, file.size)
+    for message_class in (*(getattr(proto, kind) for kind in _KINDS), proto.Datum):
+        message = _decode(data, message_class)
+        if message is not None and len(UnknownFieldSet(message)) == 0:
+            return _parse(file, data, message_class, what, WeightsError)
+    return _parse(file, data, proto.NetParameter, what, WeightsError)  # with fields of a fork, or damaged
 
 
 def _make_strings_text(message: Message) -> None:
