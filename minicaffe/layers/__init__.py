@@ -1,9 +1,12 @@
 """All built-in layers, by family; importing this package registers them."""
 
 from minicaffe.layers import (
+    activation,
+    channels,
     classification,
     convolution,
     data,
+    depthwise,
     eltwise,
     hdf5,
     indexing,
@@ -31,9 +34,12 @@ __all__ = [
     "Layer",
     "create",
     "layer_types",
+    "activation",
+    "channels",
     "classification",
     "convolution",
     "data",
+    "depthwise",
     "eltwise",
     "hdf5",
     "indexing",
