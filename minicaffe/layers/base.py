@@ -17,6 +17,7 @@ from minicaffe.layers import interface
 from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.layers.checks import Checked
 from minicaffe.layers.cost import Costed
+from minicaffe.proto import forks
 from minicaffe.proto.origin import Origin
 
 TRAIN, TEST = 0, 1
@@ -130,6 +131,7 @@ class Layer(interface.Layer, Checked, Costed):
             if name in registry and registry[name].__module__ != cls.__module__:
                 raise LayerError(f"Layer type {name} already registered, by {registry[name].__module__}")
             registry[name] = cls
+            forks.here.add(name)
 
     def __init__(self, layer_param: proto.LayerParameter, dtype: DTypeLike = np.float32) -> None:
         self.layer_param = layer_param
@@ -370,4 +372,5 @@ class Layer(interface.Layer, Checked, Costed):
 
 
 interface.LayerKind.engine_layer = Layer
-_EVERY_LAYERS = frozenset({*dir(Layer), "name", "phase"})
+_EVERY_LAYERS = frozenset({*dir(Layer), "name", "phase"}) - {"param_str"}
+"""Attributes that options do not replace."""

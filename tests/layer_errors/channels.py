@@ -19,5 +19,5 @@ ROWS = [
     *windowed("ConvolutionDepthwise"),
     *convolution("DepthwiseConvolution"),
     row("Pooling", "round_mode", r"says the opposite", IMAGE, kernel_size=2, round_mode="CEIL", ceil_mode=False),
-    row("Convolution", "relu", r"is of a fork of Caffe \(Intel", IMAGE, kernel_size=2, num_output=2, relu=True),
+    row("Convolution", "relu", r"only a fork of Caffe: Intel", IMAGE, kernel_size=2, num_output=2, relu=True),
 ]
