@@ -9,9 +9,12 @@ from typing import Any
 
 from minicaffe import net_spec
 from minicaffe.layers import (
+    activation,
+    channels,
     classification,
     convolution,
     data,
+    depthwise,
     eltwise,
     hdf5,
     indexing,
@@ -39,9 +42,12 @@ __all__ = [
     "Layer",
     "create",
     "layer_types",
+    "activation",
+    "channels",
     "classification",
     "convolution",
     "data",
+    "depthwise",
     "eltwise",
     "hdf5",
     "indexing",

@@ -18,6 +18,7 @@ from minicaffe.layers import interface
 from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.layers.cost import Costed
 from minicaffe.layers.options import Configured
+from minicaffe.proto import forks
 from minicaffe.proto.origin import Origin
 
 TRAIN, TEST = 0, 1
@@ -118,6 +119,7 @@ class Layer(interface.Layer, Configured, Costed):
             if name in registry and registry[name].__module__ != cls.__module__:
                 raise LayerError(f"Layer type {name} already registered, by {registry[name].__module__}")
             registry[name] = cls
+            forks.here.add(name)
 
     def __init__(self, layer_param: proto.LayerParameter, dtype: DTypeLike | None = None) -> None:
         """Made by nets, which say the ``dtype`` of the blobs before (``make``), so that a class can do without it."""
