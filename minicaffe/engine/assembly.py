@@ -185,6 +185,8 @@ class Assembly:
         layer.overwritten_tops = tuple(k for k, top in enumerate(layer_param.top) if top in self._overwritten)
         _log.info("Creating Layer %s", name)
         bottom_ids, needs = self._connect_bottoms(layer_param)
+        if layer.depends_on_shapes:
+            needs = [False] * len(needs)
         step = Step(layer, [self.blobs[i][1] for i in bottom_ids], [], bottom_ids, [], needs)
         self._connect_tops(layer_param, step)
         layer.prepare(step.bottom, step.top)
@@ -198,7 +200,7 @@ class Assembly:
                 _log.info("    with loss weight %g", weight)
             self._memory += blob.count
         _log.info("Memory required for data: %d", self._memory * self.dtype.itemsize)
-        step.need_backward = any(self._needs[i] for i in bottom_ids)
+        step.need_backward = any(self._needs[i] for i in bottom_ids) and not layer.depends_on_shapes
         index = len(self.steps)
         self.steps.append(step)
         step.need_backward |= self._add_params(index, step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -33,7 +33,9 @@ def same(x: float) -> float:
     return x
 
 
-registry: dict[str, type[Layer]] = {}
+LayerClass: TypeAlias = "type[Layer]"
+
+registry: dict[str, LayerClass] = {}
 """Layer classes by the type that a prototxt names."""
 
 
@@ -103,6 +105,9 @@ class Layer(interface.Layer, Checked, Costed):
     runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
     """
 
+    depends_on_shapes: ClassVar[bool] = False
+    """Whether the tops follow from the shapes of the bottoms alone, so that nothing flows backward."""
+
     overwritten_tops: Collection[int] = ()
     """Tops that a later layer overwrites in place, by number, which must not be another blob's memory."""
     goes_backward: bool = True
@@ -130,6 +135,11 @@ class Layer(interface.Layer, Checked, Costed):
             if name in registry and registry[name].__module__ != cls.__module__:
                 raise LayerError(f"Layer type {name} already registered, by {registry[name].__module__}")
             registry[name] = cls
+
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        """The class for this definition, where forks of Caffe mean different things by one type."""
+        return cls
 
     def __init__(self, layer_param: proto.LayerParameter, dtype: DTypeLike = np.float32) -> None:
         self.layer_param = layer_param

@@ -25,7 +25,7 @@ def create(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike =
     if name == "Python":
         layer = python_layer.create(layer_param, source, dtype)
     elif name in registry:
-        layer = registry[name](layer_param, dtype)
+        layer = registry[name].dialect(layer_param)(layer_param, dtype)
     else:
         place = source.where(layer_param.name, layer_param.phase, "type")
         known = {type.lower(): type for type in layer_types()}
