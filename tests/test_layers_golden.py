@@ -1,4 +1,5 @@
-"""Every layer case computed by Caffe (golden/layers), on the CPU and on the strict stand-in for CuPy.
+"""Every layer case computed by Caffe (golden/layers) and its forks (golden/forks), on the CPU and on the strict
+stand-in for CuPy.
 
 On the stand-in a second pass must neither allocate nor wait for the device.
 """

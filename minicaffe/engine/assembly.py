@@ -15,6 +15,7 @@ from minicaffe.engine.params import Param
 from minicaffe.errors import NetError
 from minicaffe.layers import Layer, create
 from minicaffe.layers.base import same
+from minicaffe.layers.factory import require_types
 from minicaffe.proto.origin import Origin
 
 _log = logging.getLogger(__name__)
@@ -154,6 +155,7 @@ class Assembly:
         self._overwritten = {
             top for layer in definition.layer for bottom, top in zip(layer.bottom, layer.top) if bottom == top
         }
+        require_types(definition.layer, source)
         for layer_param in definition.layer:
             self._add_layer(layer_param)
         self._prune_backward()

@@ -1,11 +1,17 @@
 """All built-in layers, by family; importing this package registers them."""
 
 from minicaffe.layers import (
+    activation,
+    channels,
     classification,
     convolution,
     data,
+<<<<<<< HEAD
     detection_evaluate,
     detection_output,
+=======
+    depthwise,
+>>>>>>> forks
     eltwise,
     focal_loss,
     hdf5,
@@ -39,11 +45,17 @@ __all__ = [
     "Layer",
     "create",
     "layer_types",
+    "activation",
+    "channels",
     "classification",
     "convolution",
     "data",
+<<<<<<< HEAD
     "detection_evaluate",
     "detection_output",
+=======
+    "depthwise",
+>>>>>>> forks
     "eltwise",
     "focal_loss",
     "hdf5",

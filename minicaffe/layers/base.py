@@ -17,6 +17,7 @@ from minicaffe.layers import interface
 from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.layers.checks import Checked
 from minicaffe.layers.cost import Costed
+from minicaffe.proto import forks
 from minicaffe.proto.origin import Origin
 
 TRAIN, TEST = 0, 1
@@ -135,6 +136,7 @@ class Layer(interface.Layer, Checked, Costed):
             if name in registry and registry[name].__module__ != cls.__module__:
                 raise LayerError(f"Layer type {name} already registered, by {registry[name].__module__}")
             registry[name] = cls
+            forks.here.add(name)
 
     @classmethod
     def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
@@ -380,4 +382,5 @@ class Layer(interface.Layer, Checked, Costed):
 
 
 interface.LayerKind.engine_layer = Layer
-_EVERY_LAYERS = frozenset({*dir(Layer), "name", "phase"})
+_EVERY_LAYERS = frozenset({*dir(Layer), "name", "phase"}) - {"param_str"}
+"""Attributes that options do not replace."""

@@ -16,8 +16,9 @@ class Pooling(Layer):
     r"""Reduce each window of each channel to its maximum, its mean, or a pixel drawn from it.
 
     Bottom: (N, C, H, W).  Tops: (N, C, P, Q); for MAX a second may be named: the mask, each maximum's place ``h * W +
-    w``. ``P = round((H + 2 pad - kernel) / stride) + 1``, rounded up (``round_mode: FLOOR``: down); with padding, a
-    last window that would start beyond the image and its leading pad is dropped. STOCHASTIC (Zeiler and Fergus 2013)
+    w``. ``P = round((H + 2 pad - kernel) / stride) + 1``, rounded up (``round_mode: FLOOR``, or what forks write,
+    ``ceil_mode: false`` or ``round_below: true``: down); with padding, a last window that would start beyond the image
+    and its leading pad is dropped. STOCHASTIC (Zeiler and Fergus 2013)
     draws a pixel with probability proportional to its value in TRAIN phase, and weighs all of them in TEST phase.
 
     A window that holds NaN gives NaN.  Caffe: MAX and STOCHASTIC do not choose it.
@@ -32,9 +33,12 @@ class Pooling(Layer):
     param = "pooling_param"
     reads_bottoms = reads_tops = ()
     tops = (1, 2)
+    obeys = ("ceil_mode", "round_below")
     pool: int
     global_pooling: bool
     round_mode: int
+    ceil_mode: bool
+    round_below: bool
 
     MAX, AVE, STOCHASTIC = range(3)
     CEIL, FLOOR = range(2)
@@ -71,6 +75,14 @@ class Pooling(Layer):
             "pad",
         )
         self.capturable = self.pool != self.STOCHASTIC and len(top) == 1
+        if self.has("ceil_mode") or self.has("round_below"):
+            down = self.round_below if self.has("round_below") else not self.ceil_mode
+            self.require(
+                not self.has("round_mode") or (self.round_mode == self.FLOOR) == down,
+                "says the opposite of ceil_mode or round_below",
+                "round_mode",
+            )
+            self.round_mode = self.FLOOR if down else self.CEIL
 
     def _pair(self, field: str, prefix: str, default: int) -> tuple[int, int]:
         h, w = f"{prefix}_h", f"{prefix}_w"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from minicaffe.errors import MinicaffeError, SnapshotError
 from minicaffe.net import Net
 from minicaffe.proto.files import read_solver
 from minicaffe.proto.origin import Origin
-from minicaffe.solvers import progress
+from minicaffe.solvers import larc, progress
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.definition import Definition
 from minicaffe.solvers.lock import PrefixLock, lock_prefix
@@ -302,18 +302,31 @@ class Solver:
             if p.clip_gradients >= 0:
                 ops.clip_by_norm(g, p.clip_gradients, self._norm.xdata)
                 progress.log_clipping(float(self._norm.peek_data()), p.clip_gradients)
-            for start, stop, lr_mult, decay_mult in self._segments:
+            decay = larc.weight_decay(p, self.iter)
+            for start, stop, local_rate, decay_mult in self._local_rates(rate):
                 self.update(
                     ops,
                     w[start:stop],
                     g[start:stop],
                     [h[start:stop] for h in history],
-                    rate * lr_mult,
+                    local_rate,
                     1 / p.iter_size,
-                    p.weight_decay * decay_mult,
+                    decay * decay_mult,
                     p.regularization_type == "L1",
                 )
         self.iter += 1
+
+    def _local_rates(self, rate: float) -> Iterable[tuple[int, int, float, float]]:
+        """Ranges of the packed params that are updated alike: (start, stop, rate, decay_mult)."""
+        if self.param.larc:
+            return list(larc.local_rates(self.net, self.param, rate))
+        return [(start, stop, rate * lr_mult, decay) for start, stop, lr_mult, decay in self._segments]
+
+    @property
+    def momentum(self) -> float:
+        """The momentum of the coming update."""
+        asks_rate = self.param.momentum_policy == "opt"
+        return larc.momentum(self.param, self.iter, self.lr if asks_rate else 0.0)
 
     def update(
         self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool

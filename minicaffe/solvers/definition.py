@@ -12,6 +12,7 @@ from minicaffe.layers import TEST, TRAIN
 from minicaffe.net import Net
 from minicaffe.proto.files import read_net
 from minicaffe.proto.origin import Origin
+from minicaffe.solvers import larc
 from minicaffe.solvers.lock import check_prefix
 from minicaffe.solvers.policy import check_policy
 
@@ -39,6 +40,7 @@ class Definition:
             p.regularization_type,
         )
         check_policy(p, self.require)
+        larc.check(p, self.require)
         if p.snapshot:
             self.require(
                 p.HasField("snapshot_prefix"),

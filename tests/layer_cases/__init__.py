@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from layer_cases import (
+    activation,
+    channels,
     classification,
     common,
     data,
@@ -17,5 +19,8 @@ from layer_cases import (
 )
 from layer_cases.case import Case
 
-FAMILIES = (classification, common, data, indexing, loss, neuron, normalisation, recurrent, reduction, utility, vision)
+FAMILIES = (
+    *(activation, channels, classification, common, data, indexing, loss, neuron, normalisation, recurrent, reduction),
+    *(utility, vision),
+)
 CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]
