@@ -6,12 +6,9 @@ from minicaffe.layers import (
     classification,
     convolution,
     data,
-<<<<<<< HEAD
+    depthwise,
     detection_evaluate,
     detection_output,
-=======
-    depthwise,
->>>>>>> forks
     eltwise,
     focal_loss,
     hdf5,
@@ -50,12 +47,9 @@ __all__ = [
     "classification",
     "convolution",
     "data",
-<<<<<<< HEAD
+    "depthwise",
     "detection_evaluate",
     "detection_output",
-=======
-    "depthwise",
->>>>>>> forks
     "eltwise",
     "focal_loss",
     "hdf5",

@@ -34,6 +34,7 @@ class PriorBox(Layer):
     capturable = True
     bottoms = 2
     depends_on_shapes = True
+    differentiable = forcible = ()
     reads_bottoms = reads_tops = ()
     per_element = 0
     min_size: Sequence[float]
