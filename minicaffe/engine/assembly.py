@@ -182,6 +182,8 @@ class Assembly:
         layer.overwritten_tops = tuple(k for k, top in enumerate(layer_param.top) if top in self._overwritten)
         _log.info("Creating Layer %s", name)
         bottom_ids, needs = self._connect_bottoms(layer_param)
+        flows = bool(layer_param.propagate_down) or not layer.depends_on_shapes
+        needs = [flows and need for need in needs]
         step = Step(layer, [self.blobs[i][1] for i in bottom_ids], [], bottom_ids, [], needs)
         self._connect_tops(layer_param, step)
         layer.prepare(step.bottom, step.top)
@@ -195,7 +197,7 @@ class Assembly:
                 _log.info("    with loss weight %g", weight)
             self._memory += blob.count
         _log.info("Memory required for data: %d", self._memory * self.dtype.itemsize)
-        step.need_backward = any(self._needs[i] for i in bottom_ids)
+        step.need_backward = flows and any(self._needs[i] for i in bottom_ids)
         index = len(self.steps)
         self.steps.append(step)
         step.need_backward |= self._add_params(index, step)

@@ -27,7 +27,7 @@ def create(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike =
     if layer_param.type == "Python":
         layer = python_layer.create(layer_param, source, dtype)
     else:
-        layer = make(registry[layer_param.type], layer_param, source, dtype)
+        layer = make(registry[layer_param.type].dialect(layer_param), layer_param, source, dtype)
     layer.definition = source
     return layer
 
