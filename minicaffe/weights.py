@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import proto, weight_files
+from minicaffe import arguments, proto, weight_files
 from minicaffe.blob import Blob, shape_string
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, WeightsError
@@ -69,6 +69,7 @@ def prepare(net: Net, path: str | os.PathLike, matching: Matching = BY_NAME) -> 
 
     Raises WeightsError.
     """
+    path = arguments.path(path, "weights", WeightsError)
     report = Report(path, net, matching)
     if hdf5.is_hdf5(path):
         pending = _prepare_hdf5(net, path, report)
@@ -145,6 +146,7 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
 
     Caffe: shapes must agree exactly, and a param may be missing only where another layer owns it.
     """
+    path = arguments.path(path, "weights", WeightsError)
     for copy_one in _prepare_hdf5(net, path, Report(path, net)):
         copy_one()
 

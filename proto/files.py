@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from minicaffe import proto
-from minicaffe.errors import MinicaffeError, SnapshotError, WeightsError
+from minicaffe import arguments, proto
+from minicaffe.errors import MinicaffeError, PrototxtError, SnapshotError, WeightsError
 from minicaffe.proto import kinds, text, upgrade, wire
 from minicaffe.proto.atomic import atomic_path, write_atomic
 from minicaffe.proto.blobs import Values, array_to_blob, blob_pieces, blob_to_array, has_diff, shape_equals
-from minicaffe.proto.locations import Locations
+from minicaffe.proto.locations import Locations, scan
 from minicaffe.proto.origin import in_utf8
 from minicaffe.proto.wire import Pieces
 
@@ -45,6 +46,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+_DEVICE_LIST = re.compile(r"(?m)^[^#\"']*\bdevice_id\s*:\s*\[")
+
 Path = str | os.PathLike[str]
 M = TypeVar("M", bound=Message)
 
@@ -57,7 +60,7 @@ def read_net(path: Path) -> tuple[Any, Locations]:
     Raises:
         PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, "a net's definition", PrototxtError)
     characters = text.load(path)
     net = text.parse(characters, proto.NetParameter(), name)
     return upgrade.upgrade_net(net, name)[0], Locations(characters, name)
@@ -86,8 +89,11 @@ def read_solver(path: Path) -> Any:
     Raises:
         PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
     """
-    name = os.fspath(path)
-    solver = upgrade.upgrade_solver(text.read_text(path, proto.SolverParameter), name)
+    name = arguments.path(path, "a solver's definition", PrototxtError)
+    solver = upgrade.upgrade_solver(text.parse(_one_device(text.load(path)), proto.SolverParameter(), name), name)
+    if solver.device_ids:
+        solver.device_id = solver.device_ids[0]
+        log.warning("device_id lists %s: one process computes on one GPU, the first", list(solver.device_ids))
     for field, value in solver.ListFields():
         if field.message_type and field.message_type.name == "NetParameter":
             for net in [value] if isinstance(value, Message) else value:
@@ -119,6 +125,12 @@ def open_net_binary(path: Path) -> Lifted:
     return lifted._replace(message=upgrade.upgrade_net(lifted.message, os.fspath(path))[0])
 
 
+def _one_device(characters: str) -> str:
+    """A solver's text with ``device_id``, if it is a list (yjxiong/caffe), under the name of the field for one."""
+    several = len([*scan(characters)[0].named("device_id")]) > 1 or _DEVICE_LIST.search(characters)
+    return re.sub(r"\bdevice_id\b", "device_ids", characters) if several else characters
+
+
 def read_net_binary(path: Path) -> Any:
     """The NetParameter of a .caffemodel, in today's format.
 
@@ -126,7 +138,8 @@ def read_net_binary(path: Path) -> Any:
         WeightsError: the file cannot be read or is no binary net; see `read_binary`.
         PrototxtError: the net cannot be upgraded.
     """
-    return upgrade.upgrade_net(read_binary(path, proto.NetParameter), os.fspath(path))[0]
+    name = arguments.path(path, "weights", WeightsError)
+    return upgrade.upgrade_net(read_binary(path, proto.NetParameter), name)[0]
 
 
 def open_binary(
@@ -153,7 +166,7 @@ def read_binary(
 
 def _open(path: Path, message_class: type[M], what: str, error: type[MinicaffeError]) -> wire.File:
     """The file, which may be a binary message."""
-    name = os.fspath(path)
+    name = arguments.path(path, what, error)
     try:
         file = wire.File(name)
         head = file.read(0, kinds.HEAD)

@@ -20,6 +20,7 @@ HOMES = {
 RANKS = [
     (
         "minicaffe.errors",
+        "minicaffe.arguments",
         "minicaffe.memory",
         "minicaffe.limits",
         "minicaffe.named",
@@ -38,6 +39,7 @@ RANKS = [
     ("minicaffe.kernels.cpu.conv",),
     ("minicaffe.kernels.cpu", "minicaffe.kernels.cuda", "minicaffe.kernels"),
     ("minicaffe.backend",),
+    ("minicaffe.boxes",),
     ("minicaffe.blob", "minicaffe.fillers", "minicaffe.data"),
     ("minicaffe.layers",),
     (
@@ -72,6 +74,7 @@ RANKS = [
         "minicaffe.io",
         "minicaffe.classifier",
         "minicaffe.detector",
+        "minicaffe.tensorboard",
         "minicaffe.testing",
         "minicaffe",
     ),
@@ -186,6 +189,8 @@ def test_optional_packages_are_imported_in_compat_only():
         "plyvel",
         "matplotlib",
         "pygraphviz",
+        "tensorboardX",
+        "scipy",
         "sklearn",
         "nbformat",
         "nbclient",
