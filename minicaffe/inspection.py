@@ -174,7 +174,7 @@ def definition_rows(net: proto.NetParameter) -> list[dict[str, Any]]:
 
 def _solver(name: str) -> Report:
     solver = read_solver(name)
-    facts = {}
+    facts: dict[str, Any] = {}
     for descriptor, value in solver.ListFields():
         if isinstance(value, Message) or descriptor.message_type is not None:
             facts[descriptor.name] = " ".join(str(value).split()) if isinstance(value, Message) else len(value)

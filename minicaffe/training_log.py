@@ -151,10 +151,10 @@ class _Times:
         match = re.match(r"[IWEF](\d{4})?(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{6})\b", line)
         if match is None:
             return None
-        month, *rest = map(int, match.groups()[1:])
+        month, day, hour, minute, second, micro = map(int, match.groups()[1:])
         year = int(match[1]) if match[1] else self._year + (month < self._month)
         with contextlib.suppress(ValueError):
-            when = datetime(year, month, *rest)
+            when = datetime(year, month, day, hour, minute, second, micro)
             self._year, self._month = year, month
             return when
         return None
