@@ -12,10 +12,10 @@ import numpy as np
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from minicaffe import arguments, proto
 from minicaffe.errors import PrototxtError
-from minicaffe.proto import kinds
+from minicaffe.proto import forks, kinds
 from minicaffe.proto.atomic import write_atomic
-from minicaffe.proto.forks import FORK_FIELDS
 from minicaffe.proto.locations import scan
 
 M = TypeVar("M", bound=Message)
@@ -41,7 +41,7 @@ def parse(text: str, message: M, source: str = "<string>") -> M:
 
 def read_text(path: str | os.PathLike[str], message_class: type[M]) -> M:
     """The message written in the prototxt ``path``; raises PrototxtError if it cannot be read or does not parse."""
-    return parse(load(path), message_class(), os.fspath(path))
+    return parse(load(path), message_class(), arguments.path(path, "a prototxt"))
 
 
 def format(message: Message) -> str:
@@ -56,7 +56,7 @@ def write_text(path: str | os.PathLike[str], message: Message) -> None:
 
 def load(path: str | os.PathLike[str]) -> str:
     """The characters of a prototxt; raises PrototxtError if the file is missing, binary or not UTF-8."""
-    name = os.fspath(path)
+    name = arguments.path(path, "a prototxt", PrototxtError)
     try:
         with open(name, "rb") as file:
             data = file.read(LARGEST + 1)
@@ -142,11 +142,11 @@ def _short(problem: str) -> str:
 
 def _unknown_field(root: Any, message: str, name: str) -> str:
     """Says that ``message`` has no field ``name``, and which message it is probably meant for."""
-    messages = root.file.message_types_by_name
+    messages = proto.messages
     here = messages[message]
     problem = f'{message} has no field "{name}"'
-    if name in FORK_FIELDS:
-        return f"{problem}; it belongs to a fork of Caffe: {FORK_FIELDS[name]}"
+    if fork := forks.origin(name):
+        return f"{problem}; it is of a fork of Caffe{fork}"
     if here == root:
         other, file = _OTHER_FILE.get(message, ("", ""))
         if other and name in messages[other].fields_by_name:
@@ -171,9 +171,9 @@ _OTHER_FILE = {
 def _unknown_value(root: Any, enum: str, value: str) -> str:
     owner, _, name = enum.rpartition(".")
     if owner:
-        descriptor = root.file.message_types_by_name[owner].enum_types_by_name[name]
+        descriptor = proto.messages[owner].enum_types_by_name[name]
     else:
-        descriptor = root.file.enum_types_by_name[name]
+        descriptor = getattr(proto, name).DESCRIPTOR
     legal = descriptor.values_by_name
     return f"{enum} has no value {value} (legal: {', '.join(legal)})" + _did_you_mean(value.strip('"'), legal)
 

@@ -247,7 +247,7 @@ def bare(tmp_path):
     for name in ("minicaffe", "kernels", "proto", "models", "tools", "tests", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     site.mkdir()
-    packages = ["numpy", "numba", "llvmlite", "h5py", "google", "PIL", "scipy", "click", "threadpoolctl"]
+    packages = ["numpy", "numba", "llvmlite", "h5py", "google", "PIL", "click", "threadpoolctl"]
     for package in [*packages, "pytest", "_pytest", "pluggy", "iniconfig", "packaging"]:
         spec = importlib.util.find_spec(package)
         for place in spec.submodule_search_locations or [spec.origin]:

@@ -58,8 +58,8 @@ def test_unknown_field_names_place_and_nearest_field_and_shows_the_line():
     ("characters", "expected"),
     [
         (
-            "layer { permute_param { } }",
-            '1:9: LayerParameter has no field "permute_param"; it belongs to a fork of Caffe: SSD',
+            "layer { image_gt_data_param { } }",
+            '1:9: LayerParameter has no field "image_gt_data_param"; it is of a fork of Caffe (MSCNN',
         ),
         ("layer { kernel_size: 3 }", "it belongs inside convolution_param or pooling_param"),
         (

@@ -6,7 +6,7 @@ The state that such a run depends on, beside the generation:
 - for a backward pass, which layers ran forward as one;
 - which gradients are wanted, and which gradients of params only count as zero (``Storage.clear``).
 
-What a captured layer computes from is immutable (see ``Layer.__setattr__``), so a change cannot go unnoticed; and a
+What a captured layer computes from is immutable (``Configured.__setattr__``), so a change cannot go unnoticed; and a
 capture owns the arrays that its launches were given (``backend.Capture``), so none can be freed under it.
 """
 

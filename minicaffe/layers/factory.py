@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from minicaffe import proto
 from minicaffe.errors import LayerError
 from minicaffe.layers import python_layer
-from minicaffe.layers.base import Layer, registry
+from minicaffe.layers.base import Layer, make, registry
 from minicaffe.proto.origin import Origin
 
 
@@ -25,7 +25,7 @@ def create(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike =
     if name == "Python":
         layer = python_layer.create(layer_param, source, dtype)
     elif name in registry:
-        layer = registry[name](layer_param, dtype)
+        layer = make(registry[name], layer_param, source, dtype)
     else:
         place = source.where(layer_param.name, layer_param.phase, "type")
         known = {type.lower(): type for type in layer_types()}

@@ -76,7 +76,7 @@ class Tile(Layer):
     axis: int
     tiles: int
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(self.tiles > 0, f"must be given, and positive; found {self.tiles}", "tiles")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -16,6 +16,7 @@ class Loss(Layer):
     """
 
     bottoms: Count = 2
+    common_params = ("loss_param",)
     auto_tops = True
     reads_tops = ()
     differentiable: tuple[int, ...] | None = (0,)

@@ -190,7 +190,7 @@ class Clip(Neuron):
     min: float
     max: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         for field in ("min", "max"):
             self.require(self.has(field), "must be given", field)
 
@@ -273,6 +273,7 @@ class PReLU(Layer):
     per_element = 4
     in_place = "always"
     reads_tops = ()
+    fixed = ("channel_shared",)
     channel_shared: bool
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -349,15 +350,15 @@ class Dropout(Layer):
     reads_bottoms = reads_tops = ()
     dropout_ratio: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(0 <= self.dropout_ratio < 1, f"must lie in [0, 1); found {self.dropout_ratio:g}", "dropout_ratio")
-        self.leaves = "sign" if self.phase == TRAIN else "all"
 
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * top[0].count if self.phase == TRAIN else 0.0
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape_like(bottom[0])
+        self.leaves = "sign" if self.phase == TRAIN else "all"
         if self.phase == TRAIN:
             self.mask = self.scratch("mask", bottom[0].shape)
 

@@ -91,11 +91,15 @@ class Logarithmic(Neuron):
     scale: float
     shift: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(
             self.base == -1 or 0 < self.base < inf, f"must be positive, or -1 for e; found {self.base:g}", "base"
         )
-        self.log_base = 1.0 if self.base == -1 else log(self.base)
+
+    @property
+    def log_base(self) -> float:
+        """The base's natural logarithm."""
+        return 1.0 if self.base == -1 else log(self.base)
 
 
 class Exp(Logarithmic):
@@ -127,8 +131,8 @@ class Log(Logarithmic):
     in_place = "forward"
     reads_bottoms, reads_tops = (0,), ()
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().setup(bottom, top)
+    def check_options(self) -> None:
+        super().check_options()
         self.require(self.log_base != 0, "must not be 1, to which there is no logarithm", "base")
 
     def options(self) -> tuple[float, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar
 
 from minicaffe import proto
 from minicaffe.blob import Blob
@@ -21,6 +21,7 @@ class Broadcast(Layer):
     bottoms = (1, 2)
     in_place = "always"
     reads_tops = ()
+    fixed: ClassVar[Collection[str] | None] = ("num_axes", "filler", "bias_filler")
     axis: int
     num_axes: int
 
@@ -151,4 +152,5 @@ class Scale(Broadcast):
         """Memory of this shape for the input that backward reads, where forward did not keep it itself."""
         if self.kept is None:
             self.kept = self.scratch("kept", shape)
+            self.changed()
         return self.kept

@@ -48,7 +48,7 @@ class Along(Sharing):
     along: int
     older_name: str
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(
             not (self.has("axis") and self.has(self.older_name)),
             f"give either axis or {self.older_name}, not both",
@@ -84,21 +84,16 @@ class Slice(Along):
     older_name = "slice_dim"
     slice_point: Sequence[int]
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().setup(bottom, top)
-        points = list(self.slice_point)
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        x = bottom[0]
+        self.along = self.find_axis(x)
+        size, points = x.shape[self.along], list(self.slice_point)
         if points:
             self.require(
                 len(points) == len(top) - 1,
                 f"{len(top)} tops need {len(top) - 1} slice points; found {points}",
                 "slice_point",
             )
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        x = bottom[0]
-        self.along = self.find_axis(x)
-        size, points = x.shape[self.along], list(self.slice_point)
-        if points:
             edges = [0, *points, size]
             sizes = [b - a for a, b in zip(edges, edges[1:])]
             self.require(
@@ -279,6 +274,7 @@ class Reshape(View):
     type = "Reshape"
     capturable_on_device = True
     param = "reshape_param"
+    fixed = ("shape",)
     shape: proto.BlobShape
     axis: int
     num_axes: int
