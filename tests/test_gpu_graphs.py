@@ -7,6 +7,7 @@ by value, or memory that was replaced, would show in the numbers.
 from __future__ import annotations
 
 import gc
+import re
 import threading
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from strict_cuda import FakeCublas, FakeCupy
 
 from minicaffe import backend, compat, testing
 from minicaffe.backend.gpu import GpuBackend
-from minicaffe.errors import LayerError
+from minicaffe.errors import DeviceError, LayerError
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import interface
 from minicaffe.layers.neuron import ReLU
@@ -239,3 +240,20 @@ def test_another_thread_that_reads_a_blob_waits_for_a_capture(gpu, launches):
         training.train(made, 1)
     assert len(launches) == 2 and any(isinstance(item, np.ndarray) for item in read)
     assert not gpu.not_captured
+
+
+def test_memory_that_runs_out_is_accounted_for(gpu):
+    made = training.make(training.DROPOUT, 2)
+    training.train(made, 1)
+    with pytest.raises(DeviceError, match="no memory left for an array of shape") as error:
+        gpu.zeros((10**7, 10**7), np.float32)
+    rows = dict(re.findall(r"^  (\S.*?)  +(\d.*)$", str(error.value), re.MULTILINE))
+    net = "TRAIN net 'LeNet': "
+    assert list(rows) == [
+        f"{net}params and their gradients", f"{net}blobs", f"{net}scratch of its layers", "history of the SGD solver",
+        "workspace that all layers share", "free, of 1 GiB",
+    ]  # fmt: skip
+    assert rows["free, of 1 GiB"] == "3 MiB"
+    count = sum(blob.count for blobs in made.net.params.values() for blob in blobs)
+    for name, copies in ((f"{net}params and their gradients", 2), ("history of the SGD solver", 1)):
+        assert float(rows[name].removesuffix(" MiB")) == pytest.approx(copies * count * 4 / 2**20, rel=0.01)

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import compat
+from minicaffe.backend import usage
 from minicaffe.backend.device import DeviceBackend
 from minicaffe.backend.graph import GraphCapture
 from minicaffe.backend.staging import Staging
 from minicaffe.errors import DeviceError
 from minicaffe.kernels import fast_paths
+from minicaffe.limits import amount
 
 _log = logging.getLogger(__name__)
 
@@ -129,8 +131,16 @@ class GpuBackend(DeviceBackend):
         except self._out_of_memory as error:
             raise DeviceError(
                 f"GPU {self._device.id} has no memory left for an array of shape {tuple(shape)}, {np.dtype(dtype)}: "
-                f"{error}; use a smaller batch_size, or end other programs on this GPU"
+                f"{error}\n{self._usage()}\nUse a smaller batch_size (of test nets, too), which takes less for blobs, "
+                "scratch and workspace; Net.reuse_memory for nets that only run forward; or end other programs on this "
+                "GPU"
             ) from error
+
+    def _usage(self) -> str:
+        """What takes the memory of this GPU, as a table."""
+        free, total = self.xp.cuda.runtime.memGetInfo()
+        left = (f"free, of {amount(total)}", free)
+        return usage.table(self, ("workspace that all layers share", self.workspace_bytes()), left)
 
     def synchronize(self) -> None:
         self._stream.synchronize()
