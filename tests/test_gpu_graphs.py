@@ -18,6 +18,7 @@ import strict_cupy
 from layer_cases import CASES
 from strict_cuda import FakeCublas, FakeCupy
 
+import minicaffe
 from minicaffe import backend, compat, testing
 from minicaffe.backend.gpu import GpuBackend
 from minicaffe.errors import DeviceError, LayerError
@@ -240,6 +241,24 @@ def test_another_thread_that_reads_a_blob_waits_for_a_capture(gpu, launches):
         training.train(made, 1)
     assert len(launches) == 2 and any(isinstance(item, np.ndarray) for item in read)
     assert not gpu.not_captured
+
+
+def test_tf32_is_asked_of_cublas_and_has_graphs_of_its_own(gpu, launches, monkeypatch):
+    modes, math = [], FakeCublas.Math
+    monkeypatch.setattr(FakeCublas, "set_math_mode", lambda self, handle, mode: modes.append(mode))
+    made = training.make(training.LENET, 2)
+    training.train(made, 4)
+    assert not modes and len({id(graph) for graph in launches}) == 2
+    before = minicaffe.allow_tf32()
+    try:
+        training.train(made, 4)
+    finally:
+        assert minicaffe.allow_tf32(before)
+    training.train(made, 2)
+    # back in the first graph, cuBLAS is asked for nothing; the solver's steps have no products, but may as well
+    assert not before and modes == [math.TF32_TENSOR_OP_MATH]
+    gpu.ops.gemm(*(strict_cupy.zeros((2, 2), np.float32) for _ in range(3)))
+    assert modes == [math.TF32_TENSOR_OP_MATH, math.DEFAULT_MATH]
 
 
 def test_memory_that_runs_out_is_accounted_for(gpu):

@@ -15,6 +15,7 @@ from minicaffe import compat
 from minicaffe.backend import usage
 from minicaffe.backend.device import DeviceBackend
 from minicaffe.backend.graph import GraphCapture
+from minicaffe.backend.precision import tf32_allowed
 from minicaffe.backend.staging import Staging
 from minicaffe.errors import DeviceError
 from minicaffe.kernels import fast_paths
@@ -92,7 +93,7 @@ class GpuBackend(DeviceBackend):
             _log.info("GPU %d: layers run one by one, not as a CUDA graph: %s", self._device.id, made.problem)
 
     def settings(self) -> tuple:
-        return (fast_paths.left_out(),)
+        return fast_paths.left_out(), tf32_allowed()
 
     def not_capturable(self) -> None:
         if self._capture is not None and self._capture.is_own():
@@ -188,6 +189,7 @@ class CublasGemm:
             np.dtype(np.float32): self._cublas.sgemm_strided_batched,
             np.dtype(np.float64): self._cublas.dgemm_strided_batched,
         }
+        self._tf32 = False
         self._scalars = {(dtype, value): np.array(value, dtype) for dtype in self._routines for value in (0, 1)}
 
     def __call__(
@@ -203,6 +205,8 @@ class CublasGemm:
         batch = out.shape[0] if out.ndim == 3 else 1
         if not out.size:
             return
+        if self._tf32 != tf32_allowed():
+            self._set_math(not self._tf32)
         self._retain((a, b, out))
         one, beta = self._scalars[out.dtype, 1], self._scalars[out.dtype, int(accumulate)]
         self._routines[out.dtype](
@@ -211,6 +215,11 @@ class CublasGemm:
             a.data.ptr, max(1, a.shape[-1]), _batch_stride(a),
             beta.ctypes.data, out.data.ptr, columns, _batch_stride(out), batch,
         )  # fmt: skip
+
+    def _set_math(self, tf32: bool) -> None:
+        modes = self._cublas.Math
+        self._cublas.set_math_mode(self.handle, modes.TF32_TENSOR_OP_MATH if tf32 else modes.DEFAULT_MATH)
+        self._tf32 = tf32
 
 
 def _batch_stride(array: Any) -> int:
