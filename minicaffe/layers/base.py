@@ -239,7 +239,7 @@ class Layer(interface.Layer, Configured, Costed):
         """Before ``reshape`` would give a bottom the shape of the top."""
         in_place = any(a is b for a, b in zip(bottom, top, strict=False))
         if in_place and self.in_place == "never":
-            raise self.error(f"a {self.type} layer cannot work in place; give its top a name of its own", "top")
+            raise self.error("it cannot work in place; give its top a name of its own", "top")
 
     def _check_loss_weight(self, tops: int) -> None:
         weights = list(self.layer_param.loss_weight)

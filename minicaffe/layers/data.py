@@ -129,6 +129,7 @@ class Batches(Source):
 
     param: ClassVar[str]
     tops: Count = 2
+    phase_is_fixed = True
     reshape_always = True
 
     def open(self, options: Any, transform: Any) -> BatchSource:
