@@ -22,7 +22,7 @@ _EXTRA_OF = {
     "pygraphviz": "draw",
     "pydot": "draw",
     "scipy": "splines",
-    "sklearn": "example",
+    "tensorboardX": "tensorboard",
     "nbformat": "notebook",
     "nbclient": "notebook",
     "IPython": "notebook",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import backend, batches, graph, models, proto, weights
+from minicaffe import arguments, backend, batches, graph, models, proto, weights
 from minicaffe.blob import Blob, Storage
 from minicaffe.engine import anomaly, memory_plan
 from minicaffe.engine.assembly import Assembly
@@ -70,7 +70,7 @@ class Net(RawViews):
             self.source = Origin(path, locations)
         if phase is not None:
             param = graph.with_state(param, int(phase), level or 0, list(stages or ()))
-        self._build(param, np.dtype(dtype))
+        self._build(param, arguments.floating(dtype))
         if weights is not None:
             self.copy_from(weights)
 
@@ -79,7 +79,7 @@ class Net(RawViews):
         """A net from a definition that holds its own state; ``source`` says where it came from."""
         net = cls.__new__(cls)
         net.source = source
-        net._build(param, np.dtype(dtype))
+        net._build(param, arguments.floating(dtype))
         return net
 
     # --- construction --------------------------------------------------------------------------------------------
@@ -159,12 +159,20 @@ class Net(RawViews):
             raise NetError(
                 f"net '{self.name}' reuses its blobs' memory (reuse_memory): it runs from its first layer on"
             )
-        self._executor.run_forward(start, len(self.steps) - 1 if end is None else end)
+        self._executor.run_forward(self._place(start), len(self.steps) - 1 if end is None else self._place(end))
 
     def run_backward(self, start: int | None = None, end: int = 0) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
         self._require_backward()
-        self._executor.run_backward(len(self.steps) - 1 if start is None else start, end)
+        first = len(self.steps) - 1 if start is None else self._place(start)
+        self._executor.run_backward(first, self._place(end))
+
+    def _place(self, layer: int) -> int:
+        """The number of a layer; NetError if the net has none of that number."""
+        number = arguments.whole(layer, "the number of a layer", NetError)
+        if not 0 <= number < max(len(self.steps), 1):
+            raise NetError(f"net '{self.name}' has {len(self.steps)} layers, numbered from 0; found {number}")
+        return number
 
     def forward_backward(self) -> None:
         """``run_forward`` and ``run_backward`` over all layers, without a pause between the two where nobody
@@ -355,7 +363,7 @@ class Net(RawViews):
     def share_with(self, other: Net) -> None:
         """Use the other net's weights, by layer name, from now on (values only, not gradients)."""
         if not isinstance(other, Net):
-            raise NetError(f"net '{self.name}': share_with takes another net; found {other!r}")
+            raise NetError(f"net '{self.name}': share_with takes another net; found {other!r:.80}")
         weights.share(self, other)
 
     def save(self, path: str | os.PathLike) -> None:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from minicaffe import proto
-from minicaffe.errors import MinicaffeError, SnapshotError, WeightsError
+from minicaffe import arguments, proto
+from minicaffe.errors import MinicaffeError, PrototxtError, SnapshotError, WeightsError
 from minicaffe.proto import kinds, text, upgrade, wire
 from minicaffe.proto.atomic import atomic_path, write_atomic
 from minicaffe.proto.blobs import Values, array_to_blob, blob_pieces, blob_to_array, has_diff, shape_equals
@@ -30,6 +30,7 @@ __all__ = [
     "blob_pieces",
     "blob_to_array",
     "has_diff",
+    "message_of",
     "open_binary",
     "open_net_binary",
     "read_binary",
@@ -56,7 +57,7 @@ def read_net(path: Path) -> tuple[Any, Locations]:
     Raises:
         PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, "a net's definition", PrototxtError)
     characters = text.load(path)
     net = text.parse(characters, proto.NetParameter(), name)
     return upgrade.upgrade_net(net, name)[0], Locations(characters, name)
@@ -73,8 +74,7 @@ def read_definition(path: Path) -> Any:
             head = file.read(1024)
     except OSError:
         head = b""
-    binary = b"\0" in head or kinds.describe(head) is not None
-    return read_net_binary(path) if head and binary else read_net(path)[0]
+    return read_net(path)[0] if not head or kinds.may_be_text(head) else read_net_binary(path)
 
 
 def read_solver(path: Path) -> Any:
@@ -86,7 +86,7 @@ def read_solver(path: Path) -> Any:
     Raises:
         PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, "a solver's definition", PrototxtError)
     solver = upgrade.upgrade_solver(text.read_text(path, proto.SolverParameter), name)
     for field, value in solver.ListFields():
         if field.message_type and field.message_type.name == "NetParameter":
@@ -126,7 +126,8 @@ def read_net_binary(path: Path) -> Any:
         WeightsError: the file cannot be read or is no binary net; see `read_binary`.
         PrototxtError: the net cannot be upgraded.
     """
-    return upgrade.upgrade_net(read_binary(path, proto.NetParameter), os.fspath(path))[0]
+    name = arguments.path(path, "weights", WeightsError)
+    return upgrade.upgrade_net(read_binary(path, proto.NetParameter), name)[0]
 
 
 def open_binary(
@@ -153,7 +154,7 @@ def read_binary(
 
 def _open(path: Path, message_class: type[M], what: str, error: type[MinicaffeError]) -> wire.File:
     """The file, which may be a binary message."""
-    name = os.fspath(path)
+    name = arguments.path(path, what, error)
     try:
         file = wire.File(name)
         head = file.read(0, kinds.HEAD)
@@ -195,6 +196,22 @@ def _parse(file: wire.File, data: bytes, message_class: type[M], what: str, erro
 
 def _expected(message_class: type[Message], what: str) -> str:
     return f"a {what} file (a binary {message_class.DESCRIPTOR.name}) is expected"
+
+
+def message_of(path: Path) -> Message:
+    """The message in a binary file, of the kind that fits its content: a NetParameter, SolverState, BlobProto or Datum.
+
+    Raises:
+        WeightsError: as `read_binary`; a file that is none of these.
+    """
+    what = "net, solver state or blob"
+    file = _open(path, proto.NetParameter, what, WeightsError)
+    data = file.read(0, file.size)
+    for message_class in (*(getattr(proto, kind) for kind in _KINDS), proto.Datum):
+        message = _decode(data, message_class)
+        if message is not None and len(UnknownFieldSet(message)) == 0:
+            return _parse(file, data, message_class, what, WeightsError)
+    return _parse(file, data, proto.NetParameter, what, WeightsError)  # with fields of a fork, or damaged
 
 
 def _make_strings_text(message: Message) -> None:

@@ -8,8 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 
-import numpy as np
-
+from minicaffe import arguments
 from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.backend.cpu import CpuBackend
 from minicaffe.errors import DeviceError, MissingExtraError
@@ -86,9 +85,7 @@ def _warn_of_fallback(reason: str) -> None:
 def set_device(device: int) -> None:
     """Choose the GPU, by number, that ``set_mode_gpu`` uses."""
     global _device
-    if not isinstance(device, (int, np.integer)) or device < 0:
-        raise DeviceError(f"set_device: a GPU's number, 0 or more, was expected; found {device!r}")
-    _device = int(device)
+    _device = arguments.whole(device, "the number of a GPU", DeviceError)
     if not _current.is_host:
         set_mode_gpu()
 

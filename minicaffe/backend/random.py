@@ -14,7 +14,8 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 
-from minicaffe.errors import ArgumentError, SnapshotError
+from minicaffe import arguments
+from minicaffe.errors import SnapshotError
 
 _RANGE = 2**32  # the engine's draws are uniform on [0, 2**32)
 _BLOCK = 1 << 20  # draws turned into samples at a time, to bound the memory a large blob takes
@@ -253,11 +254,9 @@ _stream: Stream | None = None
 
 
 def seed(value: int) -> None:
-    """Restart the process-wide stream (Caffe's ``set_random_seed``); ArgumentError for what is no integer."""
+    """Restart the process-wide stream (Caffe's ``set_random_seed``); MinicaffeError for what is no integer."""
     global _stream
-    if not isinstance(value, (int, np.integer)):
-        raise ArgumentError(f"a seed is an integer; found {value!r}")
-    _stream = Stream(value)
+    _stream = Stream(arguments.whole(value, "a random seed"))
 
 
 def stream() -> Stream:

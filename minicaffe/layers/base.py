@@ -85,6 +85,9 @@ class Layer(interface.Layer, Configured, Costed):
     or memory changes, and no attribute of the layer: such layers are captured and replayed
     (``minicaffe.engine.segment``).  Each class says so for itself: it is not inherited.
     """
+    capturable_on_device: bool | None = None
+    """The same for layers that use ``xp`` or assign to ``xdata`` and ``xdiff``, too, without making arrays, and draw
+    random numbers: the host cannot capture all of that, a device can.  None: as ``capturable``."""
     reshape_always: ClassVar[bool] = False
     """Whether ``reshape`` looks at more than shapes and attributes, so that it must run before every forward, as Caffe
     runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
@@ -105,6 +108,7 @@ class Layer(interface.Layer, Configured, Costed):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.capturable = cls.__dict__.get("capturable", False)
+        cls.capturable_on_device = cls.__dict__.get("capturable_on_device")
         if "user_defined" not in cls.__dict__:
             cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
         if cls.user_defined and "reshape_always" not in cls.__dict__:
@@ -132,6 +136,11 @@ class Layer(interface.Layer, Configured, Costed):
         self._scratch: dict[str, Any] = {}
         self.reserved = 0
         self.read_options()
+
+    def can_be_captured(self, on_host: bool) -> bool:
+        """Whether passes through the layer, as it is set up, can be captured on the host, or else on a device."""
+        can = self.capturable if on_host or self.capturable_on_device is None else self.capturable_on_device
+        return can and not (self.reshape_always or self.patched)
 
     def __repr__(self) -> str:
         blobs = ", ".join(blob.shape_string for blob in self.blobs)
@@ -255,9 +264,10 @@ class Layer(interface.Layer, Configured, Costed):
 
     @property
     def xp(self) -> Any:
-        """The array module of the current backend; what it does is not captured."""
+        """The array module of the current backend; what it does is captured on a device only."""
         where = backend.current()
-        where.not_capturable()
+        if where.is_host:
+            where.not_capturable()
         return where.xp
 
     @property
@@ -292,6 +302,14 @@ class Layer(interface.Layer, Configured, Costed):
             kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype or self.dtype))
             generation.advance()
         return kept[1][:count].reshape(tuple(shape))
+
+    def flag(self, name: str) -> Any:
+        """In ``reshape``: an int32 scalar for a kernel to say what it found; -1 until then."""
+        before = self._scratch.get(name)
+        flag = self.scratch(name, (), "int32")
+        if self._scratch[name] is not before:
+            flag.fill(-1)
+        return flag
 
     def input_copy(self, bottom: Sequence[Blob], top: Sequence[Blob], shape: Sequence[int]) -> Any | None:
         """In ``reshape``: memory for a copy of bottom 0, if that is overwritten in place and backward reads it, else

@@ -117,7 +117,7 @@ class Checked:
         """Report a value that is no integer in 0 .. limit - 1, or without a ``limit`` no integer: at once on the host,
         at the next synchronisation on a device.
 
-        ``bad`` is int32 scratch of shape ``()``; values equal to ``ignored`` may lie outside.
+        ``bad`` is a ``flag``; values equal to ``ignored`` may lie outside.
         """
         backend.current().ops.check_labels(values, limit, ignored, bad)
         expected = "an integer" if limit is None else f"an integer in 0 .. {limit - 1}"

@@ -6,6 +6,7 @@ import copy
 import difflib
 import sys
 from collections.abc import Collection, Mapping, MutableMapping, MutableSequence, MutableSet, Sequence
+from numbers import Number
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -31,6 +32,7 @@ class Configured(Checked):
     fixed: ClassVar[Collection[str] | None] = ()
     """Options that only ``setup`` reads, so that they cannot be set on a layer of a net; None: all."""
     capturable: bool
+    capturable_on_device: bool | None
     reshape_always: ClassVar[bool]
     user_defined: ClassVar[bool]
     param_propagate_down: list[bool]
@@ -103,7 +105,8 @@ class Configured(Checked):
             return
         if outside:
             value = self._checked(name, value)
-        if type(self).capturable and name not in _LISTS and not name.startswith("_"):
+        computes_from_it = name not in _LISTS and not name.startswith("_")
+        if computes_from_it and (type(self).capturable or type(self).capturable_on_device):
             value = self._immutable(name, value)
             generation.advance()
         super().__setattr__(name, value)
@@ -136,6 +139,7 @@ class Configured(Checked):
                 "is read when the net is made and cannot be set afterwards; make a net of a definition that has it",
                 name,
             )
+            self.check_fork_fields()
             self.check_options()
         except BaseException:
             _write(message, name, before if present else None)
@@ -147,10 +151,10 @@ class Configured(Checked):
         """What is no option, as it is to be set; LayerError if it cannot be."""
         if name in VERBS:
             self.require(callable(value), f"its {name} must be a function; found {value!r:.80}")
-            self.__dict__["capturable"] = False
+            self.__dict__["capturable"] = self.__dict__["capturable_on_device"] = False
             self.__dict__["reshape_always"] = self.reshape_always or name == "reshape"
         elif name == "param_propagate_down":
-            value = self._one_for_each(name, value, len(self.blobs), "blob")
+            value = [bool(flag) for flag in self._one_for_each(name, value, len(self.blobs), "blob")]
         elif name == "loss_weights":
             value = self._one_for_each(name, value, len(self.loss_weights), "top")
             same = [bool(weight) for weight in value] == [bool(weight) for weight in self.loss_weights]
@@ -216,5 +220,7 @@ def _write(message: Any, name: str, value: Any) -> None:
         held.extend(value)
     elif isinstance(held, Message):
         held.CopyFrom(value)
-    else:
+    elif isinstance(value, (Number, str, bytes)):  # protobuf ends the process if a bool is set to a message
         setattr(message, name, value)
+    else:
+        raise TypeError(f"expected a number or a string, found a {type(value).__name__}")

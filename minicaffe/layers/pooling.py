@@ -29,6 +29,7 @@ class Pooling(Layer):
 
     type = "Pooling"
     capturable = True
+    capturable_on_device = True
     param = "pooling_param"
     reads_bottoms = reads_tops = ()
     tops = (1, 2)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import backend, compat, glog, models, proto
+from minicaffe import arguments, backend, compat, glog, models, proto
 from minicaffe.backend import random, ranks
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Storage
 from minicaffe.errors import ArgumentError, MinicaffeError, SnapshotError
 from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
@@ -28,6 +28,7 @@ from minicaffe.solvers.monitor import SNAPSHOT, STOP, Monitor, Scalar
 from minicaffe.solvers.notebook import ProgressLine
 from minicaffe.solvers.policy import Schedule
 from minicaffe.solvers.smoothing import SmoothedLoss
+from minicaffe.solvers.stepping import Stepper
 from minicaffe.weights import load_into
 
 if TYPE_CHECKING:
@@ -63,9 +64,13 @@ class Solver:
 
     type: ClassVar[str] = ""
     slots: ClassVar[int] = 1
+    capturable: ClassVar[bool] = False
+    """Whether ``update`` does nothing but call ops of the solver's kind, by its arguments and fields of the
+    SolverParameter: a device then replays it.  Each class says so for itself: it is not inherited."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.capturable = cls.__dict__.get("capturable", False)
         if cls.type:
             registry[cls.type] = cls
 
@@ -102,11 +107,10 @@ class Solver:
         self.loaded = [report for paths in self.param.weights for report in load_into(self.net, paths, matching)]
         matching.check_used(self.loaded)
         self.test_nets = list(definition.test_nets(matching))
-        self._data, self._diff = self.net.pack_params()
+        data, diff = self.net.pack_params()
         self._share_with_test_nets()
-        self.history = [Storage(self._data.size, self.net.dtype) for _ in range(self.slots)]
-        self._segments = _segments(self.net)
-        self._norm = Blob((), self.net.dtype)
+        self.history = [Storage(data.size, self.net.dtype) for _ in range(self.slots)]
+        self._stepper = Stepper(self, data, diff)
         losses = self._losses = SmoothedLoss(self.param.average_loss, self.net.dtype)
         self.schedule = Schedule(self.param, self.net.dtype, lambda: losses.mean)
         self._restored = False
@@ -186,7 +190,7 @@ class Solver:
             self._lock_prefix()
         self._begin()
         self.stopped = False
-        stop = self.iter + n
+        stop = self.iter + arguments.whole(n, "the number of iterations")
         if not self._restored:
             self._losses.clear()
         self._restored = False
@@ -337,30 +341,20 @@ class Solver:
         self.schedule.advance(self.iter)
         if p.display and self.iter % p.display == 0:
             _log.info("Iteration %d, lr = %g", self.iter, rate)
-        w, g = self._data.array(), self._diff.array()
-        history = [slot.array() for slot in self.history]
-        ops = backend.current().ops
-        with backend.current().running():
-            if p.clip_gradients >= 0:
-                ops.clip_by_norm(g, p.clip_gradients, self._norm.xdata)
-                progress.log_clipping(float(self._norm.peek_data()), p.clip_gradients)
-            for start, stop, lr_mult, decay_mult in self._segments:
-                self.update(
-                    ops,
-                    w[start:stop],
-                    g[start:stop],
-                    [h[start:stop] for h in history],
-                    rate * lr_mult,
-                    1 / p.iter_size,
-                    p.weight_decay * decay_mult,
-                    p.regularization_type == "L1",
-                )
+        self._stepper.take(rate)
         self.iter += 1
 
+    def corrected(self, rate: float) -> float:
+        """What ``update`` gets as the rate of the coming iteration."""
+        return rate
+
     def update(
-        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
     ) -> None:
-        """Step one segment: flat arrays w, g and one array a history slot, all of one size."""
+        """Step one range of params: flat arrays w, g and one array a history slot, all of one size.
+
+        The rate of a ``capturable`` solver may be a scalar array, for an op of the backend to read.
+        """
         raise NotImplementedError
 
     def add_callback(self, on_start: Any, on_gradients_ready: Callable[[], Any] | None = None) -> None:
@@ -386,8 +380,10 @@ class Solver:
         """Close files, the monitors' too, and stop threads of the nets' data layers; weights and solver can still be
         looked at.
         """
-        for closing in (*self.monitors, self.net, *self.test_nets):
-            closing.close()
+        for monitor in self.monitors:
+            monitor.close()
+        for net in (self.net, *self.test_nets):
+            net.close()
         self._lock = None
 
     def __enter__(self) -> Self:
@@ -431,8 +427,9 @@ class Solver:
 
         The monitors, those too that are appended before the work goes on, get the state back that they had.
         """
-        self._unclaimed = snapshots.read(self, os.fspath(path))
-        self.restored_from, self._begun = os.fspath(path), []
+        path = arguments.path(path, "a solver state", SnapshotError)
+        self._unclaimed = snapshots.read(self, path)
+        self.restored_from, self._begun = path, []
         self._share_with_test_nets()
 
     def history_blobs(self) -> list[NDArray]:
@@ -442,12 +439,3 @@ class Solver:
             for slot in self.history
             for param in self.net.learnable
         ]
-
-
-def _segments(net: Net) -> list[tuple[int, int, float, float]]:
-    """Ranges of the packed params with equal multipliers: (start, stop, lr_mult, decay_mult)."""
-    ranges: dict[tuple[float, float], tuple[int, int]] = {}
-    for param in net.learnable:
-        start, stop = ranges.get(param.multipliers, (param.offset, 0))
-        ranges[param.multipliers] = min(start, param.offset), max(stop, param.offset + param.blob.count)
-    return [(*ends, *multipliers) for multipliers, ends in ranges.items()]
