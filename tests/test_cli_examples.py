@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from cli_case import NET, run, write_case
+from cli_case import run, write_case
 from PIL import Image
 from test_cli_data import write_idx
 

@@ -52,7 +52,7 @@ def main(argv):
     else:
         print(f"Loading file: {args.input_file}")
         inputs = [caffe.io.load_image(args.input_file)]
-    print("Classifying %d inputs." % len(inputs))
+    print(f"Classifying {len(inputs)} inputs.")
     start = time.time()
     predictions = classifier.predict(inputs, not args.center_only)
     print(f"Done in {time.time() - start:.2f} s.")
