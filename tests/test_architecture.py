@@ -39,6 +39,7 @@ RANKS = [
     ("minicaffe.kernels.cpu.conv",),
     ("minicaffe.kernels.cpu", "minicaffe.kernels.cuda", "minicaffe.kernels"),
     ("minicaffe.backend",),
+    ("minicaffe.boxes",),
     ("minicaffe.blob", "minicaffe.fillers", "minicaffe.data"),
     ("minicaffe.layers",),
     (

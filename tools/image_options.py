@@ -41,8 +41,8 @@ _FLAGS = [
     click.option("--gpu", is_flag=True, help="Compute on the GPU."),
     click.option(
         "--mean_file", default="", metavar="FILE", type=Path(),
-        help="Subtract this: an array (.npy) or a mean image (.binaryproto) of channels x height x width, or of a value "
-        "a channel (default: nothing).",
+        help="Subtract this: an array (.npy) or a mean image (.binaryproto) of channels x height x width, or of a "
+        "value a channel (default: nothing).",
     ),
     click.option("--raw_scale", default=255.0, show_default=True, help="Multiply images, of 0 to 1, by this first."),
     click.option("--input_scale", type=float, metavar="S", help="Multiply by this at last, after the mean."),
