@@ -1,4 +1,5 @@
-"""Compile caffe.proto to caffe.desc: ``python proto/compile.py`` (needs grpcio-tools, part of ``minicaffe[dev]``)."""
+"""Compile caffe.proto and what it imports to caffe.desc: ``python proto/compile.py`` (needs grpcio-tools, part of
+``minicaffe[dev]``)."""
 
 from __future__ import annotations
 
@@ -9,9 +10,15 @@ from grpc_tools import protoc  # type: ignore[import-untyped]
 
 
 def compile_schema(folder: Path) -> None:
-    """Write ``folder/caffe.desc``, the FileDescriptorSet of ``folder/caffe.proto``."""
+    """Write ``folder/caffe.desc``, the FileDescriptorSet of ``folder/caffe.proto`` and its imports."""
     status = protoc.main(
-        ["protoc", f"--proto_path={folder}", f"--descriptor_set_out={folder / 'caffe.desc'}", "caffe.proto"]
+        [
+            "protoc",
+            f"--proto_path={folder}",
+            "--include_imports",
+            f"--descriptor_set_out={folder / 'caffe.desc'}",
+            "caffe.proto",
+        ]
     )
     if status != 0:
         sys.exit(status)

@@ -1,60 +1,148 @@
-"""Prototxt fields that Caffe 1.0 does not know but a fork of it does, so that errors can say where a file is from."""
+"""What forks of Caffe added to it: whose a field is, and whether it changes what a layer computes."""
 
 from __future__ import annotations
 
-_SSD = "SSD (weiliu89/caffe)"
-_FAST_RCNN = "Fast/Faster R-CNN (rbgirshick)"
-_YOLO = "MobileNet-YOLO (eric612)"
-_NVIDIA = "NVCaffe (NVIDIA/caffe)"
+from typing import Any
 
-FORK_FIELDS: dict[str, str] = {
-    "annotated_data_param": _SSD,
-    "multibox_loss_param": _SSD,
-    "permute_param": _SSD,
-    "prior_box_param": _SSD,
-    "detection_output_param": _SSD,
-    "detection_evaluate_param": _SSD,
-    "norm_param": _SSD,
-    "video_data_param": _SSD,
-    "resize_param": _SSD,
-    "noise_param": _SSD,
-    "distort_param": _SSD,
-    "expand_param": _SSD,
-    "emit_constraint": _SSD,
-    "eval_type": _SSD,
-    "ap_version": _SSD,
-    "show_per_class_result": _SSD,
-    "roi_pooling_param": _FAST_RCNN,
-    "smooth_l1_loss_param": _FAST_RCNN,
-    "proposal_param": "Faster R-CNN ports with a C++ proposal layer",
-    "psroi_pooling_param": "R-FCN (daijifeng001/caffe-rfcn)",
-    "box_annotator_ohem_param": "R-FCN (daijifeng001/caffe-rfcn)",
-    "roi_align_param": "Mask R-CNN ports",
-    "reorg_param": _YOLO,
-    "region_loss_param": _YOLO,
-    "yolo_detection_output_param": _YOLO,
-    "yolov3_detection_output_param": _YOLO,
-    "yolov3_param": _YOLO,
-    "relu6_param": _YOLO,
-    "upsample_param": "SegNet or YOLO ports",
-    "mish_param": "YOLOv4 ports",
-    "shuffle_channel_param": "ShuffleNet (farmingyard/ShuffleNet)",
-    "interp_param": "DeepLab or PSPNet",
-    "bn_param": "SegNet, PSPNet or yjxiong/caffe",
-    "center_loss_param": "caffe-face (ydwen)",
-    "focal_loss_param": "focal-loss ports",
-    "triplet_loss_param": "triplet-loss ports",
-    "spatial_dropout_param": "Intel Caffe",
-    "detectnet_groundtruth_param": _NVIDIA,
-    "detectnet_augmentation_param": _NVIDIA,
-    "forward_type": _NVIDIA,
-    "backward_type": _NVIDIA,
-    "forward_math": _NVIDIA,
-    "backward_math": _NVIDIA,
-    "default_forward_type": _NVIDIA,
-    "default_backward_type": _NVIDIA,
-    "rampup_interval": _NVIDIA,
-    "rampup_lr": _NVIDIA,
-    "min_lr": _NVIDIA,
-    "scale_bias": _NVIDIA,
+from google.protobuf.descriptor import FieldDescriptor
+
+_SSD = "SSD (weiliu89/caffe)"
+_FASTER = "Fast and Faster R-CNN (rbgirshick/caffe-fast-rcnn)"
+_RFCN = "R-FCN (daijifeng001/caffe-rfcn)"
+_YOLO = "MobileNet-YOLO (eric612/MobileNet-YOLO)"
+_CASCADE = "Cascade R-CNN (zhaoweicai/cascade-rcnn)"
+_MSCNN = "MSCNN (zhaoweicai/mscnn)"
+_DEEPDETECT = "DeepDetect (jolibrain/caffe)"
+_HAPPYNEAR = "happynear/caffe-windows"
+_SEGNET = "SegNet (alexgkendall/caffe-segnet)"
+_PSPNET = "PSPNet (hszhao/PSPNet)"
+_NVCAFFE = "NVCaffe (NVIDIA/caffe)"
+_INTEL = "Intel Caffe (intel/caffe)"
+_YJXIONG = "yjxiong/caffe"
+_C3D = "C3D (facebook/C3D)"
+_FLOWNET = "FlowNet 2 (lmb-freiburg/flownet2)"
+
+FIRST = 20001
+"""The first of our own numbers, which fields of forks have in Caffe's messages."""
+
+NO_EFFECT = frozenset(
+    {
+        *("engine", "cache", "threads", "parser_threads", "cudnn_convolution_algo_seeker", "conv_algos_override"),
+        *("cudnn_math_override", "conv_algorithm", "fft", "use_gpu_transform", "verbose", "display", "show_data"),
+        *("disk_reader_threads", "huge_video_dataset", "fuse"),
+    }
+)
+"""Fields that say where, how fast or in what numbers to compute, or what to show."""
+
+_FIELDS: dict[str, tuple[str, ...]] = {
+    _SSD: ("resize_param", "noise_param", "distort_param", "expand_param", "emit_constraint", "crop_h", "crop_w"),
+    _CASCADE: ("ceil_mode", "detection_data_param", "eval_data_param"),
+    _MSCNN: ("image_gt_data_param",),
+    _DEEPDETECT: ("scaling_temperature",),
+    _HAPPYNEAR: (
+        *("normalize", "min_is_better", "disable_mean", "disable_variance", "hard_ratio", "hard_mining_label"),
+        *("cutting_point", "normalize_type", "sqrt_scale", "blob_filler", "face_transform", "face_mirror", "min_value"),
+        *("max_value", "erase_ratio", "center_crop", "balance_class", "shape_offset", "transpose"),
+    ),
+    _SEGNET: ("weight_by_label_freqs", "class_weighting", "sample_weights_test"),
+    _PSPNET: ("label_type", "crop_height", "crop_width", "hole", "hole_h", "hole_w"),
+    _NVCAFFE: ("scale_bias", "img_rand_resize_lower", "img_rand_resize_upper", "rampup_interval", "larc"),
+    _INTEL: ("random_resize_param", "random_aspect_ratio_param", "relu", "fusion_type", "filler", "avg_include_pad"),
+    _YJXIONG: ("fix_crop", "more_fix_crop", "multi_scale", "scale_ratios", "max_distort", "is_flow", "shuffle"),
+    _C3D: ("kernel_depth", "temporal_stride", "temporal_pad", "use_temporal_jitter", "sampling_rate", "new_length"),
+    _FLOWNET: ("encoding", "rand_permute", "range_start", "range_end", "preselection_file"),
+    _RFCN: ("pre_fixed_normalizer",),
+    "naibaf7/caffe": ("dilation", "dim"),
 }
+_TYPES: dict[str, tuple[str, ...]] = {
+    _SSD: (
+        *("Permute", "PriorBox", "DetectionOutput", "DetectionEvaluate", "AnnotatedData", "MultiBoxLoss", "Normalize"),
+        *("SmoothL1Loss", "VideoData"),
+    ),
+    _FASTER: ("ROIPooling", "Proposal"),
+    _RFCN: ("PSROIPooling", "SmoothL1LossOHEM", "SoftmaxWithLossOHEM", "BoxAnnotatorOHEM"),
+    _CASCADE: (
+        *("DecodeBBox", "ProposalTarget", "BboxAccuracy", "ROIAlign", "BoxGroupOutput", "DetectionGroupLoss"),
+        *("DetectionGroupAccuracy", "DetectionData", "FrcnnOutput", "EvalData", "ScaleRoute", "HardMining"),
+    ),
+    _MSCNN: ("BoxOutput", "DetectionAccuracy", "DetectionLoss", "ImageGtData", "SoftmaxWeightedLoss"),
+    _YOLO: (
+        *("Yolov3", "RegionLoss", "Yolov3DetectionOutput", "YoloDetectionOutput", "Reorg", "DepthwiseConvolution"),
+        *("AssistedExcitation", "GaussianYolov3", "YoloSeg", "SegmentationEvaluate", "LaneData", "HardSigmoid"),
+    ),
+    _DEEPDETECT: (
+        *(
+            "ConvolutionDepthwise",
+            "ShuffleChannel",
+            "ReLU6",
+            "ContinuationIndicator",
+            "CtcLoss",
+            "Reverse",
+            "FocalLoss",
+        ),
+        *("LabelsequenceAccuracy", "DiceCoefLoss", "MultiLabelSigmoidLoss", "SeLu", "BroadcastMul"),
+        "MultiBoxFocalLoss",
+    ),
+    _SEGNET: ("Upsample", "DenseImageData"),
+    _PSPNET: (
+        *("Interp", "BN", "ImageSegData", "SegAccuracy", "SpatialProduct", "BiasChannel", "DomainTransform"),
+        *("UniqueLabel", "MatRead", "MatWrite"),
+    ),
+    _HAPPYNEAR: (
+        *("Flip", "TripletLoss", "GeneralTripletLoss", "GeneralContrastiveLoss", "BatchContrastiveLoss", "Gram"),
+        *("SoftContrastiveLoss", "ChannelScale", "InnerDistance", "Truncation", "SoftTruncation", "Slope", "Resize"),
+        *("Transformer", "MarginInnerProduct", "LargeMarginInnerProduct", "LabelSpecificAdd", "LabelSpecificAffine"),
+        *("LabelSpecificMargin", "LabelSpecificHardMargin", "LabelSpecificRescale", "LabelSpecificStatistics"),
+        *("Pairwise", "NCALoss", "ConfidencePenaltyLoss", "CorrelationLoss", "FeatureDecayLoss", "FeatureIncayLoss"),
+        *("InfimumLoss", "OrdinalRegressionLoss", "Hotspot", "PredictBox", "SubRegion", "Insanity", "Local", "Noise"),
+        *("EltwiseAffine", "TrainableData", "Covariance", "MovingNormalize", "GlobalLSEMargin", "FCNData", "Arccos"),
+        *("RadialRemovalMargin", "MultiLabelImageData", "WiderFaceData", "FCNAccuracy", "Cosine"),
+    ),
+    "caffe-face (ydwen/caffe-face)": ("CenterLoss",),
+    "SENet (hujie-frank/SENet)": ("Axpy",),
+    "CTPN (tianzhi0549/CTPN) and caffe_ocr (senlinuc/caffe_ocr)": (
+        *("Lstm", "Transpose", "ReverseTime", "CTCGreedyDecoder"),
+    ),
+    "warp-ctc-caffe (xmfbit/warpctc-caffe)": ("WarpCTCLoss",),
+    "HED (s9xie/hed) and RCF (yun-liu/rcf)": ("ImageLabelmapData", "AutoCrop"),
+    _C3D: ("Convolution3D", "Pooling3D", "Deconvolution3D", "CONVOLUTION3D", "POOLING3D"),
+    _YJXIONG: ("SegData", "BatchReduction", "ColorConv"),
+    _FLOWNET: (
+        *("Correlation", "Correlation1D", "FlowWarp", "DataAugmentation", "FlowAugmentation", "Accum", "L1Loss"),
+        *("ChannelNorm", "Mean", "NegReLU", "CustomData", "Downsample", "Resample", "LpqLoss", "BlackAugmentation"),
+        *("GenerateAugmentationParameters", "ImgReader", "ImgWriter", "FLOWriter", "FloatReader", "FloatWriter"),
+        *("PFMWriter", "DisparityData"),
+    ),
+    _NVCAFFE: ("DetectNetTransformation",),
+    _INTEL: ("EvalDetection", "SimplerNMS", "SpatialDropout"),
+    "naibaf7/caffe": ("MergeCrop", "MalisLoss"),
+    "SSTD (BestSonny/SSTD)": ("MaskPooling", "MaskResize"),
+    "crfasrnn (bittnt/caffe)": ("MultiStageMeanfield",),
+    "ports of darknet": ("Mish",),
+    "spatial transformer networks (daerduoCarey/SpatialTransformerLayer)": ("SpatialTransformer",),
+}
+_FORK_OF_TYPE = {type: fork for fork, types in _TYPES.items() for type in types}
+
+here: set[str] = set()
+"""Layer types that minicaffe has; layers enter theirs when they are registered."""
+
+_FORK_OF = {field: fork for fork, fields in _FIELDS.items() for field in fields}
+
+
+def origin(field: str) -> str:
+    """``: the fork`` that is known for a field of this name, or nothing."""
+    fork = _FORK_OF.get(field)
+    return f": {fork}" if fork else ""
+
+
+def origin_of_type(type: str) -> str:
+    """``: the fork`` that is known for a layer type, or nothing."""
+    fork = _FORK_OF_TYPE.get(type)
+    return f": {fork}" if fork else ""
+
+
+def changes_results(field: FieldDescriptor, value: Any) -> bool:
+    """Whether a field that is set in one of Caffe's messages is a fork's and asks for something."""
+    if field.number < FIRST or field.containing_type.file.name != "caffe.proto" or field.name in NO_EFFECT:
+        return False
+    return field.message_type is not None or hasattr(value, "extend") or value != field.default_value

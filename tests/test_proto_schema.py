@@ -27,16 +27,14 @@ TYPES = {
 }
 ZERO = {"string": "", "bytes": "", "bool": "false"}
 MADE_OPTIONAL = {("ClipParameter", "min"), ("ClipParameter", "max")}
-OURS = {
+NVCAFFES_NUMBERS = {
     ("BlobProto", "raw_data_type", 10),
     ("BlobProto", "raw_diff_type", 11),
     ("BlobProto", "raw_data", 12),
     ("BlobProto", "raw_diff", 13),
-    ("SolverParameter", "warmup_iter", 20001),
-    ("SolverParameter", "warmup_start_lr", 20002),
-    ("SolverParameter", "plateau_winsize", 20003),
-    ("SolverState", "minicaffe_state", 20001),
 }
+INTELS_ENGINES = {("MKL2017", 3), ("MKLDNN", 4)}
+OURS = 20000  # where the numbers begin that no fork uses
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -45,7 +43,16 @@ def rows(name: str) -> list[dict[str, str]]:
 
 
 def messages():
-    return proto.NetParameter.DESCRIPTOR.file.message_types_by_name
+    """Caffe's messages and those of forks, without the ones inside others."""
+    return {name: message for name, message in proto.messages.items() if "." not in name}
+
+
+def files():
+    """The schema's files as protobuf keeps them."""
+    for descriptor in {message.file.name: message.file for message in messages().values()}.values():
+        file = FileDescriptorProto()
+        descriptor.CopyToProto(file)
+        yield descriptor, file
 
 
 def type_of(field) -> str:
@@ -70,10 +77,9 @@ def default_of(field) -> str:
 def test_every_field_of_caffe_has_its_number_label_type_default_and_packing():
     schema = rows("caffe_schema.tsv")
     assert len(schema) == 423
-    file = FileDescriptorProto()
-    proto.NetParameter.DESCRIPTOR.file.CopyToProto(file)
     labels = {
         (message.name, field.name): FieldDescriptorProto.Label.Name(field.label)
+        for _, file in files()
         for message in file.message_type
         for field in message.field
     }
@@ -98,30 +104,55 @@ def test_every_field_of_caffe_has_its_number_label_type_default_and_packing():
             assert default_of(field) == ZERO.get(row["type"], "0"), row
 
 
-def test_every_enum_value_of_caffe_has_its_number_and_no_other_is_added():
+def enums():
+    """Every enum by its name: ``Phase``, ``PoolingParameter.PoolMethod``."""
+    found = [enum for descriptor, _ in files() for enum in descriptor.enum_types_by_name.values()]
+    found += [enum for message in messages().values() for enum in message.enum_types]
+    return {enum.full_name.removeprefix("caffe."): enum for enum in found}
+
+
+def test_every_enum_value_of_caffe_has_its_number_and_forks_values_have_numbers_of_our_own():
     expected = {(row["enum"], row["value_name"], int(row["number"])) for row in rows("caffe_enums.tsv")}
-    enums = list(proto.NetParameter.DESCRIPTOR.file.enum_types_by_name.values())
-    for message in messages().values():
-        enums += message.enum_types
-    shipped = {
-        (enum.full_name.removeprefix("caffe."), value.name, value.number) for enum in enums for value in enum.values
-    }
-    raw_types = {item for item in shipped if item[0] == "BlobProto.RawType"}
-    assert len(raw_types) == 6
-    assert shipped - raw_types == expected
+    caffes = {name for name, _, _ in expected}
+    shipped = {(name, value.name, value.number) for name in caffes for value in enums()[name].values}
+    assert expected <= shipped
+    for name, value, number in shipped - expected:
+        assert number > OURS or (name.endswith(".Engine") and (value, number) in INTELS_ENGINES), (name, value)
 
 
-def test_fields_beyond_caffe_are_the_documented_ones():
+def test_a_number_of_caffes_messages_has_caffes_meaning_or_none():
     caffe = {(row["message"], row["field"], int(row["number"])) for row in rows("caffe_schema.tsv")}
-    shipped = {(name, field.name, field.number) for name, message in messages().items() for field in message.fields}
-    assert shipped - caffe == OURS
+    caffes = {name for name, _, _ in caffe}
+    shipped = {(name, field.name, field.number) for name in caffes for field in messages()[name].fields}
+    beyond = shipped - caffe
+    assert {field for field in beyond if field[2] < OURS} == NVCAFFES_NUMBERS
+    assert len(beyond) > 300
 
 
-def test_descriptor_is_compiled_from_the_proto_file_beside_it():
-    source = resources.files("minicaffe.proto").joinpath("caffe.proto").read_text()
-    written = re.findall(r"^\s*(?:optional|repeated) [\w.]+ (\w+) = (\d+)", source, re.MULTILINE)
-    compiled = [(field.name, str(field.number)) for message in messages().values() for field in message.fields]
-    assert written == compiled
+def test_what_forks_wrote_in_binary_stays_as_it_was():
+    """Field 202 is SSD's permute_param, 145 NVCaffe's forward_type, 13 of pooling_param another fork's ceil_mode."""
+    permute = b"\xd2\x0c\x04" + b"\x08\x00\x08\x02"
+    forward_type = b"\x88\x09\x02"
+    layer = proto.LayerParameter(name="x", type="Permute").SerializeToString() + permute + forward_type
+    read = proto.LayerParameter.FromString(layer)
+    assert (read.name, read.type) == ("x", "Permute")
+    assert not read.HasField("permute_param")
+    assert not read.HasField("parameter_param")
+    assert sorted(read.SerializeToString()) == sorted(layer)
+    assert proto.LayerParameter.FromString(read.SerializeToString()) == read
+
+
+def test_descriptor_is_compiled_from_the_proto_files_beside_it():
+    for descriptor, file in files():
+        source = resources.files("minicaffe.proto").joinpath(descriptor.name).read_text()
+        written = re.findall(r"^\s*(?:optional|repeated) [\w.]+ (\w+) = (\d+)", source, re.MULTILINE)
+        compiled = [
+            (field.name, str(field.number))
+            for message in file.message_type
+            for part in (*message.nested_type, message)
+            for field in part.field
+        ]
+        assert written == compiled
 
 
 def test_classes_and_enum_values_are_attributes_of_the_package():

@@ -31,8 +31,8 @@ def open_db(
     takes the place of an existing one when the writer is closed.
 
     A database of the other backend is read as what it is, and one that is not there under its name may be there under
-    that of the other backend (``train_lmdb`` for ``train_leveldb``); a line of the log says so.  Caffe: both are
-    errors.
+    that of the other backend (``train_lmdb`` for ``train_leveldb``); a line of the log says so.  Both are errors in
+    Caffe.
 
     Raises DataError: missing, empty, truncated or damaged; not readable; existing (for "new"); and MissingExtraError
     where LevelDB's package is not installed.

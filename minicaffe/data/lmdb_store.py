@@ -71,7 +71,7 @@ class LmdbWriter(Writer):
     """Writes an LMDB folder; the map doubles whenever it is full."""
 
     backend = "lmdb"
-    mode = 0o744
+    mode = 0o755
     library_error = lmdb.Error
 
     def _create(self) -> None:

@@ -18,7 +18,6 @@ from minicaffe.data.source import Batch, BatchReader, BatchSource, check_sizes, 
 from minicaffe.data.transform import Transformer, read_mean
 from minicaffe.errors import DataError
 
-
 _log = logging.getLogger(__name__)
 
 _LARGEST = 2**24  # of a class or corner: float32 holds all whole numbers below

@@ -29,6 +29,7 @@ class Source(Layer):
     bottoms = 0
     tops: Count = (1, None)
     per_element = 0
+    fixed = None
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         pass
@@ -240,6 +241,10 @@ class MemoryData(Source):
     SIZES = ("batch_size", "channels", "height", "width")
     batch_size: int
 
+    def check_options(self) -> None:
+        for field in self.SIZES:
+            self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.layer_param.HasField("transform_param"):
             _log.warning(
@@ -247,8 +252,6 @@ class MemoryData(Source):
                 "over",
                 self.name,
             )
-        for field in self.SIZES:
-            self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
         self.item = tuple(getattr(self, field) for field in self.SIZES[1:])
         self.values: NDArray | None = None
         self.position = 0

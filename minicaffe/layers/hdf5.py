@@ -183,6 +183,7 @@ class HDF5Output(Layer):
     per_element = 0
     bottoms = 2
     tops = 0
+    fixed = None
     file_name: str
     DATASETS = ("data", "label")
     OVERHEAD = 4 << 20  # bytes: a chunk begun in each dataset, at most 1 MiB each, and their indices

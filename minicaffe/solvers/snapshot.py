@@ -21,6 +21,7 @@ from minicaffe.data import hdf5
 from minicaffe.errors import DataError, MinicaffeError, SnapshotError, WeightsError
 from minicaffe.proto import wire
 from minicaffe.proto.files import blob_pieces, open_binary, write_binary
+from minicaffe.solvers import monitor
 
 if TYPE_CHECKING:
     from minicaffe.solvers.base import Solver
@@ -70,6 +71,7 @@ def _resume_state(solver: Solver, checksum: str | None = None) -> bytes:
             "solver": solver.state(),
             "train": solver.net.state(),
             "test": [net.state() for net in solver.test_nets],
+            "monitors": monitor.states(solver.monitors),
         }
     ).encode()
 
@@ -84,8 +86,10 @@ class _State(NamedTuple):
     resume: bytes | None
 
 
-def read(solver: Solver, path: str) -> None:
+def read(solver: Solver, path: str) -> dict[str, dict[str, Any]]:
     """Put a solver where a solver state says; SnapshotError, WeightsError and DataError leave it as it was.
+
+    Returns what the state holds for monitors that the solver has not.
 
     All that the file holds is checked before anything changes.  What only a data layer can tell, whether it can go on
     from its position, is tried first and taken back where it cannot.
@@ -115,6 +119,7 @@ def read(solver: Solver, path: str) -> None:
     for values, target in zip(history, targets, strict=True):
         target[...] = values
     solver.iter, solver.schedule.current_step = found.iter, found.current_step
+    return resume["monitors"] if resume else {}
 
 
 def _fitting_history(solver: Solver, path: str, found: list[NDArray], targets: list[NDArray]) -> list[NDArray]:
@@ -141,6 +146,7 @@ def _go_on(solver: Solver, path: str, resume: dict[str, Any]) -> None:
     where, nets = backend.current(), [solver.net, *solver.test_nets]
     streams = random.stream().get_state(), where.random.get_state()
     before = [net.state() for net in nets]
+    monitors_before = monitor.states(solver.monitors)
     try:
         random.stream().set_state(resume["random"])
         if solver.rank:  # the state is that of rank 0, and each process draws numbers of its own
@@ -149,11 +155,13 @@ def _go_on(solver: Solver, path: str, resume: dict[str, Any]) -> None:
             where.random.set_state(resume["device"][where.name])
         for net, position in zip(nets, [resume["train"], *resume["test"]], strict=False):
             net.restore(position)
+        monitor.restore(solver.monitors, resume["monitors"])
     except Exception as error:
         random.stream().set_state(streams[0])
         where.random.set_state(streams[1])
         for net, position in zip(nets, before, strict=True):
             net.restore(position)
+        monitor.restore(solver.monitors, monitors_before)
         if isinstance(error, MinicaffeError):
             raise type(error)(f"solver state {path}: {error}") from error
         raise _damaged(path, repr(error)) from error
@@ -173,6 +181,7 @@ def _resume_values(path: str, resume: bytes) -> dict[str, Any]:
             and all(isinstance(number, int) and number >= 0 for number in numbers[:2])
             and all(isinstance(position, dict) for net in (state["train"], *state["test"]) for position in net.values())
             and isinstance(state.get("weights"), (str, type(None)))
+            and all(isinstance(kept, dict) for kept in state.setdefault("monitors", {}).values())
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, repr(error)) from None
