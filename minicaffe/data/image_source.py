@@ -30,10 +30,11 @@ def read_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
     odd: int | None = None
     for n, line in enumerate(lines, 1):
         name, space, label = line.rpartition(" ")
-        number = re.match(r"\s*([+-]?\d{1,18})", label)
-        if odd is None and space and (number is None or number.end() != len(label.rstrip())):
+        match = re.match(r"\s*([+-]?\d{1,18})", label)
+        number = int(match.group(1)) if match else 0
+        if odd is None and space and not _means(label, number):
             odd = n
-        entries.append((name if space else line, int(number.group(1)) if number else 0))
+        entries.append((name if space else line, number))
     if odd is not None:
         label = lines[odd - 1].rpartition(" ")[2]
         _log.warning(
@@ -44,6 +45,13 @@ def read_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
     return entries
 
 
+def _means(text: str, number: int) -> bool:
+    try:
+        return float(text) == number
+    except ValueError:
+        return False
+
+
 def read_labels(path: str | os.PathLike[str], count: int) -> list[tuple[str, np.ndarray]]:
     """The images in a text file of lines ``path label label ...``, and the ``count`` labels of each, float32.
 
@@ -51,7 +59,7 @@ def read_labels(path: str | os.PathLike[str], count: int) -> list[tuple[str, np.
     """
     entries = []
     for n, line in enumerate(_lines(path), 1):
-        name, *words = line.rstrip().rsplit(None, count)
+        name, *words = line.rstrip().rsplit(None, count) or [""]
         try:
             labels = np.array(words, np.float32)
         except ValueError:
