@@ -10,6 +10,7 @@ from layer_cases import (
     data,
     indexing,
     loss,
+    metric,
     neuron,
     normalisation,
     recurrent,
@@ -20,7 +21,20 @@ from layer_cases import (
 from layer_cases.case import Case
 
 FAMILIES = (
-    *(activation, channels, classification, common, data, indexing, loss, neuron, normalisation, recurrent, reduction),
+    *(
+        activation,
+        channels,
+        classification,
+        common,
+        data,
+        indexing,
+        loss,
+        metric,
+        neuron,
+        normalisation,
+        recurrent,
+        reduction,
+    ),
     *(utility, vision),
 )
 CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]
