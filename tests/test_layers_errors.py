@@ -31,7 +31,7 @@ NEVER_ASKED = {
     (kind, "axis"): "about_axis of the base is not called: no field says which axis the classes are on"
     for kind in (
         *("GeneralContrastiveLoss", "GeneralTripletLoss", "HingeLoss", "MultinomialLogisticLoss", "NCALoss"),
-        *("SigmoidCrossEntropyLoss",),
+        *("ConfidencePenaltyLoss", "SigmoidCrossEntropyLoss"),
     )
 } | {("ConvolutionDepthwise", field): "both are set to the channels" for field in ("group", "num_output")}
 

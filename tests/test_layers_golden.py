@@ -18,7 +18,7 @@ CASES = layer_cases()
 ON_HOST = {"ArgMax", "DummyData", "Filter", "GeneralContrastiveLoss", "GeneralTripletLoss", "NCALoss"}
 """Layers that compute on the host, or whose shapes depend on the data: these wait for a device."""
 WITHOUT_CASE = {"Data", "HDF5Data", "HDF5Output", "ImageData", "MemoryData", "Python", "WindowData"} | {
-    *("HardSigmoid", "Mish")
+    *("Accum", "Correlation", "HardSigmoid", "Mish")
 }
 """Types that other tests hold against Caffe's numbers, and those of forks that nobody has run."""
 

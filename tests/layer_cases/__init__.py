@@ -15,6 +15,7 @@ from layer_cases import (
     normalisation,
     recurrent,
     reduction,
+    sampling,
     utility,
     vision,
 )
@@ -34,6 +35,7 @@ FAMILIES = (
         normalisation,
         recurrent,
         reduction,
+        sampling,
     ),
     *(utility, vision),
 )

@@ -11,10 +11,23 @@ from layer_errors import (
     metric,
     normalisation,
     recurrent,
+    sampling,
     utility,
     vision,
 )
 from layer_errors.row import Row
 
-FAMILIES = (activation, channels, classification, common, data, metric, normalisation, recurrent, utility, vision)
+FAMILIES = (
+    activation,
+    channels,
+    classification,
+    common,
+    data,
+    metric,
+    normalisation,
+    recurrent,
+    sampling,
+    utility,
+    vision,
+)
 ROWS: list[Row] = [row for family in FAMILIES for row in family.ROWS]
