@@ -25,7 +25,8 @@ _BYTES_A_RECORD, _BYTES_A_BATCH = 512, 1024  # beside its pixels
 
 
 class Batch:
-    """``data`` (N, C, h, w) and ``label`` (N,), float32, and where the source stands after them."""
+    """``data`` (N, C, h, w) and ``label`` (N,) or rows of another shape, float32, and where the source stands after
+    them."""
 
     def __init__(self, num: int, shape: tuple[int, int, int]) -> None:
         self.data = np.empty((num, *shape), np.float32)
@@ -75,6 +76,7 @@ class BatchSource:
     def __init__(self, reader: BatchReader, batch_size: int, depth: int) -> None:
         self.batch_size = batch_size
         self.shape = reader.shape
+        self.label_shape: tuple[int, ...] = (batch_size,)
         each = batch_size * (4 * math.prod(reader.shape) + _BYTES_A_RECORD) + _BYTES_A_BATCH
         limits.require_memory(
             (depth + 1) * each, f"reading {depth} batches of {batch_size} ahead", "use a smaller batch_size or prefetch"
@@ -165,8 +167,8 @@ class DatumSource(BatchSource):
         super().__init__(reader, data_param.batch_size, data_param.prefetch)
 
 
-class _DatumReader(BatchReader):
-    """Fills batches with the records of a database."""
+class RecordReader(BatchReader):
+    """Walks over the records of a database, again and again: every ``shares``-th one from number ``rank`` on."""
 
     def __init__(self, data_param: Any, transformer: Transformer, rank: int, shares: int) -> None:
         backend = proto.DataParameter.DB.Name(data_param.backend)
@@ -177,31 +179,13 @@ class _DatumReader(BatchReader):
         self._offset = 0  # records passed since the start, over all rounds
         if not self._records.seek_to_first():
             raise DataError(f"{self._where()}: empty, not one record; build it again")
-        key, value = self._records.item()
-        try:
-            self.shape = transformer.output_shape(self._pixels(parse(value)).shape)
-        except DataError as error:
-            raise self._at(key, error) from error
 
-    def fill(self, batch: Batch) -> None:
-        """Read, decode and transform the next records into ``batch``."""
-        keys, datums = [], []
-        for _ in range(self._batch_size):
-            self._advance(self._before)
-            key, value = self._records.item()
-            try:
-                datums.append(parse(value))
-            except DataError as error:
-                raise self._at(key, error) from error
-            keys.append(key)
-            self._advance(self._after)
-        pixels = raw_batch(datums)
-        if pixels is None:
-            self._fill_singly(batch, keys, datums)
-        else:
-            self._fill_at_once(batch, keys[0], pixels)
-        batch.label[:] = [datum.label for datum in datums]
-        batch.position = self.position()
+    def next_record(self) -> tuple[bytes, bytes]:
+        """The key and the value of the next record."""
+        self._advance(self._before)
+        item = self._records.item()
+        self._advance(self._after)
+        return item
 
     def position(self) -> tuple[bytes, int, bytes | None]:
         """The key of the next record, its number, the state of the transformer's random stream."""
@@ -222,6 +206,50 @@ class _DatumReader(BatchReader):
 
     def close(self) -> None:
         self._records.close()
+
+    def _advance(self, records: int) -> None:
+        for _ in range(records):
+            if not self._records.next():
+                _log.info("Restarting data prefetching from start.")
+                self._records.seek_to_first()
+        self._offset += records
+
+    def _where(self) -> str:
+        return f"{self._records.backend} database {self._records.path}"
+
+    def _at(self, key: bytes, error: DataError) -> DataError:
+        """``error``, naming the database and the record."""
+        return DataError(f"{self._where()}, record {key.decode(errors='replace')!r}: {error}")
+
+
+class _DatumReader(RecordReader):
+    """Fills batches with the Datums of a database."""
+
+    def __init__(self, data_param: Any, transformer: Transformer, rank: int, shares: int) -> None:
+        super().__init__(data_param, transformer, rank, shares)
+        key, value = self._records.item()
+        try:
+            self.shape = transformer.output_shape(self._pixels(parse(value)).shape)
+        except DataError as error:
+            raise self._at(key, error) from error
+
+    def fill(self, batch: Batch) -> None:
+        """Read, decode and transform the next records into ``batch``."""
+        keys, datums = [], []
+        for _ in range(self._batch_size):
+            key, value = self.next_record()
+            try:
+                datums.append(parse(value))
+            except DataError as error:
+                raise self._at(key, error) from error
+            keys.append(key)
+        pixels = raw_batch(datums)
+        if pixels is None:
+            self._fill_singly(batch, keys, datums)
+        else:
+            self._fill_at_once(batch, keys[0], pixels)
+        batch.label[:] = [datum.label for datum in datums]
+        batch.position = self.position()
 
     def _fill_at_once(self, batch: Batch, key: bytes, pixels: np.ndarray) -> None:
         try:
@@ -250,17 +278,3 @@ class _DatumReader(BatchReader):
 
     def _pixels(self, datum: Any) -> np.ndarray:
         return to_array(datum, self._transformer.force_color, self._transformer.force_gray)
-
-    def _advance(self, records: int) -> None:
-        for _ in range(records):
-            if not self._records.next():
-                _log.info("Restarting data prefetching from start.")
-                self._records.seek_to_first()
-        self._offset += records
-
-    def _where(self) -> str:
-        return f"{self._records.backend} database {self._records.path}"
-
-    def _at(self, key: bytes, error: DataError) -> DataError:
-        """``error``, naming the database and the record."""
-        return DataError(f"{self._where()}, record {key.decode(errors='replace')!r}: {error}")

@@ -2,6 +2,7 @@
 
 from minicaffe.layers import (
     activation,
+    annotated_data,
     channels,
     classification,
     convolution,
@@ -43,6 +44,7 @@ __all__ = [
     "create",
     "layer_types",
     "activation",
+    "annotated_data",
     "channels",
     "classification",
     "convolution",
