@@ -21,7 +21,7 @@ struct Ignore {
     }
 };
 
-// bad starts as -1, which is the largest unsigned number.  Negative classes: any integer is good.
+// bad starts as -1, which is the largest unsigned number, and keeps what was found until the host has read it.  Negative classes: any integer is good.
 template <typename T>
 __global__ void check_labels(long long count, const T* label, int classes, bool ignoring, int ignored, int* bad) {
     const Ignore ignore{ignoring, ignored};

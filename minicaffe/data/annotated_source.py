@@ -14,13 +14,14 @@ from minicaffe.backend.random import Stream
 from minicaffe.boxes.frames import FIT_SMALL_SIZE
 from minicaffe.data.annotated_image import AnnotatedImage, channel_values, resized_pixels
 from minicaffe.data.box_sampling import check_samplers, sample
+from minicaffe.data.datum_source import RecordReader
 from minicaffe.data.distortion import Distortion, between, chance
 from minicaffe.data.noise import Noise
 from minicaffe.data.resample import LINEAR
-from minicaffe.data.source import Batch, BatchSource, RecordReader, check_sizes
+from minicaffe.data.source import Batch, BatchSource, check_sizes
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
-from minicaffe.kernels.cpu.transform import transform
+from minicaffe.kernels.cpu.transform import crop
 
 FIELDS = ("resize_param", "noise_param", "distort_param", "expand_param", "emit_constraint", "crop_h", "crop_w")
 """Fields of TransformationParameter that only this transformer knows."""
@@ -90,7 +91,7 @@ class AnnotatedTransformer(Transformer):
                 f"transform_param: a crop of {h} x {w} is larger than the image, {height} x {width} (height x width); "
                 "take a smaller crop or larger images"
             )
-        self._mean_of(shape)
+        self.mean_of(shape)
         return channels, h, w
 
     def first_shape(self, image: AnnotatedImage) -> tuple[int, int, int]:
@@ -98,9 +99,12 @@ class AnnotatedTransformer(Transformer):
         pixels = image.pixels if self._resize is None else resized_pixels(image.pixels, self._resize)
         return self.output_shape(pixels.shape)
 
-    def prepare(self, image: AnnotatedImage) -> AnnotatedImage:
+    def draw(self, num: int) -> np.ndarray:
+        """The seeds of the next ``num`` images' random streams, a row each."""
+        return np.empty((num, 0), np.int64) if self._stream is None else self._stream.draws(num).reshape(num, 1)
+
+    def prepare(self, image: AnnotatedImage, stream: Stream | None) -> AnnotatedImage:
         """All steps before the crop."""
-        stream = self._stream
         if stream is not None:
             if self._distortion is not None:
                 image = replace(image, pixels=self._distortion(image.pixels, stream))
@@ -110,15 +114,10 @@ class AnnotatedTransformer(Transformer):
                 part = sample(self._samplers, image.boxes, stream)
                 image = image if part is None else image.cut_out(part, self._emit)
         if self._resize is not None:
-            image = image.resized(self._resize, self._interpolation(list(self._resize.interp_mode)))
+            image = image.resized(self._resize, _one_of(list(self._resize.interp_mode), stream))
         if self._noise is not None and stream is not None:
             image = replace(image, pixels=self._noise(image.pixels, stream))
         return image
-
-    def _interpolation(self, modes: list[int]) -> int:
-        if self._stream is None or len(modes) < 2:
-            return modes[0] if modes else LINEAR
-        return modes[self._stream.draw() % len(modes)]
 
     def _expand(self, image: AnnotatedImage, stream: Stream) -> AnnotatedImage:
         p = self._param.expand_param
@@ -132,23 +131,22 @@ class AnnotatedTransformer(Transformer):
         fill = channel_values(mean.tolist(), channels, "mean_value")
         return image.on_canvas(height, width, top, left, fill, self._emit)
 
-    def finish(self, image: AnnotatedImage, out: np.ndarray) -> AnnotatedImage:
-        """Crop, mirror, subtract the mean and scale the pixels into ``out`` (channels, h, w); the boxes follow."""
+    def finish(self, image: AnnotatedImage, stream: Stream | None, batch: Batch, n: int) -> AnnotatedImage:
+        """Crop and mirror the pixels into place ``n`` of the batch; the boxes follow."""
         _, height, width = image.pixels.shape
-        h, w = out.shape[1:]
-        room, stream = (height - h, width - w), self._stream
-        flip = bool(self.mirror and stream is not None and stream.draw() % 2)
+        h, w = batch.pixels.shape[2:]
+        room = (height - h, width - w)
+        batch.mirror[n] = bool(self.mirror and stream is not None and stream.draw() % 2)
         if self._random_crop and stream is not None:
-            top, left = (stream.draw() % (space + 1) for space in room)
+            batch.offsets[n] = [stream.draw() % (space + 1) for space in room]
         else:
-            top, left = room[0] // 2, room[1] // 2
-        transform(
-            image.pixels[None], self._mean_of(image.pixels.shape), self.scale,
-            np.array([[top, left]], np.int64), np.array([flip]), out[None],
-        )  # fmt: skip
+            batch.offsets[n] = room[0] // 2, room[1] // 2
+        one, (top, left) = slice(n, n + 1), batch.offsets[n].tolist()
+        pixels = image.pixels.astype(batch.pixels.dtype, copy=False)
+        crop(pixels[np.newaxis], batch.offsets[one], batch.mirror[one], batch.pixels[one])
         frame = np.array([left / width, top / height, (left + w) / width, (top + h) / height], np.float32)
         seen = image.seen_from(frame, self._emit)
-        seen = replace(seen, boxes=seen.mirrored_boxes()) if flip else seen
+        seen = replace(seen, boxes=seen.mirrored_boxes()) if batch.mirror[n] else seen
         return replace(seen, boxes=self._extrapolated(seen.boxes, h, w))
 
     def _extrapolated(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -196,17 +194,18 @@ class AnnotatedSource(BatchSource):
 class _AnnotatedReader(RecordReader):
     """Fills batches with the AnnotatedDatums of a database."""
 
+    remedy = "set transform_param.resize_param or crop_size"
     _transformer: AnnotatedTransformer
 
     def __init__(self, data_param: Any, transformer: AnnotatedTransformer, typed: bool, rank: int, shares: int) -> None:
         super().__init__(data_param, transformer, rank, shares)
-        key, value = self._records.item()
+        first = self._records.item()
         try:
-            message = parse(value)
+            message = parse(first[1])
             image = self._image(message)
             self.shape = transformer.first_shape(image)
         except DataError as error:
-            raise self._at(key, error) from error
+            raise self.at(first, error) from error
         self._said = typed
         self._typed = typed or message.HasField("type")
         boxes = (1, 1, max(len(image.boxes), 1), 8)
@@ -217,29 +216,42 @@ class _AnnotatedReader(RecordReader):
 
     def fill(self, batch: Batch) -> None:
         """Read, decode and transform the next records into ``batch``."""
-        images = []
-        for n in range(self._batch_size):
-            key, value = self.next_record()
+        records = self.next_records()
+        streams = [Stream(int(seed[0])) if len(seed) else None for seed in self._transformer.draw(len(records))]
+        images: dict[int, AnnotatedImage] = {}
+
+        def put(n: int) -> None:
             try:
-                images.append(self._one(batch, n, parse(value)))
+                images[n] = self._put(batch, n, parse(records[n][1]), streams[n])
             except DataError as error:
-                raise self._at(key, error) from error
-        batch.label = _rows(images) if self._typed else np.array([[[[image.label]]] for image in images], np.float32)
+                raise self.at(records[n], error) from error
+
+        put(0)
+        self.share(put, iter(range(1, len(records))))
+        found = [images[n] for n in range(len(records))]
+        batch.label = _rows(found) if self._typed else np.array([[[[image.label]]] for image in found], np.float32)
         batch.position = self.position()
 
-    def _one(self, batch: Batch, n: int, message: Any) -> AnnotatedImage:
+    def _put(self, batch: Batch, n: int, message: Any, stream: Stream | None) -> AnnotatedImage:
+        """Put the pixels of one record into the batch; what else there is to it."""
         if self._typed and not (self._said or message.HasField("type")):
             raise DataError("it has no annotation type, unlike the first; set annotated_data_param.anno_type")
-        image = self._transformer.prepare(self._image(message))
-        shape = self._transformer.output_shape(image.pixels.shape)
-        if n == 0 and self._transformer.keeps_proportions:
-            batch.resize(shape)
-        if shape != batch.data.shape[1:]:
+        transformer = self._transformer
+        image = transformer.prepare(self._image(message), stream)
+        shape = transformer.output_shape(image.pixels.shape)
+        if n == 0:
+            wanted = shape if transformer.keeps_proportions else self.shape
+            batch.resize(wanted, image.pixels.dtype)
+            batch.mean, batch.scale = transformer.mean_of(image.pixels.shape), transformer.scale
+        if shape != batch.pixels.shape[1:]:
             raise DataError(
-                f"its shape is {shape} (channels, height, width), the batch's {batch.data.shape[1:]}; set "
-                "transform_param.resize_param or crop_size"
+                f"its shape is {shape} (channels, height, width), the batch's {batch.pixels.shape[1:]}; {self.remedy}"
             )
-        return self._transformer.finish(image, batch.data[n])
+        return transformer.finish(image, stream, batch, n)
+
+    def read(self, item: tuple[bytes, bytes]) -> tuple[np.ndarray, Any]:
+        image = self._image(parse(item[1]))
+        return image.pixels, image.label
 
 
 def parse(value: bytes) -> Any:
@@ -264,3 +276,10 @@ def _rows(images: Sequence[AnnotatedImage]) -> np.ndarray:
     ]
     table = np.concatenate(rows).astype(np.float32)
     return (table if len(table) else np.full((1, 8), -1, np.float32))[None, None]
+
+
+def _one_of(modes: list[int], stream: Stream | None) -> int:
+    """A mode of interpolation, drawn if there are several."""
+    if stream is None or len(modes) < 2:
+        return modes[0] if modes else LINEAR
+    return modes[stream.draw() % len(modes)]

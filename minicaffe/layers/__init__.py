@@ -1,5 +1,13 @@
-"""All built-in layers, by family; importing this package registers them."""
+"""All built-in layers, by family; importing this package registers them.
 
+Beside that it is pycaffe's ``caffe.layers``: ``layers.Convolution(bottom, kernel_size=3)``, for a layer of any type,
+makes the tops of a new layer in a definition (``minicaffe.net_spec``).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from minicaffe import net_spec
 from minicaffe.layers import (
     activation,
     annotated_data,
@@ -74,3 +82,14 @@ __all__ = [
     "softmax",
     "unit_norm",
 ]
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    """What makes layers of type ``name``, which is registered, or has a capital letter first as all of Caffe's have."""
+    if name[:1].isupper() or name in layer_types():
+        return getattr(net_spec.layers, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}, nor is there a layer of this type")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *layer_types()})

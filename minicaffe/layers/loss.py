@@ -54,6 +54,7 @@ class EuclideanLoss(Loss):
     """
 
     type = "EuclideanLoss"
+    capturable_on_device = True
     reads_bottoms = ()
     per_element = 3
     differentiable = (0, 1)
@@ -115,7 +116,7 @@ class ContrastiveLoss(Loss):
         self.rows = (a.num, a.channels)
         self.difference = self.scratch("difference", self.rows)
         self.distance = self.scratch("distance", (a.num,))
-        self.bad_label = self.scratch("bad_label", (), "int32")
+        self.bad_label = self.flag("bad_label")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         a, b = bottom[0].xdata.reshape(self.rows), bottom[1].xdata.reshape(self.rows)
