@@ -39,6 +39,7 @@ SECTIONS = {
     },
     "Caffe's tools": {
         "convert_imageset": (_TOOLS + "imageset:convert", "Make a database of the images that a list names."),
+        "convert_annoset": (_TOOLS + "annoset", "Make a database of images with the boxes in them."),
         "compute_image_mean": (_TOOLS + "data:mean", "Compute the mean image of a database."),
         "resize_and_crop": (_TOOLS + "resize_and_crop", "Resize images and crop them to squares."),
         "classification": (_TOOLS + "classification", "Show the five best classes of an image."),
