@@ -10,6 +10,7 @@ from typing import Any
 from minicaffe import net_spec
 from minicaffe.layers import (
     activation,
+    annotated_data,
     channels,
     classification,
     convolution,
@@ -57,6 +58,7 @@ __all__ = [
     "create",
     "layer_types",
     "activation",
+    "annotated_data",
     "channels",
     "classification",
     "convolution",
