@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -248,7 +249,8 @@ def _weights(name: str) -> Report:
 def _hdf5(name: str) -> Report:
     entries = {key: entry for key, entry in hdf5.entries(name).items() if entry.shape is not None}
     if any(key.startswith("data/") for key in entries):
-        return _weights(name)
+        with contextlib.suppress(WeightsError):  # where layers share some of their params, files do not hold all
+            return _weights(name)
     state = "iter" in entries and any(key.startswith("history/") for key in entries)
     numbers = [key for key, entry in entries.items() if entry.dtype and np.dtype(entry.dtype).kind in "fiub"]
     if state:

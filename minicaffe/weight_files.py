@@ -171,7 +171,10 @@ def _by_layer(path: Path, arrays: Mapping[str, NDArray]) -> dict[str, list[NDArr
         layers.setdefault(layer, {})[int(index)] = array
     for layer, params in layers.items():
         if sorted(params) != list(range(len(params))):
-            raise WeightsError(f"{os.fspath(path)}: layer '{layer}' has params {sorted(params)}; one is missing")
+            raise WeightsError(
+                f"{os.fspath(path)}: layer '{layer}' has params {sorted(params)}; one is missing; an HDF5 file has only "
+                "one copy of a param that layers share: load it into its net, and save that"
+            )
     return {layer: [params[i] for i in range(len(params))] for layer, params in layers.items()}
 
 

@@ -64,6 +64,8 @@ KINDS = [
     linear("InnerProduct"),
     linear("InnerProduct", "transpose: true"),
     linear("InnerProduct", "bias_term: false"),
+    linear("ConvolutionDepthwise", "bias_term: false").replace("num_output: 4", "num_output: 1"),
+    linear("DepthwiseConvolution", "group: 2"),
 ]
 BEHIND = {
     "in place": BN % "x" + SCALE % ("x", "x", "true") + RELU % "x",
