@@ -70,7 +70,7 @@ class CenterLoss(Layer):
         self.sums, self.moves = (self.scratch(name, self.blobs[0].shape) for name in ("sums", "moves"))
         self.ones, self.counts = self.scratch("ones", (rows, 1)), self.scratch("counts", (self.num_output, 1))
         self.ones[...] = 1
-        self.bad_label = self.scratch("bad_label", (), "int32")
+        self.bad_label = self.flag("bad_label")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, label = bottom[0].xdata.reshape(self.rows), bottom[1].xdata.reshape(-1)
@@ -247,7 +247,7 @@ class InnerDistance(Layer):
                 f"needs one label for each of {rows} rows; found {bottom[-1].shape_string}",
                 kind=ShapeError,
             )
-            self.bad_label = self.scratch("bad_label", (), "int32")
+            self.bad_label = self.flag("bad_label")
             self.classes = self.scratch("classes", (1, w.shape[0]))
             self.classes[0] = self.xp.arange(w.shape[0], dtype=self.dtype)
             self.right = self.scratch("right", (rows, w.shape[0]))
