@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from minicaffe import backend
+from minicaffe import backend, proto
 from minicaffe.blob import Blob, Storage
-from minicaffe.engine.replay import Replay
+from minicaffe.engine.replay import Replay, Work
 from minicaffe.kernels import fast_paths
 from minicaffe.net import Net
 from minicaffe.solvers import progress
@@ -16,47 +16,52 @@ if TYPE_CHECKING:
     from minicaffe.solvers.base import Solver
 
 
-class Stepper:
-    """Steps the packed params ``data`` of a solver by their gradients ``diff``.
+class Stepper(Work):
+    """Steps the packed params ``data`` of a net by their gradients ``diff``, as its solver says.
 
     On a device the step is captured: its rates lie in memory there, and what else ``Solver.update`` goes by, fields of
     the SolverParameter, is the state that a capture holds for.
     """
 
-    def __init__(self, solver: Solver, data: Storage, diff: Storage) -> None:
-        self._solver, self._data, self._diff = solver, data, diff
-        self._ranges = _ranges(solver.net)
-        self._norm = Blob((), solver.net.dtype)
-        self._replay = Replay(lambda: diff.zeros, self._leave_zeros)
+    def __init__(self, net: Net, data: Storage, diff: Storage) -> None:
+        self._data, self._diff = data, diff
+        self._ranges = _ranges(net)
+        self._norm = Blob((), net.dtype)
+        self._replay = Replay()
 
-    def take(self, rate: float) -> None:
+    def take(self, solver: Solver, rate: float) -> None:
         """Clip the gradients and step, at the learning rate ``rate`` times each param's multiplier."""
-        solver, where, p = self._solver, backend.current(), self._solver.param
+        where, p = backend.current(), solver.param
         rates = [solver.corrected(rate * lr_mult) for _, _, lr_mult, _ in self._ranges]
         own = solver.capturable and "update" not in vars(solver)  # nobody put a function in its place
         with where.running():
             numbers = where.numbers(self, rates) if own else rates
             if where.is_host or not own or not fast_paths.taken("replay"):
-                self._update(numbers)
+                self._update(solver, numbers)
             else:
-                self._replay.run(where, self._state(where), lambda: self._update(numbers))
+                self._replay.run(where, self._state(where, p), self, lambda: self._update(solver, numbers))
         if p.clip_gradients >= 0:
             progress.log_clipping(float(self._norm.peek_data()), p.clip_gradients)
 
-    def _state(self, where: backend.Backend) -> tuple:
-        p = self._solver.param
+    def left(self) -> Any:
+        return self._diff.zeros
+
+    def leave(self, left: Any) -> None:
+        self._diff.zeros = left
+
+    def _state(self, where: backend.Backend, p: proto.SolverParameter) -> tuple:
         whole = p.clip_gradients, p.iter_size, p.weight_decay, p.regularization_type
         own = p.momentum, p.momentum2, p.rms_decay, p.delta
         return where, where.settings(), self._diff.zeros, whole, own
 
-    def _update(self, rates: Sequence[Any]) -> None:
-        p, ops = self._solver.param, backend.current().ops
+    def _update(self, solver: Solver, rates: Sequence[Any]) -> None:
+        p, ops = solver.param, backend.current().ops
         w, g = self._data.array(), self._diff.array()
-        history = [slot.array() for slot in self._solver.history]
+        history = [slot.array() for slot in solver.history]
         if p.clip_gradients >= 0:
             ops.clip_by_norm(g, p.clip_gradients, self._norm.xdata)
         for (start, stop, _, decay_mult), rate in zip(self._ranges, rates, strict=True):
-            self._solver.update(
+            solver.update(
                 ops,
                 w[start:stop],
                 g[start:stop],
@@ -66,9 +71,6 @@ class Stepper:
                 p.weight_decay * decay_mult,
                 p.regularization_type == "L1",
             )
-
-    def _leave_zeros(self, zeros: Any) -> None:
-        self._diff.zeros = zeros
 
 
 def _ranges(net: Net) -> list[tuple[int, int, float, float]]:
