@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from minicaffe.errors import MinicaffeError, ShapeError
 from minicaffe.proto.blobs import MAX_AXES
 from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
 
+_FILLED_AT_ONCE = 2**20
+"""Elements that a device fills in the time of a launch or two."""
+
 _MOST_ELEMENTS = 2**60
 """Bytes of what has more are not counted in 64 bits."""
 
@@ -22,6 +27,25 @@ _MOST_ELEMENTS = 2**60
 def shape_string(shape: Sequence[int]) -> str:
     """A shape as Caffe's logs print it, e.g. ``64 1 28 28 (50176)``."""
     return "".join(f"{size} " for size in shape) + f"({math.prod(shape)})"
+
+
+class _InUse(threading.local):
+    """What ``storages_in_use`` has found in this thread so far; None outside of it."""
+
+    found: dict[int, Storage] | None = None
+
+
+_in_use = _InUse()
+
+
+@contextlib.contextmanager
+def storages_in_use() -> Iterator[dict[int, Storage]]:
+    """Gives the storages, by their ids, whose memory this thread asks for inside, on the backend that is current."""
+    before, _in_use.found = _in_use.found, {}
+    try:
+        yield _in_use.found
+    finally:
+        _in_use.found = before
 
 
 class Storage:
@@ -86,11 +110,15 @@ class Storage:
         now.
         """
         self._zeros = {}
-        values, end = self.array(), 0
+        values, end, now = self.array(), 0, []
         for start, stop in (*later, (self.size, self.size)):
             if end < start:
-                values[end:start].fill(0)
+                now.append((end, start))
             end = stop
+        if len(now) > 1 and self._head_on_device and self.size <= _FILLED_AT_ONCE:
+            now = [(now[0][0], now[-1][1])]  # to fill what lies between takes less time than another launch
+        for start, stop in now:
+            values[start:stop].fill(0)
         self._zeros = dict(later)
 
     @property
@@ -144,27 +172,41 @@ class Storage:
             self._write_zeros(start, stop)
         if self._host is None or self._head_on_device:
             self.peek(start, stop)
-            self._head_on_device = False
+            if self._head_on_device:
+                self._head_on_device = False
+                generation.note_move()
         return self._host  # type: ignore[return-value]
 
     def array(self, start: int = 0, stop: float = math.inf) -> Any:
         """The values as a writable array of the current backend, now the head."""
         if self._zeros:
             self._write_zeros(start, stop)
+        if _in_use.found is not None:
+            _in_use.found[id(self)] = self
         where = backend.current()
         if where.is_host:
             return self._host if self._host is not None and not self._head_on_device else self.host(start, stop)
+        if self._home is not where or not self._head_on_device:
+            self._bring(where, start, stop)
+        return self._device
+
+    def make_head(self) -> None:
+        """Bring the newest values to where the current backend computes; what only counts as zero stays so."""
+        self.array(0, 0)
+
+    def _bring(self, where: backend.Backend, start: int, stop: float) -> None:
+        """Make memory on the device ``where``, or what it has already, the head."""
         if self._home is not where:
             values = self.peek(start, stop) if self.touched else None
             self._device = self._allocated(lambda: where.zeros((self.size,), self.dtype))
             self._home = where
             if values is not None:
                 where.upload(values, self._device)
-        elif not self._head_on_device and self._host is not None:
+            generation.advance()
+        elif self._host is not None:
             where.upload(self._host, self._device)
         self._head_on_device = True
-        generation.advance()
-        return self._device
+        generation.note_move()
 
 
 class _Part:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from minicaffe import compact_graph, compat, proto
 from minicaffe import layer_label as about
@@ -40,6 +41,21 @@ def draw_net(
     if ext in TEXT_FORMATS:
         return text.encode()
     return compat.require("pygraphviz").AGraph(string=text).draw(format=ext, prog="dot")
+
+
+def get_pydot_graph(
+    caffe_net: proto.NetParameter,
+    rankdir: str,
+    label_edges: bool = True,
+    phase: int | None = None,
+    display_lrm: bool = False,
+) -> Any:
+    """The graph of a net as a ``pydot.Dot``, whose ``create`` and ``write`` need Graphviz' programs.
+
+    Arguments and errors as of ``draw_net``; MissingExtraError if pydot is not installed.
+    """
+    text = dot_source(caffe_net, rankdir, label_edges, phase, display_lrm)
+    return compat.require("pydot").graph_from_dot_data(text)[0]
 
 
 def draw_net_to_file(

@@ -36,8 +36,11 @@ __all__ = [
 
 
 def param_name_dict() -> dict[str, str]:
-    """Which field of a layer holds the options of a type, without its ``_param``: "Pooling" to "pooling"."""
-    fields = proto.LayerParameter.DESCRIPTOR.fields
+    """Which field of a layer holds the options of a type, without its ``_param``: "Pooling" to "pooling".
+
+    Of several fields of one kind, which forks of Caffe have, that with the lowest number.
+    """
+    fields = sorted(proto.LayerParameter.DESCRIPTOR.fields, key=lambda field: -field.number)
     return {
         field.message_type.name.removesuffix("Parameter"): field.name.removesuffix("_param")
         for field in fields

@@ -98,7 +98,7 @@ def test_the_overview_has_a_line_for_each_command(capsys):
 
 
 def test_the_overview_loads_no_heavy_package():
-    heavy = "{'numpy', 'numba', 'scipy', 'h5py', 'matplotlib', 'rich', 'google.protobuf', 'lmdb'}"
+    heavy = "{'numpy', 'numba', 'h5py', 'matplotlib', 'rich', 'google.protobuf', 'lmdb'}"
     code = (
         f"import sys; from minicaffe.tools.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
     )

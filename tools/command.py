@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from minicaffe.tools import console, glog, interrupts
+from minicaffe.tools import console, interrupts, log_flags
 from minicaffe.tools.gflags import click_style, with_flag_files
 
 
@@ -39,7 +39,7 @@ class Command(_Explained):
     def __init__(self, *args: Any, handles_interrupts: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.handles_interrupts = handles_interrupts
-        self.params += glog.options()
+        self.params += log_flags.options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -51,7 +51,7 @@ class Command(_Explained):
     def invoke(self, ctx: click.Context) -> Any:
         if not self.handles_interrupts:
             interrupts.unwind()
-        with console.messages(**glog.wishes(ctx.params)):
+        with console.messages(**log_flags.wishes(ctx.params)):
             return super().invoke(ctx)
 
 

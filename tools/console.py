@@ -18,7 +18,7 @@ import click
 
 from minicaffe import compat
 from minicaffe.errors import MinicaffeError
-from minicaffe.log import GlogFormatter
+from minicaffe.glog import GlogFormatter
 
 if TYPE_CHECKING:
     from rich.console import Console

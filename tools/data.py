@@ -140,7 +140,7 @@ def siamese(
 ) -> None:  # fmt: skip
     """Make databases of pairs of digits for the siamese model.
 
-    SOURCE is mnist, or digits: the 1,797 real handwritten digits that scikit-learn brings along.  By default it is
+    SOURCE is mnist, or digits: 1,797 real handwritten digits that come along.  By default it is
     mnist if that was downloaded ('minicaffe data fetch mnist') or --from is given, else digits.  The labelled images
     are put beside the pairs, to plot and score the features.
 

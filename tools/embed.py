@@ -12,6 +12,8 @@ from minicaffe.tools.command import Command
 from minicaffe.tools.completion import Path
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from minicaffe.embedding import Tower
     from minicaffe.net import Net
 
@@ -51,8 +53,13 @@ def command(model: str, weights: str, source: str, train_source: str | None, out
     embed(tower, lambda net: net.copy_from(weights), source, train_source, output)
 
 
-def embed(tower: Tower, load: Callable[[Net], object], images: str, train_images: str | None, path: str) -> None:
-    """Report the nearest-neighbour accuracy of a tower's features of a database's images, and plot them."""
+def embed(
+    tower: Tower, load: Callable[[Net], object], images: str, train_images: str | None, path: str | None
+) -> tuple[NDArray, NDArray]:
+    """Report the nearest-neighbour accuracy of a tower's features of a database's images, and plot them to a path.
+
+    Returns the features and labels of the images.
+    """
     from minicaffe import plot
     from minicaffe.embedding import extract, neighbour_accuracy
 
@@ -65,5 +72,7 @@ def embed(tower: Tower, load: Callable[[Net], object], images: str, train_images
             f"Accuracy of {k} nearest neighbour{'s' if k > 1 else ''}: {score:.4g} "
             f"({len(labels)} images of {images} against {against})"
         )
-    plot.embedding(features, labels, path, title=f"{tower.feature} of {images}")
-    console.result(f"Plot of the features: {path}")
+    if path is not None:
+        plot.embedding(features, labels, path, title=f"{tower.feature} of {images}")
+        console.result(f"Plot of the features: {path}")
+    return features, labels

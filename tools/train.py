@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,18 +21,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _EFFECTS = click.Choice(["snapshot", "stop", "none"])
-
-
-class BestOutput(NamedTuple):
-    """What ``--keep_best`` names."""
-
-    output: str = ""
-    mode: str = ""
-
-
-def _best_output(ctx: click.Context, param: click.Parameter, value: str) -> BestOutput:
-    output, colon, mode = value.rpartition(":")
-    return BestOutput(output, mode) if colon and mode in ("max", "min") else BestOutput(value)
 
 
 def _renames(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -62,7 +50,6 @@ def _renames(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     "--keep_best",
     default="",
     metavar="OUTPUT[:max|:min]",
-    callback=_best_output,
     help="Write a snapshot where a test finds the best value of this output so far (accuracy, loss), and keep it.",
 )
 @click.option(
@@ -106,7 +93,7 @@ def _renames(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 def command(
     solver: str, snapshot: str, weights: str, max_iter: int | None, gpu: str, threads: int | None, level: int,
     stage: str, sigint_effect: str, sighup_effect: str, sigterm_effect: str, detect_anomaly: bool, keep: int | None,
-    keep_best: BestOutput, early_stop: int | None, tensorboard: str, strict: bool, ignore: tuple[str, ...],
+    keep_best: str, early_stop: int | None, tensorboard: str, strict: bool, ignore: tuple[str, ...],
     rename: dict[str, str],
 ) -> None:  # fmt: skip
     """Train a net, or fine-tune one.
@@ -153,14 +140,17 @@ def command(
         training.leave_plots(trained, history[0].path if history else None)
 
 
-def _monitors(keep: int | None, best: BestOutput, early_stop: int | None, folder: str) -> list[Monitor]:
+def _monitors(keep: int | None, best: str, early_stop: int | None, folder: str) -> list[Monitor]:
     from minicaffe.solvers import EarlyStop, Keep
 
+    output, colon, mode = best.rpartition(":")
+    if not colon or mode not in ("max", "min"):
+        output, mode = best, ""
     monitors: list[Monitor] = []
-    if keep is not None or best.output:
-        monitors.append(Keep(keep, *best))
+    if keep is not None or output:
+        monitors.append(Keep(keep, output, mode))
     if early_stop is not None:
-        monitors.append(EarlyStop(early_stop, best.output or "loss", best.mode))
+        monitors.append(EarlyStop(early_stop, output or "loss", mode))
     if folder:
         from minicaffe.tensorboard import TensorBoard
 

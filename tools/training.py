@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 from click.core import ParameterSource
 
-from minicaffe.log import GlogFormatter
+from minicaffe.glog import GlogFormatter
 
 if TYPE_CHECKING:
     from minicaffe.net import Net
     from minicaffe.solvers import Monitor, Solver
+    from minicaffe.tensorboard import TensorBoard
 
     M = TypeVar("M", bound=Monitor)
 
@@ -85,7 +86,7 @@ def _say_how_to_resume(solver: Solver) -> None:
 def _command_to_resume(state: str) -> str:
     """The command that was given, from another snapshot."""
     context = click.get_current_context()
-    words = [*context.command_path.split(), "--snapshot", state]
+    words = context.command_path.split()
     for param in context.command.params:
         name = param.name or ""
         if name in ("snapshot", "weights", "strict", "ignore", "rename"):
@@ -94,21 +95,28 @@ def _command_to_resume(state: str) -> str:
             continue
         value = context.params[name]
         words += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value is not False else []
-    return shlex.join(words)
+    return shlex.join([*words, "--snapshot", state])
 
 
 def leave_plots(solver: Solver, log: str | None) -> None:
-    """Draw the history as curves and, for a siamese net, its features; say why where one cannot be made."""
+    """Draw the history as curves and show a siamese net's features; say why where that cannot be done."""
     from minicaffe import compat
 
-    if not compat.have("matplotlib"):
+    can_plot = compat.have("matplotlib")
+    board = _board(solver)
+    if not can_plot:
         _log.info("No plots: they need matplotlib; install it with: pip install 'minicaffe[plot]'")
-        return
-    if log is not None:
+    elif log is not None:
         _leave_curve(solver, log)
     net = solver.test_nets[0] if solver.test_nets else solver.net
-    if any(step.layer.type == "ContrastiveLoss" for step in net.steps):
-        _leave_embedding(solver, net, f"{solver.param.snapshot_prefix}_embedding.png")
+    if any(step.layer.type == "ContrastiveLoss" for step in net.steps) and (can_plot or board is not None):
+        _leave_embedding(solver, net, f"{solver.param.snapshot_prefix}_embedding.png" if can_plot else None, board)
+
+
+def _board(solver: Solver) -> TensorBoard | None:
+    from minicaffe.tensorboard import TensorBoard
+
+    return _monitor(solver, TensorBoard)
 
 
 def _leave_curve(solver: Solver, log: str) -> None:
@@ -125,8 +133,8 @@ def _leave_curve(solver: Solver, log: str) -> None:
     _log.info("Loss curve: %s", path)
 
 
-def _leave_embedding(solver: Solver, net: Net, path: str) -> None:
-    """Plot and score the features of the labelled images that lie beside the test net's pairs, if there are any."""
+def _leave_embedding(solver: Solver, net: Net, path: str | None, board: TensorBoard | None) -> None:
+    """Show and score the features of the labelled images that lie beside the test net's pairs, if there are any."""
     from minicaffe.embedding import find_tower
     from minicaffe.errors import NetError
     from minicaffe.tools import databases
@@ -144,4 +152,6 @@ def _leave_embedding(solver: Solver, net: Net, path: str) -> None:
             "No plot of the features: there are no labelled images beside %s ('minicaffe embed' takes any)", pairs
         )
         return
-    embed(tower, lambda alone: alone.share_with(solver.net), images, train_images, path)
+    features, labels = embed(tower, lambda alone: alone.share_with(solver.net), images, train_images, path)
+    if board is not None:
+        board.embedding(features, labels)

@@ -18,7 +18,7 @@ _new = click.argument("new", metavar="OUT", type=Path())
 
 @click.command(
     cls=Command,
-    examples=["minicaffe upgrade_net_proto_text siamese/legacy/mnist_siamese.prototxt mnist_siamese.prototxt"],
+    examples=["minicaffe upgrade_net_proto_text siamese/legacy/mnist_siamese_v1.prototxt mnist_siamese.prototxt"],
 )
 @_old
 @_new

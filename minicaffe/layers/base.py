@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -18,6 +18,7 @@ from minicaffe.layers import interface
 from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.layers.cost import Costed
 from minicaffe.layers.options import Configured
+from minicaffe.proto import forks
 from minicaffe.proto.origin import Origin
 
 TRAIN, TEST = 0, 1
@@ -31,7 +32,9 @@ def same(x: float) -> float:
     return x
 
 
-registry: dict[str, type[Layer]] = {}
+LayerClass: TypeAlias = "type[Layer]"
+
+registry: dict[str, LayerClass] = {}
 """Layer classes by the type that a prototxt names."""
 
 
@@ -85,10 +88,16 @@ class Layer(interface.Layer, Configured, Costed):
     or memory changes, and no attribute of the layer: such layers are captured and replayed
     (``minicaffe.engine.segment``).  Each class says so for itself: it is not inherited.
     """
+    capturable_on_device: bool | None = None
+    """The same for layers that use ``xp`` or assign to ``xdata`` and ``xdiff``, too, without making arrays, and draw
+    random numbers: the host cannot capture all of that, a device can.  None: as ``capturable``."""
     reshape_always: ClassVar[bool] = False
     """Whether ``reshape`` looks at more than shapes and attributes, so that it must run before every forward, as Caffe
     runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
     """
+
+    depends_on_shapes: ClassVar[bool] = False
+    """Whether the tops follow from the shapes of the bottoms alone, so that nothing flows backward."""
 
     overwritten_tops: Collection[int] = ()
     """Tops that a later layer overwrites in place, by number, which must not be another blob's memory."""
@@ -105,6 +114,7 @@ class Layer(interface.Layer, Configured, Costed):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.capturable = cls.__dict__.get("capturable", False)
+        cls.capturable_on_device = cls.__dict__.get("capturable_on_device")
         if "user_defined" not in cls.__dict__:
             cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
         if cls.user_defined and "reshape_always" not in cls.__dict__:
@@ -114,6 +124,12 @@ class Layer(interface.Layer, Configured, Costed):
             if name in registry and registry[name].__module__ != cls.__module__:
                 raise LayerError(f"Layer type {name} already registered, by {registry[name].__module__}")
             registry[name] = cls
+            forks.here.add(name)
+
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        """The class for this definition, where forks of Caffe mean different things by one type."""
+        return cls
 
     def __init__(self, layer_param: proto.LayerParameter, dtype: DTypeLike | None = None) -> None:
         """Made by nets, which say the ``dtype`` of the blobs before (``make``), so that a class can do without it."""
@@ -132,6 +148,15 @@ class Layer(interface.Layer, Configured, Costed):
         self._scratch: dict[str, Any] = {}
         self.reserved = 0
         self.read_options()
+
+    def can_be_captured(self, on_host: bool) -> bool:
+        """Whether passes through the layer, as it is set up, can be captured on the host, or else on a device."""
+        can = self.capturable if on_host or self.capturable_on_device is None else self.capturable_on_device
+        return can and not (self.reshape_always or self.patched)
+
+    def __repr__(self) -> str:
+        blobs = ", ".join(blob.shape_string for blob in self.blobs)
+        return f"<{self.type} layer '{self.name}'" + (f", blobs {blobs}>" if blobs else ">")
 
     # --- the four verbs ------------------------------------------------------------------------------------------
 
@@ -251,9 +276,10 @@ class Layer(interface.Layer, Configured, Costed):
 
     @property
     def xp(self) -> Any:
-        """The array module of the current backend; what it does is not captured."""
+        """The array module of the current backend; what it does is captured on a device only."""
         where = backend.current()
-        where.not_capturable()
+        if where.is_host:
+            where.not_capturable()
         return where.xp
 
     @property
@@ -288,6 +314,14 @@ class Layer(interface.Layer, Configured, Costed):
             kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype or self.dtype))
             generation.advance()
         return kept[1][:count].reshape(tuple(shape))
+
+    def flag(self, name: str) -> Any:
+        """In ``reshape``: an int32 scalar for a kernel to say what it found; -1 until then."""
+        before = self._scratch.get(name)
+        flag = self.scratch(name, (), "int32")
+        if self._scratch[name] is not before:
+            flag.fill(-1)
+        return flag
 
     def input_copy(self, bottom: Sequence[Blob], top: Sequence[Blob], shape: Sequence[int]) -> Any | None:
         """In ``reshape``: memory for a copy of bottom 0, if that is overwritten in place and backward reads it, else

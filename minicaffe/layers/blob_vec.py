@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from minicaffe.blob import Blob
 from minicaffe.errors import LayerError, ShapeError
+from minicaffe.named import Named
 
 
 class BlobVec(Sequence[Blob]):
@@ -70,8 +70,11 @@ class BlobVec(Sequence[Blob]):
             self[index] = blob
 
 
-class ParamsByLayer(OrderedDict[str, BlobVec]):
+class ParamsByLayer(Named[BlobVec]):
     """The learnable blobs of a net's layers, by name.  To assign to one of them replaces its blobs one by one."""
+
+    def __init__(self, items: Mapping[str, BlobVec]) -> None:
+        super().__init__(items, "layer with params called")
 
     def __setitem__(self, name: str, blobs: Any) -> None:
         if name in self:

@@ -55,8 +55,8 @@ class Checked:
             for field, value in getattr(self.layer_param, param).ListFields():
                 if forks.changes_results(field, value) and field.name not in self.obeys:
                     raise self.error(
-                        f"{param}.{field.name} is of a fork of Caffe{forks.origin(field.name)}, and what it asks "
-                        f"{self.type} layers for is not in minicaffe; without it results may differ from the fork's",
+                        f"{param}.{field.name} asks for something that only a fork of Caffe{forks.origin(field.name)}"
+                        f" has, and minicaffe's {self.type} has not; without it the results differ",
                         field.name,
                     )
 
@@ -117,7 +117,7 @@ class Checked:
         """Report a value that is no integer in 0 .. limit - 1, or without a ``limit`` no integer: at once on the host,
         at the next synchronisation on a device.
 
-        ``bad`` is int32 scratch of shape ``()``; values equal to ``ignored`` may lie outside.
+        ``bad`` is a ``flag``; values equal to ``ignored`` may lie outside.
         """
         backend.current().ops.check_labels(values, limit, ignored, bad)
         expected = "an integer" if limit is None else f"an integer in 0 .. {limit - 1}"

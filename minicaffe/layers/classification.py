@@ -29,7 +29,7 @@ class Classified(Loss):
                 f"need {outer * inner} integer labels in 0 .. {classes - 1}; found {labels.shape_string}",
                 kind=ShapeError,
             )
-        self.bad_label = self.scratch("bad_label", (), "int32")
+        self.bad_label = self.flag("bad_label")
         return shape
 
     def about_axis(self, blob: Blob, axis: int) -> tuple[int, int, int]:
@@ -74,6 +74,7 @@ class SigmoidCrossEntropyLoss(Normalized):
     """
 
     type = "SigmoidCrossEntropyLoss"
+    capturable_on_device = True
     per_element = 8
     default_normalization = BATCH_SIZE
 
@@ -107,6 +108,7 @@ class InfogainLoss(Normalized):
     """
 
     type = "InfogainLoss"
+    capturable_on_device = True
     param = "infogain_loss_param"
     per_element = 7
     bottoms = (2, 3)
@@ -177,6 +179,7 @@ class MultinomialLogisticLoss(Classified):
     """
 
     type = "MultinomialLogisticLoss"
+    capturable_on_device = True
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
@@ -208,6 +211,7 @@ class HingeLoss(Classified):
     """
 
     type = "HingeLoss"
+    capturable_on_device = True
     reads_bottoms = (1,)
     param = "hinge_loss_param"
     per_element = 3
@@ -242,6 +246,7 @@ class Accuracy(Classified):
     """
 
     type = "Accuracy"
+    capturable_on_device = True
     reads_bottoms = ()
     param = "accuracy_param"
     tops = (1, 2)

@@ -20,6 +20,7 @@ class Crop(Layer):
     """
 
     type = "Crop"
+    capturable_on_device = True
     param = "crop_param"
     reads_bottoms = reads_tops = ()
     per_element = 0
@@ -172,7 +173,7 @@ class BatchReindex(Layer):
         )
         top[0].reshape(*index.shape, *x.shape[1:])
         self.x_rows, self.y_rows = (x.shape[0], x.span(1)), (index.shape[0], x.span(1))
-        self.bad_index = self.scratch("bad_index", (), "int32")
+        self.bad_index = self.flag("bad_index")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         index = bottom[1].xdata

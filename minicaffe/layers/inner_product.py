@@ -116,7 +116,7 @@ class Embed(Layer):
         self.require_blobs((self.input_dim, self.num_output), *([(self.num_output,)] if self.bias_term else []))
         top[0].reshape(*bottom[0].shape, self.num_output)
         self.rows = (bottom[0].count, self.num_output)
-        self.bad_index = self.scratch("bad_index", (), "int32")
+        self.bad_index = self.flag("bad_index")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         index, y = bottom[0].xdata.reshape(-1), top[0].xdata.reshape(self.rows)

@@ -101,5 +101,9 @@ class Layer(metaclass=LayerKind):
     def __init__(self, layer_param: proto.LayerParameter) -> None:
         """Made by nets, from the layer's LayerParameter."""
 
+    def __repr__(self) -> str:
+        blobs = ", ".join(blob.shape_string for blob in getattr(self, "blobs", ()))
+        return f"<{type(self).__name__} layer" + (f", blobs {blobs}>" if blobs else ">")
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Read parameters, make learnable blobs."""

@@ -244,6 +244,7 @@ class MVN(Standardized):
     """
 
     type = "MVN"
+    capturable_on_device = True
     param = "mvn_param"
     in_place = "forward"
     normalize_variance: bool

@@ -34,6 +34,7 @@ class Configured(Checked):
     phase_is_fixed: ClassVar[bool] = False
     """Whether ``setup`` reads the phase, too."""
     capturable: bool
+    capturable_on_device: bool | None
     reshape_always: ClassVar[bool]
     user_defined: ClassVar[bool]
     param_propagate_down: list[bool]
@@ -50,7 +51,8 @@ class Configured(Checked):
         for param in (*reversed(self.common_params), *([self.param] if self.param else [])):
             message = getattr(self.layer_param, param)
             for field in message.DESCRIPTOR.fields:
-                if field.name != "name" and not hasattr(interface.LayerKind.engine_layer, field.name):
+                taken = field.name == "name" or hasattr(interface.LayerKind.engine_layer, field.name)
+                if not taken or param == "python_param":
                     options[field.name] = (f"{param}.", message)
         self._options = options
         for name, (_, message) in options.items():
@@ -106,7 +108,8 @@ class Configured(Checked):
             return
         if outside:
             value = self._checked(name, value)
-        if type(self).capturable and name not in _LISTS and not name.startswith("_"):
+        computes_from_it = name not in _LISTS and not name.startswith("_")
+        if computes_from_it and (type(self).capturable or type(self).capturable_on_device):
             value = self._immutable(name, value)
             generation.advance()
         super().__setattr__(name, value)
@@ -151,7 +154,7 @@ class Configured(Checked):
         """What is no option, as it is to be set; LayerError if it cannot be."""
         if name in VERBS:
             self.require(callable(value), f"its {name} must be a function; found {value!r:.80}")
-            self.__dict__["capturable"] = False
+            self.__dict__["capturable"] = self.__dict__["capturable_on_device"] = False
             self.__dict__["reshape_always"] = self.reshape_always or name == "reshape"
         elif name == "param_propagate_down":
             value = [bool(flag) for flag in self._one_for_each(name, value, len(self.blobs), "blob")]

@@ -20,6 +20,7 @@ class Power(Layer):
     """
 
     type = "Power"
+    capturable_on_device = True
     param = "power_param"
     in_place = "forward"
     per_element = 3
@@ -105,6 +106,7 @@ class Exp(Logarithmic):
     """``base^(shift + scale x)``."""
 
     type = "Exp"
+    capturable_on_device = True
     param = "exp_param"
 
     def options(self) -> tuple[float, ...]:
@@ -124,6 +126,7 @@ class Log(Logarithmic):
     """``log(shift + scale x)`` to ``base``, which is not 1.  Nothing guards against arguments that are not positive."""
 
     type = "Log"
+    capturable_on_device = True
     param = "log_param"
     in_place = "forward"
     reads_bottoms, reads_tops = (0,), ()

@@ -76,6 +76,7 @@ class Bias(Broadcast):
     """
 
     type = "Bias"
+    capturable_on_device = True
     param = "bias_param"
     reads_bottoms = ()
 
@@ -105,6 +106,7 @@ class Scale(Broadcast):
 
     type = "Scale"
     capturable = True
+    capturable_on_device = True
     param = "scale_param"
     bias_term: bool
 

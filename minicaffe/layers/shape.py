@@ -77,6 +77,7 @@ class Slice(Along):
     """
 
     type = "Slice"
+    capturable_on_device = True
     param = "slice_param"
     per_element = 0
     tops = (1, None)
@@ -137,6 +138,7 @@ class Concat(Along):
     """
 
     type = "Concat"
+    capturable_on_device = True
     param = "concat_param"
     per_element = 0
     bottoms = (1, None)
@@ -186,6 +188,7 @@ class Split(Sharing):
 
     type = "Split"
     capturable = True
+    capturable_on_device = True
     per_element = 0
     moves = False
     tops = (1, None)
@@ -249,6 +252,7 @@ class Flatten(View):
     """Join the axes ``axis`` (1) to ``end_axis`` (-1), both included, into one."""
 
     type = "Flatten"
+    capturable_on_device = True
     param = "flatten_param"
     axis: int
     end_axis: int
@@ -268,6 +272,7 @@ class Reshape(View):
     """
 
     type = "Reshape"
+    capturable_on_device = True
     param = "reshape_param"
     fixed = ("shape",)
     shape: proto.BlobShape
@@ -330,6 +335,7 @@ class Silence(Layer):
     """
 
     type = "Silence"
+    capturable_on_device = True
     reads_bottoms = ()
     per_element = 0
     moves = False

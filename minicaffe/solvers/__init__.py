@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 
-from minicaffe import proto
+from minicaffe import models, proto
 from minicaffe.errors import PrototxtError
 from minicaffe.matching import BY_NAME, Matching
 from minicaffe.proto.files import read_solver
@@ -38,8 +38,9 @@ __all__ = [
 
 
 def get_solver(path: str | os.PathLike) -> Solver:
-    """The solver that a prototxt describes, of the ``type`` it names (SGD if none)."""
-    return create(read_solver(path), os.fspath(path))
+    """The solver that a prototxt, or one of a shipped model, describes, of the ``type`` it names (SGD if none)."""
+    path = models.find(path)
+    return create(read_solver(path), path)
 
 
 def create(param: proto.SolverParameter, path: str | None = None, matching: Matching = BY_NAME) -> Solver:

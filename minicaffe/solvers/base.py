@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import arguments, backend, proto
+from minicaffe import arguments, backend, compat, glog, models, proto
 from minicaffe.backend import random, ranks
-from minicaffe.blob import Blob, Storage
-from minicaffe.errors import MinicaffeError, SnapshotError
+from minicaffe.blob import Storage
+from minicaffe.errors import ArgumentError, MinicaffeError, SnapshotError
 from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
 from minicaffe.proto.files import read_solver
 from minicaffe.proto.origin import Origin
+from minicaffe.solvers import larc, progress
 from minicaffe.solvers import monitor as monitoring
-from minicaffe.solvers import progress
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.definition import Definition
 from minicaffe.solvers.lock import PrefixLock, lock_prefix
 from minicaffe.solvers.monitor import SNAPSHOT, STOP, Monitor, Scalar
+from minicaffe.solvers.notebook import ProgressLine
 from minicaffe.solvers.policy import Schedule
 from minicaffe.solvers.smoothing import SmoothedLoss
+from minicaffe.solvers.stepping import Stepper
 from minicaffe.weights import load_into
 
 if TYPE_CHECKING:
@@ -62,9 +64,13 @@ class Solver:
 
     type: ClassVar[str] = ""
     slots: ClassVar[int] = 1
+    capturable: ClassVar[bool] = False
+    """Whether ``update`` does nothing but call ops of the solver's kind, by its arguments and fields of the
+    SolverParameter: a device then replays it.  Each class says so for itself: it is not inherited."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.capturable = cls.__dict__.get("capturable", False)
         if cls.type:
             registry[cls.type] = cls
 
@@ -77,17 +83,19 @@ class Solver:
         if isinstance(solver, proto.SolverParameter):
             self.param, self.source = solver, Origin(path)
         else:
-            self.param, self.source = read_solver(solver), Origin(os.fspath(solver))
+            path = models.find(solver)
+            self.param, self.source = read_solver(path), Origin(path)
         self.rank = ranks.solver_rank()
         self.iter = 0
         self.stopped = False
-        self.monitors: list[Monitor] = []
+        self.monitors: list[Monitor] = [ProgressLine()] if compat.notebook() else []
         self._begun: list[Monitor] = []
         self.restored_from: str | None = None
         self.newest_snapshot: str | None = None
         self._unclaimed: dict[str, dict[str, Any]] = {}
         self.requested_action: Callable[[], str | None] = lambda: None
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
+        glog.by_default()
         definition = Definition(self.param, self.source)
         definition.check()
         self._require = definition.require
@@ -99,17 +107,21 @@ class Solver:
         self.loaded = [report for paths in self.param.weights for report in load_into(self.net, paths, matching)]
         matching.check_used(self.loaded)
         self.test_nets = list(definition.test_nets(matching))
-        self._data, self._diff = self.net.pack_params()
+        data, diff = self.net.pack_params()
         self._share_with_test_nets()
-        self.history = [Storage(self._data.size, self.net.dtype) for _ in range(self.slots)]
-        self._segments = _segments(self.net)
-        self._norm = Blob((), self.net.dtype)
+        self.history = [Storage(data.size, self.net.dtype) for _ in range(self.slots)]
+        self._stepper = Stepper(self, data, diff)
         losses = self._losses = SmoothedLoss(self.param.average_loss, self.net.dtype)
         self.schedule = Schedule(self.param, self.net.dtype, lambda: losses.mean)
         self._restored = False
         self._lock: PrefixLock | None = None
         self._speed = progress.Speed()
         _log.info("Solver scaffolding done.")
+
+    def __repr__(self) -> str:
+        total = f" of {self.param.max_iter}" if self.param.max_iter else ""
+        nets = f"net '{self.net.name}', {len(self.test_nets)} test net{'s' if len(self.test_nets) != 1 else ''}"
+        return f"<{type(self).__name__} iteration {self.iter}{total}, lr {self.lr:g}: {nets}>"
 
     def _check(self) -> None:
         """What a kind of solver asks of the fields beside: a PrototxtError unless they make sense."""
@@ -173,6 +185,7 @@ class Solver:
         ``restore``.
         """
         p, net = self.param, self.net
+        glog.by_default()
         if p.snapshot:
             self._lock_prefix()
         self._begin()
@@ -210,6 +223,8 @@ class Solver:
             self._obey(self.requested_action(), due=bool(p.snapshot) and self.iter % p.snapshot == 0)
             if self.stopped:
                 break
+        for monitor in self.monitors:
+            monitor.stepped(self)
 
     def _begin(self) -> None:
         """Tell the monitors that are new, or that a restore gave another state, that work begins."""
@@ -326,35 +341,42 @@ class Solver:
         self.schedule.advance(self.iter)
         if p.display and self.iter % p.display == 0:
             _log.info("Iteration %d, lr = %g", self.iter, rate)
-        w, g = self._data.array(), self._diff.array()
-        history = [slot.array() for slot in self.history]
-        ops = backend.current().ops
-        with backend.current().running():
-            if p.clip_gradients >= 0:
-                ops.clip_by_norm(g, p.clip_gradients, self._norm.xdata)
-                progress.log_clipping(float(self._norm.peek_data()), p.clip_gradients)
-            for start, stop, lr_mult, decay_mult in self._segments:
-                self.update(
-                    ops,
-                    w[start:stop],
-                    g[start:stop],
-                    [h[start:stop] for h in history],
-                    rate * lr_mult,
-                    1 / p.iter_size,
-                    p.weight_decay * decay_mult,
-                    p.regularization_type == "L1",
-                )
+        self._stepper.take(rate)
         self.iter += 1
 
+    def corrected(self, rate: float) -> float:
+        """What ``update`` gets as the rate of the coming iteration."""
+        return rate
+
+    @property
+    def momentum(self) -> float:
+        """The momentum of the coming update."""
+        asks_rate = self.param.momentum_policy == "opt"
+        return larc.momentum(self.param, self.iter, self.lr if asks_rate else 0.0)
+
     def update(
-        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
     ) -> None:
-        """Step one segment: flat arrays w, g and one array a history slot, all of one size."""
+        """Step one range of params: flat arrays w, g and one array a history slot, all of one size.
+
+        The rate of a ``capturable`` solver may be a scalar array, for an op of the backend to read.
+        """
         raise NotImplementedError
 
-    def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
-        """Call the first before each iteration, the second when its gradients are complete."""
-        self._callbacks.append((on_start, on_gradients_ready))
+    def add_callback(self, on_start: Any, on_gradients_ready: Callable[[], Any] | None = None) -> None:
+        """Call the first before each iteration, the second when its gradients are complete.
+
+        Instead of both it takes an object that has them as methods, such as an ``NCCL``.
+        """
+        both: tuple[Any, Any] = (on_start, on_gradients_ready)
+        if on_gradients_ready is None:
+            both = (getattr(on_start, "on_start", None), getattr(on_start, "on_gradients_ready", None))
+        if not all(map(callable, both)):
+            raise ArgumentError(
+                "add_callback takes two functions, on_start and on_gradients_ready, or an object that has both; found "
+                f"{on_start!r} and {on_gradients_ready!r}"
+            )
+        self._callbacks.append(both)
 
     def share_weights(self, net: Net) -> None:
         """Let ``net`` use this solver's weights from now on."""
@@ -364,8 +386,10 @@ class Solver:
         """Close files, the monitors' too, and stop threads of the nets' data layers; weights and solver can still be
         looked at.
         """
-        for closing in (*self.monitors, self.net, *self.test_nets):
-            closing.close()
+        for monitor in self.monitors:
+            monitor.close()
+        for net in (self.net, *self.test_nets):
+            net.close()
         self._lock = None
 
     def __enter__(self) -> Self:
@@ -421,12 +445,3 @@ class Solver:
             for slot in self.history
             for param in self.net.learnable
         ]
-
-
-def _segments(net: Net) -> list[tuple[int, int, float, float]]:
-    """Ranges of the packed params with equal multipliers: (start, stop, lr_mult, decay_mult)."""
-    ranges: dict[tuple[float, float], tuple[int, int]] = {}
-    for param in net.learnable:
-        start, stop = ranges.get(param.multipliers, (param.offset, 0))
-        ranges[param.multipliers] = min(start, param.offset), max(stop, param.offset + param.blob.count)
-    return [(*ends, *multipliers) for multipliers, ends in ranges.items()]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
-import math
 import os
 import time
 import zlib
@@ -42,8 +42,8 @@ class History(Monitor):
 
     A row for each number, with the columns of ``Row``.  A training that begins adds its rows to those that are there.
     One that is resumed goes on where its snapshot was taken: the rows that came after are of iterations that are done
-    again, and move to ``PREFIX_log_superseded.csv``; so no iteration of a training is told twice, and no number is
-    lost.  ``read`` and ``runs`` give the rows back.
+    again, and wait in ``PREFIX_log_superseded.csv`` until the same numbers are told again.  So no iteration of a
+    training is told twice, and of one that goes on in another way both are kept.  ``read`` and ``runs`` give the rows.
 
     Raises SnapshotError in ``begin`` for a file that is no such table; later a file that cannot be written is a
     warning.
@@ -54,50 +54,55 @@ class History(Monitor):
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = "" if path is None else os.fspath(path)
         self._solver: Solver | None = None
-        self._first: int | None = None  # of this training's rows, among those of the file
-        self._count, self._checksum, self._seconds = 0, 0, 0.0
-        self._since = time.monotonic()
+        self._count: int | None = None  # of this training's rows; unknown where a state does not tell it
+        self._checksum = 0
+        self._superseded: dict[tuple, Row] = {}
+        self._since = 0.0
 
     # --- beginning and going on ----------------------------------------------------------------------------------
 
     def begin(self, solver: Solver) -> None:
+        self._solver = solver
         self.path = self.path or log_of(solver.param.snapshot_prefix)
         rows = read(self.path) if os.path.exists(self.path) else []
+        mine: list[Row] = []
         if solver.restored_from is not None:
-            rows = self._go_on(rows, solver.iter)
-        else:
-            self._first = len(rows)
-        self._count, self._checksum = len(rows), _checksum(rows)
-        self._since = time.monotonic() - self._seconds
-        self._solver = solver
+            stop = self._rows_before(rows, solver.iter)
+            if stop < len(rows):
+                _append(superseded_log(self.path), rows[stop:])
+                write_atomic(self.path, (_HEADER + _text(rows[:stop])).encode(errors="surrogateescape"))
+            rows = rows[:stop]
+            mine = runs(rows)[-1] if rows and self._count != 0 else []
+            self._superseded = {_told(row): row for row in self._waiting()}
+            self._tell(rows)
+            self._write_superseded()
+        self._count, self._checksum = len(mine), _checksum(mine)
+        self._since = time.monotonic() - (mine[-1].seconds if mine else 0.0)
 
-    def _go_on(self, rows: list[Row], iteration: int) -> list[Row]:
-        """Leave the rows from before the snapshot, which was taken at ``iteration``; move the others."""
-        if self._first is None or _checksum(rows[: self._count]) != self._checksum:  # what wrote it kept no history
-            newest = runs(rows)
-            self._first, self._count = len(rows) - len(newest[-1]) if newest else 0, len(rows)
-            done = [row.seconds for row in rows[self._first :] if row.iteration < iteration]
-            self._seconds = done[-1] if done else 0.0
-        again = (i for i in range(self._first, self._count) if rows[i].iteration >= iteration)
-        stop = next(again, self._count)
-        if superseded := rows[stop:]:
-            _append(superseded_log(self.path), superseded)
-            write_atomic(self.path, (_HEADER + _text(rows[:stop])).encode(errors="surrogateescape"))
-        return rows[:stop]
+    def _rows_before(self, rows: list[Row], iteration: int) -> int:
+        """How many rows are older than the snapshot, which was taken at ``iteration``.
+
+        It knows the rows that its training had added by then.  One that does not, or of which the rows are not there,
+        is taken for one of the newest training.
+        """
+        trainings, end = runs(rows), len(rows)
+        for training in reversed(trainings):
+            start = end - len(training)
+            if self._count and _checksum(training[: self._count]) == self._checksum:
+                break
+            end = start
+        else:
+            training, start = (trainings[-1], len(rows) - len(trainings[-1])) if trainings else ([], 0)
+            if self._count == 0 and training and training[0].iteration < iteration:
+                return len(rows)
+        return start + sum(row.iteration < iteration for row in training)
 
     def state(self) -> dict[str, Any]:
-        first, count, checksum = self._first, self._count, self._checksum
-        return {"first": first, "rows": count, "checksum": checksum, "seconds": self._now()}
+        return {"rows": self._count, "checksum": self._checksum}
 
     def restore(self, state: dict[str, Any]) -> None:
-        count, checksum, seconds = int(state["rows"]), int(state["checksum"]), float(state["seconds"])
-        first = None if state["first"] is None else int(state["first"])
-        if not 0 <= (first or 0) <= count or not 0 <= seconds < math.inf:
-            raise ValueError("a history's length")
-        self._first, self._count, self._checksum, self._seconds = first, count, checksum, seconds
-
-    def _now(self) -> float:
-        return round(time.monotonic() - self._since, 3)
+        count, checksum = state["rows"], int(state["checksum"])
+        self._count, self._checksum = None if count is None else int(count), checksum
 
     # --- rows ----------------------------------------------------------------------------------------------------
 
@@ -109,18 +114,48 @@ class History(Monitor):
         self._add(iteration, "test", net, outputs, self._solver.lr)
 
     def _add(self, iteration: int, phase: str, net: int, outputs: Sequence[Scalar], rate: float) -> None:
-        seconds, lr = self._now(), float(str(rate))  # a float32 as it is written, 0.1
+        assert self._solver is not None
+        seconds = round(time.monotonic() - self._since, 3)
+        lr = float(str(self._solver.net.dtype.type(rate)))  # a float32 as it is written, 0.1
         rows = [
             Row(iteration, phase, net, name, output.value, lr, seconds)
             for name, output in zip(distinct_names(outputs), outputs, strict=True)
         ]
         try:
             _append(self.path, rows)
+            self._tell(rows)
         except SnapshotError as error:
             _log.warning("%s: these numbers are missing there: iteration %d, %s", error, iteration, phase)
             return
-        self._count += len(rows)
+        self._count = (self._count or 0) + len(rows)
         self._checksum = _checksum(rows, self._checksum)
+
+    # --- rows that a resumed training replaces -------------------------------------------------------------------
+
+    def _waiting(self) -> list[Row]:
+        path = superseded_log(self.path)
+        return read(path) if os.path.exists(path) else []
+
+    def _tell(self, rows: Iterable[Row]) -> None:
+        """These are in the table now, so that they need not wait in the other; without any left, that goes."""
+        if self._superseded:
+            for row in rows:
+                self._superseded.pop(_told(row), None)
+            if not self._superseded:
+                self._write_superseded()
+
+    def _write_superseded(self) -> None:
+        path = superseded_log(self.path)
+        if self._superseded:
+            text = _HEADER + _text(self._superseded.values())
+            write_atomic(path, text.encode(errors="surrogateescape"))
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    def close(self) -> None:
+        if self._superseded:
+            self._write_superseded()
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -152,6 +187,8 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
     lines = csv.reader(io.StringIO(whole + "\n" if whole else rest, newline=""))
     try:
         header = next(lines, [])
+        if not whole and _HEADER.startswith(rest):
+            return []
         if header and header != list(Row._fields):
             raise ValueError(f"its columns are {','.join(header)[:200]}")
         return [_row(line) for line in lines if line]
@@ -195,8 +232,14 @@ def _text(rows: Iterable[Row]) -> str:
     return file.getvalue()
 
 
+def _told(row: Row) -> tuple:
+    """What a row tells, without the time: the same each time if a training is repeated."""
+    return row[:4] + tuple(map(repr, row[4:6]))  # the text, as NaN is not equal to itself
+
+
 def _checksum(rows: Iterable[Row], before: int = 0) -> int:
-    return zlib.crc32(_text(rows).encode(errors="surrogateescape"), before)
+    text = "".join(f"{_told(row)}" for row in rows)
+    return zlib.crc32(text.encode(errors="surrogateescape"), before)
 
 
 def _append(path: str, rows: Sequence[Row]) -> None:

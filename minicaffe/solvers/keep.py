@@ -71,19 +71,17 @@ class Keep(Monitor):
 
     def test(self, iteration: int, net: int, outputs: list[Scalar], loss: float | None) -> None:
         if self.best is not None and self.best.take(iteration, net, outputs):
-            if self._written and self._written[-1].iteration == iteration:
-                self._link_best()
-                self._remove_others()
-            else:
-                self._due = True
+            self._due = True
 
     def request(self) -> str | None:
         return SNAPSHOT if self._due else None
 
     def snapshot(self, model: str, state: str) -> None:
         iteration = self._solver.iter
+        regular = any(one.iteration == iteration and not one.only_best for one in self._written)
         others = [one for one in self._written if one.iteration != iteration]
-        self._written = [*others, Snapshot(iteration, ".h5" if state.endswith(".h5") else "", self._due)]
+        suffix = ".h5" if state.endswith(".h5") else ""
+        self._written = [*others, Snapshot(iteration, suffix, self._due and not regular)]
         self._due = False
         if self.best is not None and self.best.iteration == iteration:
             self._link_best()

@@ -53,6 +53,9 @@ class Monitor:
     def iteration(self, solver: Solver) -> None:
         """An iteration ended; ``solver.iter`` counts it already."""
 
+    def stepped(self, solver: Solver) -> None:
+        """``Solver.step`` has done its iterations, or was stopped."""
+
     def display(self, iteration: int, loss: float, outputs: list[Scalar], rate: float) -> None:
         """The (smoothed) training loss, the train net's outputs, and the learning rate."""
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from layer_cases import (
+    activation,
+    channels,
     classification,
     common,
     data,
+    detection,
     indexing,
     loss,
     neuron,
@@ -17,5 +20,21 @@ from layer_cases import (
 )
 from layer_cases.case import Case
 
-FAMILIES = (classification, common, data, indexing, loss, neuron, normalisation, recurrent, reduction, utility, vision)
+FAMILIES = (
+    *(
+        activation,
+        channels,
+        classification,
+        common,
+        data,
+        detection,
+        indexing,
+        loss,
+        neuron,
+        normalisation,
+        recurrent,
+        reduction,
+    ),
+    *(utility, vision),
+)
 CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]
