@@ -132,6 +132,7 @@ class BatchNorm(Standardized):
     type = "BatchNorm"
     capturable = True
     param = "batch_norm_param"
+    fixed = ()
     in_place = "always"
     use_global_stats: bool
     moving_average_fraction: float
