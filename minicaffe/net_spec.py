@@ -134,8 +134,24 @@ class NetSpec:
     def __delitem__(self, name: str) -> None:
         del self.tops[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.tops
+
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.tops]
+
+    def keys(self) -> list[str]:
+        """The names of the tops, in order.  This and the next two are of SSD's fork of Caffe."""
+        return list(self.tops)
+
+    def vals(self) -> list[Top | Function]:
+        """The tops, in order."""
+        return list(self.tops.values())
+
+    def update(self, name: str, params: Mapping[str, Any]) -> None:
+        """Set further options of the layer that makes top ``name``."""
+        made = self[name]
+        (made.fn if isinstance(made, Top) else made).params.update(params)
 
     def to_proto(self) -> Any:
         """A NetParameter of all layers that the assigned tops need; errors as of the function ``to_proto``."""

@@ -83,6 +83,9 @@ def test_the_last_name_of_a_top_counts_and_names_can_be_looked_up():
     assert [layer.name for layer in n.to_proto().layer] == ["second"]
     n["with/slash"] = L.ReLU(n.second)
     assert n["with/slash"] is n.tops["with/slash"] and n.first is n["first"] and "second" in dir(n)
+    assert "first" in n and "third" not in n and n.keys() == ["first", "second", "with/slash"]
+    n.update("with/slash", dict(negative_slope=0.5))
+    assert n.vals()[-1].to_proto().layer[-1].relu_param.negative_slope == 0.5
     del n.first, n["second"]
     assert list(n.tops) == ["with/slash"] and [layer.name for layer in n.to_proto().layer][1] == "with/slash"
     assert copy.deepcopy(n).to_proto() == n.to_proto()

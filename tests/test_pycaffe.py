@@ -278,6 +278,9 @@ def test_init_log_shows_everything_from_a_level_on(net, tmp_path):
         assert lines(stderr)[count:] == ["W careful", "E wrong"]
         with pytest.raises(ArgumentError, match=r"0 \(everything\).*found 5"):
             caffe.init_log(5)
+        caffe.set_logging_disabled()
+        logging.getLogger("minicaffe.net").error("hidden")
+        assert lines(stderr)[-1] == "E wrong"
 
 
 class Display:
