@@ -112,14 +112,23 @@ def test_values_of_enums():
     assert P is caffe.net_spec.params
     with pytest.raises(AttributeError, match="no options of a type 'Nope'"):
         P.Nope.MAX  # noqa: B018
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="PoolingParameter has no value 'NOPE'; it has: MAX, AVE"):
         P.Pooling.NOPE  # noqa: B018
+    assert P.Pooling.PoolMethod.Value("AVE") == 1 and "MAX" in dir(P.Pooling) and copy.copy(P.Pooling).MAX == 0
 
 
 def test_only_tops_go_into_layers():
     pair = L.DummyData(ntop=2)
     with pytest.raises(TypeError, match=r"^Silence input 1 is not a Top \(type is <class 'tuple'>\)$"):
         L.Silence(pair[0], pair, ntop=0)
+    for wrong in ((), (3,), (pair,)):
+        with pytest.raises(TypeError, match="to_proto takes tops of layers; found"):
+            caffe.to_proto(*wrong)
+    for options in (dict(ntop=-1), dict(ntop="2")):
+        with pytest.raises(ArgumentError, match="ReLU: ntop is how many tops it makes"):
+            L.ReLU(pair[0], **options)
+    with pytest.raises(ArgumentError, match="in_place needs an input"):
+        L.ReLU(in_place=True)
     with pytest.raises(TypeError, match=r"NetSpec: data must be a top of a layer.*n\.data, n\.label ="):
         caffe.NetSpec().data = pair
 

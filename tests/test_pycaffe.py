@@ -152,6 +152,8 @@ X = np.zeros((3, 4), np.float32)
         (lambda net: net.forward_backward_all(a=X, b=X, smu=X), "found a, b, smu"),
         (lambda net: net.set_input_arrays(X, X), "only be called if the first layer is a MemoryDataLayer"),
         (lambda net: net.share_with("net.caffemodel"), "share_with takes another net"),
+        (lambda net: net.before_forward(3), "before_forward takes a function of the layer's number; found 3"),
+        (lambda net: net.after_backward(None), "after_backward takes a function"),
     ],
 )  # fmt: skip
 def test_wrong_calls_say_what_is_wrong(net, call, message):
