@@ -385,6 +385,8 @@ class Solver:
 
     def share_weights(self, net: Net) -> None:
         """Let ``net`` use this solver's weights from now on."""
+        if not isinstance(net, Net):
+            raise ArgumentError(f"share_weights takes a net; found {net!r}")
         net.share_with(self.net)
 
     def close(self) -> None:
