@@ -165,7 +165,9 @@ def test_gray_images_of_16_bits_give_their_high_bytes(content):
 def test_gray_images_of_16_bits_with_an_orientation():
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert decode_image(encoded(Image.fromarray(SIXTEEN), exif=exif), color=False).tolist() == [[[1, 0], [156, 0], [255, 1]]]
+    assert decode_image(encoded(Image.fromarray(SIXTEEN), exif=exif), color=False).tolist() == [
+        [[1, 0], [156, 0], [255, 1]]
+    ]
 
 
 def test_images_deeper_than_16_bits():
