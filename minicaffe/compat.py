@@ -23,8 +23,6 @@ _EXTRA_OF = {
     "pydot": "draw",
     "scipy": "splines",
     "tensorboardX": "tensorboard",
-    "nbformat": "notebook",
-    "nbclient": "notebook",
     "IPython": "notebook",
 }
 

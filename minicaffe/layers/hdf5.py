@@ -37,6 +37,7 @@ class HDF5Data(Source):
 
     type = "HDF5Data"
     param = "hdf5_data_param"
+    phase_is_fixed = True
     batch_size: int
     shuffle: bool
     source: str

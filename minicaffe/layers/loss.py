@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from minicaffe.blob import Blob
@@ -17,7 +17,7 @@ class Loss(Layer):
     """
 
     bottoms: Count = 2
-    common_params: ClassVar[Collection[str]] = ("loss_param",)
+    common_params: ClassVar[Sequence[str]] = ("loss_param",)
     auto_tops = True
     reads_tops = ()
     differentiable: tuple[int, ...] | None = (0,)
