@@ -19,8 +19,8 @@ from benchmarks import peers
 from benchmarks.harness import Case, Work
 from minicaffe import proto
 from minicaffe.backend.random import Stream
+from minicaffe.data.datum_source import DatumSource
 from minicaffe.data.db import open_db
-from minicaffe.data.source import DatumSource
 from minicaffe.data.transform import Transformer
 from minicaffe.data.write import write_images
 from minicaffe.proto import text

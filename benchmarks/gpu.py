@@ -10,61 +10,84 @@ import dataclasses
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from benchmarks import nets, peers
 from minicaffe import backend, summary
+from minicaffe.kernels import fast_paths
 from minicaffe.solvers import Solver
 from minicaffe.testing.gpu import target
 from minicaffe.testing.gpu.checks import Check, Options, Skip
 from minicaffe.testing.gpu.profile import profile
 
-SECONDS = 0.8
+SECONDS = 0.6
+_AHEAD = 5  # calls whose launches fit in the queue of a device
 PASSES = ("step", "forward")
 _STAND_IN_NETS = ("siamese_mnist_b64", "lenet_b64")
 
 
 def checks(options: Options) -> Iterator[Check]:
-    """minicaffe and PyTorch as it is, net by net; then PyTorch compiled, which takes its time."""
+    """minicaffe's own passes; PyTorch as it is; large batches; PyTorch compiled, which takes its time; with TF32."""
     with contextlib.suppress(Exception):  # its own checks tell what is wrong with it
         # before nvmath-python: of two versions of cuBLAS the first one loaded serves both, and it is pickier
         peers.torch()
     where = target.open_backend(options)
-    definitions = _small_nets() if options.small else nets.NETS
-    for name, definition in definitions.items():
-        bench = Bench(where, options, definition)
-        for what in PASSES:
-            yield Check(f"{name}/{what}/minicaffe", partial(bench.minicaffe, what))
-        yield Check(f"{name}/kernels", bench.kernels)
-        yield Check(f"{name}/memory/minicaffe", bench.memory)
-        yield Check(f"{name}/losses beside PyTorch", bench.same_losses)
-        for what in PASSES:
-            for tf32 in (False, True):
-                yield Check(f"{name}/{what}/torch{_with(tf32)}", partial(bench.torch, what, tf32, False))
-        yield Check(f"{name}/memory/torch", bench.torch_memory)
-        bench.close()
-    for tf32 in (False, True):
-        for what in PASSES:
-            for name, definition in definitions.items():
-                bench = Bench(where, options, definition)
-                yield Check(f"{name}/{what}/compiled{_with(tf32)}", partial(bench.torch, what, tf32, True))
-                bench.close()
+    usual = _small_nets() if options.small else nets.NETS
+    large = {} if options.small else _large_nets()
+    benches = {name: Bench(where, options, definition) for name, definition in {**usual, **large}.items()}
+    for name in usual:
+        yield from _own(name, benches[name])
+        benches[name].close()
+    for name in usual:
+        yield from _beside_torch(name, benches[name], PASSES)
+        yield Check(f"{name}/losses beside PyTorch", benches[name].same_losses)
+        benches[name].close()
+    for name in large:
+        yield from _own(name, benches[name])
+        yield from _beside_torch(name, benches[name], PASSES[:1])
+        benches[name].close()
+    for what, tf32 in ((what, tf32) for tf32 in (False, True) for what in PASSES):
+        for name, bench in benches.items():
+            if tf32:
+                yield Check(f"{name}/{what}/torch TF32", partial(bench.torch, what, True, False))
+            yield Check(f"{name}/{what}/compiled{' TF32' * tf32}", partial(bench.torch, what, tf32, True))
+            bench.close()
 
 
-def _with(tf32: bool) -> str:
-    return " TF32" if tf32 else ""
+def _beside_torch(name: str, bench: Bench, passes: Sequence[str]) -> Iterator[Check]:
+    for what in passes:
+        yield Check(f"{name}/{what}/torch", partial(bench.torch, what, False, False))
+    yield Check(f"{name}/memory/torch", bench.torch_memory)
+
+
+def _own(name: str, bench: Bench) -> Iterator[Check]:
+    """What needs no PyTorch."""
+    for what in PASSES:
+        for replay in (True, False):
+            own = "minicaffe" if replay else "without graphs"
+            yield Check(f"{name}/{what}/{own}", partial(bench.minicaffe, what, replay))
+    yield Check(f"{name}/memory/minicaffe", bench.memory)
+    yield Check(f"{name}/kernels", bench.kernels)
+
+
+def _large_nets() -> dict[str, nets.Definition]:
+    """The nets that fill a GPU, with the batches that they are trained with there."""
+    return {
+        f"{net}_b{size}": _with_batch(nets.NETS[name], size)
+        for net, name, size in (("caffenet", "caffenet_b16", 256), ("resnet50", "resnet50_b8", 64))
+    }
+
+
+def _with_batch(definition: nets.Definition, size: int) -> nets.Definition:
+    inputs = {blob: (size, *shape[1:]) for blob, shape in definition.inputs.items()}
+    return dataclasses.replace(definition, inputs=inputs)
 
 
 def _small_nets() -> dict[str, nets.Definition]:
     """Two nets with a batch of two, for a stand-in."""
-    small = {}
-    for name in _STAND_IN_NETS:
-        definition = nets.NETS[name]
-        inputs = {blob: (2, *shape[1:]) for blob, shape in definition.inputs.items()}
-        small[name] = dataclasses.replace(definition, inputs=inputs)
-    return small
+    return {name: _with_batch(nets.NETS[name], 2) for name in _STAND_IN_NETS}
 
 
 class Bench:
@@ -94,24 +117,37 @@ class Bench:
         made = self.solver()
         return partial(made.step, 1) if what == "step" else made.net.run_forward
 
-    def minicaffe(self, what: str) -> dict[str, Any]:
-        """Time of a pass, and what it achieves of matrix products and of memory."""
+    def minicaffe(self, what: str, replay: bool = True) -> dict[str, Any]:
+        """Time of a pass, the time that Python takes to ask for one, and what it achieves of products and of memory."""
         made = self.solver()
-        with backend.use(self._where):
+        with backend.use(self._where), fast_paths.without(*([] if replay else ["replay"])):
             cost = summary.training_cost(made.net) if what == "step" else summary.forward_total(made.net)
-            seconds = target.sample(self._where, self._work(what), SECONDS)
+            work = self._work(what)
+            seconds = target.sample(self._where, work, SECONDS)
+            asked = self._python_time(work)
         rates = {"TFLOP/s": cost.products / 1e12, "GB/s": cost.bytes / 1e9}
         middle = statistics.median(seconds)
-        return {**_figures(seconds), **{name: amount / middle for name, amount in rates.items()}}
+        achieved = {name: amount / middle for name, amount in rates.items()}
+        return {**_figures(seconds), "python us": asked * 1e6, **achieved}
+
+    def _python_time(self, work: Callable[[], Any]) -> float:
+        """Seconds that a call takes which does not wait for the device."""
+        self._where.synchronize()
+        started = time.perf_counter()
+        for _ in range(_AHEAD):
+            work()
+        asked = time.perf_counter() - started
+        self._where.synchronize()
+        return asked / _AHEAD
 
     def kernels(self) -> dict[str, Any]:
-        """The slowest kernels of a training step."""
-        work = self._work("step")
-        with backend.use(self._where), self._where.running():
-            work()
-            with profile(self._where) as found:
-                work()
-            return {"launches": len(found.launches), "slowest": found.slowest()}
+        """The slowest kernels of a training step, of a net of its own: they compute nothing of use."""
+        with backend.use(self._where), fast_paths.without("replay"):
+            made = nets.solver(self._definition)
+            made.step(1)
+            with self._where.running(), profile(self._where) as found:
+                made.step(1)
+            return {"launches": len(found.launches), "ms of all": found.total(), "slowest": found.slowest(16)}
 
     def memory(self) -> dict[str, Any]:
         """What is in use after a step, scratch that all nets share included: a step allocates nothing that it frees."""

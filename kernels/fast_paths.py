@@ -9,6 +9,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from minicaffe.errors import MinicaffeError
+
 FAST_PATHS = {
     "depthwise": "convolutions with one channel a group slide a window over each channel, without a matrix product",
     "fusion": "neighbouring layers that work element by element run as one",
@@ -55,7 +57,10 @@ def without(*names: str) -> Iterator[None]:
 def _from_environment() -> None:
     global _left_out
     names = tuple(name.strip() for name in os.environ.get("MINICAFFE_WITHOUT", "").split(",") if name.strip())
-    _require(names)
+    try:
+        _require(names)
+    except ValueError as error:
+        raise MinicaffeError(f"the environment variable MINICAFFE_WITHOUT: {error}") from None
     _left_out = frozenset(names)
 
 

@@ -11,27 +11,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe import backend as backend
+    from minicaffe import coord_map as coord_map
     from minicaffe import draw as draw
     from minicaffe import embedding as embedding
     from minicaffe import errors as errors
     from minicaffe import fillers as fillers
     from minicaffe import graph as graph
+    from minicaffe import io as io
     from minicaffe import kernels as kernels
+    from minicaffe import layers as layers
     from minicaffe import models as models
+    from minicaffe import net_spec as net_spec
     from minicaffe import plot as plot
     from minicaffe import proto as proto
+    from minicaffe import pycaffe as pycaffe
     from minicaffe import testing as testing
     from minicaffe import weights as weights
+    from minicaffe.as_caffe import install_as_caffe
     from minicaffe.backend import set_device, set_mode_cpu, set_mode_gpu
     from minicaffe.backend.random import seed as set_random_seed
     from minicaffe.backend.ranks import set_multiprocess, set_solver_count, set_solver_rank, solver_count, solver_rank
     from minicaffe.backend.threads import get_num_threads, set_num_threads
+    from minicaffe.backend.timer import Timer
     from minicaffe.blob import Blob
+    from minicaffe.classifier import Classifier
+    from minicaffe.detector import Detector
     from minicaffe.errors import MinicaffeError
+    from minicaffe.glog import init_log, log
     from minicaffe.layers import layer_types as layer_type_list
     from minicaffe.layers.interface import Layer
     from minicaffe.layers.python_layer import allow_python_layers
     from minicaffe.net import Net
+    from minicaffe.net_spec import NetSpec, params, to_proto
     from minicaffe.solvers import (
         AdaDeltaSolver,
         AdaGradSolver,
@@ -42,6 +53,7 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
         Solver,
         get_solver,
     )
+    from minicaffe.solvers.nccl import NCCL, has_nccl
 
 __version__ = "0.1.0"
 
@@ -49,10 +61,21 @@ TRAIN, TEST = 0, 1
 
 _HOME = {
     "Blob": "minicaffe.blob",
+    "Classifier": "minicaffe.classifier",
+    "Detector": "minicaffe.detector",
     "Layer": "minicaffe.layers.interface",
     "Net": "minicaffe.net",
+    "NetSpec": "minicaffe.net_spec",
+    "params": "minicaffe.net_spec",
+    "to_proto": "minicaffe.net_spec",
     "MinicaffeError": "minicaffe.errors",
     "allow_python_layers": "minicaffe.layers.python_layer",
+    "install_as_caffe": "minicaffe.as_caffe",
+    "init_log": "minicaffe.glog",
+    "log": "minicaffe.glog",
+    "Timer": "minicaffe.backend.timer",
+    "NCCL": "minicaffe.solvers.nccl",
+    "has_nccl": "minicaffe.solvers.nccl",
     "layer_type_list": "minicaffe.layers:layer_types",
     "set_device": "minicaffe.backend",
     "set_mode_cpu": "minicaffe.backend",
@@ -78,15 +101,20 @@ _HOME = {
 
 _SUBMODULES = (
     "backend",
+    "coord_map",
     "draw",
     "embedding",
     "errors",
     "fillers",
     "graph",
+    "io",
     "kernels",
+    "layers",
     "models",
+    "net_spec",
     "plot",
     "proto",
+    "pycaffe",
     "testing",
     "weights",
 )
@@ -96,10 +124,21 @@ __all__ = [
     "TRAIN",
     "__version__",
     "Blob",
+    "Classifier",
+    "Detector",
     "Layer",
     "Net",
+    "NetSpec",
+    "params",
+    "to_proto",
     "MinicaffeError",
     "allow_python_layers",
+    "install_as_caffe",
+    "init_log",
+    "log",
+    "Timer",
+    "NCCL",
+    "has_nccl",
     "layer_type_list",
     "set_device",
     "set_mode_cpu",

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import backend, limits, proto
+from minicaffe import arguments, backend, limits, proto
 from minicaffe.backend import generation
-from minicaffe.errors import ShapeError
+from minicaffe.errors import MinicaffeError, ShapeError
 from minicaffe.proto.blobs import MAX_AXES
 from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
+
+_FILLED_AT_ONCE = 2**20
+"""Elements that a device fills in the time of a launch or two."""
 
 _MOST_ELEMENTS = 2**60
 """Bytes of what has more are not counted in 64 bits."""
@@ -22,6 +27,25 @@ _MOST_ELEMENTS = 2**60
 def shape_string(shape: Sequence[int]) -> str:
     """A shape as Caffe's logs print it, e.g. ``64 1 28 28 (50176)``."""
     return "".join(f"{size} " for size in shape) + f"({math.prod(shape)})"
+
+
+class _InUse(threading.local):
+    """What ``storages_in_use`` has found in this thread so far; None outside of it."""
+
+    found: dict[int, Storage] | None = None
+
+
+_in_use = _InUse()
+
+
+@contextlib.contextmanager
+def storages_in_use() -> Iterator[dict[int, Storage]]:
+    """Gives the storages, by their ids, whose memory this thread asks for inside, on the backend that is current."""
+    before, _in_use.found = _in_use.found, {}
+    try:
+        yield _in_use.found
+    finally:
+        _in_use.found = before
 
 
 class Storage:
@@ -34,11 +58,23 @@ class Storage:
     says which elements are of interest to him, ``start`` to ``stop`` (default: all), and finds the zeros written there.
     """
 
-    __slots__ = ("size", "dtype", "_host", "_device", "_home", "_head_on_device", "_zeros")
+    __slots__ = (
+        "size",
+        "dtype",
+        "shared",
+        "_least",
+        "_refused",
+        "_host",
+        "_device",
+        "_home",
+        "_head_on_device",
+        "_zeros",
+    )
 
     def __init__(self, size: int, dtype: DTypeLike) -> None:
-        self.size = size
+        self.size = self._least = size
         self.dtype = np.dtype(dtype)
+        self.shared = self._refused = False
         self._host: NDArray | None = None
         self._device: Any = None
         self._home: backend.Backend | None = None
@@ -46,9 +82,15 @@ class Storage:
         self._zeros: dict[int, int] = {}
 
     def grow(self, size: int) -> None:
-        """Hold at least ``size`` elements; contents are lost (zero again) when that takes new memory."""
-        if size > self.size:
-            self.size = size
+        """Hold at least ``size`` elements; contents are lost (zero again) when that takes new memory.
+
+        While nothing is allocated, a larger size that was asked for before is forgotten, unless it may be that of
+        another blob; it is in any case if there was no memory for it.
+        """
+        forgets = not self.touched and (self._refused or not self.shared)
+        if size > self.size or (forgets and size < self.size):
+            self.size = max(size, self._least)
+            self._refused = False
             self._host = self._device = self._home = None
             self._head_on_device = False
             self._zeros = {}
@@ -68,11 +110,15 @@ class Storage:
         now.
         """
         self._zeros = {}
-        values, end = self.array(), 0
+        values, end, now = self.array(), 0, []
         for start, stop in (*later, (self.size, self.size)):
             if end < start:
-                values[end:start].fill(0)
+                now.append((end, start))
             end = stop
+        if len(now) > 1 and self._head_on_device and self.size <= _FILLED_AT_ONCE:
+            now = [(now[0][0], now[-1][1])]  # to fill what lies between takes less time than another launch
+        for start, stop in now:
+            values[start:stop].fill(0)
         self._zeros = dict(later)
 
     @property
@@ -103,12 +149,19 @@ class Storage:
                 del self._zeros[first]
                 head[first:last].fill(0)
 
+    def _allocated(self, allocate: Callable[[], Any]) -> Any:
+        try:
+            return allocate()
+        except MemoryError:
+            self._refused = True
+            raise
+
     def peek(self, start: int = 0, stop: float = math.inf) -> NDArray:
         """The freshest values as a NumPy array that must not be written; the head stays where it is."""
         if self._zeros:
             self._write_zeros(start, stop)
         if self._host is None:
-            self._host = limits.zeros(self.size, self.dtype, f"a blob of {self.size} elements")
+            self._host = self._allocated(lambda: limits.zeros(self.size, self.dtype, f"a blob of {self.size} elements"))
         if self._head_on_device and self._home is not None:
             self._home.download(self._device, self._host)
         return self._host
@@ -119,27 +172,41 @@ class Storage:
             self._write_zeros(start, stop)
         if self._host is None or self._head_on_device:
             self.peek(start, stop)
-            self._head_on_device = False
+            if self._head_on_device:
+                self._head_on_device = False
+                generation.note_move()
         return self._host  # type: ignore[return-value]
 
     def array(self, start: int = 0, stop: float = math.inf) -> Any:
         """The values as a writable array of the current backend, now the head."""
         if self._zeros:
             self._write_zeros(start, stop)
+        if _in_use.found is not None:
+            _in_use.found[id(self)] = self
         where = backend.current()
         if where.is_host:
             return self._host if self._host is not None and not self._head_on_device else self.host(start, stop)
+        if self._home is not where or not self._head_on_device:
+            self._bring(where, start, stop)
+        return self._device
+
+    def make_head(self) -> None:
+        """Bring the newest values to where the current backend computes; what only counts as zero stays so."""
+        self.array(0, 0)
+
+    def _bring(self, where: backend.Backend, start: int, stop: float) -> None:
+        """Make memory on the device ``where``, or what it has already, the head."""
         if self._home is not where:
             values = self.peek(start, stop) if self.touched else None
-            self._device = where.zeros((self.size,), self.dtype)
+            self._device = self._allocated(lambda: where.zeros((self.size,), self.dtype))
             self._home = where
             if values is not None:
                 where.upload(values, self._device)
-        elif not self._head_on_device and self._host is not None:
+            generation.advance()
+        elif self._host is not None:
             where.upload(self._host, self._device)
         self._head_on_device = True
-        generation.advance()
-        return self._device
+        generation.note_move()
 
 
 class _Part:
@@ -171,11 +238,13 @@ class Blob:
     """
 
     def __init__(self, shape: Sequence[int] = (), dtype: DTypeLike = np.float32) -> None:
-        self.dtype = np.dtype(dtype)
+        self.dtype = arguments.floating(dtype)
         self.shape: tuple[int, ...] = ()
         self.count = 1
         self._data = _Part(Storage(0, dtype))
         self._diff = _Part(Storage(0, dtype))
+        if not isinstance(shape, Iterable):
+            raise ShapeError(f"a blob's shape is a list of sizes; found {shape!r:.80}")
         self.reshape(*shape)
 
     def __repr__(self) -> str:
@@ -184,11 +253,11 @@ class Blob:
     # --- shape ---------------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: int) -> None:
-        """Take the shape given as one integer an axis (none: a scalar); ShapeError for a negative size, over 32 axes,
-        or more elements than an address space holds."""
+        """Take the shape given as one integer an axis (none: a scalar); ShapeError for a negative size, or one that is
+        no integer, over 32 axes, or more elements than an address space holds."""
         if shape == self.shape and self._data.storage.size:
             return
-        sizes = tuple(map(int, shape))
+        sizes = tuple([arguments.whole(size, "a size in a blob's shape", ShapeError) for size in shape])
         if len(sizes) > MAX_AXES:
             raise ShapeError(f"a blob has at most {MAX_AXES} axes; found {len(sizes)}")
         if any(size < 0 for size in sizes):
@@ -370,10 +439,13 @@ class Blob:
         return new
 
     def _require_count(self, other: Blob) -> None:
+        if not isinstance(other, Blob):
+            raise MinicaffeError(f"a blob shares memory with another Blob; found {other!r:.80}")
         if self.count != other.count:
             raise ShapeError(
                 f"cannot share memory between blobs of shapes {other.shape_string} and {self.shape_string}"
             )
+        other._data.storage.shared = other._diff.storage.shared = True
 
     # --- files ---------------------------------------------------------------------------------------------------
 

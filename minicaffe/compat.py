@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import sys
 from types import ModuleType
+from typing import Any
 
 from minicaffe.errors import MissingExtraError
 
@@ -19,10 +20,20 @@ _EXTRA_OF = {
     "plyvel": "leveldb",
     "matplotlib": "plot",
     "pygraphviz": "draw",
-    "sklearn": "example",
+    "pydot": "draw",
+    "scipy": "splines",
+    "tensorboardX": "tensorboard",
     "nbformat": "notebook",
     "nbclient": "notebook",
+    "IPython": "notebook",
 }
+
+
+def notebook() -> Any:
+    """IPython's shell, if this runs in a notebook; None elsewhere."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell if hasattr(shell, "kernel") else None
 
 
 def have(name: str) -> bool:

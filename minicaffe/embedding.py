@@ -127,15 +127,13 @@ def neighbour_accuracy(
     Neighbours are looked for in ``reference``, features and labels of other images; without it among the other rows of
     ``features`` (leave one out).  Of labels that are equally frequent the smallest wins.
 
-    Raises DataError if there are no ``k`` neighbours.
+    Raises DataError if there are no ``k`` neighbours, or for features that are not finite.
     """
-    from scipy.spatial import cKDTree
-
     others, classes = reference or (features, labels)
     wanted = k + (reference is None)
     if len(others) < wanted:
         raise DataError(f"{k} nearest neighbours of an image need at least {wanted} images; found {len(others)}")
-    nearest = cKDTree(others).query(features, wanted)[1].reshape(len(features), wanted)
+    nearest = _nearest(features, others, wanted)
     if reference is None:
         itself = nearest == np.arange(len(features))[:, np.newaxis]
         itself[~itself.any(axis=1), -1] = True  # images of equal features: it may not be among the nearest
@@ -144,3 +142,52 @@ def neighbour_accuracy(
     votes = np.zeros((len(features), len(known)), np.int64)
     np.add.at(votes, (np.arange(len(features))[:, np.newaxis], number[nearest]), 1)
     return float((known[votes.argmax(axis=1)] == labels).mean())
+
+
+_BLOCK = 16  # points whose neighbours are looked for together
+_FIRST = 500  # neighbours in one coordinate that bound how far those in all are, on each side
+_BLOCK_BYTES = 16 << 20  # of distances at a time
+
+
+def _nearest(points: NDArray, others: NDArray, k: int) -> NDArray:
+    """For each of ``points`` (M, D) the indices (M, k) of the nearest of ``others`` (N, D), k <= N, in order.
+
+    Both are sorted along the coordinate in which ``others`` spread most: who is further away in that alone is no
+    neighbour.  Memory grows with N, not with M times N; in few dimensions so does the time.
+    """
+    for values in (points, others):
+        if not np.isfinite(values).all():
+            raise DataError("features hold NaN or infinity: the net that made them has diverged; take earlier weights")
+    centre = others.mean(axis=0, dtype=np.float64)
+    a, b = points - centre, others - centre
+    axis = b.std(axis=0).argmax()
+    order_a, order_b = a[:, axis].argsort(), b[:, axis].argsort()
+    a, b = a[order_a], b[order_b]
+    norms = (b**2).sum(axis=1)
+    rows = min(_BLOCK, max(_BLOCK_BYTES // (len(b) * b.itemsize), 1))
+    found = np.empty((len(a), k), np.int64)
+    for start in range(0, len(a), rows):
+        block = a[start : start + rows]
+        low, high = (np.searchsorted(b[:, axis], block[i, axis]) for i in (0, -1))
+        low, high = max(low - _FIRST - k, 0), high + _FIRST + k
+        reach = np.sqrt(_nearest_in(block, b[low:high], norms[low:high], k)[1].max())
+        low = min(low, np.searchsorted(b[:, axis], block[0, axis] - reach))
+        high = max(high, np.searchsorted(b[:, axis], block[-1, axis] + reach, "right"))
+        chosen = _nearest_in(block, b[low:high], norms[low:high], k)[0] + low
+        found[order_a[start : start + rows]] = order_b[chosen]
+    return found
+
+
+_SPARE = 8  # candidates beyond k
+
+
+def _nearest_in(a: NDArray, b: NDArray, norms: NDArray, k: int) -> tuple[NDArray, NDArray]:
+    """Indices and squared distances (M, k) of the nearest of ``b`` (N, D); ``norms`` are their squares.
+
+    |b|^2 - 2 ab is fast and finds candidates; |a - b|^2 is exact where a and b are alike, and puts them in order.
+    """
+    count = min(k + _SPARE, len(b))
+    candidates = np.argpartition(norms - 2 * a @ b.T, count - 1)[:, :count]
+    distances = ((a[:, np.newaxis] - b[candidates]) ** 2).sum(axis=2)
+    order = distances.argsort(axis=1)[:, :k]
+    return np.take_along_axis(candidates, order, axis=1), np.take_along_axis(distances, order, axis=1)

@@ -52,6 +52,16 @@ class SnapshotError(MinicaffeError):
     """A solver state that cannot be written or resumed."""
 
 
+class ArgumentError(MinicaffeError, ValueError):
+    """A function was called with a value that it has no use for."""
+
+
+class UnknownNameError(MinicaffeError, KeyError, AttributeError):
+    """Something was asked for by a name that nothing has."""
+
+    __str__ = RuntimeError.__str__  # a KeyError shows its message in quotes
+
+
 class DeviceError(MinicaffeError):
     """A GPU was asked for and cannot be used."""
 

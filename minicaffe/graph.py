@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from minicaffe import proto
+from minicaffe import arguments, proto
 from minicaffe.errors import NetError
 from minicaffe.proto.origin import Origin
 
 _log = logging.getLogger(__name__)
 
 
-def with_state(net: proto.NetParameter, phase: int, level: int = 0, stages: Sequence[str] = ()) -> proto.NetParameter:
-    """The net with this phase and level, and these stages added to its own (what pycaffe's Net does)."""
+def with_state(net: proto.NetParameter, phase: int, level: int = 0, stages: Iterable[str] = ()) -> proto.NetParameter:
+    """The net with this phase and level, and these stages added to its own (what pycaffe's Net does).
+
+    NetError for another phase than TRAIN (0) and TEST (1), a level that is no whole number of 32 bits, and stages that
+    are no list of strings.
+    """
     result = proto.NetParameter()
     result.CopyFrom(net)
-    result.state.phase, result.state.level = phase, level
-    result.state.stage.extend(stages)
+    if isinstance(stages, str):
+        raise NetError(f"stages must be a list of strings; found {stages!r}")
+    for field, value in (("phase", phase), ("level", level), ("stage", stages)):
+        try:
+            if field == "stage":
+                result.state.stage.extend(value)
+            else:
+                setattr(result.state, field, arguments.whole(value, f"a net's {field}", NetError))
+        except (TypeError, ValueError) as error:
+            raise NetError(f"a net's {field} cannot be {value!r:.80}: {error}") from None
     return result
 
 

@@ -42,18 +42,29 @@ def require_memory(size: int, what: str, remedy: str = "check the shapes, or use
 def read_file(path: str | os.PathLike[str], times: int = 1) -> bytes:
     """The content of a file, where ``times`` its size fits into memory; for paths that a definition may have named.
 
-    Raises OSError, also for a device, a pipe, which may have no end, and a name with a null byte; OutOfMemoryError.
+    Raises OSError, as ``open_file``; OutOfMemoryError.
+    """
+    with os.fdopen(open_file(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        require_memory(times * size, f"reading {os.fspath(path)}", "is it the right file?")
+        return file.read()
+
+
+def open_file(path: str | os.PathLike[str]) -> int:
+    """The descriptor of a file to read; for paths that a definition may have named.
+
+    Raises OSError, also for a device, a pipe, which may have no end, and a name with a null byte.
     """
     try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError:
         raise OSError(errno.EINVAL, "a name with a null byte", path) from None
-    with file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "no regular file", path)
-        require_memory(times * status.st_size, f"reading {os.fspath(path)}", "is it the right file?")
-        return file.read()
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        error = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(error, os.strerror(error) if stat.S_ISDIR(mode) else "no regular file", path)
+    return descriptor
 
 
 def zeros(shape: Sequence[int] | int, dtype: DTypeLike, what: str = "an array") -> NDArray:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import backend, batches, graph, proto, weights
+from minicaffe import arguments, backend, batches, graph, models, proto, weights
 from minicaffe.blob import Blob, Storage
 from minicaffe.engine import anomaly, memory_plan
 from minicaffe.engine.assembly import Assembly
 from minicaffe.engine.executor import Executor
 from minicaffe.engine.params import Params
 from minicaffe.errors import NetError
+from minicaffe.layers import TEST, TRAIN
 from minicaffe.layers.blob_vec import ParamsByLayer
 from minicaffe.layers.data import MemoryData
+from minicaffe.matching import Matching, Report
+from minicaffe.named import Named
 from minicaffe.proto.files import read_net
 from minicaffe.proto.origin import Origin
 from minicaffe.proto.upgrade import upgrade_net
@@ -29,7 +32,8 @@ _log = logging.getLogger(__name__)
 
 
 class Net(RawViews):
-    """A net in one phase, made from a prototxt file or a NetParameter.
+    """A net in one phase, made from a prototxt file, one of a shipped model ("lenet/lenet.prototxt"), or a
+    NetParameter.
 
     ``Net(file, phase, level=0, stages=None, weights=None)``; pycaffe's older ``Net(file, weights, phase)`` works too.
     ``dtype`` float64 is meant for gradient checks.
@@ -43,23 +47,30 @@ class Net(RawViews):
 
     def __init__(
         self,
-        network: str | os.PathLike | proto.NetParameter,
+        network_file: str | os.PathLike | proto.NetParameter,
         phase: Any = None,
-        level: Any = 0,
+        level: Any = None,
         stages: Iterable[str] | None = None,
         weights: str | os.PathLike | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
         if isinstance(phase, (str, os.PathLike)):
-            weights, phase, level = phase, level, 0
-        if isinstance(network, proto.NetParameter):
-            param, self.source = upgrade_net(network)[0], Origin()
+            weights, phase, level = phase, level, None
+            if phase is None:
+                raise NetError("Net(file, weights, phase): the phase is missing, minicaffe.TRAIN or minicaffe.TEST")
+        if phase not in (None, TRAIN, TEST):
+            raise NetError(f"a net's phase is minicaffe.TRAIN ({TRAIN}) or minicaffe.TEST ({TEST}); found {phase!r}")
+        if isinstance(stages, str):
+            raise NetError(f"stages is a list of names; found {stages!r}: give stages=[{stages!r}]")
+        if isinstance(network_file, proto.NetParameter):
+            param, self.source = upgrade_net(network_file)[0], Origin()
         else:
-            param, locations = read_net(network)
-            self.source = Origin(os.fspath(network), locations)
+            path = models.find(network_file)
+            param, locations = read_net(path)
+            self.source = Origin(path, locations)
         if phase is not None:
-            param = graph.with_state(param, int(phase), level, list(stages or ()))
-        self._build(param, np.dtype(dtype))
+            param = graph.with_state(param, int(phase), level or 0, list(stages or ()))
+        self._build(param, arguments.floating(dtype))
         if weights is not None:
             self.copy_from(weights)
 
@@ -68,7 +79,7 @@ class Net(RawViews):
         """A net from a definition that holds its own state; ``source`` says where it came from."""
         net = cls.__new__(cls)
         net.source = source
-        net._build(param, np.dtype(dtype))
+        net._build(param, arguments.floating(dtype))
         return net
 
     # --- construction --------------------------------------------------------------------------------------------
@@ -84,21 +95,31 @@ class Net(RawViews):
         self.steps, self.learnable = built.steps, built.learnable
         self.inputs, self.outputs = built.inputs, built.outputs
         self._blob_list = built.blobs
-        self.blobs: OrderedDict[str, Blob] = OrderedDict(built.blobs)
+        self.blobs: Named[Blob] = Named(built.blobs, "blob")
         self.forward_only = False
         self._warned_of_gradients = False
         self.blob_loss_weights = OrderedDict((name, built.loss_weights[name]) for name in self.blobs)
         layers = [step.layer for step in self.steps]
         self.layers: list[Any] = [layer.unwrapped for layer in layers]
         """As pycaffe shows them: the layers, and in the place of each Python layer the object of the user's class."""
-        self.layer_dict = OrderedDict((layer.name, layer.unwrapped) for layer in layers)
+        self.layer_dict: Named[Any] = Named(((layer.name, layer.unwrapped) for layer in layers), "layer")
         self.params = ParamsByLayer({layer.name: layer.blobs for layer in layers if layer.blobs})
-        self.top_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.top_ids]) for s in self.steps)
-        self.bottom_names = OrderedDict((s.layer.name, [self._blob_names[i] for i in s.bottom_ids]) for s in self.steps)
+        self.top_names = Named(((s.layer.name, self._names(s.top_ids)) for s in self.steps), "layer")
+        self.bottom_names = Named(((s.layer.name, self._names(s.bottom_ids)) for s in self.steps), "layer")
         self._params = Params(self.learnable, layers, dtype)
         self._executor = Executor(self.steps, self._blob_names, self._params, dtype)
         self.debug_info = param.debug_info
         _log.info("Network initialization done.")
+
+    def __repr__(self) -> str:
+        ends = " -> ".join(
+            ", ".join(f"{name} {'x'.join(map(str, self.blobs[name].shape)) or 'scalar'}" for name in names)
+            for names in (self.inputs, self.outputs)
+            if names
+        )
+        phase = proto.Phase.Name(self.phase)
+        params = sum(param.blob.count for param in self.learnable)
+        return f"<{type(self).__name__} '{self.name}' {phase}: {len(self.steps)} layers, {params:,} params, {ends}>"
 
     # --- memory --------------------------------------------------------------------------------------------------
 
@@ -138,12 +159,20 @@ class Net(RawViews):
             raise NetError(
                 f"net '{self.name}' reuses its blobs' memory (reuse_memory): it runs from its first layer on"
             )
-        self._executor.run_forward(start, len(self.steps) - 1 if end is None else end)
+        self._executor.run_forward(self._place(start), len(self.steps) - 1 if end is None else self._place(end))
 
     def run_backward(self, start: int | None = None, end: int = 0) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
         self._require_backward()
-        self._executor.run_backward(len(self.steps) - 1 if start is None else start, end)
+        first = len(self.steps) - 1 if start is None else self._place(start)
+        self._executor.run_backward(first, self._place(end))
+
+    def _place(self, layer: int) -> int:
+        """The number of a layer; NetError if the net has none of that number."""
+        number = arguments.whole(layer, "the number of a layer", NetError)
+        if not 0 <= number < max(len(self.steps), 1):
+            raise NetError(f"net '{self.name}' has {len(self.steps)} layers, numbered from 0; found {number}")
+        return number
 
     def forward_backward(self) -> None:
         """``run_forward`` and ``run_backward`` over all layers, without a pause between the two where nobody
@@ -210,25 +239,29 @@ class Net(RawViews):
             f"net '{self.name}' has no layer '{name}'; it has: {', '.join(s.layer.name for s in self.steps)}"
         )
 
+    def _range(self, first: str | None, last: str | None) -> tuple[int, int]:
+        """Places of two layers, the second not before the first; of the net's ends for None."""
+        start = 0 if first is None else self.layer_index(first)
+        stop = len(self.steps) - 1 if last is None else self.layer_index(last)
+        if start > stop and self.steps:
+            raise NetError(f"net '{self.name}': layer '{first}' comes after layer '{last}'")
+        return start, stop
+
     def forward(
         self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
     ) -> dict[str, NDArray]:
         """Run forward from layer ``start`` to ``end`` (names, included) and return outputs by name, as live views.
 
-        ``inputs`` are arrays for all net inputs, by name.  ``blobs`` names further blobs to return.
+        ``inputs`` are arrays for all net inputs, by name.  ``blobs`` names further blobs to return.  NetError, before
+        anything runs, for a name that nothing has and an array that does not fit.
         """
-        first = 0 if start is None else self.layer_index(start)
-        last = len(self.steps) - 1 if end is None else self.layer_index(end)
-        names = self.outputs if end is None else self.top_names[end]
+        first, last = self._range(start, end)
+        names = batches.with_named(self, self.outputs if end is None else self.top_names[end], blobs, "blobs")
         if inputs:
-            if set(inputs) != set(self.inputs):
-                raise NetError(
-                    f"Input blob arguments do not match net inputs: found {sorted(inputs)}, expected {self.inputs}"
-                )
-            batches.assign(self.blobs, inputs, "data", "Input")
+            batches.assign(self, self.inputs, inputs, "data")
         self.run_forward(first, last)
         backend.current().run_checks()
-        return {name: self.blobs[name].data for name in OrderedDict.fromkeys([*names, *(blobs or ())])}
+        return {name: self.blobs[name].data for name in names}
 
     def backward(
         self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **output_diffs: Any
@@ -236,22 +269,17 @@ class Net(RawViews):
         """Run backward from layer ``start`` down to ``end`` (names, included) and return the inputs' gradients, as live
         views.
 
-        ``output_diffs`` are gradients for all net outputs, by name.  ``diffs`` names further blobs to return.
+        ``output_diffs`` are gradients for all net outputs, by name.  ``diffs`` names further blobs to return.  NetError
+        as of ``forward``.
         """
-        first = len(self.steps) - 1 if start is None else self.layer_index(start)
-        last = 0 if end is None else self.layer_index(end)
-        names = self.inputs if end is None else self.bottom_names[end]
+        last, first = self._range(end, start)
+        names = batches.with_named(self, self.inputs if end is None else self.bottom_names[end], diffs, "diffs")
         if output_diffs:
-            if set(output_diffs) != set(self.outputs):
-                raise NetError(
-                    f"Top diff arguments do not match net outputs: found {sorted(output_diffs)}, expected "
-                    f"{self.outputs}"
-                )
-            batches.assign(self.blobs, output_diffs, "diff", "Diff")
+            batches.assign(self, self.outputs, output_diffs, "diff")
         if end is None:
             self._warn_of_missing_gradients()
         self.run_backward(first, last)
-        return {name: self.blobs[name].diff for name in OrderedDict.fromkeys([*names, *(diffs or ())])}
+        return {name: self.blobs[name].diff for name in names}
 
     def _warn_of_missing_gradients(self) -> None:
         """Say once that nothing computes the inputs' gradients, which are then returned as they are: zeros."""
@@ -267,14 +295,18 @@ class Net(RawViews):
             )
 
     def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, NDArray]:
-        """Run forward over any number of items, batch after batch, and return copies of all rows of the outputs."""
+        """Run forward over any number of items, batch after batch, and return copies of all rows of the outputs.
+
+        ``inputs`` are arrays for all net inputs, by name, ``blobs`` names further blobs.  NetError for arrays that do
+        not fit, or none.
+        """
         return batches.forward_all(self, blobs, inputs)
 
     def forward_backward_all(
         self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: Any
     ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
         """Run forward and backward over any number of items: inputs and output gradients by name; returns (outs,
-        diffs).
+        diffs).  NetError as of ``forward_all``.
         """
         return batches.forward_backward_all(self, blobs, diffs, arrays)
 
@@ -288,6 +320,11 @@ class Net(RawViews):
                 f"net '{self.name}': set_input_arrays may only be called if the first layer is a MemoryDataLayer"
             )
         first.set_input_arrays(data, labels)
+
+    _set_input_arrays = set_input_arrays
+
+    def _batch(self, blobs: Mapping[str, NDArray]) -> Iterator[dict[str, NDArray]]:
+        return batches.split(self, blobs)
 
     # --- callbacks -----------------------------------------------------------------------------------------------
 
@@ -309,12 +346,24 @@ class Net(RawViews):
 
     # --- weights and state ---------------------------------------------------------------------------------------
 
-    def copy_from(self, path: str | os.PathLike) -> None:
-        """Load weights by layer name from a .caffemodel or .h5 file; see ``weights.copy``."""
-        weights.copy(self, path)
+    def copy_from(
+        self,
+        path: str | os.PathLike,
+        strict: bool = False,
+        ignore: Iterable[str] = (),
+        rename: Mapping[str, str] | None = None,
+    ) -> Report:
+        """Load weights by layer name from a .caffemodel or .h5 file; see ``weights.copy``, and ``Matching`` for how
+        layers are left alone (``ignore``), renamed, or all insisted on (``strict``).
+
+        The report is, as text, a table of what was copied and what not.
+        """
+        return weights.copy(self, path, Matching(strict, tuple(ignore), rename or {}))
 
     def share_with(self, other: Net) -> None:
         """Use the other net's weights, by layer name, from now on (values only, not gradients)."""
+        if not isinstance(other, Net):
+            raise NetError(f"net '{self.name}': share_with takes another net; found {other!r:.80}")
         weights.share(self, other)
 
     def save(self, path: str | os.PathLike) -> None:

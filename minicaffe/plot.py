@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from minicaffe import compat
 from minicaffe.proto.atomic import atomic_path
+from minicaffe.solvers import history
 
 
 class Record(NamedTuple):
@@ -22,26 +23,95 @@ class Record(NamedTuple):
     is_loss: bool
 
 
-def loss_curve(records: Sequence[Record], path: str | os.PathLike[str]) -> None:
+def history_records(log: str | os.PathLike[str], losses: Collection[str] = ()) -> list[list[Record]]:
+    """What ``loss_curve`` draws of a history (see ``minicaffe.solvers.History``): each training's records, the last's
+    last.
+
+    Those are the smoothed training loss and all outputs of test nets.  Losses are the outputs that ``losses`` names,
+    and those with "loss" in their names.  SnapshotError for a file that is no history.
+    """
+    superseded = history.superseded_log(log)
+    earlier = history.read(superseded) if os.path.exists(superseded) else []
+    trainings = [*history.runs(earlier), *history.runs(history.read(log))]
+    return [[_record(row, losses) for row in rows if _is_drawn(row)] for rows in trainings]
+
+
+def _is_drawn(row: history.Row) -> bool:
+    return row.phase == "test" or row.output == history.SMOOTHED_LOSS
+
+
+def _record(row: history.Row, losses: Collection[str]) -> Record:
+    if row.phase == "train":
+        return Record(row.iteration, "train loss", row.value, True)
+    series = f"test{f' #{row.net}' if row.net else ''} {row.output}"
+    is_loss = "loss" in row.output.lower() or row.output.partition("[")[0] in losses
+    return Record(row.iteration, series, row.value, is_loss)
+
+
+def loss_curve(
+    records: Sequence[Record], path: str | os.PathLike[str], earlier: Sequence[Sequence[Record]] = ()
+) -> None:
     """Plot every series of ``records`` over the iterations, losses above all other outputs, as a PNG file.
 
-    The losses' axis is logarithmic where all are positive.  Raises MissingExtraError without matplotlib, SnapshotError
-    if the file cannot be written.
+    The records of ``earlier`` trainings are drawn paler.  The losses' axis is logarithmic where all are positive.
+    Raises MissingExtraError without matplotlib, SnapshotError if the file cannot be written.
     """
-    panels = [chosen for is_loss in (True, False) if (chosen := [r for r in records if r.is_loss == is_loss])]
+    everything = [*(record for one in earlier for record in one), *records]
+    panels = [is_loss for is_loss in (True, False) if any(r.is_loss == is_loss for r in everything)]
     figure = compat.require("matplotlib.figure").Figure(figsize=(8, 1 + 3.5 * len(panels)), layout="constrained")
-    for axes, chosen in zip(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True):
-        for name in dict.fromkeys(record.series for record in chosen):
-            points = [(record.iteration, record.value) for record in chosen if record.series == name]
-            axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 50 else None)
-        if chosen[0].is_loss:
+    for axes, is_loss in zip(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True):
+        chosen = [record for record in everything if record.is_loss == is_loss]
+        colours = {name: f"C{k % 10}" for k, name in enumerate(dict.fromkeys(record.series for record in chosen))}
+        named = {record.series for record in records}
+        for one in earlier:
+            _draw_series(axes, one, is_loss, colours, hidden=named, alpha=0.3)
+            named.update(record.series for record in one)
+        _draw_series(axes, records, is_loss, colours)
+        if is_loss:
             axes.set_ylabel("loss")
             if all(record.value > 0 for record in chosen):
                 axes.set_yscale("log")
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(title="paler: earlier trainings" if any(earlier) else None)
         axes.set_xlabel("iteration")
     _write(figure, path)
+
+
+def curves(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    path: str | os.PathLike[str],
+    title: str,
+    labels: tuple[str, str],
+    legend: str = "best",
+) -> None:
+    """Draw series of points (x, y) as lines, by name, as a PNG file; ``labels`` are those of both axes, ``legend`` is
+    where the names stand.  Raises as ``loss_curve`` does.
+    """
+    figure = compat.require("matplotlib.figure").Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, found in series.items():
+        axes.plot(*zip(*found, strict=True), label=name, linewidth=1, marker="." if len(found) < 100 else None)
+    axes.set(title=title, xlabel=labels[0], ylabel=labels[1])
+    axes.grid(alpha=0.3)
+    axes.legend(loc=legend)
+    _write(figure, path)
+
+
+def _draw_series(
+    axes: Any,
+    records: Sequence[Record],
+    is_loss: bool,
+    colours: dict[str, str],
+    hidden: Collection[str] = (),
+    **style: Any,
+) -> None:
+    """A line for each series of one training in a panel; the legend leaves those out that are ``hidden``."""
+    for name, colour in colours.items():
+        points = [(r.iteration, r.value) for r in records if r.series == name and r.is_loss == is_loss]
+        if points:
+            label, marker = "_" * (name in hidden) + name, "." if len(points) < 50 else None
+            axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, **style)
 
 
 def embedding(features: ArrayLike, labels: ArrayLike, path: str | os.PathLike[str], title: str = "") -> None:

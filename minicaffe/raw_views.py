@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from minicaffe.blob import Blob
 from minicaffe.engine.assembly import Step
@@ -24,6 +24,10 @@ class RawViews:
     @property
     def _blob_names(self) -> list[str]:
         return [name for name, _ in self._blob_list]
+
+    def _names(self, blob_ids: Iterable[int]) -> list[str]:
+        """Names of blobs by number."""
+        return [self._blob_list[i][0] for i in blob_ids]
 
     @property
     def _blobs(self) -> list[Blob]:

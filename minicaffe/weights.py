@@ -2,77 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat, proto
+from minicaffe import arguments, proto, weight_files
 from minicaffe.blob import Blob, shape_string
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, WeightsError
 from minicaffe.layers import Layer
-from minicaffe.proto.atomic import write_atomic
+from minicaffe.matching import BY_NAME, Matching, Report
+from minicaffe.proto import wire
 from minicaffe.proto.blobs import blob_shape
-from minicaffe.proto.files import blob_to_array, has_diff, read_net_binary, shape_equals, write_binary
+from minicaffe.proto.files import Values, blob_pieces, has_diff, open_net_binary, shape_equals, write_binary
+from minicaffe.weight_files import hdf5_layers
 
 if TYPE_CHECKING:
-    import h5py
-
     from minicaffe.net import Net
-else:
-    h5py = compat.lazy("h5py")
 
 _log = logging.getLogger(__name__)
 
-
-class _Report:
-    """What a load did; raises once, with every mismatch, before anything was copied."""
-
-    def __init__(self, path: str | os.PathLike) -> None:
-        self.path = os.fspath(path)
-        self.problems: list[str] = []
-        self.copied: set[str] = set()
-        self.ignored: list[str] = []
-
-    def ignore(self, layer: str, has_weights: bool) -> None:
-        _log.info("Ignoring source layer %s", layer)
-        if has_weights:
-            self.ignored.append(layer)
-
-    def finish(self, net: Net) -> None:
-        """Raise if a layer did not fit or none matched; name the layers that keep their initial weights."""
-        if self.problems:
-            raise WeightsError(
-                f"weights {self.path} do not fit net '{net.name}':\n  "
-                + "\n  ".join(self.problems)
-                + (
-                    "\nTo learn a layer's parameters from scratch rather than copying them, rename the layer in the "
-                    "net."
-                )
-            )
-        layers = _layers(net)
-        learners = [layer.name for layer in layers if layer.blobs]
-        if self.ignored and learners and not self.copied:
-            raise WeightsError(
-                f"weights {self.path} belong to another net: it holds weights for {', '.join(self.ignored)}; "
-                f"net '{net.name}' has weights in {', '.join(learners)}, and no name agrees"
-            )
-        kept = {
-            (i, j)
-            for param in net.learnable
-            if not any(layers[i].name in self.copied for i, _ in param.users)
-            for i, j in param.users
-        }
-        missing = [layer.name for i, layer in enumerate(layers) if any((i, j) in kept for j in range(len(layer.blobs)))]
-        if missing:
-            _log.warning("%s holds no weights for %s: they keep their initial values", self.path, ", ".join(missing))
+_PART = 1 << 18  # values that are looked at together, in the cache
 
 
 def _layers(net: Net) -> list[Layer]:
@@ -81,78 +37,100 @@ def _layers(net: Net) -> list[Layer]:
 
 def _warn_of_nan(path: str | os.PathLike, layer: str, index: int, values: NDArray) -> None:
     """A warning where a param's values are no numbers to compute with."""
-    if not np.isfinite(values).all():
+    flat = values.reshape(-1)
+    if not all(np.isfinite(flat[start : start + _PART]).all() for start in range(0, flat.size, _PART)):
         _log.warning(
             "%s: param %d of layer '%s' holds NaN or infinity: the net that saved it had diverged", path, index, layer
         )
 
 
-def copy(net: Net, path: str | os.PathLike) -> None:
-    """Load weights from a file, binary or HDF5, into the layers of the same names.
+def copy(net: Net, path: str | os.PathLike, matching: Matching = BY_NAME) -> Report:
+    """Load weights from a file, binary, HDF5, .npz or .safetensors, into the layers of the same names.
 
     Caffe: binary files go to the first layer of a name and must have as many blobs; legacy four-dimensional shapes are
     accepted where they mean the same.  Layers that the net lacks are ignored, layers that the file lacks keep their
     weights. Here every mismatch is listed at once, and nothing is copied then; a file that shares no layer name with
     the net is refused.
 
-    Raises WeightsError.
-    """
-    prepare(net, path)()
-
-
-def prepare(net: Net, path: str | os.PathLike) -> Callable[[], None]:
-    """Read a file's weights and check that they fit the net; returns what copies them, as ``copy``, and cannot fail.
+    ``matching`` renames layers of the file, leaves some alone, or insists on all; the report tells what became of each.
 
     Raises WeightsError.
     """
-    pending = _prepare_hdf5(net, path) if hdf5.is_hdf5(path) else _prepare_binary(net, path)
+    report = prepare(net, path, matching)()
+    matching.check_used([report])
+    return report
 
-    def assign() -> None:
-        for target, values in pending:
-            target()[...] = values
+
+def prepare(net: Net, path: str | os.PathLike, matching: Matching = BY_NAME) -> Callable[[], Report]:
+    """Check that a file's weights fit the net; returns what copies them, as ``copy``.
+
+    What is copied is what was checked, even if the file is replaced meanwhile: it stays open.  Copying raises
+    WeightsError only if the file is cut short in its place.
+
+    Raises WeightsError.
+    """
+    path = arguments.path(path, "weights", WeightsError)
+    report = Report(path, net, matching)
+    if hdf5.is_hdf5(path):
+        pending = _prepare_hdf5(net, path, report)
+    elif weight_files.is_archive(path):
+        pending = _prepare_archive(net, path, report)
+    else:
+        pending = _prepare_binary(net, path, report)
+
+    def assign() -> Report:
+        for copy_one in pending:
+            copy_one()
+        return report
 
     return assign
 
 
-_Pending = list[tuple[Callable[[], NDArray], NDArray]]
-"""What gives the array to write to, and the values."""
+_Pending = list[Callable[[], None]]
+"""What copies each array."""
 
 
-def _prepare_binary(net: Net, path: str | os.PathLike) -> _Pending:
-    report = _Report(path)
+def _prepare_binary(net: Net, path: str | os.PathLike, report: Report) -> _Pending:
     pending: _Pending = []
     targets: dict[str, Layer] = {}
     for layer in _layers(net):
         targets.setdefault(layer.name, layer)
-    for message in read_net_binary(path).layer:
-        target = targets.get(message.name)
-        if target is None:
-            report.ignore(message.name, bool(message.blobs))
+    lifted = open_net_binary(path)
+    for message in lifted.message.layer:
+        name = report.target(message.name, bool(message.blobs), targets)
+        if name is None:
             continue
+        target = targets[name]
         if len(message.blobs) != len(target.blobs):
-            report.problems.append(
+            report.problem(
+                name,
                 f"Incompatible number of blobs for layer {message.name}: {len(message.blobs)} in the file, "
-                f"{len(target.blobs)} in the net"
+                f"{len(target.blobs)} in the net",
             )
             continue
         for j, (source, blob) in enumerate(zip(message.blobs, target.blobs, strict=True)):
             try:
                 if not shape_equals(blob.shape, source):
-                    report.problems.append(_mismatch(j, message.name, blob_shape(source), blob))
+                    report.problem(name, _mismatch(j, message.name, blob_shape(source), blob))
                     continue
-                values = blob_to_array(source).reshape(blob.shape)
-                _warn_of_nan(path, message.name, j, values)
-                pending.append((partial(getattr, blob, "data"), values))
+                pending.append(partial(_copy_values, path, message.name, j, blob, lifted.values(source)))
                 if has_diff(source):
-                    pending.append(
-                        (partial(getattr, blob, "diff"), blob_to_array(source, diff=True).reshape(blob.shape))
-                    )
+                    pending.append(partial(_copy_diff, blob, lifted.values(source, diff=True)))
             except WeightsError as error:
-                report.problems.append(f"layer '{message.name}' param {j}: {error}")
+                report.problem(name, f"layer '{message.name}' param {j}: {error}")
         if message.blobs:
-            report.copied.add(message.name)
-    report.finish(net)
+            report.copy(name, message.name)
+    report.finish()
     return pending
+
+
+def _copy_values(path: str | os.PathLike, layer: str, index: int, blob: Blob, values: Values) -> None:
+    values.copy_to(blob.data)
+    _warn_of_nan(path, layer, index, blob.data)
+
+
+def _copy_diff(blob: Blob, values: Values) -> None:
+    values.copy_to(blob.diff)
 
 
 def _mismatch(index: int, layer: str, found: tuple[int, ...], blob: Blob) -> str:
@@ -168,71 +146,83 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
 
     Caffe: shapes must agree exactly, and a param may be missing only where another layer owns it.
     """
-    for target, values in _prepare_hdf5(net, path):
-        target()[...] = values
+    path = arguments.path(path, "weights", WeightsError)
+    for copy_one in _prepare_hdf5(net, path, Report(path, net)):
+        copy_one()
 
 
-def _prepare_hdf5(net: Net, path: str | os.PathLike) -> _Pending:
-    report = _Report(path)
-    wanted: list[tuple[str, int, Blob]] = []
+def _prepare_hdf5(net: Net, path: str | os.PathLike, report: Report) -> _Pending:
+    wanted: list[tuple[str, int, Blob]] = []  # the file's layer, which param, where to
     owned = {id(param.blob) for param in net.learnable}
     targets = {layer.name: layer for layer in _layers(net)}
-    found = _weights_of(path)
+    found = hdf5_layers(path)
     for name, params in found.items():
-        if name not in targets:
-            report.ignore(name, bool(params))
+        layer = report.target(name, bool(params), targets)
+        if layer is None:
             continue
-        target = targets[name]
+        target = targets[layer]
         if len(params) > len(target.blobs):
-            report.problems.append(
+            report.problem(
+                layer,
                 f"Incompatible number of blobs for layer {name}: {len(params)} in the file, {len(target.blobs)} in "
-                "the net"
+                "the net",
             )
             continue
         for j, blob in enumerate(target.blobs):
             if str(j) not in params:
                 if id(blob) in owned:
-                    report.problems.append(f"Incompatible number of blobs for layer {name}: the file lacks param {j}")
+                    report.problem(layer, f"Incompatible number of blobs for layer {name}: the file lacks param {j}")
                 continue
             dtype, shape = params[str(j)]
             if dtype is None or shape is None or np.dtype(dtype).kind not in "fiu":
-                report.problems.append(f"layer '{name}' param {j}: unsupported datatype {dtype}")
+                report.problem(layer, f"layer '{name}' param {j}: unsupported datatype {dtype}")
             elif shape != blob.shape:
-                report.problems.append(_mismatch(j, name, shape, blob))
+                report.problem(layer, _mismatch(j, name, shape, blob))
             else:
                 wanted.append((name, j, blob))
         if target.blobs and params:
-            report.copied.add(name)
-    report.finish(net)
+            report.copy(layer, name)
+    report.finish()
     try:
         found_values = [np.asarray(array) for array in hdf5.read(path, [f"data/{name}/{j}" for name, j, _ in wanted])]
     except DataError as error:
         raise WeightsError(f"weights file: {error}") from None
     for (name, j, _), array in zip(wanted, found_values, strict=True):
         _warn_of_nan(path, name, j, array)
-    return [(partial(getattr, blob, "data"), array) for (_, _, blob), array in zip(wanted, found_values, strict=True)]
+    return [partial(_assign, blob, array) for (_, _, blob), array in zip(wanted, found_values, strict=True)]
 
 
-def _weights_of(path: str | os.PathLike) -> dict[str, dict[str, hdf5.Entry]]:
-    """The datasets of each layer in a file.
+def _prepare_archive(net: Net, path: str | os.PathLike, report: Report) -> _Pending:
+    """What a .npz or .safetensors file holds, by the rules for binary files but in the very shapes of the params."""
+    pending: _Pending = []
+    targets: dict[str, Layer] = {}
+    for layer in _layers(net):
+        targets.setdefault(layer.name, layer)
+    for source, arrays in weight_files.read(path).layers.items():
+        name = report.target(source, True, targets)
+        if name is None:
+            continue
+        target = targets[name]
+        if len(arrays) != len(target.blobs):
+            report.problem(
+                name,
+                f"Incompatible number of blobs for layer {source}: {len(arrays)} in the file, {len(target.blobs)} in "
+                "the net",
+            )
+            continue
+        for j, (values, blob) in enumerate(zip(arrays, target.blobs, strict=True)):
+            if values.shape != blob.shape:
+                report.problem(name, _mismatch(j, source, values.shape, blob))
+                continue
+            _warn_of_nan(path, source, j, values)
+            pending.append(partial(_assign, blob, values))
+        report.copy(name, source)
+    report.finish()
+    return pending
 
-    Groups that stand for layers are all that hold datasets, or nothing.  A slash in a layer's name nests groups.
-    """
-    try:
-        entries = hdf5.entries(path)
-    except DataError as error:
-        raise WeightsError(f"weights file: {error}") from None
-    if "data" not in entries or entries["data"].shape is not None:
-        raise WeightsError(f"{os.fspath(path)}: no group /data; expected HDF5 weights as Caffe writes them")
-    parents = {name.rpartition("/")[0] for name in entries}
-    layers: dict[str, dict[str, hdf5.Entry]] = {}
-    for name, entry in entries.items():
-        folder, _, last = name.rpartition("/")
-        if entry.shape is not None and folder.startswith("data/"):
-            layers.setdefault(folder.removeprefix("data/"), {})[last] = entry
-        elif entry.shape is None and name.startswith("data/") and name not in parents:
-            layers.setdefault(name.removeprefix("data/"), {})
-    return layers
+
+def _assign(blob: Blob, values: NDArray) -> None:
+    blob.data[...] = values
 
 
 def share(net: Net, other: Net) -> None:
@@ -243,7 +233,7 @@ def share(net: Net, other: Net) -> None:
 
     Raises WeightsError listing every layer whose params differ in number or shape; nothing is shared then.
     """
-    report = _Report(f"of net '{other.name}'")
+    report = Report(f"of net '{other.name}'", net)
     found: dict[int, Blob] = {}
     targets: dict[str, Layer] = {}
     for layer in _layers(net):
@@ -254,17 +244,18 @@ def share(net: Net, other: Net) -> None:
             _log.debug("Ignoring source layer %s", source.name)
             continue
         if len(target.blobs) != len(source.blobs):
-            report.problems.append(
-                f"Incompatible number of blobs for layer {source.name}: {len(source.blobs)} and {len(target.blobs)}"
+            report.problem(
+                source.name,
+                f"Incompatible number of blobs for layer {source.name}: {len(source.blobs)} and {len(target.blobs)}",
             )
             continue
         for j, (ours, theirs) in enumerate(zip(target.blobs, source.blobs, strict=True)):
             if ours.shape != theirs.shape:
-                report.problems.append(_mismatch(j, source.name, theirs.shape, ours))
+                report.problem(source.name, _mismatch(j, source.name, theirs.shape, ours))
             else:
                 found[id(ours)] = theirs
     if report.problems:
-        report.finish(net)
+        report.finish()
     named = {_given_name(other, *param.users[0]): param.blob for param in other.learnable}
     for param in net.learnable:
         blobs = [net.steps[i].layer.blobs[j] for i, j in param.users]
@@ -288,17 +279,28 @@ def to_proto(net: Net, write_diff: bool = False) -> proto.NetParameter:
     """Name and layers of a net, with their weights, in today's format."""
     result = proto.NetParameter(name=net.name)
     for layer in _layers(net):
-        message = result.layer.add()
-        message.CopyFrom(layer.layer_param)
-        del message.blobs[:]
+        message = _without_blobs(layer)
         for blob in layer.blobs:
             message.blobs.append(blob.to_proto(write_diff))
+        result.layer.append(message)
     return result
 
 
 def save(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
     """Write the net as a binary NetParameter, whole or not at all; SnapshotError if that fails."""
-    write_binary(path, to_proto(net, write_diff))
+    layers = []
+    for layer in _layers(net):
+        message = _without_blobs(layer)
+        blobs = [blob_pieces(blob.peek_data(), blob.peek_diff() if write_diff else None) for blob in layer.blobs]
+        layers.append(wire.with_messages(message, "blobs", blobs))
+    write_binary(path, wire.with_messages(proto.NetParameter(name=net.name), "layer", layers))
+
+
+def _without_blobs(layer: Layer) -> proto.LayerParameter:
+    message = proto.LayerParameter()
+    message.CopyFrom(layer.layer_param)
+    del message.blobs[:]
+    return message
 
 
 def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> None:
@@ -308,16 +310,14 @@ def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> No
     has a slash; here it becomes nested groups, which read back.
     """
     owned = {id(param.blob) for param in net.learnable}
-    with new_hdf5(path) as file:
-        for layer in _layers(net):
-            group = file.require_group(f"data/{layer.name}")
-            for j, blob in enumerate(layer.blobs):
-                if id(blob) in owned:
-                    group.create_dataset(str(j), data=np.asarray(blob.peek_data()))
-            if write_diff:
-                diffs = file.require_group(f"diff/{layer.name}")
-                for j, blob in enumerate(layer.blobs):
-                    diffs.create_dataset(str(j), data=np.asarray(blob.peek_diff()))
+    contents: dict[str, NDArray | None] = {}
+    for layer in _layers(net):
+        contents[f"data/{layer.name}"] = None
+        contents |= {f"data/{layer.name}/{j}": b.peek_data() for j, b in enumerate(layer.blobs) if id(b) in owned}
+        if write_diff:
+            contents[f"diff/{layer.name}"] = None
+            contents |= {f"diff/{layer.name}/{j}": b.peek_diff() for j, b in enumerate(layer.blobs)}
+    hdf5.write(path, contents)
 
 
 def checksum(path: str | os.PathLike) -> str:
@@ -332,17 +332,10 @@ def checksum(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def new_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
-    """A file to fill in memory, which is then written whole or not at all: on a full disk HDF5 itself crashes."""
-    with h5py.File("new", "w", driver="core", backing_store=False) as file:
-        yield file
-        file.flush()
-        write_atomic(path, file.id.get_file_image())
-
-
-def load_into(net: Net, paths: str) -> None:
-    """Load each file of a comma-separated list, in order."""
+def load_into(net: Net, paths: str, matching: Matching = BY_NAME) -> list[Report]:
+    """Load each file of a comma-separated list, in order; raises as ``prepare``."""
+    reports = []
     for path in filter(None, map(str.strip, paths.split(","))):
         _log.info("Finetuning from %s", path)
-        net.copy_from(path)
+        reports.append(prepare(net, path, matching)())
+    return reports

@@ -1,45 +1,18 @@
 """Caffe's protocol-buffer messages: ``proto.NetParameter()``, ``proto.PoolingParameter.MAX``, ``proto.TRAIN``.
 
-The classes are built at import from ``caffe.desc`` (compiled from ``caffe.proto`` and the files beside it) in a
-descriptor pool of our own: they work with any protobuf runtime that setup.cfg allows, and beside another package that
-registers a ``caffe.proto``.
-
-Submodules: `text` (prototxt), `locations` (where in a prototxt a layer stands), `upgrade` (older formats), `files`
-(what a user's files hold), `blobs` (NumPy arrays), `atomic` (writing).
+Submodules: `caffe_pb2` (the messages), `text` (prototxt), `locations` (where in a prototxt a layer stands), `upgrade`
+(older formats), `files` (what a user's files hold), `blobs` (NumPy arrays), `atomic` (writing), `wire` (bytes).
 """
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.descriptor import Descriptor
-from google.protobuf.internal import enum_type_wrapper
+from minicaffe.proto import caffe_pb2
 
-messages: dict[str, Descriptor] = {}
-"""What describes each message, by its name; a message inside another as ``Outer.Inner``."""
+messages = caffe_pb2.MESSAGES
 
-
-def _load() -> dict[str, Any]:
-    """Message classes, enum wrappers and values of file-level enums, by name."""
-    schema = descriptor_pb2.FileDescriptorSet.FromString(resources.files(__name__).joinpath("caffe.desc").read_bytes())
-    pool = descriptor_pool.DescriptorPool()
-    names: dict[str, Any] = {}
-    for file in schema.file:
-        pool.Add(file)
-        descriptor = pool.FindFileByName(file.name)
-        for name, message in descriptor.message_types_by_name.items():
-            messages[name] = message
-            messages.update({f"{name}.{inner}": nested for inner, nested in message.nested_types_by_name.items()})
-            names[name] = message_factory.GetMessageClass(message)
-        for name, enum in descriptor.enum_types_by_name.items():
-            names[name] = enum_type_wrapper.EnumTypeWrapper(enum)
-            names.update((value.name, value.number) for value in enum.values)
-    return names
-
-
-globals().update(_load())
+globals().update(caffe_pb2.NAMES)
 
 if TYPE_CHECKING:
 

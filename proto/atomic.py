@@ -65,10 +65,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[str]:
         _sync(folder, os.O_RDONLY)
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``path`` through `atomic_path`; raises SnapshotError as it does."""
+def write_atomic(path: str | os.PathLike[str], *pieces: bytes | memoryview) -> None:
+    """Write ``pieces``, one after the other, to ``path`` through `atomic_path`; raises SnapshotError as it does."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(data)
+        file.writelines(pieces)
 
 
 def new_folder(path: str | os.PathLike[str], mode: int = 0o777) -> str:

@@ -9,26 +9,33 @@ from __future__ import annotations
 import logging
 import os
 import re
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from minicaffe import limits, proto
-from minicaffe.errors import MinicaffeError, SnapshotError, WeightsError
-from minicaffe.proto import kinds, text, upgrade
+from minicaffe import arguments, proto
+from minicaffe.errors import MinicaffeError, PrototxtError, SnapshotError, WeightsError
+from minicaffe.proto import kinds, text, upgrade, wire
 from minicaffe.proto.atomic import atomic_path, write_atomic
-from minicaffe.proto.blobs import array_to_blob, blob_to_array, has_diff, shape_equals
+from minicaffe.proto.blobs import Values, array_to_blob, blob_pieces, blob_to_array, has_diff, shape_equals
 from minicaffe.proto.locations import Locations, scan
 from minicaffe.proto.origin import in_utf8
+from minicaffe.proto.wire import Pieces
 
 __all__ = [
     "Locations",
+    "Values",
     "array_to_blob",
     "atomic_path",
+    "blob_pieces",
     "blob_to_array",
     "has_diff",
+    "message_of",
+    "open_binary",
+    "open_net_binary",
     "read_binary",
+    "read_definition",
     "read_net",
     "read_net_binary",
     "read_solver",
@@ -53,10 +60,24 @@ def read_net(path: Path) -> tuple[Any, Locations]:
     Raises:
         PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, "a net's definition", PrototxtError)
     characters = text.load(path)
     net = text.parse(characters, proto.NetParameter(), name)
     return upgrade.upgrade_net(net, name)[0], Locations(characters, name)
+
+
+def read_definition(path: Path) -> Any:
+    """The NetParameter of a prototxt or of a .caffemodel, in today's format; which of both is told by its content.
+
+    Raises:
+        PrototxtError, WeightsError: as `read_net` and `read_net_binary` do.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1024)
+    except OSError:
+        head = b""
+    return read_net(path)[0] if not head or kinds.may_be_text(head) else read_net_binary(path)
 
 
 def read_solver(path: Path) -> Any:
@@ -68,7 +89,7 @@ def read_solver(path: Path) -> Any:
     Raises:
         PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, "a solver's definition", PrototxtError)
     solver = upgrade.upgrade_solver(text.parse(_one_device(text.load(path)), proto.SolverParameter(), name), name)
     if solver.device_ids:
         solver.device_id = solver.device_ids[0]
@@ -87,6 +108,23 @@ def read_solver(path: Path) -> Any:
     return solver
 
 
+class Lifted(NamedTuple):
+    """A binary message, and the file that the values of its large blobs have stayed in."""
+
+    message: Any
+    file: wire.File
+
+    def values(self, blob: Any, diff: bool = False) -> Values:
+        """The values of a blob of the message, or its diff; WeightsError if they do not fill its shape."""
+        return Values(blob, diff, self.file)
+
+
+def open_net_binary(path: Path) -> Lifted:
+    """As `read_net_binary`, but the values of large blobs stay in the file, open while the result is referred to."""
+    lifted = open_binary(path, proto.NetParameter)
+    return lifted._replace(message=upgrade.upgrade_net(lifted.message, os.fspath(path))[0])
+
+
 def _one_device(characters: str) -> str:
     """A solver's text with ``device_id``, if it is a list (yjxiong/caffe), under the name of the field for one."""
     several = len([*scan(characters)[0].named("device_id")]) > 1 or _DEVICE_LIST.search(characters)
@@ -100,8 +138,16 @@ def read_net_binary(path: Path) -> Any:
         WeightsError: the file cannot be read or is no binary net; see `read_binary`.
         PrototxtError: the net cannot be upgraded.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, "weights", WeightsError)
     return upgrade.upgrade_net(read_binary(path, proto.NetParameter), name)[0]
+
+
+def open_binary(
+    path: Path, message_class: type[M], what: str = "weights", error: type[MinicaffeError] = WeightsError
+) -> Lifted:
+    """As `read_binary`, but the values of large blobs stay in the file, open while the result is referred to."""
+    file = _open(path, message_class, what, error)
+    return Lifted(_parse(file, wire.lift(file, message_class.DESCRIPTOR), message_class, what, error), file)
 
 
 def read_binary(
@@ -114,9 +160,16 @@ def read_binary(
         error: the class to raise when the file is missing, empty, truncated or another kind of file; the message says
             which.
     """
-    name = os.fspath(path)
+    file = _open(path, message_class, what, error)
+    return _parse(file, file.read(0, file.size), message_class, what, error)
+
+
+def _open(path: Path, message_class: type[M], what: str, error: type[MinicaffeError]) -> wire.File:
+    """The file, which may be a binary message."""
+    name = arguments.path(path, what, error)
     try:
-        data = limits.read_file(name, times=3)
+        file = wire.File(name)
+        head = file.read(0, kinds.HEAD)
     except FileNotFoundError:
         raise error(
             f"File not found: {name} ({what}; tried {os.path.abspath(name)}; the working directory is {os.getcwd()})"
@@ -125,25 +178,52 @@ def read_binary(
         raise error(f"{name} is a directory; a {what} file is expected") from None
     except OSError as failure:
         raise error(f"cannot read the {what} file {name}: {failure.strerror}") from None
-
-    expected = f"a {what} file (a binary {message_class.DESCRIPTOR.name}) is expected"
-    if kind := kinds.describe(data):
+    expected = _expected(message_class, what)
+    if kind := kinds.describe(head):
         advice = "; Caffe's HDF5 files are known by a name that ends in .h5" if kind == "an HDF5 file" else ""
         raise error(f"{name} is {kind}; {expected}{advice}")
-    if kinds.is_text(data):
+    if kinds.is_text(head):
         raise error(f"{name} is a text file, probably a prototxt; {expected}")
-    if len(data) > _LARGEST_MESSAGE:
-        raise error(f"{name} has {len(data)} bytes; a message has at most {_LARGEST_MESSAGE}: use the HDF5 form")
+    if file.size > _LARGEST_MESSAGE:
+        raise error(f"{name} has {file.size} bytes; a message has at most {_LARGEST_MESSAGE}: use the HDF5 form")
+    return file
+
+
+def _parse(file: wire.File, data: bytes, message_class: type[M], what: str, error: type[MinicaffeError]) -> M:
+    """The message that ``data``, the file's content or what is lifted from it, encodes."""
     message = _decode(data, message_class)
-    if (message is None or len(UnknownFieldSet(message)) > 0) and (kind := _message_kind(data, message_class)):
-        raise error(f"{name} is {kind}; {expected}")
+    if (message is None or len(UnknownFieldSet(message)) > 0) and (
+        kind := _message_kind(file.read(0, file.size), message_class)
+    ):
+        raise error(f"{file.name} is {kind}; {_expected(message_class, what)}")
     if message is None:
         raise error(
-            f"{name} ({len(data)} bytes) is truncated, corrupt or of another kind; {expected}; "
+            f"{file.name} ({file.size} bytes) is truncated, corrupt or of another kind; "
+            f"{_expected(message_class, what)}; "
             "copy or download it again, and compare its size or checksum with the source"
         )
     _make_strings_text(message)
     return message
+
+
+def _expected(message_class: type[Message], what: str) -> str:
+    return f"a {what} file (a binary {message_class.DESCRIPTOR.name}) is expected"
+
+
+def message_of(path: Path) -> Message:
+    """The message in a binary file, of the kind that fits its content: a NetParameter, SolverState, BlobProto or Datum.
+
+    Raises:
+        WeightsError: as `read_binary`; a file that is none of these.
+    """
+    what = "net, solver state or blob"
+    file = _open(path, proto.NetParameter, what, WeightsError)
+    data = file.read(0, file.size)
+    for message_class in (*(getattr(proto, kind) for kind in _KINDS), proto.Datum):
+        message = _decode(data, message_class)
+        if message is not None and len(UnknownFieldSet(message)) == 0:
+            return _parse(file, data, message_class, what, WeightsError)
+    return _parse(file, data, proto.NetParameter, what, WeightsError)  # with fields of a fork, or damaged
 
 
 def _make_strings_text(message: Message) -> None:
@@ -161,16 +241,18 @@ def _make_strings_text(message: Message) -> None:
                 _make_strings_text(part)
 
 
-def write_binary(path: Path, message: Message) -> None:
+def write_binary(path: Path, message: Message | Pieces) -> None:
     """Write ``message`` in binary form; raises SnapshotError if it is too large or the file cannot be written."""
     try:
-        data = message.SerializeToString()
+        pieces = [message.SerializeToString()] if isinstance(message, Message) else message
+        if wire.size_of(pieces) > _LARGEST_MESSAGE:
+            raise ValueError(f"it would have {wire.size_of(pieces)} bytes")
     except (EncodeError, ValueError) as failure:
         raise SnapshotError(
             f"cannot write {os.fspath(path)}: {failure}; a message has at most {_LARGEST_MESSAGE} bytes: "
             "set snapshot_format: HDF5"
         ) from None
-    write_atomic(path, data)
+    write_atomic(path, *pieces)
 
 
 def _decode(data: bytes, message_class: type[M]) -> M | None:

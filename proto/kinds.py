@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+HEAD = 1024
+"""Bytes of a file from which its kind is told."""
+
 _TEXT_START = frozenset(b"\t\n\r") | frozenset(range(32, 127))
 
 
 def describe(data: bytes) -> str | None:
     """A noun phrase for a known kind of file that is neither a message nor a prototxt; None if it may be either."""
-    head = data[:1024]
+    head = data[:HEAD]
     start = head.lstrip().lower()
     if not data:
         return "an empty file"
@@ -27,6 +30,11 @@ def describe(data: bytes) -> str | None:
     return None
 
 
+def may_be_text(head: bytes) -> bool:
+    """Whether a file that begins so may be text in UTF-8: it holds no control characters but white space."""
+    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
+
+
 def is_text(data: bytes) -> bool:
     """Whether the first kilobyte holds only printable ASCII and white space, as a prototxt does."""
-    return all(byte in _TEXT_START for byte in data[:1024])
+    return all(byte in _TEXT_START for byte in data[:HEAD])

@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf import text_encoding, text_format
 from google.protobuf.message import Message
 
-from minicaffe import proto
+from minicaffe import arguments, proto
 from minicaffe.errors import PrototxtError
 from minicaffe.proto import forks, kinds, lacking
 from minicaffe.proto.atomic import write_atomic
@@ -61,7 +61,7 @@ def _with_readable_strings(text: str) -> str:
 
 def read_text(path: str | os.PathLike[str], message_class: type[M]) -> M:
     """The message written in the prototxt ``path``; raises PrototxtError if it cannot be read or does not parse."""
-    return parse(load(path), message_class(), os.fspath(path))
+    return parse(load(path), message_class(), arguments.path(path, "a prototxt"))
 
 
 def format(message: Message) -> str:
@@ -77,7 +77,7 @@ def write_text(path: str | os.PathLike[str], message: Message) -> None:
 def load(path: str | os.PathLike[str]) -> str:
     """The characters of a prototxt; raises PrototxtError if the file is missing or binary, or not UTF-8 outside of
     its comments and strings."""
-    name = os.fspath(path)
+    name = arguments.path(path, "a prototxt", PrototxtError)
     try:
         with open(name, "rb") as file:
             data = file.read(LARGEST + 1)

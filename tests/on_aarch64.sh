@@ -25,7 +25,7 @@ if [ ! -e "$work/site/numba" ]; then
     platforms=$(printf -- '--platform manylinux_2_%s_aarch64 ' 17 26 27 28 31 34)
     "$root/.venv/bin/python" -m pip download --quiet --dest "$work/wheels" --only-binary=:all: $platforms \
         --platform manylinux2014_aarch64 --python-version "$version" --implementation cp \
-        numpy numba scipy threadpoolctl protobuf h5py lmdb pillow click rich pooch pytest hypothesis
+        numpy numba threadpoolctl protobuf h5py lmdb pillow click rich pooch pytest hypothesis
     for wheel in "$work"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$work/site"; done
 fi
 

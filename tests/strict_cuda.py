@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 import strict_cupy
 
+THREAD_LOCAL = 1
+
 
 class CudaRuntimeError(RuntimeError):
     pass
@@ -41,6 +43,17 @@ class Context:
 
     def synchronize(self):
         assert self not in self.current
+
+
+class Stream(Context):
+    """A stream that captures as CUDA does: see ``strict_cupy``."""
+
+    def begin_capture(self, mode):
+        assert mode == THREAD_LOCAL and self is self.current[-1]
+        strict_cupy.begin_capture()
+
+    def end_capture(self):
+        return strict_cupy.end_capture()
 
 
 class Event:
@@ -78,16 +91,19 @@ class FakeCupy:
     def __init__(self, devices=1, error=None):
         self.cuda = SimpleNamespace(
             Device=Context,
-            Stream=Context,
+            Stream=Stream,
+            using_allocator=strict_cupy.using_allocator,
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=SimpleNamespace(
                 CUDARuntimeError=CudaRuntimeError,
                 getDeviceCount=self.device_count,
                 getDeviceProperties=self.properties,
+                streamCaptureModeThreadLocal=THREAD_LOCAL,
                 driverGetVersion=lambda: 13000,
                 runtimeGetVersion=lambda: 12090,
             ),
             Event=Event,
+            alloc_pinned_memory=bytearray,
             get_elapsed_time=lambda start, end: (end.at - start.at) * 1e3,
             get_current_stream=lambda: Context.current[-1],
             set_allocator=lambda allocator: None,
@@ -171,13 +187,16 @@ class FakeCublas:
             flat = np.ctypeslib.as_array(start, (max(count, 1),))
             return np.lib.stride_tricks.as_strided(flat, (rows, columns), (flat.itemsize, leading * flat.itemsize))
 
+        def run():
+            for i in range(batch):
+                left = matrix(a, *((k, m) if transa else (m, k)), lda, stride_a, i)
+                right = matrix(b, *((n, k) if transb else (k, n)), ldb, stride_b, i)
+                out = matrix(c, m, n, ldc, stride_c, i)
+                product = alpha * (left.T if transa else left) @ (right.T if transb else right)
+                out[...] = product + (beta * out if beta else 0)
+
         alpha, beta = (ctypes.cast(pointer, ctypes.POINTER(ctype))[0] for pointer in (alpha, beta))
-        for i in range(batch):
-            left = matrix(a, *((k, m) if transa else (m, k)), lda, stride_a, i)
-            right = matrix(b, *((n, k) if transb else (k, n)), ldb, stride_b, i)
-            out = matrix(c, m, n, ldc, stride_c, i)
-            product = alpha * (left.T if transa else left) @ (right.T if transb else right)
-            out[...] = product + (beta * out if beta else 0)
+        strict_cupy.issue(run)
 
     def sgemm_strided_batched(self, *args):
         self._gemm(ctypes.c_float, *args)

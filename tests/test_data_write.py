@@ -11,9 +11,9 @@ from PIL import Image
 
 from minicaffe import proto
 from minicaffe.backend.random import Stream
+from minicaffe.data.datum_source import DatumSource
 from minicaffe.data.db import open_db
 from minicaffe.data.pairs import draw_pairs, pairs_from_folder, pairs_from_list
-from minicaffe.data.source import DatumSource
 from minicaffe.data.write import write_images, write_pairs
 from minicaffe.errors import DataError
 from minicaffe.proto import atomic

@@ -163,3 +163,15 @@ def test_the_commands_errors(capsys, tmp_path, monkeypatch, args, status, messag
     assert outcome.status == status
     assert message in outcome.errors[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_for_pydot_is_the_same_graph():
+    pytest.importorskip("pydot")
+    net, _ = read_net(models.find("lenet/lenet_train_test.prototxt"))
+    graph = draw.get_pydot_graph(net, "LR", phase=proto.TRAIN)
+    assert graph.get_name().strip('"') == "LeNet" and graph.get_rankdir() == "LR"
+    labels = {node.get_name().strip('"'): node.get_label() for node in graph.get_nodes()}
+    assert "conv1_Convolution" in labels and "kernel size: 5" in labels["conv1_Convolution"]
+    assert {edge.get_label() for edge in graph.get_edges()} >= {'"20"', '"Batch 64"'}
+    unlabelled = draw.get_pydot_graph(net, "TB", label_edges=False)
+    assert {edge.get_label() for edge in unlabelled.get_edges()} == {None}

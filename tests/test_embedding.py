@@ -8,7 +8,7 @@ from cli_case import run
 
 from minicaffe import models, proto
 from minicaffe.data.write import write_images, write_pairs
-from minicaffe.embedding import extract, find_tower, neighbour_accuracy, tower_of_file
+from minicaffe.embedding import _nearest, extract, find_tower, neighbour_accuracy, tower_of_file
 from minicaffe.errors import DataError, NetError
 from minicaffe.net import Net
 from minicaffe.proto.text import parse
@@ -118,23 +118,48 @@ def test_features_of_a_leveldb(images):
     np.testing.assert_array_equal(*features)
 
 
+def majority(labels):
+    """The most frequent label, the smallest of equally frequent ones."""
+    return min(set(labels.tolist()), key=lambda label: (-(labels == label).sum(), label))
+
+
 @pytest.mark.parametrize("k", [1, 4, 5])
 @pytest.mark.parametrize("leave_one_out", [False, True])
-def test_neighbours_are_scikit_learns(k, leave_one_out):
-    neighbors = pytest.importorskip("sklearn.neighbors")
+def test_neighbours_are_those_of_a_search_through_all(k, leave_one_out):
     rng = np.random.default_rng(k)
     labels = rng.integers(0, 4, 150)
     features = rng.normal(size=(150, 2)) + labels[:, None] * 0.7
-    if leave_one_out:
-        hits = 0
-        for i in range(150):
-            others = neighbors.KNeighborsClassifier(k).fit(np.delete(features, i, 0), np.delete(labels, i))
-            hits += others.predict(features[i : i + 1])[0] == labels[i]
-        assert neighbour_accuracy(features, labels, k) == pytest.approx(hits / 150)
-    else:
-        votes = neighbors.KNeighborsClassifier(k).fit(features[:100], labels[:100])
-        found = neighbour_accuracy(features[100:], labels[100:], k, (features[:100], labels[:100]))
-        assert found == pytest.approx(votes.score(features[100:], labels[100:]))
+    first = 0 if leave_one_out else 100
+    hits = 0
+    for i in range(first, 150):
+        distances = np.linalg.norm(features - features[i], axis=1)
+        distances[i] = np.inf
+        candidates = distances if leave_one_out else distances[:100]
+        hits += majority(labels[candidates.argsort()[:k]]) == labels[i]
+    reference = None if leave_one_out else (features[:100], labels[:100])
+    assert neighbour_accuracy(features[first:], labels[first:], k, reference) == hits / (150 - first)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 5, 40])
+@pytest.mark.parametrize("scale, offset", [(1, 0), (1e-3, 100), (1e4, -7)])
+def test_the_nearest_are_found_among_many_points(dimensions, scale, offset):
+    """More than are looked at first, clustered, some of them equal; features are float32."""
+    rng = np.random.default_rng(dimensions)
+    others = rng.normal(size=(3000, dimensions)) + rng.integers(0, 5, (3000, 1)) * 3
+    others[1000:1100] = others[:100]
+    points = np.concatenate([others[::50], rng.normal(size=(70, dimensions)) * 20])
+    points, others = ((values * scale + offset).astype(np.float32) for values in (points, others))
+    found = _nearest(points, others, 6)
+    distances = np.sqrt(((points[:, None].astype(np.float64) - others) ** 2).sum(axis=2))
+    np.testing.assert_allclose(np.take_along_axis(distances, found, 1), np.sort(distances)[:, :6], rtol=1e-9)
+    assert all(len(set(row)) == 6 for row in found)
+
+
+def test_features_that_are_not_finite():
+    features = np.ones((5, 2))
+    features[3, 1] = np.nan
+    with pytest.raises(DataError, match="features hold NaN or infinity"):
+        neighbour_accuracy(features, np.zeros(5))
 
 
 def test_an_image_is_not_its_own_neighbour_even_among_equal_ones():

@@ -180,7 +180,7 @@ def counted(monkeypatch):
 def test_what_is_fused(name):
     net = build(name)
     plan = net._executor.plan()
-    found = ([net.layers[at].name for at in sweep.passes] for sweep in (plan.forward, plan.backward))
+    found = ([net.layers[at].name for at in sweep.passes] for sweep in (plan.sweeps.forward, plan.sweeps.backward))
     assert tuple(found) == FUSED[name]
 
 

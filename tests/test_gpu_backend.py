@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import cuda_host
 import numpy as np
 import pytest
+import strict_cuda
 import strict_cupy
 from strict_cuda import Context, FakeCublas, FakeCupy
 
@@ -105,11 +106,20 @@ def test_flags_are_read_on_the_backends_stream(install):
     class Flag:
         def __int__(self):
             assert len(Context.current) == 2
-            return 5
+            return self.value
 
-    backend.check_later(Flag(), lambda index: ValueError(f"item {index}"))
+        def fill(self, value):
+            self.value = value
+
+    flag = Flag()
+    flag.fill(5)
+    for _ in range(2):
+        backend.check_later(flag, lambda index: ValueError(f"item {index}"))
     with pytest.raises(ValueError, match="item 5"):
         backend.run_checks()
+    backend.check_later(flag, lambda index: ValueError(f"item {index}"))
+    backend.run_checks()
+    assert flag.value == -1
 
 
 @pytest.mark.parametrize(
@@ -148,3 +158,19 @@ def test_memory_that_runs_out(install):
 def test_a_missing_package_names_its_extra():
     with pytest.raises(MissingExtraError, match=r"cupy.*minicaffe\[cuda12\]"):
         GpuBackend.on_device(0)
+
+
+def test_large_copies_wait_for_their_turn_of_a_buffer_only(install, monkeypatch):
+    waited = []
+    monkeypatch.setattr(strict_cuda.Event, "synchronize", lambda self: waited.append(self.at))
+    install(FakeCupy())
+    backend = GpuBackend.on_device(0)
+    rng, sizes = np.random.default_rng(0), (20_000, 30_000, 5, 25_000, 40_000, 20_000)
+    for turn, size in enumerate(sizes):
+        values, out = rng.standard_normal((2, size)).astype("f4"), backend.zeros((2, size), np.float32)
+        expected = values.copy()
+        backend.upload(values, out)
+        values[...] = 0  # the copy does not look at it any more
+        np.testing.assert_array_equal(out.get(), expected)
+        assert len(waited) == max(0, turn - 2)  # two buffers; the small one needs none
+    assert None not in waited

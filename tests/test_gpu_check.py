@@ -103,7 +103,7 @@ def test_the_slowest_kernels_and_the_memory_of_a_net(gpu_check):
     text, found = gpu_check("--only", "speed", "--match", "lenet*minicaffe,lenet*/kernels")
     figures = {row["check"]: row["figures"] for row in found["speed"]["rows"]}
     slowest = figures["lenet_b64/kernels"]["slowest"]
-    assert len(slowest) == 10 and [k["ms"] for k in slowest] == sorted((k["ms"] for k in slowest), reverse=True)
+    assert len(slowest) == 16 and [k["ms"] for k in slowest] == sorted((k["ms"] for k in slowest), reverse=True)
     assert any(k["kernel"].startswith("gemm") and k["TFLOP/s"] > 0 and k["GB/s"] > 0 for k in slowest)
     assert figures["lenet_b64/kernels"]["launches"] > 30 and "MB" in figures["lenet_b64/memory/minicaffe"]
     assert "lenet_b64/step" in text and "milliseconds" in text
@@ -247,7 +247,7 @@ def bare(tmp_path):
     for name in ("minicaffe", "kernels", "proto", "models", "tools", "tests", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     site.mkdir()
-    packages = ["numpy", "numba", "llvmlite", "h5py", "google", "PIL", "scipy", "click", "threadpoolctl"]
+    packages = ["numpy", "numba", "llvmlite", "h5py", "google", "PIL", "click", "threadpoolctl"]
     for package in [*packages, "pytest", "_pytest", "pluggy", "iniconfig", "packaging"]:
         spec = importlib.util.find_spec(package)
         for place in spec.submodule_search_locations or [spec.origin]:
@@ -355,7 +355,7 @@ def test_a_sanitizer_is_believed_when_it_ran_and_found_nothing():
         == 1
     )
     output = "========= Invalid __global__ write of size 4 bytes\n=========     at bias_add\n========= ERROR SUMMARY: 3 errors\n"
-    with pytest.raises(AssertionError, match="3 errors, first: Invalid __global__ write"):
+    with pytest.raises(AssertionError, match="3 errors: 1 x Invalid __global__ write"):
         sanitizer.judge(output, rows)
     with pytest.raises(AssertionError, match="no summary; 1 checks ran: Target application returned an error"):
         sanitizer.judge("========= Target application returned an error\n", rows)

@@ -190,9 +190,9 @@ def unwritable(self):
 for locator in caching.FunctionCache._impl_class._locator_classes:
     locator.ensure_cache_path = unwritable
 import numpy as np
-from minicaffe.kernels.cpu.transform import transform
+from minicaffe.kernels.cpu.transform import subtract_mean
 out = np.empty((1, 1, 1, 2), np.float32)
-transform(np.ones((1, 1, 1, 2), np.uint8), np.zeros((1, 1, 1), np.float32), np.float32(3), np.zeros((1, 2), np.int64), np.ones(1, bool), out)
+subtract_mean(np.ones((1, 1, 1, 2), np.uint8), np.zeros((1, 1, 1), np.float32), np.float32(3), np.zeros((1, 2), np.int64), np.ones(1, bool), out)
 print(out.ravel().tolist())
 """
     assert in_child(code, NUMBA_CACHE_DIR=str(tmp_path)) == ["[3.0,", "3.0]"]

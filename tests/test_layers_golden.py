@@ -15,7 +15,11 @@ from minicaffe.layers import layer_types
 from minicaffe.layers.base import registry
 
 CASES = layer_cases()
-ON_HOST = {"ArgMax", "DummyData", "Filter", "GeneralContrastiveLoss", "GeneralTripletLoss", "NCALoss"}
+ON_HOST = {
+    *("ArgMax", "DummyData", "Filter"),
+    *("DetectionEvaluate", "DetectionOutput", "MultiBoxFocalLoss", "MultiBoxLoss"),
+    *("GeneralContrastiveLoss", "GeneralTripletLoss", "NCALoss"),
+}
 """Layers that compute on the host, or whose shapes depend on the data: these wait for a device."""
 WITHOUT_CASE = {"Data", "HDF5Data", "HDF5Output", "ImageData", "MemoryData", "Python", "WindowData"} | {
     *("Accum", "Correlation", "HardSigmoid", "Mish")

@@ -12,7 +12,6 @@ from minicaffe.net import Net
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
-pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
 

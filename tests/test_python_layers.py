@@ -36,7 +36,20 @@ def build(options):
         ('module: "old"', r"python_param\.layer: give the name of the class"),
         ('module: "no_such" layer: "A"', r"no module named 'no_such'; put its folder on PYTHONPATH"),
         ('module: "no_such.part.deep" layer: "A"', r"no module named 'no_such'"),
-        ('module: "pack.missing" layer: "A"', r"no module named 'pack.missing'"),
+        ('module: "pack.missing" layer: "A"', r"no module named 'pack.missing': 'pack' \(.*\) has no 'missing'"),
+        ('module: "json.missing" layer: "A"', r"'json' \(.*json/__init__\.py\) has no 'missing'; is it another 'json'"),
+        (
+            'module: "layers/my.py" layer: "A"',
+            r"is a file's path; give the module's name, 'my', with layers on PYTHONPATH",
+        ),
+        (
+            'module: "/layers/my" layer: "A"',
+            r"is a file's path; give the module's name, 'my', with /layers on PYTHONPATH",
+        ),
+        (
+            'module: "my.py" layer: "A"',
+            r"is a file's path; give the module's name, 'my', with its folder on PYTHONPATH",
+        ),
         ('module: "old" layer: "A"', r"old\.py:1: .*must be Python 3"),
         ('module: "needs" layer: "A"', r"'needs' imports 'cPickle', which is not installed, a module of Python 2"),
         ('module: ".relative" layer: "A"', r"'\.relative' is no module's name"),

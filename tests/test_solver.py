@@ -285,11 +285,15 @@ def test_params_of_equal_multipliers_are_updated_as_one_and_as_if_one_by_one(tin
 
     def one_by_one(ops, w, g, history, rate, scale, decay, l1):
         copies = [
-            array.copy() for array in (solver._data.host(), solver._diff.host(), *(h.host() for h in solver.history))
+            array.copy()
+            for array in (
+                *(storage.host() for storage in solver.net.pack_params()),
+                *(h.host() for h in solver.history),
+            )
         ]
         for (start, stop), lr_mult, decay_mult in zip(places, (1, 2, 1, 1), (1, 1, 1, 0), strict=True):
             own = [array[start:stop] for array in copies]
-            update(ops, own[0], own[1], own[2:], solver.lr * lr_mult, scale, 0.1 * decay_mult, l1)
+            update(ops, own[0], own[1], own[2:], solver.corrected(solver.lr * lr_mult), scale, 0.1 * decay_mult, l1)
         expected.append(copies[0])
 
     def recorded(ops, w, *rest):

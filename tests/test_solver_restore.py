@@ -16,7 +16,7 @@ from minicaffe import MinicaffeError, proto
 from minicaffe.backend import random
 from minicaffe.errors import SnapshotError
 from minicaffe.proto.files import array_to_blob, read_binary
-from minicaffe.solvers import get_solver
+from minicaffe.solvers import EarlyStop, History, get_solver
 
 STATE = "tiny_iter_10.solverstate"
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -64,6 +64,8 @@ DAMAGE = {
     "a count that is no number": lambda: change(solver=lambda s: s | {"stored": "3"}),
     "a negative count": lambda: change(solver=lambda s: s | {"stored": -1}),
     "no solver": lambda: change(solver=None),
+    "monitors that are no table": lambda: change(monitors=[]),
+    "a monitor's state that is none": lambda: change(monitors={"early_stop": 3}),
     "not JSON": lambda: Path(STATE).write_bytes(Path(STATE).read_bytes().replace(b'"solver": {', b'"solver": [')),
     "the last of the history": lambda: change_history(3, array_to_blob(np.zeros(4, np.float32))),
     "a history that is not what its shape says": lambda: change_history(3, wrong_count()),
@@ -92,6 +94,22 @@ def test_a_damaged_state_changes_nothing(damage):
         np.testing.assert_equal(other, one)
     solver.step(4)
     np.testing.assert_equal(weights_of(solver), weights_of(train(7, snapshot=0)))
+
+
+@pytest.mark.parametrize("state", [{}, {"rows": "many", "checksum": 0}, {"rows": 9}])
+def test_a_damaged_state_of_a_monitor_changes_nothing(state):
+    train(10)
+    change(monitors={"early_stop loss::0": {"value": 0, "iteration": 5, "tested": 5, "without_improvement": 1},
+                     "history": state})  # fmt: skip
+    solver = train(3, snapshot=0)
+    stop = EarlyStop(5)
+    solver.monitors += [stop, History()]
+    before = everything(solver)
+    with pytest.raises(SnapshotError, match="tiny_iter_10.solverstate: its minicaffe_state is damaged"):
+        solver.restore(STATE)
+    assert stop.without_improvement == 0 and stop.best.iteration == -1
+    for one, other in zip(before, everything(solver), strict=True):
+        np.testing.assert_equal(other, one)
 
 
 HDF5_DAMAGE = {

@@ -4,37 +4,46 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from minicaffe.tools import console, interrupts
+from minicaffe.tools import console, interrupts, log_flags
+from minicaffe.tools.gflags import click_style, with_flag_files
 
-_TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+
+class _Explained(click.Command):
+    """A command whose help ends with examples: whole command lines, which the tests run."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            with formatter.section("Examples" if len(self.examples) > 1 else "Example"):
+                for example in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+        super().format_epilog(ctx, formatter)
 
 
-class Command(click.Command):
+class Command(_Explained):
     """A command whose flags may have Caffe's forms: ``-solver x``, ``-solver=x``, ``-q=false``, ``-noq``.
 
-    Every command shows log messages on stderr, and has ``--quiet``, ``--verbose`` and ``--traceback``.  Ctrl-C lets it
-    clean up what it has half done, unless it ``handles_interrupts`` itself.
+    Every command shows log messages on stderr, and has ``--quiet``, ``--verbose``, ``--traceback``, and the flags of
+    glog and gflags.  Ctrl-C lets it clean up what it has half done, unless it ``handles_interrupts`` itself.
     """
 
     def __init__(self, *args: Any, handles_interrupts: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.handles_interrupts = handles_interrupts
-        self.params += [
-            click.Option(["--quiet"], is_flag=True, help="Show only warnings and errors."),
-            click.Option(["--verbose"], is_flag=True, help="Show everything that is logged."),
-            click.Option(
-                ["--traceback"], is_flag=True, expose_value=False, help="Show Python's traceback with an error."
-            ),
-        ]
+        self.params += log_flags.options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, click_style(args, self.get_params(ctx)))
+            return super().parse_args(ctx, click_style(with_flag_files(args), self.get_params(ctx)))
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
@@ -42,42 +51,61 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         if not self.handles_interrupts:
             interrupts.unwind()
-        with console.messages(ctx.params.pop("quiet"), ctx.params.pop("verbose")):
+        with console.messages(**log_flags.wishes(ctx.params)):
             return super().invoke(ctx)
 
 
-class Group(click.Group):
+class Group(_Explained, click.Group):
     """A group that knows the names and short helps of its commands and imports a command's module when it is used.
 
-    ``table`` maps a name to (module, short help); the module's ``command`` is the command.  As with Caffe, flags may
-    stand before the command's name.
+    ``sections`` maps a heading of the help to a table, which maps a command's name to (module, short help); the
+    module's ``command`` is the command, or for several in one module ``module:name``.  As with Caffe, flags may stand
+    before the command's name.
     """
 
     command_class = Command
 
-    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, sections: Mapping[str, Mapping[str, tuple[str, str]]] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.no_args_is_help = False
-        self.table = dict(table or {})
+        self.sections = dict(sections or {})
+        self.table = {name: entry for section in self.sections.values() for name, entry in section.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.table, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in self.table:
-            return importlib.import_module(self.table[name][0]).command
+            module, _, attribute = self.table[name][0].partition(":")
+            return getattr(importlib.import_module(module), attribute or "command")
         return super().get_command(ctx, name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(name, text) for name, (_, text) in self.table.items()]
-        rows += [(name, command.get_short_help_str(100)) for name, command in self.commands.items()]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        tables = {
+            heading: [(name, text) for name, (_, text) in section.items()] for heading, section in self.sections.items()
+        }
+        if self.commands:
+            tables["Commands"] = self._own_commands()
+        for heading, rows in tables.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+    def _own_commands(self) -> list[tuple[str, str]]:
+        return [(name, command.get_short_help_str(100)) for name, command in self.commands.items()]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names of commands, without loading them."""
+        rows = [(name, text) for name, (_, text) in self.table.items()] + self._own_commands()
+        commands = [CompletionItem(name, help=text) for name, text in rows if name.startswith(incomplete)]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args:
+        if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help())
             ctx.exit()
+        args = with_flag_files(args)
         names = self.list_commands(ctx)
         at = next((i for i, arg in enumerate(args) if arg in names), None)
         if at is None:
@@ -90,47 +118,8 @@ class Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         names = self.list_commands(ctx)
-        if args[0] not in names:
+        if args[0] not in names and not ctx.resilient_parsing:
             near = difflib.get_close_matches(args[0], names, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
             raise click.UsageError(f"unknown command '{args[0]}'; {hint}", ctx)
         return super().resolve_command(ctx, args)
-
-
-def click_style(args: Sequence[str], params: Iterable[click.Parameter]) -> list[str]:
-    """``args`` with the options of ``params`` in click's form; a value that follows its option is left as it is.
-
-    Raises click.BadParameter for a boolean that is neither true nor false.
-    """
-    options = {
-        opt.lstrip("-"): p for p in params if isinstance(p, click.Option) for opt in (*p.opts, *p.secondary_opts)
-    }
-    result: list[str] = []
-    rest = iter(args)
-    for arg in rest:
-        if arg == "--":
-            return [*result, arg, *rest]
-        if not arg.startswith("-") or arg == "-":
-            result.append(arg)
-            continue
-        name, equals, value = arg.lstrip("-").partition("=")
-        name = "help" if name == "h" else name.replace("-", "_")
-        option = options.get(name)
-        negated = options.get(name.removeprefix("no")) if option is None and name.startswith("no") else None
-        if option is not None and option.is_flag and equals:
-            result += _boolean(option, value)
-        elif negated is not None and negated.is_flag and not equals:
-            result += _boolean(negated, "false")
-        else:
-            result.append(f"--{name}{equals}{value}")
-            if option is not None and not option.is_flag and not equals:
-                result += [following for following in [next(rest, None)] if following is not None]
-    return result
-
-
-def _boolean(option: click.Option, value: str) -> list[str]:
-    if value.lower() in _TRUE:
-        return option.opts[:1]
-    if value.lower() in _FALSE:
-        return option.secondary_opts[:1]
-    raise click.BadParameter(f"'{value}' is neither true nor false", param=option)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from minicaffe.tools import databases
-from minicaffe.tools.command import Group
+from minicaffe.tools import console, databases, imageset
+from minicaffe.tools.command import Command, Group
+from minicaffe.tools.completion import Path as PathName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,7 @@ _width = click.option("--width", required=True, type=click.IntRange(min=1), help
 _color = click.option("--color", is_flag=True, help="Keep colours (blue, green, red); otherwise images are made gray.")
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, examples=["minicaffe data siamese digits", "minicaffe data images photos photos_lmdb"])
 def command() -> None:
     """Download data, and make databases for nets to read.
 
@@ -45,7 +46,7 @@ def command() -> None:
     """
 
 
-@command.command("fetch")
+@command.command("fetch", examples=["minicaffe data fetch mnist", "minicaffe data fetch mnist --from downloads"])
 @click.argument("dataset", type=click.Choice(["mnist", "cifar10"]))
 @click.option("--from", "source", metavar="DIR", help="Take the files from this folder, instead of downloading them.")
 @click.option("--to", "target", metavar="DIR", help="Where to put the files (default: the user's cache).")
@@ -62,7 +63,7 @@ def fetch(dataset: str, source: str | None, target: str | None) -> None:
         "cifar10": ("CIFAR-10", cifar10.fetch_cifar10, cifar10.check_cifar10, {cifar10.ARCHIVE}),
     }[dataset]
     if source is None:
-        click.echo(f"{title} is in {download(target)}")
+        console.result(f"{title} is in {download(target)}")
         return
     check(source)
     folder = Path(target) if target else _cache()
@@ -71,10 +72,10 @@ def fetch(dataset: str, source: str | None, target: str | None) -> None:
         if file.name in names:
             with atomic_path(folder / file.name) as new:
                 shutil.copyfile(file, new)
-    click.echo(f"{title} is in {check(folder)}")
+    console.result(f"{title} is in {check(folder)}")
 
 
-@command.command("mnist")
+@command.command("mnist", examples=["minicaffe data mnist", "minicaffe data mnist downloads --backend leveldb"])
 @click.argument("folder", required=False)
 @click.option("--output", default=databases.LENET_FOLDER, show_default=True, metavar="DIR", help="Where to put them.")
 @_backend
@@ -88,7 +89,7 @@ def mnist(folder: str | None, output: str, backend: str | None, overwrite: bool)
     _write_images("mnist", _mnist_reader(folder), output, backend or "lmdb", overwrite)
 
 
-@command.command("cifar10")
+@command.command("cifar10", examples=["minicaffe data cifar10"])
 @click.argument("folder", required=False)
 @click.option("--output", default=databases.CIFAR10_FOLDER, show_default=True, metavar="DIR", help="Where to put them.")
 @_backend
@@ -117,7 +118,7 @@ def cifar10(folder: str | None, output: str, backend: str | None, overwrite: boo
     _write_mean(splits["train"][0], os.path.join(output, "mean.binaryproto"))
 
 
-@command.command("siamese")
+@command.command("siamese", examples=["minicaffe data siamese digits", "minicaffe data siamese mnist --balance"])
 @click.argument("source", type=click.Choice(["digits", "mnist"]), required=False)
 @click.option(
     "--from", "folder", metavar="DIR", help="The folder of MNIST's files, if they are not in the user's cache."
@@ -134,7 +135,7 @@ def siamese(
 ) -> None:  # fmt: skip
     """Make databases of pairs of digits for the siamese model.
 
-    SOURCE is mnist, or digits: the 1,797 real handwritten digits that scikit-learn brings along.  By default it is
+    SOURCE is mnist, or digits: 1,797 real handwritten digits that come along.  By default it is
     mnist if that was downloaded ('minicaffe data fetch mnist') or --from is given, else digits.  The labelled images
     are put beside the pairs, to plot and score the features.
 
@@ -159,7 +160,7 @@ def siamese(
     _write_images(source, read, output, "lmdb", overwrite)
 
 
-@command.command("pairs")
+@command.command("pairs", examples=["minicaffe data pairs pairs.txt pairs_lmdb --height 28 --width 28"])
 @click.argument("list_file", metavar="LIST")
 @click.argument("database", metavar="DB")
 @_height
@@ -180,7 +181,7 @@ def pairs(
     _write_pairs(pairs_from_list(list_file, height, width, color), database, backend, overwrite)
 
 
-@command.command("folder")
+@command.command("folder", examples=["minicaffe data folder photos pairs_lmdb --height 28 --width 28 --balance"])
 @click.argument("folder", metavar="DIR")
 @click.argument("database", metavar="DB")
 @_height
@@ -205,31 +206,39 @@ def folder(
     _write_pairs(drawn, database, backend, overwrite)
 
 
-@command.command("mean")
-@click.argument("database", metavar="DB")
-@click.argument("output", metavar="FILE")
-def mean(database: str, output: str) -> None:
-    """Compute the mean image of a database, for transform_param.mean_file.
+@click.command("mean", cls=Command, examples=["minicaffe data mean train_lmdb mean.binaryproto"])
+@click.option("--backend", type=click.Choice(["lmdb", "leveldb"]), help="The kind of database (default: what it is).")
+@click.argument("database", metavar="DB", type=PathName("dir"))
+@click.argument("output", metavar="[FILE]", required=False, type=PathName())
+def mean(database: str, output: str | None, backend: str | None) -> None:
+    """Compute the mean image of a database.
 
-    All images must be of one size.  Prints the mean of each channel, too: what transform_param.mean_value takes.
+    FILE is for transform_param.mean_file.  All images must be of one size.  Prints the mean of each channel, too: what
+    transform_param.mean_value takes.  Without FILE that is all.
     """
     from minicaffe.data.mean import read_images
 
-    _write_mean(read_images(database), output)
+    _write_mean(read_images(database, backend), output)
 
 
-def _write_mean(images: Iterable[np.ndarray], output: str) -> None:
+command.add_command(imageset.images)
+command.add_command(mean)
+
+
+def _write_mean(images: Iterable[np.ndarray], output: str | None) -> None:
     """Write the mean of the images, and print that of each channel."""
     import numpy as np
 
     from minicaffe.data.mean import mean_image, write_mean
 
     mean, count = mean_image(images)
-    write_mean(output, mean)
+    if output is not None:
+        write_mean(output, mean)
     channels, height, width = mean.shape
-    click.echo(f"{output}: the mean of {count} images, {channels} x {height} x {width} (channels x height x width)")
+    written = f"{output}: the" if output is not None else "The"
+    console.result(f"{written} mean of {count} images, {channels} x {height} x {width} (channels x height x width)")
     for channel, value in enumerate(mean.mean(axis=(1, 2), dtype=np.float64)):
-        click.echo(f"mean_value channel [{channel}]: {value:g}")
+        console.result(f"mean_value channel [{channel}]: {value:g}")
 
 
 def _write_pairs(found: Pairs, database: str, backend: str | None, overwrite: bool) -> None:
@@ -251,7 +260,7 @@ def _write_images(
 
 def _report(written: Written, what: str) -> None:
     labels = ", ".join(f"{count} of label {label}" for label, count in written.labels.items())
-    click.echo(f"{os.path.relpath(written.path)} ({written.backend}): {written.records} {what}: {labels}")
+    console.result(f"{os.path.relpath(written.path)} ({written.backend}): {written.records} {what}: {labels}")
 
 
 def _mnist_reader(folder: str | None) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from minicaffe.tools import console
 from minicaffe.tools.command import Command
 from minicaffe.tools.options import gpu_ids
 
@@ -16,7 +17,7 @@ _log = logging.getLogger(__name__)
 _LABEL_WIDTH = 31
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, examples=["minicaffe device_query --gpu 0", "minicaffe device_query --gpu all"])
 @click.option("--gpu", default="", metavar="IDS|all", help="The GPUs to ask, numbers separated by commas.")
 def command(gpu: str) -> None:
     """Show what is known about GPUs.
@@ -29,7 +30,7 @@ def command(gpu: str) -> None:
         return
     for number in gpu_ids(gpu, several=True):
         for label, value in describe(number, _properties(number)):
-            _log.info("%s%s", f"{label}:".ljust(_LABEL_WIDTH), value)
+            console.result(f"{label + ':':{_LABEL_WIDTH}}{value}")
 
 
 def _properties(number: int) -> Mapping[str, Any]:

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
-from minicaffe.tools import options
+from minicaffe.tools import console, options
 from minicaffe.tools.command import Command
+from minicaffe.tools.completion import Path
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from minicaffe.embedding import Tower
     from minicaffe.net import Net
-
-_log = logging.getLogger(__name__)
 
 _NEIGHBOURS = (1, 5)
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    examples=[
+        "minicaffe embed --model siamese/digits_train_test.prototxt --weights siamese.caffemodel "
+        "--source examples/digits/digits_test_lmdb",
+    ],
+)
 @options.model
-@click.option("--weights", required=True, metavar="FILE", help="The trained weights.")
-@click.option("--source", required=True, metavar="DB", help="A database of single, labelled images.")
-@click.option("--train_source", metavar="DB", help="Labelled images among which to look for nearest neighbours.")
-@click.option("--output", default="embedding.png", show_default=True, metavar="FILE", help="Where to write the plot.")
+@options.weights
+@click.option("--source", required=True, metavar="DB", type=Path("dir"), help="A database of single, labelled images.")
+@click.option(
+    "--train_source", metavar="DB", type=Path("dir"), help="Labelled images among which to look for nearest neighbours."
+)
+@click.option(
+    "--output", default="embedding.png", show_default=True, metavar="FILE", type=Path(), help="Where to write the plot."
+)
 @options.gpu
 @options.no_python_layers
 def command(model: str, weights: str, source: str, train_source: str | None, output: str, gpu: str) -> None:
@@ -43,8 +53,13 @@ def command(model: str, weights: str, source: str, train_source: str | None, out
     embed(tower, lambda net: net.copy_from(weights), source, train_source, output)
 
 
-def embed(tower: Tower, load: Callable[[Net], object], images: str, train_images: str | None, path: str) -> None:
-    """Report the nearest-neighbour accuracy of a tower's features of a database's images, and plot them."""
+def embed(
+    tower: Tower, load: Callable[[Net], object], images: str, train_images: str | None, path: str | None
+) -> tuple[NDArray, NDArray]:
+    """Report the nearest-neighbour accuracy of a tower's features of a database's images, and plot them to a path.
+
+    Returns the features and labels of the images.
+    """
     from minicaffe import plot
     from minicaffe.embedding import extract, neighbour_accuracy
 
@@ -53,14 +68,11 @@ def embed(tower: Tower, load: Callable[[Net], object], images: str, train_images
     against = f"{len(reference[1])} of {train_images}" if reference else "the others"
     for k in _NEIGHBOURS:
         score = neighbour_accuracy(features, labels, k, reference)
-        _log.info(
-            "Accuracy of %d nearest neighbour%s: %.4g (%d images of %s against %s)",
-            k,
-            "s" if k > 1 else "",
-            score,
-            len(labels),
-            images,
-            against,
+        console.result(
+            f"Accuracy of {k} nearest neighbour{'s' if k > 1 else ''}: {score:.4g} "
+            f"({len(labels)} images of {images} against {against})"
         )
-    plot.embedding(features, labels, path, title=f"{tower.feature} of {images}")
-    _log.info("Plot of the features: %s", path)
+    if path is not None:
+        plot.embedding(features, labels, path, title=f"{tower.feature} of {images}")
+        console.result(f"Plot of the features: {path}")
+    return features, labels

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LEAST = 5.0  # seconds that are worth starting a part for
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, examples=["minicaffe gpu_check", "minicaffe gpu_check --only kernels --every 10"])
 @click.option("--gpu", default=0, show_default=True, metavar="N", type=click.IntRange(min=0), help="The GPU's number.")
 @click.option("--minutes", default=10.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
               help="Stop after so many, with what there is.")  # fmt: skip

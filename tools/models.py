@@ -13,7 +13,7 @@ from minicaffe.proto.atomic import atomic_path, new_folder, put_folder
 from minicaffe.tools.command import Group
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, examples=["minicaffe models list", "minicaffe models copy lenet"])
 def command() -> None:
     """List or copy the models that come with minicaffe.
 
@@ -21,7 +21,7 @@ def command() -> None:
     """
 
 
-@command.command("list")
+@command.command("list", examples=["minicaffe models list"])
 def list_models() -> None:
     """List the models and their files."""
     for name in models.names():
@@ -30,7 +30,7 @@ def list_models() -> None:
             click.echo(f"  {file}")
 
 
-@command.command("copy")
+@command.command("copy", examples=["minicaffe models copy siamese my_siamese"])
 @click.argument("name")
 @click.argument("folder", required=False)
 def copy(name: str, folder: str | None) -> None:

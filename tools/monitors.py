@@ -1,14 +1,12 @@
-"""What a person sees of a training in a terminal, and what is kept of it for plots."""
+"""What a person sees of a training in a terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from minicaffe.plot import Record
 from minicaffe.solvers import Monitor, Scalar, Solver
 
 if TYPE_CHECKING:
@@ -16,25 +14,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _REFRESH = 0.5  # seconds between two looks at the loss, each of which waits for the device
-
-
-class Recorder(Monitor):
-    """Keeps the training loss and the test nets' outputs as ``records``."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def display(self, iteration: int, loss: float, outputs: list[Scalar], rate: float) -> None:
-        self.records.append(Record(iteration, "train loss", loss, True))
-
-    def test(self, iteration: int, net: int, outputs: list[Scalar], loss: float | None) -> None:
-        seen: Counter[str] = Counter()
-        total = Counter(output.name for output in outputs)
-        for output in outputs:
-            index = f"[{seen[output.name]}]" if total[output.name] > 1 else ""
-            seen[output.name] += 1
-            name = f"test{f' #{net}' if net else ''} {output.name}{index}"
-            self.records.append(Record(iteration, name, output.value, output.weight != 0))
 
 
 class ProgressBar(Monitor):

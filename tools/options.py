@@ -8,21 +8,55 @@ from collections.abc import Callable
 import click
 
 from minicaffe.errors import DeviceError, MissingExtraError
+from minicaffe.tools.completion import Definition, Path
 
 _log = logging.getLogger(__name__)
 
+weights = click.option(
+    "--weights", required=True, metavar="FILE", type=Path(), help="The trained weights, binary or HDF5."
+)
 gpu = click.option("--gpu", default="", metavar="ID|all", help="Compute on this GPU (default: on the CPU).")
 threads = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="Compute on so many threads (default: one a core)."
 )
 level = click.option("--level", default=0, show_default=True, help="The net's level, for include and exclude rules.")
 stage = click.option("--stage", default="", metavar="A,B", help="The net's stages, separated by commas.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 model = click.option(
-    "--model", required=True, metavar="FILE", help="The net, a prototxt: a path or a shipped model's file."
+    "--model",
+    required=True,
+    metavar="FILE",
+    type=Definition(),
+    help="The net, a prototxt: a path or a shipped model's file.",
 )
 iterations = click.option(
     "--iterations", default=50, show_default=True, type=click.IntRange(min=1), help="The number of iterations to run."
 )
+
+
+class _Shape(click.ParamType):
+    """``NAME=N,C,H,W``: a blob's name and shape."""
+
+    name = "NAME=N,C,H,W"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        name, equals, sizes = value.rpartition("=")
+        try:
+            shape = tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            shape = ()
+        if not name or not equals or not shape or min(shape) < 1:
+            self.fail(f"expected a blob's name and its sizes, like data=1,3,224,224; found '{value}'", param, ctx)
+        return name, shape
+
+
+shapes = click.option(
+    "--shape", "shapes", multiple=True, type=_Shape(),
+    help="Take an input of this shape in place of a data layer's top; once for each of its tops. "
+    "No data is needed then.",
+)  # fmt: skip
 
 
 def _forbid_python_layers(ctx: click.Context, param: click.Parameter, forbidden: bool) -> None:

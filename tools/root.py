@@ -10,21 +10,58 @@ import click
 
 from minicaffe import __version__
 from minicaffe.errors import MinicaffeError
-from minicaffe.tools import databases, interrupts
+from minicaffe.tools import completion, databases, interrupts
 from minicaffe.tools.command import Group
 
-COMMANDS = {
-    "train": ("minicaffe.tools.train", "Train a net, or fine-tune one."),
-    "test": ("minicaffe.tools.test", "Score a net with given weights."),
-    "time": ("minicaffe.tools.time", "Measure how long each layer of a net takes."),
-    "summarize": ("minicaffe.tools.summarize", "Show what a net costs: shapes, params, FLOPs, memory."),
-    "embed": ("minicaffe.tools.embed", "Plot and score the features that a siamese net gives images."),
-    "draw": ("minicaffe.tools.draw", "Draw a net as a picture or as Graphviz text."),
-    "data": ("minicaffe.tools.data", "Download data, and make databases for nets to read."),
-    "models": ("minicaffe.tools.models", "List or copy the models that come with minicaffe."),
-    "device_query": ("minicaffe.tools.device_query", "Show what is known about GPUs."),
-    "gpu_check": ("minicaffe.tools.gpu_command", "Check what minicaffe computes on a GPU, and how fast it is."),
+_TOOLS = "minicaffe.tools."
+SECTIONS = {
+    "Run a net": {
+        "train": (_TOOLS + "train", "Train a net, or fine-tune one."),
+        "test": (_TOOLS + "test", "Score a net with given weights."),
+        "time": (_TOOLS + "time", "Measure how long each layer of a net takes."),
+        "classify": (_TOOLS + "classify", "Classify images with a trained net."),
+        "detect": (_TOOLS + "detect", "Classify windows of images with a trained net."),
+    },
+    "Look at nets and files": {
+        "inspect": (_TOOLS + "inspect", "Tell what a file is, and what is in it."),
+        "diff": (_TOOLS + "diff", "Compare two nets, solvers or files of weights, layer by layer."),
+        "verify": (_TOOLS + "verify", "Check that weights fit a net, and what it computes with them."),
+        "summarize": (_TOOLS + "summarize", "Show what a net costs: shapes, params, FLOPs, memory."),
+        "draw": (_TOOLS + "draw", "Draw a net as a picture or as Graphviz text."),
+        "embed": (_TOOLS + "embed", "Plot and score the features that a siamese net gives images."),
+    },
+    "Data and models": {
+        "convert": (_TOOLS + "convert", "Convert weights from one format to another."),
+        "fold_bn": (_TOOLS + "fold_bn", "Fold BatchNorm and Scale into the layers before them."),
+        "download_model": (_TOOLS + "download_model", "Download a model's weights from where its readme.md says."),
+        "data": (_TOOLS + "data", "Download data, and make databases for nets to read."),
+        "models": (_TOOLS + "models", "List or copy the models that come with minicaffe."),
+    },
+    "Caffe's tools": {
+        "convert_imageset": (_TOOLS + "imageset:convert", "Make a database of the images that a list names."),
+        "compute_image_mean": (_TOOLS + "data:mean", "Compute the mean image of a database."),
+        "resize_and_crop": (_TOOLS + "resize_and_crop", "Resize images and crop them to squares."),
+        "classification": (_TOOLS + "classification", "Show the five best classes of an image."),
+        "extract_features": (_TOOLS + "extract_features", "Write what blobs of a net hold for its data."),
+        "parse_log": (_TOOLS + "training_log:parse", "Write what a training logged as tables."),
+        "plot_log": (_TOOLS + "training_log:plot", "Plot what trainings logged."),
+        "extract_seconds": (_TOOLS + "training_log:seconds", "Write when each iteration was logged."),
+        "upgrade_net_proto_text": (_TOOLS + "upgrade:net_text", "Bring an old net's prototxt to today's format."),
+        "upgrade_net_proto_binary": (_TOOLS + "upgrade:net_binary", "Bring an old .caffemodel to today's format."),
+        "upgrade_solver_proto_text": (
+            _TOOLS + "upgrade:solver_text",
+            "Bring an old solver's prototxt to today's format.",
+        ),
+    },
+    "This machine": {
+        "device_query": (_TOOLS + "device_query", "Show what is known about GPUs."),
+        "gpu_check": (_TOOLS + "gpu_command", "Check what minicaffe computes on a GPU, and how fast it is."),
+        "completion": (_TOOLS + "completion", "Print what switches on completion by Tab in a shell."),
+        "help": (_TOOLS + "help", "Show the help of a command."),
+    },
 }
+"""The commands under the headings of the help; see ``Group``."""
+COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
 def _note(context: click.Context, option: click.Parameter, value: bool) -> None:
@@ -43,7 +80,12 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     context.exit()
 
 
-@click.command(cls=Group, table=COMMANDS, epilog="'minicaffe COMMAND --help' tells a command's flags.")
+@click.command(
+    cls=Group,
+    sections=SECTIONS,
+    epilog="'minicaffe help COMMAND' tells a command's flags.",
+    examples=["minicaffe summarize lenet/lenet_train_test.prototxt --shape data=64,1,28,28 --shape label=64"],
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -69,6 +111,8 @@ def cli() -> None:
 def run(args: list[str]) -> int:
     """Run a command and return its exit status; see ``minicaffe.tools.cli.main``."""
     heard = _open_standard_streams()
+    if completion.VARIABLE in os.environ:
+        completion.register()
     try:
         return cli.main(args, prog_name="minicaffe", standalone_mode=False) or 0
     except (Exception, KeyboardInterrupt) as error:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from minicaffe.tools import options
+from minicaffe.tools import console, options
 from minicaffe.tools.command import Command
+from minicaffe.tools.completion import Definition
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,65 +20,55 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 160
 
 
-class _Shape(click.ParamType):
-    """``NAME=N,C,H,W``: a blob's name and shape."""
-
-    name = "NAME=N,C,H,W"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        name, equals, sizes = value.rpartition("=")
-        try:
-            shape = tuple(int(size) for size in sizes.split(","))
-        except ValueError:
-            shape = ()
-        if not name or not equals or not shape or min(shape) < 1:
-            self.fail(f"expected a blob's name and its sizes, like data=1,3,224,224; found '{value}'", param, ctx)
-        return name, shape
-
-
-@click.command(cls=Command)
-@options.model
+@click.command(
+    cls=Command,
+    examples=[
+        "minicaffe summarize resnet50/deploy.prototxt",
+        "minicaffe summarize --model caffenet/train_val.prototxt --shape data=64,3,227,227 --shape label=64",
+    ],
+)
+@click.argument("net", metavar="[NET]", required=False, type=Definition())
+@click.option("--model", metavar="NET", type=Definition(), help="The net, as Caffe's commands name it.")
 @click.option(
     "--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", show_default=True, help="The net's phase."
 )
+@options.shapes
+@options.as_json
 @click.option(
-    "--shape", "shapes", multiple=True, type=_Shape(),
-    help="Take an input of this shape in place of a data layer's top; once for each of its tops. "
-    "No data is needed then.",
-)  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+    "--w", "width", type=click.IntRange(min=4), metavar="N", help="The width of the columns of names, in characters."
+)
 @options.net_state
 def command(
-    model: str, phase: str, shapes: tuple[tuple[str, tuple[int, ...]], ...], as_json: bool, level: int, stage: str
-) -> None:
+    net: str | None, model: str | None, phase: str, shapes: tuple[tuple[str, tuple[int, ...]], ...], as_json: bool,
+    width: int | None, level: int, stage: str,
+) -> None:  # fmt: skip
     """Show what a net costs: shapes, params, FLOPs, memory.
 
-    FLOPs count a multiplication and an addition as two; bytes are those that a pass must read and write at least.
-    Memory is that of blobs, params and scratch; a solver's history and data layers' batches come on top.
-
-    For example: minicaffe summarize --model caffenet/train_val.prototxt --shape data=64,3,227,227 --shape label=64
+    NET is a prototxt, a path or a shipped model's file.  FLOPs count a multiplication and an addition as two; bytes are
+    those that a pass must read and write at least.  Memory is that of blobs, params and scratch; a solver's history and
+    data layers' batches come on top.
     """
     from minicaffe import models, proto
     from minicaffe.errors import DataError, MissingExtraError
     from minicaffe.summary import load, summarize
 
-    path = models.find(model)
+    if (net is None) == (model is None):
+        raise click.UsageError("name one net: minicaffe summarize NET")
+    path = models.find(net or model or "")
     try:
-        net = load(path, proto.Phase.Value(phase), level, options.split(stage), dict(shapes))
+        loaded = load(path, proto.Phase.Value(phase), level, options.split(stage), dict(shapes))
     except (DataError, MissingExtraError) as error:
         raise DataError(f"{error}; or say what its data layers would make: {_wanted_shapes(path)}") from error
-    with contextlib.closing(net):
-        summary = summarize(net)
+    with contextlib.closing(loaded):
+        summary = summarize(loaded)
     if as_json:
-        click.echo(json.dumps(summary.to_json(), indent=1))
+        console.result_as_json(summary.to_json())
         return
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    console.print(_layers(summary))
-    console.print(_memory(summary.memory))
+    screen = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    screen.print(_layers(summary, width))
+    screen.print(_memory(summary.memory))
 
 
 def _wanted_shapes(path: str) -> str:
@@ -93,13 +83,13 @@ def _wanted_shapes(path: str) -> str:
     return " ".join(f"--shape {top}={'N,C,H,W' if top in firsts else 'N'}" for top in tops)
 
 
-def _layers(summary: Summary) -> Table:
+def _layers(summary: Summary, width: int | None) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{summary.name} ({summary.phase})", show_footer=True)
     total, images = summary.forward, max(summary.images, 1)
     for heading, footer in (("layer", "total"), ("type", f"{len(summary.layers)} layers"), ("output", "")):
-        table.add_column(heading, footer, overflow="fold")
+        table.add_column(heading, footer, overflow="fold", max_width=width)
     columns = [
         ("params", summary.params, lambda layer: layer.params),
         ("FLOPs", total.flops, lambda layer: layer.forward.flops),

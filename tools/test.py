@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from minicaffe.tools import options
+from minicaffe.tools import console, options
 from minicaffe.tools.command import Command
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from minicaffe.net import Net
 
 _log = logging.getLogger(__name__)
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    examples=["minicaffe test --model lenet/lenet_train_test.prototxt --weights lenet.caffemodel --iterations 100"],
+)
 @options.model
-@click.option("--weights", required=True, metavar="FILE", help="The trained weights.")
+@options.weights
 @options.iterations
+@options.as_json
 @options.device
 @options.net_state
 def command(
-    model: str, weights: str, iterations: int, gpu: str, threads: int | None, level: int, stage: str
+    model: str, weights: str, iterations: int, as_json: bool, gpu: str, threads: int | None, level: int, stage: str
 ) -> None:  # fmt: skip
     """Score a net with given weights.
 
@@ -46,8 +57,19 @@ def command(
                 total += values
                 for value in values:
                     _log.info("Batch %d, %s = %g", batch, name, value)
-        _log.info("Loss: %g", loss / iterations)
-        for name, total in sums.items():
+        means = {name: total / iterations for name, total in sums.items()}
+        if as_json:
+            console.result_as_json(_results(net, iterations, loss / iterations, means))
+            return
+        console.result(f"Loss: {loss / iterations:g}")
+        for name, values in means.items():
             weight = net.blob_loss_weights[name]
-            for mean in total / iterations:
-                _log.info("%s = %g%s", name, mean, f" (* {weight:g} = {weight * mean:g} loss)" if weight else "")
+            for mean in values:
+                console.result(f"{name} = {mean:g}" + (f" (* {weight:g} = {weight * mean:g} loss)" if weight else ""))
+
+
+def _results(net: Net, iterations: int, loss: float, means: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What the command found, as numbers and lists; an output of one value is a number."""
+    outputs = {name: values.tolist() if values.size > 1 else float(values[0]) for name, values in means.items()}
+    weights = {name: net.blob_loss_weights[name] for name in means if net.blob_loss_weights[name]}
+    return {"net": net.name, "iterations": iterations, "loss": loss, "outputs": outputs, "loss_weights": weights}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,16 +20,23 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    examples=[
+        "minicaffe time --model cifar10/cifar10_quick.prototxt --iterations 5",
+        "minicaffe time --model lenet/lenet.prototxt --phase TEST --iterations 5 --json",
+    ],
+)
 @options.model
 @click.option(
     "--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", show_default=True, help="The net's phase."
 )
 @options.iterations
+@options.as_json
 @options.device
 @options.net_state
 def command(
-    model: str, phase: str, iterations: int, gpu: str, threads: int | None, level: int, stage: str
+    model: str, phase: str, iterations: int, as_json: bool, gpu: str, threads: int | None, level: int, stage: str
 ) -> None:  # fmt: skip
     """Measure how long each layer of a net takes.
 
@@ -45,11 +53,18 @@ def command(
         _log.info("Initial loss: %g", net.loss)
         _log.info("Performing Backward")
         net.run_backward()
-        _measure(net, iterations)
+        forward, backward = _measure(net, iterations)
+        names = [step.layer.name for step in net.steps]
+        if as_json:
+            console.result_as_json(_results(net, iterations, names, forward, backward))
+        else:
+            _report(names, forward, backward)
+            console.result(f"Total Time: {(sum(forward) + sum(backward)) * iterations:g} ms.")
+    _log.info("*** Benchmark ends ***")
 
 
-def _measure(net: Net, iterations: int) -> None:
-    """Time every layer forward, then every layer backward, so many times, and report the means in milliseconds."""
+def _measure(net: Net, iterations: int) -> tuple[list[float], list[float]]:
+    """The mean times in milliseconds of every layer forward, and of every layer backward."""
     from minicaffe import backend
 
     _log.info("*** Benchmark begins ***")
@@ -72,25 +87,33 @@ def _measure(net: Net, iterations: int) -> None:
             for i in reversed(layers):
                 backward[i] += seconds(net.backward_layer, i)
         _log.info("Iteration: %d forward-backward time: %.4g ms.", iteration, (time.perf_counter() - start) * 1e3)
-    names = [step.layer.name for step in net.steps]
-    _report(names, *([total / iterations * 1e3 for total in totals] for totals in (forward, backward)))
-    _log.info("Total Time: %g ms.", (sum(forward) + sum(backward)) * 1e3)
-    _log.info("*** Benchmark ends ***")
+    return [total / iterations * 1e3 for total in forward], [total / iterations * 1e3 for total in backward]
+
+
+def _results(net: Net, iterations: int, names: list[str], forward: list[float], backward: list[float]) -> dict:
+    """The means, in milliseconds."""
+    layers = [
+        {"name": name, "type": step.layer.type, "forward_ms": there, "backward_ms": back}
+        for name, step, there, back in zip(names, net.steps, forward, backward, strict=True)
+    ]
+    totals = {"forward_ms": sum(forward), "backward_ms": sum(backward), "total_ms": sum(forward) + sum(backward)}
+    return {"net": net.name, "iterations": iterations, **totals, "layers": layers}
 
 
 def _report(names: list[str], forward: list[float], backward: list[float]) -> None:
     """The means, in milliseconds: a table on a terminal, Caffe's lines elsewhere."""
-    screen = console.terminal()
-    if screen is None:
-        _log.info("Average time per layer: ")
-        for name, there, back in zip(names, forward, backward, strict=True):
-            _log.info("%10s\tforward: %g ms.", name, there)
-            _log.info("%10s\tbackward: %g ms.", name, back)
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(_table(names, forward, backward))
     else:
-        screen.print(_table(names, forward, backward))
-    _log.info("Average Forward pass: %g ms.", sum(forward))
-    _log.info("Average Backward pass: %g ms.", sum(backward))
-    _log.info("Average Forward-Backward: %g ms.", sum(forward) + sum(backward))
+        console.result("Average time per layer: ")
+        for name, there, back in zip(names, forward, backward, strict=True):
+            console.result(f"{name:>10}\tforward: {there:g} ms.")
+            console.result(f"{name:>10}\tbackward: {back:g} ms.")
+    console.result(f"Average Forward pass: {sum(forward):g} ms.")
+    console.result(f"Average Backward pass: {sum(backward):g} ms.")
+    console.result(f"Average Forward-Backward: {sum(forward) + sum(backward):g} ms.")
 
 
 def _table(names: list[str], forward: list[float], backward: list[float]) -> object:

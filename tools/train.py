@@ -1,4 +1,4 @@
-"""``minicaffe train``: run a solver, watch it, and leave plots of what came of it."""
+"""``minicaffe train``: run a solver, watch it, and leave a history, curves and snapshots of what came of it."""
 
 from __future__ import annotations
 
@@ -10,28 +10,74 @@ from typing import TYPE_CHECKING
 
 import click
 
-from minicaffe.tools import console, options
+from minicaffe.tools import console, options, training
 from minicaffe.tools.command import Command
+from minicaffe.tools.completion import Definition, Path
 
 if TYPE_CHECKING:
-    from minicaffe.net import Net
-    from minicaffe.plot import Record
     from minicaffe.proto import SolverParameter
-    from minicaffe.solvers import Solver
+    from minicaffe.solvers import History, Monitor, Solver
 
 _log = logging.getLogger(__name__)
 
 _EFFECTS = click.Choice(["snapshot", "stop", "none"])
 
 
-@click.command(cls=Command, handles_interrupts=True)
-@click.option(
-    "--solver", required=True, metavar="FILE", help="The solver, a prototxt: a path or a shipped model's file."
+def _renames(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    for old, equals, new in pairs:
+        if not (old and equals and new):
+            raise click.BadParameter(f"expected OLD=NEW, two layers' names; found '{old}{equals}{new}'")
+    return {old: new for old, _, new in pairs}
+
+
+@click.command(
+    cls=Command, handles_interrupts=True, examples=["minicaffe train --solver siamese/digits_solver.prototxt"]
 )
-@click.option("--snapshot", default="", metavar="FILE", help="Resume from this solver state.")
-@click.option("--weights", default="", metavar="FILE[,FILE]", help="Start from these weights (fine-tuning).")
+@click.option(
+    "--solver", required=True, metavar="FILE", type=Definition(),
+    help="The solver, a prototxt: a path or a shipped model's file.",
+)  # fmt: skip
+@click.option("--snapshot", default="", metavar="FILE", type=Path(), help="Resume from this solver state.")
+@click.option(
+    "--weights", default="", metavar="FILE[,FILE]", type=Path(), help="Start from these weights (fine-tuning)."
+)
 @click.option(
     "--max_iter", type=click.IntRange(min=0), help="Stop at this iteration, instead of the solver's max_iter."
+)
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Keep the newest N snapshots, remove older ones.")
+@click.option(
+    "--keep_best",
+    default="",
+    metavar="OUTPUT[:max|:min]",
+    help="Write a snapshot where a test finds the best value of this output so far (accuracy, loss), and keep it.",
+)
+@click.option(
+    "--early_stop",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop when N tests in a row found nothing better, of --keep_best's output or else of the loss.",
+)
+@click.option(
+    "--tensorboard",
+    default="",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Write scalars, histograms, filters and features there, for TensorBoard.",
+)
+@click.option("--strict", is_flag=True, help="With --weights: refuse a file that has other layers than the net.")
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="PATTERN",
+    help="With --weights: leave layers of such names as they are initialised (fc8*); may be repeated.",
+)
+@click.option(
+    "--rename",
+    multiple=True,
+    metavar="OLD=NEW",
+    callback=_renames,
+    help="With --weights: take the file's layer OLD for the net's layer NEW; may be repeated, and hold a *.",
 )
 @options.device
 @options.net_state
@@ -46,17 +92,20 @@ _EFFECTS = click.Choice(["snapshot", "stop", "none"])
 )  # fmt: skip
 def command(
     solver: str, snapshot: str, weights: str, max_iter: int | None, gpu: str, threads: int | None, level: int,
-    stage: str, sigint_effect: str, sighup_effect: str, sigterm_effect: str, detect_anomaly: bool,
+    stage: str, sigint_effect: str, sighup_effect: str, sigterm_effect: str, detect_anomaly: bool, keep: int | None,
+    keep_best: str, early_stop: int | None, tensorboard: str, strict: bool, ignore: tuple[str, ...],
+    rename: dict[str, str],
 ) -> None:  # fmt: skip
     """Train a net, or fine-tune one.
 
-    Leaves weights and solver states at the solver's snapshot_prefix, and beside them a plot of the loss
-    (PREFIX_loss.png) and, for a siamese net whose labelled test images lie beside its pairs, a plot of the features
-    (PREFIX_embedding.png).  Example: minicaffe train --solver siamese/digits_solver.prototxt
+    Leaves weights and solver states at the solver's snapshot_prefix, and beside them what was displayed and tested
+    (PREFIX_log.csv) and logged (PREFIX_log.txt), to which later trainings add; plots of the losses (PREFIX_loss.png)
+    and, for a siamese net whose labelled test images lie beside its pairs, of the features (PREFIX_embedding.png).
     """
     if snapshot and weights:
         raise click.UsageError("Give a snapshot to resume training or weights to finetune but not both.")
     from minicaffe import models, proto, solvers
+    from minicaffe.matching import Matching
     from minicaffe.proto.files import read_solver
     from minicaffe.tools.signals import SignalActions
 
@@ -72,78 +121,74 @@ def command(
         del param.weights[:]
     if weights:
         param.weights.append(weights)
-    with _alone(param), solvers.create(param, path) as trained:
+    if (strict or ignore or rename) and not param.weights:
+        raise click.UsageError("--strict, --ignore and --rename say how --weights are loaded; give weights too.")
+    matching = Matching(strict, ignore, rename)
+    monitors = _monitors(keep, keep_best, early_stop, tensorboard)
+    effects = {signal.SIGHUP: sighup_effect, signal.SIGTERM: sigterm_effect, signal.SIGINT: sigint_effect}
+    with _history_of(param) as history, solvers.create(param, path, matching) as trained:
         trained.detect_anomaly = detect_anomaly
+        trained.monitors += [*history, *monitors]
         if snapshot:
             _log.info("Resuming from %s", snapshot)
             trained.restore(snapshot)
-        effects = {signal.SIGHUP: sighup_effect, signal.SIGTERM: sigterm_effect, signal.SIGINT: sigint_effect}
-        with _watched(trained) as records, SignalActions(effects) as trained.requested_action:
+        for report in trained.loaded:
+            _log.info("%s", report)
+        with _shown(trained), SignalActions(effects) as trained.requested_action:
             _log.info("Starting Optimization")
-            trained.solve()
-            _log.info("Optimization Done.")
-        _leave_plots(trained, records)
+            training.run(trained)
+        training.leave_plots(trained, history[0].path if history else None)
 
 
-def _alone(param: SolverParameter) -> contextlib.AbstractContextManager[object]:
-    """Keeps other trainings from the snapshot prefix if this one writes there; SnapshotError if there is one."""
-    from minicaffe.solvers.lock import lock_prefix
+def _monitors(keep: int | None, best: str, early_stop: int | None, folder: str) -> list[Monitor]:
+    from minicaffe.solvers import EarlyStop, Keep
 
-    writes = param.snapshot or param.snapshot_after_train
-    return lock_prefix(param.snapshot_prefix) if writes else contextlib.nullcontext()
+    output, colon, mode = best.rpartition(":")
+    if not colon or mode not in ("max", "min"):
+        output, mode = best, ""
+    monitors: list[Monitor] = []
+    if keep is not None or output:
+        monitors.append(Keep(keep, output, mode))
+    if early_stop is not None:
+        monitors.append(EarlyStop(early_stop, output or "loss", mode))
+    if folder:
+        from minicaffe.tensorboard import TensorBoard
+
+        monitors.append(TensorBoard(folder))
+    return monitors
 
 
 @contextlib.contextmanager
-def _watched(solver: Solver) -> Iterator[list[Record]]:
-    """Collects what ``solver`` reports, and shows a progress bar on a terminal."""
-    from minicaffe.tools.monitors import ProgressBar, Recorder
+def _history_of(param: SolverParameter) -> Iterator[list[History]]:
+    """Keeps other trainings from the snapshot prefix, and what is logged beside it: the monitor that does, if any can.
 
-    recorder = Recorder()
-    solver.monitors.append(recorder)
+    SnapshotError if another training has the prefix, or if snapshots cannot be written there but shall be.
+    """
+    from minicaffe.errors import SnapshotError
+    from minicaffe.solvers import History
+    from minicaffe.solvers.lock import lock_prefix
+
+    try:
+        lock = lock_prefix(param.snapshot_prefix)
+    except SnapshotError as error:
+        if param.snapshot or param.snapshot_after_train:
+            raise
+        _log.warning("No history of this training is kept: %s", error)
+        yield []
+        return
+    with lock, training.text_log(f"{param.snapshot_prefix}_log.txt"):
+        yield [History()]
+
+
+@contextlib.contextmanager
+def _shown(solver: Solver) -> Iterator[None]:
+    """Shows a progress bar on a terminal."""
+    from minicaffe.tools.monitors import ProgressBar
+
     screen = console.terminal()
     if screen is None:
-        yield recorder.records
+        yield
         return
     with ProgressBar.shown(screen, solver) as bar:
         solver.monitors.append(bar)
-        yield recorder.records
-
-
-def _leave_plots(solver: Solver, records: list[Record]) -> None:
-    """Write the loss curve and, for a siamese net, the plot of its features; say why where one cannot be made."""
-    from minicaffe import compat, plot
-
-    if not compat.have("matplotlib"):
-        _log.info("No plots: they need matplotlib; install it with: pip install 'minicaffe[plot]'")
-        return
-    prefix = solver.param.snapshot_prefix
-    if records:
-        plot.loss_curve(records, f"{prefix}_loss.png")
-        _log.info("Loss curve: %s_loss.png", prefix)
-    else:
-        _log.info("No loss curve: nothing was displayed or tested (the solver's display and test_interval)")
-    net = solver.test_nets[0] if solver.test_nets else solver.net
-    if any(step.layer.type == "ContrastiveLoss" for step in net.steps):
-        _leave_embedding(solver, net, f"{prefix}_embedding.png")
-
-
-def _leave_embedding(solver: Solver, net: Net, path: str) -> None:
-    """Plot and score the features of the labelled images that lie beside the test net's pairs, if there are any."""
-    from minicaffe.embedding import find_tower
-    from minicaffe.errors import NetError
-    from minicaffe.tools import databases
-    from minicaffe.tools.embed import embed
-
-    try:
-        tower = find_tower(step.layer.layer_param for step in net.steps)
-    except NetError as error:
-        _log.info("No plot of the features: %s", error)
-        return
-    pairs = net.source.resolve(tower.data.data_param.source)
-    images, train_images = (databases.images_beside(pairs, split) for split in ("test", "train"))
-    if images is None:
-        _log.info(
-            "No plot of the features: there are no labelled images beside %s ('minicaffe embed' takes any)", pairs
-        )
-        return
-    embed(tower, lambda alone: alone.share_with(solver.net), images, train_images, path)
+        yield

@@ -12,7 +12,6 @@ from minicaffe.kernels.reference import BATCH_SIZE, NONE, VALID, Array
 
 @part_kernel()
 def _first_bad_part(part, parts, label, classes, ignoring, ignored, bad):
-    bad[()] = -1
     for i in range(label.size):
         k = label[i]
         good = k == np.floor(k) and abs(k) < np.inf and (classes < 0 or 0 <= k < classes)

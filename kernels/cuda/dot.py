@@ -18,7 +18,7 @@ class DotOps:
 
     def clip_by_norm(self, g: Any, limit: float, norm: Any) -> None:
         """See ``kernels.reference.clip_by_norm``."""
-        update = program("solver_update", g.dtype)
-        partials = self.launch.partial_sums(program("linear", g.dtype), "dot_partials", 1, g.size, g, g)
-        self.launch.reduction(update, "norm_of_partials", *partials, norm)
-        self.launch.flat(update, "clip_to_norm", g.size, g, float(limit), norm)
+        linear = program("linear", g.dtype)
+        partials = self.launch.partial_sums(linear, "dot_partials", 1, g.size, g, g)
+        self.launch.reduction(linear, "norm_of_partials", *partials, norm)
+        self.launch.flat(linear, "clip_to_norm", g.size, g, float(limit), norm)

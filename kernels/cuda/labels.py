@@ -15,7 +15,6 @@ class LabelOps:
 
     def check_labels(self, label: Any, classes: int | None, ignore_label: int | None, bad: Any) -> None:
         """See ``kernels.reference.check_labels``."""
-        bad.fill(-1)
         args = (label, -1 if classes is None else classes, *ignore_arguments(ignore_label), bad)
         self.launch.flat(program("loss", label.dtype), "check_labels", label.size, *args)
 

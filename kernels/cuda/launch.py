@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +93,8 @@ class Launcher:
         self._modules: dict[Program, Any] = {}
         self._kernels: dict[tuple[Program, str], Any] = {}
         self._partials: list[Any] = []
+        self.retain: Callable[[tuple], None] = lambda arguments: None
+        """Called with the arguments of every launch, by a backend that captures them."""
 
     def flat(self, program: Program, kernel: str, count: int, *args: Any) -> None:
         """One thread for each of ``count`` elements."""
@@ -128,12 +130,21 @@ class Launcher:
         self._launch(program, kernel, grid, (x, y), (columns, length, *args))
 
     def partial_sums(
-        self, program: Program, kernel: str, columns: int, length: int, *args: Any, contiguous: bool = True
+        self,
+        program: Program,
+        kernel: str,
+        columns: int,
+        length: int,
+        *args: Any,
+        contiguous: bool = True,
+        each: int = 1,
     ) -> tuple[int, int, Any]:
-        """Starts a long sum down each column; returns the first arguments of the ``reduction`` that ends it."""
+        """Starts a long sum down each column, or several ``each``; returns the first arguments of the ``reduction``
+        that ends it.
+        """
         share = max(1, _PARTIAL_BLOCKS // columns)
         blocks = max(1, min(-(-length // (16 * THREADS)), share))
-        partials = self._partial_buffer(blocks * columns)
+        partials = self._partial_buffer(each * blocks * columns)
         self.reduction(program, kernel, columns, length, partials, *args, contiguous=contiguous, blocks=blocks)
         return columns, blocks, partials
 
@@ -154,6 +165,7 @@ class Launcher:
         key = (program, kernel)
         if key not in self._kernels:
             self._kernels[key] = self._module(program).get_function(f"{kernel}<{program.arguments}>")
+        self.retain(args)
         self._kernels[key](grid, block, tuple(map(_argument, args)))
 
     def _module(self, program: Program) -> Any:

@@ -45,3 +45,18 @@ __global__ void add_rows(int columns, int length, const T* rows, T* out, bool ac
     sum = reduce(sum, Add());
     if (threadIdx.y == 0 && column < columns) out[column] = accumulate ? out[column] + sum : sum;
 }
+
+// The square root of the sum that dot_partials began.
+template <typename T>
+__global__ void norm_of_partials(int columns, int length, const double* partials, T* norm) {
+    const double sum = sum_partials(partials, length, 0, columns);
+    if (is_first_thread()) *norm = sqrt(sum);
+}
+
+template <typename T>
+__global__ void clip_to_norm(long long count, T* g, double limit, const T* norm) {
+    if (*norm > T(limit)) {
+        const T factor = T(limit) / *norm;
+        FOR_EACH(i, count) g[i] *= factor;
+    }
+}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 from minicaffe.kernels.cuda.launch import Launcher, program
 
 
 class SolverUpdateOps:
-    """The functions of ``kernels/reference/solver_update.py``."""
+    """The functions of ``kernels/reference/solver_update.py``.
+
+    The rate may be a float64 scalar on the device, too: a captured launch reads it anew at each replay.
+    """
 
     launch: Launcher
 
@@ -70,5 +74,8 @@ class SolverUpdateOps:
         self._update("adam_update", (w, g, m, v), (rate, beta1, beta2, delta, scale, decay), l1)
 
     def _update(self, kernel: str, arrays: tuple, numbers: tuple[float, ...], l1: bool) -> None:
-        w = arrays[0]
-        self.launch.flat(program("solver_update", w.dtype), kernel, w.size, *arrays, *map(float, numbers), bool(l1))
+        w, rate = arrays[0], numbers[0]
+        in_memory = not isinstance(rate, Real)
+        source = program("solver_update", w.dtype, "const double*" if in_memory else "double")
+        numbers = (rate if in_memory else float(rate), *map(float, numbers[1:]))
+        self.launch.flat(source, kernel, w.size, *arrays, *numbers, bool(l1))

@@ -17,14 +17,15 @@ def is_valid(label: Array, ignore_label: int | None) -> Array:
 
 def check_labels(label: Array, classes: int | None, ignore_label: int | None, bad: Array) -> None:
     """Writes into int32 ``bad`` () the index of the first label that is neither an integer in 0 .. classes - 1 nor
-    ignored, or -1; without ``classes``, that is no integer.
+    ignored; without ``classes``, that is no integer.  Where all are good, it stays the -1 that it holds.
     """
     with np.errstate(invalid="ignore"):
         good = np.isfinite(label) & (label == np.floor(label))
     if classes is not None:
         good &= (label >= 0) & (label < classes)
     index = np.flatnonzero(~good & is_valid(label, ignore_label))
-    bad[...] = index[0] if index.size else -1
+    if index.size:
+        bad[...] = index[0]
 
 
 def loss_normalizer(label: Array, outer: int, ignore_label: int | None, normalization: int, normalizer: Array) -> None:

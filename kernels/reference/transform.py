@@ -1,26 +1,35 @@
-"""The data transformer's primitive in plain NumPy."""
+"""The data transformer's primitives in plain NumPy.
+
+Of each image of a batch: offsets (N, 2) int64, the crop's first row and column; mirror (N,) bool.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def transform(
-    batch: np.ndarray,
+def crop(batch: np.ndarray, offsets: np.ndarray, mirror: np.ndarray, out: np.ndarray) -> None:
+    """Crop and mirror each image of a batch (N, C, H, W), uint8 or float32, into out (N, C, h, w) of the same dtype."""
+    height, width = out.shape[2:]
+    for image, (top, left), flip, result in zip(batch, offsets, mirror, out, strict=True):
+        window = image[:, top : top + height, left : left + width]
+        result[:] = window[..., ::-1] if flip else window
+
+
+def subtract_mean(
+    pixels: np.ndarray,
     mean: np.ndarray,
     scale: np.float32,
     offsets: np.ndarray,
     mirror: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Crop, mirror, subtract the mean and scale each image of a batch.
+    """Subtract the mean from what ``crop`` gave, and scale it.
 
-    batch (N, C, H, W) uint8 or float32; mean (C, H, W) or (C, 1, 1) float32; scale float32; offsets (N, 2) int64, the
-    crop's first row and column; mirror (N,) bool; out (N, C, h, w) float32. The mean belongs to the source pixel.
+    pixels (N, C, h, w) uint8 or float32; mean (C, H, W) or (C, 1, 1) float32, that of the source pixel; scale float32;
+    out (N, C, h, w) float32.
     """
     height, width = out.shape[2:]
-    mean = np.broadcast_to(mean, batch.shape[1:])
-    for image, (top, left), flip, result in zip(batch, offsets, mirror, out, strict=True):
-        window = slice(None), slice(top, top + height), slice(left, left + width)
-        values = (image[window] - mean[window]) * scale
-        result[:] = values[..., ::-1] if flip else values
+    for image, (top, left), flip, result in zip(pixels, offsets, mirror, out, strict=True):
+        means = mean[:, top : top + height, left : left + width] if mean[0].size > 1 else mean
+        result[:] = (image - (means[..., ::-1] if flip else means)) * scale

@@ -8,7 +8,8 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -17,19 +18,22 @@ from minicaffe.backend import generation
 
 
 class Capture(ABC):
-    """What ran inside ``Backend.capture``, to be replayed on the same arrays without Python in between.
+    """What was done inside ``Backend.capture``, to be replayed on the same arrays without Python in between.
 
     It owns all memory that it reads and writes: as long as it lives, nothing that it was given can be freed.
     """
 
+    ran: ClassVar[bool]
+    """Whether the ops ran while they were captured; if not, the first replay is what does their work."""
+
     @property
     @abstractmethod
     def complete(self) -> bool:
-        """Whether a replay does everything that was done while it was made."""
+        """Whether a replay does everything that was asked for while it was made."""
 
     @abstractmethod
     def replay(self) -> None:
-        """Do all of it again, ``Backend.check_later`` included, where it was done."""
+        """Do all of it again, ``Backend.check_later`` included."""
 
 
 class RandomSource(ABC):
@@ -70,7 +74,7 @@ class Backend(ABC):
         self._reserving = threading.RLock()
         self._workspaces: dict[np.dtype, Any] = {}
         self._needs: dict[np.dtype, weakref.WeakKeyDictionary[object, int]] = {}
-        self._checks: list[tuple[Any, Callable[[int], Exception]]] = []
+        self._checks: dict[int, tuple[Any, Callable[[int], Exception]]] = {}
         _backends.add(self)
 
     def _after_fork(self) -> None:
@@ -105,12 +109,31 @@ class Backend(ABC):
         return ()
 
     def capture(self) -> contextlib.AbstractContextManager[Capture | None]:
-        """Held around ops, which run as ever, to have them captured; gives None if this backend cannot capture."""
+        """Held around ops to have them captured; gives None, and runs them as ever, if this backend cannot capture.
+
+        A backend whose captures have not ``ran`` them may end the block with an exception of its own, which goes no
+        further: the capture is incomplete then.
+        """
         return contextlib.nullcontext()
 
     def not_capturable(self) -> None:
         """Note that something is done that a replay of the capture being made would leave out; nothing if none is."""
         return None
+
+    def at_replay(self, call: Callable[[], None]) -> None:
+        """Have each replay of the capture being made ``call`` this; nothing if none is.
+
+        On the host that happens between the ops before and behind, on a device before any of them.
+        """
+        return None
+
+    def numbers(self, owner: object, values: Sequence[float]) -> Sequence[Any]:
+        """Numbers for ops that take them from memory where they may change from replay to replay, such as a rate.
+
+        On a device they are float64 scalars there, the same ones for one ``owner`` at each call; on the host, where
+        captures hold the numbers themselves, they are ``values``.
+        """
+        return values
 
     def reserve(self, count: int, dtype: DTypeLike, owner: object | None = None) -> None:
         """Make the scratch memory that all layers share hold at least ``count`` elements of ``dtype``.
@@ -148,22 +171,27 @@ class Backend(ABC):
         return max((count for _, count in self._needs[dtype].items()), default=0)
 
     def check_later(self, flag: Any, error: Callable[[int], Exception]) -> None:
-        """Raise ``error(flag)`` if the int32 scalar ``flag`` is not negative: now on the host, at ``run_checks`` on a
-        device.
+        """Raise ``error(flag)`` if the int32 scalar ``flag`` is not -1, which it then is again: now on the host, at
+        ``run_checks`` on a device, where a flag stays raised until then.
 
         A kernel can so report bad input without making every iteration wait for the device.  A replay of a capture
         checks anew, at the same place.
         """
-        self._checks.append((flag, error))
+        self.at_replay(partial(self._note_check, flag, error))
+        self._note_check(flag, error)
+
+    def _note_check(self, flag: Any, error: Callable[[int], Exception]) -> None:
+        self._checks[id(flag)] = flag, error
         if self.is_host:
             self.run_checks()
 
     def run_checks(self) -> None:
         """Look at the flags handed to ``check_later`` since the last call."""
-        checks, self._checks = self._checks, []
-        for flag, error in checks:
+        checks, self._checks = self._checks, {}
+        for flag, error in checks.values():
             value = int(flag)
             if value >= 0:
+                flag.fill(-1)
                 raise error(value)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,11 +26,21 @@ from minicaffe.kernels.cpu.runtime.threads import held, thread_count
 class CpuRandom(RandomSource):
     """Draws from Caffe's own process-wide stream, so that one seed gives Caffe's masks."""
 
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
     def uniform(self, out: NDArray) -> None:
-        out.reshape(-1)[...] = random.stream().uniform(np.finfo(np.float32).tiny, 1.0, out.size)
+        self._do(lambda: random.stream().uniform(np.finfo(np.float32).tiny, 1.0, out.size), out)
 
     def bernoulli(self, out: NDArray, keep: float) -> None:
-        out.reshape(-1)[...] = random.stream().bernoulli(keep, out.size)
+        self._do(lambda: random.stream().bernoulli(keep, out.size), out)
+
+    def _do(self, draw: Callable[[], NDArray], out: NDArray) -> None:
+        def fill() -> None:
+            out.reshape(-1)[...] = draw()
+
+        self._backend.at_replay(fill)
+        fill()
 
     def get_state(self) -> bytes:
         return random.stream().get_state()
@@ -60,6 +69,8 @@ class _Running(contextlib.AbstractContextManager):
 class CpuCapture(Capture):
     """A list of kernel launches."""
 
+    ran = True
+
     def __init__(self) -> None:
         self.launches = LaunchList()
 
@@ -81,7 +92,7 @@ class CpuBackend(Backend):
 
     def __init__(self) -> None:
         super().__init__()
-        self.random = CpuRandom()
+        self.random = CpuRandom(self)
         self._capture: CpuCapture | None = None
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
@@ -122,10 +133,9 @@ class CpuBackend(Backend):
     def not_capturable(self) -> None:
         not_capturable()
 
-    def check_later(self, flag: Any, error: Callable[[int], Exception]) -> None:
+    def at_replay(self, call: Callable[[], None]) -> None:
         if self._capture is not None and in_progress():
-            self._capture.launches.call(partial(super().check_later, flag, error))
-        super().check_later(flag, error)
+            self._capture.launches.call(call)
 
     def synchronize(self) -> None:
         pass

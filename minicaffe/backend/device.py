@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe.backend import random
+from minicaffe.backend import generation, random
 from minicaffe.backend.base import Backend, RandomSource
 from minicaffe.errors import SnapshotError
 from minicaffe.kernels.cuda import CudaOps
@@ -59,11 +60,20 @@ class PhiloxRandom(RandomSource):
 
     def _draw(self, kernel: str, out: Any, words: int, *args: Any) -> None:
         """Fill ``out`` from blocks of four 32-bit words, of which ``words`` make a number each."""
+        self._backend.at_replay(self._seed)
         self._seed()
         blocks = -(-out.size // words)
         launch, philox = self._backend.ops.launch, program("random", out.dtype)
         launch.flat(philox, kernel, blocks, self._state, out, np.int64(out.size), *args)
         launch.flat(philox, "advance", blocks, self._state)
+
+
+class _Numbers(NamedTuple):
+    """Numbers on a device: their memory, a scalar for each, and what they are."""
+
+    memory: Any
+    scalars: list[Any]
+    values: tuple[float, ...]
 
 
 class DeviceBackend(Backend):
@@ -74,6 +84,7 @@ class DeviceBackend(Backend):
     def __init__(self, xp: Any, gemm: Callable[..., None]) -> None:
         super().__init__()
         self.xp = xp
+        self._numbers: weakref.WeakKeyDictionary[object, _Numbers] = weakref.WeakKeyDictionary()
         with self.running():
             self.ops = CudaOps(xp, gemm)
             self.random = PhiloxRandom(self)
@@ -101,6 +112,17 @@ class DeviceBackend(Backend):
                 array.get(out=out)
             else:
                 out[...] = array.get()
+
+    def numbers(self, owner: object, values: Sequence[float]) -> Sequence[Any]:
+        kept, values = self._numbers.get(owner), tuple(values)
+        if kept is None or len(kept.values) != len(values):
+            memory = self.zeros((len(values),), np.float64)
+            kept = _Numbers(memory, [memory[i : i + 1].reshape(()) for i in range(len(values))], (0.0,) * len(values))
+            generation.advance()
+        if kept.values != values:
+            self.upload(np.array(values), kept.memory)
+            self._numbers[owner] = kept._replace(values=values)
+        return kept.scalars
 
     def run_checks(self) -> None:
         with self._current():

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import compat
 from minicaffe.backend.device import DeviceBackend
+from minicaffe.backend.graph import GraphCapture
+from minicaffe.backend.staging import Staging
 from minicaffe.errors import DeviceError
+from minicaffe.kernels import fast_paths
+
+_log = logging.getLogger(__name__)
 
 _CUBLAS_WORKSPACE = 32 << 20  # bytes; what NVIDIA advises for Hopper, and more than older GPUs need
 
@@ -42,24 +49,83 @@ class GpuBackend(DeviceBackend):
         _check_device(cupy, index)
         self._device = cupy.cuda.Device(index)
         self._out_of_memory = cupy.cuda.memory.OutOfMemoryError
+        self._capture: GraphCapture | None = None
+        self._issuing = threading.RLock()
+        self.graphs = 0
+        """How many CUDA graphs were made."""
+        self.not_captured: list[str] = []
+        """What has kept layers from being captured, each once."""
         with self._device:
             self._stream = cupy.cuda.Stream()
+        self._staging = Staging(cupy.cuda)
         with self._current():
             gemm = self._make_gemm(cupy)
         super().__init__(cupy, gemm)
+        self.ops.launch.retain = self._retain
 
     def _make_gemm(self, cupy: Any) -> Callable[..., None]:
         """What multiplies matrices on the stream of this backend."""
-        return CublasGemm(cupy.empty((_CUBLAS_WORKSPACE,), np.uint8), self._stream.ptr)
+        return CublasGemm(cupy.empty((_CUBLAS_WORKSPACE,), np.uint8), self._stream.ptr, self._retain)
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
         with self._device, self._stream:
             yield
 
+    # --- captures --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[GraphCapture]:
+        made = GraphCapture()
+        with self._issuing:
+            self._capture = made
+            try:
+                with made.recording(self.xp.cuda, self._stream):
+                    yield made
+            finally:
+                self._capture = None
+        self.graphs += made.complete
+        if made.problem and made.problem not in self.not_captured:
+            self.not_captured.append(made.problem)
+            _log.info("GPU %d: layers run one by one, not as a CUDA graph: %s", self._device.id, made.problem)
+
+    def settings(self) -> tuple:
+        return (fast_paths.left_out(),)
+
+    def not_capturable(self) -> None:
+        if self._capture is not None and self._capture.is_own():
+            self._capture.refuse("a layer works on arrays of the host (blob.data, blob.diff)")
+
+    def at_replay(self, call: Callable[[], None]) -> None:
+        if self._capture is not None:
+            self._capture.call(call)
+
+    @contextlib.contextmanager
+    def _outside_captures(self, what: str) -> Iterator[None]:
+        """Around what no capture takes: another thread's is waited for, this thread's own is refused."""
+        with self._issuing:
+            if self._capture is not None:
+                self._capture.refuse(what)
+            yield
+
+    def _retain(self, arguments: Any) -> None:
+        if self._capture is not None:
+            self._capture.retain(arguments)
+
+    # --- memory ----------------------------------------------------------------------------------------------------
+
+    def upload(self, host: NDArray, out: Any) -> None:
+        with self._outside_captures("values are copied to the device"), self._current():
+            self._staging.upload(host, out, self._stream)
+
+    def download(self, array: Any, out: NDArray) -> None:
+        with self._outside_captures("values are copied from the device"):
+            super().download(array, out)
+
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
         try:
-            return super().zeros(shape, dtype)
+            with self._outside_captures("memory is allocated"):
+                return super().zeros(shape, dtype)
         except self._out_of_memory as error:
             raise DeviceError(
                 f"GPU {self._device.id} has no memory left for an array of shape {tuple(shape)}, {np.dtype(dtype)}: "
@@ -90,9 +156,13 @@ def _check_device(cupy: Any, index: int) -> None:
 
 
 class CublasGemm:
-    """Products of row-major float32 or float64 matrices, or of batches of them, by cuBLAS on one stream."""
+    """Products of row-major float32 or float64 matrices, or of batches of them, by cuBLAS on one stream.
 
-    def __init__(self, workspace: Any, stream: int) -> None:
+    ``retain`` is called with the arrays of each.
+    """
+
+    def __init__(self, workspace: Any, stream: int, retain: Callable[[tuple], None] = lambda arrays: None) -> None:
+        self._retain = retain
         self._cublas = compat.require("nvmath.bindings.cublas")
         self._workspace = workspace  # cuBLAS only keeps its address
         try:
@@ -123,6 +193,7 @@ class CublasGemm:
         batch = out.shape[0] if out.ndim == 3 else 1
         if not out.size:
             return
+        self._retain((a, b, out))
         one, beta = self._scalars[out.dtype, 1], self._scalars[out.dtype, int(accumulate)]
         self._routines[out.dtype](
             self.handle, int(transpose_b), int(transpose_a), columns, rows, inner,

@@ -14,6 +14,7 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 
+from minicaffe import arguments
 from minicaffe.errors import SnapshotError
 
 _RANGE = 2**32  # the engine's draws are uniform on [0, 2**32)
@@ -253,9 +254,9 @@ _stream: Stream | None = None
 
 
 def seed(value: int) -> None:
-    """Restart the process-wide stream (Caffe's ``set_random_seed``)."""
+    """Restart the process-wide stream (Caffe's ``set_random_seed``); MinicaffeError for what is no integer."""
     global _stream
-    _stream = Stream(value)
+    _stream = Stream(arguments.whole(value, "a random seed"))
 
 
 def stream() -> Stream:

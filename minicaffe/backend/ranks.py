@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from minicaffe import arguments
 from minicaffe.errors import DeviceError
 
 _rank, _count = 0, 1
@@ -26,6 +27,7 @@ def set_solver_rank(rank: int) -> None:
     rank``.
     """
     global _rank
+    rank = arguments.whole(rank, "a solver's rank", DeviceError)
     if rank < 0:
         raise DeviceError(f"set_solver_rank: expected 0 or more; found {rank}")
     _rank = rank
@@ -34,6 +36,7 @@ def set_solver_rank(rank: int) -> None:
 def set_solver_count(count: int) -> None:
     """Say how many processes train together, before nets and solvers are made; DeviceError unless it is at least 1."""
     global _count
+    count = arguments.whole(count, "the number of solvers", DeviceError)
     if count < 1:
         raise DeviceError(f"set_solver_count: expected at least 1; found {count}")
     _count = count

@@ -9,6 +9,7 @@ import platform
 import numba
 import numpy as np
 
+from minicaffe import arguments
 from minicaffe.errors import DeviceError
 from minicaffe.kernels.cpu.runtime import threads
 
@@ -50,9 +51,10 @@ def set_num_threads(n: int) -> None:
     ``NUMBA_NUM_THREADS`` or ``OMP_NUM_THREADS`` where these were set at the start.
     """
     global _chosen
+    n = arguments.whole(n, "the number of threads", DeviceError)
     if not 1 <= n <= _most:
         raise DeviceError(f"{n} threads were asked for; expected 1 to {_most}, limited by {_limited_by}")
-    _chosen = int(n)
+    _chosen = n
 
 
 def get_num_threads() -> int:

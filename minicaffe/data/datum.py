@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from google.protobuf.message import DecodeError
 from minicaffe import proto
 from minicaffe.data.image import decode_image
 from minicaffe.errors import DataError
+from minicaffe.kernels.cpu import datum as wire
 
 
 def parse(value: bytes) -> Any:
@@ -41,6 +43,15 @@ def to_array(datum: Any, force_color: bool = False, force_gray: bool = False) ->
     return values.reshape(shape)
 
 
+def labels(datum: Any) -> np.ndarray:
+    """The label of a Datum, (), or the several, (L,), that it holds as ``float_data`` beside the bytes of its image.
+
+    Caffe: ``float_data`` beside ``data`` is ignored.
+    """
+    beside = datum.data and len(datum.float_data)
+    return np.array(datum.float_data if beside else datum.label, np.float32)
+
+
 def _by(shape: tuple[int, int, int]) -> str:
     return f"{' x '.join(map(str, shape))} (channels, height, width)"
 
@@ -58,14 +69,25 @@ def from_array(array: np.ndarray, label: int | None = None) -> Any:
     return datum
 
 
-def raw_batch(datums: Sequence[Any]) -> np.ndarray | None:
-    """The pixels of raw uint8 Datums of one shape as one array (N, C, H, W); None if any of them differs."""
-    shape = datums[0].channels, datums[0].height, datums[0].width
-    if min(shape) < 0:
+def raw_batch(records: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Pixels (N, C, H, W) and labels (N,) of raw uint8 Datums of one shape; None if any record is none of those."""
+    if not _scan(records[:1])[1][0, wire.PLAIN]:  # nor will the others be; the rest would be in vain
         return None
-    size = shape[0] * shape[1] * shape[2]
-    payloads = [datum.data for datum in datums]
-    for datum, payload in zip(datums, payloads, strict=True):
-        if datum.encoded or len(payload) != size or (datum.channels, datum.height, datum.width) != shape:
-            return None
-    return np.frombuffer(b"".join(payloads), np.uint8).reshape(len(datums), *shape) if size else None
+    content, fields = _scan(records)
+    shape, first = fields[:, wire.CHANNELS : wire.WIDTH + 1], fields[0]
+    size = int(first[wire.SIZE])
+    expected = math.prod(map(int, first[wire.CHANNELS : wire.WIDTH + 1]))
+    alike = (shape == shape[0]).all() and (fields[:, wire.SIZE] == size).all() and fields[:, wire.PLAIN].all()
+    if not alike or size != expected or not size or shape[0].min() < 0:
+        return None
+    pixels = np.empty((len(records), size), np.uint8)
+    wire.gather(content, fields[:, wire.START], pixels)
+    return pixels.reshape(len(records), *map(int, shape[0])), fields[:, wire.LABEL]
+
+
+def _scan(records: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """The records, one behind the other, and what ``wire.scan`` finds in them."""
+    ends = np.cumsum(np.fromiter(map(len, records), np.int64, len(records)))
+    content, fields = np.frombuffer(bytearray().join(records), np.uint8), np.zeros((len(records), 7), np.int64)
+    wire.scan(content, ends, fields)
+    return content, fields

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from typing import Literal, overload
 
 from minicaffe.data.store import Reader, Writer, reading_failed
 from minicaffe.errors import DataError
 from minicaffe.proto.atomic import remove_leftovers
 
+_log = logging.getLogger(__name__)
+
 _MARK = {"lmdb": "data.mdb", "leveldb": "CURRENT"}  # the file that tells a database of each backend
+_TITLE = {"lmdb": "LMDB", "leveldb": "LevelDB"}
 _MAKE = "create it with a 'minicaffe data' command ('minicaffe data --help' lists them)"
 
 
@@ -25,8 +30,12 @@ def open_db(
     "read" gives a cursor, "new" a writer for a database that must not exist yet, "replace" one for a database that
     takes the place of an existing one when the writer is closed.
 
-    Raises DataError: missing, empty, truncated or damaged; of the other backend; not readable; existing (for "new");
-    and MissingExtraError where LevelDB's package is not installed.
+    A database of the other backend is read as what it is, and one that is not there under its name may be there under
+    that of the other backend (``train_lmdb`` for ``train_leveldb``); a line of the log says so.  Both are errors in
+    Caffe.
+
+    Raises DataError: missing, empty, truncated or damaged; not readable; existing (for "new"); and MissingExtraError
+    where LevelDB's package is not installed.
     """
     backend = backend.lower()
     if backend not in _MARK:
@@ -37,6 +46,7 @@ def open_db(
     if not os.path.exists(path):  # perhaps a process was killed while it replaced the database
         remove_leftovers(os.path.dirname(os.path.realpath(path)))
     if mode == "read":
+        path, backend = _found(path, backend)
         try:
             _check_readable(os.fspath(source), path, backend)
         except OSError as error:
@@ -52,6 +62,21 @@ def backend_of(path: str | os.PathLike[str]) -> str | None:
         if os.path.isfile(os.path.join(path, mark)):
             return backend
     return None
+
+
+def _found(path: str, backend: str) -> tuple[str, str]:
+    """The database that is read where one of ``backend`` is asked for at ``path``: its path and its own backend."""
+    named = re.fullmatch(r"(.*?)(lmdb|leveldb)", path, re.DOTALL)
+    if named and not os.path.lexists(path):
+        other = "leveldb" if named[2] == "lmdb" else "lmdb"
+        if backend_of(named[1] + other) == other:
+            _log.info("%s is not there; %s%s is read in its stead", path, named[1], other)
+            return named[1] + other, other
+    found = backend_of(path)
+    if found is not None and found != backend:
+        _log.info("%s is a database of %s, not of %s: it is read as what it is", path, _TITLE[found], _TITLE[backend])
+        return path, found
+    return path, backend
 
 
 def _reader(backend: str) -> type[Reader]:
@@ -90,14 +115,9 @@ def _check_readable(source: str, path: str, backend: str) -> None:
         raise DataError(f"{where}: a file, where a database is a folder{fix}")
     if not _may(path, os.R_OK | os.X_OK):
         raise DataError(f"{where}: permission denied; reading it takes the right to read and enter the folder")
-    found = backend_of(path)
-    if found is None:
+    if backend_of(path) is None:
         content = "an empty folder" if not os.listdir(path) else f"a folder without {_MARK[backend]}"
         raise DataError(f"{where}: {content}, not a database; {_MAKE}")
-    if found != backend:
-        raise DataError(
-            f"{where}: this is an {found} database; set data_param.backend to {found.upper()} (the default is LEVELDB)"
-        )
     unreadable = [name for name in os.listdir(path) if _needed(name) and not _may(os.path.join(path, name), os.R_OK)]
     if unreadable:
         raise DataError(f"{where}: permission denied to read {', '.join(sorted(unreadable))}")

@@ -1,4 +1,5 @@
-"""Reading HDF5 files, also those of strangers: no file ends this process, or makes it wait or grow without limit.
+"""HDF5 files: written whole or not at all, and read, also those of strangers: none ends this process, or makes it wait
+or grow without limit.
 
 A process of its own reads them (``hdf5_reader``); it starts with the first file and serves those that follow.  Links to
 other files, and values kept there, are refused.
@@ -15,20 +16,27 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import limits
+from minicaffe import compat, limits
 from minicaffe.errors import DataError
+from minicaffe.proto.atomic import atomic_path
 from minicaffe.proto.kinds import HDF5_SIGNATURE
+
+if TYPE_CHECKING:
+    import h5py
+else:
+    h5py = compat.lazy("h5py")
 
 PATIENCE = 60.0
 """Seconds that the reading process may take for the next piece of a file."""
 
+_HEADERS = 16 << 10  # bytes that an object takes beside its values
 _LONGEST_MESSAGE = 16 << 20  # bytes of JSON
 _USER_BLOCKS = (0, *(512 << k for k in range(16)))  # where a file may begin
 
@@ -100,6 +108,37 @@ def read(path: str | os.PathLike[str], names: Sequence[str]) -> list[NDArray | b
             target = memoryview(values[-1].reshape(-1).view(np.uint8))
             filled += message["payload"](target[filled:])
     return values
+
+
+def write(path: str | os.PathLike[str], contents: Mapping[str, Any]) -> None:
+    """Write a file of datasets, by name (``group/dataset``); None stands for a group, which may stay empty.
+
+    Raises SnapshotError; what was at ``path`` is then as it was.
+    """
+    size = _HEADERS + sum(np.asarray(values).nbytes + _HEADERS for values in contents.values() if values is not None)
+    with atomic_path(path) as temporary:
+        h5py.File(temporary, "w").close()
+        reserve(temporary, size + _HEADERS * len(contents))
+        with h5py.File(temporary, "a") as file:
+            for name, values in contents.items():
+                if values is None:
+                    file.require_group(name)
+                else:
+                    file.create_dataset(name, data=values)
+
+
+def reserve(path: str | os.PathLike[str], size: int) -> None:
+    """Claim the space that a file grows into: where it is missing, HDF5 ends the process (a segmentation fault).
+
+    HDF5 gives back what it does not use.  Raises OSError; the file is then as it was.
+    """
+    with open(path, "r+b") as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            os.posix_fallocate(file.fileno(), before, size)
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 def _where(path: str | os.PathLike[str]) -> str:

@@ -55,25 +55,41 @@ def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
                     "smaller"
                 )
             limits.require_memory(_BYTES_A_PIXEL * image.width * image.height, "an image", "make it smaller")
-            if image.mode.startswith(("I", "F")):
-                raise DataError(f"an image of more than 8 bits a pixel (mode {image.mode}); convert it to 8 bits")
-            png = image.format == "PNG"
+            kind = image.format
             if color is False:
                 image.draft("L", image.size)  # a JPEG holds its gray image ready
-            upright = image if color is None else ImageOps.exif_transpose(image)
-            pixels = np.asarray(upright.convert(_mode(upright, color)))
+            if color is not None:
+                ImageOps.exif_transpose(image, in_place=True)
+            bytewise = _high_bytes(image, kind, color) if image.mode.startswith(("I", "F")) else image
+            mode = _mode(bytewise, color)
+            planes = _planes(bytewise if bytewise.mode == mode else bytewise.convert(mode))
     except UnidentifiedImageError as error:
         raise DataError(f"not an image of a known format ({len(content)} bytes)") from error
     except MinicaffeError:
         raise
     except Exception as error:  # decoders of damaged files raise errors of any kind
         raise DataError(f"an image that cannot be decoded ({str(error) or type(error).__name__})") from error
-    if color is False:
-        return _gray(pixels, png)[np.newaxis]
-    if pixels.ndim == 2:
-        return pixels[np.newaxis]
-    planes = pixels.transpose(2, 0, 1)
-    return np.concatenate([planes[2::-1], planes[3:]])
+    return _gray(planes, kind == "PNG")[np.newaxis] if color is False else planes
+
+
+def _high_bytes(image: Any, kind: str, color: bool | None) -> Any:
+    """The upper 8 bits of a gray image of 16, as OpenCV gives Caffe where it asks for bytes."""
+    from PIL import Image
+
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM"))
+    if color is None or not sixteen:
+        raise DataError(
+            f"an image of more than 8 bits a pixel (mode {image.mode}); convert it to 8 bits"
+            + ("; or set force_color or force_gray, which take the upper 8" if sixteen else "")
+        )
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
+def _planes(image: Any) -> np.ndarray:
+    """The pixels (channels, height, width) of a Pillow image: gray, or blue, green, red and perhaps transparency."""
+    bands = {"L": "L", "RGB": "BGR", "RGBA": "BGRA"}[image.mode]
+    content = bytearray().join(image.tobytes("raw", band) for band in bands)
+    return np.frombuffer(content, np.uint8).reshape(len(bands), image.height, image.width)
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -115,14 +131,14 @@ def _mode(image: Any, color: bool | None) -> str:
     return "RGBA" if color is None and image.has_transparency_data else "RGB"
 
 
-def _gray(pixels: np.ndarray, png: bool) -> np.ndarray:
-    """The gray image of RGB ``pixels`` (height, width, 3), or of gray ones; libpng and OpenCV round differently."""
-    if pixels.ndim == 2:
-        return pixels
-    gray = np.empty(pixels.shape[:2], np.uint8)
-    for start in range(0, len(pixels), _ROWS):
+def _gray(planes: np.ndarray, png: bool) -> np.ndarray:
+    """The gray image of BGR ``planes`` (3, height, width), or of gray ones; libpng and OpenCV round differently."""
+    if len(planes) == 1:
+        return planes[0]
+    gray = np.empty(planes.shape[1:], np.uint8)
+    for start in range(0, len(gray), _ROWS):
         rows = slice(start, start + _ROWS)
-        red, green, blue = pixels[rows].astype(np.int32).transpose(2, 0, 1)
+        blue, green, red = planes[:3, rows].astype(np.int32)
         if png:
             gray[rows] = (9797 * red + 19234 * green + 3737 * blue) >> 15
         else:

@@ -12,7 +12,7 @@ import numpy as np
 from minicaffe import limits
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import read_image, resize
-from minicaffe.data.source import Batch, BatchReader, BatchSource, check_sizes, state_of_text, text_of_state
+from minicaffe.data.source import Batch, BatchSource, ImageReader, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
 
@@ -79,12 +79,14 @@ class ImageSource(BatchSource):
         super().__init__(reader, param.batch_size, prefetch)
 
 
-class _ImageReader(BatchReader):
+class _ImageReader(ImageReader):
     """Fills batches with the images of a list."""
 
+    remedy = "set image_data_param.new_height and new_width, transform_param.crop_size, or batch_size: 1"
+
     def __init__(self, param: Any, transformer: Transformer, stream: Stream) -> None:
+        super().__init__(transformer)
         self._param = param
-        self._transformer = transformer
         self._entries = read_list(param.source)
         self._order = np.arange(len(self._entries))
         self._shuffler = Stream(stream.draw()) if param.shuffle else None
@@ -96,27 +98,18 @@ class _ImageReader(BatchReader):
                 f"image_data_param.rand_skip: Not enough points to skip: {self._place} of {len(self._entries)}; set a "
                 f"smaller rand_skip"
             )
-        self.shape = transformer.output_shape(self._read(self._order[self._place]).shape)
+        first = self._order[self._place]
+        try:
+            self.shape = transformer.output_shape(self.read(first)[0].shape)
+        except DataError as error:
+            raise self.at(first, error) from error
 
     def fill(self, batch: Batch) -> None:
-        for n in range(self._param.batch_size):
-            line = self._order[self._place]
-            pixels = self._read(line)
-            try:
-                shape = self._transformer.output_shape(pixels.shape)
-                if n == 0:
-                    batch.resize(shape)
-                elif shape != batch.data.shape[1:]:
-                    raise DataError(
-                        f"its shape is {shape} (channels, height, width), that of the batch's first "
-                        f"{batch.data.shape[1:]}; set "
-                        "image_data_param.new_height and new_width, transform_param.crop_size, or batch_size: 1"
-                    )
-            except DataError as error:
-                raise self._at(line, error) from error
-            self._transformer(pixels[np.newaxis], batch.data[n : n + 1])
-            batch.label[n] = self._entries[line][1]
+        lines = []
+        for _ in range(self._param.batch_size):
+            lines.append(self._order[self._place])
             self._advance()
+        self.fill_with(batch, lines)
         batch.position = self.position()
 
     def position(self) -> tuple:
@@ -165,19 +158,16 @@ class _ImageReader(BatchReader):
             self._place = 0
             self._shuffle()
 
-    def _read(self, line: int) -> np.ndarray:
-        """The image of a line, uint8 (channels, height, width), resized if the layer asks for it."""
-        try:
-            pixels = read_image(self._param.root_folder + self._entries[line][0], self._param.is_color)
-        except DataError as error:
-            raise self._at(line, error) from error
-        if not self._param.new_height or pixels.shape[1:] == (self._param.new_height, self._param.new_width):
-            return pixels
-        return resize(pixels, self._param.new_height, self._param.new_width)
+    def read(self, item: int) -> tuple[np.ndarray, int]:
+        """The image of a line, uint8 (channels, height, width), resized if the layer asks for it, and its label."""
+        name, label = self._entries[item]
+        pixels = read_image(self._param.root_folder + name, self._param.is_color)
+        if self._param.new_height and pixels.shape[1:] != (self._param.new_height, self._param.new_width):
+            pixels = resize(pixels, self._param.new_height, self._param.new_width)
+        return pixels, label
+
+    def at(self, item: int, error: DataError) -> DataError:
+        return DataError(f"{self._where()}, line {item + 1}: {error}")
 
     def _where(self) -> str:
         return f"list of images {self._param.source}"
-
-    def _at(self, line: int, error: DataError) -> DataError:
-        """``error``, naming the list and the line."""
-        return DataError(f"{self._where()}, line {line + 1}: {error}")

@@ -58,8 +58,8 @@ class LevelDbReader(Reader):
     def next(self) -> bool:
         return self._move(self._cursor.next)
 
-    def item(self) -> tuple[bytes, bytes]:
-        return self._cursor.item()
+    def take(self, most: int) -> list[tuple[bytes, bytes]]:
+        return [self._cursor.item()]
 
     def count(self) -> None:
         return None

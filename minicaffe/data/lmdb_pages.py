@@ -81,11 +81,19 @@ def _meta(content: bytes) -> Meta | None:
 
 @dataclass
 class _Step:
-    """A page on the way from the root to a record, and the node that is taken there."""
+    """A page on the way from the root to a record, and the node that is taken there.
+
+    Of each node: where its key begins and ends, the length of its value (in a branch: its page), its flags.
+    """
 
     page: bytes
-    offsets: tuple[int, ...]
+    nodes: list[tuple[int, int, int, int]]
     index: int = 0
+
+    def key(self, index: int) -> bytes:
+        """The key of a node."""
+        begin, end, _, _ = self.nodes[index]
+        return self.page[begin:end]
 
 
 class PageCursor:
@@ -119,36 +127,40 @@ class PageCursor:
         if not self._path:
             return False
         leaf = self._path[-1]
-        leaf.index = bisect.bisect_left(range(len(leaf.offsets)), key, key=lambda i: self._key(leaf, i))
-        return leaf.index < len(leaf.offsets) and self._key(leaf, leaf.index) == key
+        leaf.index = bisect.bisect_left(range(len(leaf.nodes)), key, key=leaf.key)
+        return leaf.index < len(leaf.nodes) and leaf.key(leaf.index) == key
 
     def next(self) -> bool:
         """Go to the following record; false at the end."""
-        before = self._key(self._path[-1], self._path[-1].index) if self._path else b""
+        before = self._path[-1].key(self._path[-1].index) if self._path else b""
         while self._path:
             step = self._path[-1]
             step.index += 1
-            if step.index < len(step.offsets):
+            if step.index < len(step.nodes):
                 self._descend()
                 leaf = self._path[-1]
-                if self._key(leaf, leaf.index) <= before:  # a tree whose branches meet might never end
-                    raise DamagedPage(f"the record after {before!r} has a key that comes before it")
+                _check_order(before, leaf.key(leaf.index))
                 return True
             self._path.pop()
         return False
 
-    def item(self) -> tuple[bytes, bytes]:
-        """Key and value of the record."""
-        leaf = self._path[-1]
-        node = leaf.offsets[leaf.index]
-        low, high, flags, _ = _NODE.unpack_from(leaf.page, node)
-        key, length = self._key(leaf, leaf.index), low | high << 16
-        start = node + _NODE.size + len(key)
-        if flags != _OVERFLOWS:
-            return key, leaf.page[start : start + length]
-        (first,) = _NUMBER.unpack_from(leaf.page, start)
+    def take(self, most: int) -> list[tuple[bytes, bytes]]:
+        """Key and value of the record and of those that follow on its page, so many at most; goes to the last."""
+        leaf, before, records = self._path[-1], b"", []
+        page, last = leaf.page, min(leaf.index + most, len(leaf.nodes)) - 1
+        for begin, end, length, flags in leaf.nodes[leaf.index : last + 1]:
+            key = page[begin:end]
+            _check_order(before, key)
+            records.append((key, page[end : end + length] if flags != _OVERFLOWS else self._overflow(key, end, length)))
+            before = key
+        leaf.index = last
+        return records
+
+    def _overflow(self, key: bytes, place: int, length: int) -> bytes:
+        """The value of a record that is too large for its page, which has the number of another at ``place``."""
+        (first,) = _NUMBER.unpack_from(self._path[-1].page, place)
         limits.require_memory(length, f"record {key!r} of a database", "copy the database again from its source")
-        return key, self._read(first, _HEADER.size, length)
+        return self._read(first, _HEADER.size, length)
 
     def count(self) -> int:
         """The number of records."""
@@ -173,20 +185,11 @@ class PageCursor:
     def _descend(self, key: bytes | None = None) -> None:
         """Go on from the last page of the path to a leaf: the leftmost, or that of ``key``."""
         while len(self._path) < self._depth:
-            number = self._child(self._path[-1]) if self._path else self._root
+            number = self._path[-1].nodes[self._path[-1].index][2] if self._path else self._root
             step = self._look_at(number, leaf=len(self._path) == self._depth - 1)
             if key is not None and len(self._path) < self._depth - 1:
-                step.index = bisect.bisect_right(range(1, len(step.offsets)), key, key=lambda i: self._key(step, i))
+                step.index = bisect.bisect_right(range(1, len(step.nodes)), key, key=step.key)
             self._path.append(step)
-
-    def _child(self, step: _Step) -> int:
-        low, high, highest, _ = _NODE.unpack_from(step.page, step.offsets[step.index])
-        return low | high << 16 | highest << 32
-
-    def _key(self, step: _Step, index: int) -> bytes:
-        node = step.offsets[index]
-        length = _NODE.unpack_from(step.page, node)[3]
-        return step.page[node + _NODE.size : node + _NODE.size + length]
 
     def _look_at(self, number: int, leaf: bool) -> _Step:
         """Read a page and check that it is of its kind, and that all it holds lies inside it, or inside the file."""
@@ -198,19 +201,21 @@ class PageCursor:
         sane = stored == number and kind & _KINDS == (_LEAF if leaf else _BRANCH) and lower % 2 == 0
         if not sane or count < (1 if leaf else 2) or not lower <= upper <= self._size:
             raise DamagedPage(f"page {number} is not the {'leaf' if leaf else 'branch'} page that it should be")
-        offsets = struct.unpack_from(f"={count}H", page, _HEADER.size)
-        for offset in offsets:
-            if not upper <= offset <= self._size - _NODE.size or not self._fits(page, offset, leaf):
+        nodes = []
+        for offset in struct.unpack_from(f"={count}H", page, _HEADER.size):
+            if not upper <= offset <= self._size - _NODE.size:
                 raise DamagedPage(f"page {number} holds a record that ends outside it")
-        return _Step(page, offsets)
+            low, high, flags, key_length = _NODE.unpack_from(page, offset)
+            begin = offset + _NODE.size
+            end, length = begin + key_length, low | high << 16 if leaf else low | high << 16 | flags << 32
+            if not (self._fits(page, begin, end, length, flags) if leaf else end <= self._size):
+                raise DamagedPage(f"page {number} holds a record that ends outside it")
+            nodes.append((begin, end, length, flags))
+        return _Step(page, nodes)
 
-    def _fits(self, page: bytes, offset: int, leaf: bool) -> bool:
-        low, high, flags, key_length = _NODE.unpack_from(page, offset)
-        end = offset + _NODE.size + key_length
-        if not leaf:
-            return end <= self._size
-        length = low | high << 16
-        if key_length == 0:  # LMDB knows no empty key: zeros
+    def _fits(self, page: bytes, begin: int, end: int, length: int, flags: int) -> bool:
+        """Whether the value of a record, behind its key from ``begin`` to ``end``, lies inside its page or the file."""
+        if begin == end:  # LMDB knows no empty key: zeros
             return False
         if flags == 0:
             return end + length <= self._size
@@ -219,3 +224,8 @@ class PageCursor:
         (first,) = _NUMBER.unpack_from(page, end)
         pages = -(-(_HEADER.size + length) // self._size)
         return first >= 2 and first + pages - 1 <= self._last
+
+
+def _check_order(before: bytes, key: bytes) -> None:
+    if key <= before:  # a tree whose branches meet might never end
+        raise DamagedPage(f"the record after {before!r} has a key that comes before it")

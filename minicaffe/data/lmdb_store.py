@@ -50,8 +50,8 @@ class LmdbReader(Reader):
     def next(self) -> bool:
         return self._looking(self._cursor.next)
 
-    def item(self) -> tuple[bytes, bytes]:
-        return self._looking(self._cursor.item)
+    def take(self, most: int) -> list[tuple[bytes, bytes]]:
+        return self._looking(self._cursor.take, most)
 
     def count(self) -> int:
         return self._cursor.count()
@@ -60,9 +60,9 @@ class LmdbReader(Reader):
         self._transaction.abort()
         self._cursor.close()
 
-    def _looking(self, step: Callable[..., T], *key: bytes) -> T:
+    def _looking(self, step: Callable[..., T], *argument: bytes | int) -> T:
         try:
-            return step(*key)
+            return step(*argument)
         except (OSError, DamagedPage) as error:
             raise self.damaged(error) from error
 
@@ -71,7 +71,7 @@ class LmdbWriter(Writer):
     """Writes an LMDB folder; the map doubles whenever it is full."""
 
     backend = "lmdb"
-    mode = 0o744
+    mode = 0o755
     library_error = lmdb.Error
 
     def _create(self) -> None:

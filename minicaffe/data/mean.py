@@ -14,14 +14,16 @@ from minicaffe.errors import DataError
 from minicaffe.proto.files import write_binary
 
 
-def read_images(database: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+def read_images(database: str | os.PathLike[str], backend: str | None = None) -> Iterator[np.ndarray]:
     """The images of a database, decoded, (channels, height, width) each; at least one, all of one size.
 
-    DataError if there is none, if a record is no image, or if they differ in size.
+    ``backend`` is "lmdb" or "leveldb", and by default what is there.
+
+    DataError if there is no image, if a record is no image, or if they differ in size.
     """
     path = os.path.abspath(database)
     shape = None
-    with open_db(database, backend_of(database) or "lmdb") as records:
+    with open_db(database, backend or backend_of(database) or "lmdb") as records:
         more = records.seek_to_first()
         if not more:
             raise DataError(f"database {path}: empty, not one record; build it again")

@@ -1,53 +1,72 @@
-"""Batches from a database, read, decoded and transformed ahead of their use."""
+"""Batches of images, read, decoded, cropped and mirrored ahead of their use."""
 
 from __future__ import annotations
 
 import base64
-import logging
+import functools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from minicaffe import limits, proto
-from minicaffe.backend.random import Stream
-from minicaffe.data.datum import parse, raw_batch, to_array
-from minicaffe.data.db import open_db
+from minicaffe import limits
+from minicaffe.backend import threads
 from minicaffe.data.prefetch import Prefetcher
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
-
-_log = logging.getLogger(__name__)
-
+from minicaffe.kernels.cpu.transform import crop, subtract_mean
 
 _BYTES_A_RECORD, _BYTES_A_BATCH = 512, 1024  # beside its pixels
 
 
 class Batch:
-    """``data`` (N, C, h, w) and ``label`` (N,), float32, and where the source stands after them."""
+    """Images and labels, and where the source stands after them.
 
-    def __init__(self, num: int, shape: tuple[int, int, int]) -> None:
-        self.data = np.empty((num, *shape), np.float32)
-        self.label = np.empty(num, np.float32)
+    ``label`` is float32, (N,), or (N, L) where an image has several.  The images are kept as they were read, cropped
+    and mirrored, mostly bytes; ``write_to`` puts them where they go, less the mean and scaled.
+    """
+
+    def __init__(self, num: int, shape: tuple[int, int, int], labels: tuple[int, ...] = ()) -> None:
+        self.pixels = np.empty((num, *shape), np.uint8)
+        self.label = np.empty((num, *labels), np.float32)
+        self.offsets, self.mirror = np.zeros((num, 2), np.int64), np.zeros(num, np.bool_)
+        self.mean = np.zeros((shape[0], 1, 1), np.float32)
+        self.scale = np.float32(1)
         self.position: Any = None
 
-    def resize(self, shape: tuple[int, int, int]) -> None:
-        """Make room for images of ``shape``; memory of that shape is kept."""
-        if self.data.shape[1:] != shape:
-            size = 4 * len(self.data) * math.prod(shape)
-            limits.require_memory(size, f"a batch of shape {(len(self.data), *shape)}", "use a smaller batch_size")
-            self.data = np.empty((len(self.data), *shape), np.float32)
+    def resize(self, shape: tuple[int, int, int], dtype: DTypeLike) -> None:
+        """Make room for images of ``shape`` (C, h, w); memory that fits is kept."""
+        if self.pixels.shape[1:] != shape or self.pixels.dtype != dtype:
+            whole = (len(self.pixels), *shape)
+            size = math.prod(whole) * np.dtype(dtype).itemsize
+            limits.require_memory(size, f"a batch of shape {whole}", "use a smaller batch_size")
+            self.pixels = np.empty(whole, dtype)
+
+    def write_to(self, out: np.ndarray) -> None:
+        """Put the finished images into ``out`` (N, C, h, w), float32, in C order."""
+        subtract_mean(self.pixels, self.mean, self.scale, self.offsets, self.mirror, out)
+
+    @property
+    def data(self) -> np.ndarray:
+        """The finished images (N, C, h, w), float32, as a new array."""
+        out = np.empty(self.pixels.shape, np.float32)
+        self.write_to(out)
+        return out
 
 
 class BatchReader(ABC):
     """Fills batches one after the other: all that a prefetch thread works on.
 
-    ``shape`` is that of the first item, transformed, (C, h, w).  A position, as ``fill`` leaves it in each batch, is
-    what ``encode`` takes.
+    ``shape`` is that of the first item, transformed, (C, h, w); ``labels`` that of an item's label.  A position, as
+    ``fill`` leaves it in each batch, is what ``encode`` takes.
     """
 
     shape: tuple[int, int, int]
+    labels: tuple[int, ...] = ()
 
     @abstractmethod
     def fill(self, batch: Batch) -> None:
@@ -69,12 +88,96 @@ class BatchReader(ABC):
         """Give up what is open; may be called twice."""
 
 
+class ImageReader(BatchReader):
+    """Fills batches with images that are decoded one by one, on as many threads as nets compute on."""
+
+    remedy: str
+    """What to do about images of different sizes."""
+
+    def __init__(self, transformer: Transformer) -> None:
+        self._transformer = transformer
+        self._threads = threads.get_num_threads()
+        self._pool = ThreadPoolExecutor(self._threads, "decode")
+
+    @abstractmethod
+    def read(self, item: Any) -> tuple[np.ndarray, Any]:
+        """Pixels (C, H, W) and label of an item."""
+
+    @abstractmethod
+    def at(self, item: Any, error: DataError) -> DataError:
+        """``error``, naming the item."""
+
+    def fill_with(self, batch: Batch, items: Sequence[Any]) -> None:
+        """Put items into a batch, which takes the shape of the first; DataError names the first that is at fault."""
+        draws = self._transformer.draw(len(items))
+        try:
+            self._fill(batch, items, draws)
+        except _FloatsAmongBytes:
+            self._fill(batch, items, draws, np.dtype(np.float32))
+
+    def _fill(self, batch: Batch, items: Sequence[Any], draws: np.ndarray, dtype: np.dtype | None = None) -> None:
+        place = functools.cache(functools.partial(self._transformer.place, draws))
+
+        def put(n: int) -> None:
+            try:
+                pixels, batch.label[n] = self.read(items[n])
+                shape = self._transformer.output_shape(pixels.shape)
+                if n == 0:
+                    batch.resize(shape, dtype or pixels.dtype)
+                    batch.mean, batch.scale = self._transformer.mean_of(pixels.shape), self._transformer.scale
+                elif shape != batch.pixels.shape[1:]:
+                    raise DataError(
+                        f"its shape is {shape} (channels, height, width), that of the batch's first "
+                        f"{batch.pixels.shape[1:]}; {self.remedy}"
+                    )
+            except DataError as error:
+                raise self.at(items[n], error) from error
+            if batch.pixels.dtype != pixels.dtype:
+                if batch.pixels.dtype == np.uint8:
+                    raise _FloatsAmongBytes
+                pixels = pixels.astype(batch.pixels.dtype)
+            one = slice(n, n + 1)
+            for mine, drawn in zip((batch.offsets, batch.mirror), place(pixels.shape), strict=True):
+                mine[n] = drawn[n]
+            crop(pixels[np.newaxis], batch.offsets[one], batch.mirror[one], batch.pixels[one])
+
+        put(0)
+        self._share(put, iter(range(1, len(items))))
+
+    def _share(self, put: Callable[[int], None], numbers: Iterator[int]) -> None:
+        """Call ``put`` for every number, in this thread and others; raises the error of the lowest number."""
+        errors: dict[int, Exception] = {}
+
+        def work() -> None:
+            for n in numbers:  # each thread takes the next
+                try:
+                    put(n)
+                except Exception as error:  # noqa: BLE001  (raised below)
+                    errors[n] = error
+                if errors:
+                    return
+
+        others = [self._pool.submit(work) for _ in range(self._threads - 1)]
+        work()
+        for other in others:
+            other.result()
+        if errors:
+            raise errors[min(errors)]
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+class _FloatsAmongBytes(Exception):  # noqa: N818  (no error: the batch is filled again)
+    """An image of floats in a batch that began with one of bytes."""
+
+
 class BatchSource:
     """Batches of ``batch_size`` items that ``reader`` fills in a thread, ``depth`` of them ahead of their use."""
 
     def __init__(self, reader: BatchReader, batch_size: int, depth: int) -> None:
         self.batch_size = batch_size
-        self.shape = reader.shape
+        self.shape, self.labels = reader.shape, reader.labels
         each = batch_size * (4 * math.prod(reader.shape) + _BYTES_A_RECORD) + _BYTES_A_BATCH
         limits.require_memory(
             (depth + 1) * each, f"reading {depth} batches of {batch_size} ahead", "use a smaller batch_size or prefetch"
@@ -87,7 +190,7 @@ class BatchSource:
     def next_batch(self) -> Batch:
         """The next batch; its arrays are valid until the next call. Raises what went wrong in the reading thread."""
         if self._prefetcher is None:
-            buffers = [Batch(self.batch_size, self.shape) for _ in range(self._depth + 1)]
+            buffers = [Batch(self.batch_size, self.shape, self.labels) for _ in range(self._depth + 1)]
             self._prefetcher = Prefetcher(self._reader.fill, buffers)
         batch = self._prefetcher.get()
         self._position = batch.position
@@ -133,134 +236,3 @@ def text_of_state(content: bytes | None) -> str | None:
 def state_of_text(text: str | None) -> bytes | None:
     """What ``text_of_state`` was given."""
     return None if text is None else base64.b64decode(text)
-
-
-class DatumSource(BatchSource):
-    """What Caffe's Data layer reads: the records of a database in key order, again and again, in batches.
-
-    ``data_param`` (source, backend, batch_size, prefetch) and ``transform_param`` are the layer's; ``stream`` is the
-    stream Caffe would seed the layer from: two draws for the transformer, if it needs random numbers, and one for the
-    prefetch thread. Of ``solver_count`` solvers, each reads the records whose number modulo ``solver_count`` is its
-    ``rank``, the numbers going on from one round to the next; in the TEST phase every one reads all. A position is the
-    same for every rank.
-
-    ``shape`` (C, h, w) is that of the first record, transformed; reading it consumes nothing. A batch takes the shape
-    of its first record.
-
-    Raises DataError: no such database, an empty or a damaged one (naming the record), records of different sizes in one
-    batch, a ``transform_param`` that does not fit them, a rank that is none of ``solver_count``.
-    """
-
-    def __init__(
-        self, data_param: Any, transform_param: Any, phase: int, stream: Stream, rank: int = 0, solver_count: int = 1
-    ) -> None:
-        check_sizes(data_param.batch_size, data_param.prefetch, "data_param")
-        transformer = Transformer(transform_param, phase, stream)
-        transformer.seed(stream)  # Caffe seeds it twice; the second seed is the one in use
-        stream.draw()  # Caffe's prefetch thread takes its own seed
-        if not 0 <= rank < solver_count:
-            raise DataError(f"solver rank {rank} must lie below the solver count {solver_count}; see set_solver_count")
-        shares = (rank, solver_count) if phase == proto.TRAIN else (0, 1)
-        reader = _DatumReader(data_param, transformer, *shares)
-        super().__init__(reader, data_param.batch_size, data_param.prefetch)
-
-
-class _DatumReader(BatchReader):
-    """Fills batches with the records of a database."""
-
-    def __init__(self, data_param: Any, transformer: Transformer, rank: int, shares: int) -> None:
-        backend = proto.DataParameter.DB.Name(data_param.backend)
-        self._records = open_db(data_param.source, backend)
-        self._transformer = transformer
-        self._batch_size = data_param.batch_size
-        self._before, self._after = rank, shares - rank  # records to pass before and after each that is read
-        self._offset = 0  # records passed since the start, over all rounds
-        if not self._records.seek_to_first():
-            raise DataError(f"{self._where()}: empty, not one record; build it again")
-        key, value = self._records.item()
-        try:
-            self.shape = transformer.output_shape(self._pixels(parse(value)).shape)
-        except DataError as error:
-            raise self._at(key, error) from error
-
-    def fill(self, batch: Batch) -> None:
-        """Read, decode and transform the next records into ``batch``."""
-        keys, datums = [], []
-        for _ in range(self._batch_size):
-            self._advance(self._before)
-            key, value = self._records.item()
-            try:
-                datums.append(parse(value))
-            except DataError as error:
-                raise self._at(key, error) from error
-            keys.append(key)
-            self._advance(self._after)
-        pixels = raw_batch(datums)
-        if pixels is None:
-            self._fill_singly(batch, keys, datums)
-        else:
-            self._fill_at_once(batch, keys[0], pixels)
-        batch.label[:] = [datum.label for datum in datums]
-        batch.position = self.position()
-
-    def position(self) -> tuple[bytes, int, bytes | None]:
-        """The key of the next record, its number, the state of the transformer's random stream."""
-        return self._records.item()[0], self._offset, self._transformer.get_state()
-
-    def encode(self, position: Any) -> dict[str, Any]:
-        key, offset, random = position
-        return {"key": text_of_state(key), "offset": offset, "random": text_of_state(random)}
-
-    def go_to(self, state: dict[str, Any]) -> None:
-        key, self._offset = base64.b64decode(state["key"]), state["offset"]
-        if not self._records.seek(key):
-            raise DataError(
-                f"{self._where()}: no record {key.decode(errors='replace')!r}, where the snapshot stopped reading; "
-                "resume with the database that it was trained on"
-            )
-        self._transformer.set_state(state_of_text(state["random"]))
-
-    def close(self) -> None:
-        self._records.close()
-
-    def _fill_at_once(self, batch: Batch, key: bytes, pixels: np.ndarray) -> None:
-        try:
-            batch.resize(self._transformer.output_shape(pixels.shape[1:]))
-        except DataError as error:
-            raise self._at(key, error) from error
-        self._transformer(pixels, batch.data)
-
-    def _fill_singly(self, batch: Batch, keys: list[bytes], datums: list[Any]) -> None:
-        """The way of encoded and float Datums, and of sizes that differ where a crop makes them equal."""
-        for n, (key, datum) in enumerate(zip(keys, datums, strict=True)):
-            try:
-                pixels = self._pixels(datum)
-                shape = self._transformer.output_shape(pixels.shape)
-                if n == 0:
-                    batch.resize(shape)
-                elif shape != batch.data.shape[1:]:
-                    raise DataError(
-                        f"its shape is {shape} (channels, height, width), that of the batch's first "
-                        f"{batch.data.shape[1:]}; make all records one size, or set transform_param.crop_size or "
-                        "data_param.batch_size: 1"
-                    )
-            except DataError as error:
-                raise self._at(key, error) from error
-            self._transformer(pixels[np.newaxis], batch.data[n : n + 1])
-
-    def _pixels(self, datum: Any) -> np.ndarray:
-        return to_array(datum, self._transformer.force_color, self._transformer.force_gray)
-
-    def _advance(self, records: int) -> None:
-        for _ in range(records):
-            if not self._records.next():
-                _log.info("Restarting data prefetching from start.")
-                self._records.seek_to_first()
-        self._offset += records
-
-    def _where(self) -> str:
-        return f"{self._records.backend} database {self._records.path}"
-
-    def _at(self, key: bytes, error: DataError) -> DataError:
-        """``error``, naming the database and the record."""
-        return DataError(f"{self._where()}, record {key.decode(errors='replace')!r}: {error}")

@@ -54,8 +54,14 @@ class Reader(ABC):
         """Go to the following record; false at the end."""
 
     @abstractmethod
+    def take(self, most: int) -> list[tuple[bytes, bytes]]:
+        """Key and value of the record the cursor stands on and of some that follow, so many at most; it stands on the
+        last of them then.
+        """
+
     def item(self) -> tuple[bytes, bytes]:
         """Key and value of the record the cursor stands on."""
+        return self.take(1)[0]
 
     @abstractmethod
     def count(self) -> int | None:

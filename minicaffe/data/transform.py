@@ -11,8 +11,11 @@ from google.protobuf.message import DecodeError
 from minicaffe import limits, proto
 from minicaffe.backend.random import Stream
 from minicaffe.errors import DataError, WeightsError
-from minicaffe.kernels.cpu.transform import transform
+from minicaffe.kernels.cpu.transform import crop, subtract_mean
 from minicaffe.proto.blobs import blob_to_array
+
+Placement = tuple[np.ndarray, np.ndarray]
+"""First row and column of each image's crop (N, 2), and whether it is mirrored (N,)."""
 
 
 class Transformer:
@@ -73,39 +76,41 @@ class Transformer:
 
         Raises DataError if the mean does not fit the record, or the record is smaller than the crop.
         """
-        self._mean_of(shape)
+        self.mean_of(shape)
         channels, height, width = shape
-        crop = self.crop_size
-        if crop > min(height, width):
+        size = self.crop_size
+        if size > min(height, width):
             raise DataError(
-                f"transform_param.crop_size: {crop} is larger than the image, {height} x {width} (height x width); "
+                f"transform_param.crop_size: {size} is larger than the image, {height} x {width} (height x width); "
                 "take a smaller crop or larger images"
             )
-        return (channels, crop, crop) if crop else shape
+        return (channels, size, size) if size else shape
 
     def __call__(self, batch: np.ndarray, out: np.ndarray) -> None:
         """Transform ``batch`` (N, C, H, W), uint8 or float32, into ``out`` (N, C, h, w), float32."""
-        num, channels, height, width = batch.shape
-        if out.shape != (num, *self.output_shape((channels, height, width))):
+        shape = batch.shape[1:]
+        if out.shape != (len(batch), *self.output_shape(shape)):
             raise DataError(f"a batch of shape {batch.shape} does not fit the output's shape {out.shape}")
-        offsets, mirror = self._draw(num, height, width)
-        transform(batch, self._mean_of((channels, height, width)), self.scale, offsets, mirror, out)
+        placement, pixels = self.place(self.draw(len(batch)), shape), np.empty(out.shape, batch.dtype)
+        crop(batch, *placement, pixels)
+        subtract_mean(pixels, self.mean_of(shape), self.scale, *placement, out)
 
-    def _draw(self, num: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Crop offsets (num, 2) and mirror flags (num,) of the next ``num`` images."""
-        room = np.array((height, width)) - self.crop_size if self.crop_size else np.zeros(2, np.int64)
-        offsets = np.broadcast_to(room // 2, (num, 2))
-        mirror = np.zeros(num, np.bool_)
+    def draw(self, num: int) -> np.ndarray:
+        """The random numbers of the next ``num`` images, a row each, for ``place``."""
         if self._stream is None:
-            return np.ascontiguousarray(offsets), mirror
-        draws = self._stream.draws(num * (self.mirror + 2 * self._random_crop)).reshape(num, -1)
-        if self.mirror:
-            mirror = draws[:, 0] % 2 == 1
-        if self._random_crop:
-            offsets = draws[:, -2:] % (room + 1)
-        return np.ascontiguousarray(offsets, np.int64), mirror
+            return np.empty((num, 0), np.int64)
+        return self._stream.draws(num * (self.mirror + 2 * self._random_crop)).reshape(num, -1)
 
-    def _mean_of(self, shape: tuple[int, int, int]) -> np.ndarray:
+    def place(self, draws: np.ndarray, shape: tuple[int, ...]) -> Placement:
+        """Where images of ``shape`` (C, H, W) are cropped, and which are mirrored."""
+        offsets, mirror = np.empty((len(draws), 2), np.int64), np.zeros(len(draws), np.bool_)
+        room = np.subtract(shape[1:], self.crop_size) if self.crop_size else np.zeros(2, np.int64)
+        offsets[:] = draws[:, -2:] % (room + 1) if self._random_crop else room // 2
+        if self.mirror:
+            mirror[:] = draws[:, 0] % 2
+        return offsets, mirror
+
+    def mean_of(self, shape: tuple[int, int, int]) -> np.ndarray:
         """The mean to subtract from a record of ``shape``: (C, H, W), or (C, 1, 1) where it is one number a channel."""
         mean = self._means.get(shape)
         if mean is None:

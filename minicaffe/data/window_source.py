@@ -165,11 +165,11 @@ class _WindowReader(BatchReader):
             raise DataError(f"image {os.path.abspath(path)}: cannot be read ({error.strerror})") from error
 
     def fill(self, batch: Batch) -> None:
-        batch.resize(self.shape)
-        batch.data.fill(0)
+        batch.resize(self.shape, np.float32)
+        batch.pixels.fill(0)
         for n, window in enumerate(self._draw()):
             mirrored = self._mirror and self._stream.draw() % 2 == 1
-            self._warp(window, mirrored, batch.data[n])
+            self._warp(window, mirrored, batch.pixels[n])
             batch.label[n] = window.label
         batch.position = self.position()
 

@@ -43,14 +43,12 @@ class Step:
     def reshape(self, where: backend.Backend) -> None:
         """Let the layer reshape if what that goes by is no longer what it was."""
         if self.layer.reshape_always or self.reshaped_for != self._shapes(where):
-            revision = self.layer.revision
             with self.layer.named_in_errors():
                 self.layer.reshape(self.bottom, self.top)
             self.check_in_place()
             if self.weighted:
                 self.layer.install_loss_weights(self.top)
             self._reshape_kept()
-            self.layer.set_revision(revision)
             self.is_shaped(where)
 
     def is_shaped(self, where: backend.Backend) -> None:
@@ -63,7 +61,6 @@ class Step:
 
     def forward(self) -> None:
         """Run the layer forward on its blobs."""
-        revision = self.layer.revision
         try:
             self.layer.forward(self.bottom, self.top)
             if any(copy.shape != blob.shape for blob, copy in self.kept):  # a user's layer may reshape its tops here
@@ -72,11 +69,10 @@ class Step:
                 self.layer.ops.elementwise(same, (blob.xdata,), (), copy.xdata)
         except MemoryError as error:
             raise self.layer.memory_error(error) from None
-        self.layer.set_revision(revision)
 
     def backward(self) -> None:
         """Run the layer backward on its blobs, with the values that it left there in forward."""
-        revision, bottom, top = self.layer.revision, self.bottom, self.top
+        bottom, top = self.bottom, self.top
         if self.kept:
             self._share_gradients()
             copies = {id(blob): copy for blob, copy in self.kept}
@@ -85,7 +81,6 @@ class Step:
             self.layer.backward(top, self.propagate_down, bottom)
         except MemoryError as error:
             raise self.layer.memory_error(error) from None
-        self.layer.set_revision(revision)
 
     def settle(self, goes_backward: bool, lost: Sequence[Blob] = ()) -> None:
         """Keep what backward needs and nothing else: copies of the blobs that are ``lost`` before it runs."""
@@ -187,6 +182,8 @@ class Assembly:
         layer.overwritten_tops = tuple(k for k, top in enumerate(layer_param.top) if top in self._overwritten)
         _log.info("Creating Layer %s", name)
         bottom_ids, needs = self._connect_bottoms(layer_param)
+        flows = bool(layer_param.propagate_down) or not layer.depends_on_shapes
+        needs = [flows and need for need in needs]
         step = Step(layer, [self.blobs[i][1] for i in bottom_ids], [], bottom_ids, [], needs)
         self._connect_tops(layer_param, step)
         layer.prepare(step.bottom, step.top)
@@ -200,10 +197,11 @@ class Assembly:
                 _log.info("    with loss weight %g", weight)
             self._memory += blob.count
         _log.info("Memory required for data: %d", self._memory * self.dtype.itemsize)
-        step.need_backward = any(self._needs[i] for i in bottom_ids)
+        step.need_backward = flows and any(self._needs[i] for i in bottom_ids)
         index = len(self.steps)
         self.steps.append(step)
         step.need_backward |= self._add_params(index, step)
+        layer.enter_net()
         for i in step.top_ids:
             self._needs[i] |= step.need_backward
 

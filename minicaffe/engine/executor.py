@@ -38,11 +38,12 @@ class _Sweep:
     What runs as one is found by the place where the sweep meets it: fused passes, and segments that are captured.
     """
 
-    def __init__(self, sign: int, steps: Sequence[Step], fusion: Fusion) -> None:
+    def __init__(self, sign: int, steps: Sequence[Step], fusion: Fusion, on_host: bool) -> None:
         self.sign = sign
         passes = fusion.forward if sign > 0 else fusion.backward
         read = fusion.forward if sign < 0 else ()
-        found = [Segment(steps, *ends, fusion.forward, read) for ends in segment.find_segments(steps, passes)]
+        ends = segment.find_segments(steps, passes, on_host)
+        found = [Segment(steps, first, last, fusion.forward, read) for first, last in ends]
         self.passes: dict[int, Pass] = {self.near(item): item for item in passes}
         self.segments: dict[int, Segment] = {self.near(item): item for item in found}
 
@@ -74,6 +75,26 @@ class _Sweep:
         return (end - self.far(item)) * self.sign >= 0
 
 
+class _Sweeps:
+    """Both directions, and ``turn``: the steps at the end that may be captured in both as one, by the first one's place
+    in either, and their segment.
+    """
+
+    def __init__(self, steps: Sequence[Step], fusion: Fusion, on_host: bool) -> None:
+        self.forward = _Sweep(1, steps, fusion, on_host)
+        self.backward = _Sweep(-1, steps, fusion, on_host)
+        self.turn = self._find_turn(steps, fusion)
+
+    def _find_turn(self, steps: Sequence[Step], fusion: Fusion) -> tuple[int, int, Segment] | None:
+        last = len(steps) - 1
+        ends = [item for item in self.forward.segments.values() if item.last == last]
+        if not ends or last not in self.backward.segments:
+            return None
+        first, first_back = ends[0].first, self.backward.segments[last].first
+        earlier = [item for item in fusion.forward if item.first < first]
+        return first, first_back, Segment(steps, min(first, first_back), last, fusion.forward, earlier)
+
+
 class _Plan:
     """What follows from the layers as they are: which run as one, and which are captured together."""
 
@@ -83,9 +104,15 @@ class _Plan:
         self._lost = in_place.find_lost(steps)
         self._settled = False
         self.fusion = Fusion(steps, self._lost)
-        self.forward = _Sweep(1, steps, self.fusion)
-        self.backward = _Sweep(-1, steps, self.fusion)
-        self.turn = self._find_turn(steps)
+        self._sweeps: dict[bool, _Sweeps] = {}
+
+    @property
+    def sweeps(self) -> _Sweeps:
+        """The sweeps on the current backend: a device captures more layers than the host."""
+        on_host = backend.current().is_host
+        if on_host not in self._sweeps:
+            self._sweeps[on_host] = _Sweeps(self._steps, self.fusion, on_host)
+        return self._sweeps[on_host]
 
     def settle(self) -> None:
         """Before a forward pass over all steps: have each keep what backward will need, and nothing else."""
@@ -94,18 +121,6 @@ class _Plan:
                 step.settle(step.need_backward, lost)
             self.fusion.settle()
             self._settled = True
-
-    def _find_turn(self, steps: Sequence[Step]) -> tuple[int, int, Segment] | None:
-        """The steps at the end that may be captured in both directions as one: the first one's place in either, and
-        their segment.
-        """
-        last = len(steps) - 1
-        ends = [item for item in self.forward.segments.values() if item.last == last]
-        if not ends or last not in self.backward.segments:
-            return None
-        first, first_back = ends[0].first, self.backward.segments[last].first
-        earlier = [item for item in self.fusion.forward if item.first < first]
-        return first, first_back, Segment(steps, min(first, first_back), last, self.fusion.forward, earlier)
 
 
 class Executor:
@@ -139,36 +154,36 @@ class Executor:
             plan = self.plan(forward=start == 0)
             if start == 0 and end == len(self._steps) - 1:  # else layers beyond ``end`` would lose what they keep
                 plan.settle()
-            plan.forward.run(start, end, self._how("forward"))
+            plan.sweeps.forward.run(start, end, self._how("forward"))
 
     def run_backward(self, start: int, end: int) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
         with backend.current().running(self._user_layers):
-            self.plan().backward.run(start, end, self._how("backward"))
+            self.plan().sweeps.backward.run(start, end, self._how("backward"))
         if self.debug_info and start == len(self._steps) - 1 and end == 0:
             self._log_param_norms()
 
     def forward_backward(self) -> None:
         """Both passes over all layers, without a pause between the two where nobody looks on."""
         plan, last = self.plan(forward=True), len(self._steps) - 1
-        ahead, back = self._how("forward"), self._how("backward")
-        if plan.turn is None or not (ahead.segments and back.segments):
+        ahead, back, sweeps = self._how("forward"), self._how("backward"), plan.sweeps
+        if sweeps.turn is None or not (ahead.segments and back.segments):
             self.run_forward(0, last)
             self.run_backward(last, 0)
             return
-        first, first_back, turn = plan.turn
+        first, first_back, turn = sweeps.turn
 
         def around() -> None:
-            plan.forward.run(first, last, ahead._replace(segments={}))
-            plan.backward.run(last, first_back, back._replace(segments={}))
+            sweeps.forward.run(first, last, ahead._replace(segments={}))
+            sweeps.backward.run(last, first_back, back._replace(segments={}))
 
         where = backend.current()
         with where.running(self._user_layers):
             plan.settle()
             self.loss.xdata.fill(0)
-            plan.forward.run(0, first - 1, ahead)
+            sweeps.forward.run(0, first - 1, ahead)
             turn.run(where, around)
-            plan.backward.run(first_back - 1, 0, back)
+            sweeps.backward.run(first_back - 1, 0, back)
 
     def leaves_without_gradient(self, blob: int) -> bool:
         """Whether no layer computes the gradient of a blob, by number, though one could."""
@@ -226,7 +241,7 @@ class Executor:
         """Fused passes and segments are left out while somebody looks at what is between them."""
         forward = direction == "forward"
         plan, run_step = self.plan(), self._forward_step if forward else self._backward_step
-        sweep = plan.forward if forward else plan.backward
+        sweep = plan.sweeps.forward if forward else plan.sweeps.backward
         calls = self.callbacks["before_" + direction] or self.callbacks["after_" + direction]
         watched = self.debug_info or self.detect_anomaly or calls
         passes = sweep.passes if not watched and fast_paths.taken("fusion") else {}

@@ -286,9 +286,7 @@ class Fusion:
         if item is not None:
             if item.ran:
                 item.release()
-            layer = item.steps[place - item.first].layer
-            if layer.fused:  # its neighbours keep nothing for it now; it reshapes next
-                layer.fused = False
+            item.steps[place - item.first].layer.unfuse()  # its neighbours keep nothing for it now
 
     def goes_backward_alone(self, place: int) -> None:
         """The step at ``place`` is about to go backward by itself."""
@@ -302,8 +300,7 @@ class Fusion:
             if item.ran:
                 item.release()
             for step in item.steps:
-                if step.layer.fused:
-                    step.layer.fused = False
+                step.layer.unfuse()
         for blob in self._shared:
             blob.unshare_diff()
         self._shared.clear()
@@ -344,7 +341,7 @@ def _is_chain(steps: Sequence[Step], types: Sequence[type[Layer]]) -> bool:
     """Whether these are layers of these types that work in place on the first one's top; the last may make others of
     it.
     """
-    if [type(step.layer) for step in steps] != list(types) or any(_is_patched(step.layer) for step in steps):
+    if [type(step.layer) for step in steps] != list(types) or any(step.layer.patched for step in steps):
         return False
     first, *others, last = steps
     return (
@@ -353,11 +350,6 @@ def _is_chain(steps: Sequence[Step], types: Sequence[type[Layer]]) -> bool:
         and (_in_place(last) or types[-1].in_place == "never")
         and not any(step.weighted or step.kept for step in steps)
     )
-
-
-def _is_patched(layer: Layer) -> bool:
-    """Whether somebody put another function in the place of this layer's own."""
-    return not {"forward", "backward"}.isdisjoint(layer.__dict__)
 
 
 def _in_place(step: Step) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -11,6 +10,7 @@ from numpy.typing import DTypeLike
 from minicaffe.blob import Blob, Storage
 from minicaffe.engine.assembly import Step
 from minicaffe.errors import NetError
+from minicaffe.named import Named
 
 ALIGNMENT = 16
 """Elements to which each memory is aligned: one cache line of float32."""
@@ -109,16 +109,16 @@ def share_memory(
     return {name for name, blob in blobs if blob.data_storage is arena}
 
 
-class KeptBlobs(OrderedDict[str, Blob]):
+class KeptBlobs(Named[Blob]):
     """A net's blobs by name, without those whose memory others reuse: asking for one of these is a NetError."""
 
     def __init__(self, blobs: Iterable[tuple[str, Blob]], reused: Collection[str]) -> None:
-        super().__init__((name, blob) for name, blob in blobs if name not in reused)
+        super().__init__(((name, blob) for name, blob in blobs if name not in reused), "blob")
         self._reused = frozenset(reused)
 
     def __missing__(self, name: str) -> NoReturn:
         if name not in self._reused:
-            raise KeyError(name)
+            super().__missing__(name)
         raise NetError(
             f"blob '{name}' gave its memory to later ones; to read it, name it in reuse_memory(keep=['{name}'])"
         )

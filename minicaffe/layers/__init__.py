@@ -1,5 +1,13 @@
-"""All built-in layers, by family; importing this package registers them."""
+"""All built-in layers, by family; importing this package registers them.
 
+Beside that it is pycaffe's ``caffe.layers``: ``layers.Convolution(bottom, kernel_size=3)``, for a layer of any type,
+makes the tops of a new layer in a definition (``minicaffe.net_spec``).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from minicaffe import net_spec
 from minicaffe.layers import (
     activation,
     channels,
@@ -7,27 +15,35 @@ from minicaffe.layers import (
     convolution,
     data,
     depthwise,
+    detection_evaluate,
+    detection_output,
     distance_loss,
     eltwise,
     flow,
+    focal_loss,
     hdf5,
     indexing,
     inner_product,
     loss,
     margin,
     metric,
+    multibox_loss,
     neuron,
     normalisation,
     parameter,
+    permute,
     pooling,
     power,
+    prior_box,
     recurrent,
     reduction,
     sampling,
     scale_bias,
     score_loss,
     shape,
+    smooth_l1_loss,
     softmax,
+    unit_norm,
 )
 from minicaffe.layers.base import TEST, TRAIN, Layer
 from minicaffe.layers.blob_vec import BlobVec
@@ -46,25 +62,44 @@ __all__ = [
     "convolution",
     "data",
     "depthwise",
+    "detection_evaluate",
+    "detection_output",
     "distance_loss",
     "eltwise",
     "flow",
+    "focal_loss",
     "hdf5",
     "indexing",
     "inner_product",
     "loss",
     "margin",
     "metric",
+    "multibox_loss",
     "neuron",
     "normalisation",
     "parameter",
+    "permute",
     "pooling",
     "power",
+    "prior_box",
     "recurrent",
     "sampling",
     "score_loss",
     "reduction",
     "scale_bias",
     "shape",
+    "smooth_l1_loss",
     "softmax",
+    "unit_norm",
 ]
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    """What makes layers of type ``name``, which is registered, or has a capital letter first as all of Caffe's have."""
+    if name[:1].isupper() or name in layer_types():
+        return getattr(net_spec.layers, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}, nor is there a layer of this type")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *layer_types()})

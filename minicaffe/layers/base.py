@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Collection, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -15,15 +16,12 @@ from minicaffe.blob import Blob
 from minicaffe.errors import LayerError
 from minicaffe.layers import interface
 from minicaffe.layers.blob_vec import BlobVec
-from minicaffe.layers.checks import Checked
 from minicaffe.layers.cost import Costed
+from minicaffe.layers.options import Configured
 from minicaffe.proto import forks
 from minicaffe.proto.origin import Origin
 
 TRAIN, TEST = 0, 1
-
-_MUTABLE = frozenset({"blobs", "param_propagate_down"})
-"""Attributes that stay lists: nets look at them at every pass."""
 
 Count = int | tuple[int, int | None]
 """How many blobs a layer takes or makes: exactly n, or (at least, at most), None meaning no limit."""
@@ -34,19 +32,13 @@ def same(x: float) -> float:
     return x
 
 
-registry: dict[str, type[Layer]] = {}
+LayerClass: TypeAlias = "type[Layer]"
+
+registry: dict[str, LayerClass] = {}
 """Layer classes by the type that a prototxt names."""
 
 
-def _immutable(name: str, value: Any) -> Any:
-    if isinstance(value, MutableSequence):
-        return tuple(value)
-    if isinstance(value, (MutableMapping, MutableSet)):
-        raise TypeError(f"attribute {name!r} of a capturable layer must be immutable; found a {type(value).__name__}")
-    return value
-
-
-class Layer(interface.Layer, Checked, Costed):
+class Layer(interface.Layer, Configured, Costed):
     """A step of a net: makes top blobs from bottom blobs, and bottom gradients from top gradients.
 
     Built-in layers, and users' layers that register a ``type``, derive from this class and write four methods:
@@ -67,9 +59,6 @@ class Layer(interface.Layer, Checked, Costed):
 
     type: str = ""
     """The name in a prototxt; setting it in a class registers the class."""
-    param: ClassVar[str | None] = None
-    """The LayerParameter field with this layer's options; its fields become attributes of the layer, but for those that
-    have the name of an attribute that all layers have (``type``, ``random``): these stay in ``layer_param``."""
     bottoms: Count = 1
     tops: Count = 1
     equal_counts: ClassVar[bool] = False
@@ -99,20 +88,23 @@ class Layer(interface.Layer, Checked, Costed):
     or memory changes, and no attribute of the layer: such layers are captured and replayed
     (``minicaffe.engine.segment``).  Each class says so for itself: it is not inherited.
     """
+    capturable_on_device: bool | None = None
+    """The same for layers that use ``xp`` or assign to ``xdata`` and ``xdiff``, too, without making arrays, and draw
+    random numbers: the host cannot capture all of that, a device can.  None: as ``capturable``."""
     reshape_always: ClassVar[bool] = False
     """Whether ``reshape`` looks at more than shapes and attributes, so that it must run before every forward, as Caffe
     runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
     """
 
+    depends_on_shapes: ClassVar[bool] = False
+    """Whether the tops follow from the shapes of the bottoms alone, so that nothing flows backward."""
+
     overwritten_tops: Collection[int] = ()
     """Tops that a later layer overwrites in place, by number, which must not be another blob's memory."""
     goes_backward: bool = True
     """Whether backward may follow forward.  Where it never does, what only backward reads is not kept."""
-    _options: Collection[str] = ()
-    """Names of the attributes that hold the layer's options."""
-    revision: int = 0
-    """How often an attribute was set from outside the layer's own methods: what follows from the attributes is stale.
-    """
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+    """Of the values that it computes."""
     user_defined: ClassVar[bool] = True
     """Whether it runs code that is not minicaffe's."""
     fused: bool = False
@@ -122,6 +114,7 @@ class Layer(interface.Layer, Checked, Costed):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.capturable = cls.__dict__.get("capturable", False)
+        cls.capturable_on_device = cls.__dict__.get("capturable_on_device")
         if "user_defined" not in cls.__dict__:
             cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
         if cls.user_defined and "reshape_always" not in cls.__dict__:
@@ -133,12 +126,18 @@ class Layer(interface.Layer, Checked, Costed):
             registry[name] = cls
             forks.here.add(name)
 
-    def __init__(self, layer_param: proto.LayerParameter, dtype: DTypeLike = np.float32) -> None:
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        """The class for this definition, where forks of Caffe mean different things by one type."""
+        return cls
+
+    def __init__(self, layer_param: proto.LayerParameter, dtype: DTypeLike | None = None) -> None:
+        """Made by nets, which say the ``dtype`` of the blobs before (``make``), so that a class can do without it."""
         self.layer_param = layer_param
         self.name: str = layer_param.name
         self.type = layer_param.type
-        self.phase = layer_param.phase
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        if dtype is not None:
+            self.dtype = np.dtype(dtype)
         self.definition = Origin()
         self.blobs = BlobVec(self.dtype)
         for message in layer_param.blobs:
@@ -148,40 +147,16 @@ class Layer(interface.Layer, Checked, Costed):
         self.loss_weights: list[float] = []
         self._scratch: dict[str, Any] = {}
         self.reserved = 0
-        if self.param is not None:
-            options = getattr(layer_param, self.param)
-            names = set(options.DESCRIPTOR.fields_by_name)
-            self._options = frozenset(names.difference(_EVERY_LAYERS))
-            for name in self._options:
-                setattr(self, name, getattr(options, name))
+        self.read_options()
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, and note that what was derived from the layer no longer holds; ``blobs`` are replaced one
-        by one.
+    def can_be_captured(self, on_host: bool) -> bool:
+        """Whether passes through the layer, as it is set up, can be captured on the host, or else on a device."""
+        can = self.capturable if on_host or self.capturable_on_device is None else self.capturable_on_device
+        return can and not (self.reshape_always or self.patched)
 
-        In a capturable layer lists become tuples: to assign is then the only way to change what it computes from, so
-        that no change goes unnoticed.  TypeError for other values that change in place, but for arrays, which kernels
-        read anew.
-        """
-        if name == "blobs" and name in self.__dict__:
-            self.blobs.replace(value)
-            return
-        if name in _MUTABLE:
-            super().__setattr__(name, value)
-            return
-        if type(self).capturable and not name.startswith("_"):
-            value = _immutable(name, value)
-            generation.advance()
-        elif name in self._options:
-            generation.advance()
-        super().__setattr__(name, value)
-        self.set_revision(self.revision + 1)
-        if name in ("forward", "backward"):  # nobody knows what a function does that was put in their place
-            self.capturable = False
-
-    def set_revision(self, revision: int) -> None:
-        """Back to a revision, after changes that the layer made itself."""
-        self.__dict__["revision"] = revision
+    def __repr__(self) -> str:
+        blobs = ", ".join(blob.shape_string for blob in self.blobs)
+        return f"<{self.type} layer '{self.name}'" + (f", blobs {blobs}>" if blobs else ">")
 
     # --- the four verbs ------------------------------------------------------------------------------------------
 
@@ -233,8 +208,9 @@ class Layer(interface.Layer, Checked, Costed):
     def prepare(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the declared facts, then set up, reshape, and install the loss weights."""
         self._check_counts(len(bottom), len(top))
-        self.check_options()
+        self.check_fork_fields()
         with self.named_in_errors():
+            self.check_options()
             self.setup(bottom, top)
             self._check_in_place(bottom, top)
             self.reshape(bottom, top)
@@ -285,20 +261,25 @@ class Layer(interface.Layer, Checked, Costed):
         self, bottom: Sequence[Blob], top: Sequence[Blob], goes_backward: bool | None = None, fused: bool | None = None
     ) -> None:
         """Take note of how the net runs this layer, which it knows once all are set up: less may have to be kept."""
-        revision = self.revision
         self.goes_backward = self.goes_backward if goes_backward is None else goes_backward
         self.fused = self.fused if fused is None else fused
         if self._scratch.pop("kept", None) is not None:
             self.reshape(bottom, top)
-        self.set_revision(revision)
+
+    def unfuse(self) -> None:
+        """Have the layer keep again what it reads in backward: it reshapes next."""
+        if self.fused:
+            self.fused = False
+            self.changed()
 
     # --- what layers use -------------------------------------------------------------------------------------------
 
     @property
     def xp(self) -> Any:
-        """The array module of the current backend; what it does is not captured."""
+        """The array module of the current backend; what it does is captured on a device only."""
         where = backend.current()
-        where.not_capturable()
+        if where.is_host:
+            where.not_capturable()
         return where.xp
 
     @property
@@ -334,6 +315,14 @@ class Layer(interface.Layer, Checked, Costed):
             generation.advance()
         return kept[1][:count].reshape(tuple(shape))
 
+    def flag(self, name: str) -> Any:
+        """In ``reshape``: an int32 scalar for a kernel to say what it found; -1 until then."""
+        before = self._scratch.get(name)
+        flag = self.scratch(name, (), "int32")
+        if self._scratch[name] is not before:
+            flag.fill(-1)
+        return flag
+
     def input_copy(self, bottom: Sequence[Blob], top: Sequence[Blob], shape: Sequence[int]) -> Any | None:
         """In ``reshape``: memory for a copy of bottom 0, if that is overwritten in place and backward reads it, else
         None.
@@ -365,12 +354,34 @@ class Layer(interface.Layer, Checked, Costed):
         """The rows ``(bottom index, …)`` whose bottom needs a gradient."""
         return (row for row in rows if propagate_down[row[0]])
 
-    def has(self, field: str) -> bool:
-        """Whether the prototxt sets ``field`` of this layer's options."""
-        assert self.param is not None
-        return getattr(self.layer_param, self.param).HasField(field)
-
 
 interface.LayerKind.engine_layer = Layer
-_EVERY_LAYERS = frozenset({*dir(Layer), "name", "phase"}) - {"param_str"}
-"""Attributes that options do not replace."""
+
+
+def takes(cls: type, *arguments: Any) -> bool:
+    """Whether objects of a class can be made from these arguments."""
+    try:
+        inspect.signature(cls).bind(*arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def make(cls: type[Layer], layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike) -> Layer:
+    """A layer of a class whose constructor takes ``(layer_param)``, or ``(layer_param, dtype)`` as ``Layer``'s does.
+
+    LayerError for another constructor, and one that does not call that of ``Layer``.
+    """
+    arguments = [layer_param, dtype] if takes(cls, layer_param, dtype) else [layer_param]
+    place = source.where(layer_param.name, layer_param.phase, "type")
+    prefix = f"{place + ': ' if place else ''}layer '{layer_param.name}' ({layer_param.type})"
+    if not takes(cls, *arguments):
+        raise LayerError(
+            f"{prefix}: {cls!r} must be made from a LayerParameter; found __init__{inspect.signature(cls)}"
+        )
+    layer = cls.__new__(cls, *arguments)
+    layer.__dict__["dtype"] = np.dtype(dtype)
+    cls.__init__(layer, *arguments)
+    if "layer_param" not in layer.__dict__:
+        raise LayerError(f"{prefix}: __init__ of {cls!r} must call super().__init__(layer_param)")
+    return layer

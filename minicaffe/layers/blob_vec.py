@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minicaffe.blob import Blob
-from minicaffe.errors import ShapeError
+from minicaffe.errors import LayerError, ShapeError
+from minicaffe.named import Named
 
 
 class BlobVec(Sequence[Blob]):
@@ -46,7 +46,7 @@ class BlobVec(Sequence[Blob]):
     def __setitem__(self, index: Any, blob: Any) -> None:
         old = self[index]
         if not (isinstance(old, Blob) and isinstance(blob, Blob)):
-            raise TypeError("learnable blobs are replaced one by one, each by a Blob")
+            raise LayerError(f"learnable blobs are replaced one by one, each by a Blob; found {blob!r:.80}")
         if blob is old:
             return
         if blob.shape != old.shape:
@@ -60,9 +60,9 @@ class BlobVec(Sequence[Blob]):
         blob.share_diff(old)
 
     def replace(self, blobs: Sequence[Blob]) -> None:
-        """Put these in the place of all; TypeError or ShapeError, before any is replaced, if they do not fit."""
+        """Put these in the place of all; LayerError or ShapeError, before any is replaced, if they do not fit."""
         if not (isinstance(blobs, Sequence) and all(isinstance(blob, Blob) for blob in blobs)):
-            raise TypeError(f"learnable blobs are replaced by a list of Blobs; found {blobs!r}")
+            raise LayerError(f"learnable blobs are replaced by a list of Blobs; found {blobs!r:.80}")
         if [blob.shape for blob in blobs] != [blob.shape for blob in self]:
             expected, found = (", ".join(blob.shape_string for blob in vec) or "none" for vec in (self, blobs))
             raise ShapeError(f"params of shapes {expected} can be replaced by blobs of the same shapes; found {found}")
@@ -70,8 +70,11 @@ class BlobVec(Sequence[Blob]):
             self[index] = blob
 
 
-class ParamsByLayer(OrderedDict[str, BlobVec]):
+class ParamsByLayer(Named[BlobVec]):
     """The learnable blobs of a net's layers, by name.  To assign to one of them replaces its blobs one by one."""
+
+    def __init__(self, items: Mapping[str, BlobVec]) -> None:
+        super().__init__(items, "layer with params called")
 
     def __setitem__(self, name: str, blobs: Any) -> None:
         if name in self:

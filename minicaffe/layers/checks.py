@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from minicaffe import backend, proto
@@ -18,9 +18,11 @@ from minicaffe.proto.origin import Origin
 class Checked:
     """Base of Layer: checks of its options and of the blobs that it is given."""
 
-    param: ClassVar[str | None]
-    common_params: ClassVar[Collection[str]] = ()
-    """Other fields of LayerParameter that hold options of this layer: ``loss_param``, ``transform_param``."""
+    param: ClassVar[str | None] = None
+    """The LayerParameter field with this layer's options; its fields become attributes of the layer, but for those that
+    have the name of an attribute that all layers have (``type``, ``random``): these stay in ``layer_param``."""
+    common_params: ClassVar[Sequence[str]] = ()
+    """Further such fields, of several types of layers in common: ``loss_param``, ``transform_param``."""
     obeys: ClassVar[Collection[str]] = ()
     """Of the fields that forks added to Caffe's own messages, those that this layer obeys.  It refuses others, but for
     those without effect."""
@@ -30,7 +32,7 @@ class Checked:
     type: str
     phase: int
     blobs: BlobVec
-    _options: Collection[str]
+    _options: Mapping[str, tuple[str, Any]]
 
     def find_file(self, path: str) -> str:
         """``path`` as seen from the working folder or from the folder of the net's definition."""
@@ -41,11 +43,11 @@ class Checked:
     ) -> LayerError:
         """An exception that says which layer, where it stands, and which field is at fault."""
         place = self.definition.where(self.name, self.phase, field)
-        options = field in self._options
-        named = f", {self.param}.{field}" if options else f", {field}" if field else ""
+        prefix, _ = self._options.get(field or "", ("", None))
+        named = f", {prefix}{field}" if field else ""
         return kind(f"{place + ': ' if place else ''}layer '{self.name}' ({self.type}){named}: {problem}")
 
-    def check_options(self) -> None:
+    def check_fork_fields(self) -> None:
         """Refuse fields of forks that would change the results and that this layer does not know."""
         for param in (self.param, *self.common_params):
             if param is None or not self.layer_param.HasField(param):
@@ -115,7 +117,7 @@ class Checked:
         """Report a value that is no integer in 0 .. limit - 1, or without a ``limit`` no integer: at once on the host,
         at the next synchronisation on a device.
 
-        ``bad`` is int32 scratch of shape ``()``; values equal to ``ignored`` may lie outside.
+        ``bad`` is a ``flag``; values equal to ``ignored`` may lie outside.
         """
         backend.current().ops.check_labels(values, limit, ignored, bad)
         expected = "an integer" if limit is None else f"an integer in 0 .. {limit - 1}"

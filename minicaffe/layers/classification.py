@@ -16,7 +16,8 @@ from minicaffe.proto.files import read_binary
 class Classified(Loss):
     """Base of what compares scores over classes with integer labels, one for each position."""
 
-    ignore_label: int | None = None
+    ignored: int | None = None
+    """The label that does not count."""
 
     def expect_labels(self, bottom: Sequence[Blob], shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Require one label for each position of scores seen as ``shape`` (outer, classes, inner)."""
@@ -28,7 +29,7 @@ class Classified(Loss):
                 f"need {outer * inner} integer labels in 0 .. {classes - 1}; found {labels.shape_string}",
                 kind=ShapeError,
             )
-        self.bad_label = self.scratch("bad_label", (), "int32")
+        self.bad_label = self.flag("bad_label")
         return shape
 
     def about_axis(self, blob: Blob, axis: int) -> tuple[int, int, int]:
@@ -38,7 +39,7 @@ class Classified(Loss):
     def check_labels(self, label: Any, classes: int) -> None:
         """Report a label that is no class."""
         hint = f" among the labels; the layer below gives {classes} scores: check its num_output and the data's labels"
-        self.check_indices(label, classes, self.bad_label, self.ignore_label, hint)
+        self.check_indices(label, classes, self.bad_label, self.ignored, hint)
 
 
 class Normalized(Classified):
@@ -49,16 +50,18 @@ class Normalized(Classified):
     The older ``normalize`` counts where ``normalization`` is absent: true is VALID, false BATCH_SIZE.
     """
 
+    common_params = ("loss_param",)
     empty_batch = True
     default_normalization = VALID
+    normalize: bool
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().setup(bottom, top)
-        options = self.layer_param.loss_param
-        self.ignore_label = options.ignore_label if options.HasField("ignore_label") else None
-        self.normalization = options.normalization if options.HasField("normalization") else self.default_normalization
-        if not options.HasField("normalization") and options.HasField("normalize"):
-            self.normalization = VALID if options.normalize else BATCH_SIZE
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        self.ignored = self.given("ignore_label", None)
+        default = self.default_normalization
+        if self.has("normalize"):
+            default = VALID if self.normalize else BATCH_SIZE
+        self.normalization = self.given("normalization", default)
 
 
 class SigmoidCrossEntropyLoss(Normalized):
@@ -71,6 +74,7 @@ class SigmoidCrossEntropyLoss(Normalized):
     """
 
     type = "SigmoidCrossEntropyLoss"
+    capturable_on_device = True
     per_element = 8
     default_normalization = BATCH_SIZE
 
@@ -83,13 +87,13 @@ class SigmoidCrossEntropyLoss(Normalized):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, target = bottom[0].xdata, bottom[1].xdata.reshape(bottom[0].shape)
-        self.ops.loss_normalizer(target, bottom[0].shape[0], self.ignore_label, self.normalization, self.normalizer)
-        self.ops.sigmoid_loss(x, target, self.ignore_label, self.normalizer, top[0].xdata)
+        self.ops.loss_normalizer(target, bottom[0].shape[0], self.ignored, self.normalization, self.normalizer)
+        self.ops.sigmoid_loss(x, target, self.ignored, self.normalizer, top[0].xdata)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             x, target, dx = bottom[0].xdata, bottom[1].xdata.reshape(bottom[0].shape), bottom[0].xdiff
-            self.ops.sigmoid_loss_grad(x, target, self.ignore_label, self.normalizer, top[0].xdiff, dx)
+            self.ops.sigmoid_loss_grad(x, target, self.ignored, self.normalizer, top[0].xdiff, dx)
 
 
 class InfogainLoss(Normalized):
@@ -104,17 +108,19 @@ class InfogainLoss(Normalized):
     """
 
     type = "InfogainLoss"
+    capturable_on_device = True
     param = "infogain_loss_param"
     per_element = 7
     bottoms = (2, 3)
     tops = (1, 2)
+    fixed = ("source",)
     axis: int
     source: str
 
+    def check_options(self) -> None:
+        self.require(not self.has("normalize"), "is deprecated; use normalization", "normalize")
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.require(
-            not self.layer_param.loss_param.HasField("normalize"), "is deprecated; use normalization", "loss_param"
-        )
         super().setup(bottom, top)
         self.reads_bottoms = range(1, len(bottom))
         if len(bottom) == 2:
@@ -151,8 +157,8 @@ class InfogainLoss(Normalized):
         label, gain = bottom[1].xdata.reshape(outer, inner), self.gain_of(bottom).xdata.reshape(classes, classes)
         self.check_labels(label, classes)
         self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
-        self.ops.loss_normalizer(label, outer, self.ignore_label, self.normalization, self.normalizer)
-        self.ops.infogain_loss(self.prob, label, gain, self.ignore_label, self.normalizer, top[0].xdata)
+        self.ops.loss_normalizer(label, outer, self.ignored, self.normalization, self.normalizer)
+        self.ops.infogain_loss(self.prob, label, gain, self.ignored, self.normalizer, top[0].xdata)
         if len(top) > 1:
             top[1].xdata[...] = self.prob.reshape(top[1].shape)
 
@@ -161,7 +167,7 @@ class InfogainLoss(Normalized):
             outer, classes, inner = self.shape
             label, gain = bottom[1].xdata.reshape(outer, inner), self.gain_of(bottom).xdata.reshape(classes, classes)
             dx = bottom[0].xdiff.reshape(self.shape)
-            self.ops.infogain_loss_grad(self.prob, label, gain, self.ignore_label, self.normalizer, top[0].xdiff, dx)
+            self.ops.infogain_loss_grad(self.prob, label, gain, self.ignored, self.normalizer, top[0].xdiff, dx)
 
 
 class MultinomialLogisticLoss(Classified):
@@ -173,6 +179,7 @@ class MultinomialLogisticLoss(Classified):
     """
 
     type = "MultinomialLogisticLoss"
+    capturable_on_device = True
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
@@ -204,6 +211,7 @@ class HingeLoss(Classified):
     """
 
     type = "HingeLoss"
+    capturable_on_device = True
     reads_bottoms = (1,)
     param = "hinge_loss_param"
     per_element = 3
@@ -238,6 +246,7 @@ class Accuracy(Classified):
     """
 
     type = "Accuracy"
+    capturable_on_device = True
     reads_bottoms = ()
     param = "accuracy_param"
     tops = (1, 2)
@@ -248,9 +257,13 @@ class Accuracy(Classified):
     axis: int
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.ignore_label = self.ignore_label if self.has("ignore_label") else None
+        """Nothing to do; a loss would weight its top."""
+
+    def check_options(self) -> None:
+        self.require(self.top_k > 0, f"must be positive; found {self.top_k}", "top_k")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.ignored = self.given("ignore_label", None)
         self.require(
             self.top_k * bottom[1].count <= bottom[0].count,
             f"top_k must not exceed the number of classes; found {self.top_k} with scores {bottom[0].shape_string} "
@@ -269,6 +282,6 @@ class Accuracy(Classified):
         label = bottom[1].xdata.reshape(outer, inner)
         self.check_labels(label, classes)
         score = bottom[0].xdata.reshape(self.shape)
-        self.ops.accuracy(score, label, self.top_k, self.ignore_label, top[0].xdata, self.per_class, self.seen)
+        self.ops.accuracy(score, label, self.top_k, self.ignored, top[0].xdata, self.per_class, self.seen)
         if len(top) > 1:
             top[1].xdata[...] = self.per_class

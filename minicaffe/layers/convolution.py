@@ -21,11 +21,17 @@ class Windowed(Layer):
 
     param = "convolution_param"
     reads_tops = ()
+    fixed = ("axis", "weight_filler", "bias_filler")
     axis: int
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.channel_axis = self.axis_of(bottom[0], self.axis)
         self.axes = len(bottom[0].shape)
+        self.in_channels = bottom[0].shape[self.channel_axis]
+        self._read_window()
+
+    def _read_window(self) -> None:
+        """The window from the options, as they are now."""
         spatial = self.axes - self.channel_axis - 1
         self.window = Window(
             kernel=self._sizes("kernel_size", "kernel", spatial, None),
@@ -39,7 +45,6 @@ class Windowed(Layer):
             ("dilation", self.window.dilation, 1),
         ):
             self.require(all(v >= least for v in values), f"must be positive; found {list(values)}", field)
-        self.in_channels = bottom[0].shape[self.channel_axis]
 
     def _sizes(self, field: str, prefix: str | None, spatial: int, default: int | None) -> tuple[int, ...]:
         values = tuple(getattr(self, field))
@@ -59,7 +64,10 @@ class Windowed(Layer):
         return values * spatial if len(values) == 1 else values
 
     def check_input(self, bottom: Sequence[Blob]) -> None:
-        """Bottoms must agree in shape, and keep the number of axes and channels they had at set-up."""
+        """Bottoms must agree in shape, and keep the number of axes and channels they had at set-up.  The window is
+        that of the options now.
+        """
+        self._read_window()
         self.require_same_shape(*bottom)
         x = bottom[0]
         if len(x.shape) != self.axes or x.shape[self.channel_axis] != self.in_channels:
@@ -124,14 +132,19 @@ class Convolution(Windowed):
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
-        self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
-        self.require(self.group > 0, f"must be positive; found {self.group}", "group")
-        for what, count in (("input channels", self.in_channels), ("num_output", self.num_output)):
-            self.require(count % self.group == 0, f"must divide the {what} ({count}); found {self.group}", "group")
+        self._check_groups()
         options = self.layer_param.convolution_param
         self.add_param((*self.filter_channels(), *self.window.kernel), options.weight_filler)
         if self.bias_term:
             self.add_param((self.num_output,), options.bias_filler)
+
+    def check_options(self) -> None:
+        self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
+        self.require(self.group > 0, f"must be positive; found {self.group}", "group")
+
+    def _check_groups(self) -> None:
+        for what, count in (("input channels", self.in_channels), ("num_output", self.num_output)):
+            self.require(count % self.group == 0, f"must divide the {what} ({count}); found {self.group}", "group")
 
     def filter_channels(self) -> tuple[int, int]:
         """The first two axes of the filters."""
@@ -143,6 +156,7 @@ class Convolution(Windowed):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.check_input(bottom)
+        self._check_groups()
         weight_shape = (*self.filter_channels(), *self.window.kernel)
         self.require_blobs(weight_shape, *([(self.num_output,)] if self.bias_term else []))
         shape, axis = bottom[0].shape, self.channel_axis

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from minicaffe import fillers, proto
 from minicaffe.backend import random, ranks
 from minicaffe.blob import Blob
+from minicaffe.data.datum_source import DatumSource
 from minicaffe.data.image_source import ImageSource
-from minicaffe.data.source import BatchSource, DatumSource
+from minicaffe.data.source import BatchSource
 from minicaffe.data.window_source import WindowSource
 from minicaffe.errors import DataError, ShapeError
 from minicaffe.layers.base import Count, Layer
@@ -28,6 +29,7 @@ class Source(Layer):
     bottoms = 0
     tops: Count = (1, None)
     per_element = 0
+    fixed = None
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         pass
@@ -145,7 +147,7 @@ class Batches(Source):
         except DataError as error:
             raise self.data_error(error) from None
         num = self.batches.batch_size
-        for blob, shape in zip(top, ((num, *self.batches.shape), (num,)), strict=False):
+        for blob, shape in zip(top, ((num, *self.batches.shape), (num, *self.batches.labels)), strict=False):
             blob.reshape(*shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -153,9 +155,14 @@ class Batches(Source):
             batch = self.batches.next_batch()
         except DataError as error:
             raise self.data_error(error) from None
-        for blob, values in zip(top, (batch.data, batch.label), strict=False):
+        for blob, values in zip(top, (batch.pixels, batch.label), strict=False):
             blob.reshape(*values.shape)
-            blob.data[...] = values
+        if self.dtype == np.float32:
+            batch.write_to(top[0].data)
+        else:
+            top[0].data[...] = batch.data
+        for blob in top[1:]:
+            blob.data[...] = batch.label
 
     def state(self) -> dict[str, Any]:
         """Where reading stands, for a snapshot."""
@@ -234,6 +241,10 @@ class MemoryData(Source):
     SIZES = ("batch_size", "channels", "height", "width")
     batch_size: int
 
+    def check_options(self) -> None:
+        for field in self.SIZES:
+            self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.layer_param.HasField("transform_param"):
             _log.warning(
@@ -241,8 +252,6 @@ class MemoryData(Source):
                 "over",
                 self.name,
             )
-        for field in self.SIZES:
-            self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
         self.item = tuple(getattr(self, field) for field in self.SIZES[1:])
         self.values: NDArray | None = None
         self.position = 0

@@ -28,21 +28,26 @@ class Eltwise(Layer):
     PROD, SUM, MAX = range(3)
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        given = list(self.coeff)
-        self.require(
-            len(given) in (0, len(bottom)),
-            f"must be given for each of the {len(bottom)} bottoms, or not at all; found {given}",
-            "coeff",
-        )
-        self.require(not (given and self.operation == self.PROD), "only SUM takes coefficients", "coeff")
-        self.coefficients = given or [1.0] * len(bottom)
         self._declare(len(bottom))
+
+    def check_options(self) -> None:
+        self.require(not (self.coeff and self.operation == self.PROD), "only SUM takes coefficients", "coeff")
+
+    @property
+    def coefficients(self) -> Sequence[float]:
+        """What SUM multiplies the bottoms by: ``coeff``, or 1 each."""
+        return self.coeff or self.ones
+
+    @coefficients.setter
+    def coefficients(self, values: Sequence[float]) -> None:
+        self.set_option("coeff", values)
 
     def _declare(self, bottoms: int) -> None:
         """Whether it may work in place, and what backward reads, follow from the operation."""
         product = self.operation == self.PROD
         self.in_place = "forward" if product else "never"
         self.reads_bottoms = range(bottoms) if product else ()
+        self.ones = (1.0,) * bottoms
         self.reads_tops = () if not product or self.stable_prod_grad else (0,)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -50,7 +55,7 @@ class Eltwise(Layer):
         self.require_same_shape(*bottom)
         self.require(
             len(self.coefficients) == len(bottom),
-            f"there must be one coefficient for each of the {len(bottom)} bottoms; found {self.coefficients}",
+            f"must be given for each of the {len(bottom)} bottoms, or not at all; found {list(self.coeff)}",
             "coeff",
         )
         top[0].reshape_like(bottom[0])

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from minicaffe import proto
 from minicaffe.errors import LayerError
 from minicaffe.layers import python_layer
-from minicaffe.layers.base import Layer, registry
+from minicaffe.layers.base import Layer, make, registry
 from minicaffe.proto import forks
 from minicaffe.proto.origin import Origin
 
@@ -27,7 +27,7 @@ def create(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike =
     if layer_param.type == "Python":
         layer = python_layer.create(layer_param, source, dtype)
     else:
-        layer = registry[layer_param.type](layer_param, dtype)
+        layer = make(registry[layer_param.type].dialect(layer_param), layer_param, source, dtype)
     layer.definition = source
     return layer
 

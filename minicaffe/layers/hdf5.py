@@ -179,6 +179,7 @@ class HDF5Output(Layer):
     per_element = 0
     bottoms = 2
     tops = 0
+    fixed = None
     file_name: str
     DATASETS = ("data", "label")
     OVERHEAD = 4 << 20  # bytes: a chunk begun in each dataset, at most 1 MiB each, and their indices
@@ -234,7 +235,7 @@ class HDF5Output(Layer):
                 self._check_replaceable()
                 h5py.File(self.file_name, "w").close()
                 self.begun = True
-            self._reserve(sum(blob.peek_data().nbytes for blob in bottom))
+            hdf5.reserve(self.file_name, sum(blob.peek_data().nbytes for blob in bottom) + self.OVERHEAD)
             with h5py.File(self.file_name, "a") as file:
                 for name, blob in zip(self.DATASETS, bottom, strict=True):
                     values = blob.peek_data()
@@ -247,19 +248,6 @@ class HDF5Output(Layer):
             if isinstance(error, MinicaffeError):
                 raise
             raise self.not_written(error) from None
-
-    def _reserve(self, size: int) -> None:
-        """Claim the space that the file grows into: where it is missing, HDF5 ends the process (a segmentation fault).
-
-        HDF5 gives back what it does not use.
-        """
-        with open(self.file_name, "r+b") as file:
-            before = os.fstat(file.fileno()).st_size
-            try:
-                os.posix_fallocate(file.fileno(), before, size + self.OVERHEAD)
-            except OSError:
-                file.truncate(before)
-                raise
 
     def _append(self, file: Any, name: str, values: NDArray) -> None:
         if name not in file:

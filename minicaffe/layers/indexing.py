@@ -20,6 +20,7 @@ class Crop(Layer):
     """
 
     type = "Crop"
+    capturable_on_device = True
     param = "crop_param"
     reads_bottoms = reads_tops = ()
     per_element = 0
@@ -75,7 +76,7 @@ class Tile(Layer):
     axis: int
     tiles: int
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(self.tiles > 0, f"must be given, and positive; found {self.tiles}", "tiles")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -172,7 +173,7 @@ class BatchReindex(Layer):
         )
         top[0].reshape(*index.shape, *x.shape[1:])
         self.x_rows, self.y_rows = (x.shape[0], x.span(1)), (index.shape[0], x.span(1))
-        self.bad_index = self.scratch("bad_index", (), "int32")
+        self.bad_index = self.flag("bad_index")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         index = bottom[1].xdata

@@ -24,13 +24,16 @@ class InnerProduct(Layer):
     reads_tops = ()
     claims = (0,)
     capturable = True
+    fixed = ("weight_filler", "bias_filler")
     num_output: int
     bias_term: bool
     transpose: bool
     axis: int
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         options = self.layer_param.inner_product_param
         self.inputs = bottom[0].span(self.axis_of(bottom[0], self.axis))
         shape = (self.num_output, self.inputs)
@@ -94,13 +97,16 @@ class Embed(Layer):
     reads_tops = ()
     per_element = 0
     differentiable = ()
+    fixed = ("weight_filler", "bias_filler")
     num_output: int
     input_dim: int
     bias_term: bool
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         for field in ("num_output", "input_dim"):
             self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         options = self.layer_param.embed_param
         self.add_param((self.input_dim, self.num_output), options.weight_filler)
         if self.bias_term:
@@ -110,7 +116,7 @@ class Embed(Layer):
         self.require_blobs((self.input_dim, self.num_output), *([(self.num_output,)] if self.bias_term else []))
         top[0].reshape(*bottom[0].shape, self.num_output)
         self.rows = (bottom[0].count, self.num_output)
-        self.bad_index = self.scratch("bad_index", (), "int32")
+        self.bad_index = self.flag("bad_index")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         index, y = bottom[0].xdata.reshape(-1), top[0].xdata.reshape(self.rows)

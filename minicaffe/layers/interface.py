@@ -5,9 +5,11 @@ is given.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
+from weakref import WeakKeyDictionary
 
 from minicaffe import proto
+from minicaffe.backend import generation
 from minicaffe.blob import Blob
 from minicaffe.layers.blob_vec import BlobVec
 
@@ -16,16 +18,53 @@ class LayerKind(type):
     """Tells the two kinds of users' classes apart: those that set ``type``, and thereby register it, become layers of
     the engine; all others are held by one (``PythonLayer``)."""
 
-    engine_layer: ClassVar[type | None] = None
+    engine_layer: ClassVar[Any] = None
     """The base of the engine's layers, once it is defined."""
+    changes: ClassVar[int] = 0
+    """How often an attribute of a class was set."""
 
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **kwargs: Any) -> LayerKind:
         """The class; one that sets ``type`` derives from the engine's Layer in the place of the plain one."""
         base = mcs.engine_layer
         registers = isinstance(body.get("type"), str) and body["type"] != ""
         if base is not None and registers and not any(issubclass(b, base) for b in bases):
-            bases = (*(b for b in bases if b is not Layer), base)
-        return super().__new__(mcs, name, bases, body, **kwargs)
+            last = max(place for place, b in enumerate(bases) if isinstance(b, LayerKind))
+            own = bases[:last] if bases[last] is Layer else bases[: last + 1]
+            bases = (*(b for b in own if b is not Layer), base, *bases[last + 1 :])
+        made = super().__new__(mcs, name, bases, body, **kwargs)
+        _own[made] = _functions(made)
+        return made
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        """Set an attribute of a class, of which nets with such layers take note (``Configured.revision``)."""
+        super().__setattr__(name, value)
+        cls._note_change()
+
+    def __delattr__(cls, name: str) -> None:
+        super().__delattr__(name)
+        cls._note_change()
+
+    def _note_change(cls) -> None:
+        """Of users' layers only those that are captured: all others run their Python code in every pass anyway."""
+        base, kind = LayerKind.engine_layer, cast(Any, cls)
+        if base is not None and issubclass(cls, base) and (not kind.user_defined or kind.capturable):
+            LayerKind.changes += 1
+            generation.advance()
+
+
+_own: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
+"""The functions that each class of layers was made with."""
+
+
+def _functions(cls: type) -> dict[str, Any]:
+    """What a class itself defines that can be called."""
+    return {name: value for name, value in vars(cls).items() if callable(value) or isinstance(value, staticmethod)}
+
+
+def is_patched(cls: type) -> bool:
+    """Whether functions of a class of layers, or of one that it derives from, are no longer those it was made with."""
+    kinds = [kind for kind in cls.__mro__ if isinstance(kind, LayerKind)]
+    return any(_functions(kind) != _own[kind] for kind in kinds)
 
 
 class Layer(metaclass=LayerKind):
@@ -61,6 +100,10 @@ class Layer(metaclass=LayerKind):
 
     def __init__(self, layer_param: proto.LayerParameter) -> None:
         """Made by nets, from the layer's LayerParameter."""
+
+    def __repr__(self) -> str:
+        blobs = ", ".join(blob.shape_string for blob in getattr(self, "blobs", ()))
+        return f"<{type(self).__name__} layer" + (f", blobs {blobs}>" if blobs else ">")
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Read parameters, make learnable blobs."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
@@ -16,7 +17,7 @@ class Loss(Layer):
     """
 
     bottoms: Count = 2
-    common_params = ("loss_param",)
+    common_params: ClassVar[Collection[str]] = ("loss_param",)
     auto_tops = True
     reads_tops = ()
     differentiable: tuple[int, ...] | None = (0,)
@@ -53,6 +54,7 @@ class EuclideanLoss(Loss):
     """
 
     type = "EuclideanLoss"
+    capturable_on_device = True
     reads_bottoms = ()
     per_element = 3
     differentiable = (0, 1)
@@ -114,7 +116,7 @@ class ContrastiveLoss(Loss):
         self.rows = (a.num, a.channels)
         self.difference = self.scratch("difference", self.rows)
         self.distance = self.scratch("distance", (a.num,))
-        self.bad_label = self.scratch("bad_label", (), "int32")
+        self.bad_label = self.flag("bad_label")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         a, b = bottom[0].xdata.reshape(self.rows), bottom[1].xdata.reshape(self.rows)

@@ -12,7 +12,7 @@ from math import exp, log, tanh
 from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
-from minicaffe.layers.base import TRAIN, Layer
+from minicaffe.layers.base import TRAIN, Layer, same
 
 
 class Neuron(Layer):
@@ -190,7 +190,7 @@ class Clip(Neuron):
     min: float
     max: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         for field in ("min", "max"):
             self.require(self.has(field), "must be given", field)
 
@@ -232,6 +232,7 @@ class Swish(Neuron):
     """``x sigmoid(beta x)`` (Ramachandran, Zoph, Le 2017)."""
 
     type = "Swish"
+    capturable_on_device = True
     param = "swish_param"
     per_element = 6
     beta: float
@@ -267,10 +268,12 @@ class PReLU(Layer):
     """
 
     type = "PReLU"
+    capturable_on_device = True
     param = "prelu_param"
     per_element = 4
     in_place = "always"
     reads_tops = ()
+    fixed = ("channel_shared",)
     channel_shared: bool
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -342,35 +345,40 @@ class Dropout(Layer):
 
     type = "Dropout"
     param = "dropout_param"
+    capturable = True
     in_place = "always"
     reads_bottoms = reads_tops = ()
     dropout_ratio: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(0 <= self.dropout_ratio < 1, f"must lie in [0, 1); found {self.dropout_ratio:g}", "dropout_ratio")
-        self.leaves = "sign" if self.phase == TRAIN else "all"
 
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * top[0].count if self.phase == TRAIN else 0.0
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape_like(bottom[0])
+        self.leaves = "sign" if self.phase == TRAIN else "all"
         if self.phase == TRAIN:
             self.mask = self.scratch("mask", bottom[0].shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        x, y = bottom[0].xdata, top[0].xdata
         if self.phase == TRAIN:
-            keep = 1 - self.dropout_ratio
-            self.random.bernoulli(self.mask, keep)
-            self.mask *= 1 / keep
-            self.xp.multiply(bottom[0].xdata, self.mask, out=top[0].xdata)
+            self.random.bernoulli(self.mask, 1 - self.dropout_ratio)
+            self.ops.elementwise(Dropout.kept, (x, self.mask), (1 / (1 - self.dropout_ratio),), y)
         elif top[0] is not bottom[0]:
-            top[0].xdata[...] = bottom[0].xdata
+            self.ops.elementwise(same, (x,), (), y)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
+        dx, dy = bottom[0].xdiff, top[0].xdiff
         if self.phase == TRAIN:
-            self.xp.multiply(top[0].xdiff, self.mask, out=bottom[0].xdiff)
+            self.ops.elementwise(Dropout.kept, (dy, self.mask), (1 / (1 - self.dropout_ratio),), dx)
         elif top[0] is not bottom[0]:
-            bottom[0].xdiff[...] = top[0].xdiff
+            self.ops.elementwise(same, (dy,), (), dx)
+
+    @staticmethod
+    def kept(x: float, mask: float, scale: float) -> float:
+        return x * (mask * scale)

@@ -34,7 +34,7 @@ class LRN(Layer):
 
     ACROSS_CHANNELS, WITHIN_CHANNEL = range(2)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(self.local_size % 2 == 1, f"must be odd; found {self.local_size}", "local_size")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -141,7 +141,6 @@ class BatchNorm(Standardized):
         x = bottom[0]
         self.require(len(x.shape) >= 2, f"the input must have at least 2 axes; found {x.shape_string}", kind=ShapeError)
         self.channels = x.shape[1]
-        self.use_global_stats = self.use_global_stats if self.has("use_global_stats") else self.phase == TEST
         for shape in ((self.channels,), (self.channels,), (1,)):
             self.add_param(shape)
         self.require(
@@ -166,6 +165,7 @@ class BatchNorm(Standardized):
             f"the input must keep {self.channels} channels; found {x.shape_string}",
             kind=ShapeError,
         )
+        self.use_global_stats = self.given("use_global_stats", self.phase == TEST)
         self.require(
             self.use_global_stats or x.count > 0,
             f"a batch without values has no mean and variance; found {x.shape_string}",
@@ -244,6 +244,7 @@ class MVN(Standardized):
     """
 
     type = "MVN"
+    capturable_on_device = True
     param = "mvn_param"
     in_place = "forward"
     normalize_variance: bool

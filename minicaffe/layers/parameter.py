@@ -20,6 +20,7 @@ class Parameter(Layer):
     reads_tops = ()
     per_element = 0
     bottoms = 0
+    fixed = None
     shape: proto.BlobShape
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -30,6 +30,7 @@ class Pooling(Layer):
 
     type = "Pooling"
     capturable = True
+    capturable_on_device = True
     param = "pooling_param"
     reads_bottoms = reads_tops = ()
     tops = (1, 2)
@@ -44,45 +45,54 @@ class Pooling(Layer):
     CEIL, FLOOR = range(2)
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self._declare(top)
+
+    def _declare(self, top: Sequence[Blob]) -> None:
+        """What may be captured follows from the way of pooling."""
         self.require(self.pool == self.MAX or len(top) == 1, "only MAX pooling makes a second top, the mask", "top")
+        self.capturable = self.pool != self.STOCHASTIC and len(top) == 1
+
+    def check_options(self) -> None:
         sized = any(self.has(field) for field in ("kernel_size", "kernel_h", "kernel_w"))
         if self.global_pooling:
             self.require(
                 not sized, "with global_pooling the window is the whole image: give no kernel size", "kernel_size"
             )
-        self.stride = self._pair("stride", "stride", 1)
-        self.pad = self._pair("pad", "pad", 0)
-        kernel = self._pair("kernel_size", "kernel", 0)
-        self.kernel = None if self.global_pooling else kernel
+        stride, pad, kernel = self._sizes()
         if self.global_pooling:
             self.require(
-                self.stride == (1, 1) and self.pad == (0, 0),
-                f"global_pooling needs stride 1 and pad 0; found stride {self.stride} and pad {self.pad}",
+                stride == (1, 1) and pad == (0, 0),
+                f"global_pooling needs stride 1 and pad 0; found stride {stride} and pad {pad}",
                 "stride",
             )
         else:
             self.require(sized, "give kernel_size, or kernel_h and kernel_w", "kernel_size")
             self.require(min(kernel) > 0, f"must be positive; found {kernel}", "kernel_size")
             self.require(
-                all(p < k for p, k in zip(self.pad, kernel, strict=True)),
-                f"must be smaller than the kernel {kernel}; found {self.pad}",
+                all(p < k for p, k in zip(pad, kernel, strict=True)),
+                f"must be smaller than the kernel {kernel}; found {pad}",
                 "pad",
             )
-        self.require(min(self.stride) > 0, f"must be positive; found {self.stride}", "stride")
+        self.require(min(stride) > 0, f"must be positive; found {stride}", "stride")
         self.require(
-            self.pool != self.STOCHASTIC or self.pad == (0, 0),
-            f"STOCHASTIC pooling takes no pad; found {self.pad}",
-            "pad",
+            self.pool != self.STOCHASTIC or pad == (0, 0), f"STOCHASTIC pooling takes no pad; found {pad}", "pad"
         )
-        self.capturable = self.pool != self.STOCHASTIC and len(top) == 1
-        if self.has("ceil_mode") or self.has("round_below"):
-            down = self.round_below if self.has("round_below") else not self.ceil_mode
-            self.require(
-                not self.has("round_mode") or (self.round_mode == self.FLOOR) == down,
-                "says the opposite of ceil_mode or round_below",
-                "round_mode",
-            )
-            self.round_mode = self.FLOOR if down else self.CEIL
+        down = self._rounds_down()
+        self.require(
+            down is None or not self.has("round_mode") or (self.round_mode == self.FLOOR) == down,
+            "says the opposite of ceil_mode or round_below",
+            "round_mode",
+        )
+
+    def _sizes(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """Stride, pad and kernel along each axis."""
+        return self._pair("stride", "stride", 1), self._pair("pad", "pad", 0), self._pair("kernel_size", "kernel", 0)
+
+    def _rounds_down(self) -> bool | None:
+        """What forks' options say of the size of the top; None if they say nothing."""
+        if self.has("round_below"):
+            return self.round_below
+        return not self.ceil_mode if self.has("ceil_mode") else None
 
     def _pair(self, field: str, prefix: str, default: int) -> tuple[int, int]:
         h, w = f"{prefix}_h", f"{prefix}_w"
@@ -95,17 +105,19 @@ class Pooling(Layer):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
+        self._declare(top)
         self.require(
             len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
         )
-        kernel, spatial = self.kernel or x.shape[2:], x.shape[2:]
-        rows, cols = (self._pooled(*sizes) for sizes in zip(spatial, kernel, self.stride, self.pad, strict=True))
+        spatial, (stride, pad, given) = x.shape[2:], self._sizes()
+        kernel = spatial if self.global_pooling else given
+        rows, cols = (self._pooled(*sizes, any(pad)) for sizes in zip(spatial, kernel, stride, pad, strict=True))
         # a second window beyond the image is as empty wherever it starts, and what sticks out of the image has no
         # pixels
         self.window = Window(
-            tuple(min(k, max(size + 2 * p, 1)) for k, size, p in zip(kernel, spatial, self.pad, strict=True)),
-            tuple(min(s, max(size + p, 1)) for s, size, p in zip(self.stride, spatial, self.pad, strict=True)),
-            self.pad,
+            tuple(min(k, max(size + 2 * p, 1)) for k, size, p in zip(kernel, spatial, pad, strict=True)),
+            tuple(min(s, max(size + p, 1)) for s, size, p in zip(stride, spatial, pad, strict=True)),
+            pad,
             (1, 1),
         )
         for blob in top:
@@ -115,16 +127,17 @@ class Pooling(Layer):
         if self.pool == self.STOCHASTIC:
             self.draws = self.scratch("draws", top[0].shape)
 
-    def _pooled(self, size: int, kernel: int, stride: int, pad: int) -> int:
+    def _pooled(self, size: int, kernel: int, stride: int, pad: int, padded: bool) -> int:
         self.require(
             size + 2 * pad <= MOST_PIXELS,
             f"{pad} makes an axis of {size + 2 * pad} pixels; it may have {MOST_PIXELS}",
             "pad",
             ShapeError,
         )
-        rounded = math.ceil if self.round_mode == self.CEIL else math.floor
+        down = self._rounds_down()
+        rounded = math.floor if (self.round_mode == self.FLOOR if down is None else down) else math.ceil
         pooled = rounded((size + 2 * pad - kernel) / stride) + 1
-        if any(self.pad) and (pooled - 1) * stride >= size + pad:
+        if padded and (pooled - 1) * stride >= size + pad:
             pooled -= 1
         self.require(
             pooled > 0,
@@ -181,7 +194,7 @@ class SPP(Layer):
     pyramid_height: int
     pool: int
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(self.pyramid_height > 0, f"must be positive; found {self.pyramid_height}", "pyramid_height")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -20,6 +20,7 @@ class Power(Layer):
     """
 
     type = "Power"
+    capturable_on_device = True
     param = "power_param"
     in_place = "forward"
     per_element = 3
@@ -90,17 +91,22 @@ class Logarithmic(Neuron):
     scale: float
     shift: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(
             self.base == -1 or 0 < self.base < inf, f"must be positive, or -1 for e; found {self.base:g}", "base"
         )
-        self.log_base = 1.0 if self.base == -1 else log(self.base)
+
+    @property
+    def log_base(self) -> float:
+        """The base's natural logarithm."""
+        return 1.0 if self.base == -1 else log(self.base)
 
 
 class Exp(Logarithmic):
     """``base^(shift + scale x)``."""
 
     type = "Exp"
+    capturable_on_device = True
     param = "exp_param"
 
     def options(self) -> tuple[float, ...]:
@@ -120,12 +126,13 @@ class Log(Logarithmic):
     """``log(shift + scale x)`` to ``base``, which is not 1.  Nothing guards against arguments that are not positive."""
 
     type = "Log"
+    capturable_on_device = True
     param = "log_param"
     in_place = "forward"
     reads_bottoms, reads_tops = (0,), ()
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().setup(bottom, top)
+    def check_options(self) -> None:
+        super().check_options()
         self.require(self.log_base != 0, "must not be 1, to which there is no logarithm", "base")
 
     def options(self) -> tuple[float, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import inspect
+import os
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import LayerError
 from minicaffe.layers import interface
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Layer, make, takes
 from minicaffe.proto.origin import Origin
 
 _METHODS = {
@@ -55,7 +56,7 @@ class PythonLayer(Layer):
         self.user.type = self.type
         self.user.phase = self.phase
         self.user.blobs = self.blobs
-        self.user.param_str = self.user.param_str_ = self.param_str
+        self.user.param_str = self.user.param_str_ = layer_param.python_param.param_str
 
     @property
     def unwrapped(self) -> Any:
@@ -119,9 +120,7 @@ def _import(name: str, prefix: str) -> ModuleType:
             raise LayerError(
                 f"{prefix}, python_param.module: {name!r} imports {error.name!r}, which is not installed{python2}"
             ) from error
-        raise LayerError(
-            f"{prefix}, python_param.module: no module named {error.name!r}; put its folder on PYTHONPATH"
-        ) from error
+        raise LayerError(f"{prefix}, python_param.module: {_why_missing(name, error.name)}") from error
     except (TypeError, ValueError) as error:  # a relative name, a null byte
         raise LayerError(f"{prefix}, python_param.module: {name!r} is no module's name ({error})") from error
     except SyntaxError as error:
@@ -129,6 +128,23 @@ def _import(name: str, prefix: str) -> ModuleType:
             f"{prefix}, python_param.module: {error.filename}:{error.lineno}: {error.msg}; the module must be Python 3 "
             "(2to3 or futurize convert from Python 2)"
         ) from error
+
+
+def _why_missing(name: str, missing: str) -> str:
+    """Why module ``name`` is not found, of which ``missing`` is the first part that is not, and what to do."""
+    folder, file = os.path.split(name)
+    if folder or file.endswith(".py"):
+        on_path = f"with {folder}" if folder else "with its folder"
+        return (
+            f"{name!r} is a file's path; give the module's name, {os.path.splitext(file)[0]!r}, {on_path} on PYTHONPATH"
+        )
+    package, _, rest = missing.rpartition(".")
+    if package in sys.modules:
+        home = getattr(sys.modules[package], "__file__", None) or "a folder without __init__.py"
+        return (
+            f"no module named {missing!r}: {package!r} ({home}) has no {rest!r}; is it another {package!r} than meant?"
+        )
+    return f"no module named {missing!r}; put its folder on PYTHONPATH"
 
 
 def create(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike = np.float32) -> Layer:
@@ -160,8 +176,8 @@ def create(layer_param: proto.LayerParameter, source: Origin, dtype: DTypeLike =
         )
     if not issubclass(cls, Layer):
         return PythonLayer(cls, layer_param, source, dtype)
-    layer = cls(layer_param, dtype)
-    layer.param_str = options.param_str
+    layer = make(cls, layer_param, source, dtype)
+    layer.param_str = layer.param_str_ = options.param_str
     return layer
 
 
@@ -189,8 +205,4 @@ def _is_number(value: Any) -> bool:
 
 def _construct(cls: type, layer_param: proto.LayerParameter) -> Any:
     """An object of the class: from the LayerParameter, as in pycaffe, unless its constructor takes nothing."""
-    try:
-        inspect.signature(cls).bind(layer_param)
-    except (TypeError, ValueError):
-        return cls()
-    return cls(layer_param)
+    return cls(layer_param) if takes(cls, layer_param) else cls()

@@ -43,18 +43,21 @@ class Recurrent(Layer):
     param = "recurrent_param"
     num_output: int
     expose_hidden: bool
+    fixed = None
     states: int
     gates: int
 
-    def __init__(self, layer_param: proto.LayerParameter, dtype: DTypeLike = np.float32) -> None:
+    def __init__(self, layer_param: proto.LayerParameter, dtype: DTypeLike | None = None) -> None:
         super().__init__(layer_param, dtype)
         exposed = self.states if self.expose_hidden else 0
         self.most_bottoms = 3 + exposed
         self.bottoms, self.tops = (2 + exposed, self.most_bottoms), 1 + exposed
         self.differentiable = self.forcible = tuple(i for i in range(self.most_bottoms) if i != 1)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.require(len(x.shape) >= 3, f"the input must be (T, N, K…); found {x.shape_string}", kind=ShapeError)
         self.has_static = len(bottom) == self.most_bottoms

@@ -97,7 +97,7 @@ class ArgMax(Layer):
     top_k: int
     axis: int
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.along = self.axis_of(bottom[0], self.axis) if self.has("axis") else None
         choices = bottom[0].span(1) if self.along is None else bottom[0].shape[self.along]
         self.require(
@@ -105,8 +105,6 @@ class ArgMax(Layer):
             f"must lie in 1 .. {choices}, the number of values to choose from; found {self.top_k}",
             "top_k",
         )
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shape = list(bottom[0].shape)
         if self.along is None:
             self.rows = (shape[0], math.prod(shape[1:]), 1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar
 
 from minicaffe import proto
 from minicaffe.blob import Blob
@@ -21,6 +21,7 @@ class Broadcast(Layer):
     bottoms = (1, 2)
     in_place = "always"
     reads_tops = ()
+    fixed: ClassVar[Collection[str] | None] = ("num_axes", "filler", "bias_filler")
     axis: int
     num_axes: int
 
@@ -75,6 +76,7 @@ class Bias(Broadcast):
     """
 
     type = "Bias"
+    capturable_on_device = True
     param = "bias_param"
     reads_bottoms = ()
 
@@ -104,6 +106,7 @@ class Scale(Broadcast):
 
     type = "Scale"
     capturable = True
+    capturable_on_device = True
     param = "scale_param"
     bias_term: bool
 
@@ -149,4 +152,5 @@ class Scale(Broadcast):
         """Memory of this shape for the input that backward reads, where forward did not keep it itself."""
         if self.kept is None:
             self.kept = self.scratch("kept", shape)
+            self.changed()
         return self.kept

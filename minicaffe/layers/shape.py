@@ -48,7 +48,7 @@ class Along(Sharing):
     along: int
     older_name: str
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(
             not (self.has("axis") and self.has(self.older_name)),
             f"give either axis or {self.older_name}, not both",
@@ -77,27 +77,23 @@ class Slice(Along):
     """
 
     type = "Slice"
+    capturable_on_device = True
     param = "slice_param"
     per_element = 0
     tops = (1, None)
     older_name = "slice_dim"
     slice_point: Sequence[int]
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().setup(bottom, top)
-        points = list(self.slice_point)
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        x = bottom[0]
+        self.along = self.find_axis(x)
+        size, points = x.shape[self.along], list(self.slice_point)
         if points:
             self.require(
                 len(points) == len(top) - 1,
                 f"{len(top)} tops need {len(top) - 1} slice points; found {points}",
                 "slice_point",
             )
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        x = bottom[0]
-        self.along = self.find_axis(x)
-        size, points = x.shape[self.along], list(self.slice_point)
-        if points:
             edges = [0, *points, size]
             sizes = [b - a for a, b in zip(edges, edges[1:])]
             self.require(
@@ -142,6 +138,7 @@ class Concat(Along):
     """
 
     type = "Concat"
+    capturable_on_device = True
     param = "concat_param"
     per_element = 0
     bottoms = (1, None)
@@ -191,6 +188,7 @@ class Split(Sharing):
 
     type = "Split"
     capturable = True
+    capturable_on_device = True
     per_element = 0
     moves = False
     tops = (1, None)
@@ -254,6 +252,7 @@ class Flatten(View):
     """Join the axes ``axis`` (1) to ``end_axis`` (-1), both included, into one."""
 
     type = "Flatten"
+    capturable_on_device = True
     param = "flatten_param"
     axis: int
     end_axis: int
@@ -273,7 +272,9 @@ class Reshape(View):
     """
 
     type = "Reshape"
+    capturable_on_device = True
     param = "reshape_param"
+    fixed = ("shape",)
     shape: proto.BlobShape
     axis: int
     num_axes: int
@@ -334,6 +335,7 @@ class Silence(Layer):
     """
 
     type = "Silence"
+    capturable_on_device = True
     reads_bottoms = ()
     per_element = 0
     moves = False

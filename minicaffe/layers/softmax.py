@@ -67,6 +67,7 @@ class SoftmaxWithLoss(Normalized):
 
     type = "SoftmaxWithLoss"
     capturable = True
+    capturable_on_device = True
     reads_bottoms = (1,)
     param = "softmax_param"
     per_element = 5
@@ -90,8 +91,8 @@ class SoftmaxWithLoss(Normalized):
         label = bottom[1].xdata.reshape(outer, inner)
         self.check_labels(label, classes)
         self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
-        self.ops.loss_normalizer(label, outer, self.ignore_label, self.normalization, self.normalizer)
-        self.ops.softmax_loss(self.prob, label, self.ignore_label, self.normalizer, top[0].xdata)
+        self.ops.loss_normalizer(label, outer, self.ignored, self.normalization, self.normalizer)
+        self.ops.softmax_loss(self.prob, label, self.ignored, self.normalizer, top[0].xdata)
         if len(top) > 1:
             top[1].xdata[...] = self.prob.reshape(top[1].shape)
 
@@ -99,4 +100,4 @@ class SoftmaxWithLoss(Normalized):
         if propagate_down[0]:
             outer, _, inner = self.shape
             label, dx = bottom[1].xdata.reshape(outer, inner), bottom[0].xdiff.reshape(self.shape)
-            self.ops.softmax_loss_grad(self.prob, label, self.ignore_label, self.normalizer, top[0].xdiff, dx)
+            self.ops.softmax_loss_grad(self.prob, label, self.ignored, self.normalizer, top[0].xdiff, dx)

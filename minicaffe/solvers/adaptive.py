@@ -17,6 +17,7 @@ class AdaGradSolver(Solver):
     """
 
     type = "AdaGrad"
+    capturable = True
 
     def _check(self) -> None:
         self._require(
@@ -24,7 +25,7 @@ class AdaGradSolver(Solver):
         )
 
     def update(
-        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
     ) -> None:
         ops.adagrad_update(w, g, history[0], rate, self.param.delta, scale, decay, l1)
 
@@ -39,6 +40,7 @@ class RMSPropSolver(Solver):
     """
 
     type = "RMSProp"
+    capturable = True
 
     def _check(self) -> None:
         p = self.param
@@ -46,7 +48,7 @@ class RMSPropSolver(Solver):
         self._require(0 <= p.rms_decay < 1, "rms_decay", "must lie in [0, 1)", p.rms_decay)
 
     def update(
-        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
     ) -> None:
         ops.rmsprop_update(w, g, history[0], rate, self.param.rms_decay, self.param.delta, scale, decay, l1)
 
@@ -61,10 +63,11 @@ class AdaDeltaSolver(Solver):
     """
 
     type = "AdaDelta"
+    capturable = True
     slots = 2
 
     def update(
-        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
     ) -> None:
         ops.adadelta_update(w, g, *history, rate, self.param.momentum, self.param.delta, scale, decay, l1)
 
@@ -80,6 +83,7 @@ class AdamSolver(Solver):
     """
 
     type = "Adam"
+    capturable = True
     slots = 2
 
     def _check(self) -> None:
@@ -87,9 +91,12 @@ class AdamSolver(Solver):
             value = getattr(self.param, field)
             self._require(0 <= value < 1, field, "must lie in [0, 1)", value)
 
-    def update(
-        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
-    ) -> None:
+    def corrected(self, rate: float) -> float:
         p, t = self.param, self.iter + 1
-        corrected = rate * math.sqrt(1 - p.momentum2**t) / (1 - p.momentum**t)
-        ops.adam_update(w, g, *history, corrected, p.momentum, p.momentum2, p.delta, scale, decay, l1)
+        return rate * math.sqrt(1 - p.momentum2**t) / (1 - p.momentum**t)
+
+    def update(
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
+    ) -> None:
+        p = self.param
+        ops.adam_update(w, g, *history, rate, p.momentum, p.momentum2, p.delta, scale, decay, l1)

@@ -5,33 +5,36 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import backend, proto, weights
+from minicaffe import arguments, backend, compat, glog, models, proto
 from minicaffe.backend import random, ranks
-from minicaffe.blob import Blob, Storage
-from minicaffe.errors import MinicaffeError, SnapshotError
+from minicaffe.blob import Storage
+from minicaffe.errors import ArgumentError, MinicaffeError, SnapshotError
+from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
 from minicaffe.proto.files import read_solver
 from minicaffe.proto.origin import Origin
 from minicaffe.solvers import larc, progress
+from minicaffe.solvers import monitor as monitoring
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.definition import Definition
 from minicaffe.solvers.lock import PrefixLock, lock_prefix
-from minicaffe.solvers.monitor import Monitor, Scalar
+from minicaffe.solvers.monitor import SNAPSHOT, STOP, Monitor, Scalar
+from minicaffe.solvers.notebook import ProgressLine
 from minicaffe.solvers.policy import Schedule
 from minicaffe.solvers.smoothing import SmoothedLoss
+from minicaffe.solvers.stepping import Stepper
+from minicaffe.weights import load_into
 
 if TYPE_CHECKING:
     from typing import Self
 
 _log = logging.getLogger(__name__)
-
-SNAPSHOT, STOP = "snapshot", "stop"
 
 registry: dict[str, type[Solver]] = {}
 """Solver classes by the ``type`` that a solver prototxt names."""
@@ -50,6 +53,9 @@ class Solver:
 
     ``close`` ends the threads of its nets' data layers; a ``with`` block does.
 
+    ``matching`` says how the layers of the weights that the definition names find those of the nets; ``loaded`` tells
+    what became of each.
+
     Test nets use the training net's weights from the beginning.  Caffe: from their first test on.
 
     Raises PrototxtError for a solver that contradicts itself, WeightsError for a test net whose weights have other
@@ -58,23 +64,38 @@ class Solver:
 
     type: ClassVar[str] = ""
     slots: ClassVar[int] = 1
+    capturable: ClassVar[bool] = False
+    """Whether ``update`` does nothing but call ops of the solver's kind, by its arguments and fields of the
+    SolverParameter: a device then replays it.  Each class says so for itself: it is not inherited."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.capturable = cls.__dict__.get("capturable", False)
         if cls.type:
             registry[cls.type] = cls
 
-    def __init__(self, solver: str | os.PathLike | proto.SolverParameter, path: str | None = None) -> None:
+    def __init__(
+        self,
+        solver: str | os.PathLike | proto.SolverParameter,
+        path: str | None = None,
+        matching: Matching = BY_NAME,
+    ) -> None:
         if isinstance(solver, proto.SolverParameter):
             self.param, self.source = solver, Origin(path)
         else:
-            self.param, self.source = read_solver(solver), Origin(os.fspath(solver))
+            path = models.find(solver)
+            self.param, self.source = read_solver(path), Origin(path)
         self.rank = ranks.solver_rank()
         self.iter = 0
         self.stopped = False
-        self.monitors: list[Monitor] = []
+        self.monitors: list[Monitor] = [ProgressLine()] if compat.notebook() else []
+        self._begun: list[Monitor] = []
+        self.restored_from: str | None = None
+        self.newest_snapshot: str | None = None
+        self._unclaimed: dict[str, dict[str, Any]] = {}
         self.requested_action: Callable[[], str | None] = lambda: None
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
+        glog.by_default()
         definition = Definition(self.param, self.source)
         definition.check()
         self._require = definition.require
@@ -83,20 +104,24 @@ class Solver:
         if self.param.random_seed >= 0:
             random.seed(self.param.random_seed + self.rank)
         self.net = definition.train_net()
-        for paths in self.param.weights:
-            weights.load_into(self.net, paths)
-        self.test_nets = list(definition.test_nets())
-        self._data, self._diff = self.net.pack_params()
+        self.loaded = [report for paths in self.param.weights for report in load_into(self.net, paths, matching)]
+        matching.check_used(self.loaded)
+        self.test_nets = list(definition.test_nets(matching))
+        data, diff = self.net.pack_params()
         self._share_with_test_nets()
-        self.history = [Storage(self._data.size, self.net.dtype) for _ in range(self.slots)]
-        self._segments = _segments(self.net)
-        self._norm = Blob((), self.net.dtype)
+        self.history = [Storage(data.size, self.net.dtype) for _ in range(self.slots)]
+        self._stepper = Stepper(self, data, diff)
         losses = self._losses = SmoothedLoss(self.param.average_loss, self.net.dtype)
         self.schedule = Schedule(self.param, self.net.dtype, lambda: losses.mean)
         self._restored = False
         self._lock: PrefixLock | None = None
         self._speed = progress.Speed()
         _log.info("Solver scaffolding done.")
+
+    def __repr__(self) -> str:
+        total = f" of {self.param.max_iter}" if self.param.max_iter else ""
+        nets = f"net '{self.net.name}', {len(self.test_nets)} test net{'s' if len(self.test_nets) != 1 else ''}"
+        return f"<{type(self).__name__} iteration {self.iter}{total}, lr {self.lr:g}: {nets}>"
 
     def _check(self) -> None:
         """What a kind of solver asks of the fields beside: a PrototxtError unless they make sense."""
@@ -136,7 +161,6 @@ class Solver:
     def _solve(self, resume: str | os.PathLike | None) -> None:
         _log.info("Solving %s", self.net.name)
         _log.info("Learning Rate Policy: %s", self.param.lr_policy)
-        self.stopped = False
         if resume is not None:
             self.restore(resume)
         self.step(self.param.max_iter - self.iter)
@@ -153,6 +177,7 @@ class Solver:
             self._tell_display(progress.outputs(self.net))
         if p.test_interval and self.iter % p.test_interval == 0:
             self.test_all()
+            self._obey(None)
         _log.info("Optimization Done.")
 
     def step(self, n: int) -> None:
@@ -160,9 +185,12 @@ class Solver:
         ``restore``.
         """
         p, net = self.param, self.net
+        glog.by_default()
         if p.snapshot:
             self._lock_prefix()
-        stop = self.iter + n
+        self._begin()
+        self.stopped = False
+        stop = self.iter + arguments.whole(n, "the number of iterations")
         if not self._restored:
             self._losses.clear()
         self._restored = False
@@ -171,6 +199,7 @@ class Solver:
             net.clear_param_diffs(lazily=True)
             if p.test_interval and self.iter % p.test_interval == 0 and (self.iter > 0 or p.test_initialization):
                 self.test_all()
+                self._obey(None)
                 if self.stopped:
                     break
             for on_start, _ in self._callbacks:
@@ -186,15 +215,31 @@ class Solver:
                 self._display()
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
+            for monitor in self.monitors:
+                monitor.gradients(self)
             self.apply_update()
             for monitor in self.monitors:
                 monitor.iteration(self)
-            action = self.requested_action()
-            if self.rank == 0 and ((p.snapshot and self.iter % p.snapshot == 0) or action == SNAPSHOT):
-                self.snapshot()
-            if action == STOP:
-                self.stopped = True
+            self._obey(self.requested_action(), due=bool(p.snapshot) and self.iter % p.snapshot == 0)
+            if self.stopped:
                 break
+        for monitor in self.monitors:
+            monitor.stepped(self)
+
+    def _begin(self) -> None:
+        """Tell the monitors that are new, or that a restore gave another state, that work begins."""
+        if self._begun != self.monitors:
+            for monitor in [one for one in self.monitors if one not in self._begun]:
+                monitoring.restore([monitor], self._unclaimed)
+                monitor.begin(self)
+            self._begun = list(self.monitors)
+
+    def _obey(self, action: str | None, due: bool = False) -> None:
+        """Write a snapshot if one is ``due``, and do what was requested or what a monitor asks for."""
+        asked = {action, *(monitor.request() for monitor in self.monitors)}
+        if self.rank == 0 and (due or SNAPSHOT in asked):
+            self.snapshot()
+        self.stopped = self.stopped or STOP in asked
 
     @property
     def smoothed_loss(self) -> float:
@@ -250,6 +295,7 @@ class Solver:
         """Run test net ``index`` over ``test_iter`` batches and report the mean of each output; nothing if
         that is 0.
         """
+        self._begin()
         net, batches = self.test_nets[index], self.param.test_iter[index]
         _log.info("Iteration %d, Testing net (#%d)", self.iter, index)
         if batches == 0:
@@ -295,32 +341,12 @@ class Solver:
         self.schedule.advance(self.iter)
         if p.display and self.iter % p.display == 0:
             _log.info("Iteration %d, lr = %g", self.iter, rate)
-        w, g = self._data.array(), self._diff.array()
-        history = [slot.array() for slot in self.history]
-        ops = backend.current().ops
-        with backend.current().running():
-            if p.clip_gradients >= 0:
-                ops.clip_by_norm(g, p.clip_gradients, self._norm.xdata)
-                progress.log_clipping(float(self._norm.peek_data()), p.clip_gradients)
-            decay = larc.weight_decay(p, self.iter)
-            for start, stop, local_rate, decay_mult in self._local_rates(rate):
-                self.update(
-                    ops,
-                    w[start:stop],
-                    g[start:stop],
-                    [h[start:stop] for h in history],
-                    local_rate,
-                    1 / p.iter_size,
-                    decay * decay_mult,
-                    p.regularization_type == "L1",
-                )
+        self._stepper.take(rate)
         self.iter += 1
 
-    def _local_rates(self, rate: float) -> Iterable[tuple[int, int, float, float]]:
-        """Ranges of the packed params that are updated alike: (start, stop, rate, decay_mult)."""
-        if self.param.larc:
-            return list(larc.local_rates(self.net, self.param, rate))
-        return [(start, stop, rate * lr_mult, decay) for start, stop, lr_mult, decay in self._segments]
+    def corrected(self, rate: float) -> float:
+        """What ``update`` gets as the rate of the coming iteration."""
+        return rate
 
     @property
     def momentum(self) -> float:
@@ -329,21 +355,39 @@ class Solver:
         return larc.momentum(self.param, self.iter, self.lr if asks_rate else 0.0)
 
     def update(
-        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
     ) -> None:
-        """Step one segment: flat arrays w, g and one array a history slot, all of one size."""
+        """Step one range of params: flat arrays w, g and one array a history slot, all of one size.
+
+        The rate of a ``capturable`` solver may be a scalar array, for an op of the backend to read.
+        """
         raise NotImplementedError
 
-    def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
-        """Call the first before each iteration, the second when its gradients are complete."""
-        self._callbacks.append((on_start, on_gradients_ready))
+    def add_callback(self, on_start: Any, on_gradients_ready: Callable[[], Any] | None = None) -> None:
+        """Call the first before each iteration, the second when its gradients are complete.
+
+        Instead of both it takes an object that has them as methods, such as an ``NCCL``.
+        """
+        both: tuple[Any, Any] = (on_start, on_gradients_ready)
+        if on_gradients_ready is None:
+            both = (getattr(on_start, "on_start", None), getattr(on_start, "on_gradients_ready", None))
+        if not all(map(callable, both)):
+            raise ArgumentError(
+                "add_callback takes two functions, on_start and on_gradients_ready, or an object that has both; found "
+                f"{on_start!r} and {on_gradients_ready!r}"
+            )
+        self._callbacks.append(both)
 
     def share_weights(self, net: Net) -> None:
         """Let ``net`` use this solver's weights from now on."""
         net.share_with(self.net)
 
     def close(self) -> None:
-        """Close files and stop threads of the nets' data layers; weights and solver can still be looked at."""
+        """Close files, the monitors' too, and stop threads of the nets' data layers; weights and solver can still be
+        looked at.
+        """
+        for monitor in self.monitors:
+            monitor.close()
         for net in (self.net, *self.test_nets):
             net.close()
         self._lock = None
@@ -363,12 +407,14 @@ class Solver:
         SnapshotError if that fails, if weights are not finite, or if another process trains with the same prefix.
         """
         self._lock_prefix()
+        self._begin()
         if not all(np.isfinite(param.blob.peek_data()).all() for param in self.net.learnable):
             raise SnapshotError(
                 f"not writing a snapshot at iteration {self.iter}: the weights are not "
                 f"finite{self.net.first_non_finite()}"
             )
         model, state = snapshots.write(self)
+        self.newest_snapshot = state
         for monitor in self.monitors:
             monitor.snapshot(model, state)
         return state
@@ -384,8 +430,12 @@ class Solver:
 
         SnapshotError, WeightsError or DataError for a state that is damaged, that is another solver's or net's, or
         whose weights file is not the one that it was written with: the solver is then as before.
+
+        The monitors, those too that are appended before the work goes on, get the state back that they had.
         """
-        snapshots.read(self, os.fspath(path))
+        path = arguments.path(path, "a solver state", SnapshotError)
+        self._unclaimed = snapshots.read(self, path)
+        self.restored_from, self._begun = path, []
         self._share_with_test_nets()
 
     def history_blobs(self) -> list[NDArray]:
@@ -395,12 +445,3 @@ class Solver:
             for slot in self.history
             for param in self.net.learnable
         ]
-
-
-def _segments(net: Net) -> list[tuple[int, int, float, float]]:
-    """Ranges of the packed params with equal multipliers: (start, stop, lr_mult, decay_mult)."""
-    ranges: dict[tuple[float, float], tuple[int, int]] = {}
-    for param in net.learnable:
-        start, stop = ranges.get(param.multipliers, (param.offset, 0))
-        ranges[param.multipliers] = min(start, param.offset), max(stop, param.offset + param.blob.count)
-    return [(*ends, *multipliers) for multipliers, ends in ranges.items()]

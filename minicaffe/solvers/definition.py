@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from minicaffe import proto, weights
 from minicaffe.errors import PrototxtError
 from minicaffe.layers import TEST, TRAIN
+from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
 from minicaffe.proto.files import read_net
 from minicaffe.proto.origin import Origin
@@ -75,8 +77,8 @@ class Definition:
         _merge_state(param, TRAIN, p.train_state)
         return Net.from_param(param, source)
 
-    def test_nets(self) -> Iterator[Net]:
-        """The nets to test, in the order of ``test_iter``."""
+    def test_nets(self, matching: Matching = BY_NAME) -> Iterator[Net]:
+        """The nets to test, in the order of ``test_iter``, with the weights that ``matching`` gives them."""
         p = self.param
         sources: list[tuple[str, proto.NetParameter | None, str]] = [
             *(("test_net_param", message, "") for message in p.test_net_param),
@@ -117,7 +119,7 @@ class Definition:
             net = Net.from_param(param, source)
             net.debug_info = p.debug_info
             for paths in p.weights:
-                weights.load_into(net, paths)
+                weights.load_into(net, paths, replace(matching, strict=False))
             yield net
 
     def _net_param(self, message: proto.NetParameter | None, path: str) -> tuple[proto.NetParameter, Origin]:

@@ -14,9 +14,10 @@ class SGDSolver(Solver):
     """
 
     type = "SGD"
+    capturable = True
 
     def update(
-        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
     ) -> None:
         ops.sgd_update(w, g, history[0], rate, self.momentum, scale, decay, l1)
 
@@ -30,8 +31,9 @@ class NesterovSolver(Solver):
     """
 
     type = "Nesterov"
+    capturable = True
 
     def update(
-        self, ops: Any, w: Any, g: Any, history: list[Any], rate: float, scale: float, decay: float, l1: bool
+        self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
     ) -> None:
         ops.nesterov_update(w, g, history[0], rate, self.momentum, scale, decay, l1)

@@ -15,18 +15,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import backend, compat, proto, weights
+from minicaffe import backend, proto, weights
 from minicaffe.backend import random
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, MinicaffeError, SnapshotError, WeightsError
-from minicaffe.proto.files import array_to_blob, blob_to_array, read_binary, write_binary
+from minicaffe.proto import wire
+from minicaffe.proto.files import blob_pieces, open_binary, write_binary
+from minicaffe.solvers import monitor
 
 if TYPE_CHECKING:
-    import h5py
-
     from minicaffe.solvers.base import Solver
-else:
-    h5py = compat.lazy("h5py")
 
 _log = logging.getLogger(__name__)
 
@@ -40,14 +38,14 @@ def write(solver: Solver) -> tuple[str, str]:
         _log.info("Snapshotting to HDF5 file %s", model)
         weights.save_hdf5(solver.net, model, p.snapshot_diff)
         _log.info("Snapshotting solver state to HDF5 file %s", state)
-        with weights.new_hdf5(state) as file:
-            file["iter"] = np.array([solver.iter], np.int32)
-            file["current_step"] = np.array([solver.current_step], np.int32)
-            file["learned_net"] = np.bytes_(model)
-            file["minicaffe_state"] = np.frombuffer(_resume_state(solver, weights.checksum(model)), np.uint8)
-            group = file.create_group("history")
-            for k, values in enumerate(solver.history_blobs()):
-                group.create_dataset(str(k), data=values)
+        contents: dict[str, Any] = {
+            "iter": np.array([solver.iter], np.int32),
+            "current_step": np.array([solver.current_step], np.int32),
+            "learned_net": np.bytes_(model),
+            "minicaffe_state": np.frombuffer(_resume_state(solver, weights.checksum(model)), np.uint8),
+            "history": None,
+        }
+        hdf5.write(state, contents | {f"history/{k}": values for k, values in enumerate(solver.history_blobs())})
     else:
         model, state = stem + ".caffemodel", stem + ".solverstate"
         _log.info("Snapshotting to binary proto file %s", model)
@@ -57,9 +55,8 @@ def write(solver: Solver) -> tuple[str, str]:
         message = proto.SolverState(
             iter=solver.iter, learned_net=model, current_step=solver.current_step, minicaffe_state=resume
         )
-        for values in solver.history_blobs():
-            message.history.append(array_to_blob(values))
-        write_binary(state, message)
+        history = [blob_pieces(values) for values in solver.history_blobs()]
+        write_binary(state, wire.with_messages(message, "history", history))
     return model, state
 
 
@@ -74,6 +71,7 @@ def _resume_state(solver: Solver, checksum: str | None = None) -> bytes:
             "solver": solver.state(),
             "train": solver.net.state(),
             "test": [net.state() for net in solver.test_nets],
+            "monitors": monitor.states(solver.monitors),
         }
     ).encode()
 
@@ -88,8 +86,10 @@ class _State(NamedTuple):
     resume: bytes | None
 
 
-def read(solver: Solver, path: str) -> None:
+def read(solver: Solver, path: str) -> dict[str, dict[str, Any]]:
     """Put a solver where a solver state says; SnapshotError, WeightsError and DataError leave it as it was.
+
+    Returns what the state holds for monitors that the solver has not.
 
     All that the file holds is checked before anything changes.  What only a data layer can tell, whether it can go on
     from its position, is tried first and taken back where it cannot.
@@ -119,6 +119,7 @@ def read(solver: Solver, path: str) -> None:
     for values, target in zip(history, targets, strict=True):
         target[...] = values
     solver.iter, solver.schedule.current_step = found.iter, found.current_step
+    return resume["monitors"] if resume else {}
 
 
 def _fitting_history(solver: Solver, path: str, found: list[NDArray], targets: list[NDArray]) -> list[NDArray]:
@@ -136,7 +137,7 @@ def _fitting_history(solver: Solver, path: str, found: list[NDArray], targets: l
                 f"solver state {path}: history blob {k} has shape {values.shape} ({values.dtype}), expected "
                 f"{target.shape} ({target.dtype}); resume with the net that wrote it"
             )
-        fitting.append(values.astype(target.dtype).reshape(target.shape))
+        fitting.append(values.astype(target.dtype, copy=False).reshape(target.shape))
     return fitting
 
 
@@ -145,6 +146,7 @@ def _go_on(solver: Solver, path: str, resume: dict[str, Any]) -> None:
     where, nets = backend.current(), [solver.net, *solver.test_nets]
     streams = random.stream().get_state(), where.random.get_state()
     before = [net.state() for net in nets]
+    monitors_before = monitor.states(solver.monitors)
     try:
         random.stream().set_state(resume["random"])
         if solver.rank:  # the state is that of rank 0, and each process draws numbers of its own
@@ -153,11 +155,13 @@ def _go_on(solver: Solver, path: str, resume: dict[str, Any]) -> None:
             where.random.set_state(resume["device"][where.name])
         for net, position in zip(nets, [resume["train"], *resume["test"]], strict=False):
             net.restore(position)
+        monitor.restore(solver.monitors, resume["monitors"])
     except Exception as error:
         random.stream().set_state(streams[0])
         where.random.set_state(streams[1])
         for net, position in zip(nets, before, strict=True):
             net.restore(position)
+        monitor.restore(solver.monitors, monitors_before)
         if isinstance(error, MinicaffeError):
             raise type(error)(f"solver state {path}: {error}") from error
         raise _damaged(path, repr(error)) from error
@@ -177,6 +181,7 @@ def _resume_values(path: str, resume: bytes) -> dict[str, Any]:
             and all(isinstance(number, int) and number >= 0 for number in numbers[:2])
             and all(isinstance(position, dict) for net in (state["train"], *state["test"]) for position in net.values())
             and isinstance(state.get("weights"), (str, type(None)))
+            and all(isinstance(kept, dict) for kept in state.setdefault("monitors", {}).values())
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, repr(error)) from None
@@ -192,11 +197,11 @@ def _damaged(path: str, problem: str) -> SnapshotError:
 
 
 def _read_binary(path: str) -> _State:
-    message = read_binary(path, proto.SolverState, "solver state", SnapshotError)
-    history = []
+    lifted = open_binary(path, proto.SolverState, "solver state", SnapshotError)
+    message, history = lifted.message, []
     for k, blob in enumerate(message.history):
         try:
-            history.append(blob_to_array(blob))
+            history.append(lifted.values(blob).array())
         except WeightsError as error:
             raise SnapshotError(
                 f"solver state {path}: history blob {k} is damaged: {error}; resume from another snapshot"

@@ -37,7 +37,7 @@ ROWS = [
     row("InfogainLoss", "source", r"missing\.binaryproto", *PAIR, source="missing.binaryproto"),
     row("InfogainLoss", "source", r"H must hold 3 x 3 values; found 2 2", *PAIR, (2, 2)),
     row(
-        "InfogainLoss", "loss_param", r"is deprecated; use normalization", *PAIR, (3, 3), loss_param={"normalize": True}
+        "InfogainLoss", "normalize", r"is deprecated; use normalization", *PAIR, (3, 3), loss_param={"normalize": True}
     ),
     *scored("InfogainLoss", (3, 3)),
     *scored("MultinomialLogisticLoss", axis=False),

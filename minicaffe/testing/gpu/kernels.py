@@ -85,18 +85,19 @@ def check(case: KernelCase, dtype: str, where: Any, bare: bool = False) -> dict[
     with np.errstate(all="ignore"):
         expected = case.expected(args)
     before = set(where.ops.launch._kernels)
-    results = []
+    results: list[list[Any]] = []
     for canaries in (_CANARIES,) if bare else (_CANARIES, (_NAN,)):
         guarded = _Guarded(where, bare, canaries)
         with where.running():
             device = [on_arrays(guarded.array, arg) for arg in args]
             case.call(where, device)
-            results.append([guarded.back(arg) for arg in device])
+            # what does not matter is left there: scratch may hold parts that nobody wrote, which a sanitizer tells of
+            results.append([None if i in case.unlike else guarded.back(arg) for i, arg in enumerate(device)])
             guarded.check()
     problem = case.disagreement(expected, results[0])
     assert problem is None, problem
     for number, (first, second) in enumerate(zip(results[0], results[-1], strict=True)):
-        if isinstance(first, np.ndarray) and number not in case.unlike:
+        if isinstance(first, np.ndarray):
             bits = [np.atleast_1d(array).view(np.uint8) for array in (first, second)]
             same = np.array_equal(bits[0], bits[1])
             assert same, f"argument {number}: a second run gives other bits, so it races or reads outside an array"

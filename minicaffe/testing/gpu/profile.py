@@ -1,4 +1,4 @@
-"""Which kernels of a pass take how long: events around every launch and matrix product, while ``profile`` lasts."""
+"""Which kernels of a pass take how long: each launch and matrix product is repeated in a graph, and timed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minicaffe.backend.gpu import GpuBackend
+from minicaffe.backend.graph import GraphCapture
 
 _FORMULA = 40  # characters of a formula that are told
+_REPEATS = 8
 
 
 @dataclass
 class Launch:
-    """One launch: its name with the shape of its largest array, between which events, and what it must do."""
+    """One launch: its name with the shape of its largest array, events around repeats of it, and what one must do."""
 
     name: str
     start: Any
@@ -32,18 +34,26 @@ class Profile:
     cuda: Any
     launches: list[Launch] = field(default_factory=list)
 
+    def milliseconds(self, launch: Launch) -> float:
+        """What one launch takes, with the gap to the next."""
+        return self.cuda.get_elapsed_time(launch.start, launch.end) / _REPEATS
+
+    def total(self) -> float:
+        """Milliseconds of all launches."""
+        if self.launches:
+            self.launches[-1].end.synchronize()
+        return sum(map(self.milliseconds, self.launches))
+
     def slowest(self, count: int = 10) -> list[dict[str, Any]]:
         """The kernels that take most, with calls, milliseconds in all, and bytes and FLOPs a second.
 
         Bytes are those of the arrays that a kernel is given, each once.
         """
-        if self.launches:
-            self.launches[-1].end.synchronize()
+        self.total()
         groups: dict[str, list[float]] = {}
         for launch in self.launches:
             sums = groups.setdefault(launch.name, [0, 0.0, 0.0, 0.0])
-            milliseconds = self.cuda.get_elapsed_time(launch.start, launch.end)
-            for i, term in enumerate((1, milliseconds, launch.moved, launch.flops)):
+            for i, term in enumerate((1, self.milliseconds(launch), launch.moved, launch.flops)):
                 sums[i] += term
         rows = sorted(groups.items(), key=lambda item: -item[1][1])[:count]
         return [
@@ -60,7 +70,11 @@ class Profile:
 
 @contextlib.contextmanager
 def profile(where: GpuBackend) -> Iterator[Profile]:
-    """Record every launch of ``where``'s ops inside; each costs two events more."""
+    """Time every launch of ``where``'s ops inside, which must have been made before: kernels are then loaded.
+
+    Each is made many times over, for one alone takes less time than its call from Python: what is computed inside means
+    nothing.
+    """
     launcher, ops = where.ops.launch, where.ops
     found, own_gemm = Profile(where.xp.cuda), ops._gemm
     launch_own: Callable[..., None] = launcher._launch
@@ -68,8 +82,15 @@ def profile(where: GpuBackend) -> Iterator[Profile]:
     def note(name: str, arrays: list[Any], flops: float, call: Callable[[], None]) -> None:
         start, end, stream = found.cuda.Event(), found.cuda.Event(), found.cuda.get_current_stream()
         largest = max((a.shape for a in arrays), key=math.prod, default=())
+        repeated = GraphCapture()
+        with repeated.recording(found.cuda, stream):
+            for _ in range(_REPEATS):
+                call()
+        if not repeated.complete:
+            raise RuntimeError(f"{name} cannot be captured: {repeated.problem}")
+        repeated.replay()
         start.record(stream)
-        call()
+        repeated.replay()
         end.record(stream)
         moved = sum(a.nbytes for a in arrays)
         found.launches.append(Launch(f"{name} {'x'.join(map(str, largest))}", start, end, moved, flops))
@@ -78,9 +99,9 @@ def profile(where: GpuBackend) -> Iterator[Profile]:
         arrays = [a for a in args if isinstance(a, where.xp.ndarray)]
         note(_named(program, kernel), arrays, 0.0, lambda: launch_own(program, kernel, grid, block, args))
 
-    def gemm(a: Any, b: Any, out: Any, transpose_a: bool = False, *rest: bool) -> None:
+    def gemm(a: Any, b: Any, out: Any, transpose_a: bool = False, *rest: bool, **more: bool) -> None:
         inner = a.shape[-2] if transpose_a else a.shape[-1]
-        note("gemm", [a, b, out], 2.0 * inner * out.size, lambda: own_gemm(a, b, out, transpose_a, *rest))
+        note("gemm", [a, b, out], 2.0 * inner * out.size, lambda: own_gemm(a, b, out, transpose_a, *rest, **more))
 
     launcher._launch, ops._gemm = launch, gemm
     try:

@@ -96,8 +96,9 @@ def _speeds(results: Sequence[Result]) -> Iterator[str]:
     for name in rows:
         slowest = rows[name].get("slowest", [])[:_SLOWEST]
         if slowest:
+            all_of_them = f"{rows[name]['ms of all']:.3g} ms in {rows[name]['launches']} launches"
             told = ", ".join(f"{k['kernel']} {k['ms']:.3g} ms {k['GB/s']:.0f} GB/s" for k in slowest)
-            yield _cut(f"{name}: {told}")
+            yield _cut(f"{name}: {all_of_them}; {told}")
 
 
 def _figures(results: Sequence[Result], part: str) -> dict[str, dict[str, Any]]:

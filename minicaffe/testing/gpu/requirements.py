@@ -22,7 +22,6 @@ ENGINE = tuple(
     for module, project in (
         ("numpy", "numpy"),
         ("numba", "numba"),
-        ("scipy", "scipy"),
         ("google.protobuf", "protobuf"),
         ("threadpoolctl", "threadpoolctl"),
         ("h5py", "h5py"),

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from minicaffe.testing.gpu.runner import write_order
 
 TOOLS = ("memcheck", "racecheck", "initcheck")
 _SECONDS = 110
+_KINDS = 5  # of errors that are told
 
 
 def checks(options: Options) -> Iterator[Check]:
@@ -66,8 +68,11 @@ def judge(output: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     summary = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)", output)
     told = [line.strip("= ") for line in output.splitlines() if line.startswith("=========")]
     assert summary is not None, f"it printed no summary; {len(ran)} checks ran: {' | '.join(told[:4]) or output[-300:]}"
-    first = next((line for line in told if re.search("Invalid|hazard|Uninitialized|error", line)), "")
-    assert summary[1] == "0", f"{summary[1]} errors, first: {first}"
+    kinds = Counter(
+        re.sub(r"0x[0-9a-f]+", "...", line) for line in told if re.search("Invalid|hazard|Uninitialized|error", line)
+    )
+    found = "; ".join(f"{count} x {line}" for line, count in list(kinds.items())[:_KINDS])
+    assert summary[1] == "0", f"{summary[1]} errors: {found}"
     assert ran, "no check ran"
     failed = [row for row in ran if row["state"] == FAILED]
     assert not failed, f"{failed[0]['check']}: {failed[0]['problem']}"

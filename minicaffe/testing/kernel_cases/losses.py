@@ -12,6 +12,7 @@ from minicaffe.testing.kernel_cases.case import (
     KernelCase,
     Shape,
     Sizes,
+    Values,
     labels,
     normal,
     output,
@@ -61,14 +62,19 @@ def _of_scores(shape: Shape, ignored: int | None) -> Iterator[KernelCase]:
     prob, label = uniform(0, 1, *shape), labels(classes, outer, inner, first=(0, 255, -1))
     label_for_loss = labels(classes, outer, inner, first=(0, 0, 255 if ignored == 255 else -1 if ignored == -1 else 0))
     note = f"{'x'.join(map(str, shape))}, ignore {ignored}"
-    count = output(dtype=np.int32)
-    yield KernelCase("check_labels", (label, classes, ignored, count), note)
+    bad = Values((), lambda rng, size: np.array(-1), np.int32)
+    yield KernelCase("check_labels", (label, classes, ignored, bad), note)
     for how in NORMALIZATIONS:
         yield KernelCase("loss_normalizer", (label, outer, ignored, how, output()), f"{note}, normalization {how}")
     args: tuple = (prob, label, ignored, scalar(7), output())
     yield KernelCase("softmax_loss", args, note, _some_zero)
     args = (prob, label_for_loss, ignored, scalar(7), WEIGHT, output(*shape))
     yield KernelCase("softmax_loss_grad", args, note)
+    for gamma in (0.5, 2):
+        args = (prob, label_for_loss, 0.25, gamma, ignored, scalar(7), output())
+        yield KernelCase("focal_loss", args, f"{note}, gamma {gamma}", _some_zero)
+        args = (prob, label_for_loss, 0.25, gamma, ignored, scalar(7), WEIGHT, output(*shape))
+        yield KernelCase("focal_loss_grad", args, f"{note}, gamma {gamma}", _some_zero)
     for top_k in (1, 3):
         args = (rounded(*shape, scale=2), label, top_k, ignored, output(), output(classes), output(classes))
         yield KernelCase("accuracy", args, f"{note}, top {top_k}")

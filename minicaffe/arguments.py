@@ -1,0 +1,38 @@
+"""What callers hand over, checked where it comes in, so that an error names the argument and not some line within."""
+
+from __future__ import annotations
+
+import operator
+import os
+from typing import Any
+
+import numpy as np
+
+from minicaffe.errors import MinicaffeError
+
+
+def whole(value: Any, what: str, kind: type[MinicaffeError] = MinicaffeError) -> int:
+    """``value`` as an int, of any type that holds whole numbers only; an error that says ``what`` it is for others."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise kind(f"{what} must be a whole number; found {value!r:.80}") from None
+
+
+def path(value: Any, what: str, kind: type[MinicaffeError] = MinicaffeError) -> str:
+    """``value``, the name of a file, as a string; an error that says ``what`` the file is for what is no name."""
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        raise kind(f"{what} must be the name of a file; found {value!r:.80}") from None
+
+
+def floating(value: Any) -> np.dtype:
+    """``value`` as the dtype of blobs, which is float32 or float64."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        dtype = np.dtype(np.void)
+    if dtype.type not in (np.float32, np.float64):
+        raise MinicaffeError(f"dtype must be float32 or float64; found {value!r:.80}")
+    return dtype

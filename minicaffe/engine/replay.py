@@ -1,0 +1,100 @@
+"""Work that is captured once and then replayed, without Python between its kernels.
+
+A net is static: from pass to pass its layers call the same ops on the same arrays.  So the same work, having run
+eagerly once, is captured the second time and replayed from the third on, to the same bits, until something that it
+depends on changes:
+
+- the generation (``backend.generation``): a blob's shape or memory, the shared workspace, an attribute of a layer;
+- the state that the owner of the work names: what else decides which kernels run, and with which numbers.
+
+The first ends all captures, of the others each state has a capture of its own.  Before each replay the newest values
+of the storages that the work asked for are brought to where its kernels look for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from minicaffe import backend
+from minicaffe.backend import Capture, generation
+from minicaffe.blob import Storage, storages_in_use
+
+_MOST_CAPTURES = 8  # states that take turns: as many as the small batches that make one large one
+_MOST_ATTEMPTS = 4  # to capture what was incomplete: room that was too small has grown by then
+
+
+class _Seen:
+    """Work in one state: the storages that it asks for, how often it was captured in vain, and its capture."""
+
+    def __init__(self) -> None:
+        self.storages: dict[int, Storage] = {}
+        self.attempts = 0
+        self.capture: Capture | None = None
+        self.left: Any = None
+        self._moves = -1
+
+    def make_heads(self) -> None:
+        """Bring the newest values to where the work looks for them."""
+        if self._moves != generation.moves():
+            for storage in self.storages.values():
+                storage.make_head()
+            self._moves = generation.moves()
+
+
+class Replay:
+    """Runs work again and again, by replays where possible.
+
+    Work may leave something on the host, for other work to go by: ``left`` says what is there, ``leave`` puts it there.
+    """
+
+    def __init__(self, left: Callable[[], Any], leave: Callable[[Any], None]) -> None:
+        self._left, self._leave = left, leave
+        self._generation = -1
+        self._seen: dict[Hashable, _Seen] = {}
+
+    @property
+    def captures(self) -> list[Capture]:
+        """Those that hold in this generation."""
+        if self._generation != generation.current():
+            return []
+        return [seen.capture for seen in self._seen.values() if seen.capture is not None]
+
+    def run(self, where: backend.Backend, state: Hashable, work: Callable[[], None]) -> None:
+        """Do ``work`` on the current backend ``where``; in one ``state`` it does the same every time."""
+        if self._generation != generation.current() or len(self._seen) > _MOST_CAPTURES:
+            self._seen.clear()
+            self._generation = generation.current()
+        seen = self._seen.get(state)
+        if seen is None:
+            # the first time kernels are compiled, and scratch memory grows
+            seen = self._seen[state] = _Seen()
+            with storages_in_use() as seen.storages:
+                work()
+        elif seen.capture is not None:
+            seen.make_heads()
+            seen.capture.replay()
+            self._leave(seen.left)
+        elif seen.attempts < _MOST_ATTEMPTS:
+            self._capture(where, seen, work)
+        else:
+            work()
+
+    def _capture(self, where: backend.Backend, seen: _Seen, work: Callable[[], None]) -> None:
+        seen.attempts += 1
+        seen.make_heads()
+        before = self._left()
+        with storages_in_use() as storages, where.capture() as capture:
+            work()
+        if capture is None:
+            return
+        complete = capture.complete and self._generation == generation.current()
+        if complete:
+            seen.storages = storages
+            seen.capture, seen.left = capture, self._left()
+        if not capture.ran:
+            if complete:
+                capture.replay()
+            else:
+                self._leave(before)
+                work()

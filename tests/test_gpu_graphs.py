@@ -1,0 +1,239 @@
+"""CUDA graphs without a GPU: the GPU backend itself on models of CuPy and cuBLAS that capture as CUDA does.
+
+A graph holds the arguments that it was captured with: a number that changes from iteration to iteration and was given
+by value, or memory that was replaced, would show in the numbers.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import cuda_host
+import numpy as np
+import pytest
+import strict_cupy
+from layer_cases import CASES
+from strict_cuda import FakeCublas, FakeCupy
+
+from minicaffe import backend, compat, testing
+from minicaffe.backend.gpu import GpuBackend
+from minicaffe.errors import LayerError
+from minicaffe.kernels import fast_paths
+from minicaffe.layers import interface
+from minicaffe.layers.neuron import ReLU
+from minicaffe.testing.gpu import training
+
+pytestmark = pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ builds the CUDA kernels for the CPU")
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    modules = {"cupy": FakeCupy(), "nvmath": SimpleNamespace(), "nvmath.bindings.cublas": FakeCublas()}
+    monkeypatch.setattr(compat, "require", modules.__getitem__)
+    monkeypatch.setattr(GpuBackend, "_of_device", {})
+    with backend.use(GpuBackend.on_device(0)) as where:
+        yield where
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """The graphs that are launched, one after the other."""
+    found, launch = [], strict_cupy.Graph.launch
+    monkeypatch.setattr(strict_cupy.Graph, "launch", lambda self, *rest: (found.append(self), launch(self, *rest)))
+    return found
+
+
+def trained(task, iterations=6, kind="SGD", **options):
+    """Losses and weights after some iterations on inputs that change."""
+    made = training.make(task, 2, kind)
+    for name, value in options.items():
+        setattr(made.param, name, value)
+    losses = training.train(made, iterations)
+    return losses, training.weights(made)
+
+
+def with_and_without(run):
+    with fast_paths.without("replay"):
+        expected = run()
+    return expected, run()
+
+
+def same_bits(expected, found):
+    assert expected[0] == found[0] and len(set(found[0])) == len(found[0])
+    for a, b in zip(expected[1], found[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", training.NETS)
+def test_nets_train_to_the_same_bits(name, gpu, launches):
+    def run():
+        launches.clear()
+        return trained(training.NETS[name])
+
+    expected, found = with_and_without(run)
+    same_bits(expected, found)
+    # two iterations run kernel by kernel, since the first makes memory; in the third, graphs are made and launched
+    assert len(launches) == 2 * 4 and len({id(graph) for graph in launches}) == 2
+
+
+@pytest.mark.parametrize("kind", training.SOLVERS)
+def test_solvers_take_the_same_steps(kind, gpu, launches):
+    """Under a rate that changes at every iteration; Adam corrects it by the iteration's number, too."""
+    same_bits(*with_and_without(lambda: trained(training.LENET, kind=kind, lr_policy="inv", gamma=0.1, power=0.75)))
+    assert launches
+
+
+def test_a_number_that_is_baked_into_a_graph_shows(gpu, monkeypatch):
+    monkeypatch.setattr(GpuBackend, "numbers", lambda self, owner, values: values)
+    expected, found = with_and_without(lambda: trained(training.LENET, lr_policy="inv", gamma=0.1, power=0.75))
+    assert expected[0][:4] == found[0][:4] and expected[0][4:] != found[0][4:]
+
+
+def test_what_a_step_goes_by_may_change(gpu, launches):
+    def run():
+        made, losses = training.make(training.LENET, 2), []
+        for change in ({}, {"momentum": 0.5}, {"weight_decay": 0.1}, {"clip_gradients": 0.05}, {"base_lr": 0.02}, {}):
+            for name, value in change.items():
+                setattr(made.param, name, value)
+            losses += training.train(made, 3)
+        return losses, training.weights(made)
+
+    same_bits(*with_and_without(run))
+    # one of the step for each change but that of the rate; two of the net, for the first norm takes new memory
+    assert len({id(graph) for graph in launches}) == 4 + 2
+
+
+def test_gradients_of_several_passes_add_up(gpu, launches):
+    same_bits(*with_and_without(lambda: trained(training.LENET, iterations=5, iter_size=3)))
+    assert launches
+
+
+def test_a_step_that_somebody_put_in_the_place_of_the_solvers_own_is_called_each_time(gpu):
+    made, calls = training.make(training.LENET, 2), []
+    own = made.update
+    made.update = lambda *args: (calls.append(args[4]), own(*args))
+    training.train(made, 5)
+    assert len(calls) == 2 * 5 and all(isinstance(rate, float) for rate in calls)
+
+
+def test_masks_are_drawn_anew_and_follow_the_seed(gpu, launches):
+    def run():
+        made, losses = training.make(training.DROPOUT, 2), []
+        for seed in (None, 1, 2, 1):
+            if seed is not None:
+                backend.random.seed(seed)
+            losses += training.train(made, 4)
+        return losses, training.weights(made)
+
+    same_bits(*with_and_without(run))
+    assert len({id(graph) for graph in launches}) == 2
+
+
+def test_blobs_may_be_read_and_written_between_iterations(gpu, launches):
+    def run():
+        made, seen = training.make(training.LENET, 2), []
+        for i in range(8):
+            seen += training.train(made, 1)
+            net = made.net
+            if i % 2:
+                seen.append(float(net.blobs["ip1"].data.sum()))
+                seen.append(float(np.abs(net.params["ip1"][0].diff).sum()))
+            if i == 5:
+                net.params["conv1"][0].data[...] *= 0.5
+                made.history[0].host()[...] *= 0.25
+        return seen, training.weights(made)
+
+    same_bits(*with_and_without(run))
+    assert len({id(graph) for graph in launches}) == 2
+
+
+def test_forward_alone_is_a_graph(gpu, launches):
+    made = training.make(training.LENET, 2)
+    outputs = []
+    for _ in range(2):
+        launches.clear()
+        for i in range(5):
+            made.iter = i
+            training.feed(made)
+            made.net.run_forward()
+            outputs.append(made.net.blobs["ip2"].data.copy())
+    assert len(launches) == 5 and len({id(graph) for graph in launches}) == 1
+    np.testing.assert_array_equal(outputs[:5], outputs[5:])
+    assert not np.array_equal(outputs[0], outputs[1])
+
+
+def test_a_bad_label_is_told_from_a_graph(gpu, launches):
+    made = training.make(training.LENET, 2)
+    training.train(made, 5)
+    assert launches
+    made._callbacks.clear()
+    for _ in range(2):
+        made.net.blobs["label"].data[1] = 17
+        made.step(1)
+        made.net.blobs["label"].data[1] = 7
+        made.step(3)
+        with pytest.raises(LayerError, match="value number 1 of the batch is not an integer in 0 .. 9"):
+            made.net.loss  # noqa: B018
+        assert made.net.loss > 0
+
+
+def test_what_cannot_be_captured_is_named_once_and_runs(gpu, launches, caplog, monkeypatch):
+    def forward(self, bottom, top):
+        top[0].xdata[...] = bottom[0].xdata * 2 - bottom[0].xdata  # makes two arrays
+
+    monkeypatch.setattr(interface, "is_patched", lambda cls: False)  # as if the class had been written so
+    monkeypatch.setattr(ReLU, "forward", forward)
+    caplog.set_level("INFO")
+    expected, found = with_and_without(lambda: trained(training.LENET))
+    same_bits(expected, found)
+    assert [record.getMessage() for record in caplog.records if "CUDA graph" in record.getMessage()] == [
+        "GPU 0: layers run one by one, not as a CUDA graph: 4000 bytes of memory are allocated"
+    ]
+    assert len({id(graph) for graph in launches}) == 1  # that of the step
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "parity" not in case.why_not], ids=lambda case: case.name)
+def test_each_layer_gives_the_same_numbers_from_a_graph(case, gpu, launches, tmp_path):
+    def run():
+        backend.random.seed(5)
+        rig = testing.Rig(case.type, case.draw(), seed=1, **case.how(tmp_path))
+        rig.fill_zero_params(np.random.default_rng(3))
+        asked = rig.net.steps[-1].propagate_down
+        backward = "gradient" not in case.why_not and all(w for w, down in zip(rig.wanted, asked, strict=True) if down)
+        found = []
+        for _ in range(5):
+            for blob in rig.bottom:
+                blob.data[...] = np.roll(blob.data, 1)
+            rig.forward()
+            found += [blob.data.copy() for blob in rig.top]
+            if backward:
+                rig.net.run_backward()
+                found += [blob.diff.copy() for blob in (*rig.bottom, *rig.layer.blobs)]
+        rig.net.close()
+        return rig.layer.can_be_captured(on_host=False), found
+
+    (_, expected), (captured, found) = with_and_without(run)
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not captured or launches
+    assert not gpu.not_captured
+
+
+def test_another_thread_that_reads_a_blob_waits_for_a_capture(gpu, launches):
+    made, read = training.make(training.LENET, 2), []
+    training.train(made, 2)
+    own = ReLU.forward
+
+    def forward(self, bottom, top):
+        thread = threading.Thread(target=lambda: read.append(made.net.blobs["label"].peek_data().copy()))
+        thread.start()
+        thread.join(0.05)
+        read.append(thread)
+        own(self, bottom, top)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReLU, "forward", forward)
+        training.train(made, 1)
+    assert len(launches) == 2 and any(isinstance(item, np.ndarray) for item in read)
+    assert not gpu.not_captured
