@@ -18,6 +18,7 @@ CASES = layer_cases()
 ON_HOST = {
     *("ArgMax", "DummyData", "Filter", "GeneralContrastiveLoss", "GeneralTripletLoss", "NCALoss"),
     *("DetectionEvaluate", "DetectionOutput", "MultiBoxFocalLoss", "MultiBoxLoss"),
+    *("GeneralContrastiveLoss", "GeneralTripletLoss", "NCALoss"),
 }
 """Layers that compute on the host, or whose shapes depend on the data: these wait for a device."""
 WITHOUT_CASE = {"Data", "HDF5Data", "HDF5Output", "ImageData", "MemoryData", "Python", "WindowData"} | {
