@@ -34,11 +34,14 @@ from minicaffe.layers import (
     prior_box,
     recurrent,
     reduction,
+    region_loss,
+    reorg,
     scale_bias,
     shape,
     smooth_l1_loss,
     softmax,
     unit_norm,
+    yolo_output,
 )
 from minicaffe.layers.base import TEST, TRAIN, Layer
 from minicaffe.layers.blob_vec import BlobVec
@@ -76,11 +79,14 @@ __all__ = [
     "prior_box",
     "recurrent",
     "reduction",
+    "region_loss",
+    "reorg",
     "scale_bias",
     "shape",
     "smooth_l1_loss",
     "softmax",
     "unit_norm",
+    "yolo_output",
 ]
 
 
