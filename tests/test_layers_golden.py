@@ -18,9 +18,10 @@ CASES = layer_cases()
 ON_HOST = {
     *("ArgMax", "DummyData", "Filter"),
     *("DetectionEvaluate", "DetectionOutput", "MultiBoxFocalLoss", "MultiBoxLoss"),
+    *("RegionLoss", "YoloDetectionOutput", "Yolov3", "Yolov3DetectionOutput"),
 }
 """Layers that compute on the host, or whose shapes depend on the data: these wait for a device."""
-WITHOUT_CASE = {"Data", "HDF5Data", "HDF5Output", "ImageData", "MemoryData", "Python", "WindowData"}
+WITHOUT_CASE = {"AnnotatedData", "Data", "HDF5Data", "HDF5Output", "ImageData", "MemoryData", "Python", "WindowData"}
 """Types that other tests hold against Caffe's numbers."""
 
 

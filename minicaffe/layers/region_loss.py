@@ -128,8 +128,8 @@ class Yolov3(GridLoss):
     that overlaps one by more than ``iou_thresh`` (0.5), takes that box of its cell: codes (``coord_scale``, times 2
     less its area), objectness to 1, classes (``class_scale``) to its class, smoothed by ``label_smooth_eps`` (0.1) or
     weighted as in a focal loss (``use_focal_loss``).  ``iou_loss``: codes follow the gradient of an overlap instead
-    (``boxes.centered``), times ``iou_normalizer`` (0.25), at most ``max_delta``, added up if ``accumulate`` (true).  ``use_logic_gradient`` multiplies by
-    the sigmoid's derivative, and objectness by ``object_scale``.
+    (``boxes.centered``), times ``iou_normalizer`` (0.25), at most ``max_delta``, added up if ``accumulate`` (true).
+    ``use_logic_gradient`` multiplies by the sigmoid's derivative, and objectness by ``object_scale``.
     Loss: squares of all differences, over N; with ``iou_loss`` the mean of 1 less the overlap in the place of codes.
     Source: eric612/MobileNet-YOLO; computed on the host.
     """

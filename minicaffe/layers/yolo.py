@@ -76,7 +76,7 @@ def anchors_of(layer: Layer, biases: Sequence[float], least: int) -> NDArray:
     """``biases`` as widths and heights (…, 2); an error unless they are pairs, and ``least`` of them."""
     pairs = np.array(biases, np.float64)
     layer.require(
-        len(pairs) % 2 == 0 and len(pairs) >= 2 * least and (pairs > 0).all(),
+        len(pairs) % 2 == 0 and len(pairs) >= 2 * least and bool((pairs > 0).all()),
         f"must be widths and heights of at least {least} anchors, positive; found {len(pairs)} numbers",
         "biases",
     )
