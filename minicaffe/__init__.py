@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe import weights as weights
     from minicaffe.as_caffe import install_as_caffe
     from minicaffe.backend import set_device, set_mode_cpu, set_mode_gpu
+    from minicaffe.backend.precision import allow_tf32
     from minicaffe.backend.random import seed as set_random_seed
     from minicaffe.backend.ranks import set_multiprocess, set_solver_count, set_solver_rank, solver_count, solver_rank
     from minicaffe.backend.threads import get_num_threads, set_num_threads
@@ -83,6 +84,7 @@ _HOME = {
     "set_random_seed": "minicaffe.backend.random:seed",
     "get_num_threads": "minicaffe.backend.threads",
     "set_num_threads": "minicaffe.backend.threads",
+    "allow_tf32": "minicaffe.backend.precision",
     "set_multiprocess": "minicaffe.backend.ranks",
     "set_solver_count": "minicaffe.backend.ranks",
     "set_solver_rank": "minicaffe.backend.ranks",
@@ -146,6 +148,7 @@ __all__ = [
     "set_random_seed",
     "get_num_threads",
     "set_num_threads",
+    "allow_tf32",
     "set_multiprocess",
     "set_solver_count",
     "set_solver_rank",

@@ -174,7 +174,7 @@ def definition_rows(net: proto.NetParameter) -> list[dict[str, Any]]:
 
 def _solver(name: str) -> Report:
     solver = read_solver(name)
-    facts = {}
+    facts: dict[str, Any] = {}
     for descriptor, value in solver.ListFields():
         if isinstance(value, Message) or descriptor.message_type is not None:
             facts[descriptor.name] = " ".join(str(value).split()) if isinstance(value, Message) else len(value)
@@ -189,7 +189,7 @@ def _list(name: str, characters: str) -> Report | None:
     """The report on a list of images and labels, if every line is one."""
     lines = [line for line in characters.splitlines() if line.strip()]
     entries = [line.rpartition(" ") for line in lines]
-    if not all(path and label.lstrip("-").isdigit() for path, _, label in entries):
+    if not all(path and not path.endswith(":") and label.lstrip("-").isdigit() for path, _, label in entries):
         return None
     labels = Counter(int(label) for _, _, label in entries)
     places = {os.path.dirname(os.path.abspath(name)), os.getcwd()}

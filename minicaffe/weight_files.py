@@ -226,7 +226,7 @@ def _write_hdf5(path: Path, stored: Stored) -> None:
 
 def _write_npz(path: Path, stored: Stored) -> None:
     content = io.BytesIO()
-    np.savez(content, **stored.named())
+    np.savez(content, **stored.named())  # type: ignore[arg-type]  # names with a slash, none is a parameter's
     write_atomic(path, content.getvalue())
 
 

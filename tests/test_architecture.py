@@ -187,6 +187,7 @@ def test_optional_packages_are_imported_in_compat_only():
         "cupyx",
         "nvmath",
         "plyvel",
+        "plyvel_next",
         "matplotlib",
         "pygraphviz",
         "tensorboardX",

@@ -24,6 +24,9 @@ class ConvolutionDepthwise(Convolution):
         self.num_output = self.group = bottom[0].shape[self.axis_of(bottom[0], self.axis)]
         super().setup(bottom, top)
 
+    def check_options(self) -> None:
+        """Nothing: neither num_output nor group is read."""
+
 
 class DepthwiseConvolution(Convolution):
     """Convolution under the name of a faster kernel for ``group: C`` (MobileNet-YOLO); options and params are those of

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe import arguments, backend, compat, glog, models, proto
-from minicaffe.backend import random, ranks
+from minicaffe.backend import random, ranks, usage
 from minicaffe.blob import Storage
 from minicaffe.errors import ArgumentError, MinicaffeError, SnapshotError
 from minicaffe.matching import BY_NAME, Matching
@@ -111,6 +111,7 @@ class Solver:
         self._share_with_test_nets()
         self.history = [Storage(data.size, self.net.dtype) for _ in range(self.slots)]
         self._stepper = Stepper(self, data, diff)
+        usage.account_for(self, Solver._memory_on)
         losses = self._losses = SmoothedLoss(self.param.average_loss, self.net.dtype)
         self.schedule = Schedule(self.param, self.net.dtype, lambda: losses.mean)
         self._restored = False
@@ -122,6 +123,10 @@ class Solver:
         total = f" of {self.param.max_iter}" if self.param.max_iter else ""
         nets = f"net '{self.net.name}', {len(self.test_nets)} test net{'s' if len(self.test_nets) != 1 else ''}"
         return f"<{type(self).__name__} iteration {self.iter}{total}, lr {self.lr:g}: {nets}>"
+
+    def _memory_on(self, where: backend.Backend) -> list[usage.Part]:
+        """What the solver holds on a backend beside its nets."""
+        return [(f"history of the {self.type} solver", {id(slot): slot.bytes_on(where) for slot in self.history})]
 
     def _check(self) -> None:
         """What a kind of solver asks of the fields beside: a PrototxtError unless they make sense."""
