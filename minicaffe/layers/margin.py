@@ -51,7 +51,7 @@ class LabelSpecificAdd(Layer):
         self.right = self.scratch("right", self.size)
         self.classes = self.scratch("classes", (1, self.size[1]))
         self.classes[0] = self.xp.arange(self.size[1], dtype=self.dtype)
-        self.bad_label = self.scratch("bad_label", (), "int32")
+        self.bad_label = self.flag("bad_label")
 
     def state(self) -> dict[str, Any]:
         return {"passes": self._passes[0]}
@@ -160,7 +160,7 @@ class MarginInnerProduct(Layer):
         self.norm, self.cosine, self.sign, self.edge, self.offset, self.moved, self.along_w, self.along_x = (
             self.scratch(name, (rows, 1)) for name in names
         )
-        self.bad_label = self.scratch("bad_label", (), "int32")
+        self.bad_label = self.flag("bad_label")
 
     def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * self.rows * self.width * self.num_output
