@@ -35,7 +35,8 @@ class Folded:
 
 
 def fold(net: proto.NetParameter, weights: Stored) -> Folded:
-    """Fold the TEST phase of a net; definition and weights of what is left are new objects.
+    """Fold the TEST phase of a net; definition and weights of what is left are new objects.  Weights of layers that the
+    net lacks are left out.
 
     A layer is folded if nothing else reads what it reads, if the layer before it is a convolution of any kind, a
     Deconvolution or an InnerProduct, or was one with others folded into it, and if both share no params with other
@@ -44,8 +45,10 @@ def fold(net: proto.NetParameter, weights: Stored) -> Folded:
     Raises NetError as ``graph.filter_net`` does; WeightsError where a layer's weights are missing or of another shape.
     """
     definition = graph.filter_net(graph.with_state(net, proto.TEST))
-    result = Folded(definition, Stored(dict(weights.layers), dict(weights.types), weights.net or net.name))
     layers = list(definition.layer)
+    names = {layer.name for layer in layers}
+    used = {name: params for name, params in weights.layers.items() if name in names}
+    result = Folded(definition, Stored(used, dict(weights.types), weights.net or net.name))
     shared = _shared_params(layers)
     gone: set[int] = set()
     target = 0

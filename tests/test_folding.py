@@ -143,6 +143,14 @@ def test_only_the_test_phase_is_left():
     assert [layer.name for layer in fold(net, stored).net.layer] == ["data", "x", "relu"]
 
 
+def test_weights_that_the_net_has_no_use_for_are_left_out():
+    net, stored = filled(INPUT + KINDS[0] + BEHIND["in place"])
+    stored.layers["auxiliary"] = [np.ones(3, np.float32)]
+    folded = fold(net, stored)
+    assert list(folded.weights.layers) == ["x"]
+    weight_files.write("folded.caffemodel", folded.weights)
+
+
 def test_weights_that_are_missing_are_named():
     net, stored = filled(INPUT + KINDS[0] + BEHIND["in place"])
     del stored.layers["bn"]
