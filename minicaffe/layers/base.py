@@ -337,6 +337,10 @@ class Layer(interface.Layer, Configured, Costed):
         """Bytes that this layer keeps between its calls, beside its blobs."""
         return sum(array.nbytes for _, array in self._scratch.values())
 
+    def scratch_bytes_on(self, where: backend.Backend) -> int:
+        """Those of them that lie on one backend."""
+        return sum(array.nbytes for home, array in self._scratch.values() if home is where)
+
     def add_param(self, shape: Sequence[int], filler: Any = None) -> Blob | None:
         """In ``setup``: make the next learnable blob, filled by a FillerParameter (default: zeros).
 

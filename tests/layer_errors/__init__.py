@@ -9,12 +9,27 @@ from layer_errors import (
     common,
     data,
     detection,
+    metric,
     normalisation,
     recurrent,
+    sampling,
     utility,
     vision,
 )
 from layer_errors.row import Row
 
-FAMILIES = (activation, channels, classification, common, data, detection, normalisation, recurrent, utility, vision)
+FAMILIES = (
+    activation,
+    channels,
+    classification,
+    common,
+    data,
+    detection,
+    metric,
+    normalisation,
+    recurrent,
+    sampling,
+    utility,
+    vision,
+)
 ROWS: list[Row] = [row for family in FAMILIES for row in family.ROWS]
