@@ -532,9 +532,8 @@ def _read_message(path: Path) -> None:
     name, _, body = path.read_bytes().partition(b"\n")
     path.write_bytes(body)
     if name == b"Datum":
-        one = datum.parse(body)
-        datum.raw_batch([one, one])
-        datum.to_array(one)
+        datum.raw_batch([body, body])
+        datum.to_array(datum.parse(body))
     elif name == b"SolverParameter":
         with solvers.create(proto.SolverParameter.FromString(body), None) as solver:
             if solver.param.iter_size < 10 and len(solver.param.test_iter) == 0:

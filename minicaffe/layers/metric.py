@@ -216,21 +216,21 @@ class InnerDistance(Layer):
         self.require(
             self.distance_type in ("L1", "L2"), f"must be L1 or L2; found {self.distance_type}", "distance_type"
         )
-        self.given = len(bottom) == (3 if self.update_center_only else 2)
+        self.has_points = len(bottom) == (3 if self.update_center_only else 2)
         self.require(
-            self.given or len(bottom) == (2 if self.update_center_only else 1),
+            self.has_points or len(bottom) == (2 if self.update_center_only else 1),
             f"takes x, perhaps the points, and labels only with update_center_only; found {len(bottom)} bottoms",
             "bottom",
         )
-        self.differentiable = (0, 1) if self.given else (0,)
+        self.differentiable = (0, 1) if self.has_points else (0,)
         self.width = bottom[0].span(self.axis_of(bottom[0], self.axis))
-        if not self.given:
+        if not self.has_points:
             self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
             self.add_param((self.num_output, self.width), self.layer_param.inner_distance_param.weight_filler)
 
     def points(self, bottom: Sequence[Blob]) -> Blob:
         """The blob w."""
-        return bottom[1] if self.given else self.blobs[0]
+        return bottom[1] if self.has_points else self.blobs[0]
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, w = bottom[0], self.points(bottom)
@@ -261,7 +261,7 @@ class InnerDistance(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         rows, points, width = self.sizes
         w = self.points(bottom).xdata.reshape(points, width)
-        if self.normalize and not self.given:
+        if self.normalize and not self.has_points:
             self.xp.multiply(w, w, out=self.squares)
             self.xp.sum(self.squares, axis=1, keepdims=True, out=self.lengths)
             self.ops.elementwise(InnerDistance.length, (self.lengths,), (), self.lengths)
@@ -282,7 +282,7 @@ class InnerDistance(Layer):
         self.terms *= dy
         if propagate_down[0]:
             self.xp.sum(self.terms, axis=1, out=bottom[0].xdiff.reshape(rows, width))
-        if propagate_down[1] if self.given else self.param_propagate_down[0]:
+        if propagate_down[1] if self.has_points else self.param_propagate_down[0]:
             self._move_points(bottom)
 
     def _move_points(self, bottom: Sequence[Blob]) -> None:
@@ -291,7 +291,7 @@ class InnerDistance(Layer):
             self.terms *= self.right[:, :, None]
         self.xp.sum(self.terms, axis=0, out=self.steps)
         dw = self.points(bottom).xdiff.reshape(self.steps.shape)
-        if self.given:
+        if self.has_points:
             self.ops.elementwise(nothing, (dw,), (), dw)
         dw -= self.steps
 
