@@ -105,7 +105,7 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> NDArray[
         raise DataError(f"image {os.path.abspath(filename)}: cannot be read ({error.strerror})") from error
     except DataError as error:
         raise DataError(f"image {os.path.abspath(filename)}: {error}") from error
-    pixels: NDArray[np.float32] = planes[2::-1].transpose(1, 2, 0).astype(np.float32) / 255
+    pixels: NDArray[np.float32] = np.divide(planes[2::-1].transpose(1, 2, 0), 255, dtype=np.float32)
     if pixels.shape[2] == 3:
         return np.ascontiguousarray(pixels if color else (pixels @ _LUMINANCE)[:, :, np.newaxis])
     return np.tile(pixels, (1, 1, 3)) if color else pixels

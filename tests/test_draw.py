@@ -161,7 +161,7 @@ def test_the_commands_errors(capsys, tmp_path, monkeypatch, args, status, messag
     monkeypatch.chdir(tmp_path)
     outcome = run(capsys, "draw", *args)
     assert outcome.status == status
-    assert message in outcome.errors[0]
+    assert message in outcome.errors[0] and outcome.out == ""
     assert not list(tmp_path.iterdir())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
@@ -16,7 +17,7 @@ class Loss(Layer):
     """
 
     bottoms: Count = 2
-    common_params = ("loss_param",)
+    common_params: ClassVar[Sequence[str]] = ("loss_param",)
     auto_tops = True
     reads_tops = ()
     differentiable: tuple[int, ...] | None = (0,)

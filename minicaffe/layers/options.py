@@ -31,6 +31,8 @@ class Configured(Checked):
 
     fixed: ClassVar[Collection[str] | None] = ()
     """Options that only ``setup`` reads, so that they cannot be set on a layer of a net; None: all."""
+    phase_is_fixed: ClassVar[bool] = False
+    """Whether ``setup`` reads the phase, too."""
     capturable: bool
     capturable_on_device: bool | None
     reshape_always: ClassVar[bool]
@@ -133,7 +135,7 @@ class Configured(Checked):
             except (TypeError, ValueError, OverflowError) as error:  # UnicodeError is a ValueError
                 raise self.error(f"cannot be {value!r:.80}: {error}", name) from None
             self.__dict__[name] = _read(message, name)
-            fixed = self.fixed is None or name in self.fixed
+            fixed = self.phase_is_fixed if name == "phase" else self.fixed is None or name in self.fixed
             self.require(
                 not fixed or _read(message, name) == before,
                 "is read when the net is made and cannot be set afterwards; make a net of a definition that has it",

@@ -19,8 +19,8 @@ from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
 from minicaffe.proto.files import read_solver
 from minicaffe.proto.origin import Origin
+from minicaffe.solvers import larc, progress
 from minicaffe.solvers import monitor as monitoring
-from minicaffe.solvers import progress
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.definition import Definition
 from minicaffe.solvers.lock import PrefixLock, lock_prefix
@@ -352,6 +352,12 @@ class Solver:
     def corrected(self, rate: float) -> float:
         """What ``update`` gets as the rate of the coming iteration."""
         return rate
+
+    @property
+    def momentum(self) -> float:
+        """The momentum of the coming update."""
+        asks_rate = self.param.momentum_policy == "opt"
+        return larc.momentum(self.param, self.iter, self.lr if asks_rate else 0.0)
 
     def update(
         self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool

@@ -10,7 +10,7 @@ from minicaffe.blob import Blob, Storage
 from minicaffe.engine.replay import Replay, Work
 from minicaffe.kernels import fast_paths
 from minicaffe.net import Net
-from minicaffe.solvers import progress
+from minicaffe.solvers import larc, progress
 
 if TYPE_CHECKING:
     from minicaffe.solvers.base import Solver
@@ -30,16 +30,17 @@ class Stepper(Work):
         self._replay = Replay()
 
     def take(self, solver: Solver, rate: float) -> None:
-        """Clip the gradients and step, at the learning rate ``rate`` times each param's multiplier."""
+        """Clip the gradients and step, at the learning rate ``rate`` times each param's multiplier or its own rate."""
         where, p = backend.current(), solver.param
-        rates = [solver.corrected(rate * lr_mult) for _, _, lr_mult, _ in self._ranges]
-        own = solver.capturable and "update" not in vars(solver)  # nobody put a function in its place
         with where.running():
-            numbers = where.numbers(self, rates) if own else rates
-            if where.is_host or not own or not fast_paths.taken("replay"):
-                self._update(solver, numbers)
+            if p.larc:  # goes by the clipped gradients
+                self._clip(p)
+                local = larc.local_rates(solver.net, p, rate)
+                self._update(
+                    solver, [(start, stop, solver.corrected(own_rate), decay) for start, stop, own_rate, decay in local]
+                )
             else:
-                self._replay.run(where, self._state(where, p), self, lambda: self._update(solver, numbers))
+                self._step_alike(solver, where, rate)
         if p.clip_gradients >= 0:
             progress.log_clipping(float(self._norm.peek_data()), p.clip_gradients)
 
@@ -49,18 +50,42 @@ class Stepper(Work):
     def leave(self, left: Any) -> None:
         self._diff.zeros = left
 
-    def _state(self, where: backend.Backend, p: proto.SolverParameter) -> tuple:
-        whole = p.clip_gradients, p.iter_size, p.weight_decay, p.regularization_type
-        own = p.momentum, p.momentum2, p.rms_decay, p.delta
+    def _step_alike(self, solver: Solver, where: backend.Backend, rate: float) -> None:
+        """Step all params, those alike together: on a device by a replay, unless the update is not the solver's own."""
+        own = solver.capturable and "update" not in vars(solver)  # nobody put a function in its place
+        rates = [solver.corrected(rate * lr_mult) for _, _, lr_mult, _ in self._ranges]
+        numbers = where.numbers(self, rates) if own else rates
+        ranges = [
+            (start, stop, number, decay_mult)
+            for (start, stop, _, decay_mult), number in zip(self._ranges, numbers, strict=True)
+        ]
+
+        def work() -> None:
+            self._clip(solver.param)
+            self._update(solver, ranges)
+
+        if where.is_host or not own or not fast_paths.taken("replay"):
+            work()
+        else:
+            self._replay.run(where, self._state(solver, where), self, work)
+
+    def _state(self, solver: Solver, where: backend.Backend) -> tuple:
+        p = solver.param
+        whole = p.clip_gradients, p.iter_size, larc.weight_decay(p, solver.iter), p.regularization_type
+        own = solver.momentum, p.momentum2, p.rms_decay, p.delta
         return where, where.settings(), self._diff.zeros, whole, own
 
-    def _update(self, solver: Solver, rates: Sequence[Any]) -> None:
+    def _clip(self, p: proto.SolverParameter) -> None:
+        if p.clip_gradients >= 0:
+            backend.current().ops.clip_by_norm(self._diff.array(), p.clip_gradients, self._norm.xdata)
+
+    def _update(self, solver: Solver, ranges: Sequence[tuple[int, int, Any, float]]) -> None:
+        """Update ranges of the params: (start, stop, rate, decay_mult)."""
         p, ops = solver.param, backend.current().ops
         w, g = self._data.array(), self._diff.array()
         history = [slot.array() for slot in solver.history]
-        if p.clip_gradients >= 0:
-            ops.clip_by_norm(g, p.clip_gradients, self._norm.xdata)
-        for (start, stop, _, decay_mult), rate in zip(self._ranges, rates, strict=True):
+        decay = larc.weight_decay(p, solver.iter)
+        for start, stop, rate, decay_mult in ranges:
             solver.update(
                 ops,
                 w[start:stop],
@@ -68,7 +93,7 @@ class Stepper(Work):
                 [h[start:stop] for h in history],
                 rate,
                 1 / p.iter_size,
-                p.weight_decay * decay_mult,
+                decay * decay_mult,
                 p.regularization_type == "L1",
             )
 
