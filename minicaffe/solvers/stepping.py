@@ -32,27 +32,20 @@ class Stepper(Work):
     def take(self, solver: Solver, rate: float) -> None:
         """Clip the gradients and step, at the learning rate ``rate`` times each param's multiplier or its own rate."""
         where, p = backend.current(), solver.param
+        own = solver.capturable and "update" not in vars(solver)  # nobody put a function in its place
         with where.running():
             if p.larc:  # goes by the clipped gradients
                 self._clip(p)
                 local = larc.local_rates(solver.net, p, rate)
-                self._update(
-                    solver, [(start, stop, solver.corrected(own_rate), decay) for start, stop, own_rate, decay in local]
-                )
+                own_rates = [(start, stop, solver.corrected(own), decay) for start, stop, own, decay in local]
+                self._update(solver, own_rates)
             else:
-                self._step_alike(solver, where, rate)
+                self._step_alike(solver, where, rate, own)
         if p.clip_gradients >= 0:
             progress.log_clipping(float(self._norm.peek_data()), p.clip_gradients)
 
-    def left(self) -> Any:
-        return self._diff.zeros
-
-    def leave(self, left: Any) -> None:
-        self._diff.zeros = left
-
-    def _step_alike(self, solver: Solver, where: backend.Backend, rate: float) -> None:
-        """Step all params, those alike together: on a device by a replay, unless the update is not the solver's own."""
-        own = solver.capturable and "update" not in vars(solver)  # nobody put a function in its place
+    def _step_alike(self, solver: Solver, where: backend.Backend, rate: float, own: bool) -> None:
+        """Step all params, those alike together: on a device by a replay, unless it is not its ``own`` update."""
         rates = [solver.corrected(rate * lr_mult) for _, _, lr_mult, _ in self._ranges]
         numbers = where.numbers(self, rates) if own else rates
         ranges = [
@@ -68,6 +61,12 @@ class Stepper(Work):
             work()
         else:
             self._replay.run(where, self._state(solver, where), self, work)
+
+    def left(self) -> Any:
+        return self._diff.zeros
+
+    def leave(self, left: Any) -> None:
+        self._diff.zeros = left
 
     def _state(self, solver: Solver, where: backend.Backend) -> tuple:
         p = solver.param
