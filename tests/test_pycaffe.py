@@ -466,6 +466,10 @@ def test_python_m_minicaffe_is_the_command_line_too(tmp_path):
     (tmp_path / "ends.py").write_text("import sys; sys.exit(5)")
     assert run("ends.py").returncode == 5
     assert run("trian").returncode == 2
+    (tmp_path / "without_ending").write_text("import caffe; print(caffe.TEST)")
+    assert run("without_ending").stdout == "1\n"
+    (tmp_path / "models").write_text("print('no command')")
+    assert "siamese/mnist_siamese.prototxt" in run("models", "list").stdout
 
 
 def test_another_caffe_is_not_pushed_aside(monkeypatch):
