@@ -308,6 +308,9 @@ def test_a_notebook_gets_a_line_a_cell(solver_file, monkeypatch):
             solver.step(1)
         shell.execution_count = 2
         solver.solve()
+        shell.execution_count = 3
+        solver.step(1)
+        assert display.lines.pop()[-1].startswith("iteration 7, loss ")
         assert len(display.lines) == 2 and stderr.getvalue() == ""
         last = r"iteration 6 of 6, loss [\d.]+, lr 0\.1; test net #0 at 3: loss [\d.]+"
         assert re.fullmatch(last.replace("6 of", "4 of"), display.lines[0][-1])
