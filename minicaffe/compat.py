@@ -54,6 +54,11 @@ def require(module: str) -> ModuleType:
         ) from error
 
 
+def leveldb() -> ModuleType:
+    """plyvel, or plyvel-next, which is the same under another name, for Pythons that plyvel has no wheels for."""
+    return require("plyvel_next" if have("plyvel_next") and not have("plyvel") else "plyvel")
+
+
 def lazy(module: str) -> ModuleType:
     """A module that is loaded when something of it is first used; ImportError now if it is not installed."""
     if module in sys.modules:

@@ -100,7 +100,7 @@ class Detector(Net):
         crops = []
         name = self.inputs[0]
         for filename, windows in images_windows:
-            image = io.load_image(filename)
+            image = io.load_image(filename, color=self.crop_dims[2] != 1)
             for window in windows:
                 crops.append(self.transformer.preprocess(name, self.crop(image, window)))
                 found.append({"window": window, "prediction": None, "filename": filename})

@@ -12,14 +12,11 @@ IN_PLACE = "#90EE90"
 _COLOURS = {**dict.fromkeys(CONVOLUTIONS, "#FF5050"), "Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
 _OTHER = "#6495ED"
 
-_Windowed = proto.ConvolutionParameter | proto.PoolingParameter
+_Windowed = Any  # a ConvolutionParameter or PoolingParameter
 
 
 def in_phase(layer: proto.LayerParameter, phase: int) -> bool:
-    """Whether a layer's rules let it be in a phase; the rest of them does not count.
-
-    Raises NetError for rules of both kinds.
-    """
+    """Whether a layer's rules let it be in a phase, whatever else they say.  NetError for rules of both kinds."""
     if layer.include and layer.exclude:
         raise NetError(f"layer '{layer.name}': Specify either include rules or exclude rules; not both.")
     if layer.include:

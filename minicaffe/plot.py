@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,6 +75,26 @@ def loss_curve(
         if axes.get_legend_handles_labels()[1]:
             axes.legend(title="paler: earlier trainings" if any(earlier) else None)
         axes.set_xlabel("iteration")
+    _write(figure, path)
+
+
+def curves(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    path: str | os.PathLike[str],
+    title: str,
+    labels: tuple[str, str],
+    legend: str = "best",
+) -> None:
+    """Draw series of points (x, y) as lines, by name, as a PNG file; ``labels`` are those of both axes, ``legend`` is
+    where the names stand.  Raises as ``loss_curve`` does.
+    """
+    figure = compat.require("matplotlib.figure").Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, found in series.items():
+        axes.plot(*zip(*found, strict=True), label=name, linewidth=1, marker="." if len(found) < 100 else None)
+    axes.set(title=title, xlabel=labels[0], ylabel=labels[1])
+    axes.grid(alpha=0.3)
+    axes.legend(loc=legend)
     _write(figure, path)
 
 

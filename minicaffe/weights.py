@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import arguments, proto
+from minicaffe import arguments, proto, weight_files
 from minicaffe.blob import Blob, shape_string
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, WeightsError
@@ -21,6 +21,7 @@ from minicaffe.matching import BY_NAME, Matching, Report
 from minicaffe.proto import wire
 from minicaffe.proto.blobs import blob_shape
 from minicaffe.proto.files import Values, blob_pieces, has_diff, open_net_binary, shape_equals, write_binary
+from minicaffe.weight_files import hdf5_layers
 
 if TYPE_CHECKING:
     from minicaffe.net import Net
@@ -44,7 +45,7 @@ def _warn_of_nan(path: str | os.PathLike, layer: str, index: int, values: NDArra
 
 
 def copy(net: Net, path: str | os.PathLike, matching: Matching = BY_NAME) -> Report:
-    """Load weights from a file, binary or HDF5, into the layers of the same names.
+    """Load weights from a file, binary, HDF5, .npz or .safetensors, into the layers of the same names.
 
     Caffe: binary files go to the first layer of a name and must have as many blobs; legacy four-dimensional shapes are
     accepted where they mean the same.  Layers that the net lacks are ignored, layers that the file lacks keep their
@@ -70,7 +71,12 @@ def prepare(net: Net, path: str | os.PathLike, matching: Matching = BY_NAME) -> 
     """
     path = arguments.path(path, "weights", WeightsError)
     report = Report(path, net, matching)
-    pending = _prepare_hdf5(net, path, report) if hdf5.is_hdf5(path) else _prepare_binary(net, path, report)
+    if hdf5.is_hdf5(path):
+        pending = _prepare_hdf5(net, path, report)
+    elif weight_files.is_archive(path):
+        pending = _prepare_archive(net, path, report)
+    else:
+        pending = _prepare_binary(net, path, report)
 
     def assign() -> Report:
         for copy_one in pending:
@@ -94,17 +100,20 @@ def _prepare_binary(net: Net, path: str | os.PathLike, report: Report) -> _Pendi
         name = report.target(message.name, bool(message.blobs), targets)
         if name is None:
             continue
-        target = targets[name]
-        if len(message.blobs) != len(target.blobs):
+        blobs = list(targets[name].blobs)
+        if message.type == "BatchNorm" and len(message.blobs) == 5 and (scale := _scale_behind(net, targets[name])):
+            blobs += scale.blobs
+            report.copy(scale.name, message.name)
+        if len(message.blobs) != len(blobs):
             report.problem(
                 name,
                 f"Incompatible number of blobs for layer {message.name}: {len(message.blobs)} in the file, "
-                f"{len(target.blobs)} in the net",
+                f"{len(blobs)} in the net",
             )
             continue
-        for j, (source, blob) in enumerate(zip(message.blobs, target.blobs, strict=True)):
+        for j, (source, blob) in enumerate(zip(message.blobs, blobs, strict=True)):
             try:
-                if not shape_equals(blob.shape, source):
+                if not (shape_equals(blob.shape, source) or _is_statistic(message.type, blob.shape, source)):
                     report.problem(name, _mismatch(j, message.name, blob_shape(source), blob))
                     continue
                 pending.append(partial(_copy_values, path, message.name, j, blob, lifted.values(source)))
@@ -116,6 +125,19 @@ def _prepare_binary(net: Net, path: str | os.PathLike, report: Report) -> _Pendi
             report.copy(name, message.name)
     report.finish()
     return pending
+
+
+def _scale_behind(net: Net, layer: Layer) -> Layer | None:
+    """The Scale with a bias right behind a BatchNorm of 3 blobs: together they are a BatchNorm of NVCaffe, of 5."""
+    made = next(step for step in net.steps if step.layer is layer)
+    behind = (step.layer for step in net.steps if step.layer.type == "Scale" and step.bottom[0] is made.top[0])
+    return next((scale for scale in behind if len(layer.blobs) == 3 and len(scale.blobs) == 2), None)
+
+
+def _is_statistic(kind: str, shape: tuple[int, ...], source: proto.BlobProto) -> bool:
+    """Whether values are those of a BatchNorm's param of ``shape`` (C,): some of NVCaffe's files say (1, C, 1, 1)."""
+    stored = blob_shape(source)
+    return kind == "BatchNorm" and len(shape) == 1 and stored in ((1, *shape, 1, 1), (1, *shape))
 
 
 def _copy_values(path: str | os.PathLike, layer: str, index: int, blob: Blob, values: Values) -> None:
@@ -149,7 +171,7 @@ def _prepare_hdf5(net: Net, path: str | os.PathLike, report: Report) -> _Pending
     wanted: list[tuple[str, int, Blob]] = []  # the file's layer, which param, where to
     owned = {id(param.blob) for param in net.learnable}
     targets = {layer.name: layer for layer in _layers(net)}
-    found = _weights_of(path)
+    found = hdf5_layers(path)
     for name, params in found.items():
         layer = report.target(name, bool(params), targets)
         if layer is None:
@@ -186,30 +208,37 @@ def _prepare_hdf5(net: Net, path: str | os.PathLike, report: Report) -> _Pending
     return [partial(_assign, blob, array) for (_, _, blob), array in zip(wanted, found_values, strict=True)]
 
 
+def _prepare_archive(net: Net, path: str | os.PathLike, report: Report) -> _Pending:
+    """What a .npz or .safetensors file holds, by the rules for binary files but in the very shapes of the params."""
+    pending: _Pending = []
+    targets: dict[str, Layer] = {}
+    for layer in _layers(net):
+        targets.setdefault(layer.name, layer)
+    for source, arrays in weight_files.read(path).layers.items():
+        name = report.target(source, True, targets)
+        if name is None:
+            continue
+        target = targets[name]
+        if len(arrays) != len(target.blobs):
+            report.problem(
+                name,
+                f"Incompatible number of blobs for layer {source}: {len(arrays)} in the file, {len(target.blobs)} in "
+                "the net",
+            )
+            continue
+        for j, (values, blob) in enumerate(zip(arrays, target.blobs, strict=True)):
+            if values.shape != blob.shape:
+                report.problem(name, _mismatch(j, source, values.shape, blob))
+                continue
+            _warn_of_nan(path, source, j, values)
+            pending.append(partial(_assign, blob, values))
+        report.copy(name, source)
+    report.finish()
+    return pending
+
+
 def _assign(blob: Blob, values: NDArray) -> None:
     blob.data[...] = values
-
-
-def _weights_of(path: str | os.PathLike) -> dict[str, dict[str, hdf5.Entry]]:
-    """The datasets of each layer in a file.
-
-    Groups that stand for layers are all that hold datasets, or nothing.  A slash in a layer's name nests groups.
-    """
-    try:
-        entries = hdf5.entries(path)
-    except DataError as error:
-        raise WeightsError(f"weights file: {error}") from None
-    if "data" not in entries or entries["data"].shape is not None:
-        raise WeightsError(f"{os.fspath(path)}: no group /data; expected HDF5 weights as Caffe writes them")
-    parents = {name.rpartition("/")[0] for name in entries}
-    layers: dict[str, dict[str, hdf5.Entry]] = {}
-    for name, entry in entries.items():
-        folder, _, last = name.rpartition("/")
-        if entry.shape is not None and folder.startswith("data/"):
-            layers.setdefault(folder.removeprefix("data/"), {})[last] = entry
-        elif entry.shape is None and name.startswith("data/") and name not in parents:
-            layers.setdefault(name.removeprefix("data/"), {})
-    return layers
 
 
 def share(net: Net, other: Net) -> None:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from minicaffe import arguments, proto
+from minicaffe import arguments, limits, proto
 from minicaffe.errors import MinicaffeError, PrototxtError, SnapshotError, WeightsError
 from minicaffe.proto import kinds, text, upgrade, wire
 from minicaffe.proto.atomic import atomic_path, write_atomic
 from minicaffe.proto.blobs import Values, array_to_blob, blob_pieces, blob_to_array, has_diff, shape_equals
-from minicaffe.proto.locations import Locations
+from minicaffe.proto.locations import Locations, scan
 from minicaffe.proto.origin import in_utf8
 from minicaffe.proto.wire import Pieces
 
@@ -30,6 +31,7 @@ __all__ = [
     "blob_pieces",
     "blob_to_array",
     "has_diff",
+    "message_of",
     "open_binary",
     "open_net_binary",
     "read_binary",
@@ -43,6 +45,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+_DEVICE_LIST = re.compile(r"(?m)^[^#\"']*\bdevice_id\s*:\s*\[")
 
 Path = str | os.PathLike[str]
 M = TypeVar("M", bound=Message)
@@ -69,12 +73,10 @@ def read_definition(path: Path) -> Any:
         PrototxtError, WeightsError: as `read_net` and `read_net_binary` do.
     """
     try:
-        with open(path, "rb") as file:
-            head = file.read(1024)
+        head = limits.read_head(path)
     except OSError:
         head = b""
-    binary = b"\0" in head or kinds.describe(head) is not None
-    return read_net_binary(path) if head and binary else read_net(path)[0]
+    return read_net(path)[0] if not head or kinds.may_be_text(head) else read_net_binary(path)
 
 
 def read_solver(path: Path) -> Any:
@@ -87,7 +89,10 @@ def read_solver(path: Path) -> Any:
         PrototxtError: the file cannot be read, does not parse, or cannot be upgraded.
     """
     name = arguments.path(path, "a solver's definition", PrototxtError)
-    solver = upgrade.upgrade_solver(text.read_text(path, proto.SolverParameter), name)
+    solver = upgrade.upgrade_solver(text.parse(_one_device(text.load(path)), proto.SolverParameter(), name), name)
+    if solver.device_ids:
+        solver.device_id = solver.device_ids[0]
+        log.warning("device_id lists %s: one process computes on one GPU, the first", list(solver.device_ids))
     for field, value in solver.ListFields():
         if field.message_type and field.message_type.name == "NetParameter":
             for net in [value] if isinstance(value, Message) else value:
@@ -117,6 +122,12 @@ def open_net_binary(path: Path) -> Lifted:
     """As `read_net_binary`, but the values of large blobs stay in the file, open while the result is referred to."""
     lifted = open_binary(path, proto.NetParameter)
     return lifted._replace(message=upgrade.upgrade_net(lifted.message, os.fspath(path))[0])
+
+
+def _one_device(characters: str) -> str:
+    """A solver's text with ``device_id``, if it is a list (yjxiong/caffe), under the name of the field for one."""
+    several = len([*scan(characters)[0].named("device_id")]) > 1 or _DEVICE_LIST.search(characters)
+    return re.sub(r"\bdevice_id\b", "device_ids", characters) if several else characters
 
 
 def read_net_binary(path: Path) -> Any:
@@ -196,6 +207,22 @@ def _parse(file: wire.File, data: bytes, message_class: type[M], what: str, erro
 
 def _expected(message_class: type[Message], what: str) -> str:
     return f"a {what} file (a binary {message_class.DESCRIPTOR.name}) is expected"
+
+
+def message_of(path: Path) -> Message:
+    """The message in a binary file, of the kind that fits its content: a NetParameter, SolverState, BlobProto or Datum.
+
+    Raises:
+        WeightsError: as `read_binary`; a file that is none of these.
+    """
+    what = "net, solver state or blob"
+    file = _open(path, proto.NetParameter, what, WeightsError)
+    data = file.read(0, file.size)
+    for message_class in (*(getattr(proto, kind) for kind in _KINDS), proto.Datum):
+        message = _decode(data, message_class)
+        if message is not None and len(UnknownFieldSet(message)) == 0:
+            return _parse(file, data, message_class, what, WeightsError)
+    return _parse(file, data, proto.NetParameter, what, WeightsError)  # with fields of a fork, or damaged
 
 
 def _make_strings_text(message: Message) -> None:

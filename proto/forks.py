@@ -7,6 +7,9 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 _SSD = "SSD (weiliu89/caffe)"
+_FASTER = "Fast and Faster R-CNN (rbgirshick/caffe-fast-rcnn)"
+_RFCN = "R-FCN (daijifeng001/caffe-rfcn)"
+_YOLO = "MobileNet-YOLO (eric612/MobileNet-YOLO)"
 _CASCADE = "Cascade R-CNN (zhaoweicai/cascade-rcnn)"
 _MSCNN = "MSCNN (zhaoweicai/mscnn)"
 _DEEPDETECT = "DeepDetect (jolibrain/caffe)"
@@ -48,16 +51,94 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     _YJXIONG: ("fix_crop", "more_fix_crop", "multi_scale", "scale_ratios", "max_distort", "is_flow", "shuffle"),
     _C3D: ("kernel_depth", "temporal_stride", "temporal_pad", "use_temporal_jitter", "sampling_rate", "new_length"),
     _FLOWNET: ("encoding", "rand_permute", "range_start", "range_end", "preselection_file"),
-    "R-FCN (daijifeng001/caffe-rfcn)": ("pre_fixed_normalizer",),
+    _RFCN: ("pre_fixed_normalizer",),
     "naibaf7/caffe": ("dilation", "dim"),
 }
+_TYPES: dict[str, tuple[str, ...]] = {
+    _SSD: (
+        *("Permute", "PriorBox", "DetectionOutput", "DetectionEvaluate", "AnnotatedData", "MultiBoxLoss", "Normalize"),
+        *("SmoothL1Loss", "VideoData"),
+    ),
+    _FASTER: ("ROIPooling", "Proposal"),
+    _RFCN: ("PSROIPooling", "SmoothL1LossOHEM", "SoftmaxWithLossOHEM", "BoxAnnotatorOHEM"),
+    _CASCADE: (
+        *("DecodeBBox", "ProposalTarget", "BboxAccuracy", "ROIAlign", "BoxGroupOutput", "DetectionGroupLoss"),
+        *("DetectionGroupAccuracy", "DetectionData", "FrcnnOutput", "EvalData", "ScaleRoute", "HardMining"),
+    ),
+    _MSCNN: ("BoxOutput", "DetectionAccuracy", "DetectionLoss", "ImageGtData", "SoftmaxWeightedLoss"),
+    _YOLO: (
+        *("Yolov3", "RegionLoss", "Yolov3DetectionOutput", "YoloDetectionOutput", "Reorg", "DepthwiseConvolution"),
+        *("AssistedExcitation", "GaussianYolov3", "YoloSeg", "SegmentationEvaluate", "LaneData", "HardSigmoid"),
+    ),
+    _DEEPDETECT: (
+        *(
+            "ConvolutionDepthwise",
+            "ShuffleChannel",
+            "ReLU6",
+            "ContinuationIndicator",
+            "CtcLoss",
+            "Reverse",
+            "FocalLoss",
+        ),
+        *("LabelsequenceAccuracy", "DiceCoefLoss", "MultiLabelSigmoidLoss", "SeLu", "BroadcastMul"),
+        "MultiBoxFocalLoss",
+    ),
+    _SEGNET: ("Upsample", "DenseImageData"),
+    _PSPNET: (
+        *("Interp", "BN", "ImageSegData", "SegAccuracy", "SpatialProduct", "BiasChannel", "DomainTransform"),
+        *("UniqueLabel", "MatRead", "MatWrite"),
+    ),
+    _HAPPYNEAR: (
+        *("Flip", "TripletLoss", "GeneralTripletLoss", "GeneralContrastiveLoss", "BatchContrastiveLoss", "Gram"),
+        *("SoftContrastiveLoss", "ChannelScale", "InnerDistance", "Truncation", "SoftTruncation", "Slope", "Resize"),
+        *("Transformer", "MarginInnerProduct", "LargeMarginInnerProduct", "LabelSpecificAdd", "LabelSpecificAffine"),
+        *("LabelSpecificMargin", "LabelSpecificHardMargin", "LabelSpecificRescale", "LabelSpecificStatistics"),
+        *("Pairwise", "NCALoss", "ConfidencePenaltyLoss", "CorrelationLoss", "FeatureDecayLoss", "FeatureIncayLoss"),
+        *("InfimumLoss", "OrdinalRegressionLoss", "Hotspot", "PredictBox", "SubRegion", "Insanity", "Local", "Noise"),
+        *("EltwiseAffine", "TrainableData", "Covariance", "MovingNormalize", "GlobalLSEMargin", "FCNData", "Arccos"),
+        *("RadialRemovalMargin", "MultiLabelImageData", "WiderFaceData", "FCNAccuracy", "Cosine"),
+    ),
+    "caffe-face (ydwen/caffe-face)": ("CenterLoss",),
+    "SENet (hujie-frank/SENet)": ("Axpy",),
+    "CTPN (tianzhi0549/CTPN) and caffe_ocr (senlinuc/caffe_ocr)": (
+        *("Lstm", "Transpose", "ReverseTime", "CTCGreedyDecoder"),
+    ),
+    "warp-ctc-caffe (xmfbit/warpctc-caffe)": ("WarpCTCLoss",),
+    "HED (s9xie/hed) and RCF (yun-liu/rcf)": ("ImageLabelmapData", "AutoCrop"),
+    _C3D: ("Convolution3D", "Pooling3D", "Deconvolution3D", "CONVOLUTION3D", "POOLING3D"),
+    _YJXIONG: ("SegData", "BatchReduction", "ColorConv"),
+    _FLOWNET: (
+        *("Correlation", "Correlation1D", "FlowWarp", "DataAugmentation", "FlowAugmentation", "Accum", "L1Loss"),
+        *("ChannelNorm", "Mean", "NegReLU", "CustomData", "Downsample", "Resample", "LpqLoss", "BlackAugmentation"),
+        *("GenerateAugmentationParameters", "ImgReader", "ImgWriter", "FLOWriter", "FloatReader", "FloatWriter"),
+        *("PFMWriter", "DisparityData"),
+    ),
+    _NVCAFFE: ("DetectNetTransformation",),
+    _INTEL: ("EvalDetection", "SimplerNMS", "SpatialDropout"),
+    "naibaf7/caffe": ("MergeCrop", "MalisLoss"),
+    "SSTD (BestSonny/SSTD)": ("MaskPooling", "MaskResize"),
+    "crfasrnn (bittnt/caffe)": ("MultiStageMeanfield",),
+    "ports of darknet": ("Mish",),
+    "spatial transformer networks (daerduoCarey/SpatialTransformerLayer)": ("SpatialTransformer",),
+}
+_FORK_OF_TYPE = {type: fork for fork, types in _TYPES.items() for type in types}
+
+here: set[str] = set()
+"""Layer types that minicaffe has; layers enter theirs when they are registered."""
+
 _FORK_OF = {field: fork for fork, fields in _FIELDS.items() for field in fields}
 
 
 def origin(field: str) -> str:
-    """`` (the fork)`` that is known for a field of this name, or nothing."""
+    """``: the fork`` that is known for a field of this name, or nothing."""
     fork = _FORK_OF.get(field)
-    return f" ({fork})" if fork else ""
+    return f": {fork}" if fork else ""
+
+
+def origin_of_type(type: str) -> str:
+    """``: the fork`` that is known for a layer type, or nothing."""
+    fork = _FORK_OF_TYPE.get(type)
+    return f": {fork}" if fork else ""
 
 
 def changes_results(field: FieldDescriptor, value: Any) -> bool:

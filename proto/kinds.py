@@ -30,6 +30,11 @@ def describe(data: bytes) -> str | None:
     return None
 
 
+def may_be_text(head: bytes) -> bool:
+    """Whether a file that begins so may be text in UTF-8: it holds no control characters but white space."""
+    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
+
+
 def is_text(data: bytes) -> bool:
     """Whether the first kilobyte holds only printable ASCII and white space, as a prototxt does."""
     return all(byte in _TEXT_START for byte in data[:HEAD])

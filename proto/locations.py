@@ -87,7 +87,7 @@ class Locations:
     def _layers(self) -> dict[str, list[Field]]:
         """The blocks of layers by name; found when somebody first asks for a place."""
         layers: dict[str, list[Field]] = {}
-        for block in _layer_blocks(scan(self._text)[0]):
+        for block in layer_blocks(scan(self._text)[0]):
             for owner in (block, *block.named("layer")):  # V0 keeps the name one block deeper
                 for name in owner.named("name"):
                     layers.setdefault(name.value or "", []).append(block)
@@ -110,12 +110,13 @@ class Locations:
         return f"{self.path}:{block.line}"
 
 
-def _layer_blocks(block: Field) -> Iterator[Field]:
+def layer_blocks(block: Field) -> Iterator[Field]:
+    """The blocks of layers, in inline nets too."""
     for child in block.fields:
         if child.name in ("layer", "layers"):
             yield child
         elif child.name.endswith("net_param"):
-            yield from _layer_blocks(child)
+            yield from layer_blocks(child)
 
 
 def _admits(block: Field, phase: int) -> bool:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
-from google.protobuf import text_format
+from google.protobuf import text_encoding, text_format
 from google.protobuf.message import Message
 
 from minicaffe import arguments, proto
 from minicaffe.errors import PrototxtError
-from minicaffe.proto import forks, kinds
+from minicaffe.proto import forks, kinds, lacking
 from minicaffe.proto.atomic import write_atomic
 from minicaffe.proto.locations import scan
 
@@ -36,7 +37,26 @@ def parse(text: str, message: M, source: str = "<string>") -> M:
     try:
         return text_format.Parse(text, message)
     except text_format.ParseError as error:
+        readable = _with_readable_strings(text) if "codec can't decode" in str(error) else text
+        if readable != text:
+            message.Clear()
+            return parse(readable, message, source)
         raise PrototxtError(_explain(error, text, message.DESCRIPTOR, source)) from None
+
+
+def _with_readable_strings(text: str) -> str:
+    """``text`` with strings whose escapes (``\\262``, as Caffe prints names in other encodings) give no UTF-8 written
+    as ``_decoded`` would read their bytes.
+    """
+
+    def rewritten(match: re.Match[str]) -> str:
+        literal = match.group()
+        if literal.startswith("#") or "\\" not in literal:
+            return literal
+        characters = text_encoding.CUnescape(literal[1:-1]).decode(errors="backslashreplace")
+        return f'"{text_encoding.CEscape(characters, as_utf8=True)}"'
+
+    return _COMMENT_OR_STRING_TEXT.sub(rewritten, text)
 
 
 def read_text(path: str | os.PathLike[str], message_class: type[M]) -> M:
@@ -55,7 +75,8 @@ def write_text(path: str | os.PathLike[str], message: Message) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> str:
-    """The characters of a prototxt; raises PrototxtError if the file is missing, binary or not UTF-8."""
+    """The characters of a prototxt; raises PrototxtError if the file is missing or binary, or not UTF-8 outside of
+    its comments and strings."""
     name = arguments.path(path, "a prototxt", PrototxtError)
     try:
         with open(name, "rb") as file:
@@ -86,12 +107,49 @@ def load(path: str | os.PathLike[str]) -> str:
         )
     try:
         return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return "".join(_decoded(data, name))
+
+
+_COMMENT_OR_STRING = re.compile(rb"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
+_COMMENT_OR_STRING_TEXT = re.compile(_COMMENT_OR_STRING.pattern.decode())
+"""In Chinese encodings the second byte of a character may be a backslash, but none of these that end a match."""
+
+
+def _decoded(data: bytes, name: str) -> Iterator[str]:
+    """The characters of a text with bytes that are not UTF-8: any in comments, and in strings each as ``\xff``, as in
+    names of binary files.  Raises PrototxtError for others.
+    """
+    data, end = data.removeprefix(codecs.BOM_UTF8), 0
+    for match in _COMMENT_OR_STRING.finditer(data):
+        yield _plain(data, end, match.start(), name)
+        comment = match.group().startswith(b"#")
+        yield match.group().decode(errors="replace" if comment else _ESCAPED)
+        end = match.end()
+    yield _plain(data, end, len(data), name)
+
+
+def _plain(data: bytes, start: int, end: int, name: str) -> str:
+    try:
+        return data[start:end].decode()
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = data.count(b"\n", 0, start + error.start) + 1
         raise PrototxtError(
-            f"{name}:{line}: the file is not encoded in UTF-8 (byte 0x{data[error.start]:02x}); "
-            "convert it, for example with iconv -f LATIN1 -t UTF-8"
+            f"{name}:{line}: the file is not encoded in UTF-8 (byte 0x{data[start + error.start]:02x} outside comments "
+            "and strings); convert it, for example with iconv -f LATIN1 -t UTF-8"
         ) from None
+
+
+_ESCAPED = "minicaffe.escaped"
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """Bytes that are not UTF-8 as ``\xff``, the backslash doubled as in a string of a prototxt."""
+    assert isinstance(error, UnicodeDecodeError)
+    return "".join(f"\\\\x{byte:02x}" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(_ESCAPED, _escape)
 
 
 _FLOAT_LINE = re.compile(r"(?m)^( *(?!double_)\w+: )(-?\d+(?:\.\d+(?:e[+-]\d+)?|e[+-]\d+))$")
@@ -116,9 +174,11 @@ def _explain(error: text_format.ParseError, text: str, root: Any, source: str) -
     line = lines[row - 1].rstrip("\r")
     column = min(error.GetColumn() or 1, len(line) + 1)
     plain = re.sub(r"^\d+:\d+ : ", "", str(error)).removeprefix(f"'{line}': ").rstrip(".")
+    more = ""
 
     if match := _NO_FIELD.match(plain):
-        problem = _unknown_field(root, *match.groups())
+        problem, misplaced = _unknown_field(root, *match.groups())
+        more = "" if misplaced else lacking.others(text, root, ".".join(match.groups()))
     elif match := _NO_VALUE.match(plain):
         problem = _unknown_value(root, *match.groups())
     elif match := _TWICE.match(plain):
@@ -132,7 +192,7 @@ def _explain(error: text_format.ParseError, text: str, root: Any, source: str) -
         problem = (f'in field "{before[1]}": ' if before else "") + plain
     first = max(column - 1 - _SHOWN, 0)
     caret = re.sub(r"[^\t]", " ", line[first : column - 1]) + "^"
-    return f"{source}:{row}:{column}: {_short(problem)}\n    {line[first : first + 2 * _SHOWN]}\n    {caret}"
+    return f"{source}:{row}:{column}: {_short(problem)}{more}\n    {line[first : first + 2 * _SHOWN]}\n    {caret}"
 
 
 def _short(problem: str) -> str:
@@ -140,26 +200,33 @@ def _short(problem: str) -> str:
     return problem if len(problem) <= 8 * _SHOWN else f"{problem[: 4 * _SHOWN]} ... {problem[-_SHOWN:]}"
 
 
-def _unknown_field(root: Any, message: str, name: str) -> str:
-    """Says that ``message`` has no field ``name``, and which message it is probably meant for."""
+def _unknown_field(root: Any, message: str, name: str) -> tuple[str, bool]:
+    """Says that ``message`` has no field ``name``, and which message it is probably meant for; and whether the text is
+    cut or another kind of file, so that most of what follows must be out of place too.
+    """
     messages = proto.messages
     here = messages[message]
     problem = f'{message} has no field "{name}"'
     if fork := forks.origin(name):
-        return f"{problem}; it is of a fork of Caffe{fork}"
+        return f"{problem}; it is of a fork of Caffe{fork}", False
     if here == root:
         other, file = _OTHER_FILE.get(message, ("", ""))
         if other and name in messages[other].fields_by_name:
-            return f"{problem}, but {other} does: is this {file}?"
+            return f"{problem}, but {other} does: is this {file}?", True
     else:
         for around in messages.values():
             block = around.fields_by_name.get(name)
             if block and block.message_type and any(field.message_type == here for field in around.fields):
-                return f'{problem}, but {around.name} does: is a "}}" missing above?'
-    inside = [f.name for f in here.fields if f.message_type and name in f.message_type.fields_by_name]
+                return f'{problem}, but {around.name} does: is a "}}" missing above?', True
+    inside = [f for f in here.fields if f.message_type and name in f.message_type.fields_by_name]
     if inside:
-        return f"{problem}; it belongs inside {' or '.join(inside)}"
-    return problem + _did_you_mean(name, here.fields_by_name)
+        caffes = [
+            f.name
+            for f in inside
+            if f.number < forks.FIRST and f.message_type.fields_by_name[name].number < forks.FIRST
+        ]
+        return f"{problem}; it belongs inside {' or '.join(caffes or [f.name for f in inside])}", False
+    return problem + _did_you_mean(name, here.fields_by_name), False
 
 
 _OTHER_FILE = {

@@ -1,5 +1,5 @@
-"""Layers, nets and solvers computed by Caffe (``golden/layers``, ``nets``, ``solvers``), held against the current
-backend.
+"""Layers, nets and solvers computed by Caffe (``golden/layers``, ``nets``, ``solvers``) and its forks
+(``golden/forks``), held against the current backend.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from minicaffe.net import Net
 from minicaffe.solvers import get_solver
 
 LAYERS = Path(__file__).parent / "golden" / "layers"
+FORKS = Path(__file__).parent / "golden" / "forks"
 NETS = Path(__file__).parent / "golden" / "nets"
 SOLVERS = Path(__file__).parent / "golden" / "solvers"
 
 
 def layer_cases():
     """The names of all golden cases of layers."""
-    return sorted(path.stem for path in LAYERS.glob("*.npz"))
+    return sorted(path.stem for folder in (LAYERS, FORKS) for path in folder.glob("*.npz"))
 
 
 def solver_cases():
@@ -32,10 +33,11 @@ class LayerCase:
     """One golden case: its net, with Caffe's params and inputs."""
 
     def __init__(self, name):
-        with np.load(LAYERS / f"{name}.npz") as file:
+        folder = LAYERS if (LAYERS / f"{name}.npz").exists() else FORKS
+        with np.load(folder / f"{name}.npz") as file:
             self.golden = dict(file)
         self.meta = json.loads(str(self.golden["meta"]))
-        self.net = Net(LAYERS / f"{name}.prototxt", proto.Phase.Value(self.meta["phase"]))
+        self.net = Net(folder / f"{name}.prototxt", proto.Phase.Value(self.meta["phase"]))
         self.layer = self.net.layer_dict["test"]
         for i, blob in enumerate(self.layer.blobs):
             if f"param_{i}" in self.golden:

@@ -29,7 +29,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 _FUNCTIONS = _names("""
-    abs absolute add all amax amin any arange argmax argmin argsort around array_equal ascontiguousarray astype
+    abs absolute add all amax amin any arange arccos argmax argmin argsort around array_equal ascontiguousarray astype
     broadcast_to cbrt ceil clip concatenate copysign copyto cos cosh cumprod cumsum divide dot einsum empty_like
     equal exp exp2 expand_dims expm1 fabs flip floor floor_divide fmax fmin full full_like greater greater_equal
     hypot isfinite isinf isnan less less_equal log log10 log1p log2 logical_and logical_not logical_or logical_xor

@@ -103,7 +103,7 @@ def test_a_real_bash(tmp_path):
         for typed, shown in (
             ("minicaffe tra\t", "train "),
             ("minicaffe train -so\t", "-solver "),
-            ("minicaffe train -solver=siamese/dig\t", "siamese/digits_"),
+            ("minicaffe train -solver=siamese/digits_s\t", "siamese/digits_solver.prototxt "),
             ("minicaffe draw my\t", r"my\ net.prototxt "),
         ):
             bash.send(typed)

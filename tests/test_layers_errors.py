@@ -29,8 +29,11 @@ ELSEWHERE = {
 }
 NEVER_ASKED = {
     (kind, "axis"): "about_axis of the base is not called: no field says which axis the classes are on"
-    for kind in ("HingeLoss", "MultinomialLogisticLoss", "SigmoidCrossEntropyLoss")
-}
+    for kind in (
+        *("GeneralContrastiveLoss", "GeneralTripletLoss", "HingeLoss", "MultinomialLogisticLoss", "NCALoss"),
+        *("ConfidencePenaltyLoss", "SigmoidCrossEntropyLoss"),
+    )
+} | {("ConvolutionDepthwise", field): "both are set to the channels" for field in ("group", "num_output")}
 
 
 def provoke(row: Row, folder) -> None:

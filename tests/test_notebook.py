@@ -34,3 +34,28 @@ def test_siamese_notebook_plots_the_features(tmp_path, folder):
     assert (
         float(score.split()[-1].rstrip("%")) > 15
     )  # random features tell some digits apart, equal ones give 10 or less
+
+
+def test_a_training_in_a_notebook_takes_a_line(tmp_path):
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "d" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 4 dim: 3 } '
+        'shape { dim: 4 } data_filler { type: "gaussian" } data_filler { } } } '
+        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 2 } } '
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" top: "loss" }'
+    )
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" display: 1 max_iter: 30 snapshot_after_train: false '
+        "test_iter: 1 test_interval: 10"
+    )
+    code = ["import minicaffe as caffe; solver = caffe.SGDSolver('solver.prototxt')"]
+    code += ["for _ in range(15):\n    solver.step(1)", "solver.solve()", "solver.step(0)", "caffe.log('said')"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in code])
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    begun, stepped, solved, nothing, said = (cell.outputs for cell in notebook.cells)
+    assert begun == nothing == []
+    for outputs, count in ((stepped, 15), (solved, 30)):
+        assert len(outputs) == 1
+        assert outputs[0]["data"]["text/plain"].startswith(f"iteration {count} of 30, loss ")
+    assert [output.name for output in said] == ["stderr"] and said[0].text.endswith("] said\n")

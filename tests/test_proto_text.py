@@ -59,7 +59,7 @@ def test_unknown_field_names_place_and_nearest_field_and_shows_the_line():
     [
         (
             "layer { image_gt_data_param { } }",
-            '1:9: LayerParameter has no field "image_gt_data_param"; it is of a fork of Caffe (MSCNN',
+            '1:9: LayerParameter has no field "image_gt_data_param"; it is of a fork of Caffe: MSCNN (zhaoweicai/mscnn)',
         ),
         ("layer { kernel_size: 3 }", "it belongs inside convolution_param or pooling_param"),
         (
@@ -159,7 +159,10 @@ def test_missing_file_is_told_with_the_path_tried(tmp_path, monkeypatch):
         (b"\x89HDF\r\n\x1a\n\0\0", "is an HDF5 file"),
         (b"<!DOCTYPE html><html>", "is a web page"),
         ('name: "n"'.encode("utf-16"), "is encoded in UTF-16"),
-        ('name: "n"\n# caf\xe9\n'.encode("latin-1"), r"x\.prototxt:2: the file is not encoded in UTF-8 \(byte 0xe9\)"),
+        (
+            'name: "n"\ncaf\xe9: 1\n'.encode("latin-1"),
+            r"x\.prototxt:2: the file is not encoded in UTF-8 \(byte 0xe9 outside",
+        ),
     ],
 )
 def test_file_that_is_no_prototxt_is_told_apart(tmp_path, content, expected):
@@ -176,6 +179,37 @@ def test_directory_is_told(tmp_path):
 def test_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path):
     (tmp_path / "x.prototxt").write_bytes(b"\xef\xbb\xbf" + LENET.replace("\n", "\r\n").encode())
     assert text.read_text(tmp_path / "x.prototxt", proto.NetParameter) == net(LENET)
+
+
+def test_comments_and_strings_may_be_in_any_encoding(tmp_path):
+    path = tmp_path / "x.prototxt"
+    path.write_bytes(
+        'name: \'\u5c42 "a"\' # \u6ce8\u91ca "open\nlayer { name: "n" # caf\xe9\n }'.encode("gbk", "ignore")
+    )
+    read = text.read_text(path, proto.NetParameter)
+    assert read.name == r"\xb2\xe3 " + '"a"'
+    assert read.layer[0].name == "n"
+    path.write_bytes(b'name: "\\262\\343 \\"a\\""')  # as Caffe prints it
+    assert text.read_text(path, proto.NetParameter).name == read.name
+    text.write_text(path, read)
+    assert text.read_text(path, proto.NetParameter) == read
+
+
+def test_an_unknown_field_is_told_with_all_else_that_is_missing():
+    import minicaffe.layers  # noqa: F401  (registers the types)
+
+    told = complaint(
+        'layer { type: "Input" zork: 1 }\nlayer {\n type: "MaskPooling" }\nlayer { image_gt_data_param { a: 1 } }\n'
+        'layer { type: "ReLU" relu_param { slope: 1 } zork: 2 }'
+    )
+    assert (
+        'LayerParameter has no field "zork"; no such fields either: line 4: LayerParameter.image_gt_data_param ['
+        in told
+    )
+    assert (
+        "[MSCNN (zhaoweicai/mscnn)], line 5: ReLUParameter.slope; no such layer types: line 3: MaskPooling [SSTD"
+        in told
+    )
 
 
 def test_empty_file_is_an_empty_message(tmp_path):

@@ -34,6 +34,31 @@ iterations = click.option(
 )
 
 
+class _Shape(click.ParamType):
+    """``NAME=N,C,H,W``: a blob's name and shape."""
+
+    name = "NAME=N,C,H,W"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        name, equals, sizes = value.rpartition("=")
+        try:
+            shape = tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            shape = ()
+        if not name or not equals or not shape or min(shape) < 1:
+            self.fail(f"expected a blob's name and its sizes, like data=1,3,224,224; found '{value}'", param, ctx)
+        return name, shape
+
+
+shapes = click.option(
+    "--shape", "shapes", multiple=True, type=_Shape(),
+    help="Take an input of this shape in place of a data layer's top; once for each of its tops. "
+    "No data is needed then.",
+)  # fmt: skip
+
+
 def _forbid_python_layers(ctx: click.Context, param: click.Parameter, forbidden: bool) -> None:
     if forbidden:
         from minicaffe.layers.python_layer import allow_python_layers
@@ -48,9 +73,23 @@ no_python_layers = click.option(
 )  # fmt: skip
 
 
+def _allow_tf32(ctx: click.Context, param: click.Parameter, allowed: bool) -> None:
+    if allowed:
+        from minicaffe.backend.precision import allow_tf32
+
+        before = allow_tf32()
+        ctx.call_on_close(lambda: allow_tf32(before))
+
+
+tf32 = click.option(
+    "--tf32", is_flag=True, expose_value=False, callback=_allow_tf32,
+    help="Let a GPU round the factors of matrix products to TF32: several times as fast, less exact.",
+)  # fmt: skip
+
+
 def device(command: Callable) -> Callable:
-    """``--gpu`` and ``--threads``."""
-    return gpu(threads(command))
+    """``--gpu``, ``--threads`` and ``--tf32``."""
+    return gpu(threads(tf32(command)))
 
 
 def net_state(command: Callable) -> Callable:

@@ -19,25 +19,42 @@ SECTIONS = {
         "train": (_TOOLS + "train", "Train a net, or fine-tune one."),
         "test": (_TOOLS + "test", "Score a net with given weights."),
         "time": (_TOOLS + "time", "Measure how long each layer of a net takes."),
+        "classify": (_TOOLS + "classify", "Classify images with a trained net."),
+        "detect": (_TOOLS + "detect", "Classify windows of images with a trained net."),
     },
     "Look at nets and files": {
+        "inspect": (_TOOLS + "inspect", "Tell what a file is, and what is in it."),
+        "diff": (_TOOLS + "diff", "Compare two nets, solvers or files of weights, layer by layer."),
+        "verify": (_TOOLS + "verify", "Check that weights fit a net, and what it computes with them."),
         "summarize": (_TOOLS + "summarize", "Show what a net costs: shapes, params, FLOPs, memory."),
         "draw": (_TOOLS + "draw", "Draw a net as a picture or as Graphviz text."),
         "embed": (_TOOLS + "embed", "Plot and score the features that a siamese net gives images."),
     },
     "Data and models": {
+        "convert": (_TOOLS + "convert", "Convert weights from one format to another."),
+        "fold_bn": (_TOOLS + "fold_bn", "Fold BatchNorm and Scale into the layers before them."),
+        "download_model": (_TOOLS + "download_model", "Download a model's weights from where its readme.md says."),
         "data": (_TOOLS + "data", "Download data, and make databases for nets to read."),
         "models": (_TOOLS + "models", "List or copy the models that come with minicaffe."),
     },
     "Caffe's tools": {
         "convert_imageset": (_TOOLS + "imageset:convert", "Make a database of the images that a list names."),
+        "convert_mnist_data": (_TOOLS + "converters:mnist", "Make a database of images in MNIST's format."),
+        "convert_mnist_siamese_data": (_TOOLS + "converters:siamese", "Make a database of pairs of such images."),
+        "convert_cifar_data": (_TOOLS + "converters:cifar10", "Make databases of CIFAR-10's files."),
+        "convert_annoset": (_TOOLS + "annoset", "Make a database of images with boxes in them."),
         "compute_image_mean": (_TOOLS + "data:mean", "Compute the mean image of a database."),
+        "resize_and_crop": (_TOOLS + "resize_and_crop", "Resize images and crop them to squares."),
+        "classification": (_TOOLS + "classification", "Show the five best classes of an image."),
         "extract_features": (_TOOLS + "extract_features", "Write what blobs of a net hold for its data."),
-        "upgrade_net_proto_text": (_TOOLS + "upgrade:net_text", "Bring an old net's prototxt to today's format."),
+        "parse_log": (_TOOLS + "training_log:parse", "Write what a training logged as tables."),
+        "plot_log": (_TOOLS + "training_log:plot", "Plot what trainings logged."),
+        "extract_seconds": (_TOOLS + "training_log:seconds", "Write when each iteration was logged."),
+        "upgrade_net_proto_text": (_TOOLS + "upgrade:net_text", "Bring an old net to today's format."),
         "upgrade_net_proto_binary": (_TOOLS + "upgrade:net_binary", "Bring an old .caffemodel to today's format."),
         "upgrade_solver_proto_text": (
             _TOOLS + "upgrade:solver_text",
-            "Bring an old solver's prototxt to today's format.",
+            "Bring an old solver to today's format.",
         ),
     },
     "This machine": {
@@ -48,6 +65,13 @@ SECTIONS = {
     },
 }
 """The commands under the headings of the help; see ``Group``."""
+ALIASES = {
+    "draw_net": "draw",
+    "resize_and_crop_images": "resize_and_crop",
+    "download_model_binary": "download_model",
+    "plot_training_log": "plot_log",
+}
+"""Names of Caffe's scripts, and ours."""
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
@@ -70,6 +94,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
 @click.command(
     cls=Group,
     sections=SECTIONS,
+    aliases=ALIASES,
     epilog="'minicaffe help COMMAND' tells a command's flags.",
     examples=["minicaffe summarize lenet/lenet_train_test.prototxt --shape data=64,1,28,28 --shape label=64"],
 )

@@ -20,24 +20,6 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 160
 
 
-class _Shape(click.ParamType):
-    """``NAME=N,C,H,W``: a blob's name and shape."""
-
-    name = "NAME=N,C,H,W"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        name, equals, sizes = value.rpartition("=")
-        try:
-            shape = tuple(int(size) for size in sizes.split(","))
-        except ValueError:
-            shape = ()
-        if not name or not equals or not shape or min(shape) < 1:
-            self.fail(f"expected a blob's name and its sizes, like data=1,3,224,224; found '{value}'", param, ctx)
-        return name, shape
-
-
 @click.command(
     cls=Command,
     examples=[
@@ -50,11 +32,7 @@ class _Shape(click.ParamType):
 @click.option(
     "--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", show_default=True, help="The net's phase."
 )
-@click.option(
-    "--shape", "shapes", multiple=True, type=_Shape(),
-    help="Take an input of this shape in place of a data layer's top; once for each of its tops. "
-    "No data is needed then.",
-)  # fmt: skip
+@options.shapes
 @options.as_json
 @click.option(
     "--w", "width", type=click.IntRange(min=4), metavar="N", help="The width of the columns of names, in characters."

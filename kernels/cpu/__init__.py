@@ -12,6 +12,7 @@ from minicaffe.kernels.cpu.conv.select import (
 )
 from minicaffe.kernels.cpu.dot import clip_by_norm, dot
 from minicaffe.kernels.cpu.elementwise import elementwise
+from minicaffe.kernels.cpu.focal_loss import focal_loss, focal_loss_grad
 from minicaffe.kernels.cpu.labels import accuracy, check_labels, loss_normalizer
 from minicaffe.kernels.cpu.loss import (
     contrastive_loss,
@@ -76,6 +77,8 @@ __all__ = [
     "elementwise",
     "euclidean_loss",
     "euclidean_loss_grad",
+    "focal_loss",
+    "focal_loss_grad",
     "gather_rows",
     "gemm",
     "hinge_loss",

@@ -15,6 +15,7 @@ from minicaffe.kernels.cuda.channel import ChannelOps
 from minicaffe.kernels.cuda.conv import ConvOps
 from minicaffe.kernels.cuda.dot import DotOps
 from minicaffe.kernels.cuda.elementwise import ElementwiseOps
+from minicaffe.kernels.cuda.focal_loss import FocalLossOps
 from minicaffe.kernels.cuda.labels import LabelOps
 from minicaffe.kernels.cuda.launch import Launcher
 from minicaffe.kernels.cuda.loss import LossOps
@@ -33,6 +34,7 @@ class CudaOps(
     ConvOps,
     DotOps,
     ElementwiseOps,
+    FocalLossOps,
     LabelOps,
     LossOps,
     LrnOps,

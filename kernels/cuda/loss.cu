@@ -87,6 +87,40 @@ __global__ void softmax_loss_grad(int planes, int size, const T* prob, const T* 
     }
 }
 
+// See softmax_loss_partials.
+template <typename T>
+__global__ void focal_loss_partials(int columns, int length, double* partials, const T* prob, const T* label,
+                                    double alpha, double gamma, int channels, int inner, bool ignoring, int ignored) {
+    const Ignore ignore{ignoring, ignored};
+    double sum = 0;
+    FOR_EACH_REDUCED(i, length) {
+        const long long index = label[i];
+        if (index < 0 || index >= channels || ignore(label[i])) continue;
+        const T p = prob[((long long)(i / inner) * channels + index) * inner + i % inner];
+        sum -= alpha * pow(1 - (double)p, gamma) * log((double)at_least(p, SMALLEST));
+    }
+    keep_partial(sum, threadIdx.x, columns, partials);
+}
+
+// See softmax_loss_grad.
+template <typename T>
+__global__ void focal_loss_grad(int planes, int size, const T* prob, const T* label, double alpha, double gamma,
+                                int inner, bool ignoring, int ignored, const T* normalizer, const T* weight, T* dx) {
+    const Ignore ignore{ignoring, ignored};
+    const double scale = alpha * (double)*weight / (double)*normalizer;
+    FOR_EACH_IN_PLANES(plane, planes, i, size) {
+        const T own = label[(long long)plane * inner + i % inner];
+        const long long index = own, start = (long long)plane * size;
+        double slope = 0;
+        if (index >= 0 && index < size / inner && !ignore(own)) {
+            const T p = prob[start + index * inner + i % inner];
+            const double log_p = log((double)at_least(p, SMALLEST));
+            if (p < 1) slope = pow(1 - (double)p, gamma - 1) * (gamma * p * log_p + p - 1) * scale;
+        }
+        dx[start + i] = slope * ((i / inner == index) - (double)prob[start + i]);
+    }
+}
+
 // A score or target of its own at every place: i runs over all of x.
 template <typename T>
 __global__ void sigmoid_loss_partials(int columns, int length, double* partials, const T* x, const T* target,

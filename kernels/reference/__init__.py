@@ -24,6 +24,7 @@ from minicaffe.kernels.reference.conv import (
 )
 from minicaffe.kernels.reference.dot import clip_by_norm, dot
 from minicaffe.kernels.reference.elementwise import elementwise
+from minicaffe.kernels.reference.focal_loss import focal_loss, focal_loss_grad
 from minicaffe.kernels.reference.labels import BATCH_SIZE, FULL, NONE, VALID, accuracy, check_labels, loss_normalizer
 from minicaffe.kernels.reference.loss import (
     LOG_FLOOR,
@@ -94,6 +95,8 @@ __all__ = [
     "elementwise",
     "euclidean_loss",
     "euclidean_loss_grad",
+    "focal_loss",
+    "focal_loss_grad",
     "gather_rows",
     "gemm",
     "hinge_loss",

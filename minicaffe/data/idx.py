@@ -63,7 +63,8 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> np.ndarray:
         found, *shape = header.unpack(head)
         if found != _BYTES << 8 | dimensions:
             raise DataError(
-                f"{where}: its magic number is {found}, expected {_BYTES << 8 | dimensions} ({_WHAT[dimensions]})"
+                f"{where}: its magic number is {found}, expected {_BYTES << 8 | dimensions} "
+                f"({_WHAT.get(dimensions, f'bytes in {dimensions} dimensions')})"
             )
         size = math.prod(shape)
         if size > LARGEST:
@@ -82,6 +83,13 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> np.ndarray:
             "the file is truncated or damaged: fetch it again"
         )
     return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def read_any(path: str | os.PathLike[str]) -> np.ndarray:
+    """The bytes of an IDX file, in as many dimensions as it says. Errors as in ``read_idx``."""
+    with open_maybe_gzipped(path) as stream:
+        magic = stream.read(4)
+    return read_idx(path, magic[3] if len(magic) == 4 else 1)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from minicaffe.engine.params import Param
 from minicaffe.errors import NetError
 from minicaffe.layers import Layer, create
 from minicaffe.layers.base import same
+from minicaffe.layers.factory import require_types
 from minicaffe.proto.origin import Origin
 
 _log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Step:
         """Refuse a layer in place that goes backward and, with its attributes as they are, needs its input for it."""
         if self.overwritten() and self.layer.in_place == "forward" and self.need_backward:
             raise self.layer.error(
-                f"a {self.layer.type} layer cannot work in place while it goes backward, for which it needs "
+                "it cannot work in place while it goes backward, for which it needs "
                 "its input; give its top a name of its own",
                 "top",
             )
@@ -149,6 +150,7 @@ class Assembly:
         self._overwritten = {
             top for layer in definition.layer for bottom, top in zip(layer.bottom, layer.top) if bottom == top
         }
+        require_types(definition.layer, source)
         for layer_param in definition.layer:
             self._add_layer(layer_param)
         self._prune_backward()
@@ -180,6 +182,8 @@ class Assembly:
         layer.overwritten_tops = tuple(k for k, top in enumerate(layer_param.top) if top in self._overwritten)
         _log.info("Creating Layer %s", name)
         bottom_ids, needs = self._connect_bottoms(layer_param)
+        flows = bool(layer_param.propagate_down) or not layer.depends_on_shapes
+        needs = [flows and need for need in needs]
         step = Step(layer, [self.blobs[i][1] for i in bottom_ids], [], bottom_ids, [], needs)
         self._connect_tops(layer_param, step)
         layer.prepare(step.bottom, step.top)
@@ -193,7 +197,7 @@ class Assembly:
                 _log.info("    with loss weight %g", weight)
             self._memory += blob.count
         _log.info("Memory required for data: %d", self._memory * self.dtype.itemsize)
-        step.need_backward = any(self._needs[i] for i in bottom_ids)
+        step.need_backward = flows and any(self._needs[i] for i in bottom_ids)
         index = len(self.steps)
         self.steps.append(step)
         step.need_backward |= self._add_params(index, step)

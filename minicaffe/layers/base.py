@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -18,6 +18,7 @@ from minicaffe.layers import interface
 from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.layers.cost import Costed
 from minicaffe.layers.options import Configured
+from minicaffe.proto import forks
 from minicaffe.proto.origin import Origin
 
 TRAIN, TEST = 0, 1
@@ -31,7 +32,9 @@ def same(x: float) -> float:
     return x
 
 
-registry: dict[str, type[Layer]] = {}
+LayerClass: TypeAlias = "type[Layer]"
+
+registry: dict[str, LayerClass] = {}
 """Layer classes by the type that a prototxt names."""
 
 
@@ -93,6 +96,9 @@ class Layer(interface.Layer, Configured, Costed):
     runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
     """
 
+    depends_on_shapes: ClassVar[bool] = False
+    """Whether the tops follow from the shapes of the bottoms alone, so that nothing flows backward."""
+
     overwritten_tops: Collection[int] = ()
     """Tops that a later layer overwrites in place, by number, which must not be another blob's memory."""
     goes_backward: bool = True
@@ -111,6 +117,8 @@ class Layer(interface.Layer, Configured, Costed):
         cls.capturable_on_device = cls.__dict__.get("capturable_on_device")
         if "user_defined" not in cls.__dict__:
             cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
+        if "setup" in cls.__dict__ and "fixed" not in cls.__dict__ and not cls.user_defined:
+            cls.fixed = None
         if cls.user_defined and "reshape_always" not in cls.__dict__:
             cls.reshape_always = not cls.capturable
         name = cls.__dict__.get("type")
@@ -118,6 +126,12 @@ class Layer(interface.Layer, Configured, Costed):
             if name in registry and registry[name].__module__ != cls.__module__:
                 raise LayerError(f"Layer type {name} already registered, by {registry[name].__module__}")
             registry[name] = cls
+            forks.here.add(name)
+
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        """The class for this definition, where forks of Caffe mean different things by one type."""
+        return cls
 
     def __init__(self, layer_param: proto.LayerParameter, dtype: DTypeLike | None = None) -> None:
         """Made by nets, which say the ``dtype`` of the blobs before (``make``), so that a class can do without it."""
@@ -227,7 +241,7 @@ class Layer(interface.Layer, Configured, Costed):
         """Before ``reshape`` would give a bottom the shape of the top."""
         in_place = any(a is b for a, b in zip(bottom, top, strict=False))
         if in_place and self.in_place == "never":
-            raise self.error(f"a {self.type} layer cannot work in place; give its top a name of its own", "top")
+            raise self.error("it cannot work in place; give its top a name of its own", "top")
 
     def _check_loss_weight(self, tops: int) -> None:
         weights = list(self.layer_param.loss_weight)
@@ -322,6 +336,10 @@ class Layer(interface.Layer, Configured, Costed):
     def scratch_bytes(self) -> int:
         """Bytes that this layer keeps between its calls, beside its blobs."""
         return sum(array.nbytes for _, array in self._scratch.values())
+
+    def scratch_bytes_on(self, where: backend.Backend) -> int:
+        """Those of them that lie on one backend."""
+        return sum(array.nbytes for home, array in self._scratch.values() if home is where)
 
     def add_param(self, shape: Sequence[int], filler: Any = None) -> Blob | None:
         """In ``setup``: make the next learnable blob, filled by a FillerParameter (default: zeros).

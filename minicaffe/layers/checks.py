@@ -55,8 +55,8 @@ class Checked:
             for field, value in getattr(self.layer_param, param).ListFields():
                 if forks.changes_results(field, value) and field.name not in self.obeys:
                     raise self.error(
-                        f"{param}.{field.name} is of a fork of Caffe{forks.origin(field.name)}, and what it asks of a "
-                        f"{self.type} layer is not in minicaffe; without it the results may differ from the fork's",
+                        f"{param}.{field.name} asks for something that only a fork of Caffe{forks.origin(field.name)}"
+                        f" has, and a {self.type} layer of minicaffe has not; without it the results differ",
                         field.name,
                     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
@@ -16,7 +17,8 @@ class Loss(Layer):
     """
 
     bottoms: Count = 2
-    common_params = ("loss_param",)
+    common_params: ClassVar[Sequence[str]] = ("loss_param",)
+    fixed: ClassVar[Collection[str] | None] = ()
     auto_tops = True
     reads_tops = ()
     differentiable: tuple[int, ...] | None = (0,)

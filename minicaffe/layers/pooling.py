@@ -16,8 +16,9 @@ class Pooling(Layer):
     r"""Reduce each window of each channel to its maximum, its mean, or a pixel drawn from it.
 
     Bottom: (N, C, H, W).  Tops: (N, C, P, Q); for MAX a second may be named: the mask, each maximum's place ``h * W +
-    w``. ``P = round((H + 2 pad - kernel) / stride) + 1``, rounded up (``round_mode: FLOOR``: down); with padding, a
-    last window that would start beyond the image and its leading pad is dropped. STOCHASTIC (Zeiler and Fergus 2013)
+    w``. ``P = round((H + 2 pad - kernel) / stride) + 1``, rounded up (``round_mode: FLOOR``, or what forks write,
+    ``ceil_mode: false`` or ``round_below: true``: down); with padding, a last window that would start beyond the image
+    and its leading pad is dropped. STOCHASTIC (Zeiler and Fergus 2013)
     draws a pixel with probability proportional to its value in TRAIN phase, and weighs all of them in TEST phase.
 
     A window that holds NaN gives NaN.  Caffe: MAX and STOCHASTIC do not choose it.
@@ -31,11 +32,15 @@ class Pooling(Layer):
     capturable = True
     capturable_on_device = True
     param = "pooling_param"
+    fixed = ()
     reads_bottoms = reads_tops = ()
     tops = (1, 2)
+    obeys = ("ceil_mode", "round_below")
     pool: int
     global_pooling: bool
     round_mode: int
+    ceil_mode: bool
+    round_below: bool
 
     MAX, AVE, STOCHASTIC = range(3)
     CEIL, FLOOR = range(2)
@@ -73,10 +78,22 @@ class Pooling(Layer):
         self.require(
             self.pool != self.STOCHASTIC or pad == (0, 0), f"STOCHASTIC pooling takes no pad; found {pad}", "pad"
         )
+        down = self._rounds_down()
+        self.require(
+            down is None or not self.has("round_mode") or (self.round_mode == self.FLOOR) == down,
+            "says the opposite of ceil_mode or round_below",
+            "round_mode",
+        )
 
     def _sizes(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         """Stride, pad and kernel along each axis."""
         return self._pair("stride", "stride", 1), self._pair("pad", "pad", 0), self._pair("kernel_size", "kernel", 0)
+
+    def _rounds_down(self) -> bool | None:
+        """What forks' options say of the size of the top; None if they say nothing."""
+        if self.has("round_below"):
+            return self.round_below
+        return not self.ceil_mode if self.has("ceil_mode") else None
 
     def _pair(self, field: str, prefix: str, default: int) -> tuple[int, int]:
         h, w = f"{prefix}_h", f"{prefix}_w"
@@ -118,7 +135,8 @@ class Pooling(Layer):
             "pad",
             ShapeError,
         )
-        rounded = math.ceil if self.round_mode == self.CEIL else math.floor
+        down = self._rounds_down()
+        rounded = math.floor if (self.round_mode == self.FLOOR if down is None else down) else math.ceil
         pooled = rounded((size + 2 * pad - kernel) / stride) + 1
         if padded and (pooled - 1) * stride >= size + pad:
             pooled -= 1

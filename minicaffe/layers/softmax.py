@@ -13,15 +13,24 @@ class Softmax(Layer):
     r"""Scores to probabilities along ``axis`` (1): :math:`y_i = e^{x_i} / \sum_j e^{x_j}`.
 
     Bottom and top: one shape.  The largest score is subtracted first, so that nothing overflows.
+    ``scaling_temperature`` (1): the scores are divided by it first.
+    DeepDetect: backward does not divide by the temperature.
     """
 
     type = "Softmax"
     capturable = True
+    obeys = ("scaling_temperature",)
     param = "softmax_param"
     reads_bottoms = ()
     per_element = 5
     in_place = "always"
     axis: int
+    scaling_temperature: float
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.require(
+            self.scaling_temperature > 0, f"must be positive; found {self.scaling_temperature:g}", "scaling_temperature"
+        )
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
@@ -29,7 +38,15 @@ class Softmax(Layer):
         self.shape = self.about(x, self.axis_of(x, self.axis), "score")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.ops.softmax(bottom[0].xdata.reshape(self.shape), top[0].xdata.reshape(self.shape))
+        x, y = bottom[0].xdata.reshape(self.shape), top[0].xdata.reshape(self.shape)
+        if self.scaling_temperature != 1:
+            self.ops.elementwise(Softmax.cooled, (x,), (self.scaling_temperature,), y)
+            x = y
+        self.ops.softmax(x, y)
+
+    @staticmethod
+    def cooled(x: float, temperature: float) -> float:
+        return x / temperature
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
@@ -53,6 +70,7 @@ class SoftmaxWithLoss(Normalized):
     capturable_on_device = True
     reads_bottoms = (1,)
     param = "softmax_param"
+    fixed = ()
     per_element = 5
     tops = (1, 2)
     axis: int

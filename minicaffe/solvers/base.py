@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe import arguments, backend, compat, glog, models, proto
-from minicaffe.backend import random, ranks
+from minicaffe.backend import random, ranks, usage
 from minicaffe.blob import Storage
 from minicaffe.errors import ArgumentError, MinicaffeError, SnapshotError
 from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
 from minicaffe.proto.files import read_solver
 from minicaffe.proto.origin import Origin
+from minicaffe.solvers import larc, progress
 from minicaffe.solvers import monitor as monitoring
-from minicaffe.solvers import progress
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.definition import Definition
 from minicaffe.solvers.lock import PrefixLock, lock_prefix
@@ -110,7 +110,8 @@ class Solver:
         data, diff = self.net.pack_params()
         self._share_with_test_nets()
         self.history = [Storage(data.size, self.net.dtype) for _ in range(self.slots)]
-        self._stepper = Stepper(self, data, diff)
+        self._stepper = Stepper(self.net, data, diff)
+        usage.account_for(self, Solver._memory_on)
         losses = self._losses = SmoothedLoss(self.param.average_loss, self.net.dtype)
         self.schedule = Schedule(self.param, self.net.dtype, lambda: losses.mean)
         self._restored = False
@@ -122,6 +123,10 @@ class Solver:
         total = f" of {self.param.max_iter}" if self.param.max_iter else ""
         nets = f"net '{self.net.name}', {len(self.test_nets)} test net{'s' if len(self.test_nets) != 1 else ''}"
         return f"<{type(self).__name__} iteration {self.iter}{total}, lr {self.lr:g}: {nets}>"
+
+    def _memory_on(self, where: backend.Backend) -> list[usage.Part]:
+        """What the solver holds on a backend beside its nets."""
+        return [(f"history of the {self.type} solver", {id(slot): slot.bytes_on(where) for slot in self.history})]
 
     def _check(self) -> None:
         """What a kind of solver asks of the fields beside: a PrototxtError unless they make sense."""
@@ -341,12 +346,18 @@ class Solver:
         self.schedule.advance(self.iter)
         if p.display and self.iter % p.display == 0:
             _log.info("Iteration %d, lr = %g", self.iter, rate)
-        self._stepper.take(rate)
+        self._stepper.take(self, rate)
         self.iter += 1
 
     def corrected(self, rate: float) -> float:
         """What ``update`` gets as the rate of the coming iteration."""
         return rate
+
+    @property
+    def momentum(self) -> float:
+        """The momentum of the coming update."""
+        asks_rate = self.param.momentum_policy == "opt"
+        return larc.momentum(self.param, self.iter, self.lr if asks_rate else 0.0)
 
     def update(
         self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
@@ -374,6 +385,8 @@ class Solver:
 
     def share_weights(self, net: Net) -> None:
         """Let ``net`` use this solver's weights from now on."""
+        if not isinstance(net, Net):
+            raise ArgumentError(f"share_weights takes a net; found {net!r}")
         net.share_with(self.net)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import logging
 import math
@@ -54,9 +55,15 @@ def _cosine(p: proto.SolverParameter, i: int, step: int) -> float:
     return p.base_lr * (1 + math.cos(math.pi * i / p.max_iter)) / 2 if i < p.max_iter else 0.0
 
 
+def _multifixed(p: proto.SolverParameter, i: int, step: int) -> float:
+    """The rate of the stage that iteration i is in: stage s ends with iteration stageiter[s], the last one never."""
+    ends = list(p.stageiter)
+    return p.stagelr[min(bisect.bisect_left(ends, i), len(ends) - 1)]
+
+
 POLICIES: dict[str, Callable[[proto.SolverParameter, int, int], float]] = {
     "fixed": _fixed, "step": _step, "exp": _exp, "inv": _inv, "multistep": _step, "poly": _poly, "sigmoid": _sigmoid,
-    "cosine": _cosine, "plateau": _step,
+    "cosine": _cosine, "plateau": _step, "multifixed": _multifixed,
 }  # fmt: skip
 """Rate at iteration i, counted before the update, after so many steps down, by the solver's ``lr_policy``."""
 
@@ -88,13 +95,18 @@ class Schedule:
     def rate(self, i: int) -> float:
         """The rate of an update at iteration ``i``, if none has advanced the schedule since: on the line from
         ``warmup_start_lr`` to ``base_lr`` for ``warmup_iter`` iterations (Intel's fork of Caffe), from then on what the
-        policy gives there.
+        policy gives there.  Of NVCaffe: for ``rampup_interval`` iterations it rises from ``rampup_lr`` with the square
+        of i, and it is never below ``min_lr``.
         """
         p = self._param
         if i < p.warmup_iter:
             rate = p.warmup_start_lr + (p.base_lr - p.warmup_start_lr) * i / p.warmup_iter
+        elif i < p.rampup_interval:
+            rate = p.rampup_lr + (p.base_lr - p.rampup_lr) * (i / p.rampup_interval) ** 2
         else:
             rate = POLICIES[p.lr_policy](p, i, self._reached_at(i).current_step)
+        if p.HasField("min_lr"):
+            rate = max(rate, p.min_lr)
         return math.copysign(math.inf, rate) if abs(rate) > self._largest else rate
 
     def advance(self, i: int) -> None:
@@ -108,7 +120,7 @@ class Schedule:
     def _reached_at(self, i: int) -> _Reached:
         """Where the policy stands at iteration ``i``."""
         p, reached = self._param, _Reached(self.current_step, self.minimum_loss, self.last_event)
-        if i < p.warmup_iter:
+        if i < max(p.warmup_iter, p.rampup_interval):
             return reached
         if p.lr_policy == "step":
             return reached._replace(current_step=i // p.stepsize)
@@ -153,7 +165,13 @@ def check_policy(p: proto.SolverParameter, require: Callable[[bool, str, str, An
     if name in ("poly", "cosine"):
         require(p.HasField("max_iter"), "max_iter", f"must be given {given}, which ends there", "none")
         require(p.max_iter > 0, "max_iter", f"must be positive {given}, which divides by it", p.max_iter)
-    if name not in ("fixed", "poly", "cosine"):
+    if name == "multifixed":
+        ends = list(p.stageiter)
+        require(len(ends) > 0, "stageiter", f"must be given {given}: the iteration at which each stage ends", "none")
+        require(len(p.stagelr) == len(ends), "stagelr", f"must give one rate for each of {len(ends)} stages",
+                f"{len(p.stagelr)}")  # fmt: skip
+        require(ends == sorted(ends), "stageiter", "must not fall", ends)
+    if name not in ("fixed", "poly", "cosine", "multifixed"):
         require(p.gamma >= 0, "gamma", "must be 0 or more", p.gamma)
     if name == "plateau":
         windows = list(p.plateau_winsize)
@@ -161,9 +179,14 @@ def check_policy(p: proto.SolverParameter, require: Callable[[bool, str, str, An
         require(bool(windows) and min(windows) > 0, "plateau_winsize",
                 f"must be given {given}, once a step down, each a positive number of iterations",
                 windows or "none")  # fmt: skip
-    for field in ("base_lr", "gamma") if name in ("step", "exp", "multistep") else ("base_lr",):
+    needed = {"step": 2, "exp": 2, "multistep": 2, "multifixed": 0}.get(name, 1)
+    for field in ("base_lr", "gamma")[:needed]:
         if not p.HasField(field):
             _log.warning("solver field %s is not given: it is 0, and so the learning rate will be", field)
+    for field in ("rampup_interval", "rampup_lr", "min_lr"):
+        require(getattr(p, field) >= 0, field, "must be 0 or more", getattr(p, field))
+    require(not (p.warmup_iter and p.rampup_interval), "rampup_interval", "and warmup_iter are two ways to say the "
+            "same; give one of them", p.rampup_interval)  # fmt: skip
     require(p.warmup_iter >= 0, "warmup_iter", "must be 0 or more", p.warmup_iter)
     require(p.warmup_start_lr >= 0, "warmup_start_lr", "must be 0 or more", p.warmup_start_lr)
     require(p.warmup_iter > 0 or not p.HasField("warmup_start_lr"), "warmup_start_lr",

@@ -19,7 +19,7 @@ class SGDSolver(Solver):
     def update(
         self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
     ) -> None:
-        ops.sgd_update(w, g, history[0], rate, self.param.momentum, scale, decay, l1)
+        ops.sgd_update(w, g, history[0], rate, self.momentum, scale, decay, l1)
 
 
 class NesterovSolver(Solver):
@@ -36,4 +36,4 @@ class NesterovSolver(Solver):
     def update(
         self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
     ) -> None:
-        ops.nesterov_update(w, g, history[0], rate, self.param.momentum, scale, decay, l1)
+        ops.nesterov_update(w, g, history[0], rate, self.momentum, scale, decay, l1)

@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 from layer_cases import (
+    activation,
+    channels,
     classification,
     common,
     data,
+    detection,
     indexing,
     loss,
+    metric,
     neuron,
     normalisation,
     recurrent,
     reduction,
+    sampling,
     utility,
     vision,
 )
 from layer_cases.case import Case
 
-FAMILIES = (classification, common, data, indexing, loss, neuron, normalisation, recurrent, reduction, utility, vision)
+FAMILIES = (
+    *(
+        activation,
+        channels,
+        classification,
+        common,
+        data,
+        detection,
+        indexing,
+        loss,
+        metric,
+        neuron,
+        normalisation,
+        recurrent,
+        reduction,
+        sampling,
+    ),
+    *(utility, vision),
+)
 CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]

@@ -44,6 +44,8 @@ CASES = [
     Case("Im2col", (normal(2, 4, 6, 5),), {"kernel_size": 3}, sizes=IMAGES),
     pooling("", distinct(2, 4, 6, 5), kernel_size=3, stride=2),
     pooling("padded", distinct(2, 4, 6, 5), kernel_size=3, stride=2, pad=1, round_mode="FLOOR"),
+    pooling("floor", distinct(2, 4, 6, 5), kernel_size=2, stride=2, ceil_mode=False),
+    pooling("below", distinct(2, 4, 6, 5), kernel_size=3, stride=2, round_below=True),
     pooling("oblong", distinct(2, 4, 6, 5), kernel_h=2, kernel_w=3, stride_h=1, stride_w=2, pad_h=1, pad_w=2),
     pooling("average", normal(2, 4, 6, 5), pool="AVE", kernel_size=3, stride=2, pad=1),
     pooling("global average", normal(2, 4, 6, 5), pool="AVE", global_pooling=True),

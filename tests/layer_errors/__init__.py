@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
-from layer_errors import classification, common, data, normalisation, recurrent, utility, vision
+from layer_errors import (
+    activation,
+    channels,
+    classification,
+    common,
+    data,
+    detection,
+    metric,
+    normalisation,
+    recurrent,
+    sampling,
+    utility,
+    vision,
+)
 from layer_errors.row import Row
 
-FAMILIES = (classification, common, data, normalisation, recurrent, utility, vision)
+FAMILIES = (
+    activation,
+    channels,
+    classification,
+    common,
+    data,
+    detection,
+    metric,
+    normalisation,
+    recurrent,
+    sampling,
+    utility,
+    vision,
+)
 ROWS: list[Row] = [row for family in FAMILIES for row in family.ROWS]

@@ -70,6 +70,11 @@ def _of_scores(shape: Shape, ignored: int | None) -> Iterator[KernelCase]:
     yield KernelCase("softmax_loss", args, note, _some_zero)
     args = (prob, label_for_loss, ignored, scalar(7), WEIGHT, output(*shape))
     yield KernelCase("softmax_loss_grad", args, note)
+    for gamma in (0.5, 2):
+        args = (prob, label_for_loss, 0.25, gamma, ignored, scalar(7), output())
+        yield KernelCase("focal_loss", args, f"{note}, gamma {gamma}", _some_zero)
+        args = (prob, label_for_loss, 0.25, gamma, ignored, scalar(7), WEIGHT, output(*shape))
+        yield KernelCase("focal_loss_grad", args, f"{note}, gamma {gamma}", _some_zero)
     for top_k in (1, 3):
         args = (rounded(*shape, scale=2), label, top_k, ignored, output(), output(classes), output(classes))
         yield KernelCase("accuracy", args, f"{note}, top {top_k}")

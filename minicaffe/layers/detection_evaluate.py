@@ -1,0 +1,119 @@
+"""DetectionEvaluate: which of the boxes that were found are right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicaffe import limits
+from minicaffe.blob import Blob
+from minicaffe.boxes.evaluation import judge
+from minicaffe.boxes.frames import in_pixels, read_sizes
+from minicaffe.errors import ShapeError
+from minicaffe.layers.base import Layer
+
+
+class DetectionEvaluate(Layer):
+    """Compare the boxes that DetectionOutput found with the ground truth, for ``eval_type: "detection"`` of a solver.
+
+    Bottoms: detections (1, 1, K, 7), ground truth (1, 1, G, 8), of which a row with item -1 is the end.  Top
+    (1, 1, R, 5): first (-1, label, number of ground truths, -1, -1) for each class but ``background_label_id``, then
+    for each detection (item, label, confidence, right, wrong), ordered by item and label, in each the best first.
+
+    A detection is right if it overlaps a ground truth of its class that no better one has found by at least
+    ``overlap_threshold`` (intersection over union).  With ``evaluate_difficult_gt: false`` difficult ground truth does
+    not count, and what finds it is neither right nor wrong.  With a ``name_size_file`` (rows: name, height, width; one
+    for each image in order) boxes are compared in pixels, after ``resize_param`` is undone.
+    Source: weiliu89/caffe, branch ssd.  Computed on the host.
+    """
+
+    type = "DetectionEvaluate"
+    param = "detection_evaluate_param"
+    bottoms = 2
+    differentiable = forcible = ()
+    reads_bottoms = reads_tops = ()
+    per_element = 0
+    num_classes: int
+    background_label_id: int
+    overlap_threshold: float
+    evaluate_difficult_gt: bool
+    name_size_file: str
+    resize_param: Any
+
+    fixed = ("name_size_file",)
+
+    def check_options(self) -> None:
+        self.require(self.num_classes > 0, "must be given, and positive", "num_classes")
+        self.require(self.overlap_threshold > 0, "must be positive", "overlap_threshold")
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.sizes: list[tuple[str, int, int]] = []
+        self.images = 0
+        if self.name_size_file:
+            try:
+                self.sizes = read_sizes(limits.read_file(self.find_file(self.name_size_file), times=8).decode())
+            except (OSError, ValueError) as error:
+                raise self.data_error(error, "name_size_file") from None
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        for blob, width, what in ((bottom[0], 7, "detections"), (bottom[1], 8, "ground truth")):
+            self.require(
+                len(blob.shape) >= 1 and blob.shape[-1] == width,
+                f"the {what} must be rows of {width}; found {blob.shape_string}",
+                kind=ShapeError,
+            )
+        top[0].reshape(1, 1, len(self._classes()), 5)
+
+    def _classes(self) -> list[int]:
+        return [label for label in range(self.num_classes) if label != self.background_label_id]
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        found, truth = bottom[0].data.reshape(-1, 7), bottom[1].data.reshape(-1, 8)
+        truth = truth[: int(np.argmax(np.append(truth[:, 0], -1) == -1))]
+        for given, what in ((found, "detections"), (truth, "ground truth")):
+            self.require(
+                not (given[:, 1] == self.background_label_id).any(),
+                f"found the background label {self.background_label_id} in the {what}",
+                "background_label_id",
+            )
+        counted = truth if self.evaluate_difficult_gt else truth[truth[:, 7] == 0]
+        rows = [np.array([-1, c, (counted[:, 1] == c).sum(), -1, -1], float) for c in self._classes()]
+        for item in np.unique(found[found[:, 0] != -1, 0]):
+            own = found[(found[:, 0] == item) & (found[:, 1] != -1)]
+            rows += self._judge(item, own, truth[truth[:, 0] == item])
+            self.images += 1
+        top[0].reshape(1, 1, len(rows), 5)
+        top[0].data[0, 0] = np.array(rows).reshape(-1, 5)
+
+    def _judge(self, item: float, found: NDArray, truth: NDArray) -> list[NDArray]:
+        """The rows of one item's detections."""
+        rows: list[NDArray] = []
+        for label in np.unique(found[:, 1]):
+            own, wanted = found[found[:, 1] == label], truth[truth[:, 1] == label]
+            if len(wanted):
+                own = own[np.argsort(-own[:, 2], kind="stable")]
+            ignored = (wanted[:, 7] != 0) & (not self.evaluate_difficult_gt)
+            boxes, targets = self._frame(own[:, 3:7]), self._frame(wanted[:, 3:7])
+            right, wrong = judge(boxes, targets, ignored, self.overlap_threshold, bool(self.sizes))
+            rows += [
+                np.array(row) for row in zip(*[[item] * len(own), own[:, 1], own[:, 2], right, wrong], strict=True)
+            ]
+        return rows
+
+    def _frame(self, boxes: NDArray) -> NDArray:
+        """The boxes in what they are compared in: relative to the image, or its pixels if its size is known."""
+        if not self.sizes:
+            return boxes
+        _, height, width = self.sizes[self.images % len(self.sizes)]
+        return in_pixels(boxes, height, width, self.resize_param if self.has("resize_param") else None)
+
+    def state(self) -> dict[str, Any]:
+        """The number of the next image among the sizes."""
+        return {"images": self.images} if self.sizes else {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a ``state``."""
+        self.images = state["images"]

@@ -1,0 +1,151 @@
+"""DetectionOutput: from an SSD's predictions to the boxes that it found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicaffe.blob import Blob
+from minicaffe.boxes import geometry
+from minicaffe.boxes.priors import PriorBoxes
+from minicaffe.errors import ShapeError
+from minicaffe.kernels.cpu.boxes import best_first, suppress
+from minicaffe.layers.base import Count, Layer
+
+
+def expect_priors(layer: Layer, priors: Blob) -> int:
+    """The number P of boxes in the blob ``priors`` (1, 2, 4P); a ShapeError if it has another shape."""
+    good = len(priors.shape) >= 3 and priors.shape[1] == 2 and priors.span(2) % 4 == 0 and priors.shape[0] == 1
+    layer.require(good, f"the prior boxes must be (1, 2, 4P); found {priors.shape_string}", kind=ShapeError)
+    return priors.span(2) // 4
+
+
+def expect_predictions(layer: Layer, blob: Blob, count: int, what: str) -> None:
+    """A ShapeError unless the blob has ``count`` predictions for each item."""
+    layer.require(
+        len(blob.shape) >= 1 and blob.span(1) == count,
+        f"the number of priors must match the number of {what} predictions: {count} for each item; "
+        f"found {blob.shape_string}",
+        kind=ShapeError,
+    )
+
+
+class DetectionOutput(Layer):
+    """Decode the boxes that an SSD predicts, keep the best of each class, and drop those that overlap them.
+
+    Bottoms: codes of boxes (N, 4 P [classes]), confidences (N, P classes), prior boxes (1, 2, 4P); a fourth (the
+    images) is ignored.  Top (1, 1, K, 7): a row for each box found: item, label, confidence, xmin, ymin, xmax, ymax
+    relative to the image, ordered by item, label, falling confidence.  If nothing at all is found, a row
+    (item, -1, -1, …) for each item.
+
+    For each item and class but ``background_label_id``: the ``nms_param.top_k`` most confident boxes above
+    ``confidence_threshold``; of those, the ones that overlap no better one by more than ``nms_param.nms_threshold``
+    (see ``kernels.reference.boxes.suppress`` for ``eta``); of all classes together the best ``keep_top_k``.
+    ``share_location: false``: codes for each class.  ``code_type``, ``variance_encoded_in_target``: see
+    ``boxes.coding``.  ``clip`` (OpenCV): boxes end where the image does.
+
+    Computed on the host, since the number of boxes depends on their values: a device is waited for.
+    Source: weiliu89/caffe, branch ssd.  Of equally confident boxes the one of the lower prior wins.
+    """
+
+    type = "DetectionOutput"
+    param = "detection_output_param"
+    bottoms: Count = (3, 4)
+    differentiable = forcible = ()
+    reads_bottoms = reads_tops = ()
+    per_element = 0
+    num_classes: int
+    share_location: bool
+    background_label_id: int
+    nms_param: Any
+    code_type: int
+    keep_top_k: int
+    variance_encoded_in_target: bool
+    confidence_threshold: float
+    clip: bool
+    normalized_bbox: bool
+    save_output_param: Any
+    nms_threshold: float
+    top_k: int
+
+    def check_options(self) -> None:
+        self.require(self.num_classes > 0, "must be given, and positive", "num_classes")
+        self.require(self.normalized_bbox, "boxes in pixels are not in minicaffe", "normalized_bbox")
+        overlap, _, eta = self._suppression()
+        self.require(overlap >= 0, f"nms_threshold must not be negative; found {overlap:g}", "nms_param")
+        self.require(0 < eta <= 1, f"eta must lie above 0 and not above 1; found {eta:g}", "nms_param")
+
+    def _suppression(self) -> tuple[float, int, float]:
+        """Threshold, number of candidates and eta: ``nms_param``, or the two fields that stand for it in older
+        definitions."""
+        nms, old = self.nms_param, not self.has("nms_param")
+        overlap = self.nms_threshold if old and self.has("nms_threshold") else nms.nms_threshold
+        limit = self.top_k if old and self.has("top_k") else nms.top_k if nms.HasField("top_k") else -1
+        return overlap, limit, nms.eta
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        codes, confidences, priors = bottom[:3]
+        self.require(
+            codes.shape[:1] == confidences.shape[:1],
+            f"codes and confidences must be of equally many items; found {codes.shape_string} and "
+            f"{confidences.shape_string}",
+            kind=ShapeError,
+        )
+        count = expect_priors(self, priors)
+        expect_predictions(self, codes, count * 4 * (1 if self.share_location else self.num_classes), "location")
+        expect_predictions(self, confidences, count * self.num_classes, "confidence")
+        self.threshold = self.given("confidence_threshold", -np.inf)
+        self.overlap, self.most, self.eta = self._suppression()
+        self.classes = [label for label in range(self.num_classes) if label != self.background_label_id]
+        top[0].reshape(1, 1, 1, 7)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        priors = PriorBoxes(bottom[2].data, self.code_type, self.variance_encoded_in_target)
+        count, items = len(priors), bottom[0].shape[0]
+        codes = bottom[0].data.reshape(items, count, -1, 4)
+        confidences = bottom[1].data.reshape(items, count, self.num_classes)
+        rows = [self._detect(n, priors, codes[n], confidences[n]) for n in range(items)]
+        found = np.concatenate(rows) if rows else np.empty((0, 7))
+        if len(found) == 0:
+            found = np.full((items, 7), -1.0)
+            found[:, 0] = np.arange(items)
+        top[0].reshape(1, 1, len(found), 7)
+        top[0].data[0, 0] = found
+
+    def _detect(self, item: int, priors: PriorBoxes, codes: NDArray, confidences: NDArray) -> NDArray:
+        """The rows of one item: codes (P, 1 or classes, 4), confidences (P, classes)."""
+        decoded = [self._decode(priors, codes[:, 0])] if self.share_location else None
+        labels, boxes, scores = [], [], []
+        for label in self.classes:
+            order = best_first(confidences[:, label], self.threshold, self.most)
+            if len(order) == 0:
+                continue
+            candidates = decoded[0] if decoded else self._decode(priors, codes[:, label])
+            kept = suppress(candidates, order, self.overlap, self.eta)
+            labels.append(np.full(len(kept), label))
+            boxes.append(candidates[kept])
+            scores.append(confidences[kept, label])
+        if not labels:
+            return np.empty((0, 7))
+        rows = np.column_stack(
+            [np.full(sum(map(len, labels)), item), np.concatenate(labels), np.concatenate(scores), *_columns(boxes)]
+        )
+        return self._best(rows)
+
+    def _decode(self, priors: PriorBoxes, codes: NDArray) -> NDArray:
+        boxes = priors.decode(codes)
+        return np.ascontiguousarray(geometry.clip(boxes) if self.clip else boxes)
+
+    def _best(self, rows: NDArray) -> NDArray:
+        """At most ``keep_top_k`` rows, still ordered by label; of equally confident ones the first."""
+        if self.keep_top_k < 0 or len(rows) <= self.keep_top_k:
+            return rows
+        best = np.argsort(-rows[:, 2], kind="stable")[: self.keep_top_k]
+        return rows[best[np.argsort(rows[best, 1], kind="stable")]]
+
+
+def _columns(boxes: list[NDArray]) -> NDArray:
+    return np.concatenate(boxes).T

@@ -1,0 +1,112 @@
+"""Permute, PriorBox, Normalize, SmoothL1Loss, FocalLoss, MultiBoxLoss, DetectionOutput, DetectionEvaluate."""
+
+from __future__ import annotations
+
+from layer_errors.row import row
+
+IMAGE = (2, 4, 5, 5)
+MAPS = ((1, 2, 3, 3), (1, 3, 30, 30))
+CODES, SCORES, PRIORS, TRUTH = (2, 24), (2, 18), (1, 2, 24), (1, 1, 3, 8)
+
+
+def prior_box(field, problem, *shapes, **how):
+    return row("PriorBox", field, problem, *(shapes or MAPS), **{"min_size": [10.0], **how})
+
+
+def loss(kind, field, problem, *shapes, **how):
+    return row(kind, field, problem, *(shapes or (CODES, SCORES, PRIORS, TRUTH)), **{"num_classes": 3, **how})
+
+
+def output(field, problem, *shapes, **how):
+    return row("DetectionOutput", field, problem, *(shapes or (CODES, SCORES, PRIORS)), **{"num_classes": 3, **how})
+
+
+def multibox(kind):
+    yield loss(kind, "num_classes", r"must be given, and positive", num_classes=0)
+    yield loss(kind, "do_neg_mining", r"contradicts mining_type", do_neg_mining=False, mining_type="MAX_NEGATIVE")
+    yield loss(kind, "share_location", r"must be true for mining", share_location=False)
+    yield loss(kind, "sample_size", r"must be positive", mining_type="HARD_EXAMPLE", sample_size=0)
+    yield loss(kind, "map_object_to_agnostic", r"needs num_classes: 2", map_object_to_agnostic=True)
+    yield loss(kind, "background_label_id", r"must be a class, 0 \.\. 2", background_label_id=3)
+    yield loss(kind, None, r"location predictions: 24 for each item; found 2 20", (2, 20), SCORES, PRIORS, TRUTH)
+    yield loss(kind, None, r"confidence predictions: 18 for each item; found 2 20", CODES, (2, 20), PRIORS, TRUTH)
+    yield loss(kind, None, r"the prior boxes must be \(1, 2, 4P\)", CODES, SCORES, (1, 1, 24), TRUTH)
+    yield loss(kind, None, r"the ground truth must be rows of 8", CODES, SCORES, PRIORS, (1, 1, 3, 7))
+    yield loss(
+        kind, "num_classes", r"found the label 7 in the ground truth", bad=(3, [0, 7, 0, 0.1, 0.1, 0.9, 0.9, 0] * 3)
+    )
+
+
+ROWS = [
+    row("Permute", "order", r"each once, in 0 \.\. 3; found \[0, 0\]", IMAGE, order=[0, 0]),
+    row("Permute", "order", r"each once, in 0 \.\. 3; found \[4\]", IMAGE, order=[4]),
+    prior_box("min_size", r"must be given, in pixels", min_size=[]),
+    prior_box("min_size", r"must be positive", min_size=[0.0]),
+    prior_box("max_size", r"once for each of the 1 min_size", max_size=[20.0, 30.0]),
+    prior_box("max_size", r"must be larger than its min_size; found 5 for 10", max_size=[5.0]),
+    prior_box("aspect_ratio", r"must be positive", aspect_ratio=[0.0]),
+    prior_box("variance", r"must be one or four; found 2", variance=[0.1, 0.2]),
+    prior_box("variance", r"must be positive", variance=[0.0]),
+    prior_box("img_size", r"either img_size or img_h and img_w, not both", img_size=30, img_h=30, img_w=30),
+    prior_box("img_h", r"img_h and img_w must be given together", img_h=30),
+    prior_box("step", r"must be positive", step=-1.0),
+    prior_box("density", r"is of another fork than SSD's", density=[1.0]),
+    prior_box(None, r"the inputs must have 4 axes", (1, 2, 3), (1, 3, 30, 30)),
+    row("Normalize", None, r"needs channels", (4,)),
+    row("Normalize", None, r"needs channels", IMAGE, later=((4,),)),
+    row(
+        "Normalize",
+        "blobs",
+        r"must hold 4 value\(s\); found 3",
+        IMAGE,
+        channel_shared=False,
+        blobs=[{"shape": {"dim": [3]}, "data": [1.0] * 3}],
+    ),
+    row("Normalize", "normalize_param", r"is happynear's dialect", IMAGE, normalize_param={"bp_norm": True}),
+    row("SmoothL1Loss", "sigma", r"must be positive", (2, 3), (2, 3), sigma=0.0),
+    row("SmoothL1Loss", None, r"must have the same count", (2, 3), (2, 4)),
+    row("FocalLoss", "gamma", r"must not be negative", (2, 3), (2,), gamma=-1.0),
+    row("FocalLoss", "beta", r"is of another fork's FocalLoss", (2, 3), (2,), beta=2.0),
+    row("FocalLoss", None, r"number of labels must match", (2, 3), (2, 2)),
+    row("FocalLoss", "axis", r"axis 2 out of range", (2, 3), (2,), axis=2),
+    *multibox("MultiBoxLoss"),
+    *multibox("MultiBoxFocalLoss"),
+    output("num_classes", r"must be given, and positive", num_classes=0),
+    output("normalized_bbox", r"boxes in pixels are not in minicaffe", normalized_bbox=False),
+    output("nms_param", r"nms_threshold must not be negative", nms_param={"nms_threshold": -1.0}),
+    output("nms_param", r"eta must lie above 0", nms_param={"eta": 0.0}),
+    output(None, r"of equally many items", CODES, (3, 18), PRIORS),
+    output(None, r"location predictions: 24", (2, 28), SCORES, PRIORS),
+    output(None, r"confidence predictions: 18", CODES, (2, 21), PRIORS),
+    output(None, r"the prior boxes must be \(1, 2, 4P\)", CODES, SCORES, (2, 2, 24)),
+    row("DetectionEvaluate", "num_classes", r"must be given", (1, 1, 2, 7), (1, 1, 2, 8)),
+    row(
+        "DetectionEvaluate",
+        "overlap_threshold",
+        r"must be positive",
+        (1, 1, 2, 7),
+        (1, 1, 2, 8),
+        num_classes=2,
+        overlap_threshold=0.0,
+    ),
+    row("DetectionEvaluate", None, r"the detections must be rows of 7", (1, 1, 2, 8), (1, 1, 2, 8), num_classes=2),
+    row("DetectionEvaluate", None, r"the ground truth must be rows of 8", (1, 1, 2, 7), (1, 1, 2, 7), num_classes=2),
+    row(
+        "DetectionEvaluate",
+        "background_label_id",
+        r"found the background label 0 in the detections",
+        (1, 1, 1, 7),
+        (1, 1, 1, 8),
+        num_classes=2,
+        bad=(0, [0] * 7),
+    ),
+    row(
+        "DetectionEvaluate",
+        "name_size_file",
+        r"No such file",
+        (1, 1, 1, 7),
+        (1, 1, 1, 8),
+        num_classes=2,
+        name_size_file="missing.txt",
+    ),
+]

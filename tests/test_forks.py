@@ -1,0 +1,70 @@
+"""Nets of Caffe's forks: what is missing is named at once, fields are obeyed or refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from minicaffe import proto
+from minicaffe.errors import LayerError
+from minicaffe.net import Net
+from minicaffe.proto import text
+
+DATA = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 5 } } }\n'
+
+
+def net(tmp_path, layers: str, phase: int = proto.TEST) -> Net:
+    path = tmp_path / "net.prototxt"
+    path.write_text(DATA + layers)
+    return Net(path, phase)
+
+
+def test_all_unknown_types_are_told_with_their_forks_and_how_to_add_one(tmp_path):
+    with pytest.raises(LayerError) as caught:
+        net(
+            tmp_path,
+            'layer { name: "a" type: "MaskPooling" bottom: "data" top: "a" }\n'
+            'layer { name: "b" type: "Relu" bottom: "a" top: "a" }\n'
+            'layer { name: "c" type: "MergeCrop" bottom: "a" bottom: "data" top: "c" }\n',
+        )
+    told = str(caught.value)
+    assert "net.prototxt:2: layer 'a': Unknown layer type: MaskPooling; it is of a fork of Caffe: SSTD" in told
+    assert "net.prototxt:3: layer 'b': Unknown layer type: Relu; did you mean 'ReLU'?" in told
+    assert "net.prototxt:4: layer 'c': Unknown layer type: MergeCrop; it is of a fork of Caffe: naibaf7/caffe" in told
+    assert 'class MaskPooling(minicaffe.Layer):\n        type = "MaskPooling"' in told
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "Convolution" convolution_param { num_output: 1 kernel_size: 1 engine: MKLDNN conv_algos_override: "1" }',
+        'type: "ReLU" relu_param { engine: MKL2017 } forward_type: FLOAT16 backward_math: FLOAT engine: "MKLDNN"',
+        'type: "InnerProduct" inner_product_param { num_output: 1 normalize: false } quantization_param { bw_params: 8 }',
+        'type: "Pooling" pooling_param { pool: AVE global_pooling: true } cudnn_math_override: 1',
+    ],
+)
+def test_fields_that_change_nothing_are_accepted(tmp_path, layer):
+    net(tmp_path, f'layer {{ name: "x" bottom: "data" top: "x" {layer} }}')
+
+
+def test_fields_of_the_net_that_change_nothing_are_accepted(tmp_path):
+    net(tmp_path, "default_forward_type: FLOAT16 default_backward_math: FLOAT global_grad_scale: 1000 richness: 200")
+
+
+def test_a_field_that_changes_results_is_refused_by_name(tmp_path):
+    with pytest.raises(LayerError, match=r"convolution_param\.relu: .*only a fork of Caffe: Intel Caffe .*differ"):
+        net(
+            tmp_path,
+            'layer { name: "x" type: "Convolution" bottom: "data" top: "x"\n'
+            "convolution_param { num_output: 1 kernel_size: 1 relu: true } }",
+        )
+
+
+def test_v1_layers_of_forks_are_upgraded():
+    layer = text.parse(
+        'layers { name: "n" type: ROIPOOLING bottom: "x" bottom: "r" top: "y" roi_pooling_param { pooled_h: 2 } }',
+        proto.NetParameter(),
+    )
+    from minicaffe.proto.upgrade import upgrade_net
+
+    upgraded = upgrade_net(layer)[0].layer[0]
+    assert (upgraded.type, upgraded.roi_pooling_param.pooled_h) == ("ROIPooling", 2)
