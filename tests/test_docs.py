@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import io
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from minicaffe import models, proto
+from minicaffe import compat, models, proto
 from minicaffe.kernels.fast_paths import FAST_PATHS
 from minicaffe.proto.text import parse
 from minicaffe.solvers.history import Row
@@ -162,3 +163,20 @@ def test_the_training_guide_says_what_happens(tmp_path):
 def test_the_pages_of_the_site_are_there():
     listed = re.findall(r": (\S+\.md)$", (DOCS.parent / "mkdocs.yml").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+
+
+def test_extras_that_are_named_can_be_installed():
+    root = DOCS.parent
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg")
+    files = [
+        root / "README.md",
+        *DOCS.rglob("*.md"),
+        *(root / "minicaffe").rglob("*.py"),
+        *(root / "tools").rglob("*.py"),
+    ]
+    named = {extra for path in files for extra in re.findall(r"(?:minicaffe|\.|whl)\[([a-z0-9]+)\]", path.read_text())}
+    extras = set(config["options.extras_require"])
+    assert {"example", "notebook", "tensorboard", "docs"} <= named & extras
+    assert {extra.partition(" ")[0] for extra in compat._EXTRA_OF.values()} <= extras
+    assert named <= extras
