@@ -19,7 +19,7 @@ from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
 from minicaffe.proto.files import read_solver
 from minicaffe.proto.origin import Origin
-from minicaffe.solvers import larc, progress
+from minicaffe.solvers import detection, larc, progress
 from minicaffe.solvers import monitor as monitoring
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.definition import Definition
@@ -306,7 +306,7 @@ class Solver:
         if batches == 0:
             return
         net.share_with(self.net)
-        found = progress.mean_outputs(net, batches, self._goes_on)
+        found = self._test_results(net, batches)
         if found is None:
             self.stopped = True
             _log.info("Test interrupted.")
@@ -318,6 +318,13 @@ class Solver:
         progress.log_outputs("Test", outputs)
         for monitor in self.monitors:
             monitor.test(self.iter, index, outputs, mean_loss)
+
+    def _test_results(self, net: Net, batches: int) -> tuple[list[Scalar], float] | None:
+        """What is reported of each output, and the mean loss; None if the test is interrupted."""
+        if self.param.eval_type == "detection":
+            how = self.param.ap_version, self.param.show_per_class_result
+            return detection.mean_precisions(net, batches, self._goes_on, *how)
+        return progress.mean_outputs(net, batches, self._goes_on)
 
     def _goes_on(self) -> bool:
         """Between the batches of a test: obey what was requested; whether to go on."""
