@@ -171,6 +171,7 @@ def test_extras_that_are_named_can_be_installed():
     config.read(root / "setup.cfg")
     files = [
         root / "README.md",
+        root / "mkdocs.yml",
         *DOCS.rglob("*.md"),
         *(root / "minicaffe").rglob("*.py"),
         *(root / "tools").rglob("*.py"),
