@@ -85,6 +85,11 @@ def test_the_guide_to_performance_names_every_fast_path():
     assert [name for name, _ in named] == list(FAST_PATHS)
 
 
+def need_what_guides_need() -> None:
+    for package in ("matplotlib", "pygraphviz", "tensorboardX"):
+        pytest.importorskip(package)
+
+
 def go_through(guide: str, folder: Path, shorter: dict[str, str], count: str = "--count 400") -> list[str]:
     """Run a guide's commands and Python blocks in their order in a folder; returns what each Python block printed.
 
@@ -110,6 +115,7 @@ def go_through(guide: str, folder: Path, shorter: dict[str, str], count: str = "
 
 
 def test_the_siamese_guide_says_what_happens(tmp_path):
+    need_what_guides_need()
     folder = tmp_path
     solver = "siamese/digits_solver.prototxt"
     shorter = {"iter_1000": "iter_60", f"--solver {solver}": f"--solver {solver} --max_iter 60"}
@@ -149,6 +155,7 @@ def test_the_layers_of_the_siamese_guide_are_those_of_the_shipped_nets():
 
 
 def test_the_training_guide_says_what_happens(tmp_path):
+    need_what_guides_need()
     rows, drawn, stopped, table = go_through("training.md", tmp_path, {"--max_iter 300": "--max_iter 60"})
     assert rows.splitlines()[0].startswith("Row(iteration=0, phase='test', net=0, output='loss', value=0.")
     assert drawn == "" and (tmp_path / "by_hand.png").stat().st_size > 10_000
