@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import Message
 
-from minicaffe import layer_label, proto, weight_files
+from minicaffe import layer_label, limits, proto, weight_files
 from minicaffe.data import hdf5, safetensors
 from minicaffe.data.datum import parse, to_array
 from minicaffe.data.db import backend_of, open_db
@@ -70,13 +70,12 @@ def inspect(path: Path, records: int = RECORDS) -> Report:
     if os.path.isdir(name):
         return _database(name, records)
     try:
-        with open(name, "rb") as file:
-            head = file.read(1024)
-            size = os.fstat(file.fileno()).st_size
+        head = limits.read_head(name)
+        size = os.path.getsize(name)
     except FileNotFoundError:
         raise DataError(f"File not found: {name} (tried {os.path.abspath(name)})") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {name}: {error.strerror}") from None
     report = _reader_of(name, head)(name)
     report.facts = {"bytes": size, **report.facts}
     return report
@@ -138,14 +137,21 @@ def _net(name: str) -> Report:
 
 
 def _shapes(name: str, report: Report) -> dict[str, Any]:
-    """The shapes of blobs and the number of params where the net can be built without its data; into ``report``."""
+    """The shapes of blobs and the number of params where the net can be built without its data; into ``report``.
+
+    Layers of type Python, which run code, are not made: nobody asked to run it.
+    """
+    from minicaffe.layers.python_layer import allow_python_layers
     from minicaffe.summary import load, summarize
 
+    allowed = allow_python_layers(False)
     try:
         net = load(name, proto.TEST)
     except (MinicaffeError, ImportError, OSError) as error:
         reason = str(error).splitlines()[0]
         return {"shapes": f"not known, since the net cannot be built as it is ({reason})"}
+    finally:
+        allow_python_layers(allowed)
     summary = summarize(net)
     net.close()
     tops = {layer.name: layer.tops for layer in summary.layers}
@@ -298,8 +304,7 @@ def _idx(name: str) -> Report:
 
 
 def _image(name: str) -> Report:
-    with open(name, "rb") as file:
-        pixels = decode_image(file.read())
+    pixels = decode_image(limits.read_file(name))
     report = Report(name, "an image")
     for channel, plane in zip(_CHANNELS.get(len(pixels), range(len(pixels))), pixels, strict=True):
         report.add(str(channel), plane)

@@ -61,7 +61,7 @@ class Net(RawViews):
                 raise NetError("Net(file, weights, phase): the phase is missing, minicaffe.TRAIN or minicaffe.TEST")
         if phase not in (None, TRAIN, TEST):
             raise NetError(f"a net's phase is minicaffe.TRAIN ({TRAIN}) or minicaffe.TEST ({TEST}); found {phase!r}")
-        if isinstance(stages, str):
+        if isinstance(stages, str) or not isinstance(stages, (Iterable, type(None))):
             raise NetError(f"stages is a list of names; found {stages!r}: give stages=[{stages!r}]")
         if isinstance(network_file, proto.NetParameter):
             param, self.source = upgrade_net(network_file)[0], Origin()
@@ -344,19 +344,24 @@ class Net(RawViews):
 
     def before_forward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` before each layer's forward."""
-        self._executor.callbacks["before_forward"].append(call)
+        self._call_back("before_forward", call)
 
     def after_forward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` after each layer's forward."""
-        self._executor.callbacks["after_forward"].append(call)
+        self._call_back("after_forward", call)
 
     def before_backward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` before each layer's backward."""
-        self._executor.callbacks["before_backward"].append(call)
+        self._call_back("before_backward", call)
 
     def after_backward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` after each layer's backward."""
-        self._executor.callbacks["after_backward"].append(call)
+        self._call_back("after_backward", call)
+
+    def _call_back(self, when: str, call: Callable[[int], Any]) -> None:
+        if not callable(call):
+            raise NetError(f"net '{self.name}': {when} takes a function of the layer's number; found {call!r}")
+        self._executor.callbacks[when].append(call)
 
     # --- weights and state ---------------------------------------------------------------------------------------
 

@@ -119,6 +119,14 @@ def _small_images(rng):
         Image.fromarray(rng.integers(0, 256, (70, 80, 3), np.uint8)).save(name)
     Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)).save("digit.png")
     Path("images/list.txt").write_text("a.png 0\nb.png 1\n")
+    box = "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>"
+    Path("images/a.xml").write_text(
+        f"<annotation><size><width>80</width><height>70</height></size><object><name>cat</name>{box}</object></annotation>"
+    )
+    Path("images/boxes.txt").write_text("a.png a.xml\n")
+    Path("labels.prototxt").write_text(
+        'item { name: "none" label: 0 display_name: "background" } item { name: "cat" label: 1 display_name: "cat" }\n'
+    )
     Path("pairs.txt").write_text("images/a.png images/b.png 1\n")
     Path("windows.csv").write_text("filename,xmin,ymin,xmax,ymax\nimage.png,0,0,20,30\nimage.png,5,5,40,40\n")
 
@@ -141,7 +149,7 @@ def _nets(folder, rng):
 def prepare(command: str, example: str) -> list[str]:
     """The example's words, with what would take too long replaced by something small of the same kind."""
     words = shlex.split(example)[1:]
-    if command.startswith(("convert_imageset", "data")) and command != "data mean":
+    if command.startswith(("convert_imageset", "convert_annoset", "data")) and command != "data mean":
         shutil.rmtree("train_lmdb")
         shutil.rmtree("examples")
     if command == "train":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -179,6 +180,27 @@ def test_what_cannot_be_told(capsys, name, content, message):
     outcome = run(capsys, "inspect", name)
     assert outcome.status == 1 and message in outcome.err
     assert "unexpected" not in outcome.err
+
+
+def test_a_pipe_is_not_waited_for(capsys):
+    os.mkfifo("pipe")
+    for args in (
+        ("inspect", "pipe"),
+        ("diff", "pipe", "pipe"),
+        ("convert", "pipe", "x.npz"),
+        ("parse_log", "pipe", "."),
+    ):
+        outcome = run(capsys, *args)
+        assert outcome.status == 1 and "pipe" in outcome.errors[0]
+
+
+def test_no_code_of_a_net_is_run(capsys):
+    Path("evil.py").write_text("raise SystemExit('run')")
+    Path("net.prototxt").write_text(
+        'layer { name: "p" type: "Python" top: "x" python_param { module: "evil" layer: "L" } }'
+    )
+    outcome = run(capsys, "inspect", "net.prototxt", "--quiet")
+    assert outcome.status == 0 and "cannot be built as it is" in outcome.out
 
 
 def test_folders_that_are_no_database(capsys):

@@ -152,6 +152,8 @@ X = np.zeros((3, 4), np.float32)
         (lambda net: net.forward_backward_all(a=X, b=X, smu=X), "found a, b, smu"),
         (lambda net: net.set_input_arrays(X, X), "only be called if the first layer is a MemoryDataLayer"),
         (lambda net: net.share_with("net.caffemodel"), "share_with takes another net"),
+        (lambda net: net.before_forward(3), "before_forward takes a function of the layer's number; found 3"),
+        (lambda net: net.after_backward(None), "after_backward takes a function"),
     ],
 )  # fmt: skip
 def test_wrong_calls_say_what_is_wrong(net, call, message):
@@ -278,6 +280,9 @@ def test_init_log_shows_everything_from_a_level_on(net, tmp_path):
         assert lines(stderr)[count:] == ["W careful", "E wrong"]
         with pytest.raises(ArgumentError, match=r"0 \(everything\).*found 5"):
             caffe.init_log(5)
+        caffe.set_logging_disabled()
+        logging.getLogger("minicaffe.net").error("hidden")
+        assert lines(stderr)[-1] == "E wrong"
 
 
 class Display:

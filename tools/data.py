@@ -167,6 +167,36 @@ def siamese(
     _write_images(source, read, output, "lmdb", overwrite)
 
 
+@command.command("scenes", examples=["minicaffe data scenes"])
+@click.option("--output", default=databases.SCENES_FOLDER, show_default=True, metavar="DIR", help="Where to put them.")
+@click.option(
+    "--count",
+    type=click.IntRange(min=10),
+    default=4000,
+    show_default=True,
+    metavar="N",
+    help="Images to train on; a tenth as many to test.",
+)
+@_seed
+@_backend
+@_overwrite
+def scenes(output: str, count: int, seed: int, backend: str | None, overwrite: bool) -> None:
+    """Make databases of scenes of several handwritten digits with their boxes, for the SSD.
+
+    The digits are 1,797 real ones that come along; those to test are not among those to train on.  Labels are 1 for a 0
+    to 10 for a 9.
+    """
+    from minicaffe.data.annoset import write_annotated
+    from minicaffe.data.scenes import scenes as make
+
+    backend = backend or "lmdb"
+    for split, number in (("train", count), ("test", count // 10)):
+        images, boxes = zip(*make(split, number, seed=seed), strict=True)
+        path = os.path.join(output, databases.images("scenes", split, backend))
+        written = write_annotated(path, images, boxes, backend, overwrite)
+        console.result(f"{path} ({backend}): {written.records} images with {sum(written.labels.values())} boxes")
+
+
 @command.command("pairs", examples=["minicaffe data pairs pairs.txt pairs_lmdb --height 28 --width 28"])
 @click.argument("list_file", metavar="LIST")
 @click.argument("database", metavar="DB")

@@ -67,7 +67,7 @@ class CenterLoss(Layer):
         top[0].reshape()
         self.rows = (rows, self.width)
         self.distance, self.terms = self.scratch("distance", self.rows), self.scratch("terms", self.rows)
-        self.sums, self.moves = (self.scratch(name, self.blobs[0].shape) for name in ("sums", "moves"))
+        self.sums, self.steps = (self.scratch(name, self.blobs[0].shape) for name in ("sums", "steps"))
         self.ones, self.counts = self.scratch("ones", (rows, 1)), self.scratch("counts", (self.num_output, 1))
         self.ones[...] = 1
         self.bad_label = self.flag("bad_label")
@@ -99,10 +99,10 @@ class CenterLoss(Layer):
             self.ops.elementwise(nothing, (sums,), (), sums)
         self.ops.scatter_rows(self.terms, label, self.sums)
         self.ops.scatter_rows(self.ones, label, self.counts)
-        self.moves[...] = self.counts
+        self.steps[...] = self.counts
         often = self.has("distance_type")
-        self.ops.elementwise(step_often if often else step_once, (self.sums, self.moves), (), self.moves)
-        self.blobs[0].xdiff[...] += self.moves
+        self.ops.elementwise(step_often if often else step_once, (self.sums, self.steps), (), self.steps)
+        self.blobs[0].xdiff[...] += self.steps
 
 
 def abs_of(x: float) -> float:
@@ -255,7 +255,7 @@ class InnerDistance(Layer):
         top[0].reshape(*x.shape[:axis], w.shape[0])
         self.gaps, self.terms = (self.scratch(name, self.sizes) for name in ("gaps", "terms"))
         self.lengths = self.scratch("lengths", (w.shape[0], 1))
-        self.moves = self.scratch("moves", self.sizes[1:])
+        self.steps = self.scratch("steps", self.sizes[1:])
         self.squares = self.scratch("squares", self.sizes[1:])
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -289,11 +289,11 @@ class InnerDistance(Layer):
         if self.update_center_only:
             self.xp.equal(bottom[-1].xdata.reshape(-1, 1), self.classes, out=self.right, casting="unsafe")
             self.terms *= self.right[:, :, None]
-        self.xp.sum(self.terms, axis=0, out=self.moves)
-        dw = self.points(bottom).xdiff.reshape(self.moves.shape)
+        self.xp.sum(self.terms, axis=0, out=self.steps)
+        dw = self.points(bottom).xdiff.reshape(self.steps.shape)
         if self.given:
             self.ops.elementwise(nothing, (dw,), (), dw)
-        dw -= self.moves
+        dw -= self.steps
 
     @staticmethod
     def square(x: float) -> float:

@@ -183,7 +183,7 @@ class L1Loss(Loss):
             kind=ShapeError,
         )
         x = bottom[0]
-        self.planes = (x.shape[0], x.span(1, 2), x.span(2)) if len(x.shape) > 1 else (x.shape[0], 1, 1)
+        self.planes: tuple[int, ...] = (x.shape[0], x.span(1, 2), x.span(2)) if len(x.shape) > 1 else (x.shape[0], 1, 1)
         self.gap, self.terms = self.scratch("gap", self.planes), self.scratch("terms", self.planes)
         self.valid = self.scratch("valid", self.planes)
         self.sums, self.slopes = (

@@ -19,7 +19,17 @@ from layer_errors import (
 from layer_errors.row import Row
 
 FAMILIES = (
-    *(activation, channels, classification, common, data, detection, metric, normalisation, recurrent, sampling),
-    *(utility, vision),
+    activation,
+    channels,
+    classification,
+    common,
+    data,
+    detection,
+    metric,
+    normalisation,
+    recurrent,
+    sampling,
+    utility,
+    vision,
 )
 ROWS: list[Row] = [row for family in FAMILIES for row in family.ROWS]
