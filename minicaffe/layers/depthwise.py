@@ -20,9 +20,16 @@ class ConvolutionDepthwise(Convolution):
     type = "ConvolutionDepthwise"
     capturable = True
 
+    def check_options(self) -> None:
+        """Nothing: ``num_output`` and ``group`` are not read."""
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.num_output = self.group = bottom[0].shape[self.axis_of(bottom[0], self.axis)]
         super().setup(bottom, top)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.num_output = self.group = self.in_channels
+        super().reshape(bottom, top)
 
 
 class DepthwiseConvolution(Convolution):

@@ -35,6 +35,8 @@ class LabelSpecificAdd(Layer):
     bias_max: float
     iteration: int
 
+    fixed = ("iteration",)
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._passes = [self.iteration]
 
@@ -51,7 +53,7 @@ class LabelSpecificAdd(Layer):
         self.right = self.scratch("right", self.size)
         self.classes = self.scratch("classes", (1, self.size[1]))
         self.classes[0] = self.xp.arange(self.size[1], dtype=self.dtype)
-        self.bad_label = self.scratch("bad_label", (), "int32")
+        self.bad_label = self.flag("bad_label")
 
     def state(self) -> dict[str, Any]:
         return {"passes": self._passes[0]}
@@ -114,10 +116,14 @@ class MarginInnerProduct(Layer):
     iteration: int
     lambda_min: float
 
+    fixed = ("axis", "iteration", "weight_filler")
+
+    def check_options(self) -> None:
+        self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         options = self.layer_param.margin_inner_product_param
         self.margin = options.type + 1
-        self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
         self.width = bottom[0].span(self.axis_of(bottom[0], self.axis))
         self.add_param((self.num_output, self.width), options.weight_filler)
         self._passes = [self.iteration]
@@ -160,7 +166,7 @@ class MarginInnerProduct(Layer):
         self.norm, self.cosine, self.sign, self.edge, self.offset, self.moved, self.along_w, self.along_x = (
             self.scratch(name, (rows, 1)) for name in names
         )
-        self.bad_label = self.scratch("bad_label", (), "int32")
+        self.bad_label = self.flag("bad_label")
 
     def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * self.rows * self.width * self.num_output
