@@ -162,7 +162,8 @@ class L1Loss(Loss):
     param = "l1_loss_param"
     bottoms: Count = (1, 2)
     reads_bottoms = ()
-    differentiable = forcible = (0, 1)
+    differentiable: tuple[int, ...] | None = (0, 1)
+    forcible: tuple[int, ...] | None = (0, 1)
     per_element = 2
     l2_per_location: bool
     l2_prescale_by_channels: bool
