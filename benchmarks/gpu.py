@@ -51,6 +51,7 @@ def checks(options: Options) -> Iterator[Check]:
     for what, tf32 in ((what, tf32) for tf32 in (False, True) for what in PASSES):
         for name, bench in benches.items():
             if tf32:
+                yield Check(f"{name}/{what}/minicaffe TF32", partial(bench.minicaffe, what, True, True))
                 yield Check(f"{name}/{what}/torch TF32", partial(bench.torch, what, True, False))
             yield Check(f"{name}/{what}/compiled{' TF32' * tf32}", partial(bench.torch, what, tf32, True))
             bench.close()
@@ -117,10 +118,10 @@ class Bench:
         made = self.solver()
         return partial(made.step, 1) if what == "step" else made.net.run_forward
 
-    def minicaffe(self, what: str, replay: bool = True) -> dict[str, Any]:
+    def minicaffe(self, what: str, replay: bool = True, tf32: bool = False) -> dict[str, Any]:
         """Time of a pass, the time that Python takes to ask for one, and what it achieves of products and of memory."""
         made = self.solver()
-        with backend.use(self._where), fast_paths.without(*([] if replay else ["replay"])):
+        with backend.use(self._where), target.tf32(tf32), fast_paths.without(*([] if replay else ["replay"])):
             cost = summary.training_cost(made.net) if what == "step" else summary.forward_total(made.net)
             work = self._work(what)
             seconds = target.sample(self._where, work, SECONDS)

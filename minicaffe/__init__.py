@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe import weights as weights
     from minicaffe.as_caffe import install_as_caffe
     from minicaffe.backend import set_device, set_mode_cpu, set_mode_gpu
+    from minicaffe.backend.precision import allow_tf32
     from minicaffe.backend.random import seed as set_random_seed
     from minicaffe.backend.ranks import set_multiprocess, set_solver_count, set_solver_rank, solver_count, solver_rank
     from minicaffe.backend.threads import get_num_threads, set_num_threads
@@ -37,7 +38,7 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe.classifier import Classifier
     from minicaffe.detector import Detector
     from minicaffe.errors import MinicaffeError
-    from minicaffe.glog import init_log, log
+    from minicaffe.glog import init_log, log, set_logging_disabled
     from minicaffe.layers import layer_types as layer_type_list
     from minicaffe.layers.interface import Layer
     from minicaffe.layers.python_layer import allow_python_layers
@@ -73,6 +74,7 @@ _HOME = {
     "install_as_caffe": "minicaffe.as_caffe",
     "init_log": "minicaffe.glog",
     "log": "minicaffe.glog",
+    "set_logging_disabled": "minicaffe.glog",
     "Timer": "minicaffe.backend.timer",
     "NCCL": "minicaffe.solvers.nccl",
     "has_nccl": "minicaffe.solvers.nccl",
@@ -83,6 +85,7 @@ _HOME = {
     "set_random_seed": "minicaffe.backend.random:seed",
     "get_num_threads": "minicaffe.backend.threads",
     "set_num_threads": "minicaffe.backend.threads",
+    "allow_tf32": "minicaffe.backend.precision",
     "set_multiprocess": "minicaffe.backend.ranks",
     "set_solver_count": "minicaffe.backend.ranks",
     "set_solver_rank": "minicaffe.backend.ranks",
@@ -136,6 +139,7 @@ __all__ = [
     "install_as_caffe",
     "init_log",
     "log",
+    "set_logging_disabled",
     "Timer",
     "NCCL",
     "has_nccl",
@@ -146,6 +150,7 @@ __all__ = [
     "set_random_seed",
     "get_num_threads",
     "set_num_threads",
+    "allow_tf32",
     "set_multiprocess",
     "set_solver_count",
     "set_solver_rank",

@@ -100,6 +100,10 @@ class Storage:
         """Bytes on one side, host or device, once it is used there."""
         return self.size * self.dtype.itemsize
 
+    def bytes_on(self, where: backend.Backend) -> int:
+        """Bytes of memory that there are on the device ``where``."""
+        return self.nbytes if self._home is where else 0
+
     @property
     def touched(self) -> bool:
         """Whether anything was ever read or written here; untouched storage is all zeros."""

@@ -23,8 +23,6 @@ _EXTRA_OF = {
     "pydot": "draw",
     "scipy": "splines",
     "tensorboardX": "tensorboard",
-    "nbformat": "notebook",
-    "nbclient": "notebook",
     "IPython": "notebook",
 }
 
@@ -54,6 +52,11 @@ def require(module: str) -> ModuleType:
             f"this needs the package {package!r}, which is not installed; install it with: pip install "
             f"'minicaffe[{extra.split()[0]}]'"
         ) from error
+
+
+def leveldb() -> ModuleType:
+    """plyvel, or plyvel-next, which is the same under another name, for Pythons that plyvel has no wheels for."""
+    return require("plyvel_next" if have("plyvel_next") and not have("plyvel") else "plyvel")
 
 
 def lazy(module: str) -> ModuleType:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import Message
 
-from minicaffe import layer_label, proto, weight_files
+from minicaffe import layer_label, limits, proto, weight_files
 from minicaffe.data import hdf5, safetensors
 from minicaffe.data.datum import parse, to_array
 from minicaffe.data.db import backend_of, open_db
@@ -70,13 +70,12 @@ def inspect(path: Path, records: int = RECORDS) -> Report:
     if os.path.isdir(name):
         return _database(name, records)
     try:
-        with open(name, "rb") as file:
-            head = file.read(1024)
-            size = os.fstat(file.fileno()).st_size
+        head = limits.read_head(name)
+        size = os.path.getsize(name)
     except FileNotFoundError:
         raise DataError(f"File not found: {name} (tried {os.path.abspath(name)})") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {name}: {error.strerror}") from None
     report = _reader_of(name, head)(name)
     report.facts = {"bytes": size, **report.facts}
     return report
@@ -138,14 +137,21 @@ def _net(name: str) -> Report:
 
 
 def _shapes(name: str, report: Report) -> dict[str, Any]:
-    """The shapes of blobs and the number of params where the net can be built without its data; into ``report``."""
+    """The shapes of blobs and the number of params where the net can be built without its data; into ``report``.
+
+    Layers of type Python, which run code, are not made: nobody asked to run it.
+    """
+    from minicaffe.layers.python_layer import allow_python_layers
     from minicaffe.summary import load, summarize
 
+    allowed = allow_python_layers(False)
     try:
         net = load(name, proto.TEST)
     except (MinicaffeError, ImportError, OSError) as error:
         reason = str(error).splitlines()[0]
         return {"shapes": f"not known, since the net cannot be built as it is ({reason})"}
+    finally:
+        allow_python_layers(allowed)
     summary = summarize(net)
     net.close()
     tops = {layer.name: layer.tops for layer in summary.layers}
@@ -174,7 +180,7 @@ def definition_rows(net: proto.NetParameter) -> list[dict[str, Any]]:
 
 def _solver(name: str) -> Report:
     solver = read_solver(name)
-    facts = {}
+    facts: dict[str, Any] = {}
     for descriptor, value in solver.ListFields():
         if isinstance(value, Message) or descriptor.message_type is not None:
             facts[descriptor.name] = " ".join(str(value).split()) if isinstance(value, Message) else len(value)
@@ -189,7 +195,7 @@ def _list(name: str, characters: str) -> Report | None:
     """The report on a list of images and labels, if every line is one."""
     lines = [line for line in characters.splitlines() if line.strip()]
     entries = [line.rpartition(" ") for line in lines]
-    if not all(path and label.lstrip("-").isdigit() for path, _, label in entries):
+    if not all(path and not path.endswith(":") and label.lstrip("-").isdigit() for path, _, label in entries):
         return None
     labels = Counter(int(label) for _, _, label in entries)
     places = {os.path.dirname(os.path.abspath(name)), os.getcwd()}
@@ -298,8 +304,7 @@ def _idx(name: str) -> Report:
 
 
 def _image(name: str) -> Report:
-    with open(name, "rb") as file:
-        pixels = decode_image(file.read())
+    pixels = decode_image(limits.read_file(name))
     report = Report(name, "an image")
     for channel, plane in zip(_CHANNELS.get(len(pixels), range(len(pixels))), pixels, strict=True):
         report.add(str(channel), plane)

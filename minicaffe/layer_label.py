@@ -12,7 +12,7 @@ IN_PLACE = "#90EE90"
 _COLOURS = {**dict.fromkeys(CONVOLUTIONS, "#FF5050"), "Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
 _OTHER = "#6495ED"
 
-_Windowed = proto.ConvolutionParameter | proto.PoolingParameter
+_Windowed = Any  # a ConvolutionParameter or PoolingParameter
 
 
 def in_phase(layer: proto.LayerParameter, phase: int) -> bool:

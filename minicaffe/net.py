@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import arguments, backend, batches, graph, models, proto, weights
+from minicaffe.backend import usage
 from minicaffe.blob import Blob, Storage
 from minicaffe.engine import anomaly, memory_plan
 from minicaffe.engine.assembly import Assembly
@@ -60,7 +61,7 @@ class Net(RawViews):
                 raise NetError("Net(file, weights, phase): the phase is missing, minicaffe.TRAIN or minicaffe.TEST")
         if phase not in (None, TRAIN, TEST):
             raise NetError(f"a net's phase is minicaffe.TRAIN ({TRAIN}) or minicaffe.TEST ({TEST}); found {phase!r}")
-        if isinstance(stages, str):
+        if isinstance(stages, str) or not isinstance(stages, (Iterable, type(None))):
             raise NetError(f"stages is a list of names; found {stages!r}: give stages=[{stages!r}]")
         if isinstance(network_file, proto.NetParameter):
             param, self.source = upgrade_net(network_file)[0], Origin()
@@ -108,6 +109,7 @@ class Net(RawViews):
         self.bottom_names = Named(((s.layer.name, self._names(s.bottom_ids)) for s in self.steps), "layer")
         self._params = Params(self.learnable, layers, dtype)
         self._executor = Executor(self.steps, self._blob_names, self._params, dtype)
+        usage.account_for(self, Net._memory_on)
         self.debug_info = param.debug_info
         _log.info("Network initialization done.")
 
@@ -120,6 +122,18 @@ class Net(RawViews):
         phase = proto.Phase.Name(self.phase)
         params = sum(param.blob.count for param in self.learnable)
         return f"<{type(self).__name__} '{self.name}' {phase}: {len(self.steps)} layers, {params:,} params, {ends}>"
+
+    def _memory_on(self, where: backend.Backend) -> list[usage.Part]:
+        """What the net holds on a backend."""
+        name = f"{proto.Phase.Name(self.phase)} net '{self.name}'"
+        layers = [step.layer for step in self.steps]
+        params = [blob for layer in layers for blob in layer.blobs]
+        kept = [blob for step in self.steps for _, blob in step.kept]
+        return [
+            (f"{name}: params and their gradients", _bytes_on(where, params)),
+            (f"{name}: blobs", _bytes_on(where, [*(blob for _, blob in self._blob_list), *kept])),
+            (f"{name}: scratch of its layers", {id(layer): layer.scratch_bytes_on(where) for layer in layers}),
+        ]
 
     # --- memory --------------------------------------------------------------------------------------------------
 
@@ -330,19 +344,24 @@ class Net(RawViews):
 
     def before_forward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` before each layer's forward."""
-        self._executor.callbacks["before_forward"].append(call)
+        self._call_back("before_forward", call)
 
     def after_forward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` after each layer's forward."""
-        self._executor.callbacks["after_forward"].append(call)
+        self._call_back("after_forward", call)
 
     def before_backward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` before each layer's backward."""
-        self._executor.callbacks["before_backward"].append(call)
+        self._call_back("before_backward", call)
 
     def after_backward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` after each layer's backward."""
-        self._executor.callbacks["after_backward"].append(call)
+        self._call_back("after_backward", call)
+
+    def _call_back(self, when: str, call: Callable[[int], Any]) -> None:
+        if not callable(call):
+            raise NetError(f"net '{self.name}': {when} takes a function of the layer's number; found {call!r}")
+        self._executor.callbacks[when].append(call)
 
     # --- weights and state ---------------------------------------------------------------------------------------
 
@@ -404,3 +423,9 @@ class Net(RawViews):
 
     def _backward(self, start: int, end: int) -> None:
         self.run_backward(start, end)
+
+
+def _bytes_on(where: backend.Backend, blobs: Iterable[Blob]) -> dict[int, int]:
+    """Bytes on a backend of each piece of memory that holds values or gradients of these blobs."""
+    storages = (storage for blob in blobs for storage in (blob.data_storage, blob.diff_storage))
+    return {id(storage): storage.bytes_on(where) for storage in storages}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from minicaffe import limits
 from minicaffe.errors import DataError
 from minicaffe.proto.atomic import write_atomic
 
@@ -74,9 +75,9 @@ class _Rows:
     def finished(self, first_rate: float) -> list[Row]:
         """All whole rows, also the only one of a log that shows one iteration, which Caffe loses."""
         if self._open is not None and not self.done:
-            self.done.append({**self._open, "LearningRate": first_rate})
-        if len(self.done) > 1:
-            self.done[0]["LearningRate"] = self.done[1]["LearningRate"]
+            self.done.append(self._open)
+        if self.done:
+            self.done[0]["LearningRate"] = self.done[1]["LearningRate"] if len(self.done) > 1 else first_rate
         return self.done
 
 
@@ -151,10 +152,10 @@ class _Times:
         match = re.match(r"[IWEF](\d{4})?(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{6})\b", line)
         if match is None:
             return None
-        month, *rest = map(int, match.groups()[1:])
+        month, day, hour, minute, second, micro = map(int, match.groups()[1:])
         year = int(match[1]) if match[1] else self._year + (month < self._month)
         with contextlib.suppress(ValueError):
-            when = datetime(year, month, *rest)
+            when = datetime(year, month, day, hour, minute, second, micro)
             self._year, self._month = year, month
             return when
         return None
@@ -162,8 +163,7 @@ class _Times:
 
 def _lines(path: Path) -> list[str]:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.readlines()
+        return limits.read_file(path, times=8).decode(errors="replace").splitlines(keepends=True)
     except OSError as error:
         raise DataError(f"log {os.fspath(path)} cannot be read: {error.strerror}") from None
 

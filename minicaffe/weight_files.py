@@ -55,8 +55,7 @@ def read(path: Path) -> Stored:
     Raises WeightsError: a file that cannot be read or is none of these.
     """
     try:
-        with open(path, "rb") as file:
-            head = file.read(16)
+        head = limits.read_head(path, 16)
     except OSError as error:
         raise WeightsError(
             f"cannot read the weights file {os.fspath(path)}: {error.strerror} (tried {os.path.abspath(path)})"
@@ -74,9 +73,8 @@ def read(path: Path) -> Stored:
 def is_archive(path: Path) -> bool:
     """Whether a file begins as a .npz or .safetensors file does."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(16)
-    except (OSError, ValueError):
+        head = limits.read_head(path, 16)
+    except OSError:
         return False
     return head.startswith(_ZIP) or safetensors.is_safetensors(head)
 
@@ -156,7 +154,7 @@ def read_npz(path: Path) -> dict[str, NDArray]:
         limits.require_memory(size, f"the content of {os.fspath(path)}", "free memory")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise WeightsError(f"{os.fspath(path)} is no whole .npz file of arrays: {error}") from None
 
 
@@ -226,7 +224,7 @@ def _write_hdf5(path: Path, stored: Stored) -> None:
 
 def _write_npz(path: Path, stored: Stored) -> None:
     content = io.BytesIO()
-    np.savez(content, **stored.named())
+    np.savez(content, **stored.named())  # type: ignore[arg-type]  # names with a slash, none is a parameter's
     write_atomic(path, content.getvalue())
 
 

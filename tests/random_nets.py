@@ -493,7 +493,11 @@ class Run:
     def look(self) -> None:
         """Note all numbers; those of params' gradients not always, for looking ends their counting as zero."""
         self.seen.append(
-            found := {"failures": [*self.failures], "calls": self.calls, "loss": self.net.loss_array.copy()}
+            found := {
+                "failures": [*self.failures],
+                "calls": self.calls,
+                "loss": self.net._executor.loss.peek_data().copy(),
+            }
         )
         for name, blob in self.net._blob_list if not self.net.forward_only else self.net.blobs.items():
             found[f"{name}.data"], found[f"{name}.diff"] = blob.peek_data().copy(), blob.peek_diff().copy()

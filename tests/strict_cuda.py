@@ -98,6 +98,7 @@ class FakeCupy:
                 CUDARuntimeError=CudaRuntimeError,
                 getDeviceCount=self.device_count,
                 getDeviceProperties=self.properties,
+                memGetInfo=lambda: (3 << 20, 1 << 30),
                 streamCaptureModeThreadLocal=THREAD_LOCAL,
                 driverGetVersion=lambda: 13000,
                 runtimeGetVersion=lambda: 12090,

@@ -222,3 +222,29 @@ def test_wrong_features(capsys, monkeypatch, blobs, databases, message):
     outcome = run(capsys, "extract_features", "feat.caffemodel", "feat.prototxt", blobs, databases, 1, "lmdb")
     assert outcome.status != 0 and message in outcome.errors[0]
     assert not Path("a").exists()
+
+
+def test_images_with_several_labels(capsys):
+    for i in range(3):
+        Image.new("L", (5, 4), i).save(f"an image {i}.png")
+    Path("list.txt").write_text("".join(f"an image {i}.png {i} {-i / 4}\n" for i in range(3)))
+    for name, flags in (("raw", ()), ("encoded", ("--encoded",))):
+        outcome = run(capsys, "convert_imageset", "--gray", "--labels", "2", *flags, "./", "list.txt", f"{name}_lmdb")
+        assert outcome.status == 0
+        found = [parse(value) for _, value in records(f"{name}_lmdb")]
+        assert [list(datum.float_data) for datum in found] == [[0, 0], [1, -0.25], [2, -0.5]]
+        assert [to_array(datum)[0, 0, 0] for datum in found] == [0, 1, 2]
+    for line in ("an image 0.png 1", "an image 0.png 1 x", "an image 0.png 1 nan", ""):
+        Path("odd.txt").write_text(f"an image 1.png 1 2\n{line}\n")
+        outcome = run(capsys, "convert_imageset", "--labels", "2", "./", "odd.txt", "odd_lmdb")
+        assert outcome.status == 1 and f"line 2: expected a path and 2 numbers; found '{line}'" in str(outcome)
+        assert not Path("odd_lmdb").exists()
+
+
+def test_labels_that_are_cut_are_told(capsys):
+    Image.new("L", (5, 4)).save("a.png")
+    Path("list.txt").write_text("a.png 1.0\na.png 0.25\na.png 0.5\n")
+    outcome = run(capsys, "convert_imageset", "./", "list.txt", "db_lmdb")
+    assert [parse(value).label for _, value in records("db_lmdb")] == [1, 0, 0]
+    told = [line for line in outcome.messages if "is read as" in line]
+    assert len(told) == 1 and "line 2: the label '0.25' is read as 0" in told[0] and "--labels 1" in told[0]

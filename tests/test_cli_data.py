@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import struct
 
 import numpy as np
@@ -82,6 +83,19 @@ def test_fetch_from_a_folder_puts_mnist_where_the_others_find_it(capsys, tmp_pat
     assert run(capsys, "data", "mnist", "-output", "out").status == 0
     assert run(capsys, "data", "siamese", "-output", "pairs").status == 0
     assert (tmp_path / "pairs" / "mnist_siamese_train_leveldb" / "CURRENT").exists()
+
+
+@pytest.mark.parametrize("what, lost", [("mnist", "mnist_test_lmdb"), ("siamese", "mnist_siamese_test_leveldb")])
+def test_a_run_that_was_ended_between_two_databases_is_told(capsys, tmp_path, monkeypatch, what, lost):
+    write_idx(tmp_path / "files", monkeypatch)
+    assert run(capsys, "data", "fetch", "mnist", "-from", "files").status == 0
+    assert run(capsys, "data", what, "-output", "out").status == 0
+    shutil.rmtree(tmp_path / "out" / lost)
+    refused = run(capsys, "data", what, "-output", "out")
+    assert refused.status == 1 and f"but not {lost}: an earlier run was ended" in refused.errors[0]
+    assert "--overwrite makes all anew" in refused.errors[0] and not (tmp_path / "out" / lost).exists()
+    assert run(capsys, "data", what, "-output", "out", "-overwrite").status == 0
+    assert (tmp_path / "out" / lost).exists()
 
 
 def test_fetch_refuses_files_that_are_not_mnists(capsys, tmp_path, monkeypatch):

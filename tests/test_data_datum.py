@@ -148,9 +148,32 @@ def test_the_orientation_of_the_camera():
     assert decode_image(content, color=True).shape == (3, 6, 4)
 
 
-def test_images_deeper_than_8_bits():
-    with pytest.raises(DataError, match="more than 8 bits"):
-        decode_image(encoded(Image.new("I;16", (2, 2))))
+SIXTEEN = np.array([[0, 255, 256], [511, 40_000, 65_535]], np.uint16)
+PNM = b"P5 3 2 65535\n" + SIXTEEN.astype(">u2").tobytes()
+
+
+@pytest.mark.parametrize("content", [encoded(Image.fromarray(SIXTEEN), kind) for kind in ("PNG", "TIFF")] + [PNM])
+def test_gray_images_of_16_bits_give_their_high_bytes(content):
+    """OpenCV's, where Caffe asks for a colour or a gray image; as they are, Caffe takes none but bytes."""
+    high = np.array([[[0, 0, 1], [1, 156, 255]]], np.uint8)
+    np.testing.assert_array_equal(decode_image(content, color=False), high)
+    np.testing.assert_array_equal(decode_image(content, color=True), high.repeat(3, axis=0))
+    with pytest.raises(DataError, match="more than 8 bits .*set force_color or force_gray"):
+        decode_image(content)
+
+
+def test_gray_images_of_16_bits_with_an_orientation():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_image(encoded(Image.fromarray(SIXTEEN), exif=exif), color=False).tolist() == [
+        [[1, 0], [156, 0], [255, 1]]
+    ]
+
+
+def test_images_deeper_than_16_bits():
+    for color in (None, True, False):
+        with pytest.raises(DataError, match="more than 8 bits"):
+            decode_image(encoded(Image.new("F", (2, 2)), "TIFF"), color)
 
 
 @pytest.mark.parametrize("content", [b"", b"plain text", encoded(Image.new("RGB", (64, 64)))[:60]])

@@ -412,7 +412,8 @@ def test_a_leveldb_without_its_table(tmp_path):
 
 def test_a_leveldb_that_another_process_writes(tmp_path):
     script = (
-        "import plyvel, sys; database = plyvel.DB(sys.argv[1], create_if_missing=True)\n"
+        "import sys; from minicaffe import compat\n"
+        "database = compat.leveldb().DB(sys.argv[1], create_if_missing=True)\n"
         "print('open', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, tmp_path / "db"]

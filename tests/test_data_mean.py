@@ -15,8 +15,6 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 4, 5), dtype=np.uint8)
 
 @pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
 def test_the_mean_of_a_database_is_that_of_its_images(tmp_path, backend):
-    if backend == "leveldb":
-        pytest.importorskip("plyvel")
     write_images(tmp_path / "db", IMAGES, np.arange(7), backend)
     mean, count = mean_image(read_images(tmp_path / "db"))
     assert count == 7 and mean.dtype == np.float32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import logging
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from golden_data import first_layer
+from PIL import Image
 
 from minicaffe import proto
 from minicaffe.backend.random import Stream
@@ -202,6 +204,68 @@ def test_sizes_may_differ_under_a_crop(tmp_path):
     with pytest.raises(DataError, match=r"record '1': its shape is \(1, 6, 6\)"):
         data.next_batch()
     data.close()
+
+
+@pytest.mark.parametrize("kind", ["raw", "encoded"])
+def test_several_labels(tmp_path, kind):
+    """They are the floats beside an image's bytes; the layer's top is (N, L)."""
+    values = np.array([[0.5, -2], [1e6, 0], [3, 0.25]], np.float32)
+    with open_db(tmp_path / "db", "lmdb", "new") as database:
+        for n, value in enumerate(values):
+            datum = from_array(np.full((1, 4, 4), n, np.uint8), value)
+            if kind == "encoded":
+                datum = proto.Datum(encoded=True, data=_png(np.full((4, 4), n, np.uint8)), float_data=value)
+            database.put(b"%d" % n, datum.SerializeToString())
+        database.put(b"3", from_array(np.zeros((1, 4, 4), np.uint8), 7).SerializeToString())
+    data = source(tmp_path / "db", batch_size=3)
+    assert data.labels == (2,)
+    batch = data.next_batch()
+    np.testing.assert_array_equal(batch.label, values)
+    assert batch.data[:, 0, 0, 0].tolist() == [0, 1, 2]
+    with pytest.raises(DataError, match=r"record '3': it has 1 label\(s\), the first record 2"):
+        data.next_batch()
+    data.close()
+
+
+def _png(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_labels_in_a_second_database(tmp_path):
+    """Caffe's own way: a Data layer for the images, another one for the labels."""
+    values = np.random.default_rng(1).normal(size=(4, 3, 1, 1)).astype(np.float32)
+    with open_db(tmp_path / "labels", "lmdb", "new") as database:
+        for n, value in enumerate(values):
+            database.put(b"%d" % n, from_array(value).SerializeToString())
+    images, targets = source(numbered(tmp_path / "images", count=4), 4), source(tmp_path / "labels", 4)
+    assert images.next_batch().label.tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(targets.next_batch().data, values)
+    images.close()
+    targets.close()
+
+
+def test_floats_and_bytes_in_one_batch(tmp_path):
+    """Whichever comes first."""
+    with open_db(tmp_path / "db", "lmdb", "new") as database:
+        for n, pixels in enumerate([np.uint8([200]), np.float32([-0.5]), np.float32([1e6]), np.uint8([7])]):
+            database.put(b"%d" % n, from_array(pixels.reshape(1, 1, 1)).SerializeToString())
+    data = source(tmp_path / "db", batch_size=2, scale=0.5, mean_value=[2])
+    assert [data.next_batch().data.ravel().tolist() for _ in range(2)] == [[99, -1.25], [499999, 2.5]]
+    data.close()
+
+
+def test_first_record_at_fault_is_named_whatever_thread_found_it(tmp_path):
+    with open_db(tmp_path / "db", "lmdb", "new") as database:
+        for n in range(64):
+            content = _png(np.zeros((4, 4), np.uint8)) if n < 20 else b"no image"
+            database.put(b"%02d" % n, proto.Datum(encoded=True, data=content).SerializeToString())
+    for _ in range(5):
+        data = source(tmp_path / "db", batch_size=64)
+        with pytest.raises(DataError, match="record '20': not an image"):
+            data.next_batch()
+        data.close()
 
 
 def test_float_data(tmp_path):

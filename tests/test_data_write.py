@@ -59,6 +59,19 @@ def test_pair_database_gives_back_pixels_and_labels_and_wraps_around(tmp_path, b
     data.close()
 
 
+def test_labels_that_are_no_whole_numbers_are_kept(tmp_path):
+    for name, labels, expected in (
+        ("whole", np.array([3.0, -1.0]), [3, -1]),
+        ("fractions", np.array([0.25, 2.0]), [[0.25], [2]]),
+        ("several", np.array([[1, 2, 3], [4, 5, 6]]), [[1, 2, 3], [4, 5, 6]]),
+    ):
+        written = write_images(tmp_path / name, IMAGES[:2], labels)
+        assert written.labels == ({3: 1, -1: 1} if name == "whole" else {})
+        data = source(tmp_path / name, "lmdb", 2)
+        assert data.next_batch().label.tolist() == expected
+        data.close()
+
+
 def test_colour_pairs_have_six_channels(tmp_path):
     images = np.random.default_rng(3).integers(0, 256, (5, 3, 4, 6), dtype=np.uint8)
     write_pairs(tmp_path / "db", images, np.array([[1, 4]]), np.array([1]), "lmdb")

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
+from minicaffe import models, proto
 from minicaffe.kernels.fast_paths import FAST_PATHS
+from minicaffe.proto.text import parse
+from minicaffe.tools.cli import main
 
 pytest_plugins = ["pytester"]
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 
+def guide_text(guide: str) -> str:
+    return (DOCS / guide).read_text()
+
+
+def fenced(guide: str) -> list[tuple[str, str]]:
+    """The language and text of each block of code."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", guide_text(guide), re.DOTALL | re.MULTILINE)
+
+
 def blocks(guide: str, language: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / guide).read_text(), re.DOTALL | re.MULTILINE)
-    return [block for name, block in fenced if name == language]
+    return [block for name, block in fenced(guide) if name == language]
 
 
 @pytest.fixture
@@ -67,3 +81,67 @@ def test_the_loss_of_the_guide_is_right(guide):
 def test_the_guide_to_performance_names_every_fast_path():
     named = re.findall(r"^\| `(\w+)` \| (.*) \|$", (DOCS / "performance.md").read_text(), re.MULTILINE)
     assert [name for name, _ in named] == list(FAST_PATHS)
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """The folder in which the tutorial's commands and Python blocks ran in their order, and what Python printed.
+
+    Fewer pairs are made and fewer iterations trained than the guide asks for.
+    """
+    folder = tmp_path_factory.mktemp("siamese")
+    shorter = {"data siamese": ["--count", "400"], "train": ["--max_iter", "60"]}
+    printed, names, before = [], {"__name__": "guide"}, Path.cwd()
+    os.chdir(folder)
+    try:
+        for language, block in fenced("siamese.md"):
+            block = block.replace("iter_1000", "iter_60")
+            if language == "console":
+                for line in block.splitlines():
+                    words = shlex.split(line.removeprefix("$ minicaffe "))
+                    extra = next((flags for start, flags in shorter.items() if " ".join(words).startswith(start)), [])
+                    assert main([*words, *extra]) == 0, line
+            elif language == "python":
+                with contextlib.redirect_stdout(io.StringIO()) as out:
+                    exec(compile(block, "siamese.md", "exec"), names)
+                printed.append(out.getvalue())
+    finally:
+        os.chdir(before)
+    return folder, printed, names
+
+
+def test_the_siamese_guide_says_what_happens(walk):
+    folder, printed, names = walk
+    record, shapes, loss, trained, table, score = printed
+    assert re.fullmatch(r"b'\d{8}' \(2, 28, 28\) uint8 [01]\n", record)
+    assert shapes == "(64, 2, 28, 28) (64, 1, 28, 28) (64, 2)\n7.0\n"
+    by_hand, computed = map(float, loss.split())
+    assert by_hand == pytest.approx(computed, rel=1e-5)
+    assert trained.startswith("20 ")
+    assert re.search(r"copied +5  conv1, conv2, ip1, ip2, feat\n +ignored +5  conv1_p", table)
+    assert table.endswith("(355, 2)\n")
+    assert float(score.rstrip("%\n")) > 30  # after 60 iterations; equal points give 10
+    made = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    told = {
+        row.strip("`") for row in re.findall(r"^\| (`digits_siamese_\w+\.\w+`)", guide_text("siamese.md"), re.MULTILINE)
+    }
+    told = {name.replace("iter_1000", "iter_60") for name in told}
+    assert told and {f"examples/digits/{name}" for name in told} <= made
+    assert {"mnist_siamese.png", "mnist_siamese_train_test.png", "features.png", "siamese/mnist_siamese.ipynb"} <= made
+    assert any(name.startswith("board/events") for name in made)
+
+
+def layers_of(text: str) -> list:
+    net = parse(text, proto.NetParameter())
+    return [*net.layer, *net.layers]
+
+
+def test_the_layers_of_the_siamese_guide_are_those_of_the_shipped_nets():
+    files = [
+        "mnist_siamese.prototxt", "mnist_siamese_train_test.prototxt", "legacy/mnist_siamese_v1.prototxt",
+        "legacy/mnist_siamese_train_test_v1.prototxt",
+    ]  # fmt: skip
+    shipped = [layer for name in files for layer in layers_of(Path(models.find(f"siamese/{name}")).read_text())]
+    shown = [layer for language, block in fenced("siamese.md") if language == "protobuf" for layer in layers_of(block)]
+    assert len(shown) == 10
+    assert [layer.name for layer in shown if layer not in shipped] == []

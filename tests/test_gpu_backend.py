@@ -150,7 +150,7 @@ def test_cublas_that_does_not_start(install):
 
 def test_memory_that_runs_out(install):
     install(FakeCupy())
-    with pytest.raises(DeviceError, match=r"GPU 0 has no memory left.*\(1000000, 10000000\).*batch_size"):
+    with pytest.raises(DeviceError, match=r"(?s)GPU 0 has no memory left.*\(1000000, 10000000\).*batch_size"):
         GpuBackend.on_device(0).zeros((1000000, 10000000), np.float32)
 
 

@@ -6,6 +6,8 @@ by value, or memory that was replaced, would show in the numbers.
 
 from __future__ import annotations
 
+import gc
+import re
 import threading
 from types import SimpleNamespace
 
@@ -16,9 +18,10 @@ import strict_cupy
 from layer_cases import CASES
 from strict_cuda import FakeCublas, FakeCupy
 
+import minicaffe
 from minicaffe import backend, compat, testing
 from minicaffe.backend.gpu import GpuBackend
-from minicaffe.errors import LayerError
+from minicaffe.errors import DeviceError, LayerError
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import interface
 from minicaffe.layers.neuron import ReLU
@@ -32,6 +35,7 @@ def gpu(monkeypatch):
     modules = {"cupy": FakeCupy(), "nvmath": SimpleNamespace(), "nvmath.bindings.cublas": FakeCublas()}
     monkeypatch.setattr(compat, "require", modules.__getitem__)
     monkeypatch.setattr(GpuBackend, "_of_device", {})
+    gc.collect()  # where a net of an earlier test goes, memory that was made for it goes, and captures end
     with backend.use(GpuBackend.on_device(0)) as where:
         yield where
 
@@ -220,20 +224,55 @@ def test_each_layer_gives_the_same_numbers_from_a_graph(case, gpu, launches, tmp
     assert not gpu.not_captured
 
 
-def test_another_thread_that_reads_a_blob_waits_for_a_capture(gpu, launches):
-    made, read = training.make(training.LENET, 2), []
+def test_another_thread_that_reads_a_blob_waits_for_a_capture(gpu, launches, monkeypatch):
+    made, read, threads = training.make(training.LENET, 2), [], []
     training.train(made, 2)
-    own = ReLU.forward
+    softmax = gpu.ops.softmax
 
-    def forward(self, bottom, top):
-        thread = threading.Thread(target=lambda: read.append(made.net.blobs["label"].peek_data().copy()))
-        thread.start()
-        thread.join(0.05)
-        read.append(thread)
-        own(self, bottom, top)
+    def beside_a_reader(x, y):
+        threads.append(threading.Thread(target=lambda: read.append(made.net.blobs["label"].peek_data().copy())))
+        threads[-1].start()
+        threads[-1].join(0.05)
+        softmax(x, y)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ReLU, "forward", forward)
-        training.train(made, 1)
-    assert len(launches) == 2 and any(isinstance(item, np.ndarray) for item in read)
+    monkeypatch.setattr(gpu.ops, "softmax", beside_a_reader, raising=False)
+    training.train(made, 1)
+    for thread in threads:
+        thread.join(30)
+    assert len(launches) == 2 and len(threads) == len(read) == 1
     assert not gpu.not_captured
+
+
+def test_tf32_is_asked_of_cublas_and_has_graphs_of_its_own(gpu, launches, monkeypatch):
+    modes, math = [], FakeCublas.Math
+    monkeypatch.setattr(FakeCublas, "set_math_mode", lambda self, handle, mode: modes.append(mode))
+    made = training.make(training.LENET, 2)
+    training.train(made, 4)
+    assert not modes and len({id(graph) for graph in launches}) == 2
+    before = minicaffe.allow_tf32()
+    try:
+        training.train(made, 4)
+    finally:
+        assert minicaffe.allow_tf32(before)
+    training.train(made, 2)
+    # back in the first graph, cuBLAS is asked for nothing; the solver's steps have no products, but may as well
+    assert not before and modes == [math.TF32_TENSOR_OP_MATH]
+    gpu.ops.gemm(*(strict_cupy.zeros((2, 2), np.float32) for _ in range(3)))
+    assert modes == [math.TF32_TENSOR_OP_MATH, math.DEFAULT_MATH]
+
+
+def test_memory_that_runs_out_is_accounted_for(gpu):
+    made = training.make(training.DROPOUT, 2)
+    training.train(made, 1)
+    with pytest.raises(DeviceError, match="no memory left for an array of shape") as error:
+        gpu.zeros((10**7, 10**7), np.float32)
+    rows = dict(re.findall(r"^  (\S.*?)  +(\d.*)$", str(error.value), re.MULTILINE))
+    net = "TRAIN net 'LeNet': "
+    assert list(rows) == [
+        f"{net}params and their gradients", f"{net}blobs", f"{net}scratch of its layers", "history of the SGD solver",
+        "workspace that all layers share", "free, of 1 GiB",
+    ]  # fmt: skip
+    assert rows["free, of 1 GiB"] == "3 MiB"
+    count = sum(blob.count for blobs in made.net.params.values() for blob in blobs)
+    for name, copies in ((f"{net}params and their gradients", 2), ("history of the SGD solver", 1)):
+        assert float(rows[name].removesuffix(" MiB")) == pytest.approx(copies * count * 4 / 2**20, rel=0.01)

@@ -60,6 +60,10 @@ def test_shapes_of_blobprotos():
         io.blobproto_to_array(legacy, return_diff=True)
     with pytest.raises(ArgumentError, match=r"channels, height, width\); found \(3, 4\)"):
         io.array_to_datum(np.zeros((3, 4)))
+    with pytest.raises(ArgumentError, match="a label must be a whole number; found 'cat'"):
+        io.array_to_datum(np.zeros((1, 3, 4)), "cat")
+    with pytest.raises(DataError, match=r"not a BlobProtoVector \(2 bytes"):
+        io.blobprotovector_str_to_arraylist(b"\xff\xff")
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
@@ -181,6 +185,14 @@ def test_deprocessing_undoes_preprocessing(channels):
         np.testing.assert_allclose(transformer.deprocess("data", made), image, atol=1e-5)
 
 
+def test_none_takes_a_scale_back(transformer):
+    image = np.random.rand(8, 8, 3).astype(np.float32)
+    for setter in (transformer.set_raw_scale, transformer.set_input_scale):
+        setter("data", 2.0)
+        setter("data", None)
+    np.testing.assert_array_equal(transformer.preprocess("data", image), image)
+
+
 def test_the_callers_array_stays_as_it_is(transformer):
     transformer.set_raw_scale("data", 255)
     image = np.random.rand(8, 8, 3).astype(np.float32)
@@ -193,6 +205,9 @@ def test_settings_that_do_not_fit_are_refused(transformer):
     for call, message in (
         (lambda: transformer.preprocess("nope", np.zeros((8, 8, 3))), "nope is not one of the net inputs: data"),
         (lambda: transformer.set_raw_scale("nope", 1), "nope is not one of the net inputs"),
+        (lambda: transformer.set_raw_scale("data", "x"), "a scale is a number; found 'x'"),
+        (lambda: transformer.set_input_scale("data", [1, 2]), r"a scale is a number; found \[1, 2\]"),
+        (lambda: transformer.set_channel_swap("data", 3), r"each once; found \(3,\)"),
         (lambda: transformer.set_transpose("data", (1, 0)), r"same number of dimensions.*found \(1, 0\)"),
         (lambda: transformer.set_transpose("data", (1, 1, 0)), r"0 to 2, each once; found \(1, 1, 0\)"),
         (lambda: transformer.set_channel_swap("data", (0, 1)), "same number of dimensions as the input's channels"),

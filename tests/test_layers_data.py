@@ -272,13 +272,44 @@ def test_window_options_that_do_not_fit(windows, options, transform, problem):
         ("# 1\na.png 3 20 30 0", "must begin with '# 0'"),
         ("# 0 a.png 3 20 30 2 1 0.9 1 1 2 2", "ends in the middle of block 0"),
         ("# 0 a.png 3 20 30 1 0 0.9 1 1 2 2", "has class 0"),
-        ("# 0 a.png 3 20 30 1 1 0.9 1 1 2 x", "block 0: invalid literal"),
+        ("# 0 a.png 3 20 30 1 1 0.9 1 1 2 x", "block 0: could not convert"),
+        ("# 0 a.png 3 20 30 1 1.5 0.9 1 1 2 2", "block 0: '1.5 0.9 1 1 2 2' is no class"),
+        ("# 0 a.png 3 20 30 1 1 0.9 1 1 2 inf", "is no class"),
+        ("# 0 a.png 3 20 30 1 1 0.9 1 1 2 nan", "is no class"),
+        ("# 0 a b.png\n", "must begin with .* a path"),
     ],
 )
 def test_damaged_window_files(windows, text, problem):
     (windows / "windows.txt").write_text(text)
     with pytest.raises(DataError, match=problem):
         window_net(windows)
+
+
+@pytest.mark.parametrize("name", ["a b.png", " b  c 1 2.png", "x.png"])
+@pytest.mark.parametrize("block", ["# 0\n{}\n3\n20\n30\n2\n", "# 0 {} 3 20 30 2\n", "\n#  0\n{}\n3 20 30 2\r\n"])
+def test_windows_of_images_with_spaces_in_their_names(windows, name, block):
+    (windows / "a.png").rename(windows / name.strip())
+    (windows / "windows.txt").write_text(block.format(name) + "3 0.9 5 6 12 13\n2 0.1 0 0 3 3\n")
+    net = window_net(windows)
+    ((data, label),) = batches(net, 1)
+    assert label.tolist() == [0, 0, 3, 3]
+    assert (data[:, 0] == 7).all()
+    net.close()
+
+
+def test_corners_between_pixels_are_rounded_and_told(windows, caplog):
+    whole = window_net(windows)
+    assert not caplog.messages
+    text = (windows / "windows.txt").read_text()
+    (windows / "windows.txt").write_text(
+        text.replace("5 6 12 13", "4.5 6.4 12.25 12.75").replace("0 0 3 3", "0.0 0 3 3e0")
+    )
+    between = window_net(windows)
+    assert_equal_batches(batches(between, 2), batches(whole, 2))
+    (message,) = caplog.messages
+    assert "'4.5 6.4 12.25 12.75', are rounded" in message
+    whole.close()
+    between.close()
 
 
 def test_a_window_outside_its_image(windows):
@@ -428,6 +459,16 @@ def output_net(path, label="dim: 2"):
         f'layer {{ name: "out" type: "HDF5Output" bottom: "a" bottom: "b" '
         f'hdf5_output_param {{ file_name: "{path}" }} }}'
     )
+
+
+def test_hdf5_file_in_the_place_of_a_list(tmp_path):
+    hdf5_files(tmp_path, (5,))
+    with pytest.raises(
+        DataError, match=r"source.*0\.h5 is an HDF5 file itself; give a text file that lists such files"
+    ):
+        make_net(
+            f'layer {{ name: "h" type: "HDF5Data" top: "data" hdf5_data_param {{ source: "{tmp_path}/0.h5" batch_size: 4 }} }}'
+        )
 
 
 def test_hdf5_output_appends(tmp_path):

@@ -16,14 +16,21 @@ from minicaffe.layers.base import registry
 
 CASES = layer_cases()
 ON_HOST = {
-    *("ArgMax", "DummyData", "Filter"),
+    *("ArgMax", "DummyData", "Filter", "GeneralContrastiveLoss", "GeneralTripletLoss", "NCALoss"),
     *("DetectionEvaluate", "DetectionOutput", "MultiBoxFocalLoss", "MultiBoxLoss"),
-    *("GeneralContrastiveLoss", "GeneralTripletLoss", "NCALoss"),
+    *("RegionLoss", "YoloDetectionOutput", "Yolov3", "Yolov3DetectionOutput"),
 }
 """Layers that compute on the host, or whose shapes depend on the data: these wait for a device."""
-WITHOUT_CASE = {"Data", "HDF5Data", "HDF5Output", "ImageData", "MemoryData", "Python", "WindowData"} | {
-    *("Accum", "Correlation", "HardSigmoid", "Mish")
-}
+WITHOUT_CASE = {
+    "AnnotatedData",
+    "Data",
+    "HDF5Data",
+    "HDF5Output",
+    "ImageData",
+    "MemoryData",
+    "Python",
+    "WindowData",
+} | {*("Accum", "Correlation", "HardSigmoid", "Mish")}
 """Types that other tests hold against Caffe's numbers, and those of forks that nobody has run."""
 
 

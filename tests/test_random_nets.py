@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import cuda_host
 import pytest
 import random_nets
+from strict_cuda import FakeCublas, FakeCupy
+
+from minicaffe import backend, compat
+from minicaffe.backend.gpu import GpuBackend
 
 PROGRAMS, BATCH = 30, 5
 
@@ -17,6 +24,23 @@ def test_replays_and_fused_layers_give_the_same_numbers(first):
         if problem := random_nets.fault(random_nets.draw_program(seed, changes=6)):
             faults[seed] = problem
     assert not faults
+
+
+@pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ builds the CUDA kernels for the CPU")
+@pytest.mark.parametrize("first", range(0, 12, 4))
+def test_cuda_graphs_give_the_same_numbers(first, monkeypatch):
+    """On the models of CuPy and cuBLAS, which run a graph with the arguments that it was captured with."""
+    modules = {"cupy": FakeCupy(), "nvmath": SimpleNamespace(), "nvmath.bindings.cublas": FakeCublas()}
+    monkeypatch.setattr(compat, "require", modules.__getitem__)
+    monkeypatch.setattr(GpuBackend, "_of_device", {})
+    faults = {}
+    with backend.use(GpuBackend.on_device(0)) as where:
+        for seed in range(first, first + 4):
+            program = random_nets.draw_program(seed, changes=6)
+            eager = random_nets.run_without(program, "replay")
+            if problem := random_nets.differing(random_nets.run_without(program), eager):
+                faults[seed] = problem
+    assert not faults and where.graphs and not where.not_captured
 
 
 def test_what_programs_are_made_of():

@@ -117,7 +117,7 @@ def _read_array(source: str) -> np.ndarray:
     return images
 
 
-def _load(images: Sequence[Any], colour: bool) -> list[np.ndarray]:
+def _load(images: Sequence[Any] | np.ndarray, colour: bool) -> list[np.ndarray]:
     """Images (height, width, channels) of 0 to 1; those that are given as files are read."""
     from minicaffe import io
 

@@ -59,24 +59,30 @@ class Group(_Explained, click.Group):
     """A group that knows the names and short helps of its commands and imports a command's module when it is used.
 
     ``sections`` maps a heading of the help to a table, which maps a command's name to (module, short help); the
-    module's ``command`` is the command, or for several in one module ``module:name``.  As with Caffe, flags may stand
-    before the command's name.
+    module's ``command`` is the command, or for several in one module ``module:name``.  ``aliases`` are other names of
+    commands, which help does not list.  As with Caffe, flags may stand before the command's name.
     """
 
     command_class = Command
 
     def __init__(
-        self, *args: Any, sections: Mapping[str, Mapping[str, tuple[str, str]]] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        sections: Mapping[str, Mapping[str, tuple[str, str]]] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.no_args_is_help = False
         self.sections = dict(sections or {})
+        self.aliases = dict(aliases or {})
         self.table = {name: entry for section in self.sections.values() for name, entry in section.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.table, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        name = self.aliases.get(name, name)
         if name in self.table:
             module, _, attribute = self.table[name][0].partition(":")
             return getattr(importlib.import_module(module), attribute or "command")
@@ -106,7 +112,7 @@ class Group(_Explained, click.Group):
             click.echo(ctx.get_help())
             ctx.exit()
         args = with_flag_files(args)
-        names = self.list_commands(ctx)
+        names = [*self.list_commands(ctx), *self.aliases]
         at = next((i for i, arg in enumerate(args) if arg in names), None)
         if at is None:
             args = click_style(args, self.get_params(ctx))
@@ -118,7 +124,7 @@ class Group(_Explained, click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         names = self.list_commands(ctx)
-        if args[0] not in names and not ctx.resilient_parsing:
+        if args[0] not in names and args[0] not in self.aliases and not ctx.resilient_parsing:
             near = difflib.get_close_matches(args[0], names, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
             raise click.UsageError(f"unknown command '{args[0]}'; {hint}", ctx)

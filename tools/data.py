@@ -36,6 +36,7 @@ _balance = click.option("--balance/--nobalance", default=None, help="Make every 
 _height = click.option("--height", required=True, type=click.IntRange(min=1), help="Resize images to this height.")
 _width = click.option("--width", required=True, type=click.IntRange(min=1), help="Resize images to this width.")
 _color = click.option("--color", is_flag=True, help="Keep colours (blue, green, red); otherwise images are made gray.")
+_SPLITS = ("train", "test")
 
 
 @click.group(cls=Group, examples=["minicaffe data siamese digits", "minicaffe data images photos photos_lmdb"])
@@ -86,7 +87,9 @@ def mnist(folder: str | None, output: str, backend: str | None, overwrite: bool)
     FOLDER holds MNIST's four files; without it they are those of 'minicaffe data fetch mnist'.  The LeNet model reads
     these databases.
     """
-    _write_images("mnist", _mnist_reader(folder), output, backend or "lmdb", overwrite)
+    backend = backend or "lmdb"
+    _check_all_or_none(output, [databases.images("mnist", split, backend) for split in _SPLITS], overwrite)
+    _write_images("mnist", _mnist_reader(folder), output, backend, overwrite)
 
 
 @command.command("cifar10", examples=["minicaffe data cifar10"])
@@ -111,7 +114,9 @@ def cifar10(folder: str | None, output: str, backend: str | None, overwrite: boo
             "files"
         )
     backend = backend or "lmdb"
-    splits = {split: read_cifar10(place, split) for split in ("train", "test")}
+    names = [databases.images("cifar10", split, backend) for split in _SPLITS]
+    _check_all_or_none(output, [*names, "mean.binaryproto"], overwrite)
+    splits = {split: read_cifar10(place, split) for split in _SPLITS}
     for split, (images, labels) in splits.items():
         path = os.path.join(output, databases.images("cifar10", split, backend))
         _report(write_images(path, images, labels, backend, overwrite, digits=5), "images")
@@ -151,6 +156,8 @@ def siamese(
     output = output or databases.FOLDERS[source]
     backend = backend or ("lmdb" if source == "digits" else "leveldb")
     balance = source == "digits" if balance is None else balance
+    names = [databases.pairs(source, split, backend) for split in _SPLITS]
+    _check_all_or_none(output, [*names, *(databases.images(source, split) for split in _SPLITS)], overwrite)
     for split, split_seed in (("train", seed), ("test", seed + 1)):
         images, labels = read(split)
         wanted = count or (_DIGITS_PAIRS[split] if source == "digits" else None)
@@ -158,6 +165,36 @@ def siamese(
         path = os.path.join(output, databases.pairs(source, split, backend))
         _report(write_pairs(path, images, pairs, similar, backend, overwrite), "pairs")
     _write_images(source, read, output, "lmdb", overwrite)
+
+
+@command.command("scenes", examples=["minicaffe data scenes"])
+@click.option("--output", default=databases.SCENES_FOLDER, show_default=True, metavar="DIR", help="Where to put them.")
+@click.option(
+    "--count",
+    type=click.IntRange(min=10),
+    default=4000,
+    show_default=True,
+    metavar="N",
+    help="Images to train on; a tenth as many to test.",
+)
+@_seed
+@_backend
+@_overwrite
+def scenes(output: str, count: int, seed: int, backend: str | None, overwrite: bool) -> None:
+    """Make databases of scenes of several handwritten digits with their boxes, for the SSD.
+
+    The digits are 1,797 real ones that come along; those to test are not among those to train on.  Labels are 1 for a 0
+    to 10 for a 9.
+    """
+    from minicaffe.data.annoset import write_annotated
+    from minicaffe.data.scenes import scenes as make
+
+    backend = backend or "lmdb"
+    for split, number in (("train", count), ("test", count // 10)):
+        images, boxes = zip(*make(split, number, seed=seed), strict=True)
+        path = os.path.join(output, databases.images("scenes", split, backend))
+        written = write_annotated(path, images, boxes, backend, overwrite)
+        console.result(f"{path} ({backend}): {written.records} images with {sum(written.labels.values())} boxes")
 
 
 @command.command("pairs", examples=["minicaffe data pairs pairs.txt pairs_lmdb --height 28 --width 28"])
@@ -253,9 +290,22 @@ def _write_images(
     """Write the labelled images of both splits."""
     from minicaffe.data.write import write_images
 
-    for split in ("train", "test"):
+    for split in _SPLITS:
         path = os.path.join(output, databases.images(name, split, backend))
         _report(write_images(path, *read(split), backend, overwrite), "images")
+
+
+def _check_all_or_none(folder: str, names: list[str], overwrite: bool) -> None:
+    """Refuse to add what is missing to databases that a run which was ended has left: they may be of other images."""
+    from minicaffe.errors import DataError
+
+    there = [name for name in names if os.path.exists(os.path.join(folder, name))]
+    missing = [name for name in names if name not in there]
+    if there and missing and not overwrite:
+        raise DataError(
+            f"{folder} has {', '.join(there)}, but not {', '.join(missing)}: an earlier run was ended before it had "
+            "made all of them, or some were removed; --overwrite makes all anew, or choose another folder (--output)"
+        )
 
 
 def _report(written: Written, what: str) -> None:

@@ -9,6 +9,8 @@ FOLDERS = {"digits": "examples/digits", "mnist": "examples/siamese"}
 """Where ``data siamese`` puts the databases of a source, seen from the working folder."""
 LENET_FOLDER = "examples/mnist"
 """Where ``data mnist`` puts its databases."""
+SCENES_FOLDER = "examples/ssd"
+"""Where ``data scenes`` puts its databases."""
 CIFAR10_FOLDER = "examples/cifar10"
 """Where ``data cifar10`` puts its databases and the mean image."""
 
@@ -20,6 +22,7 @@ _MADE_BY = {
         *("digits_siamese_train_lmdb", "digits_siamese_test_lmdb", "digits_train_lmdb", "digits_test_lmdb"),
         FOLDERS["digits"],
     ),
+    "minicaffe data scenes": ("scenes_train_lmdb", "scenes_test_lmdb", SCENES_FOLDER),
     "minicaffe data mnist": ("mnist_train_lmdb", "mnist_test_lmdb", LENET_FOLDER),
     "minicaffe data cifar10": (
         *("cifar10_train_lmdb", "cifar10_test_lmdb", f"{CIFAR10_FOLDER}/mean.binaryproto"), CIFAR10_FOLDER,

@@ -42,6 +42,6 @@ def command(net: str, output: str, rankdir: str | None, phase: str, display_lrm:
     from minicaffe.proto.files import read_definition
 
     param = read_definition(models.find(net))
-    console.result(f"Drawing net to {output}")
     chosen = None if phase == "ALL" else proto.Phase.Value(phase)
     draw.draw_net_to_file(param, output, rankdir or ("TB" if compact else "LR"), chosen, display_lrm, compact)
+    console.result(f"Drawing net to {output}")

@@ -14,7 +14,7 @@ from minicaffe.tools.command import Command
 from minicaffe.tools.completion import Path
 
 if TYPE_CHECKING:
-    from minicaffe.data.imageset import Recoding
+    from minicaffe.data.imageset import Entry, Recoding
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +41,10 @@ _FLAGS = [
     click.option(
         "--encode_type", default="", metavar="png|jpg|...",
         help="Compress images so, whatever their files are; means --encoded.",
+    ),
+    click.option(
+        "--labels", type=click.IntRange(min=1), metavar="N",
+        help="Each line of LIST ends in N numbers, whole or not: the Data layer's labels are then of shape (batch, N).",
     ),
     click.option("--overwrite", is_flag=True, help="Replace a database that exists."),
 ]  # fmt: skip
@@ -69,9 +73,7 @@ def convert(root: str, list_file: str, database: str, **flags: object) -> None:
     LIST has a line for each image: its path, a space, and its label, a whole number.  ROOT/ is put before each path as
     it is.  Images that cannot be read are named and left out.
     """
-    from minicaffe.data.image_source import read_list
-
-    _write(database, root, read_list(list_file), flags)
+    _write(database, root, _listed(list_file, flags), flags)
 
 
 @click.command(
@@ -92,19 +94,27 @@ def images(source: str, database: str, **flags: object) -> None:
     LIST has a line for each image: its path, as seen from the list's folder, a space, and its label.  Images that
     cannot be read are named and left out.
     """
-    from minicaffe.data.image_source import read_list
     from minicaffe.data.imageset import files_by_class
 
     if not os.path.isdir(source):
-        _write(database, os.path.join(os.path.dirname(source), ""), read_list(source), flags)
+        _write(database, os.path.join(os.path.dirname(source), ""), _listed(source, flags), flags)
         return
+    if flags["labels"]:
+        raise click.UsageError("--labels goes with a LIST; in a folder of folders an image has one label, its class")
     entries, classes = files_by_class(source)
-    _write(database, os.path.join(source, ""), entries, flags)
+    _write(database, os.path.join(source, ""), [*entries], flags)
     for label, name in enumerate(classes):
         console.result(f"label {label}: {name}")
 
 
-def _write(database: str, root: str, entries: list[tuple[str, int]], flags: dict) -> None:
+def _listed(list_file: str, flags: dict) -> list[Entry]:
+    """The images in a list, and their labels."""
+    from minicaffe.data.image_source import read_labels, read_list
+
+    return [*(read_labels(list_file, flags["labels"]) if flags["labels"] else read_list(list_file))]
+
+
+def _write(database: str, root: str, entries: list[Entry], flags: dict) -> None:
     """Write the database, and say what is in it."""
     from minicaffe.backend.random import Stream
     from minicaffe.data.imageset import write_imageset
@@ -124,7 +134,9 @@ def _write(database: str, root: str, entries: list[tuple[str, int]], flags: dict
         database, root, entries, _recoding(flags), flags["backend"], flags["overwrite"], flags["check_size"]
     )
     labels = ", ".join(f"{count} of label {label}" for label, count in written.labels.items())
-    if len(written.labels) > _LISTED:
+    if flags["labels"]:
+        labels = f"{flags['labels']} label{'s' if flags['labels'] > 1 else ''} each"
+    elif len(written.labels) > _LISTED:
         labels = (
             f"{len(written.labels)} labels, {min(written.labels.values())} to {max(written.labels.values())} of each"
         )

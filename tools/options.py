@@ -73,9 +73,23 @@ no_python_layers = click.option(
 )  # fmt: skip
 
 
+def _allow_tf32(ctx: click.Context, param: click.Parameter, allowed: bool) -> None:
+    if allowed:
+        from minicaffe.backend.precision import allow_tf32
+
+        before = allow_tf32()
+        ctx.call_on_close(lambda: allow_tf32(before))
+
+
+tf32 = click.option(
+    "--tf32", is_flag=True, expose_value=False, callback=_allow_tf32,
+    help="Let a GPU round the factors of matrix products to TF32: several times as fast, less exact.",
+)  # fmt: skip
+
+
 def device(command: Callable) -> Callable:
-    """``--gpu`` and ``--threads``."""
-    return gpu(threads(command))
+    """``--gpu``, ``--threads`` and ``--tf32``."""
+    return gpu(threads(tf32(command)))
 
 
 def net_state(command: Callable) -> Callable:

@@ -39,6 +39,10 @@ SECTIONS = {
     },
     "Caffe's tools": {
         "convert_imageset": (_TOOLS + "imageset:convert", "Make a database of the images that a list names."),
+        "convert_mnist_data": (_TOOLS + "converters:mnist", "Make a database of images in MNIST's format."),
+        "convert_mnist_siamese_data": (_TOOLS + "converters:siamese", "Make a database of pairs of such images."),
+        "convert_cifar_data": (_TOOLS + "converters:cifar10", "Make databases of CIFAR-10's files."),
+        "convert_annoset": (_TOOLS + "annoset", "Make a database of images with boxes in them."),
         "compute_image_mean": (_TOOLS + "data:mean", "Compute the mean image of a database."),
         "resize_and_crop": (_TOOLS + "resize_and_crop", "Resize images and crop them to squares."),
         "classification": (_TOOLS + "classification", "Show the five best classes of an image."),
@@ -46,11 +50,11 @@ SECTIONS = {
         "parse_log": (_TOOLS + "training_log:parse", "Write what a training logged as tables."),
         "plot_log": (_TOOLS + "training_log:plot", "Plot what trainings logged."),
         "extract_seconds": (_TOOLS + "training_log:seconds", "Write when each iteration was logged."),
-        "upgrade_net_proto_text": (_TOOLS + "upgrade:net_text", "Bring an old net's prototxt to today's format."),
+        "upgrade_net_proto_text": (_TOOLS + "upgrade:net_text", "Bring an old net to today's format."),
         "upgrade_net_proto_binary": (_TOOLS + "upgrade:net_binary", "Bring an old .caffemodel to today's format."),
         "upgrade_solver_proto_text": (
             _TOOLS + "upgrade:solver_text",
-            "Bring an old solver's prototxt to today's format.",
+            "Bring an old solver to today's format.",
         ),
     },
     "This machine": {
@@ -61,6 +65,13 @@ SECTIONS = {
     },
 }
 """The commands under the headings of the help; see ``Group``."""
+ALIASES = {
+    "draw_net": "draw",
+    "resize_and_crop_images": "resize_and_crop",
+    "download_model_binary": "download_model",
+    "plot_training_log": "plot_log",
+}
+"""Names of Caffe's scripts, and ours."""
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
@@ -83,6 +94,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
 @click.command(
     cls=Group,
     sections=SECTIONS,
+    aliases=ALIASES,
     epilog="'minicaffe help COMMAND' tells a command's flags.",
     examples=["minicaffe summarize lenet/lenet_train_test.prototxt --shape data=64,1,28,28 --shape label=64"],
 )

@@ -27,19 +27,26 @@ _log = logging.getLogger(__name__)
 @options.model
 @options.weights
 @options.iterations
+@click.option(
+    "--ap_version", type=click.Choice(["11point", "MaxIntegral", "Integral"]), default="Integral", show_default=True,
+    help="How average precision is computed, of a net that finds things in images.",
+)  # fmt: skip
 @options.as_json
 @options.device
 @options.net_state
 def command(
-    model: str, weights: str, iterations: int, as_json: bool, gpu: str, threads: int | None, level: int, stage: str
+    model: str, weights: str, iterations: int, ap_version: str, as_json: bool, gpu: str, threads: int | None,
+    level: int, stage: str,
 ) -> None:  # fmt: skip
     """Score a net with given weights.
 
-    Runs the net's TEST phase over so many batches and reports the outputs of each batch and their means.
+    Runs the net's TEST phase over so many batches and reports the outputs of each batch and their means; of a
+    DetectionEvaluate layer's output the mean average precision over all batches.
     """
     import numpy as np
 
     from minicaffe import TEST, models
+    from minicaffe.boxes.precision import Precision
     from minicaffe.net import Net
 
     options.choose_device(gpu, threads)
@@ -47,17 +54,21 @@ def command(
     with contextlib.closing(net):
         net.reuse_memory()
         _log.info("Running for %d iterations.", iterations)
-        sums = {name: np.zeros(net.blobs[name].count) for name in net.outputs}
+        found = {top: Precision() for top in _evaluated(net)}
+        sums = {name: np.zeros(net.blobs[name].count) for name in net.outputs if name not in found}
         loss = 0.0
         for batch in range(iterations):
             net.run_forward()
             loss += net.loss
+            for name, precision in found.items():
+                precision.add(net.blobs[name].peek_data())
             for name, total in sums.items():
                 values = net.blobs[name].peek_data().ravel()
                 total += values
                 for value in values:
                     _log.info("Batch %d, %s = %g", batch, name, value)
         means = {name: total / iterations for name, total in sums.items()}
+        means |= {name: np.array([precision.mean(ap_version)]) for name, precision in found.items()}
         if as_json:
             console.result_as_json(_results(net, iterations, loss / iterations, means))
             return
@@ -66,6 +77,17 @@ def command(
             weight = net.blob_loss_weights[name]
             for mean in values:
                 console.result(f"{name} = {mean:g}" + (f" (* {weight:g} = {weight * mean:g} loss)" if weight else ""))
+
+
+def _evaluated(net: Net) -> list[str]:
+    """The outputs of DetectionEvaluate layers."""
+    tops = [
+        top
+        for name, names in net.top_names.items()
+        if net.layer_dict[name].type == "DetectionEvaluate"
+        for top in names
+    ]
+    return [name for name in net.outputs if name in tops]
 
 
 def _results(net: Net, iterations: int, loss: float, means: Mapping[str, np.ndarray]) -> dict[str, Any]:

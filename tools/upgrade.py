@@ -23,7 +23,7 @@ _new = click.argument("new", metavar="OUT", type=Path())
 @_old
 @_new
 def net_text(old: str, new: str) -> int:
-    """Bring an old net's prototxt to today's format.
+    """Bring an old net to today's format.
 
     IN may be of any age: layers in the form of 2013 (V0) or 2014 (V1), transform fields in data params, input fields.
     OUT is written even where some of it could not be carried over; the exit status is 1 then, and the log says why.
@@ -59,7 +59,7 @@ def net_binary(old: str, new: str) -> int:
 @_old
 @_new
 def solver_text(old: str, new: str) -> None:
-    """Bring an old solver's prototxt to today's format.
+    """Bring an old solver to today's format.
 
     The old field solver_type (ADAM) becomes type ("Adam").
     """

@@ -159,6 +159,10 @@ class Backend(ABC):
                 self._workspaces[dtype] = self.zeros((self._needed(dtype),), dtype)
             return self._workspaces[dtype]
 
+    def workspace_bytes(self) -> int:
+        """Bytes of the shared scratch memory, of all dtypes."""
+        return sum(array.nbytes for array in self._workspaces.values())
+
     def _shrink(self, dtype: np.dtype) -> None:
         """Give up scratch memory that is larger than any owner that is left needs."""
         with self._reserving:

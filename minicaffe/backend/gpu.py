@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import compat
+from minicaffe.backend import usage
 from minicaffe.backend.device import DeviceBackend
 from minicaffe.backend.graph import GraphCapture
+from minicaffe.backend.precision import tf32_allowed
 from minicaffe.backend.staging import Staging
 from minicaffe.errors import DeviceError
 from minicaffe.kernels import fast_paths
+from minicaffe.limits import amount
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +93,7 @@ class GpuBackend(DeviceBackend):
             _log.info("GPU %d: layers run one by one, not as a CUDA graph: %s", self._device.id, made.problem)
 
     def settings(self) -> tuple:
-        return (fast_paths.left_out(),)
+        return fast_paths.left_out(), tf32_allowed()
 
     def not_capturable(self) -> None:
         if self._capture is not None and self._capture.is_own():
@@ -129,8 +132,16 @@ class GpuBackend(DeviceBackend):
         except self._out_of_memory as error:
             raise DeviceError(
                 f"GPU {self._device.id} has no memory left for an array of shape {tuple(shape)}, {np.dtype(dtype)}: "
-                f"{error}; use a smaller batch_size, or end other programs on this GPU"
+                f"{error}\n{self._usage()}\nUse a smaller batch_size (of test nets, too), which takes less for blobs, "
+                "scratch and workspace; Net.reuse_memory for nets that only run forward; or end other programs on this "
+                "GPU"
             ) from error
+
+    def _usage(self) -> str:
+        """What takes the memory of this GPU, as a table."""
+        free, total = self.xp.cuda.runtime.memGetInfo()
+        left = (f"free, of {amount(total)}", free)
+        return usage.table(self, ("workspace that all layers share", self.workspace_bytes()), left)
 
     def synchronize(self) -> None:
         self._stream.synchronize()
@@ -178,6 +189,7 @@ class CublasGemm:
             np.dtype(np.float32): self._cublas.sgemm_strided_batched,
             np.dtype(np.float64): self._cublas.dgemm_strided_batched,
         }
+        self._tf32 = False
         self._scalars = {(dtype, value): np.array(value, dtype) for dtype in self._routines for value in (0, 1)}
 
     def __call__(
@@ -193,6 +205,8 @@ class CublasGemm:
         batch = out.shape[0] if out.ndim == 3 else 1
         if not out.size:
             return
+        if self._tf32 != tf32_allowed():
+            self._set_math(not self._tf32)
         self._retain((a, b, out))
         one, beta = self._scalars[out.dtype, 1], self._scalars[out.dtype, int(accumulate)]
         self._routines[out.dtype](
@@ -201,6 +215,11 @@ class CublasGemm:
             a.data.ptr, max(1, a.shape[-1]), _batch_stride(a),
             beta.ctypes.data, out.data.ptr, columns, _batch_stride(out), batch,
         )  # fmt: skip
+
+    def _set_math(self, tf32: bool) -> None:
+        modes = self._cublas.Math
+        self._cublas.set_math_mode(self.handle, modes.TF32_TENSOR_OP_MATH if tf32 else modes.DEFAULT_MATH)
+        self._tf32 = tf32
 
 
 def _batch_stride(array: Any) -> int:

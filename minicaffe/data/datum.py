@@ -56,8 +56,11 @@ def _by(shape: tuple[int, int, int]) -> str:
     return f"{' x '.join(map(str, shape))} (channels, height, width)"
 
 
-def from_array(array: np.ndarray, label: int | None = None) -> Any:
-    """A raw Datum of an array (channels, height, width): uint8 goes to ``data``, any other type to ``float_data``."""
+def from_array(array: np.ndarray, label: int | np.ndarray | None = None) -> Any:
+    """A raw Datum of an array (channels, height, width): uint8 goes to ``data``, any other type to ``float_data``.
+
+    Raises DataError: several labels for an image of floats.
+    """
     channels, height, width = array.shape
     datum = proto.Datum(channels=channels, height=height, width=width)
     if array.dtype == np.uint8:
@@ -65,8 +68,23 @@ def from_array(array: np.ndarray, label: int | None = None) -> Any:
     else:
         datum.float_data.extend(array.astype(np.float32).ravel().tolist())
     if label is not None:
-        datum.label = label
+        set_label(datum, label)
     return datum
+
+
+def set_label(datum: Any, label: int | np.ndarray) -> None:
+    """Give an image its label, a whole number, or several numbers (L,), as `labels` takes them out.
+
+    Raises DataError: several labels for an image of floats, which go where the image is.
+    """
+    if np.ndim(label) == 0:
+        datum.label = int(label)
+    elif not datum.data:
+        raise DataError(
+            "a Datum of floats has one label, a whole number; write several to a second database, or to HDF5"
+        )
+    else:
+        datum.float_data.extend(np.asarray(label, np.float32).tolist())
 
 
 def raw_batch(records: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray] | None:

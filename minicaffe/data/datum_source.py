@@ -51,8 +51,8 @@ class DatumSource(BatchSource):
         super().__init__(reader, data_param.batch_size, data_param.prefetch)
 
 
-class _DatumReader(ImageReader):
-    """Fills batches with the records of a database."""
+class RecordReader(ImageReader):
+    """Walks over the records of a database, again and again: every ``shares``-th one from number ``rank`` on."""
 
     remedy = "make all records one size, or set transform_param.crop_size or data_param.batch_size: 1"
 
@@ -65,25 +65,8 @@ class _DatumReader(ImageReader):
         self._offset = 0  # records passed since the start, over all rounds
         if not self._records.seek_to_first():
             raise DataError(f"{self._where()}: empty, not one record; build it again")
-        first = self._records.item()
-        try:
-            datum = parse(first[1])
-            self.shape = transformer.output_shape(self._pixels(datum).shape)
-            self.labels = labels(datum).shape
-        except DataError as error:
-            raise self.at(first, error) from error
 
-    def fill(self, batch: Batch) -> None:
-        """Read, decode and transform the next records into ``batch``."""
-        records = self._next_records()
-        raw = raw_batch([value for _, value in records])
-        if raw is None or self.labels:
-            self.fill_with(batch, records)
-        else:
-            self._fill_at_once(batch, records[0], *raw)
-        batch.position = self.position()
-
-    def _next_records(self) -> list[tuple[bytes, bytes]]:
+    def next_records(self) -> list[tuple[bytes, bytes]]:
         """Key and value of the records of a batch."""
         records: list[tuple[bytes, bytes]] = []
         alone = self._before + self._after == 1
@@ -116,6 +99,43 @@ class _DatumReader(ImageReader):
         super().close()
         self._records.close()
 
+    def _advance(self, records: int) -> None:
+        for _ in range(records):
+            if not self._records.next():
+                _log.info("Restarting data prefetching from start.")
+                self._records.seek_to_first()
+        self._offset += records
+
+    def _where(self) -> str:
+        return f"{self._records.backend} database {self._records.path}"
+
+    def at(self, item: tuple[bytes, bytes], error: DataError) -> DataError:
+        return DataError(f"{self._where()}, record {item[0].decode(errors='replace')!r}: {error}")
+
+
+class _DatumReader(RecordReader):
+    """Fills batches with the Datums of a database."""
+
+    def __init__(self, data_param: Any, transformer: Transformer, rank: int, shares: int) -> None:
+        super().__init__(data_param, transformer, rank, shares)
+        first = self._records.item()
+        try:
+            datum = parse(first[1])
+            self.shape = transformer.output_shape(self._pixels(datum).shape)
+            self.labels = labels(datum).shape
+        except DataError as error:
+            raise self.at(first, error) from error
+
+    def fill(self, batch: Batch) -> None:
+        """Read, decode and transform the next records into ``batch``."""
+        records = self.next_records()
+        raw = raw_batch([value for _, value in records])
+        if raw is None or self.labels:
+            self.fill_with(batch, records)
+        else:
+            self._fill_at_once(batch, records[0], *raw)
+        batch.position = self.position()
+
     def _fill_at_once(self, batch: Batch, first: tuple[bytes, bytes], pixels: np.ndarray, label: np.ndarray) -> None:
         """The way of raw Datums of one size."""
         transformer, shape = self._transformer, pixels.shape[1:]
@@ -142,16 +162,3 @@ class _DatumReader(ImageReader):
 
     def _pixels(self, datum: Any) -> np.ndarray:
         return to_array(datum, self._transformer.force_color, self._transformer.force_gray)
-
-    def _advance(self, records: int) -> None:
-        for _ in range(records):
-            if not self._records.next():
-                _log.info("Restarting data prefetching from start.")
-                self._records.seek_to_first()
-        self._offset += records
-
-    def _where(self) -> str:
-        return f"{self._records.backend} database {self._records.path}"
-
-    def at(self, item: tuple[bytes, bytes], error: DataError) -> DataError:
-        return DataError(f"{self._where()}, record {item[0].decode(errors='replace')!r}: {error}")

@@ -72,7 +72,7 @@ def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
     return _gray(planes, kind == "PNG")[np.newaxis] if color is False else planes
 
 
-def _high_bytes(image: Any, kind: str, color: bool | None) -> Any:
+def _high_bytes(image: Any, kind: str | None, color: bool | None) -> Any:
     """The upper 8 bits of a gray image of 16, as OpenCV gives Caffe where it asks for bytes."""
     from PIL import Image
 

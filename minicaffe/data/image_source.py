@@ -25,32 +25,66 @@ def read_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
     Caffe: the label is what follows the last space, as far as it is a number, else 0; a line without a space is both;
     so paths may contain spaces.
     """
+    lines = _lines(path)
+    entries: list[tuple[str, int]] = []
+    odd: int | None = None
+    for n, line in enumerate(lines, 1):
+        name, space, label = line.rpartition(" ")
+        match = re.match(r"\s*([+-]?\d{1,18})", label)
+        number = int(match.group(1)) if match else 0
+        if odd is None and space and not _means(label, number):
+            odd = n
+        entries.append((name if space else line, number))
+    if odd is not None:
+        label = lines[odd - 1].rpartition(" ")[2]
+        _log.warning(
+            "list of images %s, line %d: the label '%s' is read as %d: labels are whole numbers; for others, make a "
+            "database (convert_imageset --labels 1), or use HDF5Data",
+            os.path.abspath(path), odd, label, entries[odd - 1][1],
+        )  # fmt: skip
+    return entries
+
+
+def _means(text: str, number: int) -> bool:
+    try:
+        return float(text) == number
+    except ValueError:
+        return False
+
+
+def read_labels(path: str | os.PathLike[str], count: int) -> list[tuple[str, np.ndarray]]:
+    """The images in a text file of lines ``path label label ...``, and the ``count`` labels of each, float32.
+
+    Paths may contain spaces.  Raises DataError: as ``read_list``; a line that has not as many numbers.
+    """
+    entries = []
+    for n, line in enumerate(_lines(path), 1):
+        name, *words = line.rstrip().rsplit(None, count) or [""]
+        try:
+            labels = np.array(words, np.float32)
+        except ValueError:
+            labels = np.empty(0, np.float32)
+        if labels.size != count or not np.isfinite(labels).all():
+            raise DataError(
+                f"list of images {os.path.abspath(path)}, line {n}: expected a path and {count} numbers; found '{line}'"
+            )
+        entries.append((name, labels))
+    return entries
+
+
+def _lines(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a list of images; DataError if it cannot be read or is empty."""
     try:
         lines = os.fsdecode(limits.read_file(path, times=8)).splitlines()
     except OSError as error:
         raise DataError(
             f"list of images {os.path.abspath(path)} cannot be read ({error.strerror}); relative to {os.getcwd()}"
         ) from error
-    entries: list[tuple[str, int]] = []
-    odd: int | None = None
-    for n, line in enumerate(lines, 1):
-        name, space, label = line.rpartition(" ")
-        number = re.match(r"\s*([+-]?\d{1,18})", label)
-        if odd is None and space and (number is None or number.end() != len(label.rstrip())):
-            odd = n
-        entries.append((name if space else line, int(number.group(1)) if number else 0))
-    if odd is not None:
-        label = lines[odd - 1].rpartition(" ")[2]
-        _log.warning(
-            "list of images %s, line %d: the label '%s' is read as %d: labels are whole numbers; for others, use "
-            "HDF5Data",
-            os.path.abspath(path), odd, label, entries[odd - 1][1],
-        )  # fmt: skip
-    if not entries:
+    if not lines:
         raise DataError(
             f"list of images {os.path.abspath(path)}: File is empty; it needs a line 'path label' for each image"
         )
-    return entries
+    return lines
 
 
 class ImageSource(BatchSource):

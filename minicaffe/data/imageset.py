@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from minicaffe import limits, proto
-from minicaffe.data.datum import from_array
+from minicaffe.data.datum import from_array, set_label
 from minicaffe.data.db import open_db
 from minicaffe.data.image import read_image, resize
 from minicaffe.data.store import COMMIT_EVERY
@@ -23,6 +23,9 @@ from minicaffe.errors import DataError
 _log = logging.getLogger(__name__)
 
 _JPEG_QUALITY = 95  # OpenCV's
+
+Entry = tuple[str, "int | np.ndarray"]
+"""The name of an image file, and its label, or its several (L,)."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Recoding:
         pixels = read_image(path, self.color)
         return resize(pixels, self.height, self.width) if self.height > 0 and self.width > 0 else pixels
 
-    def datum(self, path: str, pixels: np.ndarray, label: int) -> proto.Datum:
+    def datum(self, path: str, pixels: np.ndarray, label: int | np.ndarray) -> proto.Datum:
         """The record of an image file that holds ``pixels``.
 
         Caffe: a file that is to keep its size and format is stored byte by byte, even in other colours than asked for;
@@ -57,9 +60,10 @@ class Recoding:
             return datum
         extension = os.path.splitext(path)[1].removeprefix(".").lower()
         kind = self.encode_type or extension
-        if self.height <= 0 and self.width <= 0 and _same_format(extension, kind.lower()):
-            return proto.Datum(data=limits.read_file(path), encoded=True, label=label)
-        return proto.Datum(data=_encode(pixels, kind), encoded=True, label=label)
+        kept = self.height <= 0 and self.width <= 0 and _same_format(extension, kind.lower())
+        datum = proto.Datum(data=limits.read_file(path) if kept else _encode(pixels, kind), encoded=True)
+        set_label(datum, label)
+        return datum
 
 
 def _same_format(a: str, b: str) -> bool:
@@ -102,7 +106,7 @@ def files_by_class(folder: str | os.PathLike[str]) -> tuple[list[tuple[str, int]
 def write_imageset(
     path: str | os.PathLike[str],
     root: str,
-    entries: Iterable[tuple[str, int]],
+    entries: Iterable[Entry],
     recoding: Recoding,
     backend: str = "lmdb",
     overwrite: bool = False,
@@ -137,7 +141,8 @@ def write_imageset(
                 )
             datum = recoding.datum(file, pixels, label)
             database.put(b"%08d_%s" % (n, os.fsencode(name)), datum.SerializeToString())
-            labels[label] += 1
+            if np.ndim(label) == 0:
+                labels[int(label)] += 1
             if database.count % COMMIT_EVERY == 0:
                 _log.info("Processed %d files.", database.count)
         if database.count % COMMIT_EVERY:

@@ -32,7 +32,7 @@ class LevelDbReader(Reader):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        plyvel = compat.require("plyvel")
+        plyvel = compat.leveldb()
         self._error = plyvel.Error
         try:
             self._view = new_folder(os.path.join(tempfile.gettempdir(), "minicaffe-leveldb"), mode=0o700)
@@ -84,7 +84,7 @@ class LevelDbWriter(Writer):
     mode = 0o755
 
     def __init__(self, path: str, replace: bool) -> None:
-        self._plyvel = compat.require("plyvel")
+        self._plyvel = compat.leveldb()
         self.library_error = self._plyvel.Error
         super().__init__(path, replace)
 

@@ -142,9 +142,9 @@ class ImageReader(BatchReader):
             crop(pixels[np.newaxis], batch.offsets[one], batch.mirror[one], batch.pixels[one])
 
         put(0)
-        self._share(put, iter(range(1, len(items))))
+        self.share(put, iter(range(1, len(items))))
 
-    def _share(self, put: Callable[[int], None], numbers: Iterator[int]) -> None:
+    def share(self, put: Callable[[int], None], numbers: Iterator[int]) -> None:
         """Call ``put`` for every number, in this thread and others; raises the error of the lowest number."""
         errors: dict[int, Exception] = {}
 
@@ -178,6 +178,7 @@ class BatchSource:
     def __init__(self, reader: BatchReader, batch_size: int, depth: int) -> None:
         self.batch_size = batch_size
         self.shape, self.labels = reader.shape, reader.labels
+        self.label_shape: tuple[int, ...] = (batch_size, *reader.labels)
         each = batch_size * (4 * math.prod(reader.shape) + _BYTES_A_RECORD) + _BYTES_A_BATCH
         limits.require_memory(
             (depth + 1) * each, f"reading {depth} batches of {batch_size} ahead", "use a smaller batch_size or prefetch"

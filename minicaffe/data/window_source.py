@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,10 @@ from minicaffe.data.image import decode_image, read_image, resize
 from minicaffe.data.source import Batch, BatchReader, BatchSource, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer, read_mean
 from minicaffe.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+_LARGEST = 2**24  # of a class or corner: float32 holds all whole numbers below
 
 
 class Window(NamedTuple):
@@ -28,53 +34,85 @@ class Window(NamedTuple):
     y2: int
 
 
+_INT = r"[+-]?\d+"
+_BLOCK = re.compile(
+    rf"""\s* \# \s* (?P<index>{_INT}) \s+
+    (?: (?P<path>[^\n]*?\S) [^\S\n]+ (?={_INT} (?: [^\S\n]+ {_INT}){{3}} (?:\s|$))  # all on one line
+      | (?P<line>[^\n]*\S) \s+ )
+    {_INT} \s+ {_INT} \s+ {_INT} \s+ (?P<count>{_INT}) (?=\s|$)""",
+    re.VERBOSE,
+)
+_WINDOW = re.compile(r"\s*(\S+)" + r"\s+(\S+)" * 5)
+
+
 def read_windows(path: str, fg_threshold: float, bg_threshold: float) -> tuple[list[str], list[Window], list[Window]]:
     """Image paths, foreground and background windows of a window file.
 
     The file holds blocks ``# index path channels height width count``, each followed by ``count`` times ``class overlap
-    x1 y1 x2 y2``, all separated by white space. Windows of at least ``fg_threshold`` overlap are foreground, others of
-    less than ``bg_threshold`` background, whose class becomes 0; the rest are dropped. Raises DataError for a file that
-    cannot be read or that reads otherwise.
+    x1 y1 x2 y2``, all separated by white space; a path may have spaces inside a line.  Windows of at least
+    ``fg_threshold`` overlap are foreground, others of less than ``bg_threshold`` background, whose class becomes 0; the
+    rest are dropped.  Corners between pixels are rounded, and a warning tells of it.
+    Caffe: paths end at the first space; reading ends without a word at the first number that is not whole.
+
+    Raises DataError for a file that cannot be read or that reads otherwise.
     """
     where = f"window file {os.path.abspath(path)}"
     try:
-        words = iter(os.fsdecode(limits.read_file(path, times=32)).split())
+        text = os.fsdecode(limits.read_file(path, times=32))
     except OSError as error:
         raise DataError(f"{where} cannot be read ({error.strerror})") from error
     paths: list[str] = []
     foreground: list[Window] = []
     background: list[Window] = []
-
-    def take(count: int) -> list[str]:
-        return [next(words) for _ in range(count)]
-
-    try:
-        for mark in words:
-            index = int(*take(1))
-            if mark != "#" or index != len(paths):
-                raise DataError(f"{where}: block {len(paths)} must begin with '# {len(paths)}'; found '{mark} {index}'")
-            paths += take(1)
-            *_, count = map(int, take(4))
-            for _ in range(count):
-                label, overlap, *corners = take(6)
-                window = Window(index, int(label), *map(int, corners))
-                if max(map(abs, window)) >= 2**24:
-                    raise ValueError(f"'{' '.join((label, *corners))}' are no class and corners of an image")
-                if float(overlap) >= fg_threshold:
-                    if window.label <= 0:
-                        raise DataError(
-                            f"{where}: a foreground window of image {index} has class {label}; it must be positive"
-                        )
-                    foreground.append(window)
-                elif float(overlap) < bg_threshold:
-                    background.append(window._replace(label=0))
-    except StopIteration:
-        raise DataError(f"{where} ends in the middle of block {max(len(paths) - 1, 0)}") from None
-    except ValueError as error:
-        raise DataError(f"{where}, block {max(len(paths) - 1, 0)}: {error}") from None
+    rounded: str | None = None
+    position, end = 0, len(text.rstrip())
+    while position < end:
+        block = _BLOCK.match(text, position)
+        if block is None or int(block["index"]) != len(paths):
+            found = " ".join(text[position : position + 200].split()[:3])
+            raise DataError(
+                f"{where}: block {len(paths)} must begin with '# {len(paths)}', a path, channels, height, width and "
+                f"the number of windows; found '{found}'"
+            )
+        paths.append(block["path"] or block["line"])
+        position = block.end()
+        for _ in range(int(block["count"])):
+            line = _WINDOW.match(text, position)
+            if line is None:
+                raise DataError(f"{where} ends in the middle of block {len(paths) - 1}")
+            position = line.end()
+            try:
+                window, overlap, whole = _window(len(paths) - 1, line.groups())
+            except ValueError as error:
+                raise DataError(f"{where}, block {len(paths) - 1}: {error}") from None
+            if not whole:
+                rounded = rounded or " ".join(line.groups()[2:])
+            if overlap >= fg_threshold:
+                if window.label <= 0:
+                    raise DataError(
+                        f"{where}: a foreground window of image {window.image} has class {window.label}; it must be "
+                        "positive"
+                    )
+                foreground.append(window)
+            elif overlap < bg_threshold:
+                background.append(window._replace(label=0))
     if not paths:
         raise DataError(f"{where} is empty")
+    if rounded is not None:
+        _log.warning("%s: corners that are no whole pixels, such as '%s', are rounded", where, rounded)
     return paths, foreground, background
+
+
+def _window(image: int, words: Sequence[str]) -> tuple[Window, float, bool]:
+    """The window that a line tells of, its overlap, and whether its corners are whole pixels.
+
+    ValueError if it tells of none.
+    """
+    label, overlap, *corners = map(float, words)
+    if not all(abs(value) < _LARGEST for value in (label, *corners)) or label != int(label):
+        raise ValueError(f"'{' '.join(words)}' is no class, a whole number, with the overlap and corners of an image")
+    pixels = [_round(corner) for corner in corners]
+    return Window(image, int(label), *pixels), overlap, pixels == corners
 
 
 class WindowSource(BatchSource):
@@ -235,6 +273,6 @@ class _WindowReader(BatchReader):
         self._stream.set_state(state_of_text(state["random"]) or b"")
 
 
-def _round(value: np.float32) -> int:
+def _round(value: float | np.float32) -> int:
     """To the nearest integer, halves away from zero, as C rounds."""
     return int(math.copysign(math.floor(abs(float(value)) + 0.5), value))

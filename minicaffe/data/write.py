@@ -15,7 +15,9 @@ from minicaffe.errors import DataError
 
 
 class Written(NamedTuple):
-    """What was written: where, in which backend, how many records, in all and of each label."""
+    """What was written: where, in which backend, how many records, in all and of each label (none if images have
+    several, or fractions).
+    """
 
     path: str
     backend: str
@@ -31,7 +33,10 @@ def write_images(
     overwrite: bool = False,
     digits: int = 8,
 ) -> Written:
-    """Write a database of uint8 images (N, height, width) or (N, channels, height, width) and their labels (N,).
+    """Write a database of uint8 images (N, height, width) or (N, channels, height, width) and their labels.
+
+    ``labels`` are (N,), or (N, L), several an image; those and fractions are stored as floats, which the Data layer
+    gives as (N, L).  Caffe has one whole number an image.
 
     Keys are the images' numbers in so many ``digits``. The database appears at ``path`` when it is complete; one that
     exists is left as it is, unless ``overwrite``. Raises DataError: as ``open_db`` does, a full disk, counts that
@@ -41,6 +46,8 @@ def write_images(
         raise DataError(f"{len(images)} images but {len(labels)} labels")
     if images.ndim == 3:
         images = images[:, np.newaxis]
+    if labels.ndim == 1 and not np.array_equal(labels, labels.astype(np.int32)):
+        labels = labels[:, np.newaxis]
     return _write(path, zip(images, labels, strict=True), backend, overwrite, digits)
 
 
@@ -72,7 +79,7 @@ def _joined(images: np.ndarray, pairs: np.ndarray, similar: np.ndarray) -> Itera
 
 def _write(
     path: str | os.PathLike[str],
-    records: Iterable[tuple[np.ndarray, int]],
+    records: Iterable[tuple[np.ndarray, int | np.ndarray]],
     backend: str,
     overwrite: bool,
     digits: int = 8,
@@ -80,6 +87,7 @@ def _write(
     labels: Counter[int] = Counter()
     with open_db(path, backend, "replace" if overwrite else "new") as database:
         for n, (image, label) in enumerate(records):
-            database.put(b"%0*d" % (digits, n), from_array(image, int(label)).SerializeToString())
-            labels[int(label)] += 1
+            database.put(b"%0*d" % (digits, n), from_array(image, label).SerializeToString())
+            if np.ndim(label) == 0:
+                labels[int(label)] += 1
     return Written(database.path, database.backend, database.count, dict(sorted(labels.items())))

@@ -94,7 +94,7 @@ class Step:
         """Refuse a layer in place that goes backward and, with its attributes as they are, needs its input for it."""
         if self.overwritten() and self.layer.in_place == "forward" and self.need_backward:
             raise self.layer.error(
-                f"a {self.layer.type} layer cannot work in place while it goes backward, for which it needs "
+                "it cannot work in place while it goes backward, for which it needs "
                 "its input; give its top a name of its own",
                 "top",
             )

@@ -150,7 +150,7 @@ class Executor:
     def run_forward(self, start: int, end: int) -> None:
         """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss``."""
         with backend.current().running(self._user_layers):
-            self.loss.xdata.fill(0)
+            self._clear_loss()
             plan = self.plan(forward=start == 0)
             if start == 0 and end == len(self._steps) - 1:  # else layers beyond ``end`` would lose what they keep
                 plan.settle()
@@ -174,16 +174,23 @@ class Executor:
         first, first_back, turn = sweeps.turn
 
         def around() -> None:
+            if first == 0:
+                self._clear_loss()
             sweeps.forward.run(first, last, ahead._replace(segments={}))
             sweeps.backward.run(last, first_back, back._replace(segments={}))
 
         where = backend.current()
         with where.running(self._user_layers):
             plan.settle()
-            self.loss.xdata.fill(0)
+            if first > 0:
+                self._clear_loss()
             sweeps.forward.run(0, first - 1, ahead)
             turn.run(where, around)
             sweeps.backward.run(first_back - 1, 0, back)
+
+    def _clear_loss(self) -> None:
+        """By an op, so that it can be captured."""
+        backend.current().ops.elementwise(_zero, (self.loss.xdata,), (), self.loss.xdata)
 
     def leaves_without_gradient(self, blob: int) -> bool:
         """Whether no layer computes the gradient of a blob, by number, though one could."""
@@ -324,6 +331,10 @@ class Executor:
             norms.append((sum(np.abs(v).sum() for v in values), np.sqrt(sum(v @ v for v in values))))
         (a, c), (b, d) = norms
         _log.error("    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)", a, b, c, d)
+
+
+def _zero(x: float) -> float:
+    return 0.0
 
 
 def _mean_abs(values: NDArray) -> float:

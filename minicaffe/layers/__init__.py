@@ -10,6 +10,7 @@ from typing import Any
 from minicaffe import net_spec
 from minicaffe.layers import (
     activation,
+    annotated_data,
     channels,
     classification,
     convolution,
@@ -37,6 +38,8 @@ from minicaffe.layers import (
     prior_box,
     recurrent,
     reduction,
+    region_loss,
+    reorg,
     sampling,
     scale_bias,
     score_loss,
@@ -44,6 +47,7 @@ from minicaffe.layers import (
     smooth_l1_loss,
     softmax,
     unit_norm,
+    yolo_output,
 )
 from minicaffe.layers.base import TEST, TRAIN, Layer
 from minicaffe.layers.blob_vec import BlobVec
@@ -57,6 +61,7 @@ __all__ = [
     "create",
     "layer_types",
     "activation",
+    "annotated_data",
     "channels",
     "classification",
     "convolution",
@@ -86,11 +91,14 @@ __all__ = [
     "sampling",
     "score_loss",
     "reduction",
+    "region_loss",
+    "reorg",
     "scale_bias",
     "shape",
     "smooth_l1_loss",
     "softmax",
     "unit_norm",
+    "yolo_output",
 ]
 
 

@@ -117,6 +117,8 @@ class Layer(interface.Layer, Configured, Costed):
         cls.capturable_on_device = cls.__dict__.get("capturable_on_device")
         if "user_defined" not in cls.__dict__:
             cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
+        if "setup" in cls.__dict__ and "fixed" not in cls.__dict__ and not cls.user_defined:
+            cls.fixed = None
         if cls.user_defined and "reshape_always" not in cls.__dict__:
             cls.reshape_always = not cls.capturable
         name = cls.__dict__.get("type")
@@ -239,7 +241,7 @@ class Layer(interface.Layer, Configured, Costed):
         """Before ``reshape`` would give a bottom the shape of the top."""
         in_place = any(a is b for a, b in zip(bottom, top, strict=False))
         if in_place and self.in_place == "never":
-            raise self.error(f"a {self.type} layer cannot work in place; give its top a name of its own", "top")
+            raise self.error("it cannot work in place; give its top a name of its own", "top")
 
     def _check_loss_weight(self, tops: int) -> None:
         weights = list(self.layer_param.loss_weight)
@@ -334,6 +336,10 @@ class Layer(interface.Layer, Configured, Costed):
     def scratch_bytes(self) -> int:
         """Bytes that this layer keeps between its calls, beside its blobs."""
         return sum(array.nbytes for _, array in self._scratch.values())
+
+    def scratch_bytes_on(self, where: backend.Backend) -> int:
+        """Those of them that lie on one backend."""
+        return sum(array.nbytes for home, array in self._scratch.values() if home is where)
 
     def add_param(self, shape: Sequence[int], filler: Any = None) -> Blob | None:
         """In ``setup``: make the next learnable blob, filled by a FillerParameter (default: zeros).

@@ -249,6 +249,7 @@ class Accuracy(Classified):
     capturable_on_device = True
     reads_bottoms = ()
     param = "accuracy_param"
+    fixed = ()
     tops = (1, 2)
     auto_tops = False
     differentiable = ()

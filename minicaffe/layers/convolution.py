@@ -122,6 +122,7 @@ class Convolution(Windowed):
     """
 
     type = "Convolution"
+    fixed = Windowed.fixed
     bottoms = tops = (1, None)
     equal_counts = True
     claims = (0,)
@@ -302,6 +303,7 @@ class Im2col(Windowed):
     """
 
     type = "Im2col"
+    fixed = Windowed.fixed
     reads_bottoms = ()
     per_element = 0
 

@@ -129,6 +129,7 @@ class Batches(Source):
 
     param: ClassVar[str]
     tops: Count = 2
+    phase_is_fixed = True
     reshape_always = True
 
     def open(self, options: Any, transform: Any) -> BatchSource:
@@ -147,7 +148,7 @@ class Batches(Source):
         except DataError as error:
             raise self.data_error(error) from None
         num = self.batches.batch_size
-        for blob, shape in zip(top, ((num, *self.batches.shape), (num, *self.batches.labels)), strict=False):
+        for blob, shape in zip(top, ((num, *self.batches.shape), self.batches.label_shape), strict=False):
             blob.reshape(*shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -155,8 +156,8 @@ class Batches(Source):
             batch = self.batches.next_batch()
         except DataError as error:
             raise self.data_error(error) from None
-        for blob, values in zip(top, (batch.pixels, batch.label), strict=False):
-            blob.reshape(*values.shape)
+        for blob, shape in zip(top, (batch.pixels.shape, batch.label.shape), strict=False):
+            blob.reshape(*shape)
         if self.dtype == np.float32:
             batch.write_to(top[0].data)
         else:

@@ -18,10 +18,11 @@ class ConvolutionDepthwise(Convolution):
     """
 
     type = "ConvolutionDepthwise"
+    fixed = Convolution.fixed
     capturable = True
 
     def check_options(self) -> None:
-        """Nothing: ``num_output`` and ``group`` are not read."""
+        """What Convolution checks is not read."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.num_output = self.group = bottom[0].shape[self.axis_of(bottom[0], self.axis)]

@@ -43,9 +43,13 @@ class DetectionEvaluate(Layer):
     name_size_file: str
     resize_param: Any
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    fixed = ("name_size_file",)
+
+    def check_options(self) -> None:
         self.require(self.num_classes > 0, "must be given, and positive", "num_classes")
         self.require(self.overlap_threshold > 0, "must be positive", "overlap_threshold")
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.sizes: list[tuple[str, int, int]] = []
         self.images = 0
         if self.name_size_file:

@@ -71,22 +71,20 @@ class DetectionOutput(Layer):
     nms_threshold: float
     top_k: int
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(self.num_classes > 0, "must be given, and positive", "num_classes")
         self.require(self.normalized_bbox, "boxes in pixels are not in minicaffe", "normalized_bbox")
-        self._read_suppression()
-        self.threshold = self.confidence_threshold if self.has("confidence_threshold") else -np.inf
-        self.classes = [label for label in range(self.num_classes) if label != self.background_label_id]
+        overlap, _, eta = self._suppression()
+        self.require(overlap >= 0, f"nms_threshold must not be negative; found {overlap:g}", "nms_param")
+        self.require(0 < eta <= 1, f"eta must lie above 0 and not above 1; found {eta:g}", "nms_param")
 
-    def _read_suppression(self) -> None:
-        """``nms_param``, or the two fields that stand for it in older definitions."""
+    def _suppression(self) -> tuple[float, int, float]:
+        """Threshold, number of candidates and eta: ``nms_param``, or the two fields that stand for it in older
+        definitions."""
         nms, old = self.nms_param, not self.has("nms_param")
-        self.overlap = self.nms_threshold if old and self.has("nms_threshold") else nms.nms_threshold
+        overlap = self.nms_threshold if old and self.has("nms_threshold") else nms.nms_threshold
         limit = self.top_k if old and self.has("top_k") else nms.top_k if nms.HasField("top_k") else -1
-        self.most = int(limit)
-        self.eta = nms.eta
-        self.require(self.overlap >= 0, f"nms_threshold must not be negative; found {self.overlap:g}", "nms_param")
-        self.require(0 < self.eta <= 1, f"eta must lie above 0 and not above 1; found {self.eta:g}", "nms_param")
+        return overlap, limit, nms.eta
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         codes, confidences, priors = bottom[:3]
@@ -99,6 +97,9 @@ class DetectionOutput(Layer):
         count = expect_priors(self, priors)
         expect_predictions(self, codes, count * 4 * (1 if self.share_location else self.num_classes), "location")
         expect_predictions(self, confidences, count * self.num_classes, "confidence")
+        self.threshold = self.given("confidence_threshold", -np.inf)
+        self.overlap, self.most, self.eta = self._suppression()
+        self.classes = [label for label in range(self.num_classes) if label != self.background_label_id]
         top[0].reshape(1, 1, 1, 7)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

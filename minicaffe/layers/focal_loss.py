@@ -28,18 +28,22 @@ class FocalLoss(Normalized):
     alpha: float
     gamma: float
 
+    def check_options(self) -> None:
+        focal = self.layer_param.focal_loss_param
+        for field in ("type", "beta", "gama"):
+            self.require(
+                not focal.HasField(field), "is of another fork's FocalLoss; this one has alpha and gamma", field
+            )
+        self.require(self.gamma >= 0, f"must not be negative; found {self.gamma:g}", "gamma")
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         self.capturable = len(top) == 1
-        self.require(self.gamma >= 0, f"must not be negative; found {self.gamma:g}", "gamma")
-        for field in ("type", "beta", "gama"):
-            self.require(not self.has(field), "is of another fork's FocalLoss; this one has alpha and gamma", field)
-        if not self.has("alpha"):
-            self.alpha = 0.25
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
         self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
+        self.how = self.given("alpha", 0.25), self.gamma, self.ignored
         self.prob = self.scratch("prob", self.shape)
         self.normalizer = self.scratch("normalizer", ())
         if len(top) > 1:
@@ -50,8 +54,8 @@ class FocalLoss(Normalized):
         label = bottom[1].xdata.reshape(outer, inner)
         self.check_labels(label, classes)
         self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
-        self.ops.loss_normalizer(label, outer, self.ignore_label, self.normalization, self.normalizer)
-        self.ops.focal_loss(self.prob, label, self.alpha, self.gamma, self.ignore_label, self.normalizer, top[0].xdata)
+        self.ops.loss_normalizer(label, outer, self.ignored, self.normalization, self.normalizer)
+        self.ops.focal_loss(self.prob, label, *self.how, self.normalizer, top[0].xdata)
         if len(top) > 1:
             top[1].xdata[...] = self.prob.reshape(top[1].shape)
 
@@ -59,5 +63,4 @@ class FocalLoss(Normalized):
         if propagate_down[0]:
             outer, _, inner = self.shape
             label, dx = bottom[1].xdata.reshape(outer, inner), bottom[0].xdiff.reshape(self.shape)
-            how = (self.alpha, self.gamma, self.ignore_label, self.normalizer, top[0].xdiff)
-            self.ops.focal_loss_grad(self.prob, label, *how, dx)
+            self.ops.focal_loss_grad(self.prob, label, *self.how, self.normalizer, top[0].xdiff, dx)

@@ -37,6 +37,7 @@ class HDF5Data(Source):
 
     type = "HDF5Data"
     param = "hdf5_data_param"
+    phase_is_fixed = True
     batch_size: int
     shuffle: bool
     source: str
@@ -67,6 +68,10 @@ class HDF5Data(Source):
 
     def _listed_files(self) -> list[str]:
         path = self.find_file(self.source)
+        if hdf5.is_hdf5(path):
+            raise self.data_error(
+                f"{path} is an HDF5 file itself; give a text file that lists such files, one on each line", "source"
+            )
         try:
             files = os.fsdecode(limits.read_file(path, times=8)).split()
         except OSError as error:

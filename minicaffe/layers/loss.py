@@ -17,7 +17,8 @@ class Loss(Layer):
     """
 
     bottoms: Count = 2
-    common_params: ClassVar[Collection[str]] = ("loss_param",)
+    common_params: ClassVar[Sequence[str]] = ("loss_param",)
+    fixed: ClassVar[Collection[str] | None] = ()
     auto_tops = True
     reads_tops = ()
     differentiable: tuple[int, ...] | None = (0,)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,7 @@ class MultiBoxLoss(Loss):
 
     type = "MultiBoxLoss"
     param = "multibox_loss_param"
+    common_params: ClassVar[Sequence[str]] = ("loss_param",)
     bottoms = 4
     differentiable = forcible = (0, 1)
     reads_bottoms = ()
@@ -66,13 +68,18 @@ class MultiBoxLoss(Loss):
     use_prior_for_matching: bool
     use_prior_for_nms: bool
     sample_size: int
+    normalize: bool
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().setup(bottom, top)
+    def check_options(self) -> None:
         self.require(self.num_classes > 0, "must be given, and positive", "num_classes")
-        self.options = type(self.layer_param.multibox_loss_param)()
-        self.options.CopyFrom(self.layer_param.multibox_loss_param)
-        self._read_mining()
+        self.require(
+            not self.has("do_neg_mining") or self.do_neg_mining == (self._mining() != NO_MINING),
+            "contradicts mining_type, which has replaced it; give only that",
+            "do_neg_mining",
+        )
+        mines = self._mining() != NO_MINING
+        self.require(not mines or self.share_location, "must be true for mining", "share_location")
+        self.require(self._mining() != HARD_EXAMPLE or self.sample_size > 0, "must be positive", "sample_size")
         self.require(
             not self.map_object_to_agnostic or self.num_classes == 2,
             f"needs num_classes: 2, background and object; found {self.num_classes}",
@@ -83,29 +90,11 @@ class MultiBoxLoss(Loss):
             f"must be a class, 0 .. {self.num_classes - 1}, for a softmax; found {self.background_label_id}",
             "background_label_id",
         )
-        given = list(self.layer_param.propagate_down) or [True, True]
-        self.counts_boxes, self.counts_confidences = given[:2]
-        self.normalization = self.layer_param.loss_param.normalization
-        if not self.layer_param.loss_param.HasField("normalization"):
-            self.normalization = VALID if self.layer_param.loss_param.normalize else self.normalization
-            if self.layer_param.loss_param.HasField("normalize") and not self.layer_param.loss_param.normalize:
-                self.normalization = BATCH_SIZE
 
-    def _read_mining(self) -> None:
+    def _mining(self) -> int:
         """``mining_type``, or the older ``do_neg_mining`` in its place."""
-        if self.has("do_neg_mining"):
-            if not self.has("mining_type") and not self.do_neg_mining:
-                self.options.mining_type = NO_MINING
-            self.require(
-                self.do_neg_mining == (self.options.mining_type != NO_MINING),
-                "contradicts mining_type, which has replaced it; give only that",
-                "do_neg_mining",
-            )
-        self.mines = self.options.mining_type != NO_MINING
-        self.require(not self.mines or self.share_location, "must be true for mining", "share_location")
-        self.require(
-            self.options.mining_type != HARD_EXAMPLE or self.sample_size > 0, "must be positive", "sample_size"
-        )
+        by_older = self.has("do_neg_mining") and not self.has("mining_type")
+        return NO_MINING if by_older and not self.do_neg_mining else self.mining_type
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
@@ -113,9 +102,16 @@ class MultiBoxLoss(Loss):
         expect_predictions(self, bottom[0], count * 4 * (1 if self.share_location else self.num_classes), "location")
         expect_predictions(self, bottom[1], count * self.num_classes, "confidence")
         self.require(
-            bottom[3].count % 8 == 0, f"the ground truth must be rows of 8; found {bottom[3].shape_string}",
+            bottom[3].count % 8 == 0,
+            f"the ground truth must be rows of 8; found {bottom[3].shape_string}",
             kind=ShapeError,
-        )  # fmt: skip
+        )
+        self.options = copy.deepcopy(self.layer_param.multibox_loss_param)
+        self.options.mining_type = self._mining()
+        self.mines = self._mining() != NO_MINING
+        self.counts_boxes, self.counts_confidences = (list(self.layer_param.propagate_down) or [True, True])[:2]
+        default = BATCH_SIZE if self.has("normalize") and not self.normalize else VALID
+        self.divides_by = self.given("normalization", default)
 
     # --- forward -------------------------------------------------------------------------------------------------
 
@@ -130,7 +126,7 @@ class MultiBoxLoss(Loss):
         self._compare_boxes(examples, priors, codes)
         self._compare_confidences(examples, scores)
         divisors = {FULL: items * len(priors), VALID: len(self.difference), BATCH_SIZE: items}
-        self.normalizer = max(divisors.get(self.normalization, 1), 1)
+        self.normalizer = max(divisors.get(self.divides_by, 1), 1)
         loss = 0.0
         if self.counts_boxes:
             loss += self.loc_weight * self._box_losses(self.difference).sum(dtype=np.float64)
@@ -307,18 +303,20 @@ class MultiBoxFocalLoss(MultiBoxLoss):
     type = "MultiBoxFocalLoss"
     common_params = ("loss_param", "focal_loss_param")
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().setup(bottom, top)
-        focal = self.layer_param.focal_loss_param
-        self.alpha, self.gamma = focal.alpha if focal.HasField("alpha") else 0.25, focal.gamma
+    alpha: float
+    gamma: float
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        self.balance = self.given("alpha", 0.25)
 
     def _softmax_losses(self, p: NDArray) -> NDArray:
-        return self.alpha * (1 - p) ** self.gamma * super()._softmax_losses(p)
+        return self.balance * (1 - p) ** self.gamma * super()._softmax_losses(p)
 
     def _softmax_slope(self, p: NDArray) -> NDArray:
         rest = np.where(p < 1, 1 - p, 1)
         slope = 1 - p - self.gamma * p * np.log(np.maximum(p, FLT_MIN))
-        return np.where(p < 1, self.alpha * rest ** (self.gamma - 1) * slope, 0)
+        return np.where(p < 1, self.balance * rest ** (self.gamma - 1) * slope, 0)
 
 
 def _softmax(scores: NDArray) -> NDArray:

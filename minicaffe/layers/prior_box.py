@@ -52,7 +52,7 @@ class PriorBox(Layer):
     offset: float
     OTHER = ("offset_h", "offset_w", "width", "height", "fixed_size", "fixed_ratio", "density")
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         for field in self.OTHER:
             self.require(not getattr(self, field), "is of another fork than SSD's, and not in minicaffe", field)
         smallest, largest = list(self.min_size), list(self.max_size)

@@ -34,9 +34,11 @@ class SmoothL1Loss(Loss):
     empty_batch = True
     sigma: float
 
+    def check_options(self) -> None:
+        self.require(self.sigma > 0, f"must be positive; found {self.sigma:g}", "sigma")
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
-        self.require(self.sigma > 0, f"must be positive; found {self.sigma:g}", "sigma")
         self.reads_bottoms = tuple(range(2, len(bottom)))
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

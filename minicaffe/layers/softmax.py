@@ -70,6 +70,7 @@ class SoftmaxWithLoss(Normalized):
     capturable_on_device = True
     reads_bottoms = (1,)
     param = "softmax_param"
+    fixed = ()
     per_element = 5
     tops = (1, 2)
     axis: int

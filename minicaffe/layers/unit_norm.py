@@ -30,15 +30,17 @@ class Normalize(Layer):
     eps: float
 
     reads_tops = ()
+    fixed = ("channel_shared", "scale_filler")
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        options = self.layer_param.norm_param
+    def check_options(self) -> None:
         self.require(
             not self.layer_param.HasField("normalize_param"),
             "is happynear's dialect of Normalize, which has no scale; this one, SSD's, is said by norm_param",
             "normalize_param",
         )
-        filler = options.scale_filler if self.has("scale_filler") else proto.FillerParameter(value=1)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        filler = self.given("scale_filler", proto.FillerParameter(value=1))
         self.require(len(bottom[0].shape) >= 2, f"needs channels; found {bottom[0].shape_string}", kind=ShapeError)
         self.add_param(() if self.channel_shared else (bottom[0].shape[1],), filler)
 

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe import arguments, backend, compat, glog, models, proto
-from minicaffe.backend import random, ranks
+from minicaffe.backend import random, ranks, usage
 from minicaffe.blob import Storage
 from minicaffe.errors import ArgumentError, MinicaffeError, SnapshotError
 from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
 from minicaffe.proto.files import read_solver
 from minicaffe.proto.origin import Origin
-from minicaffe.solvers import larc, progress
+from minicaffe.solvers import detection, larc, progress
 from minicaffe.solvers import monitor as monitoring
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.definition import Definition
@@ -110,7 +110,8 @@ class Solver:
         data, diff = self.net.pack_params()
         self._share_with_test_nets()
         self.history = [Storage(data.size, self.net.dtype) for _ in range(self.slots)]
-        self._stepper = Stepper(self, data, diff)
+        self._stepper = Stepper(self.net, data, diff)
+        usage.account_for(self, Solver._memory_on)
         losses = self._losses = SmoothedLoss(self.param.average_loss, self.net.dtype)
         self.schedule = Schedule(self.param, self.net.dtype, lambda: losses.mean)
         self._restored = False
@@ -122,6 +123,10 @@ class Solver:
         total = f" of {self.param.max_iter}" if self.param.max_iter else ""
         nets = f"net '{self.net.name}', {len(self.test_nets)} test net{'s' if len(self.test_nets) != 1 else ''}"
         return f"<{type(self).__name__} iteration {self.iter}{total}, lr {self.lr:g}: {nets}>"
+
+    def _memory_on(self, where: backend.Backend) -> list[usage.Part]:
+        """What the solver holds on a backend beside its nets."""
+        return [(f"history of the {self.type} solver", {id(slot): slot.bytes_on(where) for slot in self.history})]
 
     def _check(self) -> None:
         """What a kind of solver asks of the fields beside: a PrototxtError unless they make sense."""
@@ -301,7 +306,7 @@ class Solver:
         if batches == 0:
             return
         net.share_with(self.net)
-        found = progress.mean_outputs(net, batches, self._goes_on)
+        found = self._test_results(net, batches)
         if found is None:
             self.stopped = True
             _log.info("Test interrupted.")
@@ -313,6 +318,13 @@ class Solver:
         progress.log_outputs("Test", outputs)
         for monitor in self.monitors:
             monitor.test(self.iter, index, outputs, mean_loss)
+
+    def _test_results(self, net: Net, batches: int) -> tuple[list[Scalar], float] | None:
+        """What is reported of each output, and the mean loss; None if the test is interrupted."""
+        if self.param.eval_type == "detection":
+            how = self.param.ap_version, self.param.show_per_class_result
+            return detection.mean_precisions(net, batches, self._goes_on, *how)
+        return progress.mean_outputs(net, batches, self._goes_on)
 
     def _goes_on(self) -> bool:
         """Between the batches of a test: obey what was requested; whether to go on."""
@@ -341,7 +353,7 @@ class Solver:
         self.schedule.advance(self.iter)
         if p.display and self.iter % p.display == 0:
             _log.info("Iteration %d, lr = %g", self.iter, rate)
-        self._stepper.take(rate)
+        self._stepper.take(self, rate)
         self.iter += 1
 
     def corrected(self, rate: float) -> float:
@@ -380,6 +392,8 @@ class Solver:
 
     def share_weights(self, net: Net) -> None:
         """Let ``net`` use this solver's weights from now on."""
+        if not isinstance(net, Net):
+            raise ArgumentError(f"share_weights takes a net; found {net!r}")
         net.share_with(self.net)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
 from minicaffe.proto.files import read_net
 from minicaffe.proto.origin import Origin
-from minicaffe.solvers import larc
+from minicaffe.solvers import detection, larc
 from minicaffe.solvers.lock import check_prefix
 from minicaffe.solvers.policy import check_policy
 
@@ -43,6 +43,7 @@ class Definition:
         )
         check_policy(p, self.require)
         larc.check(p, self.require)
+        detection.check(p, self.require)
         if p.snapshot:
             self.require(
                 p.HasField("snapshot_prefix"),

@@ -22,8 +22,10 @@ class ProgressLine(Monitor):
         self._line: Any = None
         self._written_at = 0.0
         self._scores: dict[int, str] = {}
+        self._stale = False
 
     def iteration(self, solver: Solver) -> None:
+        self._stale = True
         if time.monotonic() - self._written_at >= _REFRESH:
             self._write(solver)
 
@@ -32,13 +34,14 @@ class ProgressLine(Monitor):
         self._scores[net] = f"test net #{net} at {iteration}: {scores}"
 
     def stepped(self, solver: Solver) -> None:
-        self._write(solver)
+        if self._stale:
+            self._write(solver)
 
     def _write(self, solver: Solver) -> None:
         shell = compat.notebook()
         if shell is None:
             return
-        self._written_at = time.monotonic()
+        self._written_at, self._stale = time.monotonic(), False
         total = f" of {solver.param.max_iter}" if solver.param.max_iter else ""
         parts = [f"iteration {solver.iter}{total}", f"loss {solver.smoothed_loss:.4g}", f"lr {solver.lr:.4g}"]
         text = {"text/plain": ", ".join(parts) + "".join(f"; {scores}" for scores in self._scores.values())}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from minicaffe.errors import NetError
 from minicaffe.net import Net
 from minicaffe.solvers.monitor import Scalar
 
@@ -53,7 +54,14 @@ def mean_outputs(net: Net, batches: int, go_on: Callable[[], bool]) -> tuple[lis
         net.run_forward()
         loss += net.loss
         for name, total in sums.items():
-            total += net.blobs[name].peek_data()
+            values = net.blobs[name].peek_data()
+            if values.shape != total.shape:
+                raise NetError(
+                    f"net '{net.name}': its output '{name}' changes its shape from batch to batch, so that it has no "
+                    f"mean; found {total.shape} and {values.shape}. For the output of a DetectionEvaluate layer set "
+                    'eval_type: "detection" in the solver'
+                )
+            total += values
     return scalars(net, {name: total / batches for name, total in sums.items()}), loss / batches
 
 

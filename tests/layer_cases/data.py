@@ -8,6 +8,8 @@ from PIL import Image
 
 import minicaffe
 from layer_cases.case import Case, normal
+from minicaffe.data.annoset import write_annotated
+from minicaffe.data.annotations import Box
 from minicaffe.data.write import write_images
 
 
@@ -37,6 +39,13 @@ def database(folder):
     if not (folder / "db").exists():
         write_images(folder / "db", _pixels(5, 3, 6, 7), np.arange(5))
     return {"source": str(folder / "db")}
+
+
+def annotated(folder):
+    boxes = [[Box(n % 3 + 1, 0.1, 0.2, 0.5, 0.75)] for n in range(5)]
+    if not (folder / "anno").exists():
+        write_annotated(folder / "anno", _pixels(5, 3, 6, 7), boxes)
+    return {"source": str(folder / "anno")}
 
 
 def images(folder):
@@ -81,6 +90,7 @@ CASES = [
         tops=2,
         files=database,
     ),
+    Case("AnnotatedData", (), {"backend": "LMDB", "batch_size": 4}, tops=2, files=annotated),
     Case("ImageData", (), {"batch_size": 4, "new_height": 5, "new_width": 4}, tops=2, files=images),
     Case("WindowData", (), {"batch_size": 4, "transform_param": {"crop_size": 8}}, tops=2, files=windows),
     Case("HDF5Data", (), {"batch_size": 4}, tops=("data", "label"), files=hdf5),

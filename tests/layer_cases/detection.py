@@ -1,4 +1,4 @@
-"""Layers that find things in images: SSD's, FocalLoss."""
+"""Layers that find things in images: SSD's, YOLO's, FocalLoss."""
 
 from __future__ import annotations
 
@@ -47,6 +47,21 @@ def found(count: int) -> Values:
     return Values(draw, (1, 1, count, 7))
 
 
+def centred(items: int) -> Values:
+    """(items, 1, 300, 5): two boxes of each item (class, x, y, width, height), and zeros."""
+
+    def draw(rng, shape):
+        rows = np.zeros(shape)
+        rows[:, 0, :2, 0] = rng.integers(0, 2, (len(rows), 2))
+        rows[:, 0, :2, 1:3], rows[:, 0, :2, 3:5] = rng.uniform(0.1, 0.9, (len(rows), 2, 2)), 0.3
+        return rows
+
+    return Values(draw, (items, 1, 300, 5))
+
+
+ANCHORS = [1.0, 2.0, 2.0, 1.0]
+PIXELS = [30.0, 60.0, 60.0, 30.0]
+NOT_TRUE = "the fork's gradient is the differences, not the derivative of the sum of their squares"
 PREDICTIONS = (normal(2, 24), normal(2, 18), priors(6), truth(3))
 LARGER = (((3, 40), (3, 30), (1, 2, 40), (1, 1, 5, 8)), ((1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 8)))
 RANKED = "which priors count depends on the confidences, so that the loss jumps"
@@ -54,6 +69,37 @@ SMOOTH = {"num_classes": 3, "mining_type": "NONE", "code_type": "CENTER_SIZE", "
 SHAPES_ONLY = "it has no gradient: its top follows from shapes alone"
 
 CASES = [
+    Case("Reorg", (normal(2, 4, 4, 6),), {"stride": 2}, sizes=(((1, 4, 2, 2),), ((3, 8, 8, 4),))),
+    Case("Reorg", (normal(2, 18, 2, 3),), {"stride": 3, "reverse": True}, "reverse"),
+    Case("Upsample", (normal(2, 3, 4, 5),), {"scale": 3}, sizes=(((1, 2, 2, 2),), ((3, 4, 5, 6),))),
+    Case(
+        "RegionLoss",
+        (normal(2, 14, 3, 3), centred(2)),
+        {"num": 2, "num_class": 2, "biases": ANCHORS},
+        sizes=(((1, 14, 2, 2), (1, 1, 300, 5)), ((3, 14, 4, 5), (3, 1, 300, 5))),
+        why_not={"gradient": NOT_TRUE},
+    ),
+    Case(
+        "Yolov3",
+        (normal(2, 14, 3, 3), centred(2)),
+        {"num": 2, "num_class": 2, "biases": PIXELS, "mask": [0, 1]},
+        sizes=(((1, 14, 2, 2), (1, 1, 300, 5)), ((3, 14, 4, 5), (3, 1, 300, 5))),
+        why_not={"gradient": NOT_TRUE},
+    ),
+    Case(
+        "YoloDetectionOutput",
+        (normal(2, 14, 3, 3),),
+        {"num_box": 2, "num_classes": 2, "biases": ANCHORS},
+        phase="TEST",
+        sizes=(((1, 14, 2, 2),), ((3, 14, 4, 5),)),
+    ),
+    Case(
+        "Yolov3DetectionOutput",
+        (normal(1, 14, 3, 3), normal(1, 14, 6, 6)),
+        {"num_box": 2, "num_classes": 2, "biases": PIXELS, "mask": [0, 1, 0, 1], "anchors_scale": [32, 16]},
+        phase="TEST",
+        sizes=(((1, 14, 2, 2), (1, 14, 4, 4)), ((2, 14, 3, 4), (2, 14, 6, 8))),
+    ),
     Case("Permute", (normal(2, 3, 4, 5),), {"order": [0, 2, 3, 1]}, sizes=(((1, 2, 3, 2),), ((3, 4, 5, 6),))),
     Case("Permute", (normal(2, 3, 4),), {"order": [2]}, "one axis named"),
     Case(

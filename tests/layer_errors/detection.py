@@ -37,7 +37,65 @@ def multibox(kind):
     )
 
 
+GRID, ROWS_OF_BOXES = (1, 14, 3, 3), (1, 1, 300, 5)
+ANCHORS = [1.0, 2.0, 2.0, 1.0]
+
+
+def region(field, problem, *shapes, **how):
+    fields = {"num": 2, "num_class": 2, "biases": ANCHORS, **how}
+    return row("RegionLoss", field, problem, *(shapes or (GRID, ROWS_OF_BOXES)), **fields)
+
+
+def yolov3(field, problem, *shapes, **how):
+    fields = {"num": 2, "num_class": 2, "biases": ANCHORS, "mask": [0, 1], **how}
+    return row("Yolov3", field, problem, *(shapes or (GRID, ROWS_OF_BOXES)), **fields)
+
+
+def yolo_output(field, problem, *shapes, **how):
+    fields = {"num_box": 2, "num_classes": 2, "biases": ANCHORS, **how}
+    return row("YoloDetectionOutput", field, problem, *(shapes or (GRID,)), **fields)
+
+
+def yolov3_output(field, problem, *shapes, **how):
+    fields = {"num_box": 2, "num_classes": 2, "biases": ANCHORS, "mask": [0, 1], "anchors_scale": [32]}
+    fields |= {"mask_group_num": 1, **how}
+    return row("Yolov3DetectionOutput", field, problem, *(shapes or (GRID,)), **fields)
+
+
+YOLO = [
+    row("Reorg", "stride", r"must be given, and positive", IMAGE, stride=0),
+    row("Reorg", "stride", r"height and width must be multiples", IMAGE, stride=2),
+    row("Reorg", "stride", r"the channels must be a multiple of 9", IMAGE, stride=3),
+    row("Reorg", "reorg_stride", r"is OpenCV's name", IMAGE, reorg_stride=2),
+    row("Reorg", None, r"the input must have 4 axes", (2, 4, 5), stride=2),
+    row("Upsample", "scale", r"must be given, and positive", IMAGE, scale=0),
+    row("Upsample", None, r"the input must have 4 axes", (2, 4, 5), scale=2),
+    region("coords", r"must be 4; found 5", coords=5),
+    region("softmax_tree", r"a tree of classes is not in minicaffe", softmax_tree="tree"),
+    region("biases", r"at least 2 anchors, positive; found 2 numbers", biases=[1.0, 2.0]),
+    region(None, r"2 boxes and 2 classes are \(N, 14, H, W\); found 1 15 3 3", (1, 15, 3, 3), ROWS_OF_BOXES),
+    region(None, r"must be 300 rows", GRID, (1, 1, 299, 5)),
+    region("num_class", r"found the class 7", bad=(1, [[[[7, 0.5, 0.5, 0.2, 0.2]] * 300]])),
+    yolov3("biases", r"at least 1 anchors", biases=[]),
+    yolov3("mask", r"must name 2 of the 2 anchors; found \[0\]", mask=[0]),
+    yolov3("gaussian_box", r"is of a later version", gaussian_box=True),
+    yolov3("num_class", r"found the class 7", bad=(1, [[[[7, 0.5, 0.5, 0.2, 0.2]] * 300]])),
+    yolov3(None, r"2 boxes and 2 classes", (1, 15, 3, 3), ROWS_OF_BOXES),
+    yolo_output("coords", r"must be 4", coords=5),
+    yolo_output("biases", r"at least 2 anchors", biases=[1.0]),
+    yolo_output(None, r"2 boxes and 2 classes", (1, 15, 3, 3)),
+    yolov3_output("mask_group_num", r"must be positive", mask_group_num=0),
+    yolov3_output("mask_group_num", r"must be the number of bottoms; found 1 for 2", GRID, GRID),
+    yolov3_output("mask", r"must name 2 of 2 anchors for each of 1 grids; found \[0\]", mask=[0]),
+    yolov3_output("anchors_scale", r"must be given for each of 1 grids", anchors_scale=[]),
+    yolov3_output("gaussian_box", r"is not in minicaffe", gaussian_box=True),
+    yolov3_output("scale_x_y", r"is not in minicaffe", scale_x_y=[1.1]),
+    yolov3_output("biases", r"at least 1 anchors", biases=[]),
+    yolov3_output(None, r"2 boxes and 2 classes", (1, 15, 3, 3)),
+]
+
 ROWS = [
+    *YOLO,
     row("Permute", "order", r"each once, in 0 \.\. 3; found \[0, 0\]", IMAGE, order=[0, 0]),
     row("Permute", "order", r"each once, in 0 \.\. 3; found \[4\]", IMAGE, order=[4]),
     prior_box("min_size", r"must be given, in pixels", min_size=[]),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minicaffe import __version__, compat
-from minicaffe.backend.gpu import CublasGemm, GpuBackend
+from minicaffe.backend.gpu import GpuBackend
 from minicaffe.errors import MinicaffeError
 from minicaffe.testing.gpu import target
 from minicaffe.testing.gpu.checks import Check, Options, Skip
@@ -105,15 +105,13 @@ def _sgemm(options: Options, tf32: bool) -> dict[str, Any]:
     where = target.open_backend(options)
     if target.multiplies_by_cupy(where):
         raise Skip("needs nvmath-python")
-    cublas, size = compat.require("nvmath.bindings.cublas"), 64 if options.small else 8192
+    size = 64 if options.small else 8192
     rng = np.random.default_rng(0)
-    with where.running():
-        gemm = CublasGemm(where.xp.empty((32 << 20,), np.uint8), where.xp.cuda.get_current_stream().ptr)
-        cublas.set_math_mode(gemm.handle, cublas.Math.TF32_TENSOR_OP_MATH if tf32 else cublas.Math.DEFAULT_MATH)
+    with where.running(), target.tf32(tf32):
         a, b, out = (where.xp.zeros((size, size), np.float32) for _ in range(3))
         for array in (a, b):
             array.set(rng.random((size, size), np.float32))
-        seconds = statistics.median(target.sample(where, partial(gemm, a, b, out)))
+        seconds = statistics.median(target.sample(where, partial(where.ops.gemm, a, b, out)))
         row, matrix, found = a[0].get().astype(np.float64), b.get().astype(np.float64), out[0].get()
     error = float(np.abs(found / (row @ matrix) - 1).max())
     assert error < (5e-3 if tf32 else 1e-4), f"the product's relative error is {error:g}"

@@ -36,7 +36,10 @@ GPU = (
 )
 OPTIONAL = (
     Package("lmdb", "lmdb", "layers that read LMDB are left out"),
-    Package("plyvel", "plyvel", "layers that read LevelDB are left out"),
+    Package(
+        *(("plyvel", "plyvel") if sys.version_info < (3, 13) else ("plyvel_next", "plyvel-next")),
+        "layers that read LevelDB are left out",
+    ),
     Package("torch", "torch", "there is no peer to compare speeds with"),
     Package("rich", "rich", "text is plain"),
     Package("pooch", "pooch", "nothing is downloaded anyway"),

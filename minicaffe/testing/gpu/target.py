@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from minicaffe import compat
 from minicaffe.backend.gpu import GpuBackend
+from minicaffe.backend.precision import allow_tf32
 from minicaffe.errors import DeviceError, MissingExtraError
 from minicaffe.testing.gpu.checks import Options
 
@@ -45,6 +47,16 @@ class _WithoutNvmath(GpuBackend):
                 out[...] = product
 
         return gemm
+
+
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Inside, GPUs may round to TF32 or not."""
+    before = allow_tf32(allowed)
+    try:
+        yield
+    finally:
+        allow_tf32(before)
 
 
 def sample(

@@ -1,0 +1,72 @@
+"""Images of bytes in another size, in each of the ways that OpenCV knows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicaffe.data.image import resize
+
+LINEAR, AREA, NEAREST, CUBIC, LANCZOS4 = range(1, 6)
+"""Values of ResizeParameter.Interp_mode."""
+
+
+def resample(image: np.ndarray, height: int, width: int, mode: int = LINEAR) -> np.ndarray:
+    """Resize an image (channels, h, w) of bytes.
+
+    LINEAR and NEAREST are OpenCV's bit for bit; AREA, the mean of what a pixel covers (LINEAR where a side grows),
+    CUBIC and LANCZOS4 may round otherwise.
+    """
+    old = image.shape[1:]
+    if mode == LINEAR or (mode == AREA and (height > old[0] or width > old[1])):
+        return resize(image, height, width)
+    if mode == NEAREST:
+        rows, columns = (_nearest(size, new) for size, new in zip(old, (height, width), strict=True))
+        return image[:, rows[:, None], columns]
+    taps = {AREA: _covered, CUBIC: _cubic, LANCZOS4: _lanczos}[mode]
+    vertical, horizontal = taps(old[0], height), taps(old[1], width)
+    return np.rint(vertical @ image.astype(np.float32) @ horizontal.T).clip(0, 255).astype(np.uint8)
+
+
+def _nearest(size: int, new_size: int) -> np.ndarray:
+    return np.minimum(np.floor(np.arange(new_size) * (size / new_size)).astype(int), size - 1)
+
+
+def _covered(size: int, new_size: int) -> np.ndarray:
+    """Weights (new_size, size): how much of each new pixel each old one covers."""
+    edges = np.arange(new_size + 1) * (size / new_size)
+    low, high = np.maximum(edges[:-1, None], np.arange(size)), np.minimum(edges[1:, None], np.arange(size) + 1)
+    weights = np.maximum(high - low, 0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _weights(size: int, new_size: int, reach: int, kernel: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Weights (new_size, size) of ``kernel`` (new_size, 2 reach) over the pixels from ``first`` on; beyond the borders
+    stands the outermost pixel."""
+    weights = np.zeros((new_size, size), np.float32)
+    for k in range(2 * reach):
+        np.add.at(weights, (np.arange(new_size), np.clip(first + k, 0, size - 1)), kernel[:, k])
+    return weights
+
+
+def _positions(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The old pixel left of the centre of each new one, and how far right of it that lies."""
+    position = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
+    left = np.floor(position).astype(int)
+    return left, position - left
+
+
+def _cubic(size: int, new_size: int, a: float = -0.75) -> np.ndarray:
+    """Keys's cubic convolution (1981) with OpenCV's ``a``."""
+    left, f = _positions(size, new_size)
+    x = np.stack([f + 1, f, 1 - f, 2 - f], axis=1)
+    inner = ((a + 2) * x - (a + 3)) * x * x + 1
+    outer = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return _weights(size, new_size, 2, np.where(x <= 1, inner, outer), left - 1)
+
+
+def _lanczos(size: int, new_size: int) -> np.ndarray:
+    """Lanczos's windowed sinc of 8 taps, its sum made 1."""
+    left, f = _positions(size, new_size)
+    x = f[:, None] - np.arange(-3, 5)
+    kernel = np.sinc(x) * np.sinc(x / 4)
+    return _weights(size, new_size, 4, kernel / kernel.sum(axis=1, keepdims=True), left - 3)
