@@ -30,7 +30,7 @@ class Softmax(Layer):
     axis: int
     scaling_temperature: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(
             self.scaling_temperature > 0, f"must be positive; found {self.scaling_temperature:g}", "scaling_temperature"
         )
