@@ -70,7 +70,7 @@ def holds_its_boxes(image: AnnotatedImage) -> bool:
     """Whether in the middle of each box, unless a sliver is left of it, the image still has its gray."""
     _, height, width = image.pixels.shape
     for (x0, y0, x1, y1), label in zip(image.boxes, image.labels, strict=True):
-        if min((x1 - x0) * width, (y1 - y0) * height) < 6:
+        if min(x1 - x0, y1 - y0) < 0.12:
             continue
         gray = image.pixels[0, int((y0 + y1) / 2 * height), int((x0 + x1) / 2 * width)]
         if abs(int(gray) - 40 * label) > 12:
@@ -95,7 +95,7 @@ def transformer(text: str, samplers: str = "", phase: int = proto.TRAIN) -> Anno
         "resize_param { resize_mode: FIT_LARGE_SIZE_AND_PAD height: 80 width: 80 pad_value: 200 interp_mode: NEAREST }",
         "resize_param { resize_mode: FIT_LARGE_SIZE_AND_PAD height: 20 width: 90 pad_mode: MIRRORED }",
         "resize_param { resize_mode: FIT_SMALL_SIZE height: 80 width: 80 interp_mode: CUBIC interp_mode: AREA }",
-        "mirror: true crop_h: 30 crop_w: 45 emit_constraint { emit_type: MIN_OVERLAP emit_overlap: 0.7 }",
+        "mirror: true crop_h: 20 crop_w: 28 emit_constraint { emit_type: MIN_OVERLAP emit_overlap: 0.7 }",
         "expand_param { prob: 0.5 max_expand_ratio: 2 } resize_param { height: 64 width: 64 } mirror: true",
     ],
 )

@@ -41,7 +41,7 @@ def _covered(size: int, new_size: int) -> np.ndarray:
 
 
 def _stretched(size: int, new_size: int) -> np.ndarray:
-    """Weights (new_size, size) of AREA where a side grows: most new pixels are an old one, the others lie on an edge."""
+    """Weights (new_size, size) of AREA where a side grows: most new pixels are an old one, the others mix two."""
     n = np.arange(new_size)
     left = np.floor(n * (size / new_size)).astype(int)
     f = n + 1 - (left + 1) * (new_size / size)
