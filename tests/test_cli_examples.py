@@ -99,6 +99,7 @@ def at_home(tmp_path, monkeypatch):
     for path in ("examples/mnist/mnist_test_lmdb", "examples/digits/digits_test_lmdb", "train_lmdb"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_images(path, digits, np.arange(40) % 10)
+    Net(models.find("ssd/deploy.prototxt"), proto.TEST).save("ssd.caffemodel")
     siamese = Net(models.find("siamese/mnist_siamese.prototxt"), proto.TEST)
     siamese.save("siamese.caffemodel")
     for log in ("train", "first", "second"):
@@ -119,6 +120,13 @@ def _small_images(rng):
         Image.fromarray(rng.integers(0, 256, (70, 80, 3), np.uint8)).save(name)
     Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)).save("digit.png")
     Path("images/list.txt").write_text("a.png 0\nb.png 1\n")
+    Path("images/boxes.txt").write_text("a.png a.xml\n")
+    Path("images/a.xml").write_text(
+        "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
+        "</object></annotation>"
+    )
+    Path("labels.prototxt").write_text('item { name: "cat" label: 1 }')
+    Image.fromarray(rng.integers(0, 256, (96, 96), np.uint8)).save("scene.png")
     Path("pairs.txt").write_text("images/a.png images/b.png 1\n")
     Path("windows.csv").write_text("filename,xmin,ymin,xmax,ymax\nimage.png,0,0,20,30\nimage.png,5,5,40,40\n")
 
@@ -141,7 +149,7 @@ def _nets(folder, rng):
 def prepare(command: str, example: str) -> list[str]:
     """The example's words, with what would take too long replaced by something small of the same kind."""
     words = shlex.split(example)[1:]
-    if command.startswith(("convert_imageset", "data")) and command != "data mean":
+    if command.startswith(("convert_imageset", "convert_annoset", "data")) and command != "data mean":
         shutil.rmtree("train_lmdb")
         shutil.rmtree("examples")
     if command == "train":
@@ -151,6 +159,8 @@ def prepare(command: str, example: str) -> list[str]:
         target.write_text(solver)
     if command == "extract_features":
         Path("net.prototxt").write_text(_features_net())
+    if command == "data scenes":
+        words += ["--count", "20"]
     if command == "test":
         words[words.index("--iterations") + 1] = "2"
     return words
