@@ -308,6 +308,9 @@ def test_a_notebook_gets_a_line_a_cell(solver_file, monkeypatch):
             solver.step(1)
         shell.execution_count = 2
         solver.solve()
+        shell.execution_count = 3
+        solver.step(1)
+        assert display.lines.pop()[-1].startswith("iteration 7, loss ")
         assert len(display.lines) == 2 and stderr.getvalue() == ""
         last = r"iteration 6 of 6, loss [\d.]+, lr 0\.1; test net #0 at 3: loss [\d.]+"
         assert re.fullmatch(last.replace("6 of", "4 of"), display.lines[0][-1])
@@ -466,6 +469,10 @@ def test_python_m_minicaffe_is_the_command_line_too(tmp_path):
     (tmp_path / "ends.py").write_text("import sys; sys.exit(5)")
     assert run("ends.py").returncode == 5
     assert run("trian").returncode == 2
+    (tmp_path / "without_ending").write_text("import caffe; print(caffe.TEST)")
+    assert run("without_ending").stdout == "1\n"
+    (tmp_path / "models").write_text("print('no command')")
+    assert "siamese/mnist_siamese.prototxt" in run("models", "list").stdout
 
 
 def test_another_caffe_is_not_pushed_aside(monkeypatch):
