@@ -156,7 +156,7 @@ class MaskUpsample(Layer):
             f"needs (N, C, H, W) and a mask of that shape; found {x.shape_string} and {mask.shape_string}",
             kind=ShapeError,
         )
-        size = (self.upsample_h, self.upsample_w)
+        size: tuple[int, ...] = (self.upsample_h, self.upsample_w)
         if not self.has("upsample_h"):
             pads = (self.pad_out_h, self.pad_out_w)
             size = tuple(n * s - p for n, s, p in zip(x.shape[2:], self._scales(), pads, strict=True))

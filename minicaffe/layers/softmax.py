@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -73,7 +74,7 @@ class SoftmaxWithLoss(Normalized):
     capturable_on_device = True
     reads_bottoms = (1,)
     param = "softmax_param"
-    fixed = ()
+    fixed: ClassVar[Collection[str] | None] = ()
     per_element = 5
     tops = (1, 2)
     axis: int
