@@ -30,7 +30,7 @@ WITHOUT_CASE = {
     "MemoryData",
     "Python",
     "WindowData",
-} | {*("Accum", "Correlation", "HardSigmoid", "Mish")}
+} | {*("Accum", "Correlation", "Resample", "HardSigmoid", "Mish")}
 """Types that other tests hold against Caffe's numbers, and those of forks that nobody has run."""
 
 
