@@ -24,6 +24,7 @@ ON_HOST = {
 WITHOUT_CASE = {
     "AnnotatedData",
     "Data",
+    "DenseImageData",
     "HDF5Data",
     "HDF5Output",
     "ImageData",
