@@ -533,7 +533,9 @@ def _read_message(path: Path) -> None:
     path.write_bytes(body)
     if name == b"Datum":
         datum.raw_batch([body, body])
-        datum.to_array(datum.parse(body))
+        one = datum.parse(body)
+        datum.labels(one)
+        datum.to_array(one)
     elif name == b"SolverParameter":
         with solvers.create(proto.SolverParameter.FromString(body), None) as solver:
             if solver.param.iter_size < 10 and len(solver.param.test_iter) == 0:

@@ -13,16 +13,17 @@ LINEAR, AREA, NEAREST, CUBIC, LANCZOS4 = range(1, 6)
 def resample(image: np.ndarray, height: int, width: int, mode: int = LINEAR) -> np.ndarray:
     """Resize an image (channels, h, w) of bytes.
 
-    LINEAR and NEAREST are OpenCV's bit for bit; AREA, the mean of what a pixel covers (LINEAR where a side grows),
-    CUBIC and LANCZOS4 may round otherwise.
+    LINEAR and NEAREST are OpenCV's bit for bit; AREA, the mean of what a pixel covers (where a side grows, pixels with
+    smooth edges), CUBIC and LANCZOS4 may round otherwise.
     """
     old = image.shape[1:]
-    if mode == LINEAR or (mode == AREA and (height > old[0] or width > old[1])):
+    if mode == LINEAR:
         return resize(image, height, width)
     if mode == NEAREST:
         rows, columns = (_nearest(size, new) for size, new in zip(old, (height, width), strict=True))
         return image[:, rows[:, None], columns]
-    taps = {AREA: _covered, CUBIC: _cubic, LANCZOS4: _lanczos}[mode]
+    covered = _covered if height <= old[0] and width <= old[1] else _stretched
+    taps = {AREA: covered, CUBIC: _cubic, LANCZOS4: _lanczos}[mode]
     vertical, horizontal = taps(old[0], height), taps(old[1], width)
     return np.rint(vertical @ image.astype(np.float32) @ horizontal.T).clip(0, 255).astype(np.uint8)
 
@@ -37,6 +38,15 @@ def _covered(size: int, new_size: int) -> np.ndarray:
     low, high = np.maximum(edges[:-1, None], np.arange(size)), np.minimum(edges[1:, None], np.arange(size) + 1)
     weights = np.maximum(high - low, 0)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _stretched(size: int, new_size: int) -> np.ndarray:
+    """Weights (new_size, size) of AREA where a side grows: most new pixels are an old one, the others mix two."""
+    n = np.arange(new_size)
+    left = np.floor(n * (size / new_size)).astype(int)
+    f = n + 1 - (left + 1) * (new_size / size)
+    f = np.where(f <= 0, 0, f - np.floor(f))
+    return _weights(size, new_size, 1, np.stack([1 - f, f], axis=1), left)
 
 
 def _weights(size: int, new_size: int, reach: int, kernel: np.ndarray, first: np.ndarray) -> np.ndarray:

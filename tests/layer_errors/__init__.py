@@ -13,6 +13,7 @@ from layer_errors import (
     normalisation,
     recurrent,
     sampling,
+    segmentation,
     utility,
     vision,
 )
@@ -29,6 +30,7 @@ FAMILIES = (
     normalisation,
     recurrent,
     sampling,
+    segmentation,
     utility,
     vision,
 )
