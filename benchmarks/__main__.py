@@ -13,7 +13,7 @@ from benchmarks import harness, machine, report
 from minicaffe.errors import MinicaffeError
 from minicaffe.kernels import fast_paths
 
-FAMILIES = ("kernels", "layers", "solvers", "data", "nets", "process")
+FAMILIES = ("kernels", "layers", "solvers", "data", "files", "nets", "process")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,7 +1,7 @@
 """Bringing data in: a database read once in batches, as the Data layer does, and the transformer alone on a batch.
 
-minicaffe reads and transforms in one thread beside the net's; PyTorch's expression of the same transform uses all
-threads.
+minicaffe reads in a thread beside the net's, decodes on all threads and transforms in the net's, where PyTorch's
+expression of the same transform uses all threads.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from benchmarks import peers
 from benchmarks.harness import Case, Work
 from minicaffe import proto
 from minicaffe.backend.random import Stream
+from minicaffe.backend.threads import get_num_threads
 from minicaffe.data.datum_source import DatumSource
 from minicaffe.data.db import open_db
 from minicaffe.data.transform import Transformer
@@ -26,6 +28,7 @@ from minicaffe.data.write import write_images
 from minicaffe.proto import text
 
 BATCH, RECORDS = 64, 2048
+_DIFFERENT = 64  # image files; a database holds each many times
 SCALE = "scale: 0.00390625"
 
 
@@ -41,30 +44,50 @@ def _database(backend: str) -> Work:
     return _reading(work, folder, backend, SCALE, 28 * 28)
 
 
-def _encoded() -> Work:
-    """JPEGs of 64 x 64 pixels, cropped to 56 x 56 and mirrored at random."""
+def _encoded(size: int, crop: int) -> Work:
+    """JPEGs of ``size`` x ``size`` pixels, cropped and mirrored at random, less a mean; Pillow only decodes them."""
     work = Work({})
     folder = f"{work.resources.enter_context(tempfile.TemporaryDirectory())}/db"
-    smooth = np.repeat(np.repeat(_images(RECORDS, 8, 8, 3), 8, axis=1), 8, axis=2)
+    files = [_jpeg(size, seed) for seed in range(_DIFFERENT)] * (RECORDS // _DIFFERENT)
     with open_db(folder, "lmdb", "new") as database:
-        for n, pixels in enumerate(smooth):
-            content = io.BytesIO()
-            Image.fromarray(pixels).save(content, "JPEG")
-            datum = proto.Datum(data=content.getvalue(), encoded=True, label=0)
+        for n, content in enumerate(files):
+            datum = proto.Datum(data=content, encoded=True, label=0)
             database.put(b"%08d" % n, datum.SerializeToString())
-    return _reading(work, folder, "lmdb", "crop_size: 56 mirror: true", 3 * 56 * 56)
+    transform = f"crop_size: {crop} mirror: true mean_value: 104 mean_value: 117 mean_value: 123"
+    _reading(work, folder, "lmdb", transform, 3 * crop * crop)
+    pool = work.resources.enter_context(ThreadPoolExecutor(get_num_threads()))
+    work.run["pillow"] = lambda: [*pool.map(_decode, files)]
+    return work
+
+
+def _jpeg(size: int, seed: int) -> bytes:
+    """An image file as convert_imageset makes them, of quality 95: blurred colours with a little noise."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(256, size=(size // 16, size // 16, 3), dtype=np.uint8))
+    pixels = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)) + rng.normal(0, 8, (size, size, 3))
+    content = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(content, "JPEG", quality=95)
+    return content.getvalue()
+
+
+def _decode(content: bytes) -> None:
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
 
 
 def _reading(work: Work, folder: str, backend: str, transform: str, values: int) -> Work:
+    """All records once, by a source of its own each time: one that lives on reads ahead while others are measured."""
     options = proto.DataParameter(
-        source=folder, batch_size=BATCH, backend=proto.DataParameter.DB.Value(backend.upper())
+        source=folder, batch_size=BATCH, backend=proto.DataParameter.DB.Value(backend.upper()), prefetch=1
     )
-    source = DatumSource(options, text.parse(transform, proto.TransformationParameter()), proto.TRAIN, Stream(1))
-    work.resources.callback(source.close)
+    transform_param = text.parse(transform, proto.TransformationParameter())
+    out = np.empty((BATCH, values), np.float32)
 
     def read_all() -> None:
+        source = DatumSource(options, transform_param, proto.TRAIN, Stream(1))
         for _ in range(RECORDS // BATCH):
-            source.next_batch()
+            source.next_batch().write_to(out.reshape(BATCH, *source.shape))
+        source.close()
 
     work.run["minicaffe"] = read_all
     work.moved = 5 * RECORDS * values  # a byte read, a float written
@@ -104,6 +127,7 @@ def cases(threads: int) -> Iterator[Case]:
     """Reading takes ``RECORDS`` images in batches, ``transform`` one batch."""
     yield Case("data", "lmdb_28x28", partial(_database, "lmdb"))
     yield Case("data", "leveldb_28x28", partial(_database, "leveldb"))
-    yield Case("data", "lmdb_jpeg_64x64", _encoded)
+    yield Case("data", "lmdb_jpeg_64x64_crop56", partial(_encoded, 64, 56))
+    yield Case("data", "lmdb_jpeg_256x256_crop227", partial(_encoded, 256, 227))
     yield Case("data", "transform_28x28", partial(_transform, (1, 28, 28), 0, False))
     yield Case("data", "transform_256x256_crop227", partial(_transform, (3, 256, 256), 227, True))

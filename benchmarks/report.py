@@ -13,7 +13,7 @@ from benchmarks import machine
 from benchmarks.harness import BYTES, Result, Spread
 from minicaffe import compat
 
-CONTESTANTS = ("minicaffe", "torch", "caffe")
+CONTESTANTS = ("minicaffe", "torch", "caffe", "pillow", "file")
 _UNITS = {"s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")), BYTES: ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))}
 
 

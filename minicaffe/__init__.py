@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe import plot as plot
     from minicaffe import proto as proto
     from minicaffe import pycaffe as pycaffe
+    from minicaffe import solvers as solvers
+    from minicaffe import tensorboard as tensorboard
     from minicaffe import testing as testing
     from minicaffe import weights as weights
     from minicaffe.as_caffe import install_as_caffe
@@ -38,7 +40,7 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe.classifier import Classifier
     from minicaffe.detector import Detector
     from minicaffe.errors import MinicaffeError
-    from minicaffe.glog import init_log, log
+    from minicaffe.glog import init_log, log, set_logging_disabled
     from minicaffe.layers import layer_types as layer_type_list
     from minicaffe.layers.interface import Layer
     from minicaffe.layers.python_layer import allow_python_layers
@@ -74,6 +76,7 @@ _HOME = {
     "install_as_caffe": "minicaffe.as_caffe",
     "init_log": "minicaffe.glog",
     "log": "minicaffe.glog",
+    "set_logging_disabled": "minicaffe.glog",
     "Timer": "minicaffe.backend.timer",
     "NCCL": "minicaffe.solvers.nccl",
     "has_nccl": "minicaffe.solvers.nccl",
@@ -117,6 +120,8 @@ _SUBMODULES = (
     "plot",
     "proto",
     "pycaffe",
+    "solvers",
+    "tensorboard",
     "testing",
     "weights",
 )
@@ -138,6 +143,7 @@ __all__ = [
     "install_as_caffe",
     "init_log",
     "log",
+    "set_logging_disabled",
     "Timer",
     "NCCL",
     "has_nccl",

@@ -10,10 +10,15 @@ import logging
 import os
 import sys
 from datetime import datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from minicaffe import compat
 from minicaffe.errors import ArgumentError
+
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    _StreamHandler = logging.StreamHandler  # which takes no type before Python 3.11
 
 _LETTER = {logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
 _LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)  # by glog's numbers
@@ -32,7 +37,7 @@ class GlogFormatter(logging.Formatter):
         return f"{letter}{when:%m%d %H:%M:%S.%f} {record.process:5d} {record.filename}:{record.lineno}] {text}"
 
 
-class _ToStderr(logging.StreamHandler[TextIO]):
+class _ToStderr(_StreamHandler):
     """Glog lines to what ``sys.stderr`` is at the time."""
 
     def __init__(self) -> None:
@@ -68,6 +73,11 @@ def init_log(level: int = 0, stderr: bool = True) -> None:
     _logger.setLevel(_LEVELS[level])
     _asked_for.setLevel(logging.NOTSET if stderr else logging.ERROR)
     _logger.addHandler(_asked_for)
+
+
+def set_logging_disabled() -> None:
+    """Show nothing but what ends the process, as FlowNet's fork of Caffe does."""
+    init_log(3)
 
 
 def log(message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import Message
 
-from minicaffe import layer_label, proto, weight_files
+from minicaffe import layer_label, limits, proto, weight_files
 from minicaffe.data import hdf5, safetensors
 from minicaffe.data.datum import parse, to_array
 from minicaffe.data.db import backend_of, open_db
 from minicaffe.data.idx import read_any
 from minicaffe.data.image import decode_image
+from minicaffe.data.npy import read_npy, read_npz
 from minicaffe.errors import DataError, MinicaffeError, NetError, PrototxtError, WeightsError
 from minicaffe.proto import kinds, text
 from minicaffe.proto.files import blob_to_array, has_diff, message_of, read_net, read_solver
@@ -70,13 +72,12 @@ def inspect(path: Path, records: int = RECORDS) -> Report:
     if os.path.isdir(name):
         return _database(name, records)
     try:
-        with open(name, "rb") as file:
-            head = file.read(1024)
-            size = os.fstat(file.fileno()).st_size
+        head = limits.read_head(name)
+        size = os.path.getsize(name)
     except FileNotFoundError:
         raise DataError(f"File not found: {name} (tried {os.path.abspath(name)})") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {name}: {error.strerror}") from None
     report = _reader_of(name, head)(name)
     report.facts = {"bytes": size, **report.facts}
     return report
@@ -138,14 +139,21 @@ def _net(name: str) -> Report:
 
 
 def _shapes(name: str, report: Report) -> dict[str, Any]:
-    """The shapes of blobs and the number of params where the net can be built without its data; into ``report``."""
+    """The shapes of blobs and the number of params where the net can be built without its data; into ``report``.
+
+    Layers of type Python, which run code, are not made: nobody asked to run it.
+    """
+    from minicaffe.layers.python_layer import allow_python_layers
     from minicaffe.summary import load, summarize
 
+    allowed = allow_python_layers(False)
     try:
         net = load(name, proto.TEST)
     except (MinicaffeError, ImportError, OSError) as error:
         reason = str(error).splitlines()[0]
         return {"shapes": f"not known, since the net cannot be built as it is ({reason})"}
+    finally:
+        allow_python_layers(allowed)
     summary = summarize(net)
     net.close()
     tops = {layer.name: layer.tops for layer in summary.layers}
@@ -242,7 +250,8 @@ def _weights(name: str) -> Report:
 def _hdf5(name: str) -> Report:
     entries = {key: entry for key, entry in hdf5.entries(name).items() if entry.shape is not None}
     if any(key.startswith("data/") for key in entries):
-        return _weights(name)
+        with contextlib.suppress(WeightsError):  # where layers share some of their params, files do not hold all
+            return _weights(name)
     state = "iter" in entries and any(key.startswith("history/") for key in entries)
     numbers = [key for key, entry in entries.items() if entry.dtype and np.dtype(entry.dtype).kind in "fiub"]
     if state:
@@ -269,16 +278,13 @@ def _npz(name: str) -> Report:
         return _weights(name)
     except WeightsError:
         report = Report(name, "arrays (.npz)")
-        for key, array in weight_files.read_npz(name).items():
+        for key, array in read_npz(name).items():
             report.add(key, array) if array.dtype.kind in "fiub" else report.facts.update({key: str(array.dtype)})
         return report
 
 
 def _npy(name: str) -> Report:
-    try:
-        array = np.load(name, allow_pickle=False, mmap_mode="r")
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{name} is no whole .npy file of numbers: {error}") from None
+    array = read_npy(name)
     report = Report(name, "an array (.npy)")
     if array.dtype.kind in "fiub":
         report.add("array", array)
@@ -298,8 +304,7 @@ def _idx(name: str) -> Report:
 
 
 def _image(name: str) -> Report:
-    with open(name, "rb") as file:
-        pixels = decode_image(file.read())
+    pixels = decode_image(limits.read_file(name))
     report = Report(name, "an image")
     for channel, plane in zip(_CHANNELS.get(len(pixels), range(len(pixels))), pixels, strict=True):
         report.add(str(channel), plane)

@@ -7,13 +7,14 @@ Images are float32 arrays (height, width, channels), colours red, green, blue, v
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from minicaffe import limits, resample
+from minicaffe import arguments, limits, resample
 from minicaffe.data import datum as datums
 from minicaffe.data.image import decode_image
 from minicaffe.errors import ArgumentError, DataError, WeightsError
@@ -63,8 +64,12 @@ def arraylist_to_blobprotovector_str(arraylist: Sequence[NDArray]) -> bytes:
 
 
 def blobprotovector_str_to_arraylist(str: bytes) -> list[NDArray]:
-    """The arrays of a serialized BlobProtoVector."""
-    return [blobproto_to_array(blob) for blob in caffe_pb2.BlobProtoVector.FromString(str).blobs]
+    """The arrays of a serialized BlobProtoVector; DataError if the bytes are not one."""
+    try:
+        vector = caffe_pb2.BlobProtoVector.FromString(str)
+    except DecodeError as error:
+        raise DataError(f"not a BlobProtoVector ({len(str)} bytes that do not parse)") from error
+    return [blobproto_to_array(blob) for blob in vector.blobs]
 
 
 def array_to_datum(arr: NDArray, label: int | None = None) -> Any:
@@ -77,7 +82,7 @@ def array_to_datum(arr: NDArray, label: int | None = None) -> Any:
         raise ArgumentError(
             f"Incorrect array shape: a Datum holds an array (channels, height, width); found {arr.shape}"
         )
-    return datums.from_array(arr, None if label is None else int(label))
+    return datums.from_array(arr, None if label is None else arguments.whole(label, "a label", ArgumentError))
 
 
 def datum_to_array(datum: Any) -> NDArray:
@@ -99,6 +104,7 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> NDArray[
     With ``color`` gray images get three equal channels, without it every image becomes (height, width, 1), its
     luminance.  Transparency is left out.  DataError if the file cannot be read or is no image.
     """
+    filename = arguments.path(filename, "an image")
     try:
         planes = decode_image(limits.read_file(filename))
     except OSError as error:
@@ -120,6 +126,8 @@ def resize_image(im: NDArray, new_dims: Sequence[int], interp_order: int = 1) ->
     ValueError) for what is no image, no size or no order.
     """
     im = np.asarray(im)
+    if im.dtype not in (np.float32, np.float64):  # in which differences neither wrap around nor overflow
+        im = im.astype(float)
     height, width = _size(new_dims)
     if im.ndim != 3 or 0 in im.shape:
         raise ArgumentError(f"an image has shape (height, width, channels); found {im.shape}")
@@ -141,9 +149,10 @@ def oversample(images: Sequence[NDArray] | NDArray, crop_dims: Sequence[int] | N
     ArgumentError (a ValueError) if they have not, or are smaller than the crop.
     """
     height, width = _size(crop_dims)
-    shapes = {np.shape(image) for image in images}
-    if len(shapes) != 1 or len(shape := shapes.pop()) != 3:
+    shapes = sorted({np.shape(image) for image in images})
+    if len(shapes) != 1 or len(shapes[0]) != 3:
         raise ArgumentError(f"oversample takes images (height, width, channels) of one size; found {shapes or 'none'}")
+    shape = shapes[0]
     if height > shape[0] or width > shape[1]:
         raise ArgumentError(f"a crop of {height} x {width} does not fit into images of {shape[0]} x {shape[1]}")
     bottom, right = shape[0] - height, shape[1] - width
@@ -247,10 +256,9 @@ class Transformer:
         """Take the channels, then the first axis, in this order, e.g. (2, 1, 0): blue, green, red."""
         self.channel_swap[in_] = _permutation(order, self._shape(in_)[1], "Channel swap", "the input's channels")
 
-    def set_raw_scale(self, in_: str, scale: float) -> None:
+    def set_raw_scale(self, in_: str, scale: float | None) -> None:
         """Multiply by ``scale`` before the mean is subtracted: 255 for nets that were trained on bytes."""
-        self._shape(in_)
-        self.raw_scale[in_] = scale
+        self._set_scale(self.raw_scale, in_, scale)
 
     def set_mean(self, in_: str, mean: NDArray) -> None:
         """Subtract one value a channel, or an image (channels, height, width), which is resized if need be."""
@@ -273,10 +281,21 @@ class Transformer:
             mean = resize_image(planes.transpose(1, 2, 0), (height, width)).transpose(2, 0, 1)
         self.mean[in_] = mean
 
-    def set_input_scale(self, in_: str, scale: float) -> None:
+    def set_input_scale(self, in_: str, scale: float | None) -> None:
         """Multiply by ``scale`` after everything else."""
-        self._shape(in_)
-        self.input_scale[in_] = scale
+        self._set_scale(self.input_scale, in_, scale)
+
+    def _set_scale(self, scales: dict[str, float], in_: str, scale: float | None) -> None:
+        """A number, or an array of numbers that fits an item; None takes it back."""
+        shape = self._shape(in_)
+        scales.pop(in_, None)
+        if scale is None:
+            return
+        try:
+            np.broadcast_to(np.asarray(scale, float), shape[1:])
+        except (TypeError, ValueError):
+            raise ArgumentError(f"a scale is a number; found {scale!r}") from None
+        scales[in_] = scale
 
 
 def image_input(inputs: Sequence[str], blobs: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
@@ -318,7 +337,7 @@ def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _permutation(order: Sequence[int], count: int, what: str, of: str) -> tuple[int, ...]:
-    order = tuple(order)
+    order = tuple(order) if isinstance(order, Iterable) else (order,)
     if sorted(order) != list(range(count)):
         raise ArgumentError(
             f"{what} needs to have the same number of dimensions as {of}: 0 to {count - 1}, each once; found {order}"

@@ -67,6 +67,15 @@ def open_file(path: str | os.PathLike[str]) -> int:
     return descriptor
 
 
+def read_head(path: str | os.PathLike[str], size: int = 1024) -> bytes:
+    """The first bytes of a file; raises OSError as ``open_file``."""
+    descriptor = open_file(path)
+    try:
+        return os.read(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
 def zeros(shape: Sequence[int] | int, dtype: DTypeLike, what: str = "an array") -> NDArray:
     """``memory.zeros``; OutOfMemoryError if that cannot fit into the memory that is available."""
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)

@@ -61,8 +61,6 @@ class Net(RawViews):
                 raise NetError("Net(file, weights, phase): the phase is missing, minicaffe.TRAIN or minicaffe.TEST")
         if phase not in (None, TRAIN, TEST):
             raise NetError(f"a net's phase is minicaffe.TRAIN ({TRAIN}) or minicaffe.TEST ({TEST}); found {phase!r}")
-        if isinstance(stages, str):
-            raise NetError(f"stages is a list of names; found {stages!r}: give stages=[{stages!r}]")
         if isinstance(network_file, proto.NetParameter):
             param, self.source = upgrade_net(network_file)[0], Origin()
         else:
@@ -70,7 +68,7 @@ class Net(RawViews):
             param, locations = read_net(path)
             self.source = Origin(path, locations)
         if phase is not None:
-            param = graph.with_state(param, int(phase), level or 0, list(stages or ()))
+            param = graph.with_state(param, phase, 0 if level is None else level, () if stages is None else stages)
         self._build(param, arguments.floating(dtype))
         if weights is not None:
             self.copy_from(weights)
@@ -344,19 +342,24 @@ class Net(RawViews):
 
     def before_forward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` before each layer's forward."""
-        self._executor.callbacks["before_forward"].append(call)
+        self._call_back("before_forward", call)
 
     def after_forward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` after each layer's forward."""
-        self._executor.callbacks["after_forward"].append(call)
+        self._call_back("after_forward", call)
 
     def before_backward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` before each layer's backward."""
-        self._executor.callbacks["before_backward"].append(call)
+        self._call_back("before_backward", call)
 
     def after_backward(self, call: Callable[[int], Any]) -> None:
         """Call ``call(layer index)`` after each layer's backward."""
-        self._executor.callbacks["after_backward"].append(call)
+        self._call_back("after_backward", call)
+
+    def _call_back(self, when: str, call: Callable[[int], Any]) -> None:
+        if not callable(call):
+            raise NetError(f"net '{self.name}': {when} takes a function of the layer's number; found {call!r}")
+        self._executor.callbacks[when].append(call)
 
     # --- weights and state ---------------------------------------------------------------------------------------
 

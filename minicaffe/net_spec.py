@@ -79,6 +79,10 @@ class Function:
         self.params = dict(params)
         self.ntop: int = self.params.pop("ntop", 1)
         self.in_place: bool = self.params.pop("in_place", False)
+        if not isinstance(self.ntop, int) or self.ntop < 0:
+            raise ArgumentError(f"{type_name}: ntop is how many tops it makes; found {self.ntop!r}")
+        if self.in_place and not self.inputs:
+            raise ArgumentError(f"{type_name}: in_place needs an input, in whose place it works")
         self.tops = tuple(Top(self, n) for n in range(self.ntop))
 
     def to_proto(self) -> Any:
@@ -93,6 +97,9 @@ def to_proto(*tops: Top | Function) -> Any:
     top.  UnknownNameError (an AttributeError) for an option that the layer has not, ArgumentError for a value that it
     cannot have.
     """
+    wrong = next((top for top in tops if not isinstance(top, (Top, Function))), None)
+    if wrong is not None or not tops:
+        raise TypeError(f"to_proto takes tops of layers; found {'none' if wrong is None else repr(wrong)}")
     return _Definition({}).net(tops)
 
 
@@ -134,8 +141,24 @@ class NetSpec:
     def __delitem__(self, name: str) -> None:
         del self.tops[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.tops
+
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.tops]
+
+    def keys(self) -> list[str]:
+        """The names of the tops, in order.  This and the next two are of SSD's fork of Caffe."""
+        return list(self.tops)
+
+    def vals(self) -> list[Top | Function]:
+        """The tops, in order."""
+        return list(self.tops.values())
+
+    def update(self, name: str, params: Mapping[str, Any]) -> None:
+        """Set further options of the layer that makes top ``name``."""
+        made = self[name]
+        (made.fn if isinstance(made, Top) else made).params.update(params)
 
     def to_proto(self) -> Any:
         """A NetParameter of all layers that the assigned tops need; errors as of the function ``to_proto``."""
@@ -263,7 +286,26 @@ class Parameters:
             raise AttributeError(name)
         if not hasattr(proto.caffe_pb2, f"{name}Parameter"):
             raise UnknownNameError(f"there are no options of a type {name!r} (no message {name}Parameter)")
-        return getattr(proto.caffe_pb2, f"{name}Parameter")
+        return _Values(getattr(proto.caffe_pb2, f"{name}Parameter"))
+
+
+class _Values:
+    """The values of the enums that a message defines."""
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+        self._values = [value.name for enum in message.DESCRIPTOR.enum_types for value in enum.values]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if not hasattr(self._message, name):
+            known = ", ".join(self._values) or "none"
+            raise UnknownNameError(f"{self._message.DESCRIPTOR.name} has no value {name!r}; it has: {known}")
+        return getattr(self._message, name)
+
+    def __dir__(self) -> list[str]:
+        return self._values
 
 
 layers = Layers()

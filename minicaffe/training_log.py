@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from minicaffe import limits
 from minicaffe.errors import DataError
 from minicaffe.proto.atomic import write_atomic
 
@@ -162,8 +163,7 @@ class _Times:
 
 def _lines(path: Path) -> list[str]:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.readlines()
+        return limits.read_file(path, times=8).decode(errors="replace").splitlines(keepends=True)
     except OSError as error:
         raise DataError(f"log {os.fspath(path)} cannot be read: {error.strerror}") from None
 

@@ -100,17 +100,20 @@ def _prepare_binary(net: Net, path: str | os.PathLike, report: Report) -> _Pendi
         name = report.target(message.name, bool(message.blobs), targets)
         if name is None:
             continue
-        target = targets[name]
-        if len(message.blobs) != len(target.blobs):
+        blobs = list(targets[name].blobs)
+        if message.type == "BatchNorm" and len(message.blobs) == 5 and (scale := _scale_behind(net, targets[name])):
+            blobs += scale.blobs
+            report.copy(scale.name, message.name)
+        if len(message.blobs) != len(blobs):
             report.problem(
                 name,
                 f"Incompatible number of blobs for layer {message.name}: {len(message.blobs)} in the file, "
-                f"{len(target.blobs)} in the net",
+                f"{len(blobs)} in the net",
             )
             continue
-        for j, (source, blob) in enumerate(zip(message.blobs, target.blobs, strict=True)):
+        for j, (source, blob) in enumerate(zip(message.blobs, blobs, strict=True)):
             try:
-                if not shape_equals(blob.shape, source):
+                if not (shape_equals(blob.shape, source) or _is_statistic(message.type, blob.shape, source)):
                     report.problem(name, _mismatch(j, message.name, blob_shape(source), blob))
                     continue
                 pending.append(partial(_copy_values, path, message.name, j, blob, lifted.values(source)))
@@ -122,6 +125,19 @@ def _prepare_binary(net: Net, path: str | os.PathLike, report: Report) -> _Pendi
             report.copy(name, message.name)
     report.finish()
     return pending
+
+
+def _scale_behind(net: Net, layer: Layer) -> Layer | None:
+    """The Scale with a bias right behind a BatchNorm of 3 blobs: together they are a BatchNorm of NVCaffe, of 5."""
+    made = next(step for step in net.steps if step.layer is layer)
+    behind = (step.layer for step in net.steps if step.layer.type == "Scale" and step.bottom[0] is made.top[0])
+    return next((scale for scale in behind if len(layer.blobs) == 3 and len(scale.blobs) == 2), None)
+
+
+def _is_statistic(kind: str, shape: tuple[int, ...], source: proto.BlobProto) -> bool:
+    """Whether values are those of a BatchNorm's param of ``shape`` (C,): some of NVCaffe's files say (1, C, 1, 1)."""
+    stored = blob_shape(source)
+    return kind == "BatchNorm" and len(shape) == 1 and stored in ((1, *shape, 1, 1), (1, *shape))
 
 
 def _copy_values(path: str | os.PathLike, layer: str, index: int, blob: Blob, values: Values) -> None:

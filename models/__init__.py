@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib import resources
 
+from minicaffe import arguments
 from minicaffe.errors import MinicaffeError
 
 _ROOT = os.fspath(resources.files(__name__))  # type: ignore[call-overload]
@@ -15,7 +16,7 @@ def find(path: str | os.PathLike[str]) -> str:
 
     MinicaffeError for no name at all, and where only the model's name is right.
     """
-    name = os.fspath(path)
+    name = arguments.path(path, "a net or solver")
     if not name:
         raise MinicaffeError("the name of a file was expected; found an empty one")
     shipped = os.path.join(_ROOT, name)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from minicaffe import arguments, proto
+from minicaffe import arguments, limits, proto
 from minicaffe.errors import MinicaffeError, PrototxtError, SnapshotError, WeightsError
 from minicaffe.proto import kinds, text, upgrade, wire
 from minicaffe.proto.atomic import atomic_path, write_atomic
@@ -73,8 +73,7 @@ def read_definition(path: Path) -> Any:
         PrototxtError, WeightsError: as `read_net` and `read_net_binary` do.
     """
     try:
-        with open(path, "rb") as file:
-            head = file.read(1024)
+        head = limits.read_head(path)
     except OSError:
         head = b""
     return read_net(path)[0] if not head or kinds.may_be_text(head) else read_net_binary(path)
@@ -147,7 +146,7 @@ def open_binary(
 ) -> Lifted:
     """As `read_binary`, but the values of large blobs stay in the file, open while the result is referred to."""
     file = _open(path, message_class, what, error)
-    return Lifted(_parse(file, wire.lift(file, message_class.DESCRIPTOR), message_class, what, error), file)
+    return Lifted(_parse(file, wire.lift(file, cast(Any, message_class.DESCRIPTOR)), message_class, what, error), file)
 
 
 def read_binary(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from minicaffe import proto
-from minicaffe.blob import Blob
-from minicaffe.errors import ShapeError
+from minicaffe.blob import Blob, Storage
+from minicaffe.errors import OutOfMemoryError, ShapeError
 
 
 def test_new_blob_is_zero_and_prints_its_shape_as_caffe_does():
@@ -71,3 +71,38 @@ def test_proto_round_trip_keeps_value_and_gradient():
 def test_legacy_shape_is_read():
     message = proto.BlobProto(num=1, channels=1, height=2, width=2, data=[1, 2, 3, 4])
     assert Blob.from_proto(message).shape == (1, 1, 2, 2)
+
+
+def test_a_size_for_which_there_is_no_memory_is_forgotten(monkeypatch):
+    monkeypatch.setattr("minicaffe.limits.available", lambda: 100e6)
+    blob, view = Blob((2, 3)), Blob((2, 3))
+    blob.data[...] = 1
+    blob.reshape(10**9)
+    view.reshape(10**9)
+    view.share_data(blob)
+    for other in (blob, view):
+        with pytest.raises(OutOfMemoryError):
+            _ = other.data
+    for other in (blob, view):
+        other.reshape(2, 3)
+        other.data[...] = 2
+    assert blob.data.sum() == 12 and view.shares_data_with(blob)
+
+
+def test_memory_is_that_of_the_shape_at_its_first_use(monkeypatch):
+    monkeypatch.setattr("minicaffe.limits.available", lambda: 100e6)
+    blob = Blob((10**9,))
+    blob.reshape(5)
+    assert blob.data.shape == (5,) and blob.data_storage.nbytes == 20
+
+
+def test_other_blobs_keep_the_size_of_shared_memory():
+    blob, view = Blob((6,)), Blob((2, 3))
+    view.share_data(blob)
+    blob.reshape(2)
+    assert view.data.shape == (2, 3)
+    arena = Storage(10, np.float32)
+    small = Blob((2,))
+    small.place_data(arena, 4, 3)
+    small.reshape(3)
+    assert arena.size == 10 and small.data.shape == (3,)

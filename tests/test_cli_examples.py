@@ -120,12 +120,14 @@ def _small_images(rng):
         Image.fromarray(rng.integers(0, 256, (70, 80, 3), np.uint8)).save(name)
     Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)).save("digit.png")
     Path("images/list.txt").write_text("a.png 0\nb.png 1\n")
-    Path("images/boxes.txt").write_text("a.png a.xml\n")
+    box = "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>"
     Path("images/a.xml").write_text(
-        "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
-        "</object></annotation>"
+        f"<annotation><size><width>80</width><height>70</height></size><object><name>cat</name>{box}</object></annotation>"
     )
-    Path("labels.prototxt").write_text('item { name: "cat" label: 1 }')
+    Path("images/boxes.txt").write_text("a.png a.xml\n")
+    Path("labels.prototxt").write_text(
+        'item { name: "none" label: 0 display_name: "background" } item { name: "cat" label: 1 display_name: "cat" }\n'
+    )
     Image.fromarray(rng.integers(0, 256, (96, 96), np.uint8)).save("scene.png")
     Path("pairs.txt").write_text("images/a.png images/b.png 1\n")
     Path("windows.csv").write_text("filename,xmin,ymin,xmax,ymax\nimage.png,0,0,20,30\nimage.png,5,5,40,40\n")

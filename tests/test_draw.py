@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from io import BytesIO
+
 import pytest
 from cli_case import run
+from PIL import Image
 
 from minicaffe import draw, models, proto
 from minicaffe.errors import MinicaffeError, NetError
+from minicaffe.net import Net
 from minicaffe.proto.files import read_net
 from minicaffe.proto.text import parse
 
@@ -60,6 +65,97 @@ def test_the_graph_of_a_net():
 }
 """
     )
+
+
+WINDOWS = """
+layer { name: "c" type: "Convolution" bottom: "x" top: "c"
+        convolution_param { num_output: 4 kernel_h: 3 kernel_w: 5 stride_h: 1 stride_w: 2 pad: 0 pad: 2 dilation: 2 group: 2 } }
+layer { name: "d" type: "Deconvolution" bottom: "c" top: "d"
+        convolution_param { num_output: 4 kernel_size: 3 kernel_size: 5 stride: 2 pad_h: 1 pad_w: 1 } }
+layer { name: "p" type: "Pooling" bottom: "d" top: "p" pooling_param { kernel_size: 3 stride_h: 2 stride_w: 1 pad_h: 0 pad_w: 1 } }
+layer { name: "g" type: "Pooling" bottom: "p" top: "g" pooling_param { pool: AVE global_pooling: true } }
+"""
+
+
+def test_windows_show_both_axes():
+    text = draw.dot_source(parse(WINDOWS, proto.NetParameter()))
+    for label in (
+        r"c\n(Convolution)\nkernel size: 3x5\nstride: 1x2\npad: 0x2\ndilation: 2\ngroup: 2",
+        r"d\n(Deconvolution)\nkernel size: 3x5\nstride: 2\npad: 1",
+        r"p\n(Pooling MAX)\nkernel size: 3\nstride: 2x1\npad: 0x1",
+        r"g\n(Pooling AVE)\nkernel size: global",
+    ):
+        assert f'[label="{label}"' in text
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """The texts of each box of a compact graph, and its edges."""
+    found = {
+        node: re.findall(r"<td[^>]*>(.*?)</td>", label)
+        for node, label in re.findall(r"^  (n\d+) \[label=<(.*)>\];", text, re.MULTILINE)
+    }
+    return found | {"edges": re.findall(r"^  (\w+ -> \w+)", text, re.MULTILINE)}
+
+
+def test_a_compact_graph_has_a_box_for_each_layer_with_those_in_place():
+    assert rows_of(draw.dot_source(small(), "TB", compact=True)) == {
+        "n0": ["<b>d</b>  Data"],
+        "n1": ["<b>c</b>  Convolution  7, 3x3 / 2 + 1"],
+        "n2": ["<b>p</b>  Pooling AVE  2x3", "r  ReLU"],
+        "n3": ["<b>i</b>  InnerProduct  4"],
+        "n4": ["<b>acc</b>  Accuracy"],
+        "edges": ["n0 -> n1", "n1 -> n2", "n2 -> n3", "n3 -> n4", "n0 -> n4"],
+    }
+
+
+def test_a_blob_that_was_read_before_it_is_overwritten_is_not_folded():
+    net = """
+    layer { name: "a" type: "TanH" bottom: "x" top: "a" }
+    layer { name: "b" type: "TanH" bottom: "a" top: "b" }
+    layer { name: "r" type: "ReLU" bottom: "a" top: "a" }
+    layer { name: "s" type: "Sigmoid" bottom: "a" top: "a" }
+    layer { name: "e" type: "Eltwise" bottom: "a" bottom: "b" top: "e" eltwise_param { operation: MAX } }
+    """
+    assert rows_of(draw.dot_source(parse(net, proto.NetParameter()), compact=True)) == {
+        "n0": ["<b>a</b>  TanH"],
+        "n1": ["<b>b</b>  TanH"],
+        "n2": ["<b>r</b>  ReLU", "s  Sigmoid"],
+        "n3": ["<b>e</b>  Eltwise MAX"],
+        "edges": ["b0 -> n0", "n0 -> n1", "n0 -> n2", "n2 -> n3", "n1 -> n3"],
+    }
+
+
+def test_a_blob_of_two_phases_comes_from_both_layers():
+    net, _ = read_net(models.find("lenet/lenet_train_test.prototxt"))
+    edges = rows_of(draw.dot_source(net, compact=True))["edges"]
+    assert edges[:2] == ["n0 -> n2", "n1 -> n2"]
+    only = rows_of(draw.dot_source(net, compact=True, phase=proto.TEST))
+    assert only["edges"][0] == "n0 -> n1" and "n9" not in only
+
+
+def test_compact_names_survive():
+    pygraphviz = pytest.importorskip("pygraphviz")
+    net = proto.NetParameter(name='a "net"')
+    net.layer.add(name="odd <x> & y", type="Split", bottom=["in & out"], top=["t"])
+    text = draw.dot_source(net, compact=True)
+    assert pygraphviz.AGraph(string=text).name == 'a "net"'
+    assert "odd &lt;x&gt; &amp; y" in draw.draw_net(net, ext="svg", compact=True).decode()
+
+
+def test_a_deep_net_is_no_wider_than_a_page():
+    pytest.importorskip("pygraphviz")
+    net, _ = read_net(models.find("resnet50/deploy.prototxt"))
+    width, height = Image.open(BytesIO(draw.draw_net(net, "TB", "png", compact=True))).size
+    assert width < 1200 and height < 12000
+
+
+def test_a_caffemodel_is_drawn_as_its_net(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Net(models.find("lenet/lenet.prototxt"), proto.TEST).save("lenet.caffemodel")
+    for name in ("lenet/lenet.prototxt", "lenet.caffemodel"):
+        assert run(capsys, "draw", name, f"{name.replace('/', '_')}.dot", "--compact").status == 0
+    assert (tmp_path / "lenet.caffemodel.dot").read_text() == (tmp_path / "lenet_lenet.prototxt.dot").read_text()
+    assert "rankdir=TB" in (tmp_path / "lenet.caffemodel.dot").read_text()
 
 
 def test_labels_stand_side_by_side_where_the_graph_grows_down():
@@ -175,3 +271,17 @@ def test_a_graph_for_pydot_is_the_same_graph():
     assert {edge.get_label() for edge in graph.get_edges()} >= {'"20"', '"Batch 64"'}
     unlabelled = draw.get_pydot_graph(net, "TB", label_edges=False)
     assert {edge.get_label() for edge in unlabelled.get_edges()} == {None}
+
+
+def test_the_parts_of_a_drawing():
+    net = parse(NET, proto.NetParameter(), "net")
+    data, conv, pool, relu, ip, _ = net.layer
+    assert draw.get_layer_label(conv, "LR").split("\n") == [
+        "c", "(Convolution)", "kernel size: 3", "stride: 2", "pad: 1",
+    ]  # fmt: skip
+    assert draw.get_layer_label(conv, "TB", display_lrm=True).endswith("lr mult: 0.5, 1.0")
+    assert [draw.get_edge_label(layer) for layer in (data, conv, pool, ip)] == ["Batch 5", "7", "", "4"]
+    assert [draw.get_layer_lr_mult(layer) for layer in (conv, relu, ip)] == [[0.5, 1.0], [], [1.0, 1.0]]
+    colours = [draw.choose_color_by_layertype(kind) for kind in ("Convolution", "Pooling", "InnerProduct", "ReLU")]
+    assert colours == ["#FF5050", "#FF9900", "#CC33FF", "#6495ED"]
+    assert draw.get_pooling_types_dict() == {0: "MAX", 1: "AVE", 2: "STOCHASTIC"}

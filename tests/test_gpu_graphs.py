@@ -17,6 +17,7 @@ import pytest
 import strict_cupy
 from layer_cases import CASES
 from strict_cuda import FakeCublas, FakeCupy
+from test_capture import rolled
 
 import minicaffe
 from minicaffe import backend, compat, testing
@@ -208,7 +209,7 @@ def test_each_layer_gives_the_same_numbers_from_a_graph(case, gpu, launches, tmp
         found = []
         for _ in range(5):
             for blob in rig.bottom:
-                blob.data[...] = np.roll(blob.data, 1)
+                blob.data[...] = rolled(case, blob.data)
             rig.forward()
             found += [blob.data.copy() for blob in rig.top]
             if backward:
@@ -224,22 +225,22 @@ def test_each_layer_gives_the_same_numbers_from_a_graph(case, gpu, launches, tmp
     assert not gpu.not_captured
 
 
-def test_another_thread_that_reads_a_blob_waits_for_a_capture(gpu, launches):
-    made, read = training.make(training.LENET, 2), []
+def test_another_thread_that_reads_a_blob_waits_for_a_capture(gpu, launches, monkeypatch):
+    made, read, threads = training.make(training.LENET, 2), [], []
     training.train(made, 2)
-    own = ReLU.forward
+    softmax = gpu.ops.softmax
 
-    def forward(self, bottom, top):
-        thread = threading.Thread(target=lambda: read.append(made.net.blobs["label"].peek_data().copy()))
-        thread.start()
-        thread.join(0.05)
-        read.append(thread)
-        own(self, bottom, top)
+    def beside_a_reader(x, y):
+        threads.append(threading.Thread(target=lambda: read.append(made.net.blobs["label"].peek_data().copy())))
+        threads[-1].start()
+        threads[-1].join(0.05)
+        softmax(x, y)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ReLU, "forward", forward)
-        training.train(made, 1)
-    assert len(launches) == 2 and any(isinstance(item, np.ndarray) for item in read)
+    monkeypatch.setattr(gpu.ops, "softmax", beside_a_reader, raising=False)
+    training.train(made, 1)
+    for thread in threads:
+        thread.join(30)
+    assert len(launches) == 2 and len(threads) == len(read) == 1
     assert not gpu.not_captured
 
 

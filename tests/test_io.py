@@ -60,6 +60,10 @@ def test_shapes_of_blobprotos():
         io.blobproto_to_array(legacy, return_diff=True)
     with pytest.raises(ArgumentError, match=r"channels, height, width\); found \(3, 4\)"):
         io.array_to_datum(np.zeros((3, 4)))
+    with pytest.raises(ArgumentError, match="a label must be a whole number; found 'cat'"):
+        io.array_to_datum(np.zeros((1, 3, 4)), "cat")
+    with pytest.raises(DataError, match=r"not a BlobProtoVector \(2 bytes"):
+        io.blobprotovector_str_to_arraylist(b"\xff\xff")
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
@@ -82,6 +86,17 @@ def test_each_order_keeps_size_and_range(order):
         assert resized.shape == (*dims, 3) and resized.dtype == np.float32
         assert image.min() <= resized.min() and resized.max() <= image.max()
     np.testing.assert_allclose(io.resize_image(image, (9, 8), interp_order=order), image, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.bool_, np.float16, np.int64])
+def test_images_of_any_type_are_resized_as_numbers(dtype):
+    image = np.random.RandomState(0).randint(0, 2, (6, 5, 3)).astype(dtype)
+    if dtype in (np.int8, np.int16):
+        image[0, 0, 0], image[1, 1, 1] = np.iinfo(dtype).min, np.iinfo(dtype).max
+    elif dtype == np.float16:
+        image[0, 0, 0], image[1, 1, 1] = -60000, 60000
+    expected = io.resize_image(image.astype(np.float64), (4, 7))
+    np.testing.assert_array_equal(io.resize_image(image, (4, 7)), expected)
 
 
 def test_oversampling_takes_the_crops_of_caffe(recorded):
@@ -118,7 +133,8 @@ def test_wrong_images_are_named(tmp_path):
         (lambda: io.resize_image(image, 2), r"\(height, width\); found 2"),
         (lambda: io.resize_image(image, (0, 2)), "at least 1 each"),
         (lambda: io.resize_image(image, (2, 2), interp_order=9), "0 to 5; found 9"),
-        (lambda: io.oversample([image, image[:3]], (2, 2)), "one size"),
+        (lambda: io.oversample([image, image[:3]], (2, 2)), r"one size; found \[\(3, 5, 3\), \(4, 5, 3\)\]"),
+        (lambda: io.oversample([image[0]], (2, 2)), r"one size; found \[\(5, 3\)\]"),
         (lambda: io.oversample([], (2, 2)), "found none"),
         (lambda: io.oversample([image], (5, 5)), "crop of 5 x 5 does not fit into images of 4 x 5"),
     ):
@@ -181,6 +197,14 @@ def test_deprocessing_undoes_preprocessing(channels):
         np.testing.assert_allclose(transformer.deprocess("data", made), image, atol=1e-5)
 
 
+def test_none_takes_a_scale_back(transformer):
+    image = np.random.rand(8, 8, 3).astype(np.float32)
+    for setter in (transformer.set_raw_scale, transformer.set_input_scale):
+        setter("data", 2.0)
+        setter("data", None)
+    np.testing.assert_array_equal(transformer.preprocess("data", image), image)
+
+
 def test_the_callers_array_stays_as_it_is(transformer):
     transformer.set_raw_scale("data", 255)
     image = np.random.rand(8, 8, 3).astype(np.float32)
@@ -193,6 +217,9 @@ def test_settings_that_do_not_fit_are_refused(transformer):
     for call, message in (
         (lambda: transformer.preprocess("nope", np.zeros((8, 8, 3))), "nope is not one of the net inputs: data"),
         (lambda: transformer.set_raw_scale("nope", 1), "nope is not one of the net inputs"),
+        (lambda: transformer.set_raw_scale("data", "x"), "a scale is a number; found 'x'"),
+        (lambda: transformer.set_input_scale("data", [1, 2]), r"a scale is a number; found \[1, 2\]"),
+        (lambda: transformer.set_channel_swap("data", 3), r"each once; found \(3,\)"),
         (lambda: transformer.set_transpose("data", (1, 0)), r"same number of dimensions.*found \(1, 0\)"),
         (lambda: transformer.set_transpose("data", (1, 1, 0)), r"0 to 2, each once; found \(1, 1, 0\)"),
         (lambda: transformer.set_channel_swap("data", (0, 1)), "same number of dimensions as the input's channels"),

@@ -83,6 +83,9 @@ def test_the_last_name_of_a_top_counts_and_names_can_be_looked_up():
     assert [layer.name for layer in n.to_proto().layer] == ["second"]
     n["with/slash"] = L.ReLU(n.second)
     assert n["with/slash"] is n.tops["with/slash"] and n.first is n["first"] and "second" in dir(n)
+    assert "first" in n and "third" not in n and n.keys() == ["first", "second", "with/slash"]
+    n.update("with/slash", dict(negative_slope=0.5))
+    assert n.vals()[-1].to_proto().layer[-1].relu_param.negative_slope == 0.5
     del n.first, n["second"]
     assert list(n.tops) == ["with/slash"] and [layer.name for layer in n.to_proto().layer][1] == "with/slash"
     assert copy.deepcopy(n).to_proto() == n.to_proto()
@@ -109,14 +112,23 @@ def test_values_of_enums():
     assert P is caffe.net_spec.params
     with pytest.raises(AttributeError, match="no options of a type 'Nope'"):
         P.Nope.MAX  # noqa: B018
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="PoolingParameter has no value 'NOPE'; it has: MAX, AVE"):
         P.Pooling.NOPE  # noqa: B018
+    assert P.Pooling.PoolMethod.Value("AVE") == 1 and "MAX" in dir(P.Pooling) and copy.copy(P.Pooling).MAX == 0
 
 
 def test_only_tops_go_into_layers():
     pair = L.DummyData(ntop=2)
     with pytest.raises(TypeError, match=r"^Silence input 1 is not a Top \(type is <class 'tuple'>\)$"):
         L.Silence(pair[0], pair, ntop=0)
+    for wrong in ((), (3,), (pair,)):
+        with pytest.raises(TypeError, match="to_proto takes tops of layers; found"):
+            caffe.to_proto(*wrong)
+    for options in (dict(ntop=-1), dict(ntop="2")):
+        with pytest.raises(ArgumentError, match="ReLU: ntop is how many tops it makes"):
+            L.ReLU(pair[0], **options)
+    with pytest.raises(ArgumentError, match="in_place needs an input"):
+        L.ReLU(in_place=True)
     with pytest.raises(TypeError, match=r"NetSpec: data must be a top of a layer.*n\.data, n\.label ="):
         caffe.NetSpec().data = pair
 

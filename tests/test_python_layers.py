@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -94,3 +96,34 @@ def test_every_command_that_builds_nets_has_the_switch(capsys, in_folder, module
     assert "Python layers are switched off" in outcome.errors[0]
     assert not (modules / "ran").exists()
     assert minicaffe.allow_python_layers(True)  # and on again when the command is done
+
+
+def test_layers_that_import_caffe_run_without_caffe(tmp_path):
+    """In a process of its own, as ``import caffe`` means minicaffe from then on."""
+    (tmp_path / "pyloss.py").write_text(
+        "import caffe\nfrom caffe.proto import caffe_pb2\n\n\n"
+        "class Twice(caffe.Layer):\n"
+        "    def reshape(self, bottom, top):\n        top[0].reshape(*bottom[0].data.shape)\n\n"
+        "    def forward(self, bottom, top):\n        top[0].data[...] = 2 * bottom[0].data\n"
+    )
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 3 } data_filler { value: 4 } } } '
+        'layer { name: "y" type: "Python" bottom: "x" top: "y" python_param { module: "pyloss" layer: "Twice" } }'
+    )
+    (tmp_path / "script.py").write_text(
+        "import minicaffe\n"
+        "net = minicaffe.Net('net.prototxt', minicaffe.TEST)\n"
+        "print(net.forward()['y'].tolist())\n"
+        "import caffe\nassert caffe is minicaffe\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
+    assert (done.stdout, done.stderr) == ("[8.0, 8.0, 8.0]\n", "")
+    command = [sys.executable, "-m", "minicaffe", "time", "-model", "net.prototxt", "-iterations", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ They are in ``tests/scripts``, make their own data in the working folder, and en
 
 from __future__ import annotations
 
+import logging
 import re
 import runpy
 import shutil
@@ -26,7 +27,12 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     own = {path.stem for path in SCRIPTS.glob("*.py")}
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setenv("MINICAFFE_GPU_FALLBACK", "0")  # so that what a script sets is undone
+    logger = logging.getLogger("minicaffe")
+    handlers, level = list(logger.handlers), logger.level
     yield tmp_path
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
     for name in [name for name in sys.modules if name.partition(".")[0] in (own | {"caffe"})]:
         del sys.modules[name]
 

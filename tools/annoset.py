@@ -53,10 +53,11 @@ def command(
     root: str, list_file: str, database: str, anno_type: str, label_type: str, resize_height: int, resize_width: int,
     min_dim: int, max_dim: int, **flags: object,
 ) -> None:  # fmt: skip
-    """Make a database of images with boxes, for AnnotatedData layers (SSD's convert_annoset).
+    """Make a database of images with boxes in them.
 
-    LIST has a line for each image: its path in ROOT/, a space, and the path of its file of boxes (or its label, a whole
-    number).  One COCO file may stand behind all images.  Images that cannot be read are named and left out.
+    AnnotatedData layers read it, as SSD's convert_annoset makes it.  LIST has a line for each image: its path in ROOT/,
+    a space, and the path of its file of boxes (or its label, a whole number).  One COCO file may stand behind all
+    images.  Images that cannot be read are named and left out.
     """
     from minicaffe.data.annoset import Sides, write_annoset
     from minicaffe.data.annotations import Annotations, LabelMap, read_pairs

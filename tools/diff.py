@@ -60,14 +60,13 @@ def _compare(a: str, b: str) -> Difference:
 
 def _text_kind(path: str) -> str | None:
     """ "net" or "solver" for a prototxt, None for any other file."""
-    from minicaffe import proto
+    from minicaffe import limits, proto
     from minicaffe.errors import PrototxtError
     from minicaffe.proto import kinds, text
 
     try:
-        with open(path, "rb") as file:
-            head = file.read(1024)
-    except OSError:
+        head = limits.read_head(path)
+    except (FileNotFoundError, IsADirectoryError):
         head = b""  # let the one that reads it say why it cannot
     if head and not kinds.may_be_text(head):
         return None

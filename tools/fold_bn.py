@@ -28,6 +28,7 @@ _ROUNDING = 1e-4
 @click.argument("new_model", metavar="OUT_NET", type=Path())
 @click.argument("new_weights", metavar="OUT_WEIGHTS", type=Path())
 @options.shapes
+@options.no_python_layers
 def command(model: str, weights: str, new_model: str, new_weights: str, shapes: tuple) -> int:
     """Fold BatchNorm and Scale into the layers before them.
 

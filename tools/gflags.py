@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+_HELP = ("h", "helpshort", "helpfull")
 _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
 
@@ -70,18 +71,23 @@ def click_style(args: Sequence[str], params: Iterable[click.Parameter]) -> list[
             result.append(arg)
             continue
         name, equals, value = arg.lstrip("-").partition("=")
-        name = "help" if name == "h" else name.replace("-", "_")
+        name = "help" if name in _HELP else name.replace("-", "_")
         option = options.get(name)
         negated = options.get(name.removeprefix("no")) if option is None and name.startswith("no") else None
         if option is not None and option.is_flag and equals:
-            result += _boolean(option, value)
+            result = [*_without(option, result), *_boolean(option, value)]
         elif negated is not None and negated.is_flag and not equals:
-            result += _boolean(negated, "false")
+            result = [*_without(negated, result), *_boolean(negated, "false")]
         else:
             result.append(f"--{name}{equals}{value}")
             if option is not None and not option.is_flag and not equals:
                 result += [following for following in [next(rest, None)] if following is not None]
     return result
+
+
+def _without(option: click.Option, args: list[str]) -> list[str]:
+    """``args`` without what was said of a flag before: the last word counts."""
+    return [arg for arg in args if arg not in option.opts]
 
 
 def _boolean(option: click.Option, value: str) -> list[str]:

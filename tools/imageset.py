@@ -102,7 +102,7 @@ def images(source: str, database: str, **flags: object) -> None:
     if flags["labels"]:
         raise click.UsageError("--labels goes with a LIST; in a folder of folders an image has one label, its class")
     entries, classes = files_by_class(source)
-    _write(database, os.path.join(source, ""), entries, flags)
+    _write(database, os.path.join(source, ""), [*entries], flags)
     for label, name in enumerate(classes):
         console.result(f"label {label}: {name}")
 

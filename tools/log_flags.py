@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-_WITHOUT_EFFECT = {
-    "stderrthreshold": "INT", "logbuflevel": "INT", "logbufsecs": "INT", "max_log_size": "INT", "vmodule": "TEXT",
-    "colorlogtostderr": None, "log_prefix": None,
-}  # fmt: skip
-"""Flags that are read so that old scripts run, with what they take: a number, a text, or nothing."""
+_WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
+    **{name: {"type": int} for name in ("stderrthreshold", "logbuflevel", "logbufsecs", "max_log_size")},
+    "vmodule": {},
+    **{name: {"is_flag": True} for name in ("colorlogtostderr", "log_prefix")},
+}
+"""Flags that are read so that old scripts run, and what they take."""
 
 
 def options() -> list[click.Option]:
@@ -28,13 +29,7 @@ def options() -> list[click.Option]:
         hidden("log_dir", metavar="DIR", help="Write the log into a file in this folder, too."),
         hidden("logtostderr", is_flag=True, help="Log Caffe's lines, on a terminal too."),
         hidden("alsologtostderr", is_flag=True, help="Log Caffe's lines, on a terminal too."),
-        *(
-            hidden(
-                name, is_flag=kind is None, type=None if kind is None else int if kind == "INT" else str,
-                expose_value=False, help="Has no effect.",
-            )
-            for name, kind in _WITHOUT_EFFECT.items()
-        ),
+        *(hidden(name, expose_value=False, help="Has no effect.", **kind) for name, kind in _WITHOUT_EFFECT.items()),
     ]  # fmt: skip
 
 

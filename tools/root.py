@@ -42,7 +42,7 @@ SECTIONS = {
         "convert_mnist_data": (_TOOLS + "converters:mnist", "Make a database of images in MNIST's format."),
         "convert_mnist_siamese_data": (_TOOLS + "converters:siamese", "Make a database of pairs of such images."),
         "convert_cifar_data": (_TOOLS + "converters:cifar10", "Make databases of CIFAR-10's files."),
-        "convert_annoset": (_TOOLS + "annoset", "Make a database of images with the boxes in them."),
+        "convert_annoset": (_TOOLS + "annoset", "Make a database of images with boxes in them."),
         "compute_image_mean": (_TOOLS + "data:mean", "Compute the mean image of a database."),
         "resize_and_crop": (_TOOLS + "resize_and_crop", "Resize images and crop them to squares."),
         "classification": (_TOOLS + "classification", "Show the five best classes of an image."),

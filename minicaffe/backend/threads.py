@@ -46,9 +46,10 @@ os.register_at_fork(after_in_child=_after_fork)
 def set_num_threads(n: int) -> None:
     """Compute on ``n`` threads of the CPU from the next pass on, whichever Python thread runs it.
 
-    They are Numba's: NumPy's BLAS is held at one thread while layers of users run, and a data layer reads ahead in one
-    thread of its own. DeviceError unless n is at least 1 and at most the cores this process may use, or
-    ``NUMBA_NUM_THREADS`` or ``OMP_NUM_THREADS`` where these were set at the start.
+    They are Numba's: NumPy's BLAS is held at one thread while layers of users run. A data layer reads ahead in a thread
+    of its own, and decodes images on as many as this number was when the layer was made. DeviceError unless n is at
+    least 1 and at most the cores this process may use, or ``NUMBA_NUM_THREADS`` or ``OMP_NUM_THREADS`` where these were
+    set at the start.
     """
     global _chosen
     n = arguments.whole(n, "the number of threads", DeviceError)

@@ -63,7 +63,7 @@ def read_labels(path: str | os.PathLike[str], count: int) -> list[tuple[str, np.
         try:
             labels = np.array(words, np.float32)
         except ValueError:
-            labels = np.empty(0)
+            labels = np.empty(0, np.float32)
         if labels.size != count or not np.isfinite(labels).all():
             raise DataError(
                 f"list of images {os.path.abspath(path)}, line {n}: expected a path and {count} numbers; found '{line}'"

@@ -82,7 +82,7 @@ class _Standardization(Pass):
         self.in_place = _in_place(steps[0])
 
     def fits(self) -> bool:
-        return self.scale.bias_term and self.norm.rows == self.scale.rows
+        return self.scale.bias_term and self.norm.rows == self.scale.rows and not self.norm.scales
 
     def ready(self) -> bool:
         return super().ready() and self.norm.rows == self.scale.rows

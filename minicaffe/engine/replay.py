@@ -13,6 +13,7 @@ of the storages that the work asked for are brought to where its kernels look fo
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -42,14 +43,22 @@ class _Seen:
             self._moves = generation.moves()
 
 
+class Work(ABC):
+    """Work that can be replayed.  It may leave something on the host, for other work to go by."""
+
+    @abstractmethod
+    def left(self) -> Any:
+        """What is there now."""
+
+    @abstractmethod
+    def leave(self, left: Any) -> None:
+        """Put there what ``left`` gave."""
+
+
 class Replay:
-    """Runs work again and again, by replays where possible.
+    """Runs work again and again, by replays where possible."""
 
-    Work may leave something on the host, for other work to go by: ``left`` says what is there, ``leave`` puts it there.
-    """
-
-    def __init__(self, left: Callable[[], Any], leave: Callable[[Any], None]) -> None:
-        self._left, self._leave = left, leave
+    def __init__(self) -> None:
         self._generation = -1
         self._seen: dict[Hashable, _Seen] = {}
 
@@ -60,8 +69,8 @@ class Replay:
             return []
         return [seen.capture for seen in self._seen.values() if seen.capture is not None]
 
-    def run(self, where: backend.Backend, state: Hashable, work: Callable[[], None]) -> None:
-        """Do ``work`` on the current backend ``where``; in one ``state`` it does the same every time."""
+    def run(self, where: backend.Backend, state: Hashable, work: Work, do: Callable[[], None]) -> None:
+        """``do`` the work on the current backend ``where``; in one ``state`` that is the same every time."""
         if self._generation != generation.current() or len(self._seen) > _MOST_CAPTURES:
             self._seen.clear()
             self._generation = generation.current()
@@ -70,31 +79,31 @@ class Replay:
             # the first time kernels are compiled, and scratch memory grows
             seen = self._seen[state] = _Seen()
             with storages_in_use() as seen.storages:
-                work()
+                do()
         elif seen.capture is not None:
             seen.make_heads()
             seen.capture.replay()
-            self._leave(seen.left)
+            work.leave(seen.left)
         elif seen.attempts < _MOST_ATTEMPTS:
-            self._capture(where, seen, work)
+            self._capture(where, seen, work, do)
         else:
-            work()
+            do()
 
-    def _capture(self, where: backend.Backend, seen: _Seen, work: Callable[[], None]) -> None:
+    def _capture(self, where: backend.Backend, seen: _Seen, work: Work, do: Callable[[], None]) -> None:
         seen.attempts += 1
         seen.make_heads()
-        before = self._left()
+        before = work.left()
         with storages_in_use() as storages, where.capture() as capture:
-            work()
+            do()
         if capture is None:
             return
         complete = capture.complete and self._generation == generation.current()
         if complete:
             seen.storages = storages
-            seen.capture, seen.left = capture, self._left()
+            seen.capture, seen.left = capture, work.left()
         if not capture.ran:
             if complete:
                 capture.replay()
             else:
-                self._leave(before)
-                work()
+                work.leave(before)
+                do()

@@ -20,13 +20,13 @@ from minicaffe.backend import generation
 from minicaffe.blob import Storage
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Pass
-from minicaffe.engine.replay import Replay
+from minicaffe.engine.replay import Replay, Work
 
 _Zeros = tuple[tuple[tuple[int, int], ...], ...]
 """What only counts as zero of each memory of gradients."""
 
 
-class Segment:
+class Segment(Work):
     """The steps ``first`` to ``last`` of a net, in one direction or in both.
 
     ``forward`` are the net's forward passes of several steps as one: whether they ran so the last time may change here.
@@ -37,7 +37,7 @@ class Segment:
         self, steps: Sequence[Step], first: int, last: int, forward: Iterable[Pass] = (), read: Iterable[Pass] = ()
     ) -> None:
         self.first, self.last = first, last
-        self.replay = Replay(self._left, self._leave)
+        self.replay = Replay()
         self._steps = steps[first : last + 1]
         self._passes = [item for item in forward if first <= item.last and item.first <= last]
         self._read = [item for item in read if item in self._passes]
@@ -53,15 +53,15 @@ class Segment:
             self._gradients = list({id(storage): storage for storage in storages}.values())
         wanted = [flag for step in self._steps for flag in (*step.propagate_down, *step.layer.param_propagate_down)]
         fused = [item.ran for item in self._read]
-        self.replay.run(where, (where, *where.settings(), self._zeros(), *wanted, *fused), eager)
+        self.replay.run(where, (where, *where.settings(), self._zeros(), *wanted, *fused), self, eager)
 
     def _zeros(self) -> _Zeros:
         return tuple([storage.zeros for storage in self._gradients])
 
-    def _left(self) -> tuple[_Zeros, list[bool]]:
+    def left(self) -> tuple[_Zeros, list[bool]]:
         return self._zeros(), [item.ran for item in self._passes]
 
-    def _leave(self, left: tuple[_Zeros, list[bool]]) -> None:
+    def leave(self, left: tuple[_Zeros, list[bool]]) -> None:
         for storage, zeros in zip(self._gradients, left[0], strict=True):
             storage.zeros = zeros
         for item, ran in zip(self._passes, left[1], strict=True):

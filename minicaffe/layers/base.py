@@ -117,6 +117,8 @@ class Layer(interface.Layer, Configured, Costed):
         cls.capturable_on_device = cls.__dict__.get("capturable_on_device")
         if "user_defined" not in cls.__dict__:
             cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
+        if "setup" in cls.__dict__ and "fixed" not in cls.__dict__ and not cls.user_defined:
+            cls.fixed = None
         if cls.user_defined and "reshape_always" not in cls.__dict__:
             cls.reshape_always = not cls.capturable
         name = cls.__dict__.get("type")

@@ -128,6 +128,7 @@ class Batches(Source):
     """
 
     param: ClassVar[str]
+    common_params: ClassVar[Sequence[str]] = ("transform_param",)
     tops: Count = 2
     phase_is_fixed = True
     reshape_always = True

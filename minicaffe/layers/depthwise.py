@@ -18,14 +18,19 @@ class ConvolutionDepthwise(Convolution):
     """
 
     type = "ConvolutionDepthwise"
+    fixed = Convolution.fixed
     capturable = True
+
+    def check_options(self) -> None:
+        """What Convolution checks is not read."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.num_output = self.group = bottom[0].shape[self.axis_of(bottom[0], self.axis)]
         super().setup(bottom, top)
 
-    def check_options(self) -> None:
-        """Nothing: neither num_output nor group is read."""
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.num_output = self.group = self.in_channels
+        super().reshape(bottom, top)
 
 
 class DepthwiseConvolution(Convolution):

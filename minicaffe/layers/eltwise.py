@@ -20,6 +20,7 @@ class Eltwise(Layer):
     type = "Eltwise"
     capturable = True
     param = "eltwise_param"
+    fixed = ()
     bottoms = (2, None)
     operation: int
     coeff: Sequence[float]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from minicaffe.blob import Blob
@@ -18,6 +18,7 @@ class Loss(Layer):
 
     bottoms: Count = 2
     common_params: ClassVar[Sequence[str]] = ("loss_param",)
+    fixed: ClassVar[Collection[str] | None] = ()
     auto_tops = True
     reads_tops = ()
     differentiable: tuple[int, ...] | None = (0,)

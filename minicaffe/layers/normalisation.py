@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
+from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import TEST, Layer
@@ -117,7 +118,8 @@ class Standardized(Layer):
 
 
 class BatchNorm(Standardized):
-    r"""Batch normalisation (Ioffe, Szegedy 2015), without scale and shift: put a Scale with ``bias_term`` after it.
+    r"""Batch normalisation (Ioffe, Szegedy 2015), by itself without scale and shift: put a Scale with ``bias_term``
+    after it.
 
     .. math:: y = (x - \mu_c) / \sqrt{\sigma_c^2 + \epsilon}
 
@@ -127,31 +129,43 @@ class BatchNorm(Standardized):
     multiplied by ``moving_average_fraction``, before the new mean, variance and 1 are added.
     Caffe: the running variance is corrected by m / (m - 1), that of the batch is not; a ``param`` must have ``lr_mult:
     0``.
+    NVCaffe: with ``scale_bias``, or a ``scale_filler`` or ``bias_filler``, y is multiplied by a fourth param (C,), 1 at
+    first, and a fifth (C,), 0 at first, is added; both are learned.
     """
 
     type = "BatchNorm"
+    obeys = ("scale_bias", "scale_filler", "bias_filler")
     capturable = True
     param = "batch_norm_param"
+    fixed = ()
     in_place = "always"
     use_global_stats: bool
     moving_average_fraction: float
     eps: float
+    scale_bias: bool
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        x = bottom[0]
+        x, options = bottom[0], self.layer_param.batch_norm_param
         self.require(len(x.shape) >= 2, f"the input must have at least 2 axes; found {x.shape_string}", kind=ShapeError)
         self.channels = x.shape[1]
+        self.scales = self.scale_bias or self.has("scale_filler") or self.has("bias_filler")
         for shape in ((self.channels,), (self.channels,), (1,)):
             self.add_param(shape)
+        if self.scales:
+            filler = options.scale_filler if self.has("scale_filler") else proto.FillerParameter(value=1)
+            self.add_param((self.channels,), filler)
+            self.add_param((self.channels,), options.bias_filler)
         self.require(
-            [blob.count for blob in self.blobs] == [self.channels, self.channels, 1],
-            f"needs the blobs mean ({self.channels}), variance ({self.channels}) and factor (1)",
+            [blob.count for blob in self.blobs]
+            == [self.channels, self.channels, 1] + 2 * self.scales * [self.channels],
+            f"needs the blobs mean ({self.channels}), variance ({self.channels}) and factor (1)"
+            + (f", scale and bias ({self.channels} each)" if self.scales else ""),
             "blobs",
             ShapeError,
         )
         specs = self.layer_param.param
         self.require(
-            all(spec.lr_mult == 0 for spec in specs),
+            all(spec.lr_mult == 0 for spec in specs[:3]),
             "the running statistics are not learned: set lr_mult: 0 in each",
             "param",
         )
@@ -176,6 +190,10 @@ class BatchNorm(Standardized):
         self.reads_bottoms = () if self.use_global_stats or top[0] is bottom[0] else (0,)
         self.kept = None if self.use_global_stats else self.input_copy(bottom, top, self.rows)
         self.scaled_factor = self.scratch("scaled_factor", (self.channels,)) if self.use_global_stats else None
+        if self.scales:
+            self.unscaled, self.unscaled_diff = (
+                self.scratch(name, self.rows) for name in ("unscaled", "unscaled_diff")
+            )
 
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(top[0].count * (2 if self.use_global_stats else 8))
@@ -188,6 +206,8 @@ class BatchNorm(Standardized):
         else:
             self.ops.standardize(x, self.eps, self.mean, self.variance, self.factor, y, self.kept)
             self.remember()
+        if self.scales:
+            self.ops.scale(y, self.blobs[3].xdata, self.blobs[4].xdata, y, self.unscaled)
 
     def recall(self) -> None:
         """Take the running mean and variance, and the factor that follows."""
@@ -200,15 +220,21 @@ class BatchNorm(Standardized):
     def remember(self) -> None:
         """Add this batch's mean and variance to the running ones."""
         keep, unbiased = self.moving_average_fraction, self.size / (self.size - 1) if self.size > 1 else 1.0
-        mean, variance, total = (blob.xdata for blob in self.blobs)
+        mean, variance, total = (blob.xdata for blob in self.blobs[:3])
         self.ops.elementwise(BatchNorm.counted, (total,), (keep,), total)
         self.ops.elementwise(BatchNorm.running, (mean.reshape(-1), self.mean), (keep, 1.0), mean)
         self.ops.elementwise(BatchNorm.running, (variance.reshape(-1), self.variance), (keep, unbiased), variance)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        dy = top[0].xdiff.reshape(self.rows)
+        if self.scales:
+            dv, db = (self.blobs[j].xdiff if self.param_propagate_down[j] else None for j in (3, 4))
+            wanted = self.unscaled_diff if propagate_down[0] else None
+            self.ops.scale_grad(self.unscaled, dy, self.blobs[3].xdata, wanted, dv, db)
+            dy = wanted
         if not propagate_down[0]:
             return
-        dy, dx = top[0].xdiff.reshape(self.rows), bottom[0].xdiff.reshape(self.rows)
+        dx = bottom[0].xdiff.reshape(self.rows)
         if self.use_global_stats:
             self.ops.channelwise(Standardized.scaled, (dy,), (self.factor,), (), dx)
         else:

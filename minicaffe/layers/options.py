@@ -30,7 +30,8 @@ class Configured(Checked):
     """
 
     fixed: ClassVar[Collection[str] | None] = ()
-    """Options that only ``setup`` reads, so that they cannot be set on a layer of a net; None: all."""
+    """Options that only ``setup`` reads, so that they cannot be set on a layer of a net; None: all.  A built-in class
+    that defines ``setup`` and does not say so has all fixed."""
     phase_is_fixed: ClassVar[bool] = False
     """Whether ``setup`` reads the phase, too."""
     capturable: bool
@@ -51,7 +52,8 @@ class Configured(Checked):
         for param in (*reversed(self.common_params), *([self.param] if self.param else [])):
             message = getattr(self.layer_param, param)
             for field in message.DESCRIPTOR.fields:
-                if field.name != "name" and not hasattr(interface.LayerKind.engine_layer, field.name):
+                taken = field.name == "name" or hasattr(interface.LayerKind.engine_layer, field.name)
+                if not taken or param == "python_param":
                     options[field.name] = (f"{param}.", message)
         self._options = options
         for name, (_, message) in options.items():
@@ -64,11 +66,16 @@ class Configured(Checked):
 
     def has(self, field: str) -> bool:
         """Whether the prototxt, or somebody later, sets ``field`` of this layer's options."""
-        return self._options[field][1].HasField(field)
+        return self._message_with(field).HasField(field)
 
     def given(self, field: str, default: Any) -> Any:
         """The option ``field``, or ``default`` where nobody sets it."""
-        return getattr(self._options[field][1], field) if self.has(field) else default
+        return getattr(self._message_with(field), field) if self.has(field) else default
+
+    def _message_with(self, field: str) -> Any:
+        """The layer's own message if it has the field, or else a common one."""
+        messages = [getattr(self.layer_param, param) for param in (self.param, *self.common_params) if param]
+        return next(message for message in messages if field in message.DESCRIPTOR.fields_by_name)
 
     # --- what is set later ---------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ class Pooling(Layer):
     capturable = True
     capturable_on_device = True
     param = "pooling_param"
+    fixed = ()
     reads_bottoms = reads_tops = ()
     tops = (1, 2)
     obeys = ("ceil_mode", "round_below")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minicaffe import proto
+from minicaffe.as_caffe import install_as_caffe
 from minicaffe.blob import Blob
 from minicaffe.errors import LayerError
 from minicaffe.layers import interface
@@ -111,10 +112,16 @@ _MEANING = {"module": "name of the module that has the layer", "layer": "name of
 
 
 def _import(name: str, prefix: str) -> ModuleType:
-    """The module of a Python layer; LayerError if it, or its package, is not there or is no Python 3."""
+    """The module of a Python layer; LayerError if it, or its package, is not there or is no Python 3.
+
+    Where it imports caffe, and none is installed, that means minicaffe.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        if error.name == "caffe":
+            install_as_caffe()
+            return _import(name, prefix)
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             python2 = ", a module of Python 2; convert it (2to3 or futurize)" if error.name in _PYTHON_2 else ""
             raise LayerError(

@@ -255,7 +255,7 @@ class Resize(Layer):
     out_height_scale: float
     out_width_scale: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         fields = ("out_height_scale", "out_width_scale") if self.is_pyramid_test else ("height", "width")
         for field in fields:
             value = getattr(self, field)
@@ -317,11 +317,15 @@ class Accum(Layer):
         self.require(
             len(bottom) > self.have_reference, "needs another bottom beside that of the size", "have_reference"
         )
+        self.differentiable = tuple(range(len(bottom) - self.have_reference))
+
+    fixed = ("have_reference",)
+
+    def check_options(self) -> None:
         self.require(
             not self.has("size_divisible_by") or self.size_divisible_by > 0, "must be positive; found 0",
             "size_divisible_by",
         )  # fmt: skip
-        self.differentiable = tuple(range(len(bottom) - self.have_reference))
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob in bottom:

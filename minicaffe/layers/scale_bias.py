@@ -78,6 +78,7 @@ class Bias(Broadcast):
     type = "Bias"
     capturable_on_device = True
     param = "bias_param"
+    fixed = Broadcast.fixed
     reads_bottoms = ()
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -108,6 +109,7 @@ class Scale(Broadcast):
     capturable = True
     capturable_on_device = True
     param = "scale_param"
+    fixed = Broadcast.fixed
     bias_term: bool
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -110,7 +110,7 @@ class Solver:
         data, diff = self.net.pack_params()
         self._share_with_test_nets()
         self.history = [Storage(data.size, self.net.dtype) for _ in range(self.slots)]
-        self._stepper = Stepper(self, data, diff)
+        self._stepper = Stepper(self.net, data, diff)
         usage.account_for(self, Solver._memory_on)
         losses = self._losses = SmoothedLoss(self.param.average_loss, self.net.dtype)
         self.schedule = Schedule(self.param, self.net.dtype, lambda: losses.mean)
@@ -353,7 +353,7 @@ class Solver:
         self.schedule.advance(self.iter)
         if p.display and self.iter % p.display == 0:
             _log.info("Iteration %d, lr = %g", self.iter, rate)
-        self._stepper.take(rate)
+        self._stepper.take(self, rate)
         self.iter += 1
 
     def corrected(self, rate: float) -> float:
@@ -392,6 +392,8 @@ class Solver:
 
     def share_weights(self, net: Net) -> None:
         """Let ``net`` use this solver's weights from now on."""
+        if not isinstance(net, Net):
+            raise ArgumentError(f"share_weights takes a net; found {net!r}")
         net.share_with(self.net)
 
     def close(self) -> None:

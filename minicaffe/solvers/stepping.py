@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from minicaffe import backend
+from minicaffe import backend, proto
 from minicaffe.blob import Blob, Storage
-from minicaffe.engine.replay import Replay
+from minicaffe.engine.replay import Replay, Work
 from minicaffe.kernels import fast_paths
 from minicaffe.net import Net
 from minicaffe.solvers import larc, progress
@@ -16,38 +16,37 @@ if TYPE_CHECKING:
     from minicaffe.solvers.base import Solver
 
 
-class Stepper:
-    """Steps the packed params ``data`` of a solver by their gradients ``diff``.
+class Stepper(Work):
+    """Steps the packed params ``data`` of a net by their gradients ``diff``, as its solver says.
 
     On a device the step is captured: its rates lie in memory there, and what else ``Solver.update`` goes by, fields of
     the SolverParameter, is the state that a capture holds for.
     """
 
-    def __init__(self, solver: Solver, data: Storage, diff: Storage) -> None:
-        self._solver, self._data, self._diff = solver, data, diff
-        self._ranges = _ranges(solver.net)
-        self._norm = Blob((), solver.net.dtype)
-        self._replay = Replay(lambda: diff.zeros, self._leave_zeros)
+    def __init__(self, net: Net, data: Storage, diff: Storage) -> None:
+        self._data, self._diff = data, diff
+        self._ranges = _ranges(net)
+        self._norm = Blob((), net.dtype)
+        self._replay = Replay()
 
-    def take(self, rate: float) -> None:
+    def take(self, solver: Solver, rate: float) -> None:
         """Clip the gradients and step, at the learning rate ``rate`` times each param's multiplier or its own rate."""
-        solver, where, p = self._solver, backend.current(), self._solver.param
+        where, p = backend.current(), solver.param
         own = solver.capturable and "update" not in vars(solver)  # nobody put a function in its place
         with where.running():
             if p.larc:  # goes by the clipped gradients
-                self._clip()
+                self._clip(p)
                 local = larc.local_rates(solver.net, p, rate)
-                self._update(
-                    [(start, stop, solver.corrected(own_rate), decay) for start, stop, own_rate, decay in local]
-                )
+                own_rates = [(start, stop, solver.corrected(own), decay) for start, stop, own, decay in local]
+                self._update(solver, own_rates)
             else:
-                self._step_alike(where, rate, own)
+                self._step_alike(solver, where, rate, own)
         if p.clip_gradients >= 0:
             progress.log_clipping(float(self._norm.peek_data()), p.clip_gradients)
 
-    def _step_alike(self, where: backend.Backend, rate: float, own: bool) -> None:
+    def _step_alike(self, solver: Solver, where: backend.Backend, rate: float, own: bool) -> None:
         """Step all params, those alike together: on a device by a replay, unless it is not its ``own`` update."""
-        rates = [self._solver.corrected(rate * lr_mult) for _, _, lr_mult, _ in self._ranges]
+        rates = [solver.corrected(rate * lr_mult) for _, _, lr_mult, _ in self._ranges]
         numbers = where.numbers(self, rates) if own else rates
         ranges = [
             (start, stop, number, decay_mult)
@@ -55,28 +54,33 @@ class Stepper:
         ]
 
         def work() -> None:
-            self._clip()
-            self._update(ranges)
+            self._clip(solver.param)
+            self._update(solver, ranges)
 
         if where.is_host or not own or not fast_paths.taken("replay"):
             work()
         else:
-            self._replay.run(where, self._state(where), work)
+            self._replay.run(where, self._state(solver, where), self, work)
 
-    def _state(self, where: backend.Backend) -> tuple:
-        solver, p = self._solver, self._solver.param
+    def left(self) -> Any:
+        return self._diff.zeros
+
+    def leave(self, left: Any) -> None:
+        self._diff.zeros = left
+
+    def _state(self, solver: Solver, where: backend.Backend) -> tuple:
+        p = solver.param
         whole = p.clip_gradients, p.iter_size, larc.weight_decay(p, solver.iter), p.regularization_type
         own = solver.momentum, p.momentum2, p.rms_decay, p.delta
         return where, where.settings(), self._diff.zeros, whole, own
 
-    def _clip(self) -> None:
-        limit = self._solver.param.clip_gradients
-        if limit >= 0:
-            backend.current().ops.clip_by_norm(self._diff.array(), limit, self._norm.xdata)
+    def _clip(self, p: proto.SolverParameter) -> None:
+        if p.clip_gradients >= 0:
+            backend.current().ops.clip_by_norm(self._diff.array(), p.clip_gradients, self._norm.xdata)
 
-    def _update(self, ranges: Sequence[tuple[int, int, Any, float]]) -> None:
+    def _update(self, solver: Solver, ranges: Sequence[tuple[int, int, Any, float]]) -> None:
         """Update ranges of the params: (start, stop, rate, decay_mult)."""
-        solver, p, ops = self._solver, self._solver.param, backend.current().ops
+        p, ops = solver.param, backend.current().ops
         w, g = self._data.array(), self._diff.array()
         history = [slot.array() for slot in solver.history]
         decay = larc.weight_decay(p, solver.iter)
@@ -91,9 +95,6 @@ class Stepper:
                 decay * decay_mult,
                 p.regularization_type == "L1",
             )
-
-    def _leave_zeros(self, zeros: Any) -> None:
-        self._diff.zeros = zeros
 
 
 def _ranges(net: Net) -> list[tuple[int, int, float, float]]:

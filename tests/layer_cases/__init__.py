@@ -17,6 +17,7 @@ from layer_cases import (
     recurrent,
     reduction,
     sampling,
+    segmentation,
     utility,
     vision,
 )
@@ -38,6 +39,7 @@ FAMILIES = (
         recurrent,
         reduction,
         sampling,
+        segmentation,
     ),
     *(utility, vision),
 )

@@ -7,6 +7,7 @@ from layer_cases.case import Case, normal, uniform
 IMAGES = (((1, 7, 3, 4),), ((3, 7, 6, 5),))
 GROUPS = (((1, 3, 4, 2),), ((4, 3, 5, 5),))
 STATISTICS = (normal(3), uniform(1, 2, 3), uniform(2, 3, 1))
+SCALED = (*STATISTICS, uniform(1, 2, 3), normal(3))
 
 CASES = [
     Case("LRN", (normal(2, 7, 4, 3),), {"alpha": 5.0, "beta": 0.75, "k": 2.0}, sizes=IMAGES),
@@ -25,6 +26,16 @@ CASES = [
     ),
     Case("BatchNorm", (normal(4, 3, 2, 5),), {"eps": 0.5}, "TEST", phase="TEST", params=STATISTICS, sizes=GROUPS),
     Case("BatchNorm", (normal(4, 3, 2),), {"use_global_stats": False}, "batch statistics in TEST", phase="TEST"),
+    Case("BatchNorm", (normal(4, 3, 2, 5),), {"eps": 0.5, "scale_bias": True}, "scaled", params=SCALED, sizes=GROUPS),
+    Case(
+        "BatchNorm",
+        (normal(4, 3, 2, 5),),
+        {"eps": 0.5, "bias_filler": {"type": "gaussian"}},
+        "scaled, TEST",
+        phase="TEST",
+        params=SCALED,
+        sizes=GROUPS,
+    ),
     Case(
         "MVN",
         (normal(2, 3, 4, 3),),

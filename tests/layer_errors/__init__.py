@@ -13,13 +13,25 @@ from layer_errors import (
     normalisation,
     recurrent,
     sampling,
+    segmentation,
     utility,
     vision,
 )
 from layer_errors.row import Row
 
 FAMILIES = (
-    *(activation, channels, classification, common, data, detection, metric, normalisation, recurrent, sampling),
-    *(utility, vision),
+    activation,
+    channels,
+    classification,
+    common,
+    data,
+    detection,
+    metric,
+    normalisation,
+    recurrent,
+    sampling,
+    segmentation,
+    utility,
+    vision,
 )
 ROWS: list[Row] = [row for family in FAMILIES for row in family.ROWS]

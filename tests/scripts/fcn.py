@@ -148,6 +148,7 @@ with open("solver.prototxt", "w") as f:
         'weight_decay: 0.0005 snapshot: 4000 snapshot_prefix: "train" test_initialization: false random_seed: 2'
     )
 caffe.set_mode_cpu()
+caffe.set_random_seed(0)
 base_net = caffe.Net("train.prototxt", caffe.TEST)
 base_net.save("base.caffemodel")
 solver = caffe.SGDSolver("solver.prototxt")

@@ -24,6 +24,7 @@ layer { name: "Mconv7_stage2_L2" type: "Convolution" bottom: "concat_stage2" top
 """
 with open("pose_deploy.prototxt", "w") as f:
     f.write(DEPLOY)
+caffe.set_random_seed(0)
 caffe.Net("pose_deploy.prototxt", caffe.TEST).save("pose.caffemodel")
 
 param = {"use_gpu": 0, "GPUdeviceNumber": 0, "thre1": 0.1, "scale_search": [0.5, 1, 1.5]}
