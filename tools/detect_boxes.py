@@ -24,11 +24,12 @@ def run(
 ) -> None:
     """Find boxes in the images that ``source`` names; write them to ``output`` (default: to stdout) as a table, and
     pictures of them to ``drawing``."""
+    from minicaffe import models
     from minicaffe.box_drawing import draw_boxes
     from minicaffe.data.annotations import LabelMap
     from minicaffe.io import load_image
 
-    names = LabelMap(label_map_file).shown if label_map_file else {}
+    names = LabelMap(models.find(label_map_file)).shown if label_map_file else {}
     files = _images(source)
     rows: list[tuple[str, Found]] = []
     with contextlib.closing(detector):
