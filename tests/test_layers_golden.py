@@ -16,6 +16,7 @@ from minicaffe.layers.base import registry
 
 CASES = layer_cases()
 ON_HOST = {
+    *("BiasChannel", "SegAccuracy", "UniqueLabel", "Upsample"),
     *("ArgMax", "DummyData", "Filter", "GeneralContrastiveLoss", "GeneralTripletLoss", "NCALoss"),
     *("DetectionEvaluate", "DetectionOutput", "MultiBoxFocalLoss", "MultiBoxLoss"),
     *("RegionLoss", "YoloDetectionOutput", "Yolov3", "Yolov3DetectionOutput"),
