@@ -74,7 +74,7 @@ class SoftmaxWithLoss(Normalized):
     capturable_on_device = True
     reads_bottoms = (1,)
     param = "softmax_param"
-    fixed: ClassVar[Collection[str] | None] = ()
+    fixed: ClassVar[Collection[str] | None] = ("weight_by_label_freqs",)
     per_element = 5
     tops = (1, 2)
     axis: int
