@@ -79,8 +79,8 @@ class DetectionOutput(Layer):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.save_output_param.output_directory or self.visualize:
             _log.warning(
-                "layer '%s' (DetectionOutput): save_output_param and visualize are without effect: no files are written, "
-                "and no window is opened; 'minicaffe detect --draw' does both",
+                "layer '%s' (DetectionOutput): save_output_param and visualize are without effect: no files are "
+                "written, and no window is opened; 'minicaffe detect --draw' does both",
                 self.name,
             )
 
