@@ -172,7 +172,7 @@ class Backend(ABC):
                 generation.advance()
 
     def _needed(self, dtype: np.dtype) -> int:
-        return max((count for _, count in self._needs[dtype].items()), default=0)
+        return max((count for _, count in self._needs.get(dtype, {}).items()), default=0)
 
     def check_later(self, flag: Any, error: Callable[[int], Exception]) -> None:
         """Raise ``error(flag)`` if the int32 scalar ``flag`` is not -1, which it then is again: now on the host, at
