@@ -18,6 +18,7 @@ from layer_cases import (
     reduction,
     regions,
     sampling,
+    sequence,
     utility,
     vision,
 )
@@ -40,6 +41,7 @@ FAMILIES = (
         reduction,
         regions,
         sampling,
+        sequence,
     ),
     *(utility, vision),
 )

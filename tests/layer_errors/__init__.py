@@ -14,6 +14,7 @@ from layer_errors import (
     recurrent,
     regions,
     sampling,
+    sequence,
     utility,
     vision,
 )
@@ -31,6 +32,7 @@ FAMILIES = (
     recurrent,
     regions,
     sampling,
+    sequence,
     utility,
     vision,
 )
