@@ -38,6 +38,14 @@ from minicaffe.kernels.cpu.pooling import (
     stochastic_pool,
     stochastic_pool_mean,
 )
+from minicaffe.kernels.cpu.roi import (
+    position_sensitive_pool,
+    position_sensitive_pool_grad,
+    roi_pool,
+    roi_pool_grad,
+    roi_sample,
+    roi_sample_grad,
+)
 from minicaffe.kernels.cpu.rows import gather_rows, scatter_rows
 from minicaffe.kernels.cpu.runtime.blas import single_threaded_blas
 from minicaffe.kernels.cpu.softmax import softmax, softmax_grad, softmax_loss, softmax_loss_grad
@@ -98,7 +106,13 @@ __all__ = [
     "multinomial_loss",
     "multinomial_loss_grad",
     "nesterov_update",
+    "position_sensitive_pool",
+    "position_sensitive_pool_grad",
     "rmsprop_update",
+    "roi_pool",
+    "roi_pool_grad",
+    "roi_sample",
+    "roi_sample_grad",
     "scale",
     "scale_grad",
     "scatter_rows",

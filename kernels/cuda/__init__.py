@@ -22,6 +22,7 @@ from minicaffe.kernels.cuda.loss import LossOps
 from minicaffe.kernels.cuda.lrn import LrnOps
 from minicaffe.kernels.cuda.lstm import LstmOps
 from minicaffe.kernels.cuda.pooling import PoolingOps
+from minicaffe.kernels.cuda.roi import RoiOps
 from minicaffe.kernels.cuda.rows import RowsOps
 from minicaffe.kernels.cuda.softmax import SoftmaxOps
 from minicaffe.kernels.cuda.solver_update import SolverUpdateOps
@@ -40,6 +41,7 @@ class CudaOps(
     LrnOps,
     LstmOps,
     PoolingOps,
+    RoiOps,
     RowsOps,
     SoftmaxOps,
     SolverUpdateOps,

@@ -52,6 +52,14 @@ from minicaffe.kernels.reference.pooling import (
     stochastic_pool,
     stochastic_pool_mean,
 )
+from minicaffe.kernels.reference.roi import (
+    position_sensitive_pool,
+    position_sensitive_pool_grad,
+    roi_pool,
+    roi_pool_grad,
+    roi_sample,
+    roi_sample_grad,
+)
 from minicaffe.kernels.reference.rows import gather_rows, scatter_rows
 from minicaffe.kernels.reference.softmax import softmax, softmax_grad, softmax_loss, softmax_loss_grad
 from minicaffe.kernels.reference.solver_update import (
@@ -116,7 +124,13 @@ __all__ = [
     "multinomial_loss",
     "multinomial_loss_grad",
     "nesterov_update",
+    "position_sensitive_pool",
+    "position_sensitive_pool_grad",
     "rmsprop_update",
+    "roi_pool",
+    "roi_pool_grad",
+    "roi_sample",
+    "roi_sample_grad",
     "scale",
     "scale_grad",
     "scatter_rows",

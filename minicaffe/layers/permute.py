@@ -1,4 +1,4 @@
-"""Permute: the axes of a blob in another order."""
+"""The axes of a blob in another order: Permute, Transpose."""
 
 from __future__ import annotations
 
@@ -10,29 +10,16 @@ from minicaffe.blob import Blob
 from minicaffe.layers.base import Layer
 
 
-class Permute(Layer):
-    """Put the axes in another order: axis i of the top is axis ``order[i]`` of the bottom (SSD's heads end so).
+class Reordering(Layer):
+    """Base of layers whose top has the axes of the bottom in another order."""
 
-    Bottom: any shape.  Top: its axes in the order given; axes that ``order`` does not name follow as they are.
-    """
-
-    type = "Permute"
-    param = "permute_param"
     reads_bottoms = reads_tops = ()
     per_element = 0
-    order: Sequence[int]
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        x, order = bottom[0], list(self.order)
-        axes = len(x.shape)
-        self.require(
-            len(set(order)) == len(order) and all(axis < axes for axis in order),
-            f"must name axes of the input, each once, in 0 .. {axes - 1}; found {order}",
-            "order",
-        )
-        self.axes = (*order, *(axis for axis in range(axes) if axis not in order))
-        self.back = tuple(np.argsort(self.axes).tolist())
-        top[0].reshape(*(x.shape[axis] for axis in self.axes))
+    def arrange(self, bottom: Sequence[Blob], top: Sequence[Blob], axes: Sequence[int]) -> None:
+        """In ``reshape``: let axis i of the top be axis ``axes[i]`` of the bottom."""
+        self.axes, self.back = tuple(axes), tuple(np.argsort(axes).tolist())
+        top[0].reshape(*(bottom[0].shape[axis] for axis in self.axes))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].xdata[...] = self.xp.transpose(bottom[0].xdata, self.axes)
@@ -40,3 +27,43 @@ class Permute(Layer):
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             bottom[0].xdiff[...] = self.xp.transpose(top[0].xdiff, self.back)
+
+
+class Permute(Reordering):
+    """Put the axes in another order: axis i of the top is axis ``order[i]`` of the bottom (SSD's heads end so).
+
+    Bottom: any shape.  Top: its axes in the order given; axes that ``order`` does not name follow as they are.
+    """
+
+    type = "Permute"
+    param = "permute_param"
+    order: Sequence[int]
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        order, axes = list(self.order), len(bottom[0].shape)
+        self.require(
+            len(set(order)) == len(order) and all(axis < axes for axis in order),
+            f"must name axes of the input, each once, in 0 .. {axes - 1}; found {order}",
+            "order",
+        )
+        self.arrange(bottom, top, [*order, *(axis for axis in range(axes) if axis not in order)])
+
+
+class Transpose(Reordering):
+    """Put the axes in another order: axis i of the top is axis ``dim[i]`` of the bottom (caffe_ocr).
+
+    Bottom: any shape.  Top: its axes in the order given, which names all of them.
+    """
+
+    type = "Transpose"
+    param = "transpose_param"
+    dim: Sequence[int]
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        dim, axes = list(self.dim), len(bottom[0].shape)
+        self.require(
+            sorted(dim) == list(range(axes)),
+            f"must name all {axes} axes of the input, each once, from 0; found {dim}",
+            "dim",
+        )
+        self.arrange(bottom, top, dim)

@@ -16,8 +16,10 @@ from layer_cases import (
     normalisation,
     recurrent,
     reduction,
+    regions,
     sampling,
     segmentation,
+    sequence,
     utility,
     vision,
 )
@@ -38,8 +40,10 @@ FAMILIES = (
         normalisation,
         recurrent,
         reduction,
+        regions,
         sampling,
         segmentation,
+        sequence,
     ),
     *(utility, vision),
 )

@@ -12,8 +12,10 @@ from layer_errors import (
     metric,
     normalisation,
     recurrent,
+    regions,
     sampling,
     segmentation,
+    sequence,
     utility,
     vision,
 )
@@ -29,8 +31,10 @@ FAMILIES = (
     metric,
     normalisation,
     recurrent,
+    regions,
     sampling,
     segmentation,
+    sequence,
     utility,
     vision,
 )

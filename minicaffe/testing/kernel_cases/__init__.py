@@ -17,6 +17,7 @@ from minicaffe.testing.kernel_cases import (
     neurons,
     pooling,
     random,
+    regions,
     rows,
     updates,
     windows,
@@ -28,7 +29,7 @@ __all__ = ["EDGES", "KernelCase", "Output", "Sizes", "cases", "disagreement"]
 EDGES = (1, 2, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 5003)
 """Around the edges of warps and blocks, and a prime above several blocks."""
 
-_FAMILIES = (linear, windows, pooling, neurons, channels, rows, losses, updates, random)
+_FAMILIES = (linear, windows, pooling, neurons, channels, regions, rows, losses, updates, random)
 
 
 def cases(sizes: Sizes) -> Iterator[KernelCase]:

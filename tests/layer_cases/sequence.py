@@ -1,0 +1,43 @@
+"""Layers of sequences, which come from forks: of order, of connectionist temporal classification."""
+
+from __future__ import annotations
+
+from layer_cases.case import Case, integers, normal
+
+ORDER = [
+    Case(
+        "Transpose",
+        (normal(2, 3, 4, 5),),
+        {"dim": [3, 0, 1, 2]},
+        sizes=(((1, 2, 3, 3),), ((3, 6, 5, 6),)),
+    ),
+    Case("Reverse", (normal(3, 4, 5),), {"axis": 1}, sizes=(((2, 2, 3),), ((5, 6, 7),))),
+    Case("Reverse", (normal(3, 4),), {"axis": -1}, "from the end"),
+    Case(
+        "ReverseTime",
+        (normal(4, 3, 2, 2), integers(5, 3)),
+        sizes=(((4, 1, 1, 1), (1,)), ((6, 4, 3, 2), (4,))),
+        gradient={"check_bottom": [0]},
+    ),
+    Case(
+        "ReverseTime",
+        (normal(4, 3, 2), integers(5, 3)),
+        {"copy_remaining": True},
+        "copied",
+        gradient={"check_bottom": [0]},
+    ),
+    Case(
+        "ContinuationIndicator",
+        (normal(3, 4),),
+        {"time_step": 5},
+        sizes=(((1, 4),), ((7, 2),)),
+    ),
+    Case(
+        "ContinuationIndicator",
+        (),
+        {"time_step": 2, "batch_size": 3},
+        "without a bottom",
+    ),
+]
+
+CASES = [*ORDER]

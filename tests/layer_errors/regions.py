@@ -1,0 +1,36 @@
+"""Layers of two-stage detectors."""
+
+from __future__ import annotations
+
+from layer_errors.row import row
+
+IMAGE, ROIS = (2, 8, 5, 6), (3, 5)
+GRID = {"pooled_h": 2, "pooled_w": 2}
+GROUPS = {"output_dim": 2, "group_size": 2, "spatial_scale": 1}
+FAR = (1, [[0, 1, 1, 9, 9]] * 3)
+
+ROWS = [
+    row("ROIPooling", "pooled_h", r"must be positive; found 0", IMAGE, ROIS, pooled_w=2),
+    row("ROIPooling", "pooled_w", r"must be positive; found 0", IMAGE, ROIS, pooled_h=2),
+    row("ROIPooling", "spatial_scale", r"must be positive; found -2", IMAGE, ROIS, spatial_scale=-2, **GRID),
+    row("ROIPooling", "spatial_scale", r"shares of the image.*found others.*spatial_scale: 1", IMAGE, ROIS, bad=FAR, **GRID),
+    row("ROIPooling", "ringpad", r"is not supported", IMAGE, ROIS, ringpad=True, **GRID),
+    row("ROIPooling", "pad_ratio", r"must be a number; found inf", IMAGE, ROIS, pad_ratio=float("inf"), **GRID),
+    row("ROIPooling", None, r"must have 4 axes.*found 2 8 ", (2, 8), ROIS, **GRID),
+    row("ROIPooling", None, r"rows \(item, x1, y1, x2, y2\); found 3 4 ", IMAGE, (3, 4), **GRID),
+    row("ROIPooling", None, r"value number 1 .*0 \.\. 1 among the items of regions; found 2", IMAGE, ROIS,
+        bad=(1, [[0] * 5, [2] + [0] * 4, [0] * 5]), **GRID),
+    row("PSROIPooling", "output_dim", r"must be positive; found 0", IMAGE, ROIS, group_size=2, spatial_scale=1),
+    row("PSROIPooling", "group_size", r"must be positive; found 0", IMAGE, ROIS, output_dim=2, spatial_scale=1),
+    row("PSROIPooling", "spatial_scale", r"must be positive; found 0", IMAGE, ROIS, output_dim=2, group_size=2),
+    row("PSROIPooling", "output_dim", r"channels, 8; found 2 9 5 6", (2, 9, 5, 6), ROIS, **GROUPS),
+    row("PSROIPooling", "trans_std", r"of DeformablePSROIPooling", IMAGE, ROIS, trans_std=0.1, **GROUPS),
+    row("PSROIPooling", None, r"rows \(item, x1, y1, x2, y2\); found 3 4 ", IMAGE, (3, 4), **GROUPS),
+    row("ROIAlign", "spatial_scale", r"must be positive; found -1", IMAGE, ROIS,
+        roi_pooling_param={"spatial_scale": -1, **GRID}),
+    row("ROIAlign", "pad_ratio", r"must be a number; found nan", IMAGE, ROIS,
+        roi_pooling_param={"pad_ratio": float("nan"), **GRID}),
+    row("ROIAlign", "pooled_h", r"must be positive; found 0", IMAGE, ROIS),
+    row("ROIAlign", None, r"roi_align_param is of a ROIAlign that averages", IMAGE, ROIS,
+        roi_align_param={"pooled_h": 2, "pooled_w": 2}),
+]  # fmt: skip
