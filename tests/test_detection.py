@@ -208,7 +208,7 @@ def weights(tmp_path, in_folder):
 def test_detect_writes_a_table_and_draws(weights, capsys):
     shutil.copytree(weights, weights / "scenes", ignore=shutil.ignore_patterns("*.caffemodel", "scenes"))
     how = ("--model_def", "ssd/deploy.prototxt", "--pretrained_model", "ssd.caffemodel", "--threshold", "0.05")
-    how += ("--label_map_file", "ssd/labels.prototxt")
+    how += ("--label_map_file", "ssd/labels.pbtxt")
     shown = run(capsys, "detect", "scene0.png", *how).out.splitlines()
     assert shown[0] == "filename,label,name,confidence,xmin,ymin,xmax,ymax"
     assert len(shown) > 1

@@ -28,7 +28,7 @@ _CORNERS = ("ymin", "xmin", "ymax", "xmax")
         "minicaffe detect windows.csv found.csv --model_def net.prototxt --pretrained_model net.caffemodel "
         "--context_pad 0",
         "minicaffe detect scene.png found.csv --model_def ssd/deploy.prototxt --pretrained_model ssd.caffemodel "
-        "--draw found.png --label_map_file ssd/labels.prototxt",
+        "--draw found.png --label_map_file ssd/labels.pbtxt",
     ],
 )
 @click.argument("source", metavar="INPUT", type=Path())
