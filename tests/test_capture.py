@@ -113,7 +113,7 @@ def equal(a, b) -> None:
 # --- the numbers
 
 
-IN_NUMPY = {"BatchNorm-2-D", "Scale-all axes"}
+IN_NUMPY = {"BatchNorm-2-D", "BN-flat", "Scale-all axes"}
 """Cases of capturable layers, but for which some op is left to NumPy."""
 
 

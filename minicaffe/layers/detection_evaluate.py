@@ -15,6 +15,9 @@ from minicaffe.boxes.frames import in_pixels, read_sizes
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Layer
 
+MOST_CLASSES = 1 << 20
+"""A row is written for each."""
+
 
 class DetectionEvaluate(Layer):
     """Compare the boxes that DetectionOutput found with the ground truth, for ``eval_type: "detection"`` of a solver.
@@ -46,7 +49,11 @@ class DetectionEvaluate(Layer):
     fixed = ("name_size_file",)
 
     def check_options(self) -> None:
-        self.require(self.num_classes > 0, "must be given, and positive", "num_classes")
+        self.require(
+            0 < self.num_classes <= MOST_CLASSES,
+            f"must be given, 1 to {MOST_CLASSES}; found {self.num_classes}",
+            "num_classes",
+        )
         self.require(self.overlap_threshold > 0, "must be positive", "overlap_threshold")
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
