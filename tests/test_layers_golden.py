@@ -18,6 +18,7 @@ CASES = layer_cases()
 ON_HOST = {
     *("ArgMax", "DummyData", "Filter", "GeneralContrastiveLoss", "GeneralTripletLoss", "NCALoss"),
     *("DetectionEvaluate", "DetectionOutput", "MultiBoxFocalLoss", "MultiBoxLoss"),
+    "BoxAnnotatorOHEM",
     *("RegionLoss", "YoloDetectionOutput", "Yolov3", "Yolov3DetectionOutput"),
 }
 """Layers that compute on the host, or whose shapes depend on the data: these wait for a device."""

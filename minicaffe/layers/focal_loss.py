@@ -29,6 +29,7 @@ class FocalLoss(Normalized):
     gamma: float
 
     def check_options(self) -> None:
+        super().check_options()
         focal = self.layer_param.focal_loss_param
         for field in ("type", "beta", "gama"):
             self.require(
@@ -45,7 +46,6 @@ class FocalLoss(Normalized):
         self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
         self.how = self.given("alpha", 0.25), self.gamma, self.ignored
         self.prob = self.scratch("prob", self.shape)
-        self.normalizer = self.scratch("normalizer", ())
         if len(top) > 1:
             top[1].reshape_like(bottom[0])
 
@@ -54,7 +54,7 @@ class FocalLoss(Normalized):
         label = bottom[1].xdata.reshape(outer, inner)
         self.check_labels(label, classes)
         self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
-        self.ops.loss_normalizer(label, outer, self.ignored, self.normalization, self.normalizer)
+        self.divide_by(label, outer)
         self.ops.focal_loss(self.prob, label, *self.how, self.normalizer, top[0].xdata)
         if len(top) > 1:
             top[1].xdata[...] = self.prob.reshape(top[1].shape)

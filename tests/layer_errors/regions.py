@@ -33,4 +33,19 @@ ROWS = [
     row("ROIAlign", "pooled_h", r"must be positive; found 0", IMAGE, ROIS),
     row("ROIAlign", None, r"roi_align_param is of a ROIAlign that averages", IMAGE, ROIS,
         roi_align_param={"pooled_h": 2, "pooled_w": 2}),
+    row("SoftmaxWithLossOHEM", "axis", r"axis 2 out of range", (2, 3), (2,), axis=2),
+    row("SoftmaxWithLossOHEM", None, r"number of labels must match", (2, 3), (2, 3)),
+    *(
+        row(loss, "pre_fixed_normalizer", r"must be positive; found nan", (2, 3), (2,) if labels else (2, 3),
+            loss_param={"normalization": "PRE_FIXED", "pre_fixed_normalizer": float("nan")})
+        for loss, labels in (("SoftmaxWithLoss", True), ("SigmoidCrossEntropyLoss", False), ("InfogainLoss", True),
+                             ("FocalLoss", True))
+    ),
+    row("SoftmaxWithLossOHEM", "pre_fixed_normalizer", r"must be positive; found 0", (2, 3), (2,),
+        loss_param={"normalization": "PRE_FIXED", "pre_fixed_normalizer": 0}),
+    row("SmoothL1LossOHEM", "pre_fixed_normalizer", r"must be positive; found -1", (2, 3), (2, 3),
+        loss_param={"normalization": "PRE_FIXED", "pre_fixed_normalizer": -1}),
+    row("SmoothL1LossOHEM", None, r"must be \(N, C, …\); found 2 ", (2,), (2,)),
+    row("BoxAnnotatorOHEM", "roi_per_img", r"must be positive; found 0", (2, 5), (2, 1), (2, 1), (2, 4)),
+    row("BoxAnnotatorOHEM", None, r"\(R, 5, …\).*found 2 5 .*3 1 ", (2, 5), (3, 1), (2, 1), (2, 4), roi_per_img=1),
 ]  # fmt: skip
