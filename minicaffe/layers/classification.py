@@ -74,7 +74,7 @@ class Normalized(Classified):
 
     def divide_by(self, label: Any, outer: int) -> None:
         """In ``forward``: set ``normalizer``, for these labels and this product of the axes before the classes."""
-        how = (outer, self.ignored, self.normalization)
+        how: tuple = (outer, self.ignored, self.normalization)
         if self.normalization == proto.LossParameter.PRE_FIXED:
             how = (self.pre_fixed_normalizer, None, BATCH_SIZE)
         self.ops.loss_normalizer(label, *how, self.normalizer)

@@ -90,7 +90,7 @@ class SmoothL1LossOHEM(Loss):
             top[1].reshape(x.shape[0], 1, *x.shape[2:], *(1,) * (4 - len(x.shape)))
         default = VALID if not self.has("normalize") or self.normalize else BATCH_SIZE
         positions = self.planes[0] * self.planes[2]
-        counts = {FULL: positions, VALID: positions, BATCH_SIZE: self.planes[0]}
+        counts: dict[int, float] = {FULL: positions, VALID: positions, BATCH_SIZE: self.planes[0]}
         counts[proto.LossParameter.PRE_FIXED] = self.pre_fixed_normalizer
         self.divisor = max(counts.get(self.given("normalization", default), 1), 1)
 

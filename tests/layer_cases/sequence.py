@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from layer_cases.case import Case, integers, normal
+import numpy as np
+from layer_cases.case import Case, Values, integers, normal
 
 ORDER = [
     Case(
@@ -40,4 +41,25 @@ ORDER = [
     ),
 ]
 
-CASES = [*ORDER]
+FILLED = {"num_output": 3, "weight_filler": {"type": "gaussian", "std": 0.5}}
+
+
+def begun(*shape: int) -> Values:
+    """Where sequences go on; all begin at the first step."""
+    return Values(lambda rng, size: (rng.random(size) > 0.3) * (np.arange(size[0])[:, None] > 0) * 1.0, shape)
+
+
+LSTM = [
+    Case("Lstm", (normal(4, 2, 3),), FILLED, sizes=(((3, 1, 3),), ((6, 4, 3),))),
+    Case("Lstm", (normal(8, 3),), {"batch_size": 2, **FILLED}, "rows"),
+    Case(
+        "Lstm",
+        (normal(4, 2, 3), begun(4, 2)),
+        FILLED,
+        "clip",
+        sizes=(((3, 1, 3), (3, 1)), ((6, 4, 3), (6, 4))),
+        why_not={"gradient": "that of U counts the steps where sequences begin, in the fork too"},
+    ),
+]
+
+CASES = [*ORDER, *LSTM]
