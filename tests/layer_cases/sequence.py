@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from layer_cases.case import Case, Values, integers, normal
 
 ORDER = [
@@ -62,4 +63,29 @@ LSTM = [
     ),
 ]
 
-CASES = [*ORDER, *LSTM]
+SUM = {"gradient": "that of the sum over the batch, in the fork too"}
+CTC = [
+    Case(
+        "CtcLoss",
+        (normal(6, 1, 4), integers(4, 1, 2)),
+        {"alphabet_size": 4, "loss_weight": 2},
+        sizes=(((3, 2, 4), (2, 1)), ((9, 3, 4), (3, 4))),
+        gradient={"check_bottom": [0]},
+    ),
+    Case("CtcLoss", (normal(6, 3, 4), integers(4, 3, 4)), {"blank_label": 3, "time_step": 5}, "batch", why_not=SUM),
+    Case(
+        "WarpCTCLoss",
+        (normal(5, 1, 3), integers(3, 1, 2)),
+        sizes=(((3, 2, 3), (2, 1)), ((9, 3, 3), (3, 4))),
+        gradient={"check_bottom": [0]},
+    ),
+    Case("CTCGreedyDecoder", (normal(6, 2, 3),), sizes=(((2, 1, 3),), ((9, 4, 5),))),
+    Case("CTCGreedyDecoder", (normal(6, 2, 3), integers(3, 2, 4)), variant="labels"),
+    Case(
+        "LabelsequenceAccuracy",
+        (normal(3, 4, 3), integers(3, 3, 2)),
+        sizes=(((2, 3, 3), (2, 1)), ((5, 6, 4), (5, 3))),
+    ),
+]
+
+CASES = [*ORDER, *LSTM, *CTC]
