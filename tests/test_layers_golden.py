@@ -18,7 +18,7 @@ CASES = layer_cases()
 ON_HOST = {
     *("ArgMax", "DummyData", "Filter", "GeneralContrastiveLoss", "GeneralTripletLoss", "NCALoss"),
     *("DetectionEvaluate", "DetectionOutput", "MultiBoxFocalLoss", "MultiBoxLoss"),
-    *("BoxAnnotatorOHEM", "CtcLoss", "CTCGreedyDecoder", "LabelsequenceAccuracy"),
+    *("BoxAnnotatorOHEM", "CtcLoss", "CTCGreedyDecoder", "LabelsequenceAccuracy", "Proposal"),
     *("RegionLoss", "YoloDetectionOutput", "Yolov3", "Yolov3DetectionOutput"),
 }
 """Layers that compute on the host, or whose shapes depend on the data: these wait for a device."""
@@ -31,7 +31,7 @@ WITHOUT_CASE = {
     "MemoryData",
     "Python",
     "WindowData",
-} | {*("Accum", "Correlation", "HardSigmoid", "Mish", "WarpCTCLoss")}
+} | {*("Accum", "Correlation", "HardSigmoid", "Mish", "WarpCTCLoss", "Proposal")}
 """Types that other tests hold against Caffe's numbers, and those of forks that nobody has run."""
 
 

@@ -94,4 +94,21 @@ MINING = [
     ),
 ]
 
-CASES = [*POOLING, *MINING]
+IMAGE = Values(lambda rng, size: np.array([[80.0, 100.0, 1.0]]), (1, 3))
+PROPOSING = [
+    Case(
+        "Proposal",
+        (distinct(1, 18, 4, 5), normal(1, 36, 4, 5, scale=0.2), IMAGE),
+        {"post_nms_topn": 10},
+        tops=2,
+        sizes=(((1, 18, 2, 3), (1, 36, 2, 3), (1, 3)), ((1, 18, 6, 7), (1, 36, 6, 7), (1, 3))),
+    ),
+    Case(
+        "Proposal",
+        (distinct(1, 4, 4, 5), normal(1, 8, 4, 5, scale=0.2), IMAGE),
+        {"ratio": [1.0], "scale": [1.0, 2.0], "nms_thresh": 0.3, "min_size": 8},
+        "small",
+    ),
+]
+
+CASES = [*POOLING, *MINING, *PROPOSING]

@@ -7,6 +7,7 @@ from layer_errors.row import row
 IMAGE, ROIS = (2, 8, 5, 6), (3, 5)
 GRID = {"pooled_h": 2, "pooled_w": 2}
 GROUPS = {"output_dim": 2, "group_size": 2, "spatial_scale": 1}
+HEADS = ((1, 18, 2, 3), (1, 36, 2, 3), (1, 3))
 FAR = (1, [[0, 1, 1, 9, 9]] * 3)
 
 ROWS = [
@@ -48,4 +49,18 @@ ROWS = [
     row("SmoothL1LossOHEM", None, r"must be \(N, C, …\); found 2 ", (2,), (2,)),
     row("BoxAnnotatorOHEM", "roi_per_img", r"must be positive; found 0", (2, 5), (2, 1), (2, 1), (2, 4)),
     row("BoxAnnotatorOHEM", None, r"\(R, 5, …\).*found 2 5 .*3 1 ", (2, 5), (3, 1), (2, 1), (2, 4), roi_per_img=1),
+    *(
+        row("Proposal", field, problem, *HEADS, proposal_param={field: value})
+        for field, value, problem in (
+            ("feat_stride", 0, r"must be positive; found 0"),
+            ("base_size", 0, r"must be positive; found 0"),
+            ("nms_thresh", float("nan"), r"must be positive; found nan"),
+            ("ratio", [1, 0], r"must be positive numbers; found \[1.0, 0.0\]"),
+            ("scale", [-1], r"must be positive numbers; found \[-1.0\]"),
+            ("min_size", float("inf"), r"must be a number; found inf"),
+        )
+    ),
+    row("Proposal", None, r"max_rois: of another port", *HEADS, max_rois=3),
+    row("Proposal", None, r"\(1, 18, H, W\) and the codes \(1, 36, H, W\); found 1 4 2 3 ", (1, 4, 2, 3), *HEADS[1:]),
+    row("Proposal", None, r"must be \(1, 3\); found 1 2 ", *HEADS[:2], (1, 2)),
 ]  # fmt: skip
