@@ -118,6 +118,8 @@ class Proposal(Proposing):
     pre_nms_topn: int
     post_nms_topn: int
     nms_thresh: float
+    anchor_scale: Sequence[float]
+    anchor_ratio: Sequence[float]
 
     OF_OTHERS = ("anchor_base_size", "max_rois", "iou_threshold", "output_actual_rois_num")
 

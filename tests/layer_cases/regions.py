@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from layer_cases.case import Case, Shape, Values, distinct, integers, normal
+from layer_cases.case import Case, Shape, Values, distinct, integers, normal, uniform
 
 REGIONS_SIZES = (((1, 8, 4, 5), (1, 5)), ((2, 8, 9, 7), (6, 5, 1, 1)))
 
@@ -111,4 +111,15 @@ PROPOSING = [
     ),
 ]
 
-CASES = [*POOLING, *MINING, *PROPOSING]
+WHOLE = Values(lambda rng, size: np.broadcast_to([3.0, 4.0], size), (2, 2))
+SMOOTHING = [
+    Case(
+        "DomainTransform",
+        (normal(2, 3, 4, 5), uniform(0.1, 1, 2, 1, 4, 5), WHOLE),
+        {"spatial_sigma": 10, "range_sigma": 5},
+        sizes=(((1, 2, 3, 4), (1, 1, 3, 4), (1, 2)), ((3, 2, 6, 5), (3, 1, 6, 5), (3, 2))),
+        gradient={"check_bottom": [0, 1]},
+    ),
+]
+
+CASES = [*POOLING, *MINING, *PROPOSING, *SMOOTHING]

@@ -8,6 +8,7 @@ IMAGE, ROIS = (2, 8, 5, 6), (3, 5)
 GRID = {"pooled_h": 2, "pooled_w": 2}
 GROUPS = {"output_dim": 2, "group_size": 2, "spatial_scale": 1}
 HEADS = ((1, 18, 2, 3), (1, 36, 2, 3), (1, 3))
+SMOOTHED = (IMAGE, (2, 1, 5, 6), (2, 2))
 FAR = (1, [[0, 1, 1, 9, 9]] * 3)
 
 ROWS = [
@@ -63,4 +64,11 @@ ROWS = [
     row("Proposal", None, r"max_rois: of another port", *HEADS, max_rois=3),
     row("Proposal", None, r"\(1, 18, H, W\) and the codes \(1, 36, H, W\); found 1 4 2 3 ", (1, 4, 2, 3), *HEADS[1:]),
     row("Proposal", None, r"must be \(1, 3\); found 1 2 ", *HEADS[:2], (1, 2)),
+    row("DomainTransform", "num_iter", r"must be positive; found 0", *SMOOTHED, num_iter=0),
+    row("DomainTransform", "spatial_sigma", r"must be positive; found 0", *SMOOTHED, spatial_sigma=0),
+    row("DomainTransform", "range_sigma", r"must be positive; found -1", *SMOOTHED, range_sigma=-1),
+    row("DomainTransform", "min_weight", r"must not be negative; found -1", *SMOOTHED, min_weight=-1),
+    row("DomainTransform", None, r"and \(N, 1, H, W\); found 2 8 5 6 .*2 1 5 5", IMAGE, (2, 1, 5, 5), (2, 2)),
+    row("DomainTransform", None, r"\(N, 2\); found 2 1 ", *SMOOTHED[:2], (2, 1)),
+    row("DomainTransform", None, r"0 \.\. 5 among the heights", *SMOOTHED, bad=(2, [[6, 6], [5, 6]])),
 ]  # fmt: skip
