@@ -7,7 +7,7 @@ import pytest
 
 from minicaffe import proto, testing
 from minicaffe.boxes.anchors import anchors_of_cell
-from minicaffe.errors import LayerError
+from minicaffe.errors import DataError, LayerError
 from minicaffe.net import Net
 
 FROM_1 = [
@@ -134,3 +134,88 @@ def test_a_stride_must_be_given(tmp_path):
     how = 'module: "rpn.proposal_layer" layer: "ProposalLayer" } }'
     with pytest.raises(LayerError, match=r"param_str must give 'feat_stride'"):
         run(tmp_path, HEADS + OF_FORK + how)
+
+
+ANCHOR_TARGETS = """
+layer { name: "s" type: "Input" top: "s" input_param { shape { dim: 1 dim: 18 dim: 25 dim: 30 } } }
+layer { name: "g" type: "Input" top: "g" input_param { shape { dim: 2 dim: 5 } } }
+layer { name: "i" type: "Input" top: "i" input_param { shape { dim: 1 dim: 3 } } }
+layer { name: "t" type: "Python" bottom: "s" bottom: "g" bottom: "i" top: "label" top: "code" top: "in" top: "out"
+        python_param { module: "rpn.anchor_target_layer" layer: "AnchorTargetLayer" param_str: "'feat_stride': 16" } }
+"""
+
+
+def test_anchors_learn_from_what_they_overlap(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(ANCHOR_TARGETS)
+    net = Net(path, proto.TRAIN)
+    truth = [[100, 90, 230, 200, 1], [300, 20, 470, 380, 2]]
+    net.blobs["g"].data[...] = truth
+    net.blobs["i"].data[...] = [[400, 480, 1]]
+    net.forward()
+    label, code, inside, outside = (net.blobs[name].data for name in ("label", "code", "in", "out"))
+    label = label.reshape(9, 25, 30)
+    assert (label >= 0).sum() == 256 and 1 < (label == 1).sum() <= 128
+    code, inside, outside = (values.reshape(9, 4, 25, 30) for values in (code, inside, outside))
+    np.testing.assert_array_equal(inside, (label == 1)[:, None] * np.ones((1, 4, 1, 1)))
+    np.testing.assert_allclose(outside, (label >= 0)[:, None] * np.ones((1, 4, 1, 1)) / 256)
+    for a, h, w in np.argwhere(label >= 0):
+        anchor = ANCHORS[a] + 16.0 * np.array([w, h, w, h])
+        alike = [overlap_of(anchor, np.array(box[:4])) for box in truth]
+        assert (anchor[:2] >= 0).all() and anchor[2] < 480 and anchor[3] < 400
+        if label[a, h, w] == 0:
+            assert max(alike) < 0.3
+            continue
+        target = np.array(truth[int(np.argmax(alike))][:4])
+        side, wanted = anchor[2:] - anchor[:2] + 1, target[2:] - target[:2] + 1
+        found = anchor[:2] + side / 2 + code[a, :2, h, w] * side
+        np.testing.assert_allclose(found, target[:2] + wanted / 2, atol=1e-3)
+        np.testing.assert_allclose(np.exp(code[a, 2:, h, w]) * side, wanted, rtol=1e-5)
+        assert max(alike) >= 0.7 or max(alike) > 0.3
+
+
+PROPOSAL_TARGETS = """
+layer { name: "r" type: "Input" top: "r" input_param { shape { dim: 300 dim: 5 } } }
+layer { name: "g" type: "Input" top: "g" input_param { shape { dim: 2 dim: 5 } } }
+layer { name: "t" type: "Python" bottom: "r" bottom: "g" top: "rois" top: "label" top: "code" top: "in" top: "out"
+        python_param { module: "rpn.proposal_target_layer" layer: "ProposalTargetLayer" param_str: "CLASSES" } }
+"""
+
+
+@pytest.mark.parametrize("classes", [4, 2])
+def test_regions_learn_from_what_they_overlap(classes, tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(PROPOSAL_TARGETS.replace("CLASSES", f"'num_classes': {classes}"))
+    net = Net(path, proto.TRAIN)
+    rng = np.random.default_rng(5)
+    truth = np.array([[100, 90, 230, 200, 1], [300, 20, 470, 380, 3]], float)
+    near = truth[rng.integers(0, 2, 300), :4] + rng.uniform(-60, 60, (300, 4))
+    net.blobs["r"].data[...] = np.insert(near, 0, 0, axis=1)
+    net.blobs["g"].data[...] = truth
+    net.forward()
+    rois, label, code, inside, outside = (net.blobs[name].data for name in ("rois", "label", "code", "in", "out"))
+    assert len(rois) == 128 and (label > 0).sum() == 32 and label.shape == (128, 1)
+    np.testing.assert_array_equal(inside, outside)
+    for roi, own, codes, weights in zip(rois[:, 1:], label[:, 0], code, inside, strict=True):
+        alike = [overlap_of(roi, box[:4]) for box in truth]
+        target = truth[int(np.argmax(alike))]
+        assert own == (target[4] if max(alike) >= 0.5 else 0)
+        slot = int(min(own, classes - 1))
+        np.testing.assert_array_equal(
+            weights.reshape(-1, 4), (np.arange(classes) == slot)[:, None] * np.full(4, own > 0)
+        )
+        assert not codes[weights == 0].any()
+        if own:
+            side, wanted = roi[2:] - roi[:2] + 1, target[2:4] - target[:2] + 1
+            step, factor = codes[4 * slot :][:2] * 0.1, np.exp(codes[4 * slot :][2:4] * 0.2)
+            np.testing.assert_allclose(roi[:2] + side / 2 + step * side, target[:2] + wanted / 2, atol=1e-2)
+            np.testing.assert_allclose(factor * side, wanted, rtol=1e-4)
+
+
+def test_a_label_beyond_the_classes_is_told(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(PROPOSAL_TARGETS.replace("CLASSES", "'num_classes': 3"))
+    net = Net(path, proto.TRAIN)
+    net.blobs["g"].data[...] = [[100, 90, 230, 200, 1], [300, 20, 470, 380, 3]]
+    with pytest.raises(DataError, match=r"found the label 3 in the ground truth; expected 1 \.\. 2"):
+        net.forward()

@@ -41,3 +41,25 @@ def boxes_of_map(cell: NDArray, codes: NDArray, stride: float) -> NDArray:
         boxes[..., axis] = (centre - half).transpose(1, 2, 0)
         boxes[..., 2 + axis] = (centre + half).transpose(1, 2, 0)
     return boxes
+
+
+def anchors_of_map(cell: NDArray, height: int, width: int, stride: float) -> NDArray:
+    """The anchors (H W A, 4) of all cells: rows, columns, and those of each."""
+    y, x = np.meshgrid(np.arange(height) * stride, np.arange(width) * stride, indexing="ij")
+    return (np.stack([x, y, x, y], axis=-1)[:, :, None] + cell).reshape(-1, 4)
+
+
+def overlaps(a: NDArray, b: NDArray) -> NDArray:
+    """Intersection over union of boxes (P, 4) and (Q, 4): (P, Q)."""
+    sides = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2]) + 1
+    common = np.maximum(sides, 0).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1) for boxes in (a, b)]
+    return common / (areas[0][:, None] + areas[1] - common)
+
+
+def codes_between(boxes: NDArray, targets: NDArray) -> NDArray:
+    """Codes (P, 4) of the targets (P, 4): steps of the middle of the boxes (P, 4), in widths and heights of these, and
+    logarithms of what these are multiplied by."""
+    size, wanted = (corners[:, 2:] - corners[:, :2] + 1 for corners in (boxes, targets))
+    step = targets[:, :2] + wanted / 2 - boxes[:, :2] - size / 2
+    return np.hstack([step / size, np.log(wanted / size)])

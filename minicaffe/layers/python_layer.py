@@ -107,7 +107,11 @@ def allow_python_layers(allowed: bool) -> bool:
     return before
 
 
-_OF_FORKS = {"rpn.proposal_layer": "minicaffe.layers.proposal"}
+_OF_FORKS = {
+    "rpn.proposal_layer": "minicaffe.layers.proposal",
+    "rpn.anchor_target_layer": "minicaffe.layers.rpn_targets",
+    "rpn.proposal_target_layer": "minicaffe.layers.rpn_targets",
+}
 """Modules of forks whose layers are here, and where: for nets whose own modules are not on the path."""
 
 _PYTHON_2 = {"cPickle", "cStringIO", "ConfigParser", "HTMLParser", "Queue", "StringIO", "__builtin__", "urllib2"}
