@@ -92,9 +92,10 @@ class AnchorTargetLayer(Targets):
             blob.reshape(1, 4 * count, height, width)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        size, truth = bottom[0].shape[2:], bottom[1].data[:, :4].astype(np.float64)
+        truth = bottom[1].data[:, :4].astype(np.float64)
+        size = rows, columns = bottom[0].shape[2], bottom[0].shape[3]
         height, width = bottom[2].data.reshape(-1)[:2]
-        anchors = anchors_of_map(self.cell, *size, self.stride)
+        anchors = anchors_of_map(self.cell, rows, columns, self.stride)
         far = np.array([width, height]) + self.border
         inside = np.flatnonzero((anchors[:, :2] >= -self.border).all(axis=1) & (anchors[:, 2:] < far).all(axis=1))
         labels, codes = np.full(len(anchors), -1.0), np.zeros((len(anchors), 4))
