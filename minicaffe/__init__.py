@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe import plot as plot
     from minicaffe import proto as proto
     from minicaffe import pycaffe as pycaffe
+    from minicaffe import solvers as solvers
+    from minicaffe import tensorboard as tensorboard
     from minicaffe import testing as testing
     from minicaffe import weights as weights
     from minicaffe.as_caffe import install_as_caffe
@@ -118,6 +120,8 @@ _SUBMODULES = (
     "plot",
     "proto",
     "pycaffe",
+    "solvers",
+    "tensorboard",
     "testing",
     "weights",
 )

@@ -11,7 +11,7 @@ from minicaffe.tools import cli
 
 def main(args: list[str]) -> int:
     """Run ``script.py args``, or a command of ``minicaffe``; its exit status."""
-    if not args or not (args[0].endswith(".py") or os.path.isfile(args[0])):
+    if not args or not (args[0].endswith(".py") or os.path.isfile(args[0]) and args[0] not in cli.COMMANDS):
         sys.argv[0] = "minicaffe"
         return cli.main()
     run_script(args[0], args[1:])

@@ -97,7 +97,7 @@ def dot_source(
     for layer in layers:
         node = f"{layer.name}_{layer.type}"
         nodes[node] = _attributes(
-            label=_layer_label(layer, rankdir, display_lrm),
+            label=get_layer_label(layer, rankdir, display_lrm),
             shape="record",
             style="filled",
             fillcolor=about.colour(layer),
@@ -108,7 +108,7 @@ def dot_source(
             edges.append(f"{_quote(f'{bottom}_blob')} -> {_quote(node)}")
         for top in layer.top:
             nodes[f"{top}_blob"] = _attributes(label=top)
-            label = _edge_label(layer) if label_edges else ""
+            label = get_edge_label(layer) if label_edges else ""
             edges.append(
                 f"{_quote(node)} -> {_quote(f'{top}_blob')}" + (f" {_attributes(label=label)}" if label else "")
             )
@@ -116,20 +116,37 @@ def dot_source(
     return f"digraph {_quote(net.name or 'Net')} {{\n" + "".join(f"  {line};\n" for line in body) + "}\n"
 
 
-def _layer_label(layer: proto.LayerParameter, rankdir: str, display_lrm: bool) -> str:
+def get_layer_label(layer: proto.LayerParameter, rankdir: str, display_lrm: bool = False) -> str:
     """Name, type and the numbers that matter; side by side where the graph grows up or down, else one a line."""
     pooling = layer.type == "Pooling"
     parts = [layer.name, f"({about.kind(layer) if pooling else layer.type})"]
     parts += [f"{name}: {value}" for name, value in about.window(layer).items()]
-    rates = [spec.lr_mult for spec in layer.param]
-    if layer.type in (*about.CONVOLUTIONS, "InnerProduct"):
-        rates += [1.0] * (2 - len(rates))
+    rates = get_layer_lr_mult(layer)
     if display_lrm and any(rates):
         parts.append("lr mult: " + ", ".join(f"{rate:.1f}" for rate in rates))
     return (" " if rankdir in ("TB", "BT") else "\n").join(parts)
 
 
-def _edge_label(layer: proto.LayerParameter) -> str:
+def get_layer_lr_mult(layer: proto.LayerParameter) -> list[float]:
+    """The learning-rate multipliers of a layer's params; those of weights and biases where they are not given, too."""
+    rates = [spec.lr_mult for spec in layer.param]
+    if layer.type in (*about.CONVOLUTIONS, "InnerProduct"):
+        rates += [1.0] * (2 - len(rates))
+    return rates
+
+
+def get_pooling_types_dict() -> dict[int, str]:
+    """The names of the ways to pool, by their numbers."""
+    return {number: name for name, number in proto.PoolingParameter.PoolMethod.items()}
+
+
+def choose_color_by_layertype(layertype: str) -> str:
+    """The colour of layers of a type that are not in place, as ``#RRGGBB``."""
+    return about.colour(proto.LayerParameter(type=layertype))
+
+
+def get_edge_label(layer: proto.LayerParameter) -> str:
+    """What is written at the edges from a layer to its tops: the size of a batch, or how many outputs there are."""
     if layer.type == "Data":
         return f"Batch {layer.data_param.batch_size}"
     return str(about.outputs(layer) or "")

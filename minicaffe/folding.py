@@ -18,7 +18,8 @@ from minicaffe import graph, proto
 from minicaffe.errors import WeightsError
 from minicaffe.weight_files import Stored
 
-_LINEAR = ("Convolution", "Deconvolution", "InnerProduct")
+_CONVOLUTIONS = ("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution")
+_LINEAR = (*_CONVOLUTIONS, "Deconvolution", "InnerProduct")
 
 
 @dataclass
@@ -34,16 +35,20 @@ class Folded:
 
 
 def fold(net: proto.NetParameter, weights: Stored) -> Folded:
-    """Fold the TEST phase of a net; definition and weights of what is left are new objects.
+    """Fold the TEST phase of a net; definition and weights of what is left are new objects.  Weights of layers that the
+    net lacks are left out.
 
-    A layer is folded if nothing else reads what it reads, if the layer before it is a Convolution, Deconvolution or
-    InnerProduct or was one with others folded into it, and if both share no params with other layers.
+    A layer is folded if nothing else reads what it reads, if the layer before it is a convolution of any kind, a
+    Deconvolution or an InnerProduct, or was one with others folded into it, and if both share no params with other
+    layers.
 
     Raises NetError as ``graph.filter_net`` does; WeightsError where a layer's weights are missing or of another shape.
     """
     definition = graph.filter_net(graph.with_state(net, proto.TEST))
-    result = Folded(definition, Stored(dict(weights.layers), dict(weights.types), weights.net or net.name))
     layers = list(definition.layer)
+    names = {layer.name for layer in layers}
+    used = {name: params for name, params in weights.layers.items() if name in names}
+    result = Folded(definition, Stored(used, dict(weights.types), weights.net or net.name))
     shared = _shared_params(layers)
     gone: set[int] = set()
     target = 0
@@ -149,12 +154,15 @@ def _absorb(layer: proto.LayerParameter, weights: Stored, factor: NDArray, offse
     """Let a layer compute ``factor`` times its output plus ``offset``; why it cannot, or None if it does."""
     options, along = _options(layer)
     params = weights.layers.get(layer.name, [])
-    if len(params) != 1 + options.bias_term or not params[0].size or params[0].size % options.num_output:
-        raise _wrong(layer, params, f"{1 + options.bias_term} for {options.num_output} outputs")
-    if factor.size != options.num_output:
-        return f"it has {factor.size} channels, '{layer.name}' {options.num_output} outputs"
+    if len(params) != 1 + options.bias_term or not params[0].size:
+        raise _wrong(layer, params, f"{1 + options.bias_term}")
     weight = params[0]
-    bias = params[1].astype(np.float64).ravel() if options.bias_term else np.zeros(options.num_output)
+    outputs = len(weight) if layer.type == "ConvolutionDepthwise" else options.num_output
+    if not outputs or weight.size % outputs or any(p.size != outputs for p in params[1:]):
+        raise _wrong(layer, params, f"{1 + options.bias_term} for {outputs} outputs")
+    if factor.size != outputs:
+        return f"it has {factor.size} channels, '{layer.name}' {outputs} outputs"
+    bias = params[1].astype(np.float64).ravel() if options.bias_term else np.zeros(outputs)
     scaled = along(weight.astype(np.float64), factor)
     weights.layers[layer.name] = [scaled.astype(weight.dtype), (bias * factor + offset).astype(weight.dtype)]
     if not options.bias_term:
@@ -174,7 +182,7 @@ def _options(
             return inner, lambda w, s: w * s
         return inner, lambda w, s: w * s.reshape(-1, *(1,) * (w.ndim - 1))
     options = layer.convolution_param
-    if layer.type == "Convolution":
+    if layer.type in _CONVOLUTIONS:
         return options, lambda w, s: w * s.reshape(-1, *(1,) * (w.ndim - 1))
 
     def transposed(w: NDArray, s: NDArray) -> NDArray:

@@ -21,8 +21,8 @@ def with_state(net: proto.NetParameter, phase: int, level: int = 0, stages: Iter
     """
     result = proto.NetParameter()
     result.CopyFrom(net)
-    if isinstance(stages, str):
-        raise NetError(f"stages must be a list of strings; found {stages!r}")
+    if isinstance(stages, str) or not isinstance(stages, Iterable):
+        raise NetError(f"stages is a list of names; found {stages!r:.80}: give stages=[{stages!r:.80}]")
     for field, value in (("phase", phase), ("level", level), ("stage", stages)):
         try:
             if field == "stage":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from minicaffe.data.datum import parse, to_array
 from minicaffe.data.db import backend_of, open_db
 from minicaffe.data.idx import read_any
 from minicaffe.data.image import decode_image
+from minicaffe.data.npy import read_npy, read_npz
 from minicaffe.errors import DataError, MinicaffeError, NetError, PrototxtError, WeightsError
 from minicaffe.proto import kinds, text
 from minicaffe.proto.files import blob_to_array, has_diff, message_of, read_net, read_solver
@@ -248,7 +250,8 @@ def _weights(name: str) -> Report:
 def _hdf5(name: str) -> Report:
     entries = {key: entry for key, entry in hdf5.entries(name).items() if entry.shape is not None}
     if any(key.startswith("data/") for key in entries):
-        return _weights(name)
+        with contextlib.suppress(WeightsError):  # where layers share some of their params, files do not hold all
+            return _weights(name)
     state = "iter" in entries and any(key.startswith("history/") for key in entries)
     numbers = [key for key, entry in entries.items() if entry.dtype and np.dtype(entry.dtype).kind in "fiub"]
     if state:
@@ -275,16 +278,13 @@ def _npz(name: str) -> Report:
         return _weights(name)
     except WeightsError:
         report = Report(name, "arrays (.npz)")
-        for key, array in weight_files.read_npz(name).items():
+        for key, array in read_npz(name).items():
             report.add(key, array) if array.dtype.kind in "fiub" else report.facts.update({key: str(array.dtype)})
         return report
 
 
 def _npy(name: str) -> Report:
-    try:
-        array = np.load(name, allow_pickle=False, mmap_mode="r")
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{name} is no whole .npy file of numbers: {error}") from None
+    array = read_npy(name)
     report = Report(name, "an array (.npy)")
     if array.dtype.kind in "fiub":
         report.add("array", array)

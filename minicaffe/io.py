@@ -126,6 +126,8 @@ def resize_image(im: NDArray, new_dims: Sequence[int], interp_order: int = 1) ->
     ValueError) for what is no image, no size or no order.
     """
     im = np.asarray(im)
+    if im.dtype not in (np.float32, np.float64):  # in which differences neither wrap around nor overflow
+        im = im.astype(float)
     height, width = _size(new_dims)
     if im.ndim != 3 or 0 in im.shape:
         raise ArgumentError(f"an image has shape (height, width, channels); found {im.shape}")
@@ -147,9 +149,10 @@ def oversample(images: Sequence[NDArray] | NDArray, crop_dims: Sequence[int] | N
     ArgumentError (a ValueError) if they have not, or are smaller than the crop.
     """
     height, width = _size(crop_dims)
-    shapes = {np.shape(image) for image in images}
-    if len(shapes) != 1 or len(shape := shapes.pop()) != 3:
+    shapes = sorted({np.shape(image) for image in images})
+    if len(shapes) != 1 or len(shapes[0]) != 3:
         raise ArgumentError(f"oversample takes images (height, width, channels) of one size; found {shapes or 'none'}")
+    shape = shapes[0]
     if height > shape[0] or width > shape[1]:
         raise ArgumentError(f"a crop of {height} x {width} does not fit into images of {shape[0]} x {shape[1]}")
     bottom, right = shape[0] - height, shape[1] - width

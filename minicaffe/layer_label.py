@@ -7,7 +7,7 @@ from typing import Any
 from minicaffe import proto
 from minicaffe.errors import NetError
 
-CONVOLUTIONS = ("Convolution", "Deconvolution")
+CONVOLUTIONS = ("Convolution", "Deconvolution", "ConvolutionDepthwise", "DepthwiseConvolution")
 IN_PLACE = "#90EE90"
 _COLOURS = {**dict.fromkeys(CONVOLUTIONS, "#FF5050"), "Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
 _OTHER = "#6495ED"

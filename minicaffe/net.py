@@ -61,8 +61,6 @@ class Net(RawViews):
                 raise NetError("Net(file, weights, phase): the phase is missing, minicaffe.TRAIN or minicaffe.TEST")
         if phase not in (None, TRAIN, TEST):
             raise NetError(f"a net's phase is minicaffe.TRAIN ({TRAIN}) or minicaffe.TEST ({TEST}); found {phase!r}")
-        if isinstance(stages, str) or not isinstance(stages, (Iterable, type(None))):
-            raise NetError(f"stages is a list of names; found {stages!r}: give stages=[{stages!r}]")
         if isinstance(network_file, proto.NetParameter):
             param, self.source = upgrade_net(network_file)[0], Origin()
         else:
@@ -70,7 +68,7 @@ class Net(RawViews):
             param, locations = read_net(path)
             self.source = Origin(path, locations)
         if phase is not None:
-            param = graph.with_state(param, int(phase), level or 0, list(stages or ()))
+            param = graph.with_state(param, phase, 0 if level is None else level, () if stages is None else stages)
         self._build(param, arguments.floating(dtype))
         if weights is not None:
             self.copy_from(weights)

@@ -58,7 +58,7 @@ def _smooth(image: NDArray, axis: int, deviation: float) -> NDArray:
     weights = np.exp(-0.5 / deviation**2 * offsets**2)
     rows = np.moveaxis(np.asarray(image, float), axis, 0)
     result = np.zeros_like(rows)
-    for offset, weight in zip(offsets, weights / weights.sum(), strict=True):
+    for offset, weight in zip(range(-radius, radius + 1), weights / weights.sum(), strict=True):
         first, last = max(-offset, 0), min(len(rows) - offset, len(rows))
         if first < last:
             result[first:last] += weight * rows[first + offset : last + offset]

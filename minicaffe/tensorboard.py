@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +46,8 @@ class TensorBoard(Monitor):
       the update, and ``gradients/LAYER/INDEX`` of the loss, without weight decay and clipping;
     - with them, the filters of the first layer that has weights and sees images, as ``filters/LAYER``.
 
-    A training that is resumed goes on where its snapshot was taken; what came after no longer shows.
+    A training that is resumed goes on where its snapshot was taken; what came after no longer shows.  Of several
+    solvers that train together, the one of rank 0 writes.
 
     Raises MissingExtraError without tensorboardX, SnapshotError in ``begin`` if nothing can be written there; later
     that is a warning.
@@ -63,6 +64,8 @@ class TensorBoard(Monitor):
         self._every = solver.param.test_interval or solver.param.display
         proto, files = (compat.require(f"tensorboardX.{name}") for name in ("proto.event_pb2", "event_file_writer"))
         self._event = proto.Event
+        if solver.rank:
+            return
         try:
             os.makedirs(self.folder, exist_ok=True)
             self._events = files.EventsWriter(os.path.join(self.folder, "events"), f".{time.time_ns()}")
@@ -83,7 +86,7 @@ class TensorBoard(Monitor):
             self._write(iteration, summary=self._summary.scalar(f"{group}/{name}", output.value))
 
     def gradients(self, solver: Solver) -> None:
-        if not self._every or solver.iter % self._every:
+        if self._events is None or not self._every or solver.iter % self._every:
             return
         net, passes = solver.net, solver.param.iter_size
         for param in net.learnable:
@@ -111,11 +114,23 @@ class TensorBoard(Monitor):
         if self._events is None:
             return
         now = time.time()
+        event = self._event(wall_time=now, step=iteration, **what)
+        self._try(lambda: self._events.write_event(event))
+        if now - self._flushed >= _FLUSH:
+            self._flushed = now
+            self._flush()
+
+    def stepped(self, solver: Solver) -> None:
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._events is not None:
+            self._try(self._events.flush)
+
+    def _try(self, writing: Callable[[], object]) -> None:
+        """Write, or give up with a warning."""
         try:
-            self._events.write_event(self._event(wall_time=now, step=iteration, **what))
-            if now - self._flushed >= _FLUSH:
-                self._flushed = now
-                self._events.flush()
+            writing()
         except OSError as error:
             _log.warning("No more for TensorBoard: cannot write to %s: %s", self.folder, error.strerror)
             self._events = None

@@ -8,8 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -17,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe import limits, proto
-from minicaffe.data import hdf5, safetensors
+from minicaffe.data import hdf5, npy, safetensors
 from minicaffe.errors import DataError, WeightsError
 from minicaffe.proto.atomic import write_atomic
 from minicaffe.proto.blobs import blob_shape
@@ -63,7 +61,7 @@ def read(path: Path) -> Stored:
     if hdf5.is_hdf5(path):
         return _read_hdf5(path)
     if head.startswith(_ZIP):
-        return Stored(_by_layer(path, read_npz(path)))
+        return Stored(_by_layer(path, _read_npz(path)))
     if safetensors.is_safetensors(head):
         arrays, metadata = safetensors.read(path)
         return Stored(_by_layer(path, arrays), _types(metadata.get("types", "")), metadata.get("net", ""))
@@ -146,16 +144,11 @@ def _number(text: str) -> int:
     return int(text) if text.isdigit() else -1
 
 
-def read_npz(path: Path) -> dict[str, NDArray]:
-    """The arrays of a .npz file by name; WeightsError if it is damaged or holds Python objects."""
+def _read_npz(path: Path) -> dict[str, NDArray]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        limits.require_memory(size, f"the content of {os.fspath(path)}", "free memory")
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise WeightsError(f"{os.fspath(path)} is no whole .npz file of arrays: {error}") from None
+        return npy.read_npz(path)
+    except DataError as error:
+        raise WeightsError(str(error)) from None
 
 
 def _by_layer(path: Path, arrays: Mapping[str, NDArray]) -> dict[str, list[NDArray]]:
@@ -171,7 +164,10 @@ def _by_layer(path: Path, arrays: Mapping[str, NDArray]) -> dict[str, list[NDArr
         layers.setdefault(layer, {})[int(index)] = array
     for layer, params in layers.items():
         if sorted(params) != list(range(len(params))):
-            raise WeightsError(f"{os.fspath(path)}: layer '{layer}' has params {sorted(params)}; one is missing")
+            raise WeightsError(
+                f"{os.fspath(path)}: layer '{layer}' has params {sorted(params)}; one is missing; an HDF5 file has "
+                "only one copy of a param that layers share: load it into its net, and save that"
+            )
     return {layer: [params[i] for i in range(len(params))] for layer, params in layers.items()}
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import arguments, proto, weight_files
+from minicaffe import arguments, limits, proto, weight_files
 from minicaffe.blob import Blob, shape_string
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, WeightsError
@@ -340,7 +340,7 @@ def checksum(path: str | os.PathLike) -> str:
     """The SHA-256 of a weights file, in hexadecimal; WeightsError if it cannot be read."""
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(limits.open_file(path), "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:

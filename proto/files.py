@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -146,7 +146,7 @@ def open_binary(
 ) -> Lifted:
     """As `read_binary`, but the values of large blobs stay in the file, open while the result is referred to."""
     file = _open(path, message_class, what, error)
-    return Lifted(_parse(file, wire.lift(file, message_class.DESCRIPTOR), message_class, what, error), file)
+    return Lifted(_parse(file, wire.lift(file, cast(Any, message_class.DESCRIPTOR)), message_class, what, error), file)
 
 
 def read_binary(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.descriptor import FieldDescriptor
 
@@ -143,6 +143,6 @@ def origin_of_type(type: str) -> str:
 
 def changes_results(field: FieldDescriptor, value: Any) -> bool:
     """Whether a field that is set in one of Caffe's messages is a fork's and asks for something."""
-    if field.number < FIRST or field.containing_type.file.name != "caffe.proto" or field.name in NO_EFFECT:
+    if field.number < FIRST or cast(Any, field.containing_type).file.name != "caffe.proto" or field.name in NO_EFFECT:
         return False
     return field.message_type is not None or hasattr(value, "extend") or value != field.default_value

@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from google.protobuf import text_encoding, text_format
@@ -54,7 +54,7 @@ def _with_readable_strings(text: str) -> str:
         if literal.startswith("#") or "\\" not in literal:
             return literal
         characters = text_encoding.CUnescape(literal[1:-1]).decode(errors="backslashreplace")
-        return f'"{text_encoding.CEscape(characters, as_utf8=True)}"'
+        return f'"{text_encoding.CEscape(cast(Any, characters), as_utf8=True)}"'
 
     return _COMMENT_OR_STRING_TEXT.sub(rewritten, text)
 
@@ -223,7 +223,7 @@ def _unknown_field(root: Any, message: str, name: str) -> tuple[str, bool]:
         caffes = [
             f.name
             for f in inside
-            if f.number < forks.FIRST and f.message_type.fields_by_name[name].number < forks.FIRST
+            if f.number < forks.FIRST and cast(Any, f.message_type).fields_by_name[name].number < forks.FIRST
         ]
         return f"{problem}; it belongs inside {' or '.join(caffes or [f.name for f in inside])}", False
     return problem + _did_you_mean(name, here.fields_by_name), False

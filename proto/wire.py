@@ -13,7 +13,7 @@ import os
 import struct
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
@@ -89,7 +89,7 @@ def places(blob: Message, size: float = math.inf) -> dict[str, list[Place]]:
     itself holds.
     """
     found: dict[str, list[Place]] = {}
-    for field in UnknownFieldSet(blob):
+    for field in cast(Any, UnknownFieldSet(blob)):
         if field.field_number == _PLACE_FIELD and isinstance(field.data, bytes) and len(field.data) == _PLACE.size:
             number, *place = _PLACE.unpack(field.data)
             known = blob.DESCRIPTOR.fields_by_number.get(number)

@@ -532,8 +532,9 @@ def _read_message(path: Path) -> None:
     name, _, body = path.read_bytes().partition(b"\n")
     path.write_bytes(body)
     if name == b"Datum":
+        datum.raw_batch([body, body])
         one = datum.parse(body)
-        datum.raw_batch([one, one])
+        datum.labels(one)
         datum.to_array(one)
     elif name == b"SolverParameter":
         with solvers.create(proto.SolverParameter.FromString(body), None) as solver:

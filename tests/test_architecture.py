@@ -74,6 +74,8 @@ RANKS = [
         "minicaffe.io",
         "minicaffe.classifier",
         "minicaffe.detector",
+        "minicaffe.box_detector",
+        "minicaffe.box_drawing",
         "minicaffe.tensorboard",
         "minicaffe.testing",
         "minicaffe",

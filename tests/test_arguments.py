@@ -25,14 +25,14 @@ def net(*arguments, **named):
 
 
 CALLS = [
-    *[(caffe.Net, (file, 1), "the net's definition|a net's definition") for file in (None, 3, 1.5, [], object())],
+    *[(caffe.Net, (file, 1), "the name of a file; found") for file in (None, 3, 1.5, [], object())],
     *[(net, (phase,), "a net's phase") for phase in (7, -1, 1.5, [], 2**40)],
     *[(net, (0, level), "a net's level") for level in ("a", 1.5, 2**40, [])],
     *[(net, (0, 0, stages), "stage") for stages in (5, "train", [3], [None], ["\ud800"])],
     *[(lambda dtype: net(0, dtype=dtype), (dtype,), "dtype must be float32 or float64")
       for dtype in ("x", "i4", np.float16, object(), complex)],
     *[(lambda file: net(0, weights=file), (file,), "the name of a file; found") for file in (3, [], 1.5)],
-    *[(net(0).share_with, (other,), "another Net; found") for other in (None, "a", NET)],
+    *[(net(0).share_with, (other,), "takes another net; found") for other in (None, "a", NET)],
     *[(net(0).run_forward, places, "the number of a layer|2 layers, numbered from 0")
       for places in (("x",), (0, 99), (-1,), (1.5,), (math.nan,))],
     *[(net(0).run_backward, places, "the number of a layer|2 layers, numbered from 0")

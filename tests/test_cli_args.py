@@ -42,6 +42,8 @@ OPTIONS = [
     (["-", "--", "-solver"], ["-", "--", "-solver"]),
     (["-unknown=3"], ["--unknown=3"]),
     (["-h"], ["--help"]),
+    (["-helpshort"], ["--help"]),
+    (["--display_lrm", "-display_lrm=false"], []),
 ])  # fmt: skip
 def test_flags_in_caffes_forms(given, expected):
     assert click_style(given, OPTIONS) == expected

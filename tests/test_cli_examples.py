@@ -99,6 +99,7 @@ def at_home(tmp_path, monkeypatch):
     for path in ("examples/mnist/mnist_test_lmdb", "examples/digits/digits_test_lmdb", "train_lmdb"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_images(path, digits, np.arange(40) % 10)
+    Net(models.find("ssd/deploy.prototxt"), proto.TEST).save("ssd.caffemodel")
     siamese = Net(models.find("siamese/mnist_siamese.prototxt"), proto.TEST)
     siamese.save("siamese.caffemodel")
     for log in ("train", "first", "second"):
@@ -127,6 +128,7 @@ def _small_images(rng):
     Path("labels.prototxt").write_text(
         'item { name: "none" label: 0 display_name: "background" } item { name: "cat" label: 1 display_name: "cat" }\n'
     )
+    Image.fromarray(rng.integers(0, 256, (96, 96), np.uint8)).save("scene.png")
     Path("pairs.txt").write_text("images/a.png images/b.png 1\n")
     Path("windows.csv").write_text("filename,xmin,ymin,xmax,ymax\nimage.png,0,0,20,30\nimage.png,5,5,40,40\n")
 
@@ -159,6 +161,8 @@ def prepare(command: str, example: str) -> list[str]:
         target.write_text(solver)
     if command == "extract_features":
         Path("net.prototxt").write_text(_features_net())
+    if command == "data scenes":
+        words += ["--count", "20"]
     if command == "test":
         words[words.index("--iterations") + 1] = "2"
     return words

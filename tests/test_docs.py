@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import io
 import os
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from minicaffe import models, proto
+from minicaffe import compat, models, proto
 from minicaffe.kernels.fast_paths import FAST_PATHS
 from minicaffe.proto.text import parse
+from minicaffe.solvers.history import Row
 from minicaffe.tools.cli import main
 
 pytest_plugins = ["pytester"]
@@ -83,36 +85,41 @@ def test_the_guide_to_performance_names_every_fast_path():
     assert [name for name, _ in named] == list(FAST_PATHS)
 
 
-@pytest.fixture(scope="module")
-def walk(tmp_path_factory):
-    """The folder in which the tutorial's commands and Python blocks ran in their order, and what Python printed.
+def need_what_guides_need() -> None:
+    for package in ("matplotlib", "pygraphviz", "tensorboardX"):
+        pytest.importorskip(package)
 
-    Fewer pairs are made and fewer iterations trained than the guide asks for.
+
+def go_through(guide: str, folder: Path, shorter: dict[str, str], count: str = "--count 400") -> list[str]:
+    """Run a guide's commands and Python blocks in their order in a folder; returns what each Python block printed.
+
+    Fewer pairs are made than the guide asks for, and ``shorter`` replaces texts of its blocks.
     """
-    folder = tmp_path_factory.mktemp("siamese")
-    shorter = {"data siamese": ["--count", "400"], "train": ["--max_iter", "60"]}
     printed, names, before = [], {"__name__": "guide"}, Path.cwd()
     os.chdir(folder)
     try:
-        for language, block in fenced("siamese.md"):
-            block = block.replace("iter_1000", "iter_60")
+        for language, block in fenced(guide):
+            for long, short in shorter.items():
+                block = block.replace(long, short)
             if language == "console":
                 for line in block.splitlines():
                     words = shlex.split(line.removeprefix("$ minicaffe "))
-                    extra = next((flags for start, flags in shorter.items() if " ".join(words).startswith(start)), [])
-                    assert main([*words, *extra]) == 0, line
+                    assert main([*words, *(count.split() if words[0] == "data" else [])]) == 0, line
             elif language == "python":
                 with contextlib.redirect_stdout(io.StringIO()) as out:
-                    exec(compile(block, "siamese.md", "exec"), names)
+                    exec(compile(block, guide, "exec"), names)
                 printed.append(out.getvalue())
     finally:
         os.chdir(before)
-    return folder, printed, names
+    return printed
 
 
-def test_the_siamese_guide_says_what_happens(walk):
-    folder, printed, names = walk
-    record, shapes, loss, trained, table, score = printed
+def test_the_siamese_guide_says_what_happens(tmp_path):
+    need_what_guides_need()
+    folder = tmp_path
+    solver = "siamese/digits_solver.prototxt"
+    shorter = {"iter_1000": "iter_60", f"--solver {solver}": f"--solver {solver} --max_iter 60"}
+    record, shapes, loss, trained, table, score = go_through("siamese.md", folder, shorter)
     assert re.fullmatch(r"b'\d{8}' \(2, 28, 28\) uint8 [01]\n", record)
     assert shapes == "(64, 2, 28, 28) (64, 1, 28, 28) (64, 2)\n7.0\n"
     by_hand, computed = map(float, loss.split())
@@ -145,3 +152,39 @@ def test_the_layers_of_the_siamese_guide_are_those_of_the_shipped_nets():
     shown = [layer for language, block in fenced("siamese.md") if language == "protobuf" for layer in layers_of(block)]
     assert len(shown) == 10
     assert [layer.name for layer in shown if layer not in shipped] == []
+
+
+def test_the_training_guide_says_what_happens(tmp_path):
+    need_what_guides_need()
+    rows, drawn, stopped, table = go_through("training.md", tmp_path, {"--max_iter 300": "--max_iter 60"})
+    assert rows.splitlines()[0].startswith("Row(iteration=0, phase='test', net=0, output='loss', value=0.")
+    assert drawn == "" and (tmp_path / "by_hand.png").stat().st_size > 10_000
+    told, iteration = stopped.split()
+    assert told == "True" and 0 < int(iteration) <= 200
+    assert re.search(r"copied +5  conv1, conv2, ip1, ip2, feat\n +ignored +5  conv1_p", table)
+    assert any((tmp_path / "board").glob("events*"))
+    columns = re.findall(r"^\| `(\w+)`(?:, `(\w+)`)? \|", guide_text("training.md"), re.MULTILINE)
+    assert [name for row in columns for name in row if name] == list(Row._fields)
+
+
+def test_the_pages_of_the_site_are_there():
+    listed = re.findall(r": (\S+\.md)$", (DOCS.parent / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+
+
+def test_extras_that_are_named_can_be_installed():
+    root = DOCS.parent
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg")
+    files = [
+        root / "README.md",
+        root / "mkdocs.yml",
+        *DOCS.rglob("*.md"),
+        *(root / "minicaffe").rglob("*.py"),
+        *(root / "tools").rglob("*.py"),
+    ]
+    named = {extra for path in files for extra in re.findall(r"(?:minicaffe|\.|whl)\[([a-z0-9]+)\]", path.read_text())}
+    extras = set(config["options.extras_require"])
+    assert {"example", "notebook", "tensorboard", "docs"} <= named & extras
+    assert {extra.partition(" ")[0] for extra in compat._EXTRA_OF.values()} <= extras
+    assert named <= extras

@@ -271,3 +271,17 @@ def test_a_graph_for_pydot_is_the_same_graph():
     assert {edge.get_label() for edge in graph.get_edges()} >= {'"20"', '"Batch 64"'}
     unlabelled = draw.get_pydot_graph(net, "TB", label_edges=False)
     assert {edge.get_label() for edge in unlabelled.get_edges()} == {None}
+
+
+def test_the_parts_of_a_drawing():
+    net = parse(NET, proto.NetParameter(), "net")
+    data, conv, pool, relu, ip, _ = net.layer
+    assert draw.get_layer_label(conv, "LR").split("\n") == [
+        "c", "(Convolution)", "kernel size: 3", "stride: 2", "pad: 1",
+    ]  # fmt: skip
+    assert draw.get_layer_label(conv, "TB", display_lrm=True).endswith("lr mult: 0.5, 1.0")
+    assert [draw.get_edge_label(layer) for layer in (data, conv, pool, ip)] == ["Batch 5", "7", "", "4"]
+    assert [draw.get_layer_lr_mult(layer) for layer in (conv, relu, ip)] == [[0.5, 1.0], [], [1.0, 1.0]]
+    colours = [draw.choose_color_by_layertype(kind) for kind in ("Convolution", "Pooling", "InnerProduct", "ReLU")]
+    assert colours == ["#FF5050", "#FF9900", "#CC33FF", "#6495ED"]
+    assert draw.get_pooling_types_dict() == {0: "MAX", 1: "AVE", 2: "STOCHASTIC"}

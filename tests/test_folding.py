@@ -64,6 +64,8 @@ KINDS = [
     linear("InnerProduct"),
     linear("InnerProduct", "transpose: true"),
     linear("InnerProduct", "bias_term: false"),
+    linear("ConvolutionDepthwise", "bias_term: false").replace("num_output: 4", "num_output: 1"),
+    linear("DepthwiseConvolution", "group: 2"),
 ]
 BEHIND = {
     "in place": BN % "x" + SCALE % ("x", "x", "true") + RELU % "x",
@@ -139,6 +141,14 @@ def test_only_the_test_phase_is_left():
     net, stored = filled(INPUT + KINDS[0] + BEHIND["in place"])
     net.MergeFrom(parse(train, proto.NetParameter()))
     assert [layer.name for layer in fold(net, stored).net.layer] == ["data", "x", "relu"]
+
+
+def test_weights_that_the_net_has_no_use_for_are_left_out():
+    net, stored = filled(INPUT + KINDS[0] + BEHIND["in place"])
+    stored.layers["auxiliary"] = [np.ones(3, np.float32)]
+    folded = fold(net, stored)
+    assert list(folded.weights.layers) == ["x"]
+    weight_files.write("folded.caffemodel", folded.weights)
 
 
 def test_weights_that_are_missing_are_named():

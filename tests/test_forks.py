@@ -68,3 +68,18 @@ def test_v1_layers_of_forks_are_upgraded():
 
     upgraded = upgrade_net(layer)[0].layer[0]
     assert (upgraded.type, upgraded.roi_pooling_param.pooled_h) == ("ROIPooling", 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "of"),
+    [
+        ("Data", "data_param { source: 'db' batch_size: 1 } transform_param { fix_crop: true }", "yjxiong"),
+        ("ImageData", "image_data_param { source: 'l' batch_size: 1 } transform_param { resize_param {} }", "SSD"),
+        ("Data", "data_param { source: 'db' batch_size: 1 shuffle: true }", "yjxiong"),
+    ],
+)
+def test_data_layers_refuse_what_would_change_their_images(kind, options, of, tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(f"layer {{ name: 'd' type: '{kind}' top: 'x' top: 'l' {options} }}")
+    with pytest.raises(LayerError, match=rf"asks for something that only a fork of Caffe: {of}.* the results differ"):
+        Net(path, proto.TEST)

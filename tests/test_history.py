@@ -174,6 +174,14 @@ def test_a_file_that_is_no_history_is_refused_untouched(text):
     assert Path(LOG).read_text() == text
 
 
+def test_of_several_solvers_the_first_writes():
+    solver = get_solver("solver.prototxt")
+    solver.rank = 1
+    solver.monitors.append(History())
+    solver.step(6)
+    assert not Path(LOG).exists()
+
+
 def test_names_with_commas_and_several_numbers(tmp_path):
     from minicaffe.solvers import Scalar
 

@@ -86,7 +86,7 @@ def test_weights_of_every_format(capsys, ending):
     conv2 = found["arrays"]["conv2/0"]
     assert conv2["shape"] == [50, 20, 5, 5]
     assert conv2["maximum"] == pytest.approx(float(values.max())) and conv2["mean"] == pytest.approx(
-        float(values.mean())
+        values.mean(dtype=np.float64)
     )
 
 
@@ -348,3 +348,14 @@ def test_layers_that_the_net_has_no_use_for_are_named(capsys):
     weight_files.write("x.npz", stored)
     outcome = run(capsys, "verify", "lenet/lenet.prototxt", "x.npz", "--quiet")
     assert outcome.status == 0 and outcome.out.startswith("not used by the net: more\n")
+
+
+def test_weights_of_layers_that_share_some_of_them_in_hdf5(capsys):
+    layer = """layer {{ name: "{0}" type: "InnerProduct" bottom: "x" top: "{0}" param {{ name: "w" }} param {{ }}
+               inner_product_param {{ num_output: 2 }} }}"""
+    data = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } }'
+    Path("net.prototxt").write_text(data + layer.format("a") + layer.format("b"))
+    Net("net.prototxt", proto.TEST).save_hdf5("w.h5")
+    _, found = as_json(capsys, "inspect", "w.h5")
+    assert set(found["arrays"]) == {"data/a/0", "data/a/1", "data/b/1"}
+    assert "has only one copy of a param that layers share" in run(capsys, "convert", "w.h5", "w.npz").errors[0]

@@ -88,6 +88,17 @@ def test_each_order_keeps_size_and_range(order):
     np.testing.assert_allclose(io.resize_image(image, (9, 8), interp_order=order), image, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.bool_, np.float16, np.int64])
+def test_images_of_any_type_are_resized_as_numbers(dtype):
+    image = np.random.RandomState(0).randint(0, 2, (6, 5, 3)).astype(dtype)
+    if dtype in (np.int8, np.int16):
+        image[0, 0, 0], image[1, 1, 1] = np.iinfo(dtype).min, np.iinfo(dtype).max
+    elif dtype == np.float16:
+        image[0, 0, 0], image[1, 1, 1] = -60000, 60000
+    expected = io.resize_image(image.astype(np.float64), (4, 7))
+    np.testing.assert_array_equal(io.resize_image(image, (4, 7)), expected)
+
+
 def test_oversampling_takes_the_crops_of_caffe(recorded):
     images = recorded["over_in"]
     np.testing.assert_array_equal(io.oversample(images, (6, 7)), recorded["oversample_6x7"])
@@ -122,7 +133,8 @@ def test_wrong_images_are_named(tmp_path):
         (lambda: io.resize_image(image, 2), r"\(height, width\); found 2"),
         (lambda: io.resize_image(image, (0, 2)), "at least 1 each"),
         (lambda: io.resize_image(image, (2, 2), interp_order=9), "0 to 5; found 9"),
-        (lambda: io.oversample([image, image[:3]], (2, 2)), "one size"),
+        (lambda: io.oversample([image, image[:3]], (2, 2)), r"one size; found \[\(3, 5, 3\), \(4, 5, 3\)\]"),
+        (lambda: io.oversample([image[0]], (2, 2)), r"one size; found \[\(5, 3\)\]"),
         (lambda: io.oversample([], (2, 2)), "found none"),
         (lambda: io.oversample([image], (5, 5)), "crop of 5 x 5 does not fit into images of 4 x 5"),
     ):

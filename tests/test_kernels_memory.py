@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from minicaffe import models, summary
+from minicaffe.kernels import cpu
 from minicaffe.layers import TRAIN
 
 NETS = {
@@ -105,3 +106,30 @@ def test_kernels_do_not_use_memory_that_was_given_back():
         [sys.executable, "-c", SCRIPT], env=os.environ | {"MALLOC_PERTURB_": "165"}, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def at(offset: int, values: np.ndarray) -> np.ndarray:
+    """A copy of an array that begins so many bytes after a multiple of 64."""
+    room = np.zeros(values.nbytes + 128, np.uint8)
+    start = -room.ctypes.data % 64 + offset
+    placed = room[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    placed[...] = values
+    return placed
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(37, 1, 1), (64, 5, 1), (9000, 3, 1), (5, 7, 13)])
+def test_where_arrays_lie_changes_no_bit_of_a_normalisation(shape, dtype):
+    rng = np.random.default_rng(0)
+    x, dy, y = (rng.standard_normal(shape).astype(dtype) for _ in range(3))
+    vectors = rng.uniform(0.5, 1.5, (3, shape[1])).astype(dtype)
+    found = set()
+    for offset in range(0, 64, x.itemsize):
+        inputs = [at(offset, array) for array in (x, dy, y)]
+        mean, factor, v = (at(offset, vector) for vector in vectors)
+        sums = [at(offset, np.zeros(shape[1], dtype)) for _ in range(4)]
+        dx, out = at(offset, x), at(offset, x)
+        cpu.standardize_grad(*inputs[:2], mean, factor, *sums[:2], dx, inputs[2], v, *sums[2:], 0.1)
+        cpu.standardize(inputs[0], 1e-5, mean, factor, v, out, None)
+        found.add(b"".join(array.tobytes() for array in (dx, out, *sums, mean, factor, v)))
+    assert len(found) == 1

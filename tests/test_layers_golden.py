@@ -16,6 +16,7 @@ from minicaffe.layers.base import registry
 
 CASES = layer_cases()
 ON_HOST = {
+    *("BiasChannel", "SegAccuracy", "UniqueLabel", "Upsample"),
     *("ArgMax", "DummyData", "Filter", "GeneralContrastiveLoss", "GeneralTripletLoss", "NCALoss"),
     *("DetectionEvaluate", "DetectionOutput", "MultiBoxFocalLoss", "MultiBoxLoss"),
     *("BoxAnnotatorOHEM", "CtcLoss", "CTCGreedyDecoder", "LabelsequenceAccuracy", "Proposal"),
@@ -25,13 +26,14 @@ ON_HOST = {
 WITHOUT_CASE = {
     "AnnotatedData",
     "Data",
+    "DenseImageData",
     "HDF5Data",
     "HDF5Output",
     "ImageData",
     "MemoryData",
     "Python",
     "WindowData",
-} | {*("Accum", "Correlation", "HardSigmoid", "Mish", "WarpCTCLoss", "Proposal")}
+} | {*("Accum", "Correlation", "Resample", "HardSigmoid", "Mish", "WarpCTCLoss", "Proposal")}
 """Types that other tests hold against Caffe's numbers, and those of forks that nobody has run."""
 
 

@@ -136,9 +136,7 @@ def test_place_that_a_stranger_wrote_leads_nowhere(tmp_path):
     number = 2**29 - 1
     for offset, size in ((0, 4 * COUNT), (2**63, 4 * COUNT), (2**64 - 4, 4 * COUNT), (10, 2**64 - 8)):
         for kind in (NUMBERS["data"], 99):
-            place = wire.delimited(
-                number, [kind.to_bytes() + offset.to_bytes(8, "little") + size.to_bytes(8, "little")]
-            )
+            place = wire.delimited(number, [bytes([kind]) + offset.to_bytes(8, "little") + size.to_bytes(8, "little")])
             path = net_with(tmp_path / "x", SHAPE + b"".join(place))
             lifted = files.open_net_binary(path)
             with pytest.raises(WeightsError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from test_solver import tiny, train, weights_of  # noqa: F401  (tiny is a fixtur
 
 from minicaffe import MinicaffeError, proto
 from minicaffe.backend import random
-from minicaffe.errors import SnapshotError
+from minicaffe.errors import SnapshotError, WeightsError
 from minicaffe.proto.files import array_to_blob, read_binary
 from minicaffe.solvers import EarlyStop, History, get_solver
 
@@ -146,6 +147,19 @@ def test_weights_of_another_training_under_the_same_name_are_refused(suffix):
     with pytest.raises(SnapshotError, match="tiny_iter_10.caffemodel.* changed since .*or belongs to another training"):
         solver.restore(STATE + suffix)
     assert solver.iter == 0
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "pipe"])
+def test_weights_that_never_end_are_refused(name):
+    """A state may name anything: a device, or a pipe that nobody writes to."""
+    train(10)
+    os.mkfifo("pipe")
+    message = read_binary(STATE, proto.SolverState)
+    message.learned_net = name
+    Path(STATE).write_bytes(message.SerializeToString())
+    solver = get_solver("solver.prototxt")
+    with pytest.raises(WeightsError, match=f"cannot read the weights file {name}: no regular file"):
+        solver.restore(STATE)
 
 
 def test_the_right_weights_beside_the_state_are_preferred_to_others_where_it_was_written():

@@ -104,14 +104,10 @@ def _names(source: str, ext: str) -> list[str] | None:
 
 
 def _read_array(source: str) -> np.ndarray:
-    import numpy as np
-
+    from minicaffe.data.npy import read_npy
     from minicaffe.errors import DataError
 
-    try:
-        images = np.load(source, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{source}: no array of images can be read: {error}") from None
+    images = read_npy(source)
     if images.ndim != 4 or not len(images):
         raise DataError(f"{source}: expected images x height x width x channels; found an array of {images.shape}")
     return images

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from minicaffe.tools import console, options
+from minicaffe.tools import console, detect_boxes, options
 from minicaffe.tools.command import Command
 from minicaffe.tools.completion import Path
 from minicaffe.tools.image_options import image_options, read_mean, set_channel_swap
@@ -27,10 +27,12 @@ _CORNERS = ("ymin", "xmin", "ymax", "xmax")
     examples=[
         "minicaffe detect windows.csv found.csv --model_def net.prototxt --pretrained_model net.caffemodel "
         "--context_pad 0",
+        "minicaffe detect scene.png found.csv --model_def ssd/deploy.prototxt --pretrained_model ssd.caffemodel "
+        "--draw found.png --label_map_file ssd/labels.pbtxt",
     ],
 )
 @click.argument("source", metavar="INPUT", type=Path())
-@click.argument("output", metavar="OUTPUT", type=Path())
+@click.argument("output", metavar="[OUTPUT]", required=False, type=Path())
 @image_options
 @click.option(
     "--crop_mode", type=click.Choice(["list", "selective_search"]), default="list", show_default=True,
@@ -40,20 +42,34 @@ _CORNERS = ("ymin", "xmin", "ymax", "xmax")
     "--context_pad", default=16, show_default=True, type=click.IntRange(min=0), metavar="N",
     help="Show the net so many pixels, of its input, around each window.",
 )  # fmt: skip
+@click.option(
+    "--draw", "drawing", default="", metavar="FILE|DIR", type=Path(),
+    help="Draw the boxes that a net finds, with their names.",
+)  # fmt: skip
+@click.option("--label_map_file", default="", metavar="FILE", type=Path(), help="The names of the labels, a prototxt.")
+@click.option(
+    "--threshold", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="The least confidence of a box."
+)
 def command(
-    source: str, output: str, model_def: str, pretrained_model: str, gpu: bool, mean_file: str, raw_scale: float,
+    source: str, output: str | None, model_def: str, pretrained_model: str, gpu: bool, mean_file: str, raw_scale: float,
     input_scale: float | None, channel_swap: tuple[int, ...], crop_mode: str, context_pad: int,
+    drawing: str, label_map_file: str, threshold: float,
 ) -> None:  # fmt: skip
-    """Classify windows of images with a trained net.
+    """Find things in images with a trained net.
 
-    INPUT is a table (.csv) with the columns filename, xmin, ymin, xmax, ymax.  OUTPUT is a table, too, with the
-    windows and a column for each class (.csv), or HDF5 with the datasets df/filename, df/window (ymin, xmin, ymax,
-    xmax) and df/prediction.
+    A net that ends in a DetectionOutput layer (SSD), or in one of YOLO's, finds boxes in the image INPUT, or in all
+    images of a folder; they are written to OUTPUT, a table (.csv), or shown.
+
+    Other nets classify windows (R-CNN).  INPUT is a table (.csv) with the columns filename, xmin, ymin, xmax, ymax.
+    OUTPUT is a table, too, with the windows and a column for each class (.csv), or HDF5 with the datasets df/filename,
+    df/window (ymin, xmin, ymax, xmax) and df/prediction.
     """
     import numpy as np
 
     from minicaffe import models
+    from minicaffe.box_detector import BoxDetector, finds_boxes
     from minicaffe.detector import Detector
+    from minicaffe.proto.files import read_definition
 
     if crop_mode == "selective_search":
         raise click.UsageError("selective_search is a MATLAB program; propose windows by other means, and give a .csv")
@@ -61,8 +77,16 @@ def command(
     mean = read_mean(mean_file)
     if mean is not None and mean.ndim == 3:
         mean = mean.mean(axis=(1, 2))
+    definition = models.find(model_def)
+    if finds_boxes(read_definition(definition)):
+        finder = BoxDetector(definition, pretrained_model, mean, input_scale, raw_scale)
+        color = set_channel_swap(finder, finder.transformer, channel_swap)
+        detect_boxes.run(finder, color, source, output or "", drawing, label_map_file, threshold)
+        return
+    if drawing or label_map_file or output is None:
+        raise click.UsageError("a net that classifies windows needs OUTPUT, and has no --draw and --label_map_file")
     windows = _read_windows(source)
-    detector = Detector(models.find(model_def), pretrained_model, mean, input_scale, raw_scale)
+    detector = Detector(definition, pretrained_model, mean, input_scale, raw_scale)
     with contextlib.closing(detector):
         set_channel_swap(detector, detector.transformer, channel_swap)
         detector.configure_crop(context_pad)

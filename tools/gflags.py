@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+_HELP = ("h", "helpshort", "helpfull")
 _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
 
@@ -70,7 +71,7 @@ def click_style(args: Sequence[str], params: Iterable[click.Parameter]) -> list[
             result.append(arg)
             continue
         name, equals, value = arg.lstrip("-").partition("=")
-        name = "help" if name == "h" else name.replace("-", "_")
+        name = "help" if name in _HELP else name.replace("-", "_")
         option = options.get(name)
         negated = options.get(name.removeprefix("no")) if option is None and name.startswith("no") else None
         if option is not None and option.is_flag and equals:

@@ -63,19 +63,12 @@ def image_options(command: Callable) -> Callable:
 
 def read_mean(path: str) -> np.ndarray | None:
     """The mean in a file, (channels, height, width) or (channels,); None for no file.  DataError if it is none."""
-    import numpy as np
-
     from minicaffe.data import transform
-    from minicaffe.errors import DataError
+    from minicaffe.data.npy import read_npy
 
     if not path:
         return None
-    if os.path.splitext(path)[1] != ".npy":
-        return transform.read_mean(path)
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"--mean_file {path}: no array of numbers can be read: {error}") from None
+    return read_npy(path) if os.path.splitext(path)[1] == ".npy" else transform.read_mean(path)
 
 
 def set_channel_swap(net: Net, transformer: Any, order: tuple[int, ...]) -> bool:

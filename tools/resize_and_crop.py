@@ -50,7 +50,7 @@ def command(
     if list_file is None:
         names = list(image_files(input_folder))
     else:
-        with open(list_file, encoding="utf-8") as file:
+        with open(list_file, encoding="utf-8", errors="surrogateescape") as file:
             names = [line.strip() for line in file if line.strip()]
     written = 0
     for _, error in crop_all(input_folder, output_folder, names, output_side_length, image_lib):

@@ -8,17 +8,21 @@ from collections.abc import Iterable, Sequence
 PIPE_WIDTH = 160
 
 
-def show(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """Print a table; headings that begin with > are those of numbers, which stand at the right."""
+def show(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table, without the columns that are empty; headings that begin with > are those of numbers, which stand
+    at the right.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    for heading in headings:
-        right = heading.startswith(">")
-        table.add_column(heading.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+    rows = list(rows)
+    kept = [i for i in range(len(headings)) if any(row[i] for row in rows)]
+    table = Table()
+    for i in kept:
+        right = headings[i].startswith(">")
+        table.add_column(headings[i].removeprefix(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(row[i] for i in kept))
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False).print(table)
 
 

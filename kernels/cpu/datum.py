@@ -69,7 +69,7 @@ def scan(records: np.ndarray, ends: np.ndarray, fields: np.ndarray) -> None:
             elif number == _FIELD_OF_FLOATS or (number == _FIELD_OF_ENCODED and value != np.uint64(0)):
                 found[PLAIN] = 0
                 break
-            position += length
+            position = int(position + length)
         begin = end
 
 

@@ -65,12 +65,13 @@ def standardize_grad(
     g = dy if y is None else np.where(y > 0, dy, dy * dy.dtype.type(slope))
     dy_mean[...] = g.mean(axis=(0, 2), dtype=np.float64)
     dot_mean[...] = (g * z).mean(axis=(0, 2), dtype=np.float64)
-    dx[...] = (g - dy_mean[:, None] - z * dot_mean[:, None]) * factor[:, None]
-    if v is not None:
-        dx *= v[:, None]
+    if v is not None:  # before dx is written, which may be dy
         for total, values in ((dv, g * z), (db, g)):
             if total is not None:
                 total += values.sum(axis=(0, 2), dtype=np.float64)
+    dx[...] = (g - dy_mean[:, None] - z * dot_mean[:, None]) * factor[:, None]
+    if v is not None:
+        dx *= v[:, None]
 
 
 def scale(

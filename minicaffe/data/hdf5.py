@@ -51,7 +51,7 @@ class Entry(NamedTuple):
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
     """Whether a file can be read and begins as HDF5 files do."""
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(limits.open_file(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             for start in _USER_BLOCKS:
                 if start >= size:
@@ -59,7 +59,7 @@ def is_hdf5(path: str | os.PathLike[str]) -> bool:
                 file.seek(start)
                 if file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE:
                     return True
-    except (OSError, ValueError):
+    except OSError:
         pass
     return False
 
@@ -148,15 +148,13 @@ def _where(path: str | os.PathLike[str]) -> str:
 def _reading(path: str | os.PathLike[str], names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
     """The messages about a file, each with ``payload``, which takes what comes after it."""
     try:
-        with open(path, "rb"):
-            pass
+        os.close(limits.open_file(path))
     except FileNotFoundError:
         raise DataError(
             f"cannot read HDF5 file {os.fspath(path)}: no such file (tried {os.path.abspath(path)})"
         ) from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"cannot read HDF5 file {os.fspath(path)}: {reason}") from None
+    except OSError as error:
+        raise DataError(f"cannot read HDF5 file {os.fspath(path)}: {error.strerror}") from None
     if not is_hdf5(path):
         raise DataError(f"{_where(path)}: no HDF5 file: it does not begin as one, or it is empty")
     request = {"path": os.path.abspath(os.fspath(path)), "names": None if names is None else list(names)}

@@ -25,6 +25,13 @@ _BYTES_A_PIXEL = 24  # while an image is decoded
 _WEIGHT = 1 << 11  # OpenCV's fixed point for 8-bit images
 
 
+def extensions() -> set[str]:
+    """How the names of files in the ``FORMATS`` end: ``.png``, …"""
+    from PIL import Image
+
+    return {ending for ending, name in Image.registered_extensions().items() if name in FORMATS}
+
+
 def read_image(path: str | os.PathLike[str], color: bool | None = True) -> np.ndarray:
     """The image in a file, uint8 (channels, height, width); ``color`` and errors as in ``decode_image``."""
     try:

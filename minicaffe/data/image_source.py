@@ -72,6 +72,20 @@ def read_labels(path: str | os.PathLike[str], count: int) -> list[tuple[str, np.
     return entries
 
 
+def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """The images and the images of their labels in a text file of lines ``path path``; DataError if it is no such."""
+    entries = []
+    for n, line in enumerate(_lines(path), 1):
+        words = line.split()
+        if len(words) != 2:
+            raise DataError(
+                f"list of images {os.path.abspath(path)}, line {n}: expected the paths of an image and of its labels, "
+                f"without spaces in them; found '{line}'"
+            )
+        entries.append((words[0], words[1]))
+    return entries
+
+
 def _lines(path: str | os.PathLike[str]) -> list[str]:
     """The lines of a list of images; DataError if it cannot be read or is empty."""
     try:
@@ -99,21 +113,27 @@ class ImageSource(BatchSource):
     (naming it and its line), images of different sizes in one batch.
     """
 
+    param_name = "image_data_param"
+
     def __init__(self, param: Any, transform_param: Any, prefetch: int, phase: int, stream: Stream) -> None:
-        check_sizes(param.batch_size, prefetch, "image_data_param")
+        check_sizes(param.batch_size, prefetch, self.param_name)
         if (param.new_height > 0) != (param.new_width > 0):
             raise DataError(
-                "image_data_param: new_height and new_width must be set at the same time; "
+                f"{self.param_name}: new_height and new_width must be set at the same time; "
                 f"found {param.new_height} and {param.new_width}"
             )
         transformer = Transformer(transform_param, phase, stream)
-        reader = _ImageReader(param, transformer, stream)
+        reader = self.reader(param, transformer, stream)
         transformer.seed(stream)  # Caffe seeds it twice; the second seed is the one in use
         stream.draw()  # Caffe's prefetch thread takes its own seed
         super().__init__(reader, param.batch_size, prefetch)
 
+    def reader(self, *how: Any) -> ListReader:
+        """What fills the batches."""
+        return ListReader(*how)
 
-class _ImageReader(ImageReader):
+
+class ListReader(ImageReader):
     """Fills batches with the images of a list."""
 
     remedy = "set image_data_param.new_height and new_width, transform_param.crop_size, or batch_size: 1"
@@ -121,7 +141,7 @@ class _ImageReader(ImageReader):
     def __init__(self, param: Any, transformer: Transformer, stream: Stream) -> None:
         super().__init__(transformer)
         self._param = param
-        self._entries = read_list(param.source)
+        self._entries = self.read_entries()
         self._order = np.arange(len(self._entries))
         self._shuffler = Stream(stream.draw()) if param.shuffle else None
         self._shuffle()
@@ -137,6 +157,10 @@ class _ImageReader(ImageReader):
             self.shape = transformer.output_shape(self.read(first)[0].shape)
         except DataError as error:
             raise self.at(first, error) from error
+
+    def read_entries(self) -> list[Any]:
+        """The images of the list, and a label for each."""
+        return read_list(self._param.source)
 
     def fill(self, batch: Batch) -> None:
         lines = []
@@ -192,13 +216,17 @@ class _ImageReader(ImageReader):
             self._place = 0
             self._shuffle()
 
-    def read(self, item: int) -> tuple[np.ndarray, int]:
+    def read(self, item: int) -> tuple[np.ndarray, Any]:
         """The image of a line, uint8 (channels, height, width), resized if the layer asks for it, and its label."""
         name, label = self._entries[item]
+        return self.read_image(name), label
+
+    def read_image(self, name: str) -> np.ndarray:
+        """The image of this name, resized if the layer asks for it."""
         pixels = read_image(self._param.root_folder + name, self._param.is_color)
         if self._param.new_height and pixels.shape[1:] != (self._param.new_height, self._param.new_width):
             pixels = resize(pixels, self._param.new_height, self._param.new_width)
-        return pixels, label
+        return pixels
 
     def at(self, item: int, error: DataError) -> DataError:
         return DataError(f"{self._where()}, line {item + 1}: {error}")

@@ -40,7 +40,7 @@ class Noise:
             (p.posterize, lambda x: x // 64 * 64 + 32),
             (p.inverse, lambda x: 255 - x),
             (p.saltpepper, lambda x: self._sprinkle(x, stream)),
-            (p.convert_to_hsv and colored, lambda x: np.rint(color.to_hsv(x)).astype(np.uint8)),
+            (p.convert_to_hsv and colored, _to_hsv),
             (p.convert_to_lab and colored, color.to_lab),
         ):
             if wanted:
@@ -61,6 +61,12 @@ class Noise:
         image = image.copy()
         image[:, places[:, 1] % height, places[:, 0] % width] = np.broadcast_to(values, channels)[:, None]
         return image
+
+
+def _to_hsv(image: np.ndarray) -> np.ndarray:
+    planes = np.rint(color.to_hsv(image)).astype(np.uint8)
+    planes[0] %= 180
+    return planes
 
 
 def _decolorize(image: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ import numpy as np
 
 from minicaffe.data.image import resize
 
+_ONE = 1 << 11  # OpenCV's fixed point for images of bytes
+
 LINEAR, AREA, NEAREST, CUBIC, LANCZOS4 = range(1, 6)
 """Values of ResizeParameter.Interp_mode."""
 
@@ -13,17 +15,21 @@ LINEAR, AREA, NEAREST, CUBIC, LANCZOS4 = range(1, 6)
 def resample(image: np.ndarray, height: int, width: int, mode: int = LINEAR) -> np.ndarray:
     """Resize an image (channels, h, w) of bytes.
 
-    LINEAR and NEAREST are OpenCV's bit for bit; AREA, the mean of what a pixel covers (LINEAR where a side grows),
-    CUBIC and LANCZOS4 may round otherwise.
+    As OpenCV does it, but for the last bit of AREA: the mean of what a pixel covers, or where a side grows, pixels with
+    smooth edges.
     """
     old = image.shape[1:]
-    if mode == LINEAR or (mode == AREA and (height > old[0] or width > old[1])):
+    if mode == LINEAR or (mode == AREA and old == (2 * height, 2 * width)):
         return resize(image, height, width)
     if mode == NEAREST:
         rows, columns = (_nearest(size, new) for size, new in zip(old, (height, width), strict=True))
         return image[:, rows[:, None], columns]
-    taps = {AREA: _covered, CUBIC: _cubic, LANCZOS4: _lanczos}[mode]
+    covered = _covered if height <= old[0] and width <= old[1] else _stretched
+    taps = {AREA: covered, CUBIC: _cubic, LANCZOS4: _lanczos}[mode]
     vertical, horizontal = taps(old[0], height), taps(old[1], width)
+    if taps in (_lanczos, _stretched):  # in fixed point, as OpenCV has it
+        fixed = (vertical @ image.astype(np.float64) @ horizontal.T).astype(np.int64)
+        return ((fixed + _ONE**2 // 2) // _ONE**2).clip(0, 255).astype(np.uint8)
     return np.rint(vertical @ image.astype(np.float32) @ horizontal.T).clip(0, 255).astype(np.uint8)
 
 
@@ -37,6 +43,15 @@ def _covered(size: int, new_size: int) -> np.ndarray:
     low, high = np.maximum(edges[:-1, None], np.arange(size)), np.minimum(edges[1:, None], np.arange(size) + 1)
     weights = np.maximum(high - low, 0)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _stretched(size: int, new_size: int) -> np.ndarray:
+    """Weights (new_size, size) of AREA where a side grows: most new pixels are an old one, the others mix two."""
+    n = np.arange(new_size)
+    left = np.floor(n * (size / new_size)).astype(int)
+    f = n + 1 - (left + 1) * (new_size / size)
+    f = np.where(f <= 0, 0, f - np.floor(f))
+    return _weights(size, new_size, 1, np.rint(np.stack([1 - f, f], axis=1) * _ONE), left)
 
 
 def _weights(size: int, new_size: int, reach: int, kernel: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -69,4 +84,4 @@ def _lanczos(size: int, new_size: int) -> np.ndarray:
     left, f = _positions(size, new_size)
     x = f[:, None] - np.arange(-3, 5)
     kernel = np.sinc(x) * np.sinc(x / 4)
-    return _weights(size, new_size, 4, kernel / kernel.sum(axis=1, keepdims=True), left - 3)
+    return _weights(size, new_size, 4, np.rint(kernel / kernel.sum(axis=1, keepdims=True) * _ONE), left - 3)

@@ -120,7 +120,7 @@ class ImageReader(BatchReader):
 
         def put(n: int) -> None:
             try:
-                pixels, batch.label[n] = self.read(items[n])
+                pixels, label = self.read(items[n])
                 shape = self._transformer.output_shape(pixels.shape)
                 if n == 0:
                     batch.resize(shape, dtype or pixels.dtype)
@@ -140,9 +140,14 @@ class ImageReader(BatchReader):
             for mine, drawn in zip((batch.offsets, batch.mirror), place(pixels.shape), strict=True):
                 mine[n] = drawn[n]
             crop(pixels[np.newaxis], batch.offsets[one], batch.mirror[one], batch.pixels[one])
+            self.put_label(batch, n, label)
 
         put(0)
         self.share(put, iter(range(1, len(items))))
+
+    def put_label(self, batch: Batch, n: int, label: Any) -> None:
+        """Put the label of item n, whose image is there already, into a batch."""
+        batch.label[n] = label
 
     def share(self, put: Callable[[int], None], numbers: Iterator[int]) -> None:
         """Call ``put`` for every number, in this thread and others; raises the error of the lowest number."""

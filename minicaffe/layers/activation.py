@@ -76,13 +76,13 @@ class SeLu(Neuron):
     reads_bottoms, reads_tops = (0,), ()
     alpha: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.scale = getattr(self, "lambda")
-        for field, value in (("alpha", self.alpha), ("lambda", self.scale)):
+    def check_options(self) -> None:
+        for field in ("alpha", "lambda"):
+            value = getattr(self, field)
             self.require(value > 0, f"must be positive; found {value:g}", field)
 
     def options(self) -> tuple[float, ...]:
-        return self.scale, self.alpha
+        return getattr(self, "lambda"), self.alpha
 
     @staticmethod
     def value(x: float, scale: float, alpha: float) -> float:
@@ -162,7 +162,7 @@ class Truncation(Neuron):
     lower_bound: float
     upper_bound: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(
             self.lower_bound < self.upper_bound,
             f"must be greater than lower_bound, which is {self.lower_bound:g}; found {self.upper_bound:g}",
@@ -190,7 +190,7 @@ class SoftTruncation(Neuron):
     per_element = 3
     c: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(self.c != 0, "must not be 0", "c")
 
     def options(self) -> tuple[float, ...]:

@@ -192,6 +192,8 @@ class ChannelScale(Layer):
     min_global_scale: float
     init_global_scale: float
 
+    fixed = ("global_scale", "init_global_scale")
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(
             self.global_scale or len(top) == 1, f"gives a second top only if it is on; found {len(top)}", "global_scale"

@@ -56,7 +56,7 @@ class Checked:
                 if forks.changes_results(field, value) and field.name not in self.obeys:
                     raise self.error(
                         f"{param}.{field.name} asks for something that only a fork of Caffe{forks.origin(field.name)}"
-                        f" has, and a {self.type} layer of minicaffe has not; without it the results differ",
+                        f" has, and {self.type} of minicaffe has not; without it the results differ",
                         field.name,
                     )
 

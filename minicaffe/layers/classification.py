@@ -256,6 +256,7 @@ class Accuracy(Classified):
 
     Bottoms: scores, and integer labels, one for each position along ``axis`` (1).  Tops: a scalar; (classes,).
     ``ignore_label`` positions do not count.  A class without labels, or a batch without any, gives 0.
+    happynear: with ``min_is_better`` the lowest are counted instead, of distances.
     Caffe: ties count against the label, so equal scores everywhere give 0; NaN counts for it, here against it.  It is
     no loss: its loss weight is 0, and it cannot go backward.
     """
@@ -264,6 +265,7 @@ class Accuracy(Classified):
     capturable_on_device = True
     reads_bottoms = ()
     param = "accuracy_param"
+    obeys = ("min_is_better",)
     fixed = ()
     tops = (1, 2)
     auto_tops = False
@@ -271,6 +273,7 @@ class Accuracy(Classified):
     forcible = None
     top_k: int
     axis: int
+    min_is_better: bool
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Nothing to do; a loss would weight its top."""
@@ -290,6 +293,7 @@ class Accuracy(Classified):
         top[0].reshape()
         self.seen = self.scratch("seen", (self.shape[1],))
         self.per_class = self.scratch("per_class", (self.shape[1],))
+        self.turned = self.scratch("turned", self.shape) if self.min_is_better else None
         if len(top) > 1:
             top[1].reshape(self.shape[1])
 
@@ -298,6 +302,9 @@ class Accuracy(Classified):
         label = bottom[1].xdata.reshape(outer, inner)
         self.check_labels(label, classes)
         score = bottom[0].xdata.reshape(self.shape)
+        if self.turned is not None:
+            self.xp.negative(score, out=self.turned)
+            score = self.turned
         self.ops.accuracy(score, label, self.top_k, self.ignored, top[0].xdata, self.per_class, self.seen)
         if len(top) > 1:
             top[1].xdata[...] = self.per_class

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar
 
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
@@ -16,13 +16,19 @@ class Windowed(Layer):
     """Base of layers with a kernel, stride, pad and dilation along each spatial axis, from ``convolution_param``.
 
     Each of the four is given once for all spatial axes or once for each; for two axes also as ``*_h`` and ``*_w``
-    (dilation excepted).  Defaults: stride 1, pad 0, dilation 1.
+    (dilation in yjxiong's Caffe).  Defaults: stride 1, pad 0, dilation 1.  DeepLab's ``hole``, ``hole_h``, ``hole_w``
+    are names of the dilation.
     """
 
     param = "convolution_param"
+    obeys: ClassVar[Collection[str]] = ("hole", "hole_h", "hole_w", "dilation_h", "dilation_w")
     reads_tops = ()
     fixed = ("axis", "weight_filler", "bias_filler")
     axis: int
+    dilation: Sequence[int]
+    hole: int
+    hole_h: int
+    hole_w: int
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.channel_axis = self.axis_of(bottom[0], self.axis)
@@ -37,7 +43,7 @@ class Windowed(Layer):
             kernel=self._sizes("kernel_size", "kernel", spatial, None),
             stride=self._sizes("stride", "stride", spatial, 1),
             pad=self._sizes("pad", "pad", spatial, 0),
-            dilation=self._sizes("dilation", None, spatial, 1),
+            dilation=self._dilation(spatial),
         )
         for field, values, least in (
             ("kernel_size", self.window.kernel, 1),
@@ -45,6 +51,21 @@ class Windowed(Layer):
             ("dilation", self.window.dilation, 1),
         ):
             self.require(all(v >= least for v in values), f"must be positive; found {list(values)}", field)
+
+    def _dilation(self, spatial: int) -> tuple[int, ...]:
+        holes = [field for field in ("hole", "hole_h", "hole_w") if self.has(field)]
+        if not holes:
+            return self._sizes("dilation", "dilation", spatial, 1)
+        others = [*self.dilation, *(field for field in ("dilation_h", "dilation_w") if self.has(field))]
+        self.require(
+            not others and len(holes) == (1 if self.has("hole") else 2),
+            "give either hole, or hole_h and hole_w, or dilation",
+            holes[0],
+        )
+        sizes = (self.hole,) * spatial if self.has("hole") else (self.hole_h, self.hole_w)
+        self.require(len(sizes) == spatial, f"hole_h and hole_w need 2 spatial axes; found {spatial}", "hole_h")
+        self.require(min(sizes, default=1) > 0, f"must be positive; found {list(sizes)}", holes[0])
+        return sizes
 
     def _sizes(self, field: str, prefix: str | None, spatial: int, default: int | None) -> tuple[int, ...]:
         values = tuple(getattr(self, field))

@@ -14,6 +14,7 @@ from minicaffe.backend import random, ranks
 from minicaffe.blob import Blob
 from minicaffe.data.datum_source import DatumSource
 from minicaffe.data.image_source import ImageSource
+from minicaffe.data.label_map_source import LabelMapSource
 from minicaffe.data.source import BatchSource
 from minicaffe.data.window_source import WindowSource
 from minicaffe.errors import DataError, ShapeError
@@ -128,6 +129,7 @@ class Batches(Source):
     """
 
     param: ClassVar[str]
+    common_params: ClassVar[Sequence[str]] = ("transform_param",)
     tops: Count = 2
     phase_is_fixed = True
     reshape_always = True
@@ -212,6 +214,23 @@ class ImageData(Batches):
 
     def open(self, options: Any, transform: Any) -> ImageSource:
         return ImageSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
+
+
+class DenseImageData(Batches):
+    """Batches of image files and of maps of labels, one for each pixel, that ``source`` lists, two paths a line
+    (SegNet).
+
+    Tops: images (batch_size, C, H, W); labels (batch_size, 1, H, W), the gray values of the second images, divided by
+    ``label_divide_factor`` if that is given.  ``new_height`` and ``new_width`` resize both, labels to the nearest.
+    Other options are those of ImageData.
+    SegNet: crops and mirror images are refused; here labels are cropped and mirrored with their image.
+    """
+
+    type = "DenseImageData"
+    param = "dense_image_data_param"
+
+    def open(self, options: Any, transform: Any) -> LabelMapSource:
+        return LabelMapSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
 
 
 class WindowData(Batches):

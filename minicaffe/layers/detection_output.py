@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from minicaffe.boxes.priors import PriorBoxes
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.cpu.boxes import best_first, suppress
 from minicaffe.layers.base import Count, Layer
+
+_log = logging.getLogger(__name__)
 
 
 def expect_priors(layer: Layer, priors: Blob) -> int:
@@ -47,6 +50,7 @@ class DetectionOutput(Layer):
     ``share_location: false``: codes for each class.  ``code_type``, ``variance_encoded_in_target``: see
     ``boxes.coding``.  ``clip`` (OpenCV): boxes end where the image does.
 
+    ``save_output_param`` and ``visualize`` are without effect, and logged so.
     Computed on the host, since the number of boxes depends on their values: a device is waited for.
     Source: weiliu89/caffe, branch ssd.  Of equally confident boxes the one of the lower prior wins.
     """
@@ -68,8 +72,17 @@ class DetectionOutput(Layer):
     clip: bool
     normalized_bbox: bool
     save_output_param: Any
+    visualize: bool
     nms_threshold: float
     top_k: int
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if self.save_output_param.output_directory or self.visualize:
+            _log.warning(
+                "layer '%s' (DetectionOutput): save_output_param and visualize are without effect: no files are "
+                "written, and no window is opened; 'minicaffe detect --draw' does both",
+                self.name,
+            )
 
     def check_options(self) -> None:
         self.require(self.num_classes > 0, "must be given, and positive", "num_classes")

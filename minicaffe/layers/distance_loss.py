@@ -84,17 +84,27 @@ class GeneralContrastiveLoss(DistanceLoss):
     add_intra_mae: bool
     max_negative_margin: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().setup(bottom, top)
-        self.averages = 3 if self.add_intra_mae else 2
+    fixed = ("add_intra_mae",)
+
+    def check_options(self) -> None:
         self.require(
             not self.has("normalize_negative") or self.normalize_negative > 0,
             f"must be positive; found {self.normalize_negative:g}",
             "normalize_negative",
         )
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().setup(bottom, top)
         self._mean_term = np.zeros(())
 
+    def state(self) -> dict[str, Any]:
+        return {"mean_term": float(self._mean_term)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._mean_term[...] = state["mean_term"]
+
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.averages = 3 if self.add_intra_mae else 2
         super().reshape(bottom, top)
         if len(bottom) > 2:
             self.require_same_shape(bottom[0], bottom[2])

@@ -71,9 +71,13 @@ class Mean(Layer):
 
     ADD, SUBTRACT = 1, 4
 
+    fixed = ("file",)
+
+    def check_options(self) -> None:
+        self.require(bool(self.value) or self.file != "", "give one number for each channel, or a file", "value")
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.require(len(top) == len(bottom), f"needs as many tops as bottoms; found {len(top)}", "top")
-        self.require(bool(self.value) or self.file != "", "give one number for each channel, or a file", "value")
         self.mean = Blob.from_proto(self._read(), self.dtype) if self.file else None
 
     def _read(self) -> proto.BlobProto:
@@ -140,7 +144,7 @@ class Correlation(Layer):
 
     MULTIPLY, SUBTRACT = range(2)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(self.kernel_size % 2 == 1, f"must be odd; found {self.kernel_size}", "kernel_size")
         self.require(self.has("max_displacement"), "must be given", "max_displacement")
         for field in ("stride_1", "stride_2"):

@@ -5,6 +5,7 @@ is given.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, cast
 from weakref import WeakKeyDictionary
 
@@ -63,6 +64,11 @@ def _functions(cls: type) -> dict[str, Any]:
 
 def is_patched(cls: type) -> bool:
     """Whether functions of a class of layers, or of one that it derives from, are no longer those it was made with."""
+    return _is_patched(cls, LayerKind.changes)
+
+
+@lru_cache
+def _is_patched(cls: type, changes: int) -> bool:
     kinds = [kind for kind in cls.__mro__ if isinstance(kind, LayerKind)]
     return any(_functions(kind) != _own[kind] for kind in kinds)
 

@@ -35,6 +35,8 @@ class LabelSpecificAdd(Layer):
     bias_max: float
     iteration: int
 
+    fixed = ("iteration",)
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._passes = [self.iteration]
 
@@ -114,10 +116,14 @@ class MarginInnerProduct(Layer):
     iteration: int
     lambda_min: float
 
+    fixed = ("axis", "iteration", "weight_filler")
+
+    def check_options(self) -> None:
+        self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         options = self.layer_param.margin_inner_product_param
         self.margin = options.type + 1
-        self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
         self.width = bottom[0].span(self.axis_of(bottom[0], self.axis))
         self.add_param((self.num_output, self.width), options.weight_filler)
         self._passes = [self.iteration]

@@ -41,11 +41,15 @@ class CenterLoss(Layer):
     axis: int
     distance_type: str
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    fixed = ("axis", "center_filler")
+
+    def check_options(self) -> None:
         self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
         self.require(
             self.distance_type in ("L1", "L2"), f"must be L1 or L2; found {self.distance_type}", "distance_type"
         )
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.width = bottom[0].span(self.axis_of(bottom[0], self.axis))
         self.add_param((self.num_output, self.width), self.layer_param.center_loss_param.center_filler)
 
@@ -211,28 +215,34 @@ class InnerDistance(Layer):
     normalize: bool
     update_center_only: bool
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    fixed = ("axis", "update_center_only", "weight_filler")
+
+    def check_options(self) -> None:
         self.require(not self.transpose, "is not in minicaffe for distances; give the points as (N, K)", "transpose")
         self.require(
             self.distance_type in ("L1", "L2"), f"must be L1 or L2; found {self.distance_type}", "distance_type"
         )
-        self.given = len(bottom) == (3 if self.update_center_only else 2)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.given_points = len(bottom) == (3 if self.update_center_only else 2)
         self.require(
-            self.given or len(bottom) == (2 if self.update_center_only else 1),
+            self.given_points or len(bottom) == (2 if self.update_center_only else 1),
             f"takes x, perhaps the points, and labels only with update_center_only; found {len(bottom)} bottoms",
             "bottom",
         )
-        self.differentiable = (0, 1) if self.given else (0,)
+        self.differentiable = (0, 1) if self.given_points else (0,)
         self.width = bottom[0].span(self.axis_of(bottom[0], self.axis))
-        if not self.given:
+        if not self.given_points:
             self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
             self.add_param((self.num_output, self.width), self.layer_param.inner_distance_param.weight_filler)
 
     def points(self, bottom: Sequence[Blob]) -> Blob:
         """The blob w."""
-        return bottom[1] if self.given else self.blobs[0]
+        return bottom[1] if self.given_points else self.blobs[0]
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if not self.given_points:
+            self.require_blobs((self.num_output, self.width))
         x, w = bottom[0], self.points(bottom)
         axis = self.axis_of(x, self.axis)
         rows = x.span(0, axis)
@@ -261,7 +271,7 @@ class InnerDistance(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         rows, points, width = self.sizes
         w = self.points(bottom).xdata.reshape(points, width)
-        if self.normalize and not self.given:
+        if self.normalize and not self.given_points:
             self.xp.multiply(w, w, out=self.squares)
             self.xp.sum(self.squares, axis=1, keepdims=True, out=self.lengths)
             self.ops.elementwise(InnerDistance.length, (self.lengths,), (), self.lengths)
@@ -282,7 +292,7 @@ class InnerDistance(Layer):
         self.terms *= dy
         if propagate_down[0]:
             self.xp.sum(self.terms, axis=1, out=bottom[0].xdiff.reshape(rows, width))
-        if propagate_down[1] if self.given else self.param_propagate_down[0]:
+        if propagate_down[1] if self.given_points else self.param_propagate_down[0]:
             self._move_points(bottom)
 
     def _move_points(self, bottom: Sequence[Blob]) -> None:
@@ -291,7 +301,7 @@ class InnerDistance(Layer):
             self.terms *= self.right[:, :, None]
         self.xp.sum(self.terms, axis=0, out=self.steps)
         dw = self.points(bottom).xdiff.reshape(self.steps.shape)
-        if self.given:
+        if self.given_points:
             self.ops.elementwise(nothing, (dw,), (), dw)
         dw -= self.steps
 
@@ -325,13 +335,16 @@ class Pairwise(Layer):
 
     SUM, PROD, MAX = range(1, 4)
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    fixed = ("operation",)
+
+    def check_options(self) -> None:
         self.require(
             len(self.coeff) in ((0, 2) if self.operation == self.SUM else (0,)),
             f"takes two values, and those only for SUM; found {len(self.coeff)}",
             "coeff",
         )
-        self.coefficients = tuple(self.coeff) or (1.0, 1.0)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.reads_bottoms = () if self.operation == self.SUM else (0, 1)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -339,6 +352,7 @@ class Pairwise(Layer):
         if any(len(blob.shape) < 2 or blob.count != blob.span(0, 2) for blob in bottom) or x.shape[1] != z.shape[1]:
             found = f"{x.shape_string} and {z.shape_string}"
             raise self.error(f"bottoms must be (M, K) and (N, K); found {found}", kind=ShapeError)
+        self.factors = tuple(self.coeff) or (1.0, 1.0)
         self.sizes = (x.shape[0], z.shape[0], x.shape[1])
         top[0].reshape(*self.sizes)
         self.first, self.second = (self.scratch(name, self.sizes) for name in ("first", "second"))
@@ -351,13 +365,13 @@ class Pairwise(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._spread(bottom)
         formula = {self.SUM: Pairwise.sum, self.PROD: Pairwise.product, self.MAX: Pairwise.larger}[self.operation]
-        self.ops.elementwise(formula, (self.first, self.second), self.coefficients, top[0].xdata)
+        self.ops.elementwise(formula, (self.first, self.second), self.factors, top[0].xdata)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         for i, axis in self.wanted(propagate_down, (0, 1), (1, 0)):
             self._spread(bottom)
             if self.operation == self.SUM:
-                self.ops.elementwise(Pairwise.scaled, (top[0].xdiff,), (self.coefficients[i],), self.first)
+                self.ops.elementwise(Pairwise.scaled, (top[0].xdiff,), (self.factors[i],), self.first)
             elif self.operation == self.PROD:
                 self.xp.multiply(self.second if i == 0 else self.first, top[0].xdiff, out=self.first)
             else:

@@ -340,31 +340,38 @@ class Dropout(Layer):
     """Zero a random share of the input while training (Srivastava et al. 2014), and scale the rest to keep its mean.
 
     Bottom and top: one shape.  TRAIN: ``y = x * m / (1 - r)``, m drawn anew for each element at each forward, 0 with
-    probability r = ``dropout_ratio``.  TEST: y = x.
+    probability r = ``dropout_ratio``.  TEST: y = x, unless it is as in TRAIN by ``sample_weights_test`` (SegNet).
     """
 
     type = "Dropout"
     param = "dropout_param"
+    obeys = ("sample_weights_test",)
     capturable = True
     in_place = "always"
     reads_bottoms = reads_tops = ()
     dropout_ratio: float
+    sample_weights_test: bool
 
     def check_options(self) -> None:
         self.require(0 <= self.dropout_ratio < 1, f"must lie in [0, 1); found {self.dropout_ratio:g}", "dropout_ratio")
 
+    @property
+    def drops(self) -> bool:
+        """Whether anything is zeroed."""
+        return self.phase == TRAIN or self.sample_weights_test
+
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
-        return 2.0 * top[0].count if self.phase == TRAIN else 0.0
+        return 2.0 * top[0].count if self.drops else 0.0
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape_like(bottom[0])
-        self.leaves = "sign" if self.phase == TRAIN else "all"
-        if self.phase == TRAIN:
+        self.leaves = "sign" if self.drops else "all"
+        if self.drops:
             self.mask = self.scratch("mask", bottom[0].shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, y = bottom[0].xdata, top[0].xdata
-        if self.phase == TRAIN:
+        if self.drops:
             self.random.bernoulli(self.mask, 1 - self.dropout_ratio)
             self.ops.elementwise(Dropout.kept, (x, self.mask), (1 / (1 - self.dropout_ratio),), y)
         elif top[0] is not bottom[0]:
@@ -374,7 +381,7 @@ class Dropout(Layer):
         if not propagate_down[0]:
             return
         dx, dy = bottom[0].xdiff, top[0].xdiff
-        if self.phase == TRAIN:
+        if self.drops:
             self.ops.elementwise(Dropout.kept, (dy, self.mask), (1 / (1 - self.dropout_ratio),), dx)
         elif top[0] is not bottom[0]:
             self.ops.elementwise(same, (dy,), (), dx)

@@ -1,4 +1,4 @@
-"""Layers of Caffe's forks that read images between their pixels: FlowWarp, Transformer, Resize."""
+"""Layers of Caffe's forks that read images between their pixels: FlowWarp, Transformer, Resize, Resample, Accum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Count, Layer
 
 
 class Sampled(Layer):
@@ -247,6 +247,8 @@ class Resize(Layer):
 
     type = "Resize"
     param = "resize_param"
+    bottoms: Count = 1
+    differentiable: tuple[int, ...] | None = None
     reads_bottoms = reads_tops = ()
     per_element = 8
     height: int
@@ -255,7 +257,7 @@ class Resize(Layer):
     out_height_scale: float
     out_width_scale: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         fields = ("out_height_scale", "out_width_scale") if self.is_pyramid_test else ("height", "width")
         for field in fields:
             value = getattr(self, field)
@@ -268,18 +270,27 @@ class Resize(Layer):
         )
         num, channels, height, width = x.shape
         self.require(height > 0 and width > 0, f"the input has no pixels; found {x.shape_string}", kind=ShapeError)
-        size = (self.height, self.width)
-        if self.is_pyramid_test:
-            size = (int(self.out_height_scale * height), int(self.out_width_scale * width))
+        size = self.new_size(bottom)
         top[0].reshape(num, channels, *size)
         self.down = self.scratch("down", (size[0], height))
         self.right = self.scratch("right", (size[1], width))
-        for matrix in (self.down, self.right):
-            self._fill(matrix)
+        self.fill()
         self.between = self.scratch("between", (num, channels, height, size[1]))
 
-    def _fill(self, matrix: Any) -> None:
-        """How much of each of the old rows is in each of the new ones: what is left of 1 at their distance."""
+    def new_size(self, bottom: Sequence[Blob]) -> tuple[int, int]:
+        """Height and width of the top."""
+        if not self.is_pyramid_test:
+            return self.height, self.width
+        height, width = bottom[0].shape[2:]
+        return int(self.out_height_scale * height), int(self.out_width_scale * width)
+
+    def fill(self) -> None:
+        """The matrices ``down`` and ``right``: how much of each of the old rows is in each of the new ones."""
+        for matrix in (self.down, self.right):
+            self._tents(matrix)
+
+    def _tents(self, matrix: Any) -> None:
+        """What is left of 1 at the distance of an old row from a new one."""
         xp, (new, old) = self.xp, matrix.shape
         if new:
             matrix[...] = xp.arange(new, dtype=self.dtype)[:, None] * (old / new) - xp.arange(old, dtype=self.dtype)
@@ -293,6 +304,70 @@ class Resize(Layer):
         if propagate_down[0]:
             self.xp.matmul(self.down.T, top[0].xdiff, out=self.between)
             self.xp.matmul(self.between, self.right, out=bottom[0].xdiff)
+
+
+class Resample(Resize):
+    r"""Images of another size, each pixel a mean over its surroundings (FlowNet2).
+
+    .. math:: y_p = \sum_q k(a (p f + o - q)) \, x_q \, / \sum_q k(a (p f + o - q))
+
+    along each axis, with f the old size over the new one.  Bottom: (N, C, H, W); a second one gives the size of the top
+    and nothing else.  Top: (N, C, ``height``, ``width``) or the second bottom's size.  ``type``: LINEAR (k a triangle,
+    the default), CUBIC, or NEAREST, which takes the pixel at the rounded place.  a is 1, or 1 / f where the image
+    becomes smaller along an axis and ``antialias`` is on (the default).  ``factor`` has no effect, as there.
+    FlowNet2: o is half of the *other* axis' f, less a half, so that only images whose proportions stay are centred.
+    There is no backward pass.
+    """
+
+    type = "Resample"
+    param = "resample_param"
+    bottoms: Count = (1, 2)
+    differentiable = ()
+    antialias: bool
+
+    NEAREST, LINEAR, CUBIC, AREA = 1, 2, 3, 4
+
+    def check_options(self) -> None:
+        self.kernel = self.layer_param.resample_param.type
+        self.require(self.kernel != self.AREA, "AREA is not in FlowNet2; take NEAREST, LINEAR or CUBIC", "type")
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if len(bottom) == 1:
+            for field in ("height", "width"):
+                self.require(getattr(self, field) > 0, "must be positive without a second bottom; found 0", field)
+        elif len(bottom[1].shape) != 4:
+            raise self.error(f"bottom 1 must have 4 axes; found {bottom[1].shape_string}", kind=ShapeError)
+        super().reshape(bottom, top)
+
+    def new_size(self, bottom: Sequence[Blob]) -> tuple[int, int]:
+        return (bottom[1].shape[2], bottom[1].shape[3]) if len(bottom) > 1 else (self.height, self.width)
+
+    def fill(self) -> None:
+        steps = [old / max(1, new) for new, old in (self.down.shape, self.right.shape)]
+        sharper = self.antialias and max(steps) > 1
+        for matrix, step, other in ((self.down, *steps), (self.right, *reversed(steps))):
+            if matrix.shape[0]:
+                self._fill(matrix, step, other / 2 - 0.5, 1 / step if sharper else 1.0)
+
+    def _fill(self, matrix: Any, step: float, offset: float, scale: float) -> None:
+        xp, (new, old) = self.xp, matrix.shape
+        places, pixels = xp.arange(new, dtype=self.dtype)[:, None] * step + offset, xp.arange(old, dtype=self.dtype)
+        if self.kernel == self.NEAREST:
+            matrix[...] = xp.clip(xp.floor(places + 0.5), 0, old - 1) == pixels
+            return
+        matrix[...] = xp.abs(places - pixels) * scale
+        formula = Resample.cubic if self.kernel == self.CUBIC else Resample.triangle
+        self.ops.elementwise(formula, (matrix,), (), matrix)
+        sums = xp.sum(matrix, axis=1, keepdims=True)
+        matrix /= sums + (sums == 0)
+
+    @staticmethod
+    def triangle(x: float) -> float:
+        return 1.0 - x if x < 1 else 0.0
+
+    @staticmethod
+    def cubic(x: float) -> float:
+        return x * x * (1.5 * x - 2.5) + 1.0 if x <= 1 else x * (x * (-0.5 * x + 2.5) - 4.0) + 2.0 if x < 2 else 0.0
 
 
 class Accum(Layer):
@@ -317,11 +392,15 @@ class Accum(Layer):
         self.require(
             len(bottom) > self.have_reference, "needs another bottom beside that of the size", "have_reference"
         )
+        self.differentiable = tuple(range(len(bottom) - self.have_reference))
+
+    fixed = ("have_reference",)
+
+    def check_options(self) -> None:
         self.require(
             not self.has("size_divisible_by") or self.size_divisible_by > 0, "must be positive; found 0",
             "size_divisible_by",
         )  # fmt: skip
-        self.differentiable = tuple(range(len(bottom) - self.have_reference))
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         for blob in bottom:

@@ -154,7 +154,7 @@ class L1Loss(Loss):
     FlowNet2's options: ``l2_per_location``: the sum runs over :math:`\sqrt{\epsilon + s \sum_c d^2}` of all positions,
     :math:`\epsilon` being ``epsilon`` (0.01); ``l2_prescale_by_channels``: s is 1/C instead of 1.  ``plateau``: values,
     or lengths, below it count as 0.  ``normalize_by_num_entries``: N is how many values are no NaN, over C.  As there,
-    with ``l1_loss_param`` or without b, NaN counts nothing and the gradient of :math:`|0|` is that of -0; otherwise it
+    with any of these or without b, NaN counts nothing and the gradient of :math:`|0|` is that of -0; otherwise it
     is 0, as in NVCaffe.
     """
 
@@ -162,7 +162,8 @@ class L1Loss(Loss):
     param = "l1_loss_param"
     bottoms: Count = (1, 2)
     reads_bottoms = ()
-    differentiable = forcible = (0, 1)
+    differentiable: tuple[int, ...] | None = (0, 1)
+    forcible: tuple[int, ...] | None = (0, 1)
     per_element = 2
     l2_per_location: bool
     l2_prescale_by_channels: bool
@@ -173,10 +174,10 @@ class L1Loss(Loss):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         self.differentiable = self.forcible = (0, 1)[: len(bottom)]
-        self.masked = self.layer_param.HasField("l1_loss_param") or len(bottom) == 1
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape((bottom[0], bottom[-1]), top)
+        self.masked = len(bottom) == 1 or bool(self.layer_param.l1_loss_param.ListFields())
         self.require(
             bottom[0].count == bottom[-1].count,
             f"bottoms must have the same count; found {bottom[0].shape_string} and {bottom[-1].shape_string}",

@@ -25,7 +25,7 @@ class SmoothL1Loss(Loss):
 
     type = "SmoothL1Loss"
     param = "smooth_l1_loss_param"
-    capturable = True
+    capturable_on_device = True
     bottoms: Count = (2, 4)
     per_element = 4
     reads_bottoms: Sequence[int] = ()

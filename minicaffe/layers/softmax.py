@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import ClassVar
 
+import numpy as np
+
+from minicaffe import proto
 from minicaffe.blob import Blob
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Layer, LayerClass
 from minicaffe.layers.classification import Normalized
 
 
@@ -27,7 +31,7 @@ class Softmax(Layer):
     axis: int
     scaling_temperature: float
 
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def check_options(self) -> None:
         self.require(
             self.scaling_temperature > 0, f"must be positive; found {self.scaling_temperature:g}", "scaling_temperature"
         )
@@ -70,10 +74,17 @@ class SoftmaxWithLoss(Normalized):
     capturable_on_device = True
     reads_bottoms = (1,)
     param = "softmax_param"
-    fixed = ()
+    fixed: ClassVar[Collection[str] | None] = ("weight_by_label_freqs",)
     per_element = 5
     tops = (1, 2)
     axis: int
+
+    obeys = ("weight_by_label_freqs", "class_weighting")
+
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        """SegNet's, which weighs classes, if ``weight_by_label_freqs`` is on."""
+        return WeightedSoftmaxWithLoss if layer_param.loss_param.weight_by_label_freqs else SoftmaxWithLoss
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
@@ -101,3 +112,44 @@ class SoftmaxWithLoss(Normalized):
             outer, _, inner = self.shape
             label, dx = bottom[1].xdata.reshape(outer, inner), bottom[0].xdiff.reshape(self.shape)
             self.ops.softmax_loss_grad(self.prob, label, self.ignored, self.normalizer, top[0].xdiff, dx)
+
+
+class WeightedSoftmaxWithLoss(SoftmaxWithLoss):
+    r"""SoftmaxWithLoss in which each class has a weight (SegNet: median frequency balancing).
+
+    .. math:: L = -\frac{1}{D} \sum_i w_{y_i} \log \max(p_{i, y_i}, 10^{-20})
+
+    ``loss_param`` gives w as one ``class_weighting`` for each class, and turns it on by ``weight_by_label_freqs``;
+    without that SegNet leaves the weights unread.  D counts positions, not weights.  SegNet: the floor is 2^-126.
+    """
+
+    type = ""
+    capturable = False
+    capturable_on_device = True
+    fixed = ("weight_by_label_freqs",)
+    class_weighting: Sequence[float]
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        Normalized.setup(self, bottom, top)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        classes = self.shape[1]
+        self.require(
+            len(self.class_weighting) == classes,
+            f"must be given for each of the {classes} classes; found {len(self.class_weighting)}",
+            "class_weighting",
+        )
+        self.gain = self.scratch("gain", (classes, classes))
+        self.gain[...] = self.xp.asarray(np.diag(self.class_weighting), dtype=self.dtype)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().forward(bottom, top)
+        label = bottom[1].xdata.reshape(self.shape[0], self.shape[2])
+        self.ops.infogain_loss(self.prob, label, self.gain, self.ignored, self.normalizer, top[0].xdata)
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        if propagate_down[0]:
+            label = bottom[1].xdata.reshape(self.shape[0], self.shape[2])
+            how = (self.ignored, self.normalizer, top[0].xdiff, bottom[0].xdiff.reshape(self.shape))
+            self.ops.infogain_loss_grad(self.prob, label, self.gain, *how)

@@ -39,8 +39,8 @@ __all__ = [
 
 def get_solver(path: str | os.PathLike) -> Solver:
     """The solver that a prototxt, or one of a shipped model, describes, of the ``type`` it names (SGD if none)."""
-    path = models.find(path)
-    return create(read_solver(path), path)
+    found = os.fspath(models.find(path))
+    return create(read_solver(found), found)
 
 
 def create(param: proto.SolverParameter, path: str | None = None, matching: Matching = BY_NAME) -> Solver:

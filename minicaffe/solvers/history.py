@@ -45,6 +45,8 @@ class History(Monitor):
     again, and wait in ``PREFIX_log_superseded.csv`` until the same numbers are told again.  So no iteration of a
     training is told twice, and of one that goes on in another way both are kept.  ``read`` and ``runs`` give the rows.
 
+    Of several solvers that train together, the one of rank 0 writes.
+
     Raises SnapshotError in ``begin`` for a file that is no such table; later a file that cannot be written is a
     warning.
     """
@@ -63,6 +65,8 @@ class History(Monitor):
 
     def begin(self, solver: Solver) -> None:
         self._solver = solver
+        if solver.rank:
+            return
         self.path = self.path or log_of(solver.param.snapshot_prefix)
         rows = read(self.path) if os.path.exists(self.path) else []
         mine: list[Row] = []
@@ -115,6 +119,8 @@ class History(Monitor):
 
     def _add(self, iteration: int, phase: str, net: int, outputs: Sequence[Scalar], rate: float) -> None:
         assert self._solver is not None
+        if self._solver.rank:
+            return
         seconds = round(time.monotonic() - self._since, 3)
         lr = float(str(self._solver.net.dtype.type(rate)))  # a float32 as it is written, 0.1
         rows = [

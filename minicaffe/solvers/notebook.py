@@ -42,7 +42,7 @@ class ProgressLine(Monitor):
         if shell is None:
             return
         self._written_at, self._stale = time.monotonic(), False
-        total = f" of {solver.param.max_iter}" if solver.param.max_iter else ""
+        total = f" of {solver.param.max_iter}" if solver.param.max_iter >= solver.iter else ""
         parts = [f"iteration {solver.iter}{total}", f"loss {solver.smoothed_loss:.4g}", f"lr {solver.lr:.4g}"]
         text = {"text/plain": ", ".join(parts) + "".join(f"; {scores}" for scores in self._scores.values())}
         display = compat.require("IPython.display").display

@@ -49,19 +49,21 @@ def check_gradient(
     is also checked that a second backward overwrites the gradients of bottoms, and adds to those of learned blobs.
 
     Args:
-        layer, bottoms, params, **how: as for ``run``.  Learned blobs that are all zero are drawn from N(0, 1), unless
-            ``params`` gives them.
+        layer: as for ``run``.
+        bottoms: as for ``run``.
+        params: as for ``run``.  Learned blobs that are all zero are drawn from N(0, 1), unless they are given here.
         mode: "directions": one random weighting of all tops, and for each bottom and blob one random direction; only
-        where
-            that is wrong, element by element.  "exhaustive": each element of each top by each element.
+            where that is wrong, element by element.  "exhaustive": each element of each top by each element.
         step: the largest step.
         tolerance: relative to the larger gradient; in directions mode, to the root mean square of the gradient.
-        kink, kink_range: elements x of the bottoms with ``kink - kink_range <= |x| <= kink + kink_range`` are not
-            checked (Caffe's GradientChecker): there the layer has no derivative.
+        kink: elements x of the bottoms with ``kink - kink_range <= |x| <= kink + kink_range`` are not checked (Caffe's
+            GradientChecker): there the layer has no derivative.
+        kink_range: see ``kink``.
         check_bottom: bottoms to check, by number; default: those that a net can turn on.
         check_top: tops that the objective looks at; default: all.  A top without a gradient, like the mask of Pooling,
             is left out this way.
         seed: of the layer's random numbers and those of the check.
+        **how: as for ``run``.
 
     Raises AssertionError saying which elements of which bottom or learned blob are wrong, found and expected;
     LayerError if there is nothing to check.

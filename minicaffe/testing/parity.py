@@ -33,14 +33,18 @@ def check_parity(
     ``check_parity("LRN", [x], alpha=5.0)``
 
     Args:
-        layer, bottoms, params, backward, **how: as for ``run``.  Learned blobs that are all zero are drawn from N(0,
-        1),
-            unless ``params`` gives them.
+        layer: as for ``run``.
+        bottoms: as for ``run``.
+        params: as for ``run``.  Learned blobs that are all zero are drawn from N(0, 1), unless they are given here.
+        backward: as for ``run``.
         top_diffs: as for ``run``; default: drawn from N(0, 1), or the loss weights of a loss.
         backends: what to compute on; all are compared with the first.  Default: the CPU, and the GPU that
             ``minicaffe.set_device`` chose.
-        rtol, atol: arrays a and b agree if ``|a - b| <= rtol * max|a| + atol`` everywhere (float32 rounding of a long
-            sum), or both are NaN.
+        rtol: arrays a and b agree if ``|a - b| <= rtol * max|a| + atol`` everywhere (float32 rounding of a long sum),
+            or both are NaN.
+        atol: see ``rtol``.
+        seed: of the layer's random numbers and those of the check.
+        **how: as for ``run``.
 
     Random numbers differ between backends: check a random layer in the TEST phase.
 

@@ -59,5 +59,6 @@ CASES = [
     Case("HingeLoss", (normal(4, 3, scale=2), integers(3, 4)), sizes=SIZES, gradient={"kink": 1.0, "kink_range": 0.01}),
     Case("HingeLoss", (normal(4, 3, scale=2), integers(3, 4)), {"norm": "L2", "loss_weight": 0.5}, "L2", sizes=SIZES),
     Case("Accuracy", (normal(4, 3), integers(3, 4)), sizes=SIZES),
+    Case("Accuracy", (normal(4, 3), integers(3, 4)), {"min_is_better": True}, "of distances", sizes=SIZES),
     Case("Accuracy", (normal(4, 5, 3), integers(5, 4, 3)), {"top_k": 2, "ignore_label": 1}, "each class", tops=2),
 ]

@@ -55,6 +55,14 @@ def images(folder):
     return {"source": str(folder / "list.txt")}
 
 
+def label_maps(folder):
+    for i in range(3):
+        Image.fromarray(_pixels(6, 7, 3)).save(folder / f"{i}.png")
+        Image.fromarray(_pixels(6, 7, 3)[:, :, 0] % 5).save(folder / f"labels{i}.png")
+    (folder / "list.txt").write_text("".join(f"{folder / f'{i}.png'} {folder / f'labels{i}.png'}\n" for i in range(3)))
+    return {"source": str(folder / "list.txt")}
+
+
 def windows(folder):
     Image.fromarray(_pixels(20, 24, 3)).save(folder / "image.png")
     rows = "1 0.9 2 3 12 15\n0 0.1 4 4 20 18\n"
@@ -91,6 +99,7 @@ CASES = [
         files=database,
     ),
     Case("AnnotatedData", (), {"backend": "LMDB", "batch_size": 4}, tops=2, files=annotated),
+    Case("DenseImageData", (), {"batch_size": 4, "new_height": 5, "new_width": 4}, tops=2, files=label_maps),
     Case("ImageData", (), {"batch_size": 4, "new_height": 5, "new_width": 4}, tops=2, files=images),
     Case("WindowData", (), {"batch_size": 4, "transform_param": {"crop_size": 8}}, tops=2, files=windows),
     Case("HDF5Data", (), {"batch_size": 4}, tops=("data", "label"), files=hdf5),

@@ -44,6 +44,12 @@ SAMPLING = [
         "pyramid",
         sizes=IMAGES,
     ),
+    Case("Resample", (normal(2, 3, 4, 5),), {"height": 7, "width": 3}, sizes=IMAGES),
+    Case("Resample", (normal(2, 3, 6, 8), normal(1, 1, 3, 4)), {"antialias": False}, "to a reference"),
+    Case("Resample", (normal(2, 3, 6, 8),), {"height": 3, "width": 4, "resample_param": {"type": "CUBIC"}}, "cubic"),
+    Case(
+        "Resample", (normal(2, 1, 3, 4),), {"height": 5, "width": 9, "resample_param": {"type": "NEAREST"}}, "nearest"
+    ),
     Case(
         "Accum",
         (normal(2, 3, 2, 5), normal(2, 1, 4, 3)),
