@@ -11,7 +11,7 @@ from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, FULL, VALID
-from minicaffe.layers.base import Count, Layer
+from minicaffe.layers.base import Count, Layer, LayerClass
 from minicaffe.layers.loss import Loss
 from minicaffe.layers.smooth_l1_loss import SmoothL1Loss
 from minicaffe.layers.softmax import SoftmaxWithLoss
@@ -28,7 +28,12 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
     """
 
     type = "SoftmaxWithLossOHEM"
+    obeys = ("pre_fixed_normalizer",)
     tops = (1, 3)
+
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        return cls
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
