@@ -19,6 +19,7 @@ ON_HOST = {
     *("BiasChannel", "SegAccuracy", "UniqueLabel", "Upsample"),
     *("ArgMax", "DummyData", "Filter", "GeneralContrastiveLoss", "GeneralTripletLoss", "NCALoss"),
     *("DetectionEvaluate", "DetectionOutput", "MultiBoxFocalLoss", "MultiBoxLoss"),
+    *("BoxAnnotatorOHEM", "CtcLoss", "CTCGreedyDecoder", "LabelsequenceAccuracy", "Proposal"),
     *("RegionLoss", "YoloDetectionOutput", "Yolov3", "Yolov3DetectionOutput"),
 }
 """Layers that compute on the host, or whose shapes depend on the data: these wait for a device."""
@@ -32,7 +33,7 @@ WITHOUT_CASE = {
     "MemoryData",
     "Python",
     "WindowData",
-} | {*("Accum", "Correlation", "Resample", "HardSigmoid", "Mish")}
+} | {*("Accum", "Correlation", "Resample", "HardSigmoid", "Mish", "WarpCTCLoss", "Proposal")}
 """Types that other tests hold against Caffe's numbers, and those of forks that nobody has run."""
 
 

@@ -68,12 +68,14 @@ def _overlaps_any(box, area, corners, areas, first, last, threshold):
 
 
 @kernel()
-def _suppress(boxes, order, threshold, eta):
+def _suppress(boxes, order, threshold, eta, most):
     zero = boxes.dtype.type(0)
     kept, areas = np.empty(len(order), np.int64), np.empty(len(order), boxes.dtype)
     left, top, right, bottom = np.empty_like(areas), np.empty_like(areas), np.empty_like(areas), np.empty_like(areas)
     count = 0
     for index in order:
+        if count == most:
+            break
         box = boxes[index, 0], boxes[index, 1], boxes[index, 2], boxes[index, 3]
         area = (box[2] - box[0]) * (box[3] - box[1]) if box[2] >= box[0] and box[3] >= box[1] else zero
         keep = True
@@ -96,7 +98,7 @@ def best_first(scores: Array, threshold: float, top_k: int) -> Array:
     return _best_first(scores, scores.dtype.type(threshold), top_k)
 
 
-def suppress(boxes: Array, order: Array, threshold: float, eta: float) -> Array:
+def suppress(boxes: Array, order: Array, threshold: float, eta: float, most: int = -1) -> Array:
     """See ``reference.boxes.suppress``."""
     number = boxes.dtype.type
-    return _suppress(boxes, order, number(threshold), number(eta))
+    return _suppress(boxes, order, number(threshold), number(eta), most)

@@ -15,14 +15,17 @@ def best_first(scores: Array, threshold: float, top_k: int) -> Array:
     return order if top_k < 0 else order[:top_k]
 
 
-def suppress(boxes: Array, order: Array, threshold: float, eta: float) -> Array:
+def suppress(boxes: Array, order: Array, threshold: float, eta: float, most: int = -1) -> Array:
     """Which of the boxes (P, 4) numbered ``order`` (M,) are kept: those that overlap no kept one before them by more
-    than ``threshold``, which shrinks by the factor ``eta`` after each kept box while it is above 0.5.
+    than ``threshold``, which shrinks by the factor ``eta`` after each kept box while it is above 0.5; only the first
+    ``most`` of them unless that is negative.
 
     The overlap is intersection over union; the area of a box whose corners are swapped is 0.
     """
     kept: list[int] = []
     for index in order:
+        if len(kept) == most:
+            break
         if all(_overlap(boxes[index], boxes[other]) <= threshold for other in kept):
             kept.append(int(index))
             if eta < 1 and threshold > 0.5:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from math import isfinite
+from typing import Any, ClassVar
 
 from minicaffe import proto
 from minicaffe.blob import Blob
@@ -46,14 +47,21 @@ class Normalized(Classified):
     """Base of losses that are divided by a count of positions, some of which may be ignored.
 
     ``loss_param``: ``ignore_label``; ``normalization`` divides the sum by all positions (FULL), those not ignored
-    (VALID, the default), the product of the axes before the class axis (BATCH_SIZE) or nothing (NONE), by at least 1.
+    (VALID, the default), the product of the axes before the class axis (BATCH_SIZE), ``pre_fixed_normalizer``
+    (PRE_FIXED, R-FCN) or nothing (NONE), by at least 1.
     The older ``normalize`` counts where ``normalization`` is absent: true is VALID, false BATCH_SIZE.
     """
 
     common_params = ("loss_param",)
+    obeys: ClassVar[Collection[str]] = ("pre_fixed_normalizer",)
     empty_batch = True
     default_normalization = VALID
     normalize: bool
+    pre_fixed_normalizer: float
+
+    def check_options(self) -> None:
+        value = self.pre_fixed_normalizer
+        self.require(isfinite(value) and value > 0, f"must be positive; found {value:g}", "pre_fixed_normalizer")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
@@ -62,6 +70,14 @@ class Normalized(Classified):
         if self.has("normalize"):
             default = VALID if self.normalize else BATCH_SIZE
         self.normalization = self.given("normalization", default)
+        self.normalizer = self.scratch("normalizer", ())
+
+    def divide_by(self, label: Any, outer: int) -> None:
+        """In ``forward``: set ``normalizer``, for these labels and this product of the axes before the classes."""
+        how: tuple = (outer, self.ignored, self.normalization)
+        if self.normalization == proto.LossParameter.PRE_FIXED:
+            how = (self.pre_fixed_normalizer, None, BATCH_SIZE)
+        self.ops.loss_normalizer(label, *how, self.normalizer)
 
 
 class SigmoidCrossEntropyLoss(Normalized):
@@ -83,11 +99,10 @@ class SigmoidCrossEntropyLoss(Normalized):
         if bottom[0].count != bottom[1].count:
             found = " and ".join(blob.shape_string for blob in bottom)
             raise self.error(f"inputs must have the same count; found {found}", kind=ShapeError)
-        self.normalizer = self.scratch("normalizer", ())
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, target = bottom[0].xdata, bottom[1].xdata.reshape(bottom[0].shape)
-        self.ops.loss_normalizer(target, bottom[0].shape[0], self.ignored, self.normalization, self.normalizer)
+        self.divide_by(target, bottom[0].shape[0])
         self.ops.sigmoid_loss(x, target, self.ignored, self.normalizer, top[0].xdata)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
@@ -118,6 +133,7 @@ class InfogainLoss(Normalized):
     source: str
 
     def check_options(self) -> None:
+        super().check_options()
         self.require(not self.has("normalize"), "is deprecated; use normalization", "normalize")
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -144,7 +160,6 @@ class InfogainLoss(Normalized):
             ShapeError,
         )
         self.prob = self.scratch("prob", self.shape)
-        self.normalizer = self.scratch("normalizer", ())
         if len(top) > 1:
             top[1].reshape_like(bottom[0])
 
@@ -157,7 +172,7 @@ class InfogainLoss(Normalized):
         label, gain = bottom[1].xdata.reshape(outer, inner), self.gain_of(bottom).xdata.reshape(classes, classes)
         self.check_labels(label, classes)
         self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
-        self.ops.loss_normalizer(label, outer, self.ignored, self.normalization, self.normalizer)
+        self.divide_by(label, outer)
         self.ops.infogain_loss(self.prob, label, gain, self.ignored, self.normalizer, top[0].xdata)
         if len(top) > 1:
             top[1].xdata[...] = self.prob.reshape(top[1].shape)

@@ -35,6 +35,7 @@ class FocalLoss(Normalized):
     LINEAR, ONEADDP = 1, 2
 
     def check_options(self) -> None:
+        super().check_options()
         focal = self.layer_param.focal_loss_param
         for field in ("beta", "gama"):
             self.require(
@@ -53,7 +54,6 @@ class FocalLoss(Normalized):
         self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
         self.how = self.given("alpha", 0.25), self.gamma, self.ignored
         self.prob = self.scratch("prob", self.shape)
-        self.normalizer = self.scratch("normalizer", ())
         if self.by_type:
             outer, classes, inner = self.shape
             self.classes = self.scratch("classes", (1, classes, 1))
@@ -70,7 +70,7 @@ class FocalLoss(Normalized):
         label = bottom[1].xdata.reshape(outer, inner)
         self.check_labels(label, classes)
         self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
-        self.ops.loss_normalizer(label, outer, self.ignored, self.normalization, self.normalizer)
+        self.divide_by(label, outer)
         if self.by_type:
             self._find_right(label)
             self.ops.elementwise(FocalLoss.term, (self.prob, self.right), self.formula, self.terms)

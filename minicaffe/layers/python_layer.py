@@ -107,6 +107,13 @@ def allow_python_layers(allowed: bool) -> bool:
     return before
 
 
+_OF_FORKS = {
+    "rpn.proposal_layer": "minicaffe.layers.proposal",
+    "rpn.anchor_target_layer": "minicaffe.layers.rpn_targets",
+    "rpn.proposal_target_layer": "minicaffe.layers.rpn_targets",
+}
+"""Modules of forks whose layers are here, and where: for nets whose own modules are not on the path."""
+
 _PYTHON_2 = {"cPickle", "cStringIO", "ConfigParser", "HTMLParser", "Queue", "StringIO", "__builtin__", "urllib2"}
 _MEANING = {"module": "name of the module that has the layer", "layer": "name of the class"}
 
@@ -122,6 +129,8 @@ def _import(name: str, prefix: str) -> ModuleType:
         if error.name == "caffe":
             install_as_caffe()
             return _import(name, prefix)
+        if name in _OF_FORKS and f"{name}.".startswith(f"{error.name}."):
+            return importlib.import_module(_OF_FORKS[name])
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             python2 = ", a module of Python 2; convert it (2to3 or futurize)" if error.name in _PYTHON_2 else ""
             raise LayerError(

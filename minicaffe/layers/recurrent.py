@@ -29,7 +29,34 @@ def _scaled(h: float, cont: float) -> float:
     return h * cont
 
 
-class Recurrent(Layer):
+class Stateful(Layer):
+    """Base of layers that go on from the state after the batch before, which is part of a snapshot."""
+
+    hidden: list[Blob]
+    """The state."""
+
+    def reset(self) -> None:
+        """Forget the state: the next batch begins from zero."""
+        for blob in self.hidden:
+            blob.data.fill(0)
+
+    def state(self) -> dict[str, Any]:
+        """The state after the last batch, for a snapshot."""
+        values = [blob.peek_data().astype("<f8").tobytes() for blob in self.hidden]
+        return {"hidden": [base64.b64encode(value).decode() for value in values]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a ``state``; SnapshotError if it is of another shape."""
+        values = [np.frombuffer(base64.b64decode(text), "<f8") for text in state["hidden"]]
+        if [value.size for value in values] != [blob.count for blob in self.hidden]:
+            raise SnapshotError(
+                str(self.error("the snapshot holds a hidden state of another shape; resume with the net that wrote it"))
+            )
+        for value, blob in zip(values, self.hidden, strict=True):
+            blob.data[...] = value.reshape(blob.shape)
+
+
+class Recurrent(Stateful):
     """Base of RNN and LSTM: the projection of the inputs, and the state that goes from step to step, batch to batch.
 
     Bottoms: x (T, N, K…); cont (T, N); optionally x_static (N, K…), the same at each step; with ``expose_hidden``, the
@@ -160,11 +187,6 @@ class Recurrent(Layer):
         """The bottoms that hold the state before the first step."""
         return bottom[len(bottom) - self.states :] if self.expose_hidden else []
 
-    def reset(self) -> None:
-        """Forget the state: the next batch begins from zero."""
-        for blob in self.hidden:
-            blob.data.fill(0)
-
     def project_inputs(self, bottom: Sequence[Blob]) -> None:
         """``u = x w^T + b``, and what comes from x_static: the part of each step that does not need the step before."""
         u = self.u.reshape(self.wide)
@@ -198,21 +220,6 @@ class Recurrent(Layer):
         """``out = h cont[t]``, for h and out (N, D)."""
         rows = (1, self.num, self.num_output)
         self.ops.channelwise(_scaled, (h.reshape(rows),), (cont[t],), (), out.reshape(rows))
-
-    def state(self) -> dict[str, Any]:
-        """The state after the last batch, for a snapshot."""
-        values = [blob.peek_data().astype("<f8").tobytes() for blob in self.hidden]
-        return {"hidden": [base64.b64encode(value).decode() for value in values]}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a ``state``; SnapshotError if it is of another shape."""
-        values = [np.frombuffer(base64.b64decode(text), "<f8") for text in state["hidden"]]
-        if [value.size for value in values] != [blob.count for blob in self.hidden]:
-            raise SnapshotError(
-                str(self.error("the snapshot holds a hidden state of another shape; resume with the net that wrote it"))
-            )
-        for value, blob in zip(values, self.hidden, strict=True):
-            blob.data[...] = value.reshape(blob.shape)
 
 
 class RNN(Recurrent):

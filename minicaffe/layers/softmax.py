@@ -79,7 +79,7 @@ class SoftmaxWithLoss(Normalized):
     tops = (1, 2)
     axis: int
 
-    obeys = ("weight_by_label_freqs", "class_weighting")
+    obeys = ("weight_by_label_freqs", "class_weighting", "pre_fixed_normalizer")
 
     @classmethod
     def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
@@ -94,7 +94,6 @@ class SoftmaxWithLoss(Normalized):
         super().reshape(bottom, top)
         self.shape = self.expect_labels(bottom, self.about_axis(bottom[0], self.axis))
         self.prob = self.scratch("prob", self.shape)
-        self.normalizer = self.scratch("normalizer", ())
         if len(top) > 1:
             top[1].reshape_like(bottom[0])
 
@@ -103,7 +102,7 @@ class SoftmaxWithLoss(Normalized):
         label = bottom[1].xdata.reshape(outer, inner)
         self.check_labels(label, classes)
         self.ops.softmax(bottom[0].xdata.reshape(self.shape), self.prob)
-        self.ops.loss_normalizer(label, outer, self.ignored, self.normalization, self.normalizer)
+        self.divide_by(label, outer)
         self.ops.softmax_loss(self.prob, label, self.ignored, self.normalizer, top[0].xdata)
         if len(top) > 1:
             top[1].xdata[...] = self.prob.reshape(top[1].shape)

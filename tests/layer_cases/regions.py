@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from layer_cases.case import Case, Shape, Values, distinct, normal
+from layer_cases.case import Case, Shape, Values, distinct, integers, normal, uniform
 
 REGIONS_SIZES = (((1, 8, 4, 5), (1, 5)), ((2, 8, 9, 7), (6, 5, 1, 1)))
 
@@ -58,4 +58,68 @@ POOLING = [
     ),
 ]
 
-CASES = [*POOLING]
+MINING = [
+    Case(
+        "SoftmaxWithLossOHEM",
+        (normal(6, 4), integers(4, 6)),
+        sizes=(((2, 4), (2,)), ((9, 4), (9,))),
+    ),
+    Case(
+        "SoftmaxWithLossOHEM",
+        (normal(2, 4, 3, 2), integers(4, 2, 3, 2)),
+        {"loss_param": {"ignore_label": 1, "normalization": "PRE_FIXED", "pre_fixed_normalizer": 2.5}},
+        "three tops",
+        tops=3,
+        gradient={"check_top": [0]},
+    ),
+    Case(
+        "SmoothL1LossOHEM",
+        (distinct(5, 4), normal(5, 4)),
+        tops=2,
+        gradient={"check_top": [0]},
+        sizes=(((2, 4), (2, 4)), ((7, 8, 2, 2), (7, 8, 2, 2))),
+    ),
+    Case(
+        "SmoothL1LossOHEM",
+        (distinct(5, 4), normal(5, 4), integers(2, 5, 4)),
+        {"loss_param": {"normalization": "PRE_FIXED", "pre_fixed_normalizer": 2.5}},
+        "weights",
+        gradient={"check_bottom": [0, 1]},
+    ),
+    Case(
+        "BoxAnnotatorOHEM",
+        (regions(2, 100, 8, 5), normal(8, 1), integers(3, 8, 1), normal(8, 4)),
+        {"roi_per_img": 2},
+        sizes=(((2, 5), (2, 1), (2, 1), (2, 4)), ((9, 5), (9, 1), (9, 1), (9, 8))),
+    ),
+]
+
+IMAGE = Values(lambda rng, size: np.array([[80.0, 100.0, 1.0]]), (1, 3))
+PROPOSING = [
+    Case(
+        "Proposal",
+        (distinct(1, 18, 4, 5), normal(1, 36, 4, 5, scale=0.2), IMAGE),
+        {"post_nms_topn": 10},
+        tops=2,
+        sizes=(((1, 18, 2, 3), (1, 36, 2, 3), (1, 3)), ((1, 18, 6, 7), (1, 36, 6, 7), (1, 3))),
+    ),
+    Case(
+        "Proposal",
+        (distinct(1, 4, 4, 5), normal(1, 8, 4, 5, scale=0.2), IMAGE),
+        {"ratio": [1.0], "scale": [1.0, 2.0], "nms_thresh": 0.3, "min_size": 8},
+        "small",
+    ),
+]
+
+WHOLE = Values(lambda rng, size: np.broadcast_to([3.0, 4.0], size), (2, 2))
+SMOOTHING = [
+    Case(
+        "DomainTransform",
+        (normal(2, 3, 4, 5), uniform(0.1, 1, 2, 1, 4, 5), WHOLE),
+        {"spatial_sigma": 10, "range_sigma": 5},
+        sizes=(((1, 2, 3, 4), (1, 1, 3, 4), (1, 2)), ((3, 2, 6, 5), (3, 1, 6, 5), (3, 2))),
+        gradient={"check_bottom": [0, 1]},
+    ),
+]
+
+CASES = [*POOLING, *MINING, *PROPOSING, *SMOOTHING]
