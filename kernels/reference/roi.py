@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def _ends(roi: Array, axis: int, pad_ratio: float) -> tuple[Array, Array]:
     return low - pad, high + pad
 
 
-def _clipped_bins(start: Array, size: Array, bins: int, pixels: int) -> list[tuple[int, int]]:
+def _clipped_bins(start: Any, size: Array, bins: int, pixels: int) -> list[tuple[int, int]]:
     """[first, last) pixels of an axis for each of the ``bins`` that a length is divided into.
 
     ``start`` is an integer that is added after rounding, or a float that is added before.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import isfinite, log
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
     """
 
     type = "SoftmaxWithLossOHEM"
-    obeys = ("pre_fixed_normalizer",)
+    obeys: ClassVar[Collection[str]] = ("pre_fixed_normalizer",)
     tops = (1, 3)
 
     @classmethod

@@ -79,7 +79,7 @@ class SoftmaxWithLoss(Normalized):
     tops = (1, 2)
     axis: int
 
-    obeys = ("weight_by_label_freqs", "class_weighting", "pre_fixed_normalizer")
+    obeys: ClassVar[Collection[str]] = ("weight_by_label_freqs", "class_weighting", "pre_fixed_normalizer")
 
     @classmethod
     def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
