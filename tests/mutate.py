@@ -633,12 +633,12 @@ def layer_inputs() -> list[tuple[int, tuple[str, ...], Any]]:
     from minicaffe.layers.base import registry
 
     general = ("loss_weight", "propagate_down", "bottom", "top", "name", "phase")
+    fields_of_layers = set(proto.LayerParameter.DESCRIPTOR.fields_by_name)
     found = []
     for number, case in enumerate(CASES):
         cls = registry.get(case.type)
-        owners = {cls.param if cls else "python_param", *(name for name in case.fields if name.endswith("_param"))} - {
-            None
-        }
+        given = set(case.fields) & fields_of_layers
+        owners = {cls.param if cls else "python_param", *(name for name in given if name.endswith("_param"))} - {None}
         if case.type in ("Data", "ImageData", "WindowData", "MemoryData"):
             owners.add("transform_param")
         if case.type == "Python":
