@@ -87,8 +87,8 @@ class Writer(ABC):
     """Writes a new database beside its final place and moves it there in ``close``.
 
     Used as a context manager: an exception inside the block, or a killed process, leaves whatever was at ``path``
-    untouched, and so does one that is given up without ``close``. ``replace`` lets ``close`` put the new database in the
-    place of an existing one.
+    untouched; so does a writer that is given up without ``close``. ``replace`` lets ``close`` put the new database in
+    the place of an existing one.
     """
 
     backend: str
@@ -103,7 +103,11 @@ class Writer(ABC):
         try:
             self.folder = new_folder(path)
             self._remove = weakref.finalize(self, _remove, self.folder, os.getpid())
-            self._create()
+            try:
+                self._create()
+            except BaseException:  # Ctrl-C, too
+                self._remove()
+                raise
         except (OSError, self.library_error) as error:
             raise self.failed(error) from error
 
