@@ -83,7 +83,12 @@ def new_folder(path: str | os.PathLike[str], mode: int = 0o777) -> str:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(path)) from None
     remove_leftovers(os.path.dirname(target))
     folder = name_beside(target)
-    os.mkdir(folder, mode)
+    try:
+        os.mkdir(folder, mode)
+    except BaseException:  # Ctrl-C, too, as soon as the folder is there
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+        raise
     return folder
 
 

@@ -10,6 +10,9 @@ _SSD = "SSD (weiliu89/caffe)"
 _FASTER = "Fast and Faster R-CNN (rbgirshick/caffe-fast-rcnn)"
 _RFCN = "R-FCN (daijifeng001/caffe-rfcn)"
 _YOLO = "MobileNet-YOLO (eric612/MobileNet-YOLO)"
+_FASTER = "Fast and Faster R-CNN (rbgirshick/caffe-fast-rcnn)"
+_RFCN = "R-FCN (daijifeng001/caffe-rfcn)"
+_YOLO = "MobileNet-YOLO (eric612/MobileNet-YOLO)"
 _CASCADE = "Cascade R-CNN (zhaoweicai/cascade-rcnn)"
 _MSCNN = "MSCNN (zhaoweicai/mscnn)"
 _DEEPDETECT = "DeepDetect (jolibrain/caffe)"
@@ -80,6 +83,70 @@ _TYPES: dict[str, tuple[str, ...]] = {
             "Reverse",
             "FocalLoss",
         ),
+        *("LabelsequenceAccuracy", "DiceCoefLoss", "MultiLabelSigmoidLoss", "SeLu", "BroadcastMul"),
+        "MultiBoxFocalLoss",
+    ),
+    _SEGNET: ("Upsample", "DenseImageData"),
+    _PSPNET: (
+        *("Interp", "BN", "ImageSegData", "SegAccuracy", "SpatialProduct", "BiasChannel", "DomainTransform"),
+        *("UniqueLabel", "MatRead", "MatWrite"),
+    ),
+    _HAPPYNEAR: (
+        *("Flip", "TripletLoss", "GeneralTripletLoss", "GeneralContrastiveLoss", "BatchContrastiveLoss", "Gram"),
+        *("SoftContrastiveLoss", "ChannelScale", "InnerDistance", "Truncation", "SoftTruncation", "Slope", "Resize"),
+        *("Transformer", "MarginInnerProduct", "LargeMarginInnerProduct", "LabelSpecificAdd", "LabelSpecificAffine"),
+        *("LabelSpecificMargin", "LabelSpecificHardMargin", "LabelSpecificRescale", "LabelSpecificStatistics"),
+        *("Pairwise", "NCALoss", "ConfidencePenaltyLoss", "CorrelationLoss", "FeatureDecayLoss", "FeatureIncayLoss"),
+        *("InfimumLoss", "OrdinalRegressionLoss", "Hotspot", "PredictBox", "SubRegion", "Insanity", "Local", "Noise"),
+        *("EltwiseAffine", "TrainableData", "Covariance", "MovingNormalize", "GlobalLSEMargin", "FCNData", "Arccos"),
+        *("RadialRemovalMargin", "MultiLabelImageData", "WiderFaceData", "FCNAccuracy", "Cosine"),
+    ),
+    "caffe-face (ydwen/caffe-face)": ("CenterLoss",),
+    "SENet (hujie-frank/SENet)": ("Axpy",),
+    "CTPN (tianzhi0549/CTPN) and caffe_ocr (senlinuc/caffe_ocr)": (
+        *("Lstm", "Transpose", "ReverseTime", "CTCGreedyDecoder"),
+    ),
+    "warp-ctc-caffe (xmfbit/warpctc-caffe)": ("WarpCTCLoss",),
+    "HED (s9xie/hed) and RCF (yun-liu/rcf)": ("ImageLabelmapData", "AutoCrop"),
+    _C3D: ("Convolution3D", "Pooling3D", "Deconvolution3D", "CONVOLUTION3D", "POOLING3D"),
+    _YJXIONG: ("SegData", "BatchReduction", "ColorConv"),
+    _FLOWNET: (
+        *("Correlation", "Correlation1D", "FlowWarp", "DataAugmentation", "FlowAugmentation", "Accum", "L1Loss"),
+        *("ChannelNorm", "Mean", "NegReLU", "CustomData", "Downsample", "Resample", "LpqLoss", "BlackAugmentation"),
+        *("GenerateAugmentationParameters", "ImgReader", "ImgWriter", "FLOWriter", "FloatReader", "FloatWriter"),
+        *("PFMWriter", "DisparityData"),
+    ),
+    _NVCAFFE: ("DetectNetTransformation",),
+    _INTEL: ("EvalDetection", "SimplerNMS", "SpatialDropout"),
+    "naibaf7/caffe": ("MergeCrop", "MalisLoss"),
+    "SSTD (BestSonny/SSTD)": ("MaskPooling", "MaskResize"),
+    "crfasrnn (bittnt/caffe)": ("MultiStageMeanfield",),
+    "ports of darknet": ("Mish",),
+    "spatial transformer networks (daerduoCarey/SpatialTransformerLayer)": ("SpatialTransformer",),
+}
+_FORK_OF_TYPE = {type: fork for fork, types in _TYPES.items() for type in types}
+
+here: set[str] = set()
+"""Layer types that minicaffe has; layers enter theirs when they are registered."""
+
+_TYPES: dict[str, tuple[str, ...]] = {
+    _SSD: (
+        *("Permute", "PriorBox", "DetectionOutput", "DetectionEvaluate", "AnnotatedData", "MultiBoxLoss", "Normalize"),
+        *("SmoothL1Loss", "VideoData"),
+    ),
+    _FASTER: ("ROIPooling", "Proposal"),
+    _RFCN: ("PSROIPooling", "SmoothL1LossOHEM", "SoftmaxWithLossOHEM", "BoxAnnotatorOHEM"),
+    _CASCADE: (
+        *("DecodeBBox", "ProposalTarget", "BboxAccuracy", "ROIAlign", "BoxGroupOutput", "DetectionGroupLoss"),
+        *("DetectionGroupAccuracy", "DetectionData", "FrcnnOutput", "EvalData", "ScaleRoute", "HardMining"),
+    ),
+    _MSCNN: ("BoxOutput", "DetectionAccuracy", "DetectionLoss", "ImageGtData", "SoftmaxWeightedLoss"),
+    _YOLO: (
+        *("Yolov3", "RegionLoss", "Yolov3DetectionOutput", "YoloDetectionOutput", "Reorg", "DepthwiseConvolution"),
+        *("AssistedExcitation", "GaussianYolov3", "YoloSeg", "SegmentationEvaluate", "LaneData", "HardSigmoid"),
+    ),
+    _DEEPDETECT: (
+        *("ConvolutionDepthwise", "ShuffleChannel", "ReLU6", "ContinuationIndicator", "CtcLoss", "Reverse", "FocalLoss"),
         *("LabelsequenceAccuracy", "DiceCoefLoss", "MultiLabelSigmoidLoss", "SeLu", "BroadcastMul"),
         "MultiBoxFocalLoss",
     ),

@@ -38,7 +38,9 @@ HERE = Path(__file__).parent
 ROOM = 2 << 30
 """Bytes that reading an input may take."""
 TIMEOUT = 30.0
-"""Seconds for one input; compiling a kernel for it is part of that."""
+"""Seconds of a processor for one input; compiling a kernel for it is part of that."""
+PATIENCE = 5
+"""How many times as long it may take by the clock: others use the processors, too."""
 INTEGERS = (0, -1, 1, 3, 7, 2**29, 2**31 - 1, 2**32 - 1, 2**62)
 FLOATS = (0.0, -1.0, 0.5, float("nan"), float("inf"), -float("inf"), 1e30, -1e-30)
 MANY = 3000
@@ -633,12 +635,12 @@ def layer_inputs() -> list[tuple[int, tuple[str, ...], Any]]:
     from minicaffe.layers.base import registry
 
     general = ("loss_weight", "propagate_down", "bottom", "top", "name", "phase")
+    fields_of_layers = set(proto.LayerParameter.DESCRIPTOR.fields_by_name)
     found = []
     for number, case in enumerate(CASES):
         cls = registry.get(case.type)
-        owners = {cls.param if cls else "python_param", *(name for name in case.fields if name.endswith("_param"))} - {
-            None
-        }
+        given = set(case.fields) & fields_of_layers
+        owners = {cls.param if cls else "python_param", *(name for name in given if name.endswith("_param"))} - {None}
         if case.type in ("Data", "ImageData", "WindowData", "MemoryData"):
             owners.add("transform_param")
         if case.type == "Python":
@@ -795,11 +797,18 @@ class Worker:
         assert self._answer(600) == "ready", "the worker does not start"
 
     def _answer(self, seconds: float) -> str | None:
-        """The next line; None after so many seconds, or when the process is gone."""
+        """The next line; None after so many seconds of a processor, or when the process is gone."""
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        start, used, ready = time.monotonic(), self._processor_time(), []
+        while not ready and self._processor_time() - used < seconds and time.monotonic() - start < PATIENCE * seconds:
+            ready, _, _ = select.select([self._process.stdout], [], [], min(seconds, 0.5))
         line = self._process.stdout.readline() if ready else ""
         return line.removesuffix("\n") if line else None
+
+    def _processor_time(self) -> float:
+        """The seconds that the process has computed."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def run(self, name: str) -> Failure | None:
         assert self._process.stdin is not None

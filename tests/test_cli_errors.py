@@ -45,6 +45,20 @@ def fails(capsys, folder, *args) -> str:
     return outcome.err[outcome.err.index("error:") :]
 
 
+def fails_at_work(capsys, folder, *args) -> str:
+    """As ``fails``, of a training that has begun: it has told what it did until then, and changes nothing else."""
+    told = {"tiny_log.csv", "tiny_log.txt"}
+    before = contents(folder)
+    outcome = run(capsys, *args)
+    assert outcome.status == 1
+    assert len(outcome.errors) == 1
+    assert "Traceback" not in outcome.err
+    after = contents(folder)
+    assert {name: after[name] for name in after.keys() - told} == {name: before[name] for name in before.keys() - told}
+    assert "Starting Optimization" in (folder / "tiny_log.txt").read_text()
+    return outcome.err[outcome.err.index("error:") :]
+
+
 def test_a_missing_solver(capsys, tmp_path):
     message = fails(capsys, tmp_path, "train", "-solver", "solver.prototxt")
     assert "File not found: solver.prototxt" in message
@@ -155,7 +169,7 @@ def test_a_database_with_a_page_of_zeros(capsys, tmp_path, database):
     with open(database, "r+b") as file:
         file.seek(database.stat().st_size // 2 // 4096 * 4096)
         file.write(bytes(4096))
-    told = fails(capsys, tmp_path, "train", "-solver", solver, "-quiet")
+    told = fails_at_work(capsys, tmp_path, "train", "-solver", solver, "-quiet")
     assert "net.prototxt:2: layer 'images' (Data)" in told
     assert "the database is damaged" in told
 
@@ -253,7 +267,7 @@ def test_a_disk_too_full_for_a_snapshot(capsys, tmp_path, trained, snapshot_form
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
-        told = fails(capsys, tmp_path, "train", "-solver", solver)
+        told = fails_at_work(capsys, tmp_path, "train", "-solver", solver)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert f"cannot write tiny_iter_2.{ending}: File too large" in told
@@ -268,6 +282,6 @@ def test_an_error_of_the_system_is_told_without_pythons_words(capsys, tmp_path):
 def test_a_loss_that_is_not_finite(capsys, tmp_path):
     net = NET.replace('data_filler { type: "gaussian" std: 1 }', 'data_filler { type: "constant" value: 1e30 }')
     solver = write_case(tmp_path, net, base_lr="1e30", snapshot=0, test_iter=None, test_interval=None)
-    told = fails(capsys, tmp_path, "train", "-solver", solver)
+    told = fails_at_work(capsys, tmp_path, "train", "-solver", solver)
     assert "the training loss is" in told
     assert "Lower base_lr" in told

@@ -14,7 +14,10 @@ from cli_case import write_case
 from minicaffe import proto
 from minicaffe.proto.files import read_binary
 
-COMMAND = "import sys; from minicaffe.tools.cli import main; print(flush=True); sys.exit(main())"
+COMMAND = (
+    "import sys; from minicaffe.tools import cli, interrupts; interrupts.end_at_once();"
+    "print(flush=True); sys.exit(cli.main())"
+)
 
 
 def start(*args, **options):

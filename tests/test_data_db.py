@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 
 from minicaffe.data.db import backend_of, open_db
+from minicaffe.data.leveldb_store import LevelDbWriter
+from minicaffe.data.lmdb_store import LmdbWriter
 from minicaffe.errors import DataError
 
 FORMATS = Path(__file__).parent / "golden" / "formats"
@@ -130,6 +133,32 @@ def test_replace_refuses_a_folder_that_is_no_database(tmp_path):
     with pytest.raises(DataError, match="is no database"):
         open_db(tmp_path, "lmdb", "replace")
     assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+@backends
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_database_that_cannot_even_be_begun_leaves_nothing_behind(tmp_path, backend, error, monkeypatch):
+    cls = {"lmdb": LmdbWriter, "leveldb": LevelDbWriter}[backend]
+
+    def fail(self):
+        assert list(tmp_path.iterdir())
+        raise error
+
+    monkeypatch.setattr(cls, "_create", fail)
+    with pytest.raises((KeyboardInterrupt, DataError)):
+        open_db(tmp_path / "db", backend, "new")
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+
+
+@backends
+def test_a_writer_that_is_given_up_leaves_nothing_behind(tmp_path, backend):
+    database = open_db(tmp_path / "db", backend, "new")
+    database.put(*RECORDS[0])
+    assert list(tmp_path.iterdir())
+    del database
+    gc.collect()
+    assert not list(tmp_path.iterdir())
 
 
 @backends

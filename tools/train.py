@@ -16,7 +16,7 @@ from minicaffe.tools.completion import Definition, Path
 
 if TYPE_CHECKING:
     from minicaffe.proto import SolverParameter
-    from minicaffe.solvers import History, Monitor, Solver
+    from minicaffe.solvers import Monitor, Solver
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def command(
         with _shown(trained), SignalActions(effects) as trained.requested_action:
             _log.info("Starting Optimization")
             training.run(trained)
-        training.leave_plots(trained, history[0].path if history else None)
+        training.leave_plots(trained)
 
 
 def _monitors(keep: int | None, best: str, early_stop: int | None, folder: str) -> list[Monitor]:
@@ -159,14 +159,15 @@ def _monitors(keep: int | None, best: str, early_stop: int | None, folder: str) 
 
 
 @contextlib.contextmanager
-def _history_of(param: SolverParameter) -> Iterator[list[History]]:
-    """Keeps other trainings from the snapshot prefix, and what is logged beside it: the monitor that does, if any can.
+def _history_of(param: SolverParameter) -> Iterator[list[Monitor]]:
+    """Keeps other trainings from the snapshot prefix, and what is logged beside it: the monitors that do, if any can.
 
     SnapshotError if another training has the prefix, or if snapshots cannot be written there but shall be.
     """
     from minicaffe.errors import SnapshotError
     from minicaffe.solvers import History
     from minicaffe.solvers.lock import lock_prefix
+    from minicaffe.tools.monitors import TextLog
 
     try:
         lock = lock_prefix(param.snapshot_prefix)
@@ -176,8 +177,8 @@ def _history_of(param: SolverParameter) -> Iterator[list[History]]:
         _log.warning("No history of this training is kept: %s", error)
         yield []
         return
-    with lock, training.text_log(f"{param.snapshot_prefix}_log.txt"):
-        yield [History()]
+    with lock, TextLog(f"{param.snapshot_prefix}_log.txt") as log:
+        yield [History(), log]
 
 
 @contextlib.contextmanager

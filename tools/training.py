@@ -1,18 +1,14 @@
-"""What ``minicaffe train`` leaves beside the snapshots: the log, curves, the features; and how to go on."""
+"""What ``minicaffe train`` leaves beside the snapshots: curves, the features; and how to go on."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shlex
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 from click.core import ParameterSource
-
-from minicaffe.glog import GlogFormatter
 
 if TYPE_CHECKING:
     from minicaffe.net import Net
@@ -22,31 +18,6 @@ if TYPE_CHECKING:
     M = TypeVar("M", bound=Monitor)
 
 _log = logging.getLogger(__name__)
-
-
-@contextlib.contextmanager
-def text_log(path: str) -> Iterator[None]:
-    """Add what is logged in a block to a file, in Caffe's lines, whatever of it is shown; a warning if that fails."""
-    logger = logging.getLogger("minicaffe")
-    try:
-        handler = logging.FileHandler(path, encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        _log.warning("No log in %s: %s", path, error.strerror)
-        yield
-        return
-    shown = logger.level
-    for other in logger.handlers:
-        other.setLevel(max(other.level, shown))
-    handler.setFormatter(GlogFormatter())
-    handler.setLevel(min(shown, logging.INFO))
-    logger.addHandler(handler)
-    logger.setLevel(handler.level)
-    try:
-        yield
-    finally:
-        logger.setLevel(shown)
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def run(solver: Solver) -> None:
@@ -98,16 +69,17 @@ def _command_to_resume(state: str) -> str:
     return shlex.join([*words, "--snapshot", state])
 
 
-def leave_plots(solver: Solver, log: str | None) -> None:
+def leave_plots(solver: Solver) -> None:
     """Draw the history as curves and show a siamese net's features; say why where that cannot be done."""
     from minicaffe import compat
+    from minicaffe.solvers import History
 
-    can_plot = compat.have("matplotlib")
+    can_plot, history = compat.have("matplotlib"), _monitor(solver, History)
     board = _board(solver)
     if not can_plot:
         _log.info("No plots: they need matplotlib; install it with: pip install 'minicaffe[plot]'")
-    elif log is not None:
-        _leave_curve(solver, log)
+    elif history is not None:
+        _leave_curve(solver, history.path)
     net = solver.test_nets[0] if solver.test_nets else solver.net
     if any(step.layer.type == "ContrastiveLoss" for step in net.steps) and (can_plot or board is not None):
         _leave_embedding(solver, net, f"{solver.param.snapshot_prefix}_embedding.png" if can_plot else None, board)

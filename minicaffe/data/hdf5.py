@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe import compat, limits
-from minicaffe.errors import DataError
+from minicaffe.errors import DataError, SnapshotError
 from minicaffe.proto.atomic import atomic_path
 from minicaffe.proto.kinds import HDF5_SIGNATURE
 
@@ -116,15 +116,20 @@ def write(path: str | os.PathLike[str], contents: Mapping[str, Any]) -> None:
     Raises SnapshotError; what was at ``path`` is then as it was.
     """
     size = _HEADERS + sum(np.asarray(values).nbytes + _HEADERS for values in contents.values() if values is not None)
+    size += _HEADERS * len(contents)
     with atomic_path(path) as temporary:
-        h5py.File(temporary, "w").close()
-        reserve(temporary, size + _HEADERS * len(contents))
-        with h5py.File(temporary, "a") as file:
-            for name, values in contents.items():
-                if values is None:
-                    file.require_group(name)
-                else:
-                    file.create_dataset(name, data=values)
+        reserve(temporary, size)  # the system says why not; of an empty file that cannot be closed, HDF5 does not
+        try:
+            h5py.File(temporary, "w").close()
+            reserve(temporary, size)
+            with h5py.File(temporary, "a") as file:
+                for name, values in contents.items():
+                    if values is None:
+                        file.require_group(name)
+                    else:
+                        file.create_dataset(name, data=values)
+        except RuntimeError as error:  # h5py's, where a file cannot be closed
+            raise SnapshotError(f"cannot write {os.fspath(path)}: {error}") from error
 
 
 def reserve(path: str | os.PathLike[str], size: int) -> None:

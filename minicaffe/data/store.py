@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import weakref
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -86,7 +87,8 @@ class Writer(ABC):
     """Writes a new database beside its final place and moves it there in ``close``.
 
     Used as a context manager: an exception inside the block, or a killed process, leaves whatever was at ``path``
-    untouched. ``replace`` lets ``close`` put the new database in the place of an existing one.
+    untouched; so does a writer that is given up without ``close``. ``replace`` lets ``close`` put the new database in
+    the place of an existing one.
     """
 
     backend: str
@@ -100,7 +102,12 @@ class Writer(ABC):
         self._pending: list[tuple[bytes, bytes]] = []
         try:
             self.folder = new_folder(path)
-            self._create()
+            self._remove = weakref.finalize(self, _remove, self.folder, os.getpid())
+            try:
+                self._create()
+            except BaseException:  # Ctrl-C, too
+                self._remove()
+                raise
         except (OSError, self.library_error) as error:
             raise self.failed(error) from error
 
@@ -144,7 +151,7 @@ class Writer(ABC):
     def discard(self) -> None:
         """Forget everything written."""
         self._release()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove()
 
     def __enter__(self) -> Self:
         return self
@@ -167,6 +174,12 @@ class Writer(ABC):
             f"{self.backend} database {self.path}: writing record {self.count} failed ({reason}); nothing "
             "was left behind: check the free space and the permissions of its folder"
         )
+
+
+def _remove(folder: str, owner: int) -> None:
+    """Remove what a writer has not put in its place; not in a process that was forked from the writer's."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def reading_failed(backend: str, path: str, error: Exception) -> DataError:
