@@ -117,8 +117,8 @@ IN_NUMPY = {"BatchNorm-2-D", "BN-flat", "Scale-all axes"}
 """Cases of capturable layers, but for which some op is left to NumPy."""
 
 
-GROUND_TRUTH = {"MultiBoxLoss", "MultiBoxFocalLoss", "DetectionEvaluate"}
-"""Types whose bottoms hold rows of labels and boxes."""
+GROUND_TRUTH = {"MultiBoxLoss", "MultiBoxFocalLoss", "DetectionEvaluate", "ROIPooling", "PSROIPooling", "ROIAlign"}
+"""Types whose bottoms hold rows of items or labels, and boxes."""
 
 
 def rolled(case, values):

@@ -27,6 +27,7 @@ class DistanceLoss(Classified):
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
+        self.reads_bottoms = range(2, len(bottom))
         self._found: dict[str, Any] = {}  # what forward leaves for backward
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -95,7 +96,13 @@ class GeneralContrastiveLoss(DistanceLoss):
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
+        self.reads_bottoms = (self._source(bottom),)
         self._mean_term = np.zeros(())
+
+    @staticmethod
+    def _source(bottom: Sequence[Blob]) -> int:
+        """Which bottom holds the distances."""
+        return 2 if len(bottom) > 2 else 0
 
     def state(self) -> dict[str, Any]:
         return {"mean_term": float(self._mean_term)}
@@ -110,7 +117,7 @@ class GeneralContrastiveLoss(DistanceLoss):
             self.require_same_shape(bottom[0], bottom[2])
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        d, right = self.rows(bottom[-1] if len(bottom) > 2 else bottom[0]), self.right(bottom)
+        d, right = self.rows(bottom[self._source(bottom)]), self.right(bottom)
         margin = self.negative_margin + (float(self._mean_term) if self.add_intra_mae else 0.0)
         too_far = np.clip(d - self.positive_margin, 0, self.positive_outlier_thresh) * right
         too_near = np.maximum(margin - d, 0) * ~right
@@ -127,7 +134,7 @@ class GeneralContrastiveLoss(DistanceLoss):
         if len(top) > 1:
             found = [mean, too_near.sum() / self.size[0] / (self.size[1] - 1), self._mean_term]
             top[1].data[...] = found[: self.averages]
-        self._found["distances"], self._found["right"] = d, right
+        self._found["right"] = right
 
     def _chosen(self, terms: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Which terms count, where only the smallest or the largest do."""
@@ -144,7 +151,7 @@ class GeneralContrastiveLoss(DistanceLoss):
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
-        d, right = self._found["distances"], self._found["right"]
+        d, right = self.rows(bottom[self._source(bottom)]), self._found["right"]
         inside = (d > self.positive_margin) & (d < self.positive_outlier_thresh) & self._found["kept"]
         pull = self.positive_weight * (inside | self._found["leaves"]) * right
         steep = np.exp(-d) if self.exp_negative_weight else 1.0

@@ -62,6 +62,7 @@ class Mean(Layer):
     bottoms: Count = (1, None)
     tops: Count = (1, None)
     differentiable = ()
+    reads_bottoms = reads_tops = ()
     operation: int
     file: str
     value: Sequence[float]

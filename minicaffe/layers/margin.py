@@ -106,6 +106,7 @@ class MarginInnerProduct(Layer):
     param = "margin_inner_product_param"
     bottoms = 2
     tops = (1, 2)
+    reads_bottoms = (0,)
     reads_tops = ()
     differentiable = forcible = (0,)
     num_output: int

@@ -231,6 +231,7 @@ class InnerDistance(Layer):
             "bottom",
         )
         self.differentiable = (0, 1) if self.given_points else (0,)
+        self.reads_bottoms = (len(bottom) - 1,) if self.update_center_only else ()
         self.width = bottom[0].span(self.axis_of(bottom[0], self.axis))
         if not self.given_points:
             self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")

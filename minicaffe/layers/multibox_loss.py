@@ -215,13 +215,11 @@ class MultiBoxLoss(Loss):
                 negatives = np.full(len(each.negatives), self.background_label_id)
                 found.append(np.stack([np.full(len(negatives), n), each.negatives, negatives]))
             item, prior, label = np.concatenate(found, axis=1)
-            self.chosen = item, prior
-            self.rows = scores[item, prior]
+            self.chosen, self.rows = (item, prior), scores[item, prior]
             self.target = label if self.conf_loss_type == SOFTMAX else self._one_hot(label)
             return
         item, prior = np.indices((items, count)).reshape(2, -1)
-        self.chosen = item, prior
-        self.rows = scores.reshape(-1, classes)
+        self.chosen, self.rows = (item, prior), scores[item, prior]  # a copy: backward reads no bottom
         logistic = self.conf_loss_type == LOGISTIC
         self.target = np.zeros(self.rows.shape, int) if logistic else np.full(len(self.rows), self.background_label_id)
         for n, each in examples.items():

@@ -15,6 +15,7 @@ class Sampled(Layer):
     """Base: the value of an image (N, C, H, W) at a place for each of its pixels, between the four nearest."""
 
     bottoms = 2
+    reads_bottoms: Sequence[int] = (0,)
     reads_tops = ()
     per_element = 12
 

@@ -25,6 +25,7 @@ class ConfidencePenaltyLoss(Classified):
 
     type = "ConfidencePenaltyLoss"
     param = "confidence_penalty_loss_param"
+    reads_bottoms = (0,)
     per_element = 4
     beta: float
 

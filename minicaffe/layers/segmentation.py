@@ -201,6 +201,7 @@ class DiceCoefLoss(Loss):
 
     type = "DiceCoefLoss"
     param = "dice_coef_loss_param"
+    reads_bottoms = ()
     fixed: ClassVar[Collection[str] | None] = ()
     per_element = 6
     generalization: int

@@ -74,6 +74,13 @@ METRIC = [
         {"num_output": 2, "update_center_only": True, "weight_filler": {"type": "xavier"}, **FIXED},
         "right points only",
     ),
+    Case(
+        "InnerDistance",
+        (normal(4, 3), integers(2, 4)),
+        {"num_output": 2, "update_center_only": True, "weight_filler": {"type": "xavier"}},
+        "right points learn",
+        why_not={"gradient": "the points of other classes get none, in the fork too"},
+    ),
     Case("Pairwise", (normal(2, 3), normal(4, 3)), sizes=(((1, 2), (2, 2)), ((3, 5), (6, 5)))),
     Case("Pairwise", (normal(2, 3), normal(4, 3)), {"coeff": [0.5, -2.0]}, "weighted"),
     Case("Pairwise", (normal(2, 3), normal(4, 3)), {"operation": "PROD"}, "product"),
@@ -97,6 +104,12 @@ DISTANCES = [
         "exponential",
     ),
     Case(
+        "GeneralContrastiveLoss",
+        (distinct(4, 3), integers(3, 4), uniform(0, 2, 4, 3)),
+        variant="distances elsewhere",
+        why_not={"gradient": "it goes to the first bottom, and the distances are those of the third"},
+    ),
+    Case(
         "GeneralTripletLoss",
         (distinct(5, 2), integers(2, 5)),
         {"add_center_loss": False},
@@ -117,6 +130,12 @@ DISTANCES = [
         why_not=NOT_THE_GRADIENT,
     ),
     Case("NCALoss", (distinct(4, 3), integers(3, 4)), sizes=LABELLED),
+    Case(
+        "NCALoss",
+        (distinct(4, 3), integers(3, 4), uniform(0.5, 2, 4)),
+        variant="weights",
+        why_not={"gradient": "the gradient is weighed and the loss is not, in the fork too"},
+    ),
     Case("NCALoss", (distinct(4, 3), integers(3, 4)), {"min_negative_only": True}, "nearest", tops=2, gradient=LOSS),
 ]
 

@@ -10,10 +10,10 @@ REGIONS_SIZES = (((1, 8, 4, 5), (1, 5)), ((2, 8, 9, 7), (6, 5, 1, 1)))
 
 
 def regions(items: int, size: float, *shape: int) -> Values:
-    """Rows (item, x1, y1, x2, y2) of regions in images of that size, some a bit outside."""
+    """Rows (item, x1, y1, x2, y2) of regions in images of that size, in turn, some a bit outside."""
 
     def draw(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-        item = rng.integers(0, items, (shape[0], 1)) * (shape[0] > 1)
+        item = np.arange(shape[0])[:, None] % items
         corner = rng.uniform(-0.1, 0.6, (shape[0], 2)) * size
         return np.hstack([item, corner, corner + rng.uniform(0.1, 0.6, (shape[0], 2)) * size]).reshape(shape)
 
