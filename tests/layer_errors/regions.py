@@ -9,7 +9,19 @@ GRID = {"pooled_h": 2, "pooled_w": 2}
 GROUPS = {"output_dim": 2, "group_size": 2, "spatial_scale": 1}
 FAR = (1, [[0, 1, 1, 9, 9]] * 3)
 
+
+def corners_with_nan(k):
+    rois = [[0, 0, 0, 1, 1] for _ in range(3)]
+    rois[1][k] = float("nan")
+    return rois
+
+
 ROWS = [
+    *(
+        row(kind, None, r"numbers; found NaN in region 1", IMAGE, ROIS, bad=(1, corners_with_nan(k)), **options)
+        for kind, options in (("ROIPooling", GRID), ("PSROIPooling", GROUPS), ("ROIAlign", {"roi_pooling_param": GRID}))
+        for k in range(1, 5)
+    ),
     row("ROIPooling", "pooled_h", r"must be positive; found 0", IMAGE, ROIS, pooled_w=2),
     row("ROIPooling", "pooled_w", r"must be positive; found 0", IMAGE, ROIS, pooled_h=2),
     row("ROIPooling", "spatial_scale", r"must be positive; found -2", IMAGE, ROIS, spatial_scale=-2, **GRID),
