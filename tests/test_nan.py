@@ -110,6 +110,27 @@ def test_the_maximum_of_blobs_is_nan_where_one_is(count, at):
     assert [dx[0, 1] for dx in result.bottom_diffs] == [k == at % count for k in range(count)]
 
 
+@pytest.mark.parametrize("iou_loss", ["L2", "IOU", "GIOU", "DIOU", "CIOU"])
+@pytest.mark.parametrize("channel", range(4))
+def test_no_box_that_yolo_predicts_may_be_nan(channel, iou_loss, tmp_path):
+    for case in NUMBERS:
+        if case.type in ("RegionLoss", "Yolov3"):
+            more = {"iou_loss": iou_loss} if case.type == "Yolov3" else {}
+            for cell in range(9):
+                x, truth = case.draw()
+                x.reshape(2, 2, 7, 9)[1, 1, channel, cell] = np.nan
+                how = case.how(tmp_path) | more
+                assert np.isnan(testing.run(case.type, [x, truth], backward=False, **how).loss), (case.name, cell)
+
+
+@pytest.mark.parametrize("prior", range(6))
+def test_mining_does_not_pass_over_nan(prior, tmp_path):
+    case = next(case for case in NUMBERS if case.name == "MultiBoxLoss-mined")
+    bottoms = case.draw()
+    bottoms[1].reshape(2, 6, 3)[1, prior, 2] = np.nan
+    assert np.isnan(testing.run(case.type, bottoms, backward=False, **case.how(tmp_path)).loss)
+
+
 @pytest.mark.parametrize("x, y", [(np.nan, np.nan), (-3, -1), (0.5, 0.5), (7, 2), (np.inf, 2)])
 def test_clip(x, y):
     np.testing.assert_array_equal(testing.run("Clip", [[[x]]], min=-1, max=2).tops[0], [[y]])
@@ -192,6 +213,7 @@ def test_only_the_ignored_label_is_ignored(ignore):
 # --- all backends ------------------------------------------------------------------------------------------------
 
 PARITY = ("Eltwise", "Clip", "Threshold", "ReLU", "ELU", "BNLL", "Pooling")
+PARITY += ("Pairwise", "FlowWarp", "Transformer", "ROIPooling", "PSROIPooling", "ROIAlign")
 
 
 @pytest.fixture(scope="module")
