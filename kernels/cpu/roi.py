@@ -59,8 +59,9 @@ def _pool_part(part, parts, x, rois, y, mask, scale_x, scale_y, pad_ratio):
                     best = T(-FLT_MAX)
                     for h in range(top, bottom):
                         for w in range(left, right):
-                            if x[item, c, h, w] > best:
-                                best, place = x[item, c, h, w], h * width + w
+                            value = x[item, c, h, w]
+                            if value > best or (value != value and best == best):  # the first NaN stays
+                                best, place = value, h * width + w
                 y[r, c, i, j] = best
                 mask[r, c, i, j] = place
 

@@ -69,9 +69,10 @@ __global__ void roi_pool(int planes, int size, const T* x, const T* rois, T* y, 
             if (rows.first < rows.last && columns.first < columns.last) best = T(-3.402823466e+38f);
             for (int h = rows.first; h < rows.last; ++h) {
                 for (int w = columns.first; w < columns.last; ++w) {
-                    if (image[h * sizes.width + w] > best) {
+                    const T value = image[h * sizes.width + w];
+                    if (value > best || (value != value && best == best)) {  // the first NaN stays
                         place = h * sizes.width + w;
-                        best = image[place];
+                        best = value;
                     }
                 }
             }

@@ -18,7 +18,7 @@ def roi_pool(x: Array, rois: Array, y: Array, mask: Array, scale: Sequence[float
 
     Corners, moved outward by ``pad_ratio`` of the size, are multiplied by ``scale`` (of x and of y) and rounded, halves
     away from 0; both belong to the region, which has at least one pixel.  mask int32 like y is ``h * W + w`` of the
-    first largest value.  An empty bin, or one of an item that there is not, gives 0 and -1.
+    first largest value; NaN is the largest.  An empty bin, or one of an item that there is not, gives 0 and -1.
     """
     y[...], mask[...] = 0, -1
     for r, item in _items(rois, len(x)):
@@ -27,12 +27,12 @@ def roi_pool(x: Array, rois: Array, y: Array, mask: Array, scale: Sequence[float
             for j, (left, right) in enumerate(columns):
                 if bottom > top and right > left:
                     flat = x[item, :, top:bottom, left:right].reshape(x.shape[1], -1)
-                    flat = np.where(flat > -FLT_MAX, flat, -np.inf)
+                    flat = np.where(flat <= -FLT_MAX, -np.inf, flat)
                     best = flat.argmax(axis=1)
                     value = flat[np.arange(len(flat)), best]
                     place = (top + best // (right - left)) * x.shape[3] + left + best % (right - left)
                     y[r, :, i, j] = np.maximum(value, -FLT_MAX)
-                    mask[r, :, i, j] = np.where(value > -FLT_MAX, place, -1)
+                    mask[r, :, i, j] = np.where(value <= -FLT_MAX, -1, place)
 
 
 def roi_pool_grad(dy: Array, mask: Array, rois: Array, dx: Array, scale: Sequence[float], pad_ratio: float) -> None:

@@ -80,7 +80,10 @@ class DetectionEvaluate(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         found, truth = bottom[0].data.reshape(-1, 7), bottom[1].data.reshape(-1, 8)
         truth = truth[: int(np.argmax(np.append(truth[:, 0], -1) == -1))]
-        for given, what in ((found, "detections"), (truth, "ground truth")):
+        both = ((found, "detections"), (truth, "ground truth"))
+        for given, what in both:
+            self.require(not np.isnan(given).any(), f"the {what} must be numbers; found NaN")
+        for given, what in both:
             self.require(
                 not (given[:, 1] == self.background_label_id).any(),
                 f"found the background label {self.background_label_id} in the {what}",

@@ -120,6 +120,7 @@ class DetectionOutput(Layer):
         count, items = len(priors), bottom[0].shape[0]
         codes = bottom[0].data.reshape(items, count, -1, 4)
         confidences = bottom[1].data.reshape(items, count, self.num_classes)
+        self.require(not np.isnan(confidences).any(), "the confidences must be numbers; found NaN")
         rows = [self._detect(n, priors, codes[n], confidences[n]) for n in range(items)]
         found = np.concatenate(rows) if rows else np.empty((0, 7))
         if len(found) == 0:

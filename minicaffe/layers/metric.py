@@ -324,7 +324,7 @@ class Pairwise(Layer):
     product (PROD) or the larger of the two (MAX).
 
     Bottoms: x (M, K), z (N, K).  Top: (M, N, K).  ``coeff``: a and b (1), of SUM.  On ties all gradient of MAX goes to
-    z.
+    z; what is NaN is the larger.
     """
 
     type = "Pairwise"
@@ -390,7 +390,7 @@ class Pairwise(Layer):
 
     @staticmethod
     def larger(x: float, z: float, a: float, b: float) -> float:
-        return x if x > z else z
+        return z if z != z else z if x <= z else x
 
     @staticmethod
     def scaled(dy: float, a: float) -> float:
@@ -398,8 +398,8 @@ class Pairwise(Layer):
 
     @staticmethod
     def first_larger(x: float, z: float, dy: float) -> float:
-        return dy if x > z else 0.0
+        return 0.0 if z != z else 0.0 if x <= z else dy
 
     @staticmethod
     def second_larger(x: float, z: float, dy: float) -> float:
-        return 0.0 if x > z else dy
+        return dy if z != z else dy if x <= z else 0.0

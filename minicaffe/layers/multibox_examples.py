@@ -82,10 +82,14 @@ class Examples:
 
 
 def _largest(losses: NDArray, nms: Any, boxes: NDArray | None) -> NDArray:
-    """Places of ``losses``, the largest first; given ``boxes``, without those that overlap ones before them."""
+    """Places of ``losses``, the largest first; given ``boxes``, without those that overlap ones before them.
+
+    NaN is the largest, so that it is not passed over in silence.
+    """
+    losses = np.where(np.isnan(losses), np.inf, losses)
     if boxes is None or nms.nms_threshold <= 0:
         return best_first(losses, -np.inf, -1)
     candidates = np.ascontiguousarray(boxes)
     order = best_first(losses, -np.inf, nms.top_k)
-    order = order[geometry.size(candidates[order]) >= _LEAST_AREA]
+    order = order[~(geometry.size(candidates[order]) < _LEAST_AREA)]
     return suppress(candidates, order, nms.nms_threshold, 1.0)

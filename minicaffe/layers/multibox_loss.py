@@ -118,6 +118,7 @@ class MultiBoxLoss(Loss):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         items, (codes, scores) = bottom[0].shape[0], self._predictions(bottom)
         priors = PriorBoxes(bottom[2].data, self.code_type, self.encode_variance_in_target)
+        self._check_matchable(priors, codes)
         examples = self._examples(items, bottom[3].data.reshape(-1, 8))
         for n, each in examples.items():
             each.match(self.options, priors, codes[n])
@@ -140,9 +141,19 @@ class MultiBoxLoss(Loss):
         own = 1 if self.share_location else self.num_classes
         return bottom[0].data.reshape(items, count, own, 4), bottom[1].data.reshape(items, count, self.num_classes)
 
+    def _check_matchable(self, priors: PriorBoxes, codes: NDArray) -> None:
+        """An error if NaN is among what ground truth is matched with."""
+        self.require(not np.isnan(priors.boxes).any(), "the prior boxes must be numbers; found NaN")
+        self.require(
+            self.use_prior_for_matching or not np.isnan(codes).any(),
+            "the predicted boxes, which the ground truth is matched with, must be numbers; found NaN",
+            "use_prior_for_matching",
+        )
+
     def _examples(self, items: int, rows: NDArray) -> dict[int, Examples]:
         """The ground truth of each item that has one."""
         rows = rows[rows[:, 0] != -1]
+        self.require(not np.isnan(rows).any(), "the ground truth must be numbers; found NaN in a row of it")
         self._check_labels(rows[:, 1])
         if not self.use_difficult_gt:
             rows = rows[rows[:, 7] == 0]

@@ -46,6 +46,18 @@ class GridLoss(Loss):
 
     delta: NDArray
 
+    def check_truth(self, rows: NDArray) -> None:
+        """An error unless the rows of ground truth that are read are finite."""
+        read = max(len(truths(rows, 1)), len(truths(rows, 3)))
+        self.require(
+            bool(np.isfinite(rows[:read]).all()),
+            "the ground truth must be finite; found NaN or infinity in a row of it",
+        )
+
+    def mark_unknown(self, boxes: NDArray) -> None:
+        """NaN for the objectness of predicted boxes (N, B, H, W, 4) that are NaN: what they overlap is unknown."""
+        self.delta[:, :, 4][np.isnan(boxes).any(axis=-1)] = np.nan
+
     def class_of(self, row: NDArray) -> int:
         """The class of a row of ground truth; an error if there is no such class."""
         label = int(row[0])
@@ -98,9 +110,11 @@ class RegionLoss(GridLoss):
         boxes, self.delta = grid.boxes(), np.zeros_like(v)
         self.delta[:, :, 4] = self.noobject_scale * v[:, :, 4] * slope(v[:, :, 4])
         for n, rows in enumerate(by_item(bottom[1], len(v))):
+            self.check_truth(rows)
             self.delta[n, :, 4][best_overlaps(boxes[n], rows) > self.thresh] = 0
             for row in truths(rows, 3):
                 self._find(grid, boxes[n], n, row)
+        self.mark_unknown(boxes)
         top[0].data[...] = (self.delta.astype(np.float64) ** 2).sum() / max(len(v), 1)
 
     def _find(self, grid: Grid, boxes: NDArray, n: int, row: NDArray) -> None:
@@ -176,11 +190,13 @@ class Yolov3(GridLoss):
         self.delta[:, :, 4] = v[:, :, 4]
         self.losses: list[float] = []
         for n, rows in enumerate(by_item(bottom[1], len(v))):
+            self.check_truth(rows)
             overlaps = best_overlaps(boxes[n], rows, lambda a, b: likeness(a, b, self.iou_loss))
             self.delta[n, :, 4][overlaps > self.thresh] = 0
             for row in truths(rows, 3):
                 for box in self._takers(anchors, row):
                     self._find(grid, boxes[n], n, box, row)
+        self.mark_unknown(boxes)
         self._finish(grid, bottom, top)
 
     def _takers(self, anchors: NDArray, row: NDArray) -> list[int]:

@@ -40,15 +40,27 @@ class Regional(Layer):
         top[0].reshape(rois.shape[0], *self.pooled(x))
         self.rois = (rois.shape[0], 5)
         self.items, self.bad_item = self.scratch("items", (rois.shape[0],)), self.flag("bad_item")
+        self.unknown, self.bad_region = self.scratch("unknown", self.rois), self.flag("bad_region")
 
     def pooled(self, x: Blob) -> tuple[int, int, int]:
         """What a region of ``x`` becomes."""
         raise NotImplementedError
 
-    def check_items(self, bottom: Sequence[Blob]) -> None:
-        """In ``forward``: report a region whose item is none of the batch."""
-        self.items[...] = bottom[1].xdata.reshape(self.rois)[:, 0]
+    def check_regions(self, bottom: Sequence[Blob]) -> None:
+        """In ``forward``: report a region whose item is none of the batch, or that has NaN for a corner."""
+        rois = bottom[1].xdata.reshape(self.rois)
+        self.items[...] = rois[:, 0]
         self.check_indices(self.items, bottom[0].shape[0], self.bad_item, hint=" among the items of regions")
+        self.ops.elementwise(Regional.is_nan, (rois,), (), self.unknown)
+        self.ops.check_labels(self.unknown.reshape(-1), 1, None, self.bad_region)
+        backend.current().check_later(self.bad_region, self._no_region)
+
+    def _no_region(self, place: int) -> LayerError:
+        return self.error(f"the corners of regions must be numbers; found NaN in region {place // 5}")
+
+    @staticmethod
+    def is_nan(value: float) -> float:
+        return 0.0 if value == value else 1.0
 
     def check_scale(self) -> None:
         """In ``check_options``."""
@@ -109,7 +121,7 @@ class ROIPooling(Gridded):
         self.scale = (width, height) if self._relative() else (self.spatial_scale, self.spatial_scale)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.check_items(bottom)
+        self.check_regions(bottom)
         rois = bottom[1].xdata.reshape(self.rois)
         if self._relative():
             self.corners[...] = rois[:, 1:]
@@ -171,7 +183,7 @@ class PSROIPooling(Regional):
         return self.output_dim, self.group_size, self.group_size
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.check_items(bottom)
+        self.check_regions(bottom)
         rois = bottom[1].xdata.reshape(self.rois)
         self.ops.position_sensitive_pool(bottom[0].xdata, rois, top[0].xdata, self.spatial_scale)
 
@@ -206,7 +218,7 @@ class ROIAlign(Gridded):
         return x.shape[1], self.pooled_h + 1, self.pooled_w + 1
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.check_items(bottom)
+        self.check_regions(bottom)
         rois = bottom[1].xdata.reshape(self.rois)
         self.ops.roi_sample(bottom[0].xdata, rois, top[0].xdata, self.given("spatial_scale", 1.0), self.pad_ratio)
 

@@ -58,7 +58,7 @@ class Sampled(Layer):
             elementwise(Sampled.part, (self.at_y, self.at_x), (down, right), self.share[k])
 
     def sample(self, x: Any, y: Any) -> None:
-        """``y`` becomes the values of ``x`` at the places; 0 outside."""
+        """``y`` becomes the values of ``x`` at the places; 0 outside, NaN where the place is NaN."""
         for n in range(len(x)):
             self.pixels[...] = x[n].reshape(-1, self.count).T
             self.values[...] = 0
@@ -93,7 +93,7 @@ class Sampled(Layer):
 
     @staticmethod
     def known(at: float, inside: float) -> float:
-        return at if inside > 0.5 else 0.0
+        return at if inside > 0.5 else at if at != at else 0.0
 
     @staticmethod
     def place(index: float, low: float, step: float, last: float, stride: float) -> float:
@@ -235,7 +235,7 @@ class Transformer(Sampled):
 
     @staticmethod
     def across(slope: float, at: float, scale: float) -> float:
-        return slope * scale if at > 0 else 0.0
+        return 0.0 if at <= 0 else slope * scale
 
 
 class Resize(Layer):

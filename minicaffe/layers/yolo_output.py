@@ -38,6 +38,8 @@ class GridOutput(Layer):
         top[0].reshape(1, 1, 1, 7)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        for blob in bottom:
+            self.require(not np.isnan(blob.data).any(), "the predictions must be numbers; found NaN")
         found = [self.candidates(k, blob.data.copy()) for k, blob in enumerate(bottom)]
         confidences, labels, boxes = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.argsort(-confidences, kind="stable")

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from layer_errors.row import row
 
 IMAGE = (2, 4, 5, 5)
 MAPS = ((1, 2, 3, 3), (1, 3, 30, 30))
+NAN = float("nan")
+FOUND = ((1, 1, 1, 7), (1, 1, 1, 8))
 CODES, SCORES, PRIORS, TRUTH = (2, 24), (2, 18), (1, 2, 24), (1, 1, 3, 8)
+
+
+def nan(shape):
+    """Zeros but for the last value."""
+    values = np.zeros(shape)
+    values.reshape(-1)[-1] = NAN
+    return values.tolist()
 
 
 def prior_box(field, problem, *shapes, **how):
@@ -35,6 +46,14 @@ def multibox(kind):
     yield loss(
         kind, "num_classes", r"found the label 7 in the ground truth", bad=(3, [0, 7, 0, 0.1, 0.1, 0.9, 0.9, 0] * 3)
     )
+    for k in (0, 1, 3, 6, 7):
+        truth = [0, 1, 0, 0.1, 0.1, 0.9, 0.9, 0]
+        truth[k] = NAN
+        yield loss(kind, None, r"ground truth must be numbers; found NaN", bad=(3, truth * 3))
+    yield loss(kind, None, r"the prior boxes must be numbers; found NaN", bad=(2, [[[NAN] * 24, [0.1] * 24]]))
+    yield loss(
+        kind, "use_prior_for_matching", r"predicted boxes.*found NaN", use_prior_for_matching=False, bad=(0, nan(CODES))
+    )
 
 
 GRID, ROWS_OF_BOXES = (1, 14, 3, 3), (1, 1, 300, 5)
@@ -62,6 +81,15 @@ def yolov3_output(field, problem, *shapes, **how):
     return row("Yolov3DetectionOutput", field, problem, *(shapes or (GRID,)), **fields)
 
 
+def unknown(kind):
+    """A row of ground truth that is not finite, in each column."""
+    for k in range(5):
+        for value in (NAN, float("inf")):
+            truth = [0, 0.5, 0.5, 0.2, 0.2]
+            truth[k] = value
+            yield kind(None, r"ground truth must be finite", bad=(1, [[[truth] + [[0] * 5] * 299]]))
+
+
 YOLO = [
     row("Reorg", "stride", r"must be given, and positive", IMAGE, stride=0),
     row("Reorg", "stride", r"height and width must be multiples", IMAGE, stride=2),
@@ -75,6 +103,10 @@ YOLO = [
     region("biases", r"at least 2 anchors, positive; found 2 numbers", biases=[1.0, 2.0]),
     region(None, r"2 boxes and 2 classes are \(N, 14, H, W\); found 1 15 3 3", (1, 15, 3, 3), ROWS_OF_BOXES),
     region(None, r"must be 300 rows", GRID, (1, 1, 299, 5)),
+    *unknown(region),
+    *unknown(yolov3),
+    yolo_output(None, r"predictions must be numbers; found NaN", bad=(0, nan(GRID))),
+    yolov3_output(None, r"predictions must be numbers; found NaN", bad=(0, nan(GRID))),
     region("num_class", r"found the class 7", bad=(1, [[[[7, 0.5, 0.5, 0.2, 0.2]] * 300]])),
     yolov3("biases", r"at least 1 anchors", biases=[]),
     yolov3("mask", r"must name 2 of the 2 anchors; found \[0\]", mask=[0]),
@@ -156,6 +188,7 @@ ROWS = [
     output("normalized_bbox", r"boxes in pixels are not in minicaffe", normalized_bbox=False),
     output("nms_param", r"nms_threshold must not be negative", nms_param={"nms_threshold": -1.0}),
     output("nms_param", r"eta must lie above 0", nms_param={"eta": 0.0}),
+    output(None, r"confidences must be numbers; found NaN", bad=(1, nan(SCORES))),
     output(None, r"of equally many items", CODES, (3, 18), PRIORS),
     output(None, r"location predictions: 24", (2, 28), SCORES, PRIORS),
     output(None, r"confidence predictions: 18", CODES, (2, 21), PRIORS),
@@ -171,6 +204,10 @@ ROWS = [
         overlap_threshold=0.0,
     ),
     row("DetectionEvaluate", None, r"the detections must be rows of 7", (1, 1, 2, 8), (1, 1, 2, 8), num_classes=2),
+    *(
+        row("DetectionEvaluate", None, r"must be numbers; found NaN", *FOUND, num_classes=2, bad=bad)
+        for bad in ((0, [[[[0, 1, NAN, 0, 0, 1, 1]]]]), (1, [[[[0, 1, 0, 0, 0, NAN, 1, 0]]]]))
+    ),
     row("DetectionEvaluate", None, r"the ground truth must be rows of 8", (1, 1, 2, 7), (1, 1, 2, 7), num_classes=2),
     row(
         "DetectionEvaluate",

@@ -11,7 +11,19 @@ HEADS = ((1, 18, 2, 3), (1, 36, 2, 3), (1, 3))
 SMOOTHED = (IMAGE, (2, 1, 5, 6), (2, 2))
 FAR = (1, [[0, 1, 1, 9, 9]] * 3)
 
+
+def corners_with_nan(k):
+    rois = [[0, 0, 0, 1, 1] for _ in range(3)]
+    rois[1][k] = float("nan")
+    return rois
+
+
 ROWS = [
+    *(
+        row(kind, None, r"numbers; found NaN in region 1", IMAGE, ROIS, bad=(1, corners_with_nan(k)), **options)
+        for kind, options in (("ROIPooling", GRID), ("PSROIPooling", GROUPS), ("ROIAlign", {"roi_pooling_param": GRID}))
+        for k in range(1, 5)
+    ),
     row("ROIPooling", "pooled_h", r"must be positive; found 0", IMAGE, ROIS, pooled_w=2),
     row("ROIPooling", "pooled_w", r"must be positive; found 0", IMAGE, ROIS, pooled_h=2),
     row("ROIPooling", "spatial_scale", r"must be positive; found -2", IMAGE, ROIS, spatial_scale=-2, **GRID),
