@@ -146,8 +146,8 @@ _TYPES: dict[str, tuple[str, ...]] = {
         *("AssistedExcitation", "GaussianYolov3", "YoloSeg", "SegmentationEvaluate", "LaneData", "HardSigmoid"),
     ),
     _DEEPDETECT: (
-        *("ConvolutionDepthwise", "ShuffleChannel", "ReLU6", "ContinuationIndicator", "CtcLoss", "Reverse", "FocalLoss"),
-        *("LabelsequenceAccuracy", "DiceCoefLoss", "MultiLabelSigmoidLoss", "SeLu", "BroadcastMul"),
+        *("ConvolutionDepthwise", "ShuffleChannel", "ReLU6", "ContinuationIndicator", "CtcLoss", "Reverse"),
+        *("FocalLoss", "LabelsequenceAccuracy", "DiceCoefLoss", "MultiLabelSigmoidLoss", "SeLu", "BroadcastMul"),
         "MultiBoxFocalLoss",
     ),
     _SEGNET: ("Upsample", "DenseImageData"),
