@@ -17,7 +17,8 @@ from minicaffe import backend, proto, testing
 from minicaffe.errors import AnomalyError, LayerError
 from minicaffe.solvers import create
 
-SHAPED = {"Crop": 1, "ChannelScale-not at all": 1, "ChannelScale-global": 1}
+SHAPED = {"Crop": 1, "ChannelScale-not at all": 1, "ChannelScale-global": 1,
+          "GeneralContrastiveLoss-distances elsewhere": 0}  # fmt: skip
 """Bottoms of which only the shape counts, in the forward pass."""
 CHOSEN = {"BatchReindex", "Crop", "Filter", "LSTM", "LSTMUnit", "MultinomialLogisticLoss", "Pooling", "SPP"}
 """Layers that may not look at every element."""
@@ -39,6 +40,8 @@ PASSED_OVER = {
     ("ROIAlign", 0): "pixels outside all regions",
     ("FlowWarp", 0): "pixels that the flow leads to from nowhere",
     ("Transformer-high", 0): "pixels that are turned out of the image",
+    ("DomainTransform", 1): "edges before the first pixel of a row or column",
+    ("CtcLoss-batch", 0): "scores of steps beyond time_step",
     ("Correlation-strides", 0): "pixels that no position reaches with these strides",
     ("MultiLabelSigmoidLoss-unanswered", 0): "scores of questions without an answer",
 }

@@ -77,6 +77,8 @@ class CtcLoss(Loss):
         log_prob = scores - scores.max(axis=2, keepdims=True)
         log_prob -= np.log(np.exp(log_prob).sum(axis=2, keepdims=True))
         losses, self.gradient = ctc(log_prob, labels.data.reshape(x.shape[1], -1).astype(int), self.blank_label)
+        lost = np.isnan(scores).any(axis=(0, 2))  # a sequence that cannot be read costs nothing, one of NaN must not
+        losses[lost], self.gradient[:, lost] = np.nan, np.nan
         top[0].data[...] = losses.mean()
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:

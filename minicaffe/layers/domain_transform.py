@@ -28,7 +28,7 @@ class DomainTransform(Layer):
     type = "DomainTransform"
     param = "domain_transform_param"
     bottoms = 3
-    reads_bottoms = (1, 2)
+    reads_bottoms = (1,)
     reads_tops = ()
     differentiable = forcible = (0, 1)
     per_element = 60

@@ -28,6 +28,7 @@ class Lstm(Stateful):
     """
 
     type = "Lstm"
+    reads_bottoms = (0,)
     param = "lstm_param"
     bottoms: Count = (1, 2)
     differentiable = forcible = (0,)

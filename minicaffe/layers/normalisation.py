@@ -137,7 +137,7 @@ class BatchNorm(Standardized):
     obeys = ("scale_bias", "scale_filler", "bias_filler")
     capturable = True
     param = "batch_norm_param"
-    fixed = ()
+    fixed = ("scale_bias", "scale_filler", "bias_filler")
     in_place = "always"
     use_global_stats: bool
     moving_average_fraction: float
