@@ -143,8 +143,12 @@ class Configured(Checked):
                 raise self.error(f"cannot be {value!r:.80}: {error}", name) from None
             self.__dict__[name] = _read(message, name)
             fixed = self.phase_is_fixed if name == "phase" else self.fixed is None or name in self.fixed
+            # whether a message is there at all can mean something of itself
+            same = _read(message, name) == before and (
+                not isinstance(before, Message) or _is_present(message, name) == present
+            )
             self.require(
-                not fixed or _read(message, name) == before,
+                not fixed or same,
                 "is read when the net is made and cannot be set afterwards; make a net of a definition that has it",
                 name,
             )
