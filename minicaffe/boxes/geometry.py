@@ -44,11 +44,6 @@ def crosses_boundary(boxes: NDArray) -> NDArray:
     return np.any((boxes < 0) | (boxes > 1), axis=-1)
 
 
-def locate(frame: NDArray, boxes: NDArray) -> NDArray:
-    """Boxes relative to ``frame`` (4,), as seen from what the frame is relative to."""
-    return np.tile(frame[:2], 2) + boxes * np.tile(frame[2:] - frame[:2], 2)
-
-
 def project(frame: NDArray, boxes: NDArray) -> tuple[NDArray, NDArray]:
     """Boxes seen from inside ``frame`` (4,), cut off at its borders, and which of them have something inside it."""
     inside = (boxes[..., :2] < frame[2:]).all(-1) & (boxes[..., 2:] > frame[:2]).all(-1)

@@ -9,6 +9,7 @@ import numpy as np
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import read_image
 from minicaffe.data.image_source import ImageSource, ListReader, read_pairs
+from minicaffe.data.resample import NEAREST, resample
 from minicaffe.data.source import Batch
 from minicaffe.errors import DataError
 from minicaffe.kernels.cpu.transform import crop
@@ -43,7 +44,7 @@ class _LabelMapReader(ListReader):
         name, labels_name = self._entries[item]
         pixels, labels = self.read_image(name), read_image(self._param.root_folder + labels_name, color=False)
         if self._param.new_height:
-            labels = _nearest(labels, self._param.new_height, self._param.new_width)
+            labels = resample(labels, self._param.new_height, self._param.new_width, NEAREST)
         if labels.shape[1:] != pixels.shape[1:]:
             raise DataError(
                 f"image {name} has {pixels.shape[1]} x {pixels.shape[2]} pixels, its labels {labels_name} "
@@ -59,12 +60,3 @@ class _LabelMapReader(ListReader):
             batch.label = np.empty(shape, np.float32)
         one = slice(n, n + 1)
         crop(label[np.newaxis], batch.offsets[one], batch.mirror[one], batch.label[one])
-
-
-def _nearest(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """An image (1, h, w) in another size, of its own values; OpenCV's INTER_NEAREST."""
-    rows, columns = (
-        np.minimum((np.arange(new) * (old / new)).astype(int), old - 1)
-        for new, old in zip((height, width), image.shape[1:], strict=True)
-    )
-    return image[:, rows[:, np.newaxis], columns]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from math import sqrt
 from typing import ClassVar
 
 from minicaffe import proto
@@ -119,7 +118,7 @@ class BN(Standardized):
             self.remember(top)
             return
         mean, variance = (blob.xdata.reshape(-1) for blob in self.blobs[2:4])
-        self.ops.elementwise(BN.inverse_deviation, (variance,), (self.eps,), self.factor)
+        self.ops.elementwise(Standardized.inverse_deviation, (variance,), (self.eps,), self.factor)
         self.ops.elementwise(Standardized.same, (mean,), (1.0,), self.mean)
         self.ops.elementwise(BN.product, (self.factor, scale), (), self.slope)
         self.ops.scale(x, self.slope, shift, y, self.kept, self.mean)
@@ -132,13 +131,14 @@ class BN(Standardized):
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         x = bottom[0].xdata.reshape(self.rows) if self.kept is None else self.kept
-        dy, dx = top[0].xdiff.reshape(self.rows), bottom[0].xdiff.reshape(self.rows)
+        dy = top[0].xdiff.reshape(self.rows)
+        dx = bottom[0].xdiff.reshape(self.rows) if propagate_down[0] else None
         scale = self.blobs[0].xdata.reshape(-1)
         dv, db = (
             blob.xdiff.reshape(-1) if wanted and not self.frozen else None
             for blob, wanted in zip(self.blobs[:2], self.param_propagate_down, strict=False)
         )
-        if self.measured and propagate_down[0]:
+        if self.measured and dx is not None:
             means = (self.gradient_mean, self.gradient_dot)
             self.ops.standardize_grad(x, dy, self.mean, self.factor, *means, dx, None, scale, dv, db)
             return
@@ -146,12 +146,8 @@ class BN(Standardized):
             self.ops.channel_sum(BN.along, (x, dy), (self.mean, self.factor), (), dv)
         if db is not None:
             self.ops.channel_sum(Standardized.same, (dy,), (), (1.0,), db)
-        if propagate_down[0]:
+        if dx is not None:
             self.ops.channelwise(BN.scaled_back, (dy,), (self.factor, scale), (), dx)
-
-    @staticmethod
-    def inverse_deviation(variance: float, eps: float) -> float:
-        return 1.0 / sqrt(variance + eps)
 
     @staticmethod
     def product(factor: float, scale: float) -> float:
@@ -194,10 +190,6 @@ class SegNetBN(BN):
         for name in ("scale_filler", "shift_filler"):
             self.add_param((1, self.channels, 1, 1), self.given(name, None))
         self.eps = 1e-9
-
-    def check_options(self) -> None:
-        for field in (*self.foreign, *_OLDER):
-            self.require(not self.has(field), f"is of another BN: {_CHOICES}", field)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)

@@ -116,6 +116,10 @@ class Standardized(Layer):
     def scaled(dy: float, factor: float) -> float:
         return dy * factor
 
+    @staticmethod
+    def inverse_deviation(variance: float, eps: float) -> float:
+        return 1.0 / sqrt(variance + eps)
+
 
 class BatchNorm(Standardized):
     r"""Batch normalisation (Ioffe, Szegedy 2015), by itself without scale and shift: put a Scale with ``bias_term``
@@ -243,10 +247,6 @@ class BatchNorm(Standardized):
     def input(self, bottom: Sequence[Blob]) -> Any:
         """What forward read, as rows."""
         return bottom[0].xdata.reshape(self.rows) if self.kept is None else self.kept
-
-    @staticmethod
-    def inverse_deviation(variance: float, eps: float) -> float:
-        return 1.0 / sqrt(variance + eps)
 
     @staticmethod
     def quotient(total: float, count: float) -> float:
