@@ -162,7 +162,16 @@ class GeneralContrastiveLoss(DistanceLoss):
         self.give(pull - push, top, bottom)
 
 
-class GeneralTripletLoss(DistanceLoss):
+class RowWeighted(DistanceLoss):
+    """Base of those whose third bottom, where there is one, weighs the rows' gradients."""
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        if len(bottom) > 2 and bottom[2].count != self.size[0]:
+            raise self.error(f"bottom 2 must hold one weight a row; found {bottom[2].shape_string}", kind=ShapeError)
+
+
+class GeneralTripletLoss(RowWeighted):
     r"""Every other class must be farther than the right one, by a margin.
 
     .. math:: L = \frac{w_-}{N} \sum_i \sum_{j \ne y_i} \max(d_{i y_i} + m - d_{ij}, 0)
@@ -184,11 +193,6 @@ class GeneralTripletLoss(DistanceLoss):
     positive_upper_bound: float
     positive_weight: float
     negative_weight: float
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().reshape(bottom, top)
-        if len(bottom) > 2 and bottom[2].count != self.size[0]:
-            raise self.error(f"bottom 2 must hold one weight a row; found {bottom[2].shape_string}", kind=ShapeError)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         d, right = self.rows(bottom[0]), self.right(bottom)
@@ -215,7 +219,7 @@ class GeneralTripletLoss(DistanceLoss):
         self.give(gradient, top, bottom)
 
 
-class NCALoss(DistanceLoss):
+class NCALoss(RowWeighted):
     r"""Near the right class, far from the others, with a weight that falls exponentially.
 
     .. math:: L = \frac{1}{N} \sum_i \Big( d_{i y_i} + \sum_{j \ne y_i} e^{-d_{ij}} \Big)
@@ -229,11 +233,6 @@ class NCALoss(DistanceLoss):
     param = "nca_param"
     per_element = 3
     min_negative_only: bool
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().reshape(bottom, top)
-        if len(bottom) > 2 and bottom[2].count != self.size[0]:
-            raise self.error(f"bottom 2 must hold one weight a row; found {bottom[2].shape_string}", kind=ShapeError)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         d, right = self.rows(bottom[0]), self.right(bottom)
