@@ -155,6 +155,10 @@ class BiasChannel(Layer):
             bottom[0].xdiff[...] = top[0].xdiff
 
 
+MOST_LABELS = 1 << 20
+"""As many as ``UniqueLabel`` makes room for, for each image."""
+
+
 class UniqueLabel(Layer):
     """The labels that occur in each map, in rising order, then -1 (DeepLab).
 
@@ -172,6 +176,9 @@ class UniqueLabel(Layer):
 
     def check_options(self) -> None:
         self.require(self.max_labels > 0, f"must be given, and positive; found {self.max_labels}", "max_labels")
+        self.require(
+            self.max_labels <= MOST_LABELS, f"may be {MOST_LABELS} at most; found {self.max_labels}", "max_labels"
+        )
         self.require(not self.has("force_label"), "is not known here", "force_label")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -43,6 +43,7 @@ ROWS = [
     row("BiasChannel", None, r"label 3 is no whole number in 0 .. 2", IMAGE, (2, 1), bad=(1, [[3.0], [0.0]])),
     row("UniqueLabel", "max_labels", r"must be given, and positive; found 0", MAP),
     row("UniqueLabel", None, r"needs a map for each image", (), max_labels=3),
+    row("UniqueLabel", "max_labels", r"may be 1048576 at most; found 2000000", MAP, max_labels=2000000),
     row("UniqueLabel", "force_label", r"is not known here", MAP, max_labels=3, force_label=True),
     row("UniqueLabel", "max_labels", r"has 20 labels: more than 3", MAP, max_labels=3, bad=(0, [[[[float(5 * h + w) for w in range(5)] for h in range(4)]]] * 2)),
     row("DiceCoefLoss", "generalization", r"must be NONE or MULTICLASS", IMAGE, MAP,
