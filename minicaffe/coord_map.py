@@ -23,7 +23,14 @@ PASS_THROUGH_LAYERS = [
 ]  # fmt: skip
 """Types whose tops lie over their bottoms pixel by pixel."""
 
-_WINDOWED = ("Convolution", "Pooling", "Im2col", "Deconvolution")
+_BY_PIXEL = frozenset(
+    {
+        *PASS_THROUGH_LAYERS,
+        *("Axpy", "BN", "Clip", "Concat", "HardSigmoid", "Mish", "Normalize", "ReLU6", "Slice", "Softmax", "Swish"),
+    }
+)
+"""The same, and those that pycaffe does not know."""
+_WINDOWED = ("Convolution", "Pooling", "Im2col", "Deconvolution", "ConvolutionDepthwise", "DepthwiseConvolution")
 _IDENTITY: CoordMap = (None, 1, 0)
 
 
@@ -68,7 +75,7 @@ def coord_map(fn: Function) -> CoordMap:
         if fn.type_name == "Deconvolution":
             return axis, stride, (extent - 1) / 2 - pad
         return axis, 1 / stride, (pad - (extent - 1) / 2) / stride
-    if fn.type_name in PASS_THROUGH_LAYERS:
+    if fn.type_name in _BY_PIXEL:
         return _IDENTITY
     if fn.type_name == "Crop":
         axis, offset = crop_params(fn)
@@ -121,8 +128,8 @@ def _ways_back(top: Top) -> Any:
                 waiting.append(bottom)
 
 
-def crop(top_from: Top, top_to: Top) -> Top:
-    """A Crop layer on ``top_from`` whose top lies over ``top_to`` pixel by pixel.
+def crop_offsets(top_from: Top, top_to: Top) -> tuple[int, list[int]]:
+    """Axis and offsets of a Crop layer on ``top_from`` whose top lies over ``top_to`` pixel by pixel.
 
     CropError (an AssertionError) if the scales differ, or ``top_from`` begins inside ``top_to``, or between pixels.
     """
@@ -133,5 +140,10 @@ def crop(top_from: Top, top_to: Top) -> Top:
         raise CropError(f"cannot crop negative width (b = {b}): pad the layers before more")
     if not np.all(np.round(b) == b):
         raise CropError(f"cannot crop noninteger width (b = {b})")
-    offset = [int(-shift) for shift in np.atleast_1d(b)]
-    return net_spec.layers.Crop(top_from, top_to, crop_param=dict(axis=2 if axis is None else axis + 1, offset=offset))
+    return 2 if axis is None else axis + 1, [int(-shift) for shift in np.atleast_1d(b)]
+
+
+def crop(top_from: Top, top_to: Top) -> Top:
+    """A Crop layer on ``top_from`` whose top lies over ``top_to`` pixel by pixel; errors as of ``crop_offsets``."""
+    axis, offsets = crop_offsets(top_from, top_to)
+    return net_spec.layers.Crop(top_from, top_to, crop_param=dict(axis=axis, offset=offsets))

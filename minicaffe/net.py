@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import arguments, backend, batches, graph, models, proto, weights
+from minicaffe.alignment import align_crops
 from minicaffe.backend import usage
 from minicaffe.blob import Blob, Storage
 from minicaffe.engine import anomaly, memory_plan
@@ -88,7 +89,7 @@ class Net(RawViews):
         self.phase = param.state.phase
         filtered = graph.filter_net(param, self.source)
         _log.info("Initializing net from parameters: \n%s", filtered)
-        definition = graph.insert_splits(filtered, self.source)
+        definition = graph.insert_splits(align_crops(filtered, self.source), self.source)
         self.name = definition.name
         built = Assembly(definition, self.source, dtype)
         self.steps, self.learnable = built.steps, built.learnable

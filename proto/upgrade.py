@@ -174,7 +174,7 @@ _V1_TYPES = {
     "BATCH_NORM": "BatchNorm",
     "BN": "BN",
     "CONVOLUTION3D": "Convolution3D",
-    "CROP": "Crop",
+    "CROP": "AutoCrop",
     "DECONVOLUTION3D": "Deconvolution3D",
     "DENSE_IMAGE_DATA": "DenseImageData",
     "DOMAIN_TRANSFORM": "DomainTransform",

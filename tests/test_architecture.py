@@ -44,6 +44,7 @@ RANKS = [
     ("minicaffe.blob", "minicaffe.fillers", "minicaffe.data"),
     ("minicaffe.layers",),
     (
+        "minicaffe.alignment",
         "minicaffe.graph",
         "minicaffe.engine",
         "minicaffe.weight_files",

@@ -32,22 +32,30 @@ def extensions() -> set[str]:
     return {ending for ending, name in Image.registered_extensions().items() if name in FORMATS}
 
 
-def read_image(path: str | os.PathLike[str], color: bool | None = True) -> np.ndarray:
-    """The image in a file, uint8 (channels, height, width); ``color`` and errors as in ``decode_image``."""
+def read_image(path: str | os.PathLike[str], color: bool | None = True, numbers: bool = False) -> np.ndarray:
+    """The image in a file, uint8 (channels, height, width); options and errors as in ``decode_image``."""
     try:
         content = limits.read_file(path)
-        return decode_image(content, color)
+        return decode_image(content, color, numbers)
     except OSError as error:
         raise DataError(f"image {os.path.abspath(path)}: cannot be read ({error.strerror})") from error
     except DataError as error:
         raise DataError(f"image {os.path.abspath(path)}: {error}") from error
 
 
-def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
+def read_label_map(path: str | os.PathLike[str]) -> np.ndarray:
+    """The labels in an image file, uint8 (1, height, width): gray values, or where its pixels are numbers of colours in
+    a palette (PASCAL VOC), these numbers.  Errors as in ``decode_image``.
+    """
+    return read_image(path, color=False, numbers=True)
+
+
+def decode_image(content: bytes, color: bool | None = None, numbers: bool = False) -> np.ndarray:
     """Decode an image file, uint8 (channels, height, width).
 
     ``color``: true for 3 channels, false for 1, None for what the file has (1, 3, or 4 with transparency). As OpenCV
-    does for Caffe, the camera's orientation is applied unless ``color`` is None.
+    does for Caffe, the camera's orientation is applied unless ``color`` is None.  ``numbers``: of an image with a
+    palette of colours take the number of each pixel's colour.
 
     Raises DataError if the bytes are no image of the ``FORMATS``, or its pixels are deeper than 8 bits or more than
     ``MOST_PIXELS``.
@@ -67,6 +75,8 @@ def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
                 image.draft("L", image.size)  # a JPEG holds its gray image ready
             if color is not None:
                 ImageOps.exif_transpose(image, in_place=True)
+            if numbers and _has_colored_palette(image):
+                return np.array(image)[np.newaxis]
             bytewise = _high_bytes(image, kind, color) if image.mode.startswith(("I", "F")) else image
             mode = _mode(bytewise, color)
             planes = _planes(bytewise if bytewise.mode == mode else bytewise.convert(mode))
@@ -77,6 +87,11 @@ def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
     except Exception as error:  # decoders of damaged files raise errors of any kind
         raise DataError(f"an image that cannot be decoded ({str(error) or type(error).__name__})") from error
     return _gray(planes, kind == "PNG")[np.newaxis] if color is False else planes
+
+
+def _has_colored_palette(image: Any) -> bool:
+    colors = np.reshape(image.getpalette("RGB") or [], (-1, 3)) if image.mode == "P" else np.empty((0, 3))
+    return bool((colors != colors[:, :1]).any())
 
 
 def _high_bytes(image: Any, kind: str | None, color: bool | None) -> Any:

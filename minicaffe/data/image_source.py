@@ -86,6 +86,11 @@ def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     return entries
 
 
+def read_names(path: str | os.PathLike[str]) -> list[str]:
+    """The images in a text file, the first word of each line; DataError if it cannot be read or holds none."""
+    return [words[0] for line in _lines(path) if (words := line.split())]
+
+
 def _lines(path: str | os.PathLike[str]) -> list[str]:
     """The lines of a list of images; DataError if it cannot be read or is empty."""
     try:
@@ -122,11 +127,15 @@ class ImageSource(BatchSource):
                 f"{self.param_name}: new_height and new_width must be set at the same time; "
                 f"found {param.new_height} and {param.new_width}"
             )
-        transformer = Transformer(transform_param, phase, stream)
+        transformer = self.transformer(transform_param, phase, stream)
         reader = self.reader(param, transformer, stream)
         transformer.seed(stream)  # Caffe seeds it twice; the second seed is the one in use
         stream.draw()  # Caffe's prefetch thread takes its own seed
         super().__init__(reader, param.batch_size, prefetch)
+
+    def transformer(self, param: Any, phase: int, stream: Stream) -> Transformer:
+        """What crops, mirrors and scales the images."""
+        return Transformer(param, phase, stream)
 
     def reader(self, *how: Any) -> ListReader:
         """What fills the batches."""

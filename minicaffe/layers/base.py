@@ -96,8 +96,10 @@ class Layer(interface.Layer, Configured, Costed):
     runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
     """
 
-    depends_on_shapes: ClassVar[bool] = False
-    """Whether the tops follow from the shapes of the bottoms alone, so that nothing flows backward."""
+    constant: ClassVar[Collection[int] | None] = ()
+    """Bottoms that count as constants whatever they follow from (regions, masks, sizes), by number; None: all.  Nothing
+    flows backward into them, unless the definition's ``propagate_down`` says so.  Labels are none: they must not depend
+    on what is learned."""
 
     overwritten_tops: Collection[int] = ()
     """Tops that a later layer overwrites in place, by number, which must not be another blob's memory."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,8 +14,8 @@ from minicaffe.backend import random, ranks
 from minicaffe.blob import Blob
 from minicaffe.data.datum_source import DatumSource
 from minicaffe.data.image_source import ImageSource
-from minicaffe.data.label_map_source import LabelMapSource
-from minicaffe.data.source import BatchSource
+from minicaffe.data.source import Batch, BatchSource
+from minicaffe.data.transform import CROP_FIELDS
 from minicaffe.data.window_source import WindowSource
 from minicaffe.errors import DataError, ShapeError
 from minicaffe.layers.base import Count, Layer
@@ -130,6 +130,7 @@ class Batches(Source):
 
     param: ClassVar[str]
     common_params: ClassVar[Sequence[str]] = ("transform_param",)
+    obeys: ClassVar[Collection[str]] = CROP_FIELDS
     tops: Count = 2
     phase_is_fixed = True
     reshape_always = True
@@ -158,6 +159,10 @@ class Batches(Source):
             batch = self.batches.next_batch()
         except DataError as error:
             raise self.data_error(error) from None
+        self.put(batch, top)
+
+    def put(self, batch: Batch, top: Sequence[Blob]) -> None:
+        """Put a batch into the tops."""
         for blob, shape in zip(top, (batch.pixels.shape, batch.label.shape), strict=False):
             blob.reshape(*shape)
         if self.dtype == np.float32:
@@ -186,8 +191,9 @@ class Batches(Source):
 class Data(Batches):
     """Batches of images and labels from a database of Datums (LMDB or LevelDB).
 
-    Tops: images (batch_size, C, H, W), or crop_size x crop_size; if a second is named, labels (batch_size,).
-    ``transform_param``: scale, mean_file or mean_value, crop_size, mirror.  At the end of the database reading goes on
+    Tops: images (batch_size, C, H, W), or as large as the crop; if a second is named, labels (batch_size,).
+    ``transform_param``: scale, mean_file or mean_value, crop_size (or crop_h and crop_w, or crop_height and crop_width,
+    of forks), mirror.  At the end of the database reading goes on
     from its start.  Of n solvers that train together, each reads every n-th record in the TRAIN phase.
     Caffe: ``backend`` is LEVELDB unless set.
     """
@@ -216,23 +222,6 @@ class ImageData(Batches):
         return ImageSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
 
 
-class DenseImageData(Batches):
-    """Batches of image files and of maps of labels, one for each pixel, that ``source`` lists, two paths a line
-    (SegNet).
-
-    Tops: images (batch_size, C, H, W); labels (batch_size, 1, H, W), the gray values of the second images, divided by
-    ``label_divide_factor`` if that is given.  ``new_height`` and ``new_width`` resize both, labels to the nearest.
-    Other options are those of ImageData.
-    SegNet: crops and mirror images are refused; here labels are cropped and mirrored with their image.
-    """
-
-    type = "DenseImageData"
-    param = "dense_image_data_param"
-
-    def open(self, options: Any, transform: Any) -> LabelMapSource:
-        return LabelMapSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
-
-
 class WindowData(Batches):
     """Batches of windows cut out of images and warped to one size, for detection (R-CNN, Girshick et al. 2014).
 
@@ -242,6 +231,7 @@ class WindowData(Batches):
 
     type = "WindowData"
     param = "window_data_param"
+    obeys = ()
 
     def open(self, options: Any, transform: Any) -> WindowSource:
         return WindowSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())

@@ -33,6 +33,7 @@ class Targets(Layer):
 
     fixed: ClassVar[Collection[str] | None] = None
     differentiable = ()
+    constant = None
     reads_bottoms = reads_tops = ()
     per_element = 0
     param_str: str = ""
