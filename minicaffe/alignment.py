@@ -16,8 +16,8 @@ _AUTOMATIC, _PLAIN = "AutoCrop", "Crop"
 
 
 def align_crops(net: proto.NetParameter, source: Origin) -> proto.NetParameter:
-    """The net with a ``crop_param`` in each AutoCrop layer that has none: its first bottom is cut where it lies over the
-    second one, pixel by pixel.
+    """The net with a ``crop_param`` in each AutoCrop layer that has none: its first bottom is cut where it lies over
+    the second one, pixel by pixel.
 
     NetError if that is nowhere: other strides, or a first bottom that begins inside the second one, or between pixels.
     Warns of Crop layers without a ``crop_param`` that AutoCrop would cut elsewhere.

@@ -77,6 +77,8 @@ RANKS = [
         "minicaffe.detector",
         "minicaffe.box_detector",
         "minicaffe.box_drawing",
+        "minicaffe.segmenter",
+        "minicaffe.mask_drawing",
         "minicaffe.tensorboard",
         "minicaffe.testing",
         "minicaffe",

@@ -26,6 +26,8 @@ ROWS = [
     row("Data", None, r"batch_size", source="missing", backend="LMDB"),
     row("AnnotatedData", None, r"missing", source="missing", batch_size=2, backend="LMDB"),
     row("DenseImageData", None, r"missing", source="missing", tops=2),
+    row("ImageSegData", None, r"missing", source="missing", tops=2),
+    row("ImageLabelmapData", None, r"missing", source="missing", tops=2),
     row("ImageData", None, r"missing", source="missing", tops=2),
     row("WindowData", None, r"missing", source="missing", batch_size=2, transform_param={"crop_size": 4}, tops=2),
     row("MemoryData", None, r"calling reset", tops=2, **SIZES),
