@@ -56,8 +56,8 @@ def _set_offsets(layer: proto.LayerParameter, x: Top, like: Top, source: Origin)
         layer.crop_param.offset.extend(offsets)
     elif any(offsets):
         _log.warning(
-            "layer '%s' (Crop) has no crop_param and cuts from 0 on, as Caffe's does; older forks (FCN, HED, U-Net) let "
-            'it begin at %s, over \'%s\': for that say type: "AutoCrop"',
+            "layer '%s' (Crop) has no crop_param and cuts from 0 on, as Caffe's does; older forks (FCN, HED, U-Net) "
+            'let it begin at %s, over \'%s\': for that say type: "AutoCrop"',
             layer.name, ", ".join(map(str, offsets)), layer.bottom[1],
         )  # fmt: skip
 

@@ -212,8 +212,9 @@ def scenes(output: str, count: int, seed: int, backend: str | None, overwrite: b
 def masks(output: str, count: int, seed: int, overwrite: bool) -> None:
     """Make images of several handwritten digits with a label for each pixel, for segmentation.
 
-    They are PNG files in the folders train and test, listed in train.txt and test.txt: an image and its labels a line.
-    The digits are those of 'minicaffe data scenes'.  Labels are 1 for a 0 to 10 for a 9, and 0 where there is no digit.
+    They are PNG files in the folders train and test, with their labels in train_labels and test_labels; train.txt and
+    test.txt list them, an image and its labels a line.  The digits are those of 'minicaffe data scenes'.  Labels are 1
+    for a 0 to 10 for a 9, and 0 where there is no digit.
     """
     from minicaffe.data.label_maps import write_label_maps
     from minicaffe.data.scenes import labelled_scenes

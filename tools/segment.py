@@ -24,8 +24,8 @@ _MOST_GRAY = 255
 @click.command(
     cls=Command,
     examples=[
-        "minicaffe segment scene.png labels.png --model_def segmentation/deploy.prototxt --pretrained_model fcn.caffemodel "
-        "--draw drawn.png --label_map_file segmentation/labels.pbtxt",
+        "minicaffe segment scene.png labels.png --model_def segmentation/deploy.prototxt "
+        "--pretrained_model fcn.caffemodel --draw drawn.png --label_map_file segmentation/labels.pbtxt",
     ],
 )
 @click.argument("source", metavar="INPUT", type=Path())
