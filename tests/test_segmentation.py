@@ -13,7 +13,7 @@ from PIL import Image
 
 from minicaffe import graph, io, models, proto
 from minicaffe.data.scenes import labelled_scenes, scenes
-from minicaffe.errors import ArgumentError, DataError
+from minicaffe.errors import ArgumentError
 from minicaffe.mask_drawing import draw_labels
 from minicaffe.net import Net
 from minicaffe.proto import text
