@@ -43,6 +43,7 @@ PASSED_OVER = {
     ("DomainTransform", 1): "edges before the first pixel of a row or column",
     ("CtcLoss-batch", 0): "scores of steps beyond time_step",
     ("Correlation-strides", 0): "pixels that no position reaches with these strides",
+    ("SigmoidCrossEntropyLoss-balanced", 0): "scores of pixels whose target is neither 0 nor 1",
     ("MultiLabelSigmoidLoss-unanswered", 0): "scores of questions without an answer",
 }
 """Bottoms of which a case by definition does not read each element, and which it may leave."""

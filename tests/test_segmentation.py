@@ -11,9 +11,9 @@ import pytest
 from cli_case import run
 from PIL import Image
 
-from minicaffe import graph, io, models, proto
+from minicaffe import graph, io, models, proto, testing
 from minicaffe.data.scenes import labelled_scenes, scenes
-from minicaffe.errors import ArgumentError
+from minicaffe.errors import ArgumentError, PrototxtError
 from minicaffe.mask_drawing import draw_labels
 from minicaffe.net import Net
 from minicaffe.proto import text
@@ -237,3 +237,48 @@ def test_a_definition_that_asks_for_their_gradient_is_refused():
         )
         net.forward()
         net.backward()
+
+
+# --- edges --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("balance", [1, 1.1])
+def test_edges_and_other_pixels_weigh_the_same(balance):
+    """As HED and RCF count: the edges of an image by the share of its other pixels, and the other way round."""
+    rng = np.random.default_rng(0)
+    x, target = 3 * rng.standard_normal((3, 1, 5, 7)), rng.choice([0, 0, 0, 1, 0.4], (3, 1, 5, 7))
+    target[1] = 0  # an image without edges
+    found = testing.run("SigmoidCrossEntropyLoss", [x, target], loss_param={"class_balance": balance})
+    loss, gradient = 0.0, np.zeros_like(x)
+    for n in range(3):
+        edges, others = (target[n] == 1).sum(), (target[n] == 0).sum()
+        for place in np.ndindex(x.shape[1:]):
+            p, t = 1 / (1 + np.exp(-x[n][place])), target[n][place]
+            weight = {1: others, 0: balance * edges}.get(t, 0) / (edges + others)
+            loss -= weight * np.log(p if t == 1 else 1 - p) / 3
+            gradient[n][place] = weight * (p - t) / 3
+    assert found.loss == pytest.approx(loss, rel=1e-5)
+    np.testing.assert_allclose(found.bottom_diffs[0], gradient, atol=1e-6)
+
+
+DEEPLAB = """
+layers { name: "data" type: DUMMY_DATA top: "x" top: "label" dummy_data_param {
+    shape { dim: 1 dim: 3 dim: 9 dim: 9 } shape { dim: 1 dim: 1 dim: 9 dim: 9 } data_filler { type: "gaussian" } data_filler { value: 255 } } }
+layers { name: "weak" type: UNIQUE_LABEL bottom: "label" top: "weak" unique_label_param { max_labels: 3 ignore_label: 255 } }
+layers { name: "c" type: CONVOLUTION bottom: "x" top: "c" strict_dim: false convolution_param { num_output: 4 kernel_size: 3 pad: 2 hole: 2 } }
+layers { name: "b" type: BIAS_CHANNEL bottom: "c" bottom: "weak" top: "b" bias_channel_param { bg_bias: 1 } }
+layers { name: "loss" type: SOFTMAX_LOSS bottom: "b" bottom: "label" top: "loss" softmaxloss_param { FIELDS } }
+"""
+
+
+def test_old_nets_of_deeplab():
+    net = net_of(DEEPLAB.replace("FIELDS", "ignore_label: 255"))
+    net.forward()
+    assert net.layer_dict["loss"].ignored == 255 and float(net.blobs["loss"].data) == 0
+    assert net.blobs["c"].shape == (1, 4, 9, 9)
+    for fields, name in (
+        ('weight_source: "w.txt"', "weight_source"),
+        ("ignore_label: 0 ignore_label: 255", "ignore_label"),
+    ):
+        with pytest.raises(PrototxtError, match=f"layer 'loss': softmaxloss_param.{name}: .*class_weighting"):
+            net_of(DEEPLAB.replace("FIELDS", fields))

@@ -47,6 +47,8 @@ ROWS = [
     row("Crop", "axis", r"axis 4 out of range for 4-D", (2, 3, 4, 5), (2, 3, 4, 5), axis=4),
     row("Crop", "offset", r"2 cropped axes; found \[1, 2, 3\]", (2, 3, 4, 5), (2, 3, 4, 5), offset=[1, 2, 3]),
     row("Crop", "offset", r"goes beyond the input 2 3 4 5", (2, 3, 4, 5), (1, 1, 2, 2), offset=3),
+    row("AutoCrop", None, r"as many axes as the input; found 4 5", (2, 3, 4, 5), (4, 5), offset=0),
+    row("AutoCrop", "offset", r"goes beyond the input 2 3 4 5", (2, 3, 4, 5), (1, 1, 2, 2), offset=3),
     row("AutoCrop", "axis", r"axis 4 out of range for 4-D", (2, 3, 4, 5), (2, 3, 4, 5), axis=4),
     row("AutoCrop", "offset", r"2 cropped axes; found \[1, 2, 3\]", (2, 3, 4, 5), (2, 3, 4, 5), offset=[1, 2, 3]),
     row("Crop", None, r"as many axes as the input; found 4 5", (2, 3, 4, 5), (4, 5)),
