@@ -89,6 +89,7 @@ class Net(RawViews):
         self.phase = param.state.phase
         filtered = graph.filter_net(param, self.source)
         _log.info("Initializing net from parameters: \n%s", filtered)
+        graph.warn_of_edge_losses(filtered)
         definition = graph.insert_splits(align_crops(filtered, self.source), self.source)
         self.name = definition.name
         built = Assembly(definition, self.source, dtype)

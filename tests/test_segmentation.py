@@ -261,6 +261,22 @@ def test_edges_and_other_pixels_weigh_the_same(balance):
     np.testing.assert_allclose(found.bottom_diffs[0], gradient, atol=1e-6)
 
 
+def test_a_net_of_hed_is_told_of_its_loss(tmp_path, in_folder, caplog):
+    in_folder(tmp_path)
+    for name in ("image", "edges"):
+        Image.fromarray(np.zeros((4, 5), np.uint8)).save(f"{name}.png")
+    Path("list.txt").write_text("image.png edges.png\n")
+    for loss_param, count in (("", 1), ("loss_param { class_balance: 1 }", 0)):
+        caplog.clear()
+        net_of(
+            'layer { name: "d" type: "ImageLabelmapData" top: "x" top: "t" image_data_param { source: "list.txt" is_color: '
+            'false } } layer { name: "fuse" type: "SigmoidCrossEntropyLoss" bottom: "x" bottom: "t" top: "l" '
+            + loss_param
+            + "}"
+        ).close()
+        assert caplog.text.count("SigmoidCrossEntropyLoss (fuse) of edges is Caffe's") == count
+
+
 DEEPLAB = """
 layers { name: "data" type: DUMMY_DATA top: "x" top: "label" dummy_data_param {
     shape { dim: 1 dim: 3 dim: 9 dim: 9 } shape { dim: 1 dim: 1 dim: 9 dim: 9 } data_filler { type: "gaussian" } data_filler { value: 255 } } }
