@@ -30,7 +30,7 @@ def align_crops(net: proto.NetParameter, source: Origin) -> proto.NetParameter:
     for layer in result.layer:
         bottoms = [tops[name] for name in layer.bottom if name in tops]
         if _wants_offsets(layer) and len(bottoms) == 2:
-            _set_offsets(layer, *bottoms, source)
+            _set_offsets(layer, bottoms[0], bottoms[1], source)
         type = _PLAIN if layer.type == _AUTOMATIC else layer.type
         function = Function(type, bottoms, {**_options(layer), "ntop": len(layer.top)})
         tops.update(zip(layer.top, function.tops, strict=True))

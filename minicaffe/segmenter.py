@@ -60,7 +60,7 @@ class Segmenter(Net):
         shape = (1, blob.shape[1], *(size if self.keep_size else blob.shape[2:]))
         if blob.shape != shape:
             blob.reshape(*shape)
-            self.transformer.inputs[name] = shape
+            self.transformer.inputs = {**self.transformer.inputs, name: shape}
         blob.data[0] = self.transformer.preprocess(name, image)
         self.run_forward()
         scores = self.blobs[self.map].data[0]

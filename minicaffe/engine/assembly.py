@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,13 +126,6 @@ class Step:
                 copy.share_diff(blob)
 
 
-def _constant_bottoms(layer: Layer) -> Collection[int]:
-    """The bottoms, by number, into which nothing flows backward."""
-    if layer.layer_param.propagate_down:
-        return ()
-    return range(len(layer.layer_param.bottom)) if layer.constant is None else layer.constant
-
-
 class Assembly:
     """The layers of a definition, made and set up in order, with what connects them.
 
@@ -189,10 +182,12 @@ class Assembly:
         layer.overwritten_tops = tuple(k for k, top in enumerate(layer_param.top) if top in self._overwritten)
         _log.info("Creating Layer %s", name)
         bottom_ids, needs = self._connect_bottoms(layer_param)
-        constant = _constant_bottoms(layer)
-        needs = [need and k not in constant for k, need in enumerate(needs)]
+        flows = any(layer_param.propagate_down) or not layer.stops_gradients
+        needs = [flows and need for need in needs]
         step = Step(layer, [self.blobs[i][1] for i in bottom_ids], [], bottom_ids, [], needs)
         self._connect_tops(layer_param, step)
+        constant = () if layer_param.propagate_down else layer.constant
+        step.propagate_down = [wanted and k not in constant for k, wanted in enumerate(step.propagate_down)]
         layer.prepare(step.bottom, step.top)
         step.is_shaped(backend.current())
         _log.info("Setting up %s", name)
@@ -204,7 +199,7 @@ class Assembly:
                 _log.info("    with loss weight %g", weight)
             self._memory += blob.count
         _log.info("Memory required for data: %d", self._memory * self.dtype.itemsize)
-        step.need_backward = any(self._needs[i] for k, i in enumerate(bottom_ids) if k not in constant)
+        step.need_backward = flows and any(self._needs[i] for k, i in enumerate(bottom_ids) if k not in constant)
         index = len(self.steps)
         self.steps.append(step)
         step.need_backward |= self._add_params(index, step)

@@ -81,6 +81,9 @@ class Layer(interface.Layer, Configured, Costed):
     """Which bottoms can get a gradient; None: all.  Asking for another one is an error."""
     forcible: tuple[int, ...] | None = None
     """Which bottoms ``force_backward`` may turn on; None: all."""
+    constant: ClassVar[Collection[int]] = ()
+    """Bottoms that count as given, whatever they were made from (regions, masks, weights): nothing flows backward into
+    them unless ``propagate_down`` asks for it.  Labels are none: they must not depend on what is learned."""
     claims: ClassVar[tuple[int, ...]] = ()
     """Learnable blobs whose gradient backward asks for by ``Blob.claim_xdiff``: a solver need not clear it before."""
     capturable: bool = False
@@ -96,10 +99,9 @@ class Layer(interface.Layer, Configured, Costed):
     runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
     """
 
-    constant: ClassVar[Collection[int] | None] = ()
-    """Bottoms that count as constants whatever they follow from (regions, masks, sizes), by number; None: all.  Nothing
-    flows backward into them, unless the definition's ``propagate_down`` says so.  Labels are none: they must not depend
-    on what is learned."""
+    stops_gradients: ClassVar[bool] = False
+    """Whether the tops count as given, whatever they were made from: nothing flows backward through the layer unless
+    ``propagate_down`` asks for it."""
 
     overwritten_tops: Collection[int] = ()
     """Tops that a later layer overwrites in place, by number, which must not be another blob's memory."""

@@ -137,7 +137,7 @@ class BoxAnnotatorOHEM(Layer):
     bottoms = 4
     tops = 2
     differentiable = ()
-    constant = None
+    stops_gradients = True
     reads_bottoms = reads_tops = ()
     per_element = 0
     roi_per_img: int
