@@ -158,6 +158,10 @@ def test_one_label_an_image_or_none(folder):
     (folder / "list.txt").write_text("0.png 3\n1.png 14\n")
     label = made_of(folder, "ImageSegData", "batch_size: 2 label_type: IMAGE").blobs["label"].data
     assert label.shape == (2, 1, 12, 16) and (label[0] == 3).all() and (label[1] == 14).all()
+    with pytest.raises(DataError, match="IMAGE expects whole numbers after the paths; found 'no'"):
+        (folder / "list.txt").write_text("0.png no\n")
+        made_of(folder, "ImageSegData", "label_type: IMAGE")
+    (folder / "list.txt").write_text("0.png\n1.png 14\n")
     label = made_of(folder, "ImageSegData", "batch_size: 2 label_type: NONE").blobs["label"].data
     assert label.shape == (2, 1, 12, 16) and (label == 255).all()
 

@@ -10,7 +10,7 @@ import numpy as np
 from minicaffe import proto
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import read_label_map, resize
-from minicaffe.data.image_source import ImageSource, ListReader, read_list, read_names, read_pairs
+from minicaffe.data.image_source import ImageSource, ListReader, read_names, read_pairs
 from minicaffe.data.resample import LINEAR, NEAREST, resample
 from minicaffe.data.source import Batch
 from minicaffe.data.transform import Transformer
@@ -155,7 +155,17 @@ class _SegmentationReader(_LabelMapReader):
     def read_entries(self) -> list[Any]:
         if self._param.label_type == _NONE:
             return [(name, self._param.ignore_label) for name in read_names(self._param.source)]
-        return (read_list if self._param.label_type == _IMAGE else read_pairs)(self._param.source)
+        pairs = read_pairs(self._param.source)
+        return [(name, self._number(label)) for name, label in pairs] if self._param.label_type == _IMAGE else pairs
+
+    def _number(self, label: str) -> int:
+        try:
+            return int(label)
+        except ValueError:
+            raise DataError(
+                f"list of images {self._param.source}: label_type: IMAGE expects whole numbers after the paths; found "
+                f"'{label}': label_type: PIXEL reads images of labels"
+            ) from None
 
     def read(self, item: int) -> tuple[np.ndarray, Any]:
         """The image of a line, as large as the crop at least, its labels (1, height, width), and its own size."""
