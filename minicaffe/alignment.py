@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
+
 from minicaffe import coord_map, proto
 from minicaffe.errors import NetError
 from minicaffe.net_spec import Function, Top
@@ -43,8 +45,9 @@ def _wants_offsets(layer: proto.LayerParameter) -> bool:
 
 def _set_offsets(layer: proto.LayerParameter, x: Top, like: Top, source: Origin) -> None:
     try:
-        axis, offsets = coord_map.crop_offsets(x, like)
-    except NetError as error:
+        with np.errstate(all="ignore"):  # strides of 0
+            axis, offsets = coord_map.crop_offsets(x, like)
+    except (NetError, ValueError, OverflowError) as error:  # kernels of 2 and of 3 axes do not go together
         if layer.type == _PLAIN:
             return
         place = source.where(layer.name, layer.phase if layer.HasField("phase") else None)

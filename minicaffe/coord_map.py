@@ -32,6 +32,8 @@ _BY_PIXEL = frozenset(
 """The same, and those that pycaffe does not know."""
 _WINDOWED = ("Convolution", "Pooling", "Im2col", "Deconvolution", "ConvolutionDepthwise", "DepthwiseConvolution")
 _IDENTITY: CoordMap = (None, 1, 0)
+_EXACT = 1e-9
+"""Further from a whole number than by this, none is meant: strides and their inverses do not multiply to 1 exactly."""
 
 
 class UndefinedMapException(NetError):
@@ -134,13 +136,13 @@ def crop_offsets(top_from: Top, top_to: Top) -> tuple[int, list[int]]:
     CropError (an AssertionError) if the scales differ, or ``top_from`` begins inside ``top_to``, or between pixels.
     """
     axis, a, b = coord_map_from_to(top_from, top_to)
-    if not np.all(np.equal(a, 1)):
+    if not np.all(np.abs(np.subtract(a, 1)) < _EXACT):
         raise CropError(f"scale mismatch on crop (a = {a}): strides and those of deconvolutions do not cancel out")
-    if not np.all(np.less_equal(b, 0)):
+    if not np.all(np.less(b, _EXACT)):
         raise CropError(f"cannot crop negative width (b = {b}): pad the layers before more")
-    if not np.all(np.round(b) == b):
+    if not np.all(np.abs(np.round(b) - b) < _EXACT):
         raise CropError(f"cannot crop noninteger width (b = {b})")
-    return 2 if axis is None else axis + 1, [int(-shift) for shift in np.atleast_1d(b)]
+    return 2 if axis is None else axis + 1, [round(-shift) for shift in np.atleast_1d(b).tolist()]
 
 
 def crop(top_from: Top, top_to: Top) -> Top:

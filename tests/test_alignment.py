@@ -49,6 +49,11 @@ DILATED = conv("c", "data", "kernel_size: 3 pad: 9 {}") + conv("up", "c", "kerne
         (DILATED.replace("{}", "hole: 3"), [6]),
         (conv("up", "data", "kernel_size: 3 kernel_size: 1 pad: 4 pad: 2"), [3, 2]),
         (conv("up", "data", "kernel_size: 1"), [0]),
+        (
+            conv("c", "data", "kernel_size: 1 pad: 49 stride: 49")
+            + conv("up", "c", "kernel_size: 1 stride: 49", "Deconvolution"),
+            [49],
+        ),
     ],
 )
 def test_the_crop_lies_over_the_other_blob(layers, offsets):
@@ -134,6 +139,11 @@ def test_a_plain_crop_cuts_from_0_on_and_warns(caplog):
         (conv("c", "data", "kernel_size: 3") + crop("c"), "cannot crop negative width"),
         (conv("c", "data", "kernel_size: 2 pad: 2") + crop("c"), "cannot crop noninteger width"),
         (DATA.replace('"data"', '"other"') + crop("other"), "are they connected by spatial layers"),
+        (conv("c", "data", "kernel_size: 3 stride: 0") + crop("c"), "scale mismatch"),
+        (
+            conv("c", "data", "kernel_size: [3, 3, 3]") + conv("d", "c", "kernel_size: [3, 3]") + crop("d"),
+            "could not be broadcast",
+        ),
         (conv("c", "data", "kernel_h: 3 kernel_w: 3 pad: 2") + crop("c"), r"give kernel_size=\[h, w\]"),
     ],
 )
