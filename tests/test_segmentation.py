@@ -186,7 +186,8 @@ def test_what_segment_cannot_do_is_said(halves, tmp_path, capsys):
     Path("flat.prototxt").write_text(HALVES + 'layer { name: "f" type: "Flatten" bottom: "score" top: "f" }')
     with pytest.raises(ArgumentError, match="gives no map"):
         Segmenter("flat.prototxt", "net.caffemodel")
-    assert "found.odd: the picture cannot be written" in refused(capsys, "segment", "image.png", "found.odd", *HOW)
+    assert "OUTPUT is a .png file" in refused(capsys, "segment", "image.png", "found.jpg", *HOW)
+    assert "drawn.odd: the picture cannot be" in refused(capsys, "segment", "image.png", "--draw", "drawn.odd", *HOW)
     (tmp_path / "empty").mkdir()
     assert "holds no image" in refused(capsys, "segment", "empty", *HOW)
 

@@ -61,6 +61,8 @@ def command(
         mean = mean.mean(axis=(1, 2))
     names = LabelMap(models.find(label_map_file)).shown if label_map_file else {}
     files = pictures.images(source)
+    if output and not pictures.place(output, files[0], len(files) > 1).lower().endswith(".png"):
+        raise click.UsageError(f"OUTPUT is a .png file, which keeps labels as they are; found {output}")
     found = []
     definition = models.find(model_def)
     net = Segmenter(definition, pretrained_model, mean, input_scale, raw_scale, output=blob, keep_size=keep_size)
