@@ -149,6 +149,24 @@ def test_segment_writes_labels_a_table_and_a_picture(halves, tmp_path, capsys):
     assert (colors[0] == 10).all() and len({tuple(color) for color in colors}) == 3
 
 
+def test_segment_scores_labels_by_true_ones(halves, tmp_path, capsys):
+    true = halves.copy()
+    true[0], true[1], true[15, :6] = 1, 255, 4
+    Image.fromarray(true.astype(np.uint8)).save("true.png")
+    shown = run(capsys, "segment", "image.png", "--keep_size", "--truth", "true.png", *HOW).out
+    assert shown.splitlines() == [
+        "label,name,pixels,recall,iu",
+        f"0,,24,1.0000,{24 / 36:.4f}",
+        f"1,grey one,108,{96 / 108:.4f},{96 / 108:.4f}",
+        f"2,,42,1.0000,{42 / 48:.4f}",
+        "4,,6,0.0000,0.0000",
+        f"mean,,180,{(1 + 96 / 108 + 1) / 4:.4f},{(24 / 36 + 96 / 108 + 42 / 48) / 4:.4f}",
+    ]
+    (tmp_path / "truth").mkdir()
+    Image.fromarray(true[:3].astype(np.uint8)).save("truth/image.png")
+    assert "(3, 12) pixels" in refused(capsys, "segment", "image.png", "--truth", "truth", *HOW)
+
+
 def test_segment_takes_a_folder_and_warps_images_to_the_net(halves, tmp_path, capsys):
     (tmp_path / "images").mkdir()
     for name in ("a", "b"):
