@@ -34,7 +34,7 @@ def run(
     once.  Where a rank dies or fails, all end, and are started again up to ``restarts`` times, with the further
     arguments that ``resume`` gives for what was written since a time.  MissingExtraError if there is no ``mpirun``.
     """
-    command = [*_mpirun(ranks), sys.executable, "-m", "minicaffe", *arguments]
+    command = [*mpirun(ranks), sys.executable, "-m", "minicaffe", *arguments]
     began, more = time.time(), list[str]()
     for left in range(restarts, -1, -1):
         status, stopped = _run_once([*command, *more], effects)
@@ -72,7 +72,7 @@ def _run_once(command: Sequence[str], effects: Mapping[signal.Signals, str]) -> 
             process.send_signal(STOP if effect == "stop" else SNAPSHOT)
 
     # a session of its own: Ctrl-C reaches this process alone, which hands it on
-    with subprocess.Popen(command, env=_environment(), start_new_session=True) as process:
+    with subprocess.Popen(command, env=environment(), start_new_session=True) as process:
         before = {number: signal.signal(number, hand_on) for number in effects}
         try:
             status = process.wait()
@@ -83,7 +83,7 @@ def _run_once(command: Sequence[str], effects: Mapping[signal.Signals, str]) -> 
     return (status if status >= 0 else 128 - status), stopped
 
 
-def _mpirun(ranks: int) -> list[str]:
+def mpirun(ranks: int) -> list[str]:
     """The launcher's command line, up to the command itself."""
     beside = os.path.join(os.path.dirname(sys.executable), "mpirun")
     path = beside if os.access(beside, os.X_OK) else shutil.which("mpirun")
@@ -97,7 +97,7 @@ def _mpirun(ranks: int) -> list[str]:
     return [path, *own, "-n", str(ranks)]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Open MPI refuses to run as root, as in a container, unless it is told twice to."""
     told = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
     return {**os.environ, **told}

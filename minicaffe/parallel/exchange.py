@@ -25,7 +25,7 @@ class Stage:
     ranges: list[tuple[int, int]]
 
 
-def stages(net: Net, bucket: int = BUCKET) -> list[Stage]:
+def stages(net: Net, bucket: int) -> list[Stage]:
     """The parts of a net's backward pass of which each completes at least ``bucket`` bytes of gradients.
 
     A param's gradient is complete once the first of the layers that share it has run.
@@ -65,7 +65,7 @@ class GradientExchange:
 
     def __init__(self, net: Net, diff: Storage, group: Communicator, layer_wise: bool) -> None:
         self._net, self._diff, self._group = net, diff, group
-        self._stages: Sequence[Stage] = stages(net) if layer_wise else ()
+        self._stages: Sequence[Stage] = stages(net, BUCKET) if layer_wise else ()
 
     def run(self) -> None:
         """Forward, backward and the exchange."""

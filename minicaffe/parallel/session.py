@@ -41,7 +41,9 @@ def start() -> Communicator:
     if _group.size > 1 or not is_launched():
         return _group
     world = Mpi()
-    if world.size > 1:
+    if world.size == 1:
+        world.finish()
+    else:
         _group = world
         ranks.join(world.rank, world.size, world.of_first)
         _share_cores(world)
