@@ -53,6 +53,7 @@ RANKS = [
         "minicaffe.batches",
         "minicaffe.net",
     ),
+    ("minicaffe.parallel",),
     ("minicaffe.solvers",),
     (
         "minicaffe.layer_label",

@@ -185,8 +185,8 @@ class AnnotatedSource(BatchSource):
                 f"data_param.batch_size: must be 1 for resize_mode: FIT_SMALL_SIZE, whose images differ in size; "
                 f"found {data_param.batch_size}"
             )
-        shares = (rank, solver_count) if phase == proto.TRAIN else (0, 1)
-        reader = _AnnotatedReader(data_param, transformer, annotated_param.HasField("anno_type"), *shares)
+        typed = annotated_param.HasField("anno_type")
+        reader = _AnnotatedReader(data_param, transformer, typed, rank, solver_count)
         super().__init__(reader, data_param.batch_size, data_param.prefetch)
         self.label_shape = reader.label_shape
 

@@ -27,8 +27,7 @@ class DatumSource(BatchSource):
     ``data_param`` (source, backend, batch_size, prefetch) and ``transform_param`` are the layer's; ``stream`` is the
     stream Caffe would seed the layer from: two draws for the transformer, if it needs random numbers, and one for the
     prefetch thread. Of ``solver_count`` solvers, each reads the records whose number modulo ``solver_count`` is its
-    ``rank``, the numbers going on from one round to the next; in the TEST phase every one reads all. A position is the
-    same for every rank.
+    ``rank``, the numbers going on from one round to the next. A position is the same for every rank.
 
     ``shape`` (C, h, w) is that of the first record, transformed; reading it consumes nothing. A batch takes the shape
     of its first record.
@@ -46,8 +45,7 @@ class DatumSource(BatchSource):
         stream.draw()  # Caffe's prefetch thread takes its own seed
         if not 0 <= rank < solver_count:
             raise DataError(f"solver rank {rank} must lie below the solver count {solver_count}; see set_solver_count")
-        shares = (rank, solver_count) if phase == proto.TRAIN else (0, 1)
-        reader = _DatumReader(data_param, transformer, *shares)
+        reader = _DatumReader(data_param, transformer, rank, solver_count)
         super().__init__(reader, data_param.batch_size, data_param.prefetch)
 
 

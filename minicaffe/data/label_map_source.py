@@ -32,8 +32,8 @@ class LabelMapSource(ImageSource):
 class _LabelMapReader(ListReader):
     remedy = "set dense_image_data_param.new_height and new_width, transform_param.crop_size, or batch_size: 1"
 
-    def __init__(self, param: Any, transformer: Any, stream: Stream) -> None:
-        super().__init__(param, transformer, stream)
+    def __init__(self, param: Any, transformer: Any, stream: Stream, rank: int, shares: int) -> None:
+        super().__init__(param, transformer, stream, rank, shares)
         self.labels = (1, *self.shape[1:])
 
     def read_entries(self) -> list[tuple[str, str]]:
