@@ -159,7 +159,9 @@ class Executor:
     def run_backward(self, start: int, end: int) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
         with backend.current().running(self._user_layers):
-            self.plan().sweeps.backward.run(start, end, self._how("backward"))
+            plan = self.plan()
+            plan.fusion.before_backward(start, end)
+            plan.sweeps.backward.run(start, end, self._how("backward"))
         if self.debug_info and start == len(self._steps) - 1 and end == 0:
             self._log_param_norms()
 
@@ -182,6 +184,7 @@ class Executor:
         where = backend.current()
         with where.running(self._user_layers):
             plan.settle()
+            plan.fusion.before_backward(last, 0)
             if first > 0:
                 self._clear_loss()
             sweeps.forward.run(0, first - 1, ahead)
