@@ -1068,7 +1068,9 @@ def draw_events(rng: random.Random, changes: int, fused: bool) -> list[tuple[str
         if rng.random() < 0.2 and not (fused and kind in INPUTS):  # after forward, before backward
             found += [event(forward), change, event(backward)]
         else:
-            found += [change, *(event(usual) for _ in range(rng.choice([1, 2])))]
+            begins_backward = fused and kind in INPUTS and usual is some_layers  # perhaps
+            found += [change, *([event(forward)] if begins_backward else [])]
+            found += [event(usual) for _ in range(rng.choice([1, 2]))]
     return found
 
 
