@@ -277,6 +277,30 @@ def test_a_gradient_that_the_user_shares_is_left_to_him():
     np.testing.assert_array_equal(elsewhere.diff, net.steps[net.layer_index("e")].top[0].diff)
 
 
+def test_two_shortcuts_are_apart_when_the_user_shares_the_gradient_of_their_sum():
+    layers = "".join(
+        f'layer {{ name: "{kind}{i}" type: "{kind}" bottom: "{bottom}" top: "{kind}{i}" {options} }}'
+        for i, (kind, bottom, options) in enumerate(
+            [
+                ("Power", "x", "power_param { scale: 2 }"), ("TanH", "Power0", ""), ("Sigmoid", "Power0", ""),
+                ("AbsVal", "TanH1", ""), ("Exp", "Sigmoid2", ""),
+            ]
+        )
+    ) + SUM.format("sum", "TanH1", "Sigmoid2", "")  # fmt: skip
+
+    def found() -> dict[str, np.ndarray]:
+        net = Net(net_param(layers, "sum", force=True), dtype=np.float64)
+        net.blobs["x"].data[...] = np.random.default_rng(0).standard_normal(net.blobs["x"].shape)
+        elsewhere = Blob(net.blobs["sum"].shape, np.float64)
+        net.blobs["sum"].share_diff(elsewhere)
+        net.layers[net.layer_index("sum")].coefficients = (3, 1)
+        return passes(net)
+
+    with fast_paths.without("fusion"):
+        expected = found()
+    same(found(), expected)
+
+
 def test_a_value_put_in_between_is_what_scale_reads():
     """Forward from the middle of a fused row: backward reads what the user put there, not what BatchNorm made."""
     found = []

@@ -9,29 +9,20 @@ let alone: callers write its gradient between passes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from minicaffe.blob import Blob
+from minicaffe.blob import Storage
 from minicaffe.engine.assembly import Step
 from minicaffe.layers.shape import Split
 
 
-@dataclass
 class HandedOn:
     """The gradient of bottom ``index`` of the step at ``place``, the last one being at ``last``."""
 
-    step: Step
-    place: int
-    index: int
-    last: int
-
-    @property
-    def _blob(self) -> Blob:
-        return self.step.bottom[self.index]
-
-    @property
-    def _source(self) -> Blob:
-        return self.step.top[0]
+    def __init__(self, step: Step, place: int, index: int, last: int) -> None:
+        self.step, self.place, self.index, self.last = step, place, index, last
+        self._blob, self._source = step.bottom[index], step.top[0]
+        self._common: Storage | None = None
+        """The memory that both were given; callers may have given either other memory since."""
 
     def before_backward(self, start: int, end: int) -> None:
         """The steps ``start`` down to ``end`` are about to go backward: one memory for a pass that begins at the end of
@@ -39,9 +30,10 @@ class HandedOn:
         """
         if start < self.place:
             return
-        if end > self.place or not (self.step.need_backward and self.step.propagate_down[self.index]):
+        runs = end <= self.place and self.step.need_backward and self.step.propagate_down[self.index]
+        if not runs or self._source.diff_storage is not self._common:
             self.unshare()
-        elif start == self.last:
+        if runs and start == self.last:
             self.share()
 
     def share(self, contents_matter: bool = False) -> None:
@@ -52,11 +44,13 @@ class HandedOn:
         touched = contents_matter and (blob.diff_storage.touched or source.diff_storage.touched)
         if not (touched or blob.diff_storage.shared or blob.count != source.count):
             blob.share_diff(source)
+            self._common = source.diff_storage
 
     def unshare(self) -> None:
         """Make them two, with the same contents."""
-        if self._blob.shares_diff_with(self._source):
+        if self._blob.diff_storage is self._common:
             self._blob.unshare_diff()
+        self._common = None
 
 
 def find_handed_on(steps: Sequence[Step]) -> list[HandedOn]:
