@@ -42,7 +42,7 @@ TIMEOUT = 30.0
 """Seconds of a processor for one input; compiling a kernel for it is part of that."""
 PATIENCE = 5
 """How many times as long it may take by the clock: others use the processors, too."""
-INTEGERS = (0, -1, 1, 3, 7, 2**29, 2**31 - 1, 2**32 - 1, 2**62)
+INTEGERS = (0, -1, 1, 3, 7, 2000, 10**6, 2**29, 2**31 - 1, 2**32 - 1, 2**62)
 FLOATS = (0.0, -1.0, 0.5, float("nan"), float("inf"), -float("inf"), 1e30, -1e-30)
 VALUES = (*FLOATS, 1.0, 2.0, 1e6, 2.0**31, 2.0**63, -2.0, 1.9999999)
 MANY = 3000
@@ -585,7 +585,11 @@ KINDS: dict[str, Kind] = {
 # --------------------------------------------------------------------------------------------------------------
 
 
-def changes(message: Any, path: tuple[str, ...] = (), depth: int = 3) -> Iterator[tuple[tuple[str, ...], Any]]:
+FieldPath = tuple[str | int, ...]
+"""Names of fields, one in another; after a repeated one which of its messages."""
+
+
+def changes(message: Any, path: FieldPath = (), depth: int = 3) -> Iterator[tuple[FieldPath, Any]]:
     """(path of a field, bad value) for every field of a message and of those in it."""
     for field in message.DESCRIPTOR.fields:
         here = (*path, field.name)
@@ -595,6 +599,8 @@ def changes(message: Any, path: tuple[str, ...] = (), depth: int = 3) -> Iterato
                 yield from changes(getattr(message, field.name), here, depth - 1)
             elif repeated:
                 yield here, [field.message_type._concrete_class()] * MANY
+                if depth:
+                    yield from changes(field.message_type._concrete_class(), (*here, 0), depth - 1)
             continue
         if field.enum_type is not None:
             values: tuple[Any, ...] = tuple(field.enum_type.values_by_number)
@@ -617,10 +623,13 @@ def changes(message: Any, path: tuple[str, ...] = (), depth: int = 3) -> Iterato
             yield here, []
 
 
-def set_field(message: Any, path: tuple[str, ...], value: Any) -> None:
+def set_field(message: Any, path: FieldPath, value: Any) -> None:
     """Give a field of ``message``, or of one in it, a value."""
     for name in path[:-1]:
-        message = getattr(message, name)
+        if isinstance(name, int):
+            message = message[name] if len(message) > name else message.add()
+        else:
+            message = getattr(message, name)
     if isinstance(value, list):
         message.ClearField(path[-1])
         getattr(message, path[-1]).extend(value)
@@ -629,7 +638,7 @@ def set_field(message: Any, path: tuple[str, ...], value: Any) -> None:
 
 
 @functools.cache
-def layer_inputs() -> list[tuple[int, tuple[str, ...], Any]]:
+def layer_inputs() -> list[tuple[int, FieldPath, Any]]:
     """(number of a layer's case, field, bad value), for all layers."""
     from layer_cases import CASES
 
@@ -658,9 +667,9 @@ def layer_inputs() -> list[tuple[int, tuple[str, ...], Any]]:
 
 
 @functools.cache
-def _of_case() -> dict[int, list[tuple[int, tuple[str, ...], Any]]]:
+def _of_case() -> dict[int, list[tuple[int, FieldPath, Any]]]:
     """``layer_inputs`` by the number of the case."""
-    found: dict[int, list[tuple[int, tuple[str, ...], Any]]] = {}
+    found: dict[int, list[tuple[int, FieldPath, Any]]] = {}
     for one in layer_inputs():
         found.setdefault(one[0], []).append(one)
     return found
@@ -707,7 +716,7 @@ def _other_shape(shape: tuple[int, ...], rng: random.Random) -> tuple[int, ...]:
 
 def run_layer(
     number: int,
-    fields: list[tuple[tuple[str, ...], Any]],
+    fields: list[tuple[FieldPath, Any]],
     folder: Path,
     change: Callable[[list[Any]], list[Any]] = list,
 ) -> None:
