@@ -266,6 +266,21 @@ def test_the_gradient_of_a_shortcut_is_shared_again_in_the_next_whole_pass():
     assert shared.shares_diff_with(total)
 
 
+def test_a_forward_pass_that_fails_leaves_the_gradient_of_a_shortcut_alone():
+    def fail(bottom, top):
+        raise ValueError("told to fail")
+
+    net = build("two blocks")
+    shared = net.steps[net.layer_index("c_c_relu_0_split")].top[1]
+    passes(net)
+    net.run_backward(len(net.steps) - 1, net.layer_index("e") + 1)
+    before = shared.diff.copy()
+    net.layers[net.layer_index("a")].forward = fail
+    with pytest.raises(ValueError, match="told to fail"):
+        net.forward_backward()
+    np.testing.assert_array_equal(shared.diff, before)
+
+
 def test_a_gradient_that_the_user_shares_is_left_to_him():
     net = build("two blocks")
     passes(net)

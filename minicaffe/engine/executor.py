@@ -179,12 +179,12 @@ class Executor:
             if first == 0:
                 self._clear_loss()
             sweeps.forward.run(first, last, ahead._replace(segments={}))
+            plan.fusion.before_backward(last, 0)
             sweeps.backward.run(last, first_back, back._replace(segments={}))
 
         where = backend.current()
         with where.running(self._user_layers):
             plan.settle()
-            plan.fusion.before_backward(last, 0)
             if first > 0:
                 self._clear_loss()
             sweeps.forward.run(0, first - 1, ahead)
