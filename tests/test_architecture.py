@@ -21,6 +21,7 @@ RANKS = [
     (
         "minicaffe.errors",
         "minicaffe.arguments",
+        "minicaffe.c_math",
         "minicaffe.memory",
         "minicaffe.limits",
         "minicaffe.named",

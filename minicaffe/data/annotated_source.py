@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -60,9 +61,9 @@ class AnnotatedTransformer(Transformer):
             raise DataError("transform_param.resize_param: height and width must be given, and positive")
         if (p.crop_h > 0) != (p.crop_w > 0) or (p.crop_h and p.crop_size):
             raise DataError("transform_param: give crop_size, or crop_h and crop_w, not one of each")
-        if p.HasField("expand_param") and p.expand_param.max_expand_ratio < 1:
+        if p.HasField("expand_param") and not 1 <= p.expand_param.max_expand_ratio < inf:
             raise DataError(
-                f"transform_param.expand_param.max_expand_ratio: must be at least 1; "
+                f"transform_param.expand_param.max_expand_ratio: must be a finite number, at least 1; "
                 f"found {p.expand_param.max_expand_ratio:g}"
             )
 

@@ -51,7 +51,7 @@ class _LabelMapReader(ListReader):
                 f"{labels.shape[1]} x {labels.shape[2]}; set new_height and new_width, or make them equal"
             )
         if self._param.label_divide_factor:
-            labels = labels // self._param.label_divide_factor
+            labels = labels.astype(np.int64) // self._param.label_divide_factor
         return pixels, labels.astype(np.float32)
 
     def put_label(self, batch: Batch, n: int, label: np.ndarray) -> None:
