@@ -1,4 +1,4 @@
-"""Overlaps of boxes in pixels, as MS-CNN (Cai et al. 2016) and Cascade R-CNN (Cai and Vasconcelos 2018) measure them."""
+"""Overlaps of boxes in pixels, as MS-CNN (Cai et al. 2016) and Cascade R-CNN (Cai, Vasconcelos 2018) have them."""
 
 from __future__ import annotations
 

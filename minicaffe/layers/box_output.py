@@ -23,6 +23,7 @@ class Selecting(Coded):
     """Base of layers that rank boxes by their scores and drop those that overlap better ones."""
 
     differentiable = forcible = ()
+    stops_gradients = True
     reads_bottoms = reads_tops = ()
     per_element = 0
     iou_thr: float
@@ -68,7 +69,7 @@ class Proposing(Selecting):
 
     def put(self, found: list[NDArray], top: Sequence[Blob]) -> None:
         """Fill the tops with the rows (K, 6) of all items: item, box, score; a stand-in where there is none."""
-        table = np.concatenate(found)
+        table = np.concatenate([np.empty((0, 6), self.dtype), *found])
         put_rows(top[0], table[:, :5] if len(table) else np.array([[0, 1, 1, 10, 10]], self.dtype))
         for blob in top[1:]:
             put_rows(blob, table if len(table) else np.zeros((1, 6), self.dtype))
@@ -136,7 +137,8 @@ class BoxOutput(Proposing):
         room = np.array([blob.shape[3] * stride, blob.shape[2] * stride], self.dtype) - near
         boxes = np.concatenate([near, near + np.minimum(boxes[..., 2:], room)], axis=-1)
         scores = self.numbers("scores", maps[..., 1:-4].max(axis=-1) - maps[..., 0])
-        return boxes.reshape(len(maps), -1, 4), scores.reshape(len(maps), -1)
+        cells = blob.span(2)
+        return boxes.reshape(len(maps), cells, 4), scores.reshape(len(maps), cells)
 
 
 class BoxGroupOutput(Proposing):
@@ -205,7 +207,8 @@ class BoxGroupOutput(Proposing):
         near = np.maximum(boxes[..., :2], 0)
         far = np.minimum(boxes[..., :2] + boxes[..., 2:] - 1, size)
         chances = self.numbers("probabilities", 1 - scores.data[:, 0])
-        return np.concatenate([near, far], axis=-1).reshape(self.items, -1, 4), chances.reshape(self.items, -1)
+        shape = self.items, len(fields) * scores.span(2)
+        return np.concatenate([near, far], axis=-1).reshape(*shape, 4), chances.reshape(shape)
 
 
 class FrcnnOutput(Selecting):
@@ -257,7 +260,7 @@ class FrcnnOutput(Selecting):
         scores, codes, regions = (self.numbers("bottoms", rows(blob)) for blob in bottom[:3])
         self.require(not regions[:, 0].any(), "takes regions of one image, item 0")
         self.require(bool((regions[:, 3:5] >= regions[:, 1:3]).all()), "found a region that is turned inside out")
-        boxes = decode_from(regions[:, 1:5], self.scaling().restored(codes.reshape(len(codes), -1, 4)))
+        boxes = decode_from(regions[:, 1:5], self.scaling().restored(codes.reshape(len(codes), codes.shape[1] // 4, 4)))
         height, width = bottom[3].data.reshape(2)
         boxes[..., :2] = np.maximum(boxes[..., :2], 0)
         boxes[..., 2:] = np.minimum(boxes[..., 2:], np.array([width, height], self.dtype))

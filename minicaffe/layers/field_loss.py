@@ -115,10 +115,10 @@ class DetectionLoss(FieldLoss):
     (1, 1, 1, 2).  All objects count, and of the cells without one whose field overlaps others by less than
     ``bg_threshold`` (0.5) as many as ``sample_mode`` takes: ``random``, ``bg_multiple`` (4) times as many as objects,
     drawn with repetitions; ``bootstrap``, so many of the highest scores of each class; ``mixture``, half as many of
-    both; others, all.  f: absolute values, below 1 half the squares; squares with ``bb_smooth: false``.  lambda: ``lambda``.
-    ``field_w``, ``field_h``, ``downsample_rate``, ``field_whr`` and ``field_xyr``: ``boxes.fields``.  ``iou_weighted``:
-    objects weigh by their overlap; ``pos_neg_weighted``: see ``balanced``.  ``objectness``: all objects are class 1.
-    Computed on the host.  Source: mscnn.
+    both; others, all.  f: absolute values, below 1 half the squares; squares with ``bb_smooth: false``.  lambda:
+    ``lambda``.  ``field_w``, ``field_h``, ``downsample_rate``, ``field_whr`` and ``field_xyr``: ``boxes.fields``.
+    ``iou_weighted``: objects weigh by their overlap; ``pos_neg_weighted``: see ``balanced``.  ``objectness``: all
+    objects are class 1.  Computed on the host.  Source: mscnn.
     """
 
     type = "DetectionLoss"

@@ -30,6 +30,7 @@ class DecodeBBox(Coded):
     param = "decode_bbox_param"
     bottoms: Count = (2, 3)
     differentiable = forcible = ()
+    stops_gradients = True
     reads_bottoms = reads_tops = ()
     per_element = 0
     gt_iou_thr: float
@@ -59,6 +60,7 @@ class Choosing(Rowed):
     """Base of layers that hand on some rows of each of their bottoms (R, …), to tops (K, …)."""
 
     differentiable = forcible = ()
+    stops_gradients = True
     reads_bottoms = reads_tops = ()
     per_element = 0
 
@@ -106,7 +108,7 @@ class ScaleRoute(Choosing):
         if not len(which):
             self.require(bool((scales > 0).any()), f"needs a region with an area; found {len(scales)} without")
             with np.errstate(divide="ignore"):
-                which = np.abs(np.log2(scales / self._middle())).argmin(keepdims=True)
+                which = np.atleast_1d(np.abs(np.log2(scales / self._middle())).argmin())
         self.hand_on(which, bottom, top)
 
     def _middle(self) -> float:
@@ -161,9 +163,9 @@ class BboxAccuracy(Coded):
     """How much predicted boxes overlap their objects, on average.
 
     Bottoms: codes (R, 4 K), or without ``bbox_reg_param.cls_aware`` (R, 8); regions (R, 5), rows (item, x1, y1, x2,
-    y2); what these stand for, rows (R, 6), (label, x1, y1, x2, y2, overlap).  Tops (1, 1, 1, 1): the mean intersection over
-    union of the decoded boxes and their objects; if a second is named, that of the regions.  Regions without an object,
-    and those that overlap it by more than 0.975, do not count; -1 if none does.
+    y2); what these stand for, rows (R, 6), (label, x1, y1, x2, y2, overlap).  Tops (1, 1, 1, 1): the mean intersection
+    over union of the decoded boxes and their objects; if a second is named, that of the regions.  Regions without an
+    object, and those that overlap it by more than 0.975, do not count; -1 if none does.
     Computed on the host.  Source: cascade-rcnn, where what two boxes have in common counts from one pixel on.
     """
 
@@ -198,7 +200,7 @@ class BboxAccuracy(Coded):
         self.require(
             not (slots >= codes.shape[1] // 4).any(), f"found the label {slots.max(initial=0)}, but no codes for it"
         )
-        codes = codes.reshape(len(codes), -1, 4)[np.arange(len(codes)), slots]
+        codes = codes.reshape(len(codes), codes.shape[1] // 4, 4)[np.arange(len(codes)), slots]
         boxes = decode_from(regions, self.scaling().restored(codes)[:, None])[:, 0]
         one = np.array([0, 0, 1, 1], self.dtype)
         for blob, found in zip(top, (boxes, regions), strict=False):

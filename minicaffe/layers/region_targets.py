@@ -36,9 +36,9 @@ class ProposalTarget(Coded):
     ``batch_size`` are taken, at random, and then of the latter; with ``pickup_discard`` others fill the batch.  MS-CNN
     fills it up with boxes drawn in ``img_width`` x ``img_height``; Cascade R-CNN draws one where nothing is left.
     ``batch_size: -1`` takes all.  Box weights are 1 where the overlap is in ``bbox_thr_lw`` .. ``bbox_thr_hg``.
-    Weights of regions (overlaps, if ``iou_weighted``) are scaled to ``fg_fraction`` of M for objects, the rest for others.
-    Computed on the host.  Both corners belong to a box; in Cascade R-CNN what two boxes have in common counts from one
-    pixel on.
+    Weights of regions (overlaps, if ``iou_weighted``) are scaled to ``fg_fraction`` of M for objects, the rest for
+    others.  Computed on the host.  Both corners belong to a box; in Cascade R-CNN what two boxes have in common counts
+    from one pixel on.
     """
 
     type = "ProposalTarget"
@@ -46,6 +46,7 @@ class ProposalTarget(Coded):
     bottoms = 2
     tops: Count = (6, 7)
     differentiable = forcible = ()
+    stops_gradients = True
     reads_bottoms = reads_tops = ()
     per_element = 0
     cls_num: int
@@ -176,7 +177,7 @@ class ProposalTarget(Coded):
             codes[objects, slots] = self.scaling().normalised(codes_between(regions[objects, 1:], truth[:, 1:5]))
             learned = (overlaps >= self.bbox_thr_lw) & (overlaps <= self.bbox_thr_hg)
             weights[objects, slots] = learned[:, None]
-        flat = codes.reshape(count, -1), *(weights.reshape(count, -1),) * 2
+        flat = codes.reshape(count, self.width), *(weights.reshape(count, self.width),) * 2
         for blob, values in zip(top, (regions, labels, *flat, matches), strict=False):
             put_rows(blob, values)
         if len(top) > 6:
