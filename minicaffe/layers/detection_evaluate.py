@@ -13,7 +13,7 @@ from minicaffe.blob import Blob
 from minicaffe.boxes.evaluation import judge
 from minicaffe.boxes.frames import in_pixels, read_sizes
 from minicaffe.errors import ShapeError
-from minicaffe.layers.base import Layer, LayerClass
+from minicaffe.layers.base import Count, Layer, LayerClass
 
 MOST_CLASSES = 1 << 20
 """A row is written for each."""
@@ -35,7 +35,7 @@ class DetectionEvaluate(Layer):
 
     type = "DetectionEvaluate"
     param = "detection_evaluate_param"
-    bottoms = 2
+    bottoms: Count = (2, 3)
     differentiable = forcible = ()
     reads_bottoms = reads_tops = ()
     per_element = 0
@@ -150,7 +150,6 @@ class EvaluatePixels(DetectionEvaluate):
     """
 
     type = ""
-    bottoms = 3
     axis = 1
     fixed = ("name_size_file",)
 

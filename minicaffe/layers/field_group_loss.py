@@ -76,10 +76,11 @@ class DetectionGroupLoss(FieldLoss):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         prob, codes, truth = softmax(planes_last(bottom[0].data)), planes_last(bottom[1].data), Truth.of(bottom[2])
         ranks = self._ranks(prob, self.classes_of(truth))
+        ranks = np.where(np.isnan(ranks), np.inf, ranks)  # not to be passed over in silence
         groups = (len(prob) // len(self.fields), len(self.fields) * bottom[0].span(2))
         free = (truth.labels == 0) & (truth.overlaps < self.bg_threshold)
         each = zip(*(part.reshape(groups) for part in (truth.labels > 0, free, ranks)), strict=True)
-        counts = np.array([self._choose(*item) for item in each]).reshape(free.shape)
+        counts = np.array([self._choose(*item) for item in each], bool).reshape(free.shape)
         self.compare(prob, codes, truth, counts, self.fields, top)
 
     def _ranks(self, prob: NDArray, labels: NDArray) -> NDArray:

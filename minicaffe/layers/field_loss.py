@@ -158,7 +158,7 @@ class DetectionLoss(FieldLoss):
         labels = self.classes_of(truth)
         free = (truth.labels == 0) & (truth.overlaps < self.bg_threshold)
         found = [self._negatives(*each) for each in zip(maps, labels, free, strict=True)]
-        counts = (truth.labels != 0) | np.array(found).reshape(free.shape)
+        counts = (truth.labels != 0) | np.array(found, bool).reshape(free.shape)
         self.compare(softmax(maps[..., :-4]), maps[..., -4:], truth, counts, self.fields, top)
 
     def _negatives(self, maps: NDArray, labels: NDArray, free: NDArray) -> NDArray:
@@ -170,6 +170,7 @@ class DetectionLoss(FieldLoss):
         if self.sample_mode != BOOTSTRAP:
             count = max(int((labels != 0).sum() * self.bg_multiple * share), 4 * (self.cls_num - 1))
             found[stream().draws(count) % free.size] = True
+        maps = np.where(np.isnan(maps), np.inf, maps)  # not to be passed over in silence
         places = np.flatnonzero(free)[::-1]  # of equal scores the later cell
         for c in range(1, self.cls_num if self.sample_mode != RANDOM else 0):
             count = max(int((labels == c).sum() * self.bg_multiple * share), 4)

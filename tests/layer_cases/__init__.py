@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layer_cases import (
     activation,
+    cascades,
     channels,
     classification,
     common,
@@ -28,6 +29,7 @@ from layer_cases.case import Case
 FAMILIES = (
     *(
         activation,
+        cascades,
         channels,
         classification,
         common,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layer_errors import (
     activation,
+    cascades,
     channels,
     classification,
     common,
@@ -23,6 +24,7 @@ from layer_errors.row import Row
 
 FAMILIES = (
     activation,
+    cascades,
     channels,
     classification,
     common,
