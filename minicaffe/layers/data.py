@@ -155,7 +155,7 @@ class Batches(Source):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         try:
-            batch = self.batches.next_batch()
+            batch = self.batch = self.batches.next_batch()
         except DataError as error:
             raise self.data_error(error) from None
         for blob, shape in zip(top, (batch.pixels.shape, batch.label.shape), strict=False):
