@@ -73,9 +73,9 @@ class FieldTargets:
             best[n] = overlaps.max(axis=(0, 1), initial=0)
             matched[own] = True
             maps.append(found)
-        for k in np.flatnonzero(~matched & (objects[:, 5] == 0)):
+        for k in np.flatnonzero(~matched & (objects[:, 5] == 0)) if self.levels else ():
             n = int(best[:, k].argmax())
-            if len(maps) and best[n, k] >= self.rules.pick_up:
+            if best[n, k] >= self.rules.pick_up:
                 self._pick_up(maps[n], objects[k], self.levels[n].stride, best[n, k])
         return maps
 
