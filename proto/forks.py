@@ -51,7 +51,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     _C3D: ("kernel_depth", "temporal_stride", "temporal_pad", "use_temporal_jitter", "sampling_rate", "new_length"),
     _FLOWNET: ("encoding", "rand_permute", "range_start", "range_end", "preselection_file"),
     _RFCN: ("pre_fixed_normalizer",),
-    "naibaf7/caffe": ("dilation", "dim"),
+    "naibaf7/caffe": ("dilation", "dim", "kstride", "affinity_param"),
 }
 _TYPES: dict[str, tuple[str, ...]] = {
     _SSD: (
@@ -106,7 +106,7 @@ _TYPES: dict[str, tuple[str, ...]] = {
     ),
     _NVCAFFE: ("DetectNetTransformation",),
     _INTEL: ("EvalDetection", "SimplerNMS", "SpatialDropout"),
-    "naibaf7/caffe": ("MergeCrop", "MalisLoss"),
+    "naibaf7/caffe": ("MergeCrop", "MalisLoss", "Affinity", "ConnectedComponent", "ConvolutionSK", "PoolingSK"),
     "SSTD (BestSonny/SSTD)": ("MaskPooling", "MaskResize"),
     "crfasrnn (bittnt/caffe)": ("MultiStageMeanfield",),
     "ports of darknet": ("Mish",),

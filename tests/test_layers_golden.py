@@ -36,7 +36,15 @@ WITHOUT_CASE = {
     *("Accum", "Correlation", "Resample", "HardSigmoid", "Mish", "WarpCTCLoss", "Proposal"),
     *("BboxAccuracy", "BoxGroupOutput", "BoxOutput", "DecodeBBox", "Detection", "DetectionAccuracy", "DetectionData"),
     *("DetectionGroupAccuracy", "DetectionGroupLoss", "DetectionLoss", "EvalData", "FrcnnOutput", "HardMining"),
-    *("ImageGtData", "ProposalTarget", "ScaleRoute", "SoftmaxWithWeightedLoss"),
+    *(
+        "ImageGtData",
+        "MaskPooling",
+        "MaskResize",
+        "MergeCrop",
+        "ProposalTarget",
+        "ScaleRoute",
+        "SoftmaxWithWeightedLoss",
+    ),
 }
 """Types that other tests hold against Caffe's numbers, and those of forks that nobody has run."""
 

@@ -33,6 +33,8 @@ ROWS = [
     row("WindowData", None, r"missing", source="missing", batch_size=2, transform_param={"crop_size": 4}, tops=2),
     row("MemoryData", None, r"calling reset", tops=2, **SIZES),
     *(row("MemoryData", field, r"must be positive; found 0", tops=2, **{**SIZES, field: 0}) for field in SIZES),
+    row("MemoryData", "dim", r"must be positive; found \[2, 0\]", tops=2, dim=[2, 0]),
+    row("MemoryData", "batch_size", r"dim says 2; found 3", tops=2, dim=[2, 4], batch_size=3),
     row("HDF5Data", "batch_size", r"must be positive; found 0", source="missing"),
     row("HDF5Data", "source", r"cannot read missing", source="missing", batch_size=2),
     row(
