@@ -11,8 +11,9 @@ import numpy as np
 
 from minicaffe import proto
 from minicaffe.backend.random import Stream
-from minicaffe.data.datum import labels, parse, raw_batch, to_array
+from minicaffe.data.datum import labels, parse, raw_batch, to_packed
 from minicaffe.data.db import open_db
+from minicaffe.data.packed import PackedImage
 from minicaffe.data.source import Batch, BatchSource, ImageReader, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
@@ -151,7 +152,7 @@ class _DatumReader(RecordReader):
             batch.pixels = pixels
         batch.label[:] = label
 
-    def read(self, item: tuple[bytes, bytes]) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, item: tuple[bytes, bytes]) -> tuple[np.ndarray | PackedImage, np.ndarray]:
         datum = parse(item[1])
         label = labels(datum)
         if label.shape != self.labels:
@@ -160,5 +161,5 @@ class _DatumReader(RecordReader):
             )
         return self._pixels(datum), label
 
-    def _pixels(self, datum: Any) -> np.ndarray:
-        return to_array(datum, self._transformer.force_color, self._transformer.force_gray)
+    def _pixels(self, datum: Any) -> np.ndarray | PackedImage:
+        return to_packed(datum, self._transformer.force_color, self._transformer.force_gray)

@@ -19,10 +19,11 @@ class Prefetcher(Generic[Buffer]):
 
     Buffers are filled as long as any is free: all but the one in use are ahead. An exception in ``fill`` ends the
     thread and is raised by ``get``. The thread ends with ``close``, or when the prefetcher is collected, or with the
-    process; for that, ``fill`` must not refer to the prefetcher's owner. A forked process has no copy of it.
+    process; for that, ``fill`` must not refer to the prefetcher's owner. All of these wait for the ``fill`` that runs,
+    which may leave its buffer as it is once ``stop`` is set. A forked process has no copy of the thread.
     """
 
-    def __init__(self, fill: Callable[[Buffer], None], buffers: Sequence[Buffer]) -> None:
+    def __init__(self, fill: Callable[[Buffer], None], buffers: Sequence[Buffer], stop: threading.Event) -> None:
         self._free: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
         self._full: queue.SimpleQueue[Buffer | BaseException] = queue.SimpleQueue()
         self._in_use: Buffer | None = None
@@ -30,7 +31,6 @@ class Prefetcher(Generic[Buffer]):
         self._failure: BaseException | None = None
         for buffer in buffers:
             self._free.put(buffer)
-        stop = threading.Event()
         thread = threading.Thread(target=_work, args=(fill, self._free, self._full, stop), name="prefetch", daemon=True)
         self.close = weakref.finalize(self, _end, thread, self._free, stop)
         thread.start()

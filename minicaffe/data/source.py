@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from minicaffe import limits
 from minicaffe.backend import threads
+from minicaffe.data.packed import PackedImage, planes
 from minicaffe.data.prefetch import Prefetcher
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
@@ -68,6 +70,10 @@ class BatchReader(ABC):
     shape: tuple[int, int, int]
     labels: tuple[int, ...] = ()
 
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        """Set when nobody waits for batches any more: ``fill`` may leave the one at hand as it is."""
+
     @abstractmethod
     def fill(self, batch: Batch) -> None:
         """Read, decode and transform the next items into ``batch``."""
@@ -95,12 +101,13 @@ class ImageReader(BatchReader):
     """What to do about images of different sizes."""
 
     def __init__(self, transformer: Transformer) -> None:
+        super().__init__()
         self._transformer = transformer
         self._threads = threads.get_num_threads()
         self._pool = ThreadPoolExecutor(self._threads, "decode")
 
     @abstractmethod
-    def read(self, item: Any) -> tuple[np.ndarray, Any]:
+    def read(self, item: Any) -> tuple[np.ndarray | PackedImage, Any]:
         """Pixels (C, H, W) and label of an item."""
 
     @abstractmethod
@@ -135,11 +142,14 @@ class ImageReader(BatchReader):
             if batch.pixels.dtype != pixels.dtype:
                 if batch.pixels.dtype == np.uint8:
                     raise _FloatsAmongBytes
-                pixels = pixels.astype(batch.pixels.dtype)
-            one = slice(n, n + 1)
+                pixels = planes(pixels).astype(batch.pixels.dtype)
             for mine, drawn in zip((batch.offsets, batch.mirror), place(pixels.shape), strict=True):
                 mine[n] = drawn[n]
-            crop(pixels[np.newaxis], batch.offsets[one], batch.mirror[one], batch.pixels[one])
+            if isinstance(pixels, PackedImage):
+                pixels.crop(batch.offsets[n], batch.mirror[n], batch.pixels[n])
+            else:
+                one = slice(n, n + 1)
+                crop(pixels[np.newaxis], batch.offsets[one], batch.mirror[one], batch.pixels[one])
             self.put_label(batch, n, label)
 
         put(0)
@@ -150,7 +160,8 @@ class ImageReader(BatchReader):
         batch.label[n] = label
 
     def share(self, put: Callable[[int], None], numbers: Iterator[int]) -> None:
-        """Call ``put`` for every number, in this thread and others; raises the error of the lowest number."""
+        """Call ``put`` for every number, in this thread and others, unless the reader is stopped; raises the error of
+        the lowest number."""
         errors: dict[int, Exception] = {}
 
         def work() -> None:
@@ -159,7 +170,7 @@ class ImageReader(BatchReader):
                     put(n)
                 except Exception as error:  # noqa: BLE001  (raised below)
                     errors[n] = error
-                if errors:
+                if errors or self.stopped.is_set():
                     return
 
         others = [self._pool.submit(work) for _ in range(self._threads - 1)]
@@ -197,7 +208,8 @@ class BatchSource:
         """The next batch; its arrays are valid until the next call. Raises what went wrong in the reading thread."""
         if self._prefetcher is None:
             buffers = [Batch(self.batch_size, self.shape, self.labels) for _ in range(self._depth + 1)]
-            self._prefetcher = Prefetcher(self._reader.fill, buffers)
+            self._reader.stopped.clear()
+            self._prefetcher = Prefetcher(self._reader.fill, buffers, self._reader.stopped)
         batch = self._prefetcher.get()
         self._position = batch.position
         return batch

@@ -156,6 +156,7 @@ class _WindowReader(BatchReader):
     """Fills batches with windows."""
 
     def __init__(self, param: Any, transform_param: Any, stream: Stream) -> None:
+        super().__init__()
         self._param = param
         self._crop, self._mirror = transform_param.crop_size, transform_param.mirror
         self._stream = stream
@@ -206,6 +207,8 @@ class _WindowReader(BatchReader):
         batch.resize(self.shape, np.float32)
         batch.pixels.fill(0)
         for n, window in enumerate(self._draw()):
+            if self.stopped.is_set():
+                return
             mirrored = self._mirror and self._stream.draw() % 2 == 1
             self._warp(window, mirrored, batch.pixels[n])
             batch.label[n] = window.label
