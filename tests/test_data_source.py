@@ -352,8 +352,8 @@ def test_closing_does_not_wait_for_the_rest_of_a_batch():
                 assert self.stopped.wait(60)
             return np.zeros(self.shape, np.uint8), 0
 
-        def fill(self, batch):
-            self.fill_with(batch, range(1000))
+        def begin(self, batch):
+            return self.begin_with(batch, range(1000))
 
         def position(self):
             return 0

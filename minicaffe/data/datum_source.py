@@ -14,6 +14,7 @@ from minicaffe.backend.random import Stream
 from minicaffe.data.datum import labels, parse, raw_batch, to_packed
 from minicaffe.data.db import open_db
 from minicaffe.data.packed import PackedImage
+from minicaffe.data.prefetch import Finish, done
 from minicaffe.data.source import Batch, BatchSource, ImageReader, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
@@ -127,15 +128,16 @@ class _DatumReader(RecordReader):
         except DataError as error:
             raise self.at(first, error) from error
 
-    def fill(self, batch: Batch) -> None:
-        """Read, decode and transform the next records into ``batch``."""
+    def begin(self, batch: Batch) -> Finish:
         records = self.next_records()
         raw = raw_batch([value for _, value in records])
+        finish = done
         if raw is None or self.labels:
-            self.fill_with(batch, records)
+            finish = self.begin_with(batch, records)
         else:
             self._fill_at_once(batch, records[0], *raw)
         batch.position = self.position()
+        return finish
 
     def _fill_at_once(self, batch: Batch, first: tuple[bytes, bytes], pixels: np.ndarray, label: np.ndarray) -> None:
         """The way of raw Datums of one size."""

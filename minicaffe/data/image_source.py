@@ -13,6 +13,7 @@ from minicaffe import limits
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import decode_packed, read_with, resize
 from minicaffe.data.packed import PackedImage, planes
+from minicaffe.data.prefetch import Finish
 from minicaffe.data.source import Batch, BatchSource, ImageReader, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
@@ -163,13 +164,14 @@ class ListReader(ImageReader):
         """The images of the list, and a label for each."""
         return read_list(self._param.source)
 
-    def fill(self, batch: Batch) -> None:
+    def begin(self, batch: Batch) -> Finish:
         lines = []
         for _ in range(self._param.batch_size):
             lines.append(self._order[self._place])
             self._advance()
-        self.fill_with(batch, lines)
+        finish = self.begin_with(batch, lines)
         batch.position = self.position()
+        return finish
 
     def position(self) -> tuple:
         """The next place, the order of this round, the states of both random streams."""
