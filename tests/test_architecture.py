@@ -70,7 +70,7 @@ RANKS = [
         "minicaffe.zoo",
         "minicaffe.verification",
         "minicaffe.summary",
-        "minicaffe.resample",
+        "minicaffe.skimage_resize",
         "minicaffe.io",
         "minicaffe.classifier",
         "minicaffe.detector",

@@ -17,8 +17,8 @@ from minicaffe.data.box_sampling import check_samplers, sample
 from minicaffe.data.datum_source import RecordReader
 from minicaffe.data.distortion import Distortion, between, chance
 from minicaffe.data.noise import Noise
+from minicaffe.data.opencv_resize import LINEAR
 from minicaffe.data.prefetch import Finish
-from minicaffe.data.resample import LINEAR
 from minicaffe.data.source import Batch, BatchSource, check_sizes
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError

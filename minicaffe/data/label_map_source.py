@@ -9,8 +9,8 @@ import numpy as np
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import read_image
 from minicaffe.data.image_source import ImageSource, ListReader, read_pairs
+from minicaffe.data.opencv_resize import NEAREST, resample
 from minicaffe.data.packed import PackedImage
-from minicaffe.data.resample import NEAREST, resample
 from minicaffe.data.source import Batch
 from minicaffe.errors import DataError
 from minicaffe.kernels.cpu.transform import crop
