@@ -50,6 +50,7 @@ RANKS = [
         "minicaffe.matching",
         "minicaffe.weights",
         "minicaffe.raw_views",
+        "minicaffe.named_passes",
         "minicaffe.batches",
         "minicaffe.net",
     ),
