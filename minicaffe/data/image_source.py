@@ -12,7 +12,9 @@ import numpy as np
 from minicaffe import limits
 from minicaffe.backend import ranks
 from minicaffe.backend.random import Stream
-from minicaffe.data.image import read_image, resize
+from minicaffe.data.image import decode_packed, read_with, resize
+from minicaffe.data.packed import PackedImage, planes
+from minicaffe.data.prefetch import Finish
 from minicaffe.data.source import Batch, BatchSource, ImageReader, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
@@ -175,14 +177,15 @@ class ListReader(ImageReader):
         """The images of the list, and a label for each."""
         return read_list(self._param.source)
 
-    def fill(self, batch: Batch) -> None:
+    def begin(self, batch: Batch) -> Finish:
         lines = []
         for _ in range(self._param.batch_size):
             self._advance(self._before)
             lines.append(self._order[self._place])
             self._advance(self._after)
-        self.fill_with(batch, lines)
+        finish = self.begin_with(batch, lines)
         batch.position = self.position()
+        return finish
 
     def position(self) -> tuple:
         """The next place, the order of this round, the states of both random streams."""
@@ -231,17 +234,17 @@ class ListReader(ImageReader):
                 self._place = 0
                 self._shuffle()
 
-    def read(self, item: int) -> tuple[np.ndarray, Any]:
+    def read(self, item: int) -> tuple[np.ndarray | PackedImage, Any]:
         """The image of a line, uint8 (channels, height, width), resized if the layer asks for it, and its label."""
         name, label = self._entries[item]
         return self.read_image(name), label
 
-    def read_image(self, name: str) -> np.ndarray:
+    def read_image(self, name: str) -> np.ndarray | PackedImage:
         """The image of this name, resized if the layer asks for it."""
-        pixels = read_image(self._param.root_folder + name, self._param.is_color)
-        if self._param.new_height and pixels.shape[1:] != (self._param.new_height, self._param.new_width):
-            pixels = resize(pixels, self._param.new_height, self._param.new_width)
-        return pixels
+        image = read_with(decode_packed, self._param.root_folder + name, self._param.is_color)
+        if self._param.new_height and image.shape[1:] != (self._param.new_height, self._param.new_width):
+            return resize(planes(image), self._param.new_height, self._param.new_width)
+        return image
 
     def at(self, item: int, error: DataError) -> DataError:
         return DataError(f"{self._where()}, line {item + 1}: {error}")

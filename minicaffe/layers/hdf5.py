@@ -32,7 +32,8 @@ class HDF5Data(Source):
     may begin in one file and end in the next.  ``shuffle`` shuffles the files for each round, and the rows of each
     file.  Of several processes that train one model (``set_solver_count``) each takes every so many-th row.
     Caffe: a ``transform_param`` is an error; shuffles come from the C library there, here from a copy of the random
-    stream.  File names are separated by white space, so they hold none.  The position is part of a snapshot here.
+    stream.  File names are separated by white space, so they hold none; here a line may also be one file's name, if
+    there is such a file.  The position is part of a snapshot here.
     """
 
     type = "HDF5Data"
@@ -74,12 +75,17 @@ class HDF5Data(Source):
                 f"{path} is an HDF5 file itself; give a text file that lists such files, one on each line", "source"
             )
         try:
-            files = os.fsdecode(limits.read_file(path, times=8)).split()
+            lines = os.fsdecode(limits.read_file(path, times=8)).splitlines()
         except OSError as error:
             raise self.data_error(f"cannot read {path}: {error.strerror}", "source") from None
+        files = [name for line in lines for name in self._files_of(line.strip())]
         if not files:
             raise self.data_error(f"{path} must list at least one HDF5 file; found none", "source")
         return files
+
+    def _files_of(self, line: str) -> list[str]:
+        """The files that a line names: one with spaces in its name, or some without."""
+        return [line] if " " in line and os.path.exists(self.find_file(line)) else line.split()
 
     def _load(self, index: int) -> None:
         """Read file number ``index`` of this round."""
