@@ -1,0 +1,223 @@
+"""From a net to an ONNX model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from minicaffe.engine.assembly import Step
+from minicaffe.errors import NetError
+from minicaffe.net import Net
+from minicaffe.onnx.graph import OPSET, Graph
+from minicaffe.onnx.plan import Axes, Probe, Twin, is_source, make_twin, needed_steps
+from minicaffe.onnx.reasons import REASONS
+from minicaffe.onnx.sizes import NotFixed, Shape, Size
+from minicaffe.onnx.writer import Unsupported, Writer, exporters
+from minicaffe.proto.atomic import write_atomic
+
+_log = logging.getLogger(__name__)
+
+MOST_BYTES = 2**31 - 1
+"""What a protobuf file can hold."""
+
+
+@dataclass
+class Exported:
+    """An ONNX model and what is to be said of it.
+
+    ``inputs`` and ``outputs`` are their shapes by name, in which a string stands for a size that may change and None
+    for one that depends on values; ``notes`` is what differs from the net; ``twin`` is the net that was exported.
+    """
+
+    model: Any
+    inputs: dict[str, list[int | str | None]]
+    outputs: dict[str, list[int | str | None]]
+    twin: Twin
+    axes: Axes
+    notes: list[str] = field(default_factory=list)
+    opset: int = OPSET
+
+
+def export_onnx(
+    net: Net, path: str | os.PathLike[str] | None = None, outputs: Iterable[str] | None = None
+) -> Exported:
+    """Write a net, as it is in its phase and with its weights, as an ONNX model, and return that.
+
+    The net stays as it is.  Values keep the names of blobs; of a blob that layers overwrite in place the last one has
+    the name.  Data layers become inputs.  The batch may have any size, unless the net holds it to one: a note says so.
+
+    Args:
+        net: usually in the TEST phase.
+        path: the file to write; None for none.
+        outputs: blobs; the net's outputs, unless given.  Only what they need is exported.
+
+    Raises MissingExtraError without the package onnx; NetError for layers that ONNX has no words for, which names all
+    of them, for a blob that there is not, and for a net without outputs.
+    """
+    graph = Graph()  # tells first of all if the package is missing
+    wanted = list(net.outputs if outputs is None else outputs)
+    if not wanted:
+        raise NetError(f"net '{net.name}' has no outputs to export; name blobs to be outputs")
+    steps = needed_steps(net, wanted)
+    _refuse_unknown(net, steps)
+    twin = make_twin(net, steps)
+    exported = _convert(net, twin, wanted)
+    if path is not None:
+        size = exported.model.ByteSize()
+        if size > MOST_BYTES:
+            raise NetError(f"net '{net.name}': an ONNX file holds at most 2 GB; found {size} bytes")
+        write_atomic(path, exported.model.SerializeToString())
+    del graph
+    return exported
+
+
+def _refuse_unknown(net: Net, steps: Sequence[Step]) -> None:
+    """Raise for layers of types that have no exporter, where their net cannot even be made anew: users' own."""
+    wrong = {id(step): _reason(step) for step in steps if _is_unknown(step) and step.layer.user_defined}
+    if wrong:
+        wrong |= {id(step): _reason(step) for step in steps if _is_unknown(step)}
+        raise _refused(net, [(step, wrong[id(step)]) for step in steps if id(step) in wrong])
+
+
+def _is_unknown(step: Step) -> bool:
+    return not is_source(step) and step.layer.type not in exporters
+
+
+def _reason(step: Step) -> str:
+    if step.layer.user_defined:
+        return "it is a layer of your own; register a function for its type with minicaffe.onnx.exports"
+    return REASONS.get(step.layer.type, "there are no ONNX operators for it")
+
+
+def _refused(net: Net, wrong: Sequence[tuple[Step, str]]) -> NetError:
+    lines = []
+    for step, reason in wrong:
+        layer = step.layer
+        place = net.source.where(layer.name, layer.layer_param.phase)
+        lines.append(f"{place + ': ' if place else ''}layer '{layer.name}' ({layer.type}): {reason}")
+    return NetError(
+        f"net '{net.name}' cannot be said in ONNX (opset {OPSET}):\n  " + "\n  ".join(lines) + "\n"
+        "name blobs before these layers as outputs to export what leads to them"
+    )
+
+
+def _convert(net: Net, twin: Twin, outputs: Sequence[str]) -> Exported:
+    """The model with as many axes that may change as the layers allow."""
+    probe = Probe(twin.net)
+    for axes in probe.plans():
+        try:
+            return _Conversion(net, twin, axes, probe.shapes(axes)).run(outputs)
+        except NotFixed as error:
+            _log.info("%s: %s", ", ".join(axes.names), error)
+    raise AssertionError("without axes that change all sizes are numbers")
+
+
+class _Conversion:
+    """Writes all layers of a twin."""
+
+    def __init__(self, net: Net, twin: Twin, axes: Axes, shapes: Sequence[tuple[list[Shape], list[Shape]]]) -> None:
+        self.net, self.twin, self.axes, self.shapes = net, twin, axes, shapes
+        self.graph = Graph()
+        self.values: dict[int, str] = {}
+        self.notes: list[str] = []
+        self.by_values: set[int] = set()
+        self._symbols = {self._symbol(k): name for k, name in enumerate(axes.names)}
+        self._params = {user: self._param(k) for k, param in enumerate(twin.net.learnable) for user in param.users}
+        self._names = [name for name, _ in twin.net._blob_list]
+        self._left: dict[int, int] = {}
+        for step in twin.net.steps:
+            for i in step.top_ids:
+                self._left[i] = self._left.get(i, 0) + 1
+
+    def run(self, outputs: Sequence[str]) -> Exported:
+        """The model with these blobs as outputs."""
+        net = self.twin.net
+        for name in self._names:
+            self.graph.reserve(name)
+        inputs: dict[str, list[int | str | None]] = {}
+        wrong = []
+        self._sizes: dict[int, Shape] = {}
+        for index, (step, origin) in enumerate(zip(net.steps, self.twin.origins, strict=True)):
+            self._sizes |= dict(zip(step.top_ids, self.shapes[index][1], strict=True))
+            if origin is None:
+                self.values[step.top_ids[0]] = net.top_names[step.layer.name][0]
+                inputs[self.values[step.top_ids[0]]] = self._told(step.top_ids[0])
+                continue
+            try:
+                self._write(index, step, outputs)
+            except Unsupported as error:
+                wrong.append((origin, str(error)))
+                self.values |= {i: self._names[i] for i in step.top_ids}
+        if wrong:
+            raise _refused(self.net, wrong)
+        told = {name: self._told(self._names.index(name)) for name in outputs}
+        infos = [[self.graph.value_info(*pair) for pair in side.items()] for side in (inputs, told)]
+        self._tell(inputs)
+        model = self.graph.model(net.name, *infos, "")
+        return Exported(model, inputs, told, self.twin, self.axes, self.notes)
+
+    def _write(self, index: int, step: Step, outputs: Sequence[str]) -> None:
+        layer = step.layer
+        if layer.type not in exporters:
+            raise Unsupported(_reason(step))
+        bottoms, tops = self.shapes[index]
+        params = [self._params[index, j] for j in range(len(layer.blobs))]
+        read = [self.values[i] for i in step.bottom_ids]
+        writer = Writer(self.graph, layer, read, bottoms, tops, params)
+        since = len(self.graph.nodes)
+        found = exporters[layer.type](writer)
+        self.notes += [f"layer '{layer.name}' ({layer.type}) {note}" for note in writer.notes]
+        self._follow_values(step)
+        made = [found] if isinstance(found, str) else list(found)
+        for i, value in zip(step.top_ids, made, strict=True):
+            self._name(i, value, since, layer, outputs)
+
+    def _name(self, i: int, value: str, since: int, layer: Any, outputs: Sequence[str]) -> None:
+        """Let the value of a top have the blob's name, or, where it is overwritten later, the layer's beside it."""
+        blob = self._names[i]
+        self._left[i] -= 1
+        if layer.type == "Split" and blob not in outputs:
+            self.values[i] = value
+            return
+        name = blob if self._left[i] == 0 else self.graph.reserve(f"{blob}/{layer.name}")
+        self.graph.name_value(value, name, since, layer.name)
+        self.values[i] = name
+
+    def _follow_values(self, step: Step) -> None:
+        """Note which blobs have as many items as values say, not as shapes do."""
+        if step.layer.type == "Filter" or self.by_values.intersection(step.bottom_ids):
+            self.by_values.update(step.top_ids)
+
+    def _told(self, i: int) -> list[int | str | None]:
+        """What is told of a blob's sizes."""
+        known = {} if i in self.by_values else self._symbols
+        return [size.number if size.fixed else known.get(size) for size in self._sizes[i]]
+
+    def _tell(self, inputs: dict[str, list[int | str | None]]) -> None:
+        """Notes on inputs: those that stand for data layers, and the sizes that they are held to."""
+        for step in self.twin.replaced:
+            tops = ", ".join(self.net.top_names[step.layer.name])
+            self.notes.append(f"layer '{step.layer.name}' ({step.layer.type}) is left out: {tops} are inputs")
+        fixed = [name for name, sizes in inputs.items() if sizes and not any(isinstance(size, str) for size in sizes)]
+        if fixed:
+            self.notes.append(f"the batch has a fixed size in {', '.join(fixed)}: the net takes no other")
+
+    def _symbol(self, k: int) -> Size:
+        """The size of the axis of group ``k`` in all nets."""
+        name, axis = next(iter(self.axes.groups[k].items()))
+        given = self.twin.net.blobs[name].shape[axis]
+        return Size((given, *(change.get(name, (axis, given))[1] for change in self.axes.changes)))
+
+    def _param(self, k: int) -> tuple[str, int]:
+        """Name and key of learnable blob ``k``: what the definition calls it, or of the layer and its place."""
+        param = self.twin.net.learnable[k]
+        index, j = param.users[0]
+        layer = self.twin.net.steps[index].layer
+        specs = layer.layer_param.param
+        if j < len(specs) and specs[j].name:
+            return specs[j].name, k
+        own = ("weight", "bias") if len(layer.blobs) <= 2 else [str(n) for n in range(len(layer.blobs))]
+        return f"{layer.name}.{own[j]}", k

@@ -1,0 +1,33 @@
+"""How each type of layer is said in ONNX, by family; importing this package registers all of them."""
+
+from minicaffe.onnx.exporters import (
+    choosing,
+    fork_losses,
+    joining,
+    linear,
+    losses,
+    measures,
+    neurons,
+    normalising,
+    recurrent,
+    regions,
+    resampling,
+    shapes,
+    windows,
+)
+
+__all__ = [
+    "choosing",
+    "fork_losses",
+    "joining",
+    "linear",
+    "losses",
+    "measures",
+    "neurons",
+    "normalising",
+    "recurrent",
+    "regions",
+    "resampling",
+    "shapes",
+    "windows",
+]
