@@ -40,7 +40,7 @@ class Graph:
 
     def constant(self, name: str, values: NDArray, key: Hashable = None) -> str:
         """A constant; one of the same ``key`` (default: of the same values) is not stored again."""
-        values = np.ascontiguousarray(values)
+        values = np.array(values, order="C", copy=None)
         key = (values.dtype.str, values.shape, values.tobytes()) if key is None else key
         if key not in self._held:
             self._held[key] = self.reserve(name)
