@@ -25,7 +25,7 @@ _EXTRA_OF = {
     "tensorboardX": "tensorboard",
     "IPython": "notebook",
     "onnx": "onnx",
-    "onnxruntime": "onnx",
+    "onnxruntime": "onnxruntime",
 }
 
 

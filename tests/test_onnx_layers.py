@@ -11,7 +11,6 @@ pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 from minicaffe import testing  # noqa: E402
-from minicaffe.errors import NetError  # noqa: E402
 from minicaffe.onnx import export_onnx, exported_types  # noqa: E402
 from minicaffe.onnx.check import session  # noqa: E402
 from minicaffe.onnx.plan import Probe  # noqa: E402
@@ -27,7 +26,9 @@ REFUSED = {
 """Cases of exportable types that are refused, and what is said."""
 WITHOUT_TOPS = {"Silence"}
 EXPORTED = [
-    case for case in CASES if case.type in exported_types() and case.name not in REFUSED and case.type not in WITHOUT_TOPS
+    case
+    for case in CASES
+    if case.type in exported_types() and case.name not in REFUSED and case.type not in WITHOUT_TOPS
 ]
 
 

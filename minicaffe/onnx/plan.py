@@ -143,11 +143,11 @@ class Probe:
         """A change of these axes that the net takes."""
         for factor, more in ((1, 1), (2, 0)):
             change = {name: (axis, self.given[name][axis] * factor + more) for name, axis in group.items()}
-            if self._reshaped(change):
+            if self.takes(change):
                 return change
         return None
 
-    def _reshaped(self, change: Changes) -> bool:
+    def takes(self, change: Changes) -> bool:
         """Whether the net takes a change; it is then as large as that, and else as it was."""
         try:
             self.resize(change)
@@ -195,16 +195,14 @@ def _whole_numbers(twin: Net) -> set[str]:
     for step in twin.steps:
         names = twin.bottom_names[step.layer.name]
         for k, name in enumerate(names):
-            if name in origin and _reads_whole(step.layer, k):
+            if name in origin and _reads_whole(step.layer, k, len(names)):
                 found.add(origin[name])
         if step.layer.type in ("Split", "Slice", "Reshape", "Flatten") and names[0] in origin:
             origin.update(dict.fromkeys(twin.top_names[step.layer.name], origin[names[0]]))
     return found
 
 
-def _reads_whole(layer: Any, k: int) -> bool:
-    """Whether a layer takes bottom ``k`` for labels, indices or regions: such layers check them."""
-    flags = ("bad_label", "bad_index", "bad_item", "bad_length")
-    if layer.type == "Embed":
-        return True
-    return k > 0 and any(hasattr(layer, flag) for flag in flags) or (layer.type == "SegAccuracy" and k == 1)
+def _reads_whole(layer: Any, k: int, bottoms: int) -> bool:
+    """Whether a layer takes bottom ``k`` for labels, indices or regions: nearly all such layers check them."""
+    checks = any(hasattr(layer, flag) for flag in ("bad_label", "bad_index", "bad_item", "bad_length"))
+    return k >= min(1, bottoms - 1) and (checks or layer.type in ("SegAccuracy", "BiasChannel"))

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from minicaffe import backend
 from minicaffe.errors import NetError
-from minicaffe.layers import Layer
 from minicaffe.onnx.graph import Graph
 from minicaffe.onnx.sizes import NotFixed, Shape, Size, is_fixed, number
 
@@ -204,8 +203,3 @@ def exports(*types: str) -> Callable[[Exporter], Exporter]:
         return function
 
     return register
-
-
-def of_class(layer: Layer) -> Exporter | None:
-    """The exporter for a layer's type, unless a user's class has taken its place."""
-    return exporters.get(layer.type)

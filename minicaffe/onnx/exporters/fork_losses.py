@@ -57,7 +57,7 @@ def smooth_l1(w: Writer) -> str:
 
 @exports("SmoothL1LossOHEM")
 def smooth_l1_ohem(w: Writer) -> list[str]:
-    layer, shape = w.layer, w.bottom[0]
+    shape = w.bottom[0]
     gap = w.sub(w.x[0], w.x[1])
     if len(w.x) > 2:
         gap = w.mul(gap, w.x[2])
@@ -142,7 +142,9 @@ def center_loss(w: Writer) -> str:
     labels = w.reshape(w.x[1], [w.bottom[0].span(0, w.axis(layer.axis))], w.bottom[1])
     gap = w.sub(x, w.op("Gather", w.param(0), w.as_int(labels)))
     count = w.length(x, (0, w.bottom[0].span(0, w.axis(layer.axis))))
-    total = w.reduced("ReduceL1", gap) if layer.distance_type == "L1" else w.scaled(w.reduced("ReduceSumSquare", gap), 0.5)
+    total = (
+        w.reduced("ReduceL1", gap) if layer.distance_type == "L1" else w.scaled(w.reduced("ReduceSumSquare", gap), 0.5)
+    )
     return w.div(total, count)
 
 

@@ -100,5 +100,3 @@ def contrastive_loss(w: Writer) -> str:
     pushed = apart if layer.legacy_version else w.mul(apart, apart)
     terms = w.where(w.op("Equal", similar, w.number(0)), pushed, far)
     return w.scaled(w.reduced("ReduceMean", terms), 0.5)
-
-

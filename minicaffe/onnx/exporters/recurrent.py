@@ -58,7 +58,7 @@ def _inputs(w: Writer, layer: Recurrent) -> list[str]:
 
 
 def _unrolled(w: Writer, step: Callable[[str, str, list[str]], list[str]], first: Callable[[str], list[str]]) -> list:
-    """All states after each step, from ``step`` (inputs, cont (N, 1), states before) and ``first``, for zeros before."""
+    """All states after each step, by ``step`` (inputs, cont (N, 1), states before); ``first`` has zeros before it."""
     layer = w.layer
     inputs = _inputs(w, layer)
     goes_on = [w.unsqueeze(cont, 1) for cont in _steps(w, w.x[1], len(inputs))]

@@ -28,9 +28,7 @@ def resize(w: Writer) -> str:
 
 @exports("Accum")
 def accum(w: Writer) -> str:
-    parts = [
-        _resized(w, x, down, right) for x, (_, down, right, *_) in zip(w.x, w.layer.parts, strict=False)
-    ]
+    parts = [_resized(w, x, down, right) for x, (_, down, right, *_) in zip(w.x, w.layer.parts, strict=False)]
     return parts[0] if len(parts) == 1 else w.op("Concat", *parts, axis=1)
 
 

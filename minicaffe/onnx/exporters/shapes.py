@@ -128,4 +128,6 @@ def continuation_indicator(w: Writer) -> str:
     if size.fixed:
         return w.floats(np.repeat(begun, size.number, axis=1), "goes_on")
     axis = w.axis(layer.axis)
-    return w.op("Expand", w.floats(begun, "goes_on"), w.op("Concat", w.ints([layer.time_step]), w.dims(w.x[0], [axis]), axis=0))
+    return w.op(
+        "Expand", w.floats(begun, "goes_on"), w.op("Concat", w.ints([layer.time_step]), w.dims(w.x[0], [axis]), axis=0)
+    )
