@@ -48,8 +48,9 @@ def command(
     --output.  With --check the exit status is 1 if the model computes something else than the net.
     """
     from minicaffe import TEST, models
+    from minicaffe.folding import ROUNDING
     from minicaffe.onnx import export_onnx
-    from minicaffe.onnx.check import TOLERANCE, differences
+    from minicaffe.onnx.check import differences
     from minicaffe.verification import build
 
     options.choose_device("", threads)
@@ -58,7 +59,7 @@ def command(
         _load(net, weights, outputs or net.outputs)
         exported = export_onnx(net, path, outputs or None)
         found = differences(exported) if check else None
-    wrong = found is not None and not all(value <= TOLERANCE for value in found.values())
+    wrong = found is not None and not all(value <= ROUNDING for value in found.values())
     if as_json:
         sides = {"inputs": exported.inputs, "outputs": exported.outputs, "notes": exported.notes}
         console.result_as_json({"opset": exported.opset, **sides, "differences": found})

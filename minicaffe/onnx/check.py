@@ -10,9 +10,6 @@ from minicaffe.folding import largest_difference
 from minicaffe.onnx.export import Exported
 from minicaffe.onnx.plan import Probe, fill
 
-TOLERANCE = 1e-5
-"""Of a blob's largest value: what the order of float32 operations may change."""
-
 
 def session(model: Any) -> Any:
     """ONNX Runtime's session of a model, on the CPU, with as many threads as minicaffe has."""

@@ -11,6 +11,7 @@ from typing import Any
 from minicaffe import compat
 from minicaffe.engine.assembly import Step
 from minicaffe.errors import NetError
+from minicaffe.layers.indexing import Filter
 from minicaffe.net import Net
 from minicaffe.onnx import exporters as _families  # noqa: F401  (registers them)
 from minicaffe.onnx.graph import OPSET, Graph
@@ -194,7 +195,7 @@ class _Conversion:
 
     def _follow_values(self, step: Step) -> None:
         """Note which blobs have as many items as values say, not as shapes do."""
-        if step.layer.type == "Filter" or self.by_values.intersection(step.bottom_ids):
+        if isinstance(step.layer, Filter) or self.by_values.intersection(step.bottom_ids):
             self.by_values.update(step.top_ids)
 
     def _told(self, i: int) -> list[int | str | None]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from minicaffe import proto
+from minicaffe import backend, proto
 from minicaffe.engine.assembly import Step
 from minicaffe.errors import MinicaffeError, NetError
+from minicaffe.layers.indexing import Filter
 from minicaffe.net import Net
 from minicaffe.onnx.sizes import Shape
 from minicaffe.onnx.writer import exporters
@@ -27,9 +29,13 @@ def is_source(step: Step) -> bool:
 
 def needed_steps(net: Net, outputs: Sequence[str]) -> list[Step]:
     """The layers that these blobs come from, in order; NetError for a name that no blob has."""
-    unknown = [name for name in outputs if name not in net.blobs]
-    if unknown:
-        raise NetError(f"net '{net.name}' has no blob {', '.join(unknown)}; it has: {', '.join(net.blobs)}")
+    splits = {top for step in net.steps if step.layer.type == "Split" for top in net.top_names[step.layer.name]}
+    for name in outputs:
+        if name not in net.blobs:
+            known = [blob for blob in net.blobs if blob not in splits]
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(known)}"
+            raise NetError(f"net '{net.name}' has no blob '{name}'; {hint}")
     names = [name for name, _ in net._blob_list]
     wanted = {names.index(name) for name in outputs}
     kept = []
@@ -87,6 +93,7 @@ def _plain(given: proto.LayerParameter) -> proto.LayerParameter:
         if hasattr(options, "ListFields"):
             for each, value in options.ListFields():
                 if each.message_type is not None and each.message_type.name == "FillerParameter":
+                    value.Clear()
                     value.type = "constant"
     return layer
 
@@ -161,7 +168,10 @@ class Probe:
         for name, shape in self.given.items():
             axis, size = change.get(name, (0, shape[0] if shape else 0))
             self.twin.blobs[name].reshape(*(size if k == axis else given for k, given in enumerate(shape)))
-        self.twin.reshape()
+        for step in self.twin.steps:
+            if isinstance(step.layer, Filter):
+                step.bottom[-1].data[...] = 1  # it keeps all items, as when the net was made
+            step.reshape(backend.current())
 
     def shapes(self, axes: Axes) -> list[tuple[list[Shape], list[Shape]]]:
         """Shapes of the bottoms and tops of each layer; the net is then as it was given."""

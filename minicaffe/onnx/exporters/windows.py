@@ -39,30 +39,39 @@ def _spatial(w: Writer, shape: Shape) -> tuple[int, ...]:
     return Shape(shape[w.layer.channel_axis + 1 :]).numbers or (1,)
 
 
+def _over_bottom(w: Writer) -> dict[str, list[int]]:
+    """How the window moves over bottom 0, to the positions of top 0.
+
+    Positions that Caffe's rounding adds read zeros beyond the pad, which are added to it behind.
+    """
+    window, sizes, out = w.layer.moved, _spatial(w, w.bottom[0]), _spatial(w, w.top[0])
+    given = w.layer.window.stride or (1,)
+    beyond = [size + 2 * pad + 1 for size, pad in zip(sizes, window.pad, strict=True)]
+    window = window._replace(stride=tuple(map(min, given, beyond)))  # a single position keeps its stride, too
+    ends = map(max, window.pad, _end_pads(window, sizes, out))
+    return {**_window(window), "dilations": list(window.dilation), "pads": [*window.pad, *ends]}
+
+
 @exports("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution")
 def convolution(w: Writer) -> list[str]:
-    """Positions that Caffe's rounding adds read zeros beyond the pad, which are added to it behind."""
-    layer, out = w.layer, _spatial(w, w.top[0])
-    params = [_filters(w), *([w.param(1)] if layer.bias_term else [])]
-    ends = _end_pads(layer.moved, _spatial(w, w.bottom[0]), out)
-    pads = [*layer.moved.pad, *map(max, layer.moved.pad, ends)]
-    return [_convolved(w, k, "Conv", params, pads) for k in range(len(w.x))]
+    return _convolved(w, "Conv", _over_bottom(w))
 
 
 @exports("Deconvolution")
 def deconvolution(w: Writer) -> list[str]:
-    params = [_filters(w), *([w.param(1)] if w.layer.bias_term else [])]
-    return [_convolved(w, k, "ConvTranspose", params, [*w.layer.moved.pad] * 2) for k in range(len(w.x))]
+    window = w.layer.moved
+    how = {**_window(window), "dilations": list(window.dilation), "pads": [*window.pad] * 2}
+    return _convolved(w, "ConvTranspose", how)
 
 
-def _filters(w: Writer) -> str:
-    return w.param(0, (*w.params[0].shape[:2], *(w.layer.window.kernel or (1,))))
-
-
-def _convolved(w: Writer, k: int, kind: str, params: Sequence[str], pads: Sequence[int]) -> str:
-    window, images = w.layer.moved, w.reshape(w.x[k], _images(w, w.bottom[k]), w.bottom[k])
-    how = {**_window(window), "dilations": list(window.dilation), "pads": list(pads), "group": w.layer.group}
-    return w.reshape(w.op(kind, images, *params, **how), w.top[k], _images(w, w.top[k]))
+def _convolved(w: Writer, kind: str, how: dict[str, list[int]]) -> list[str]:
+    filters = w.param(0, (*w.params[0].shape[:2], *(w.layer.window.kernel or (1,))))
+    params = [filters, *([w.param(1)] if w.layer.bias_term else [])]
+    tops = []
+    for x, bottom, top in zip(w.x, w.bottom, w.top, strict=True):
+        images = w.reshape(x, _images(w, bottom), bottom)
+        tops.append(w.reshape(w.op(kind, images, *params, group=w.layer.group, **how), top, _images(w, top)))
+    return tops
 
 
 @exports("Im2col")
@@ -71,10 +80,8 @@ def im2col(w: Writer) -> str:
     layer, window = w.layer, w.layer.moved
     taps = np.eye(window.taps, dtype=np.float32).reshape(window.taps, 1, *window.kernel)
     filters = w.floats(np.tile(taps, (layer.in_channels, *(1,) * (taps.ndim - 1))), "taps")
-    ends = _end_pads(window, _spatial(w, w.bottom[0]), _spatial(w, w.top[0]))
-    how = {**_window(window), "dilations": list(window.dilation), "group": layer.in_channels}
     images = w.reshape(w.x[0], _images(w, w.bottom[0]), w.bottom[0])
-    columns = w.op("Conv", images, filters, pads=[*window.pad, *map(max, window.pad, ends)], **how)
+    columns = w.op("Conv", images, filters, group=layer.in_channels, **_over_bottom(w))
     return w.reshape(columns, w.top[0], _images(w, w.top[0]))
 
 
