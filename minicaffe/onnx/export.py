@@ -129,6 +129,7 @@ class _Conversion:
         self.values: dict[int, str] = {}
         self.notes: list[str] = []
         self.by_values: set[int] = set()
+        self.lists: dict[int, list[int | str | None]] = {}
         self._symbols = {self._symbol(k): name for k, name in enumerate(axes.names)}
         self._params = {user: self._param(k) for k, param in enumerate(twin.net.learnable) for user in param.users}
         self._names = [name for name, _ in twin.net._blob_list]
@@ -168,6 +169,9 @@ class _Conversion:
         layer = step.layer
         if layer.type not in exporters:
             raise Unsupported(_reason(step))
+        lists = self.lists.keys() & set(step.bottom_ids)
+        if lists and layer.type != "Split":
+            raise Unsupported("it reads a list of boxes, whose length depends on values; name that as an output")
         if origin.layer.patched:
             raise Unsupported("its functions, or its class', are no longer its own")
         bottoms, tops = self.shapes[index]
@@ -178,6 +182,8 @@ class _Conversion:
         found = exporters[layer.type](writer)
         self.notes += [f"layer '{layer.name}' ({layer.type}) {note}" for note in writer.notes]
         self._follow_values(step)
+        self.lists |= {step.top_ids[k]: sizes for k, sizes in writer.told.items()}
+        self.lists |= {i: self.lists[min(lists)] for i in step.top_ids if lists}
         made = [found] if isinstance(found, str) else list(found)
         for i, value in zip(step.top_ids, made, strict=True):
             self._name(i, value, since, layer, outputs)
@@ -200,6 +206,8 @@ class _Conversion:
 
     def _told(self, i: int) -> list[int | str | None]:
         """What is told of a blob's sizes."""
+        if i in self.lists:
+            return self.lists[i]
         known = {} if i in self.by_values else self._symbols
         return [size.number if size.fixed else known.get(size) for size in self._sizes[i]]
 

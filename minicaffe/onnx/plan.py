@@ -140,11 +140,23 @@ class Probe:
             else:
                 result.groups.append({name: axis})
                 result.changes.append(alone)
-        group = dict.fromkeys(together, axis)
-        if together and (change := self._accepted(group)) is not None:
-            result.groups.insert(0, group)
-            result.changes.insert(0, change)
+        for names in self._parts(together, axis):
+            group = dict.fromkeys(names, axis)
+            if (change := self._accepted(group)) is not None:
+                result.groups.insert(0, group)
+                result.changes.insert(0, change)
+                break
         return result
+
+    def _parts(self, names: Sequence[str], axis: int) -> Iterator[list[str]]:
+        """Which of several inputs may change together: all, those of one size, all but one."""
+        if names:
+            yield list(names)
+        sizes = {name: self.given[name][axis] for name in names}
+        for size in dict.fromkeys(sizes.values()):
+            yield [name for name in names if sizes[name] == size]
+        for one in names if len(names) > 2 else ():
+            yield [name for name in names if name != one]
 
     def _accepted(self, group: Mapping[str, int]) -> Changes | None:
         """A change of these axes that the net takes."""

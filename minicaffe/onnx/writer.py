@@ -44,6 +44,8 @@ class Writer:
         self.params = [np.asarray(blob.peek_data(), np.float32) for blob in layer.blobs]
         self._param_names = list(params)
         self.notes: list[str] = []
+        self.told: dict[int, list[int | str | None]] = {}
+        """Sizes of tops, by number, that are others than their shapes say: None for one that depends on values."""
 
     def refuse(self, why: str) -> Unsupported:
         """The error to raise for what ONNX cannot say."""

@@ -2,6 +2,7 @@
 
 from minicaffe.onnx.exporters import (
     choosing,
+    detection,
     fork_losses,
     joining,
     linear,
@@ -18,6 +19,7 @@ from minicaffe.onnx.exporters import (
 
 __all__ = [
     "choosing",
+    "detection",
     "fork_losses",
     "joining",
     "linear",
