@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     cls=Command,
     examples=[
         "minicaffe export lenet/lenet.prototxt lenet.caffemodel lenet.onnx --check",
-        "minicaffe export ssd/deploy.prototxt ssd.caffemodel ssd.onnx --output mbox_loc --output mbox_conf_flatten",
+        "minicaffe export ssd/deploy.prototxt ssd.caffemodel ssd.onnx --output loc --output conf_found",
     ],
 )
 @click.argument("model", metavar="NET", type=Definition())
