@@ -11,14 +11,13 @@ from typing import Any
 from minicaffe import compat
 from minicaffe.engine.assembly import Step
 from minicaffe.errors import NetError
-from minicaffe.layers.indexing import Filter
 from minicaffe.net import Net
 from minicaffe.onnx import exporters as _families  # noqa: F401  (registers them)
 from minicaffe.onnx.graph import OPSET, Graph
 from minicaffe.onnx.plan import Axes, Probe, Twin, is_source, make_twin, needed_steps
 from minicaffe.onnx.reasons import REASONS
 from minicaffe.onnx.sizes import NotFixed, Shape, Size
-from minicaffe.onnx.writer import Unsupported, Writer, exporters
+from minicaffe.onnx.writer import Unsupported, Writer, by_values, exporters, kind_of
 from minicaffe.proto.atomic import write_atomic
 
 _log = logging.getLogger(__name__)
@@ -88,7 +87,7 @@ def _refuse_unknown(net: Net, steps: Sequence[Step]) -> None:
 
 
 def _is_unknown(step: Step) -> bool:
-    return not is_source(step) and step.layer.type not in exporters
+    return not is_source(step) and kind_of(step.layer) not in exporters
 
 
 def _reason(step: Step) -> str:
@@ -125,11 +124,10 @@ class _Conversion:
 
     def __init__(self, net: Net, twin: Twin, axes: Axes, shapes: Sequence[tuple[list[Shape], list[Shape]]]) -> None:
         self.net, self.twin, self.axes, self.shapes = net, twin, axes, shapes
+        self.lists = [step for step in twin.net.steps if kind_of(step.layer) in by_values]
         self.graph = Graph()
         self.values: dict[int, str] = {}
         self.notes: list[str] = []
-        self.by_values: set[int] = set()
-        self.lists: dict[int, list[int | str | None]] = {}
         self._symbols = {self._symbol(k): name for k, name in enumerate(axes.names)}
         self._params = {user: self._param(k) for k, param in enumerate(twin.net.learnable) for user in param.users}
         self._names = [name for name, _ in twin.net._blob_list]
@@ -167,11 +165,8 @@ class _Conversion:
 
     def _write(self, index: int, step: Step, origin: Step, outputs: Sequence[str]) -> None:
         layer = step.layer
-        if layer.type not in exporters:
+        if kind_of(layer) not in exporters:
             raise Unsupported(_reason(step))
-        lists = self.lists.keys() & set(step.bottom_ids)
-        if lists and layer.type != "Split":
-            raise Unsupported("it reads a list of boxes, whose length depends on values; name that as an output")
         if origin.layer.patched:
             raise Unsupported("its functions, or its class', are no longer its own")
         bottoms, tops = self.shapes[index]
@@ -179,11 +174,8 @@ class _Conversion:
         read = [self.values[i] for i in step.bottom_ids]
         writer = Writer(self.graph, layer, read, bottoms, tops, params)
         since = len(self.graph.nodes)
-        found = exporters[layer.type](writer)
+        found = exporters[kind_of(layer)](writer)
         self.notes += [f"layer '{layer.name}' ({layer.type}) {note}" for note in writer.notes]
-        self._follow_values(step)
-        self.lists |= {step.top_ids[k]: sizes for k, sizes in writer.told.items()}
-        self.lists |= {i: self.lists[min(lists)] for i in step.top_ids if lists}
         made = [found] if isinstance(found, str) else list(found)
         for i, value in zip(step.top_ids, made, strict=True):
             self._name(i, value, since, layer, outputs)
@@ -199,17 +191,9 @@ class _Conversion:
         self.graph.name_value(value, name, since, layer.name)
         self.values[i] = name
 
-    def _follow_values(self, step: Step) -> None:
-        """Note which blobs have as many items as values say, not as shapes do."""
-        if isinstance(step.layer, Filter) or self.by_values.intersection(step.bottom_ids):
-            self.by_values.update(step.top_ids)
-
     def _told(self, i: int) -> list[int | str | None]:
         """What is told of a blob's sizes."""
-        if i in self.lists:
-            return self.lists[i]
-        known = {} if i in self.by_values else self._symbols
-        return [size.number if size.fixed else known.get(size) for size in self._sizes[i]]
+        return [size.number if size.fixed else self._symbols.get(size) for size in self._sizes[i]]
 
     def _tell(self, inputs: dict[str, list[int | str | None]]) -> None:
         """Notes on inputs: those that stand for data layers, and the sizes that they are held to."""
@@ -224,7 +208,8 @@ class _Conversion:
         """The size of the axis of group ``k`` in all nets."""
         name, axis = next(iter(self.axes.groups[k].items()))
         given = self.twin.net.blobs[name].shape[axis]
-        return Size((given, *(change.get(name, (axis, given))[1] for change in self.axes.changes)))
+        changed = [change.get(name, (axis, given))[1] for change in self.axes.changes]
+        return Size((given, *changed, *[given] * len(self.lists)))
 
     def _param(self, k: int) -> tuple[str, int]:
         """Name and key of learnable blob ``k``: what the definition calls it, or of the layer and its place."""

@@ -15,7 +15,7 @@ from minicaffe.errors import MinicaffeError, NetError
 from minicaffe.layers.indexing import Filter
 from minicaffe.net import Net
 from minicaffe.onnx.sizes import Shape
-from minicaffe.onnx.writer import exporters
+from minicaffe.onnx.writer import by_values, exporters, kind_of
 from minicaffe.proto.origin import Origin
 
 Changes = Mapping[str, tuple[int, int]]
@@ -24,7 +24,7 @@ Changes = Mapping[str, tuple[int, int]]
 
 def is_source(step: Step) -> bool:
     """Whether a layer brings data in, so that its tops are inputs of the exported graph."""
-    return not step.bottom and step.layer.type not in exporters
+    return not step.bottom and kind_of(step.layer) not in exporters
 
 
 def needed_steps(net: Net, outputs: Sequence[str]) -> list[Step]:
@@ -175,8 +175,8 @@ class Probe:
             return False
         return True
 
-    def resize(self, change: Changes) -> None:
-        """Give all inputs their shapes, some of them changed."""
+    def resize(self, change: Changes, longer: Step | None = None) -> None:
+        """Give all inputs their shapes, some of them changed; ``longer`` makes lists one longer than that."""
         for name, shape in self.given.items():
             axis, size = change.get(name, (0, shape[0] if shape else 0))
             self.twin.blobs[name].reshape(*(size if k == axis else given for k, given in enumerate(shape)))
@@ -184,12 +184,17 @@ class Probe:
             if isinstance(step.layer, Filter):
                 step.bottom[-1].data[...] = 1  # it keeps all items, as when the net was made
             step.reshape(backend.current())
+            if step is longer:
+                axis = by_values[kind_of(step.layer)]
+                for top in step.top:
+                    top.reshape(*(size + (k == axis) for k, size in enumerate(top.shape)))
 
     def shapes(self, axes: Axes) -> list[tuple[list[Shape], list[Shape]]]:
         """Shapes of the bottoms and tops of each layer; the net is then as it was given."""
         seen = []
-        for change in (*axes.changes, {}):
-            self.resize(change)
+        lists = [step for step in self.twin.steps if kind_of(step.layer) in by_values]
+        for change, longer in [*((c, None) for c in axes.changes), *(({}, step) for step in lists), ({}, None)]:
+            self.resize(change, longer)
             seen.append([([b.shape for b in s.bottom], [b.shape for b in s.top]) for s in self.twin.steps])
         seen = [seen[-1], *seen[:-1]]
         return [tuple(_joined(side) for side in zip(*step, strict=True)) for step in zip(*seen, strict=True)]  # type: ignore[misc]

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minicaffe import backend
 from minicaffe.errors import NetError
+from minicaffe.layers.proposal import Proposal, Proposing
 from minicaffe.onnx.graph import Graph
 from minicaffe.onnx.sizes import NotFixed, Shape, Size, is_fixed, number
 
@@ -44,8 +45,6 @@ class Writer:
         self.params = [np.asarray(blob.peek_data(), np.float32) for blob in layer.blobs]
         self._param_names = list(params)
         self.notes: list[str] = []
-        self.told: dict[int, list[int | str | None]] = {}
-        """Sizes of tops, by number, that are others than their shapes say: None for one that depends on values."""
 
     def refuse(self, why: str) -> Unsupported:
         """The error to raise for what ONNX cannot say."""
@@ -195,13 +194,26 @@ Exporter: TypeAlias = Callable[[Writer], str | Sequence[str]]
 exporters: dict[str, Exporter] = {}
 """By the layer's type."""
 
+by_values: dict[str, int] = {}
+"""By the type of layers that make lists: the axis of their tops whose size depends on values."""
 
-def exports(*types: str) -> Callable[[Exporter], Exporter]:
-    """Register the function that writes layers of these types; also for layer types of your own."""
+
+def exports(*types: str, lists: int | None = None) -> Callable[[Exporter], Exporter]:
+    """Register the function that writes layers of these types; also for layer types of your own.
+
+    ``lists``: the axis of the tops whose size depends on values.
+    """
 
     def register(function: Exporter) -> Exporter:
         for kind in types:
             exporters[kind] = function
+            if lists is not None:
+                by_values[kind] = lists
         return function
 
     return register
+
+
+def kind_of(layer: Any) -> str:
+    """The type by which a layer is written: what stands for a well-known Python layer is written as what it is."""
+    return Proposal.type if isinstance(layer, Proposing) else layer.type

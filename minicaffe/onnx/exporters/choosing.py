@@ -40,10 +40,8 @@ def arg_max(w: Writer) -> str:
     return w.like_top(places)
 
 
-@exports("Filter")
+@exports("Filter", lists=0)
 def filter_(w: Writer) -> list[str]:
-    if w.bottom[0][0].fixed:
-        raise w.refuse("how many items it keeps depends on their values, in a net whose batch has one size only")
     selector = w.reshape(w.x[-1], [w.bottom[-1][0]], w.bottom[-1])
     kept = w.op("Not", w.op("Equal", selector, w.number(0)))
     return [w.op("Compress", x, kept, axis=0) for x in w.x[:-1]]

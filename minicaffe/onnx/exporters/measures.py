@@ -110,3 +110,44 @@ def general_triplet_loss(w: Writer) -> list[str]:
     kept = functools.reduce(lambda values, condition: _only(w, condition, values), conditions, terms)
     averages = _averages(w, (w.sum(own), 1), (w.sum(_only(w, wrong, d)), others))
     return [_mean_per_row(w, w.reduced("ReduceL1", kept)), *averages]
+
+
+@exports("GeneralContrastiveLoss")
+def general_contrastive_loss(w: Writer) -> list[str]:
+    layer = w.layer
+    if layer.add_intra_mae:
+        raise w.refuse("with add_intra_mae its margin depends on how often it ran")
+    seen = Classes.about(w, 1, scores=len(w.x) - 1 if len(w.x) > 2 else 0, flat=True)
+    d, right = seen.scores, seen.right
+    wrong = w.op("Not", right)
+    beyond = w.shifted(d, -layer.positive_margin)
+    too_far = _only(w, right, w.op("Clip", beyond, w.number(0), w.number(layer.positive_outlier_thresh)))
+    too_near = _only(w, wrong, w.op("Relu", w.sub(w.number(layer.negative_margin), d)))
+    near = w.op("And", wrong, w.op("Less", d, w.number(layer.negative_margin)))
+    pushed = w.op("Exp", w.op("Neg", d)) if layer.exp_negative_weight else too_near
+    pushed = w.scaled(_only(w, near, pushed), layer.negative_weight)
+    terms = w.where(right, w.scaled(too_far, layer.positive_weight), pushed)
+    kept = _chosen(w, terms, right, wrong)
+    if layer.positive_first:
+        own = w.sum(_only(w, right, d), [1], keep=True)
+        counts = w.op("LessOrEqual", own, w.number(layer.positive_upper_bound))
+        kept = _only(w, w.op("Or", right, counts), kept)
+    averages = _averages(w, (w.sum(too_far), 1), (w.sum(too_near), layer.size[1] - 1))
+    return [_mean_per_row(w, w.reduced("ReduceL1", kept)), *averages]
+
+
+def _chosen(w: Writer, terms: str, right: str, wrong: str) -> str:
+    """The terms that count, where only the smallest or the largest do; 0 for the others."""
+    layer, kept = w.layer, terms
+    if layer.max_positive_only:
+        own = w.sum(_only(w, right, terms), [1], keep=True)
+        first = w.op("ArgMin", own, axis=0, keepdims=1)
+        rows = w.op("Range", w.ints(0), w.op("Squeeze", w.dims(terms, [0])), w.ints(1))
+        smallest = w.op("Equal", w.unsqueeze(rows, 1, 2), first)
+        kept = _only(w, w.op("Or", wrong, smallest), kept)
+    if layer.max_negative_only:
+        # an item of class 0 is compared with its own term, as in the fork
+        later = w.op("Greater", w.floats(np.arange(layer.size[1])[:, None], "classes"), w.number(0))
+        rivals = w.where(w.op("And", right, later), w.number(-np.inf), terms)
+        kept = _only(w, w.op("Or", right, _is_first(w, "ArgMax", rivals)), kept)
+    return kept
