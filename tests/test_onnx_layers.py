@@ -16,6 +16,7 @@ from minicaffe.onnx.check import session  # noqa: E402
 from minicaffe.onnx.plan import Probe  # noqa: E402
 
 REFUSED = {
+    "CTCGreedyDecoder-labels": "the distance to labels",
     "Dropout-TRAIN": "draws random numbers",
     "Dropout-sampled in TEST": "draws random numbers",
     "Pooling-stochastic": "draws random numbers",

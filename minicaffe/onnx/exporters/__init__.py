@@ -13,6 +13,7 @@ from minicaffe.onnx.exporters import (
     recurrent,
     regions,
     resampling,
+    sequences,
     shapes,
     windows,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "recurrent",
     "regions",
     "resampling",
+    "sequences",
     "shapes",
     "windows",
 ]
