@@ -12,11 +12,12 @@ onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnxruntime is not installed")
 
 import minicaffe  # noqa: E402
-from minicaffe import compat, graph, models, proto  # noqa: E402
-from minicaffe.errors import MissingExtraError, NetError  # noqa: E402
+from minicaffe import compat, graph, models, proto, testing  # noqa: E402
+from minicaffe.errors import MinicaffeError, MissingExtraError, NetError  # noqa: E402
 from minicaffe.layers.base import registry  # noqa: E402
 from minicaffe.net import Net  # noqa: E402
 from minicaffe.onnx import check, export_onnx, exported_types, exports  # noqa: E402
+from minicaffe.onnx.plan import fill  # noqa: E402
 from minicaffe.onnx.writer import exporters  # noqa: E402
 from minicaffe.proto.files import read_net  # noqa: E402
 from minicaffe.proto.origin import Origin  # noqa: E402
@@ -236,6 +237,88 @@ def test_how_many_items_a_filter_keeps_is_not_told():
     x = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
     (flat,) = check.session(exported.model).run(["flat"], {"x": x, "keep": np.float32([0, 1, 0, 2])})
     assert np.array_equal(flat, x.reshape(4, 6)[[1, 3]])
+
+
+REGIONS = """
+name: "regions"
+layer { name: "in" type: "Input" top: "data" top: "im_info"
+        input_param { shape { dim: 1 dim: 3 dim: 6 dim: 8 } shape { dim: 1 dim: 3 } } }
+layer { name: "scores" type: "Convolution" bottom: "data" top: "scores"
+        convolution_param { num_output: 8 kernel_size: 1 weight_filler { type: "gaussian" std: 1 } } }
+layer { name: "two" type: "Reshape" bottom: "scores" top: "two" reshape_param { shape { dim: 0 dim: 2 dim: -1 dim: 0 } } }
+layer { name: "shares" type: "Softmax" bottom: "two" top: "shares" }
+layer { name: "back" type: "Reshape" bottom: "shares" top: "back" reshape_param { shape { dim: 0 dim: 8 dim: -1 dim: 0 } } }
+layer { name: "codes" type: "Convolution" bottom: "data" top: "codes"
+        convolution_param { num_output: 16 kernel_size: 1 weight_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "proposal" type: "Proposal" bottom: "back" bottom: "codes" bottom: "im_info" top: "rois"
+        proposal_param { ratio: 1 ratio: 2 scale: 1 scale: 2 min_size: 4 pre_nms_topn: 60 post_nms_topn: 9 } }
+layer { name: "roi" type: "ROIPooling" bottom: "data" bottom: "rois" top: "roi"
+        roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.0625 } }
+layer { name: "fc" type: "InnerProduct" bottom: "roi" top: "fc"
+        inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
+"""
+
+
+def test_regions_may_be_as_many_as_values_say():
+    minicaffe.set_random_seed(1)
+    exported = export_onnx(net_of(REGIONS))
+    assert exported.outputs == {"prob": [None, 5]}
+    assert max(check.differences(exported).values()) <= 1e-5
+    (prob,) = check.session(exported.model).run(None, fill(exported.twin.net))
+    assert prob.shape == (9, 5)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("code_type", ["CENTER_SIZE", "CORNER", "CORNER_SIZE"])
+def test_detections_are_the_same_boxes_in_the_same_order(shared, code_type):
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 0.7, (30, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0.05, 0.3, (30, 2))], axis=1)
+    priors = np.stack([boxes.ravel(), np.tile([0.1, 0.1, 0.2, 0.2], 30)])[None].astype(np.float32)
+    options = {"num_classes": 4, "share_location": shared, "keep_top_k": 12, "code_type": code_type, "clip": shared}
+    nms = {"nms_param": {"nms_threshold": 0.3, "top_k": 20}, "confidence_threshold": 0.2}
+    codes, confidences = np.zeros((2, 30 * 4 * (1 if shared else 4))), np.zeros((2, 120))
+    rig = testing.Rig("DetectionOutput", [codes, confidences, priors], backward=False, **options, **nms)
+    exported = export_onnx(rig.net)
+    assert exported.inputs["bottom_0"][0] == exported.inputs["bottom_1"][0] == "batch"
+    assert exported.outputs == {"top_0": [1, 1, None, 7]}
+    running, twin = check.session(exported.model), exported.twin.net
+    for items, least in ((3, 0.0), (1, 0.0), (2, -1.0)):  # of -1 nothing is found
+        codes, scores = rng.standard_normal((items, codes.shape[1])), rng.uniform(0, 1, (items, 120)).round(1) + least
+        given = {"bottom_0": codes, "bottom_1": scores, "bottom_2": priors}
+        given = {name: np.asarray(values, np.float32) for name, values in given.items()}
+        for name, values in given.items():
+            twin.blobs[name].reshape(*values.shape)
+        mine = twin.forward(**given)["top_0"]
+        assert (mine[..., 1] >= 0).all() == (least == 0)
+        np.testing.assert_allclose(running.run(None, given)[0], mine, rtol=1e-5, atol=1e-6)
+
+
+def test_windows_at_the_borders_are_caffes():
+    """Strides wider than the kernel, one position only, windows that lie beyond the image, rounding up and down."""
+    rng, tried = np.random.default_rng(4), 0
+    for kind in ("Convolution", "Deconvolution", "Pooling", "Im2col", "SPP") * 8:
+        shape = (2, 2, *rng.integers(1, 9, 2))
+        names = ("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w")
+        options = dict(zip(names, rng.integers((1, 1, 1, 1, 0, 0), (6, 6, 7, 7, 4, 4)).tolist(), strict=True))
+        if kind == "Pooling":
+            options |= {"pool": ["MAX", "AVE"][rng.integers(2)], "round_mode": ["CEIL", "FLOOR"][rng.integers(2)]}
+        elif kind == "SPP":
+            options = {"pyramid_height": 3, "pool": ["MAX", "AVE"][rng.integers(2)]}
+        else:
+            options |= {"dilation": rng.integers(1, 4, 2).tolist()} | ({} if kind == "Im2col" else {"num_output": 3})
+        x = rng.standard_normal(shape).astype(np.float32)
+        try:
+            rig = testing.Rig(kind, [x], backward=False, seed=1, **options)
+        except MinicaffeError:  # a kernel or pad that does not fit
+            continue
+        rig.fill_zero_params(rng)
+        tried += 1
+        (values,) = check.session(export_onnx(rig.net).model).run(None, {"bottom_0": x})
+        rig.forward()
+        np.testing.assert_allclose(values, rig.top[0].data, rtol=1e-5, atol=1e-5, err_msg=f"{kind} {shape} {options}")
+    assert tried >= 20
 
 
 UNKNOWN = """

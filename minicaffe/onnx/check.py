@@ -8,7 +8,7 @@ from minicaffe import compat
 from minicaffe.backend.threads import get_num_threads
 from minicaffe.folding import largest_difference
 from minicaffe.onnx.export import Exported
-from minicaffe.onnx.plan import Probe, fill
+from minicaffe.onnx.plan import Changes, Probe, fill
 
 
 def session(model: Any) -> Any:
@@ -29,7 +29,9 @@ def differences(exported: Exported, seed: int = 0) -> dict[str, float]:
     running, net = session(exported.model), exported.twin.net
     probe = Probe(net)
     found = dict.fromkeys(exported.outputs, 0.0)
-    small = [{name: (axis, size) for group in exported.axes.groups for name, axis in group.items()} for size in (1, 3)]
+    small: list[Changes] = [
+        {name: (axis, size) for group in exported.axes.groups for name, axis in group.items()} for size in (1, 3)
+    ]
     for change in [change for change in small if probe.takes(change)] or [{}, *exported.axes.changes]:
         probe.resize(change)
         given = fill(net, seed)

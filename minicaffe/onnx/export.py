@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from minicaffe import compat
 from minicaffe.engine.assembly import Step
@@ -25,18 +25,21 @@ _log = logging.getLogger(__name__)
 MOST_BYTES = 2**31 - 1
 """What a protobuf file can hold."""
 
+Told: TypeAlias = "list[int | str | None]"
+"""Sizes: a number, the name of one that may change, or None for one that depends on values."""
+
 
 @dataclass
 class Exported:
     """An ONNX model and what is to be said of it.
 
-    ``inputs`` and ``outputs`` are their shapes by name, in which a string stands for a size that may change and None
-    for one that depends on values; ``notes`` is what differs from the net; ``twin`` is the net that was exported.
+    ``inputs`` and ``outputs`` are their shapes by name; ``notes`` is what differs from the net; ``twin`` is the net that
+    was exported, and ``axes`` those of its inputs that may change.
     """
 
     model: Any
-    inputs: dict[str, list[int | str | None]]
-    outputs: dict[str, list[int | str | None]]
+    inputs: dict[str, Told]
+    outputs: dict[str, Told]
     twin: Twin
     axes: Axes
     notes: list[str] = field(default_factory=list)
@@ -63,7 +66,7 @@ def export_onnx(net: Net, path: str | os.PathLike[str] | None = None, outputs: I
         raise NetError(f"net '{net.name}' has no outputs to export; name blobs to be outputs")
     steps = needed_steps(net, wanted)
     _refuse_unknown(net, steps)
-    twin = make_twin(net, steps)
+    twin = make_twin(net, steps, wanted)
     exported = _convert(net, twin, wanted)
     if path is not None:
         size = exported.model.ByteSize()
@@ -138,17 +141,12 @@ class _Conversion:
 
     def run(self, outputs: Sequence[str]) -> Exported:
         """The model with these blobs as outputs."""
-        net = self.twin.net
         for name in self._names:
             self.graph.reserve(name)
-        inputs: dict[str, list[int | str | None]] = {}
         wrong = []
-        self._sizes: dict[int, Shape] = {}
-        for index, (step, origin) in enumerate(zip(net.steps, self.twin.origins, strict=True)):
-            self._sizes |= dict(zip(step.top_ids, self.shapes[index][1], strict=True))
+        for index, (step, origin) in enumerate(zip(self.twin.net.steps, self.twin.origins, strict=True)):
             if origin is None:
-                self.values[step.top_ids[0]] = net.top_names[step.layer.name][0]
-                inputs[self.values[step.top_ids[0]]] = self._told(step.top_ids[0])
+                self.values[step.top_ids[0]] = self._names[step.top_ids[0]]
                 continue
             try:
                 self._write(index, step, origin, outputs)
@@ -157,10 +155,9 @@ class _Conversion:
                 self.values |= {i: self._names[i] for i in step.top_ids}
         if wrong:
             raise _refused(self.net, wrong)
-        told = {name: self._told(self._names.index(name)) for name in outputs}
-        infos = [[self.graph.value_info(*pair) for pair in side.items()] for side in (inputs, told)]
+        inputs, told = self._told(self.twin.net.inputs), self._told(outputs)
         self._tell(inputs)
-        model = self.graph.model(net.name, *infos, "")
+        model = self.graph.model(self.twin.net.name, inputs, told)
         return Exported(model, inputs, told, self.twin, self.axes, self.notes)
 
     def _write(self, index: int, step: Step, origin: Step, outputs: Sequence[str]) -> None:
@@ -191,15 +188,21 @@ class _Conversion:
         self.graph.name_value(value, name, since, layer.name)
         self.values[i] = name
 
-    def _told(self, i: int) -> list[int | str | None]:
-        """What is told of a blob's sizes."""
-        return [size.number if size.fixed else self._symbols.get(size) for size in self._sizes[i]]
+    def _told(self, blobs: Sequence[str]) -> dict[str, Told]:
+        """What is told of the sizes of blobs."""
+        sizes: dict[str, Shape] = {}
+        for step, (_, tops) in zip(self.twin.net.steps, self.shapes, strict=True):
+            sizes |= {self._names[i]: shape for i, shape in zip(step.top_ids, tops, strict=True)}
+        return {
+            name: [size.number if size.fixed else self._symbols.get(size) for size in sizes[name]] for name in blobs
+        }
 
-    def _tell(self, inputs: dict[str, list[int | str | None]]) -> None:
+    def _tell(self, inputs: dict[str, Told]) -> None:
         """Notes on inputs: those that stand for data layers, and the sizes that they are held to."""
-        for step in self.twin.replaced:
-            tops = ", ".join(self.net.top_names[step.layer.name])
-            self.notes.append(f"layer '{step.layer.name}' ({step.layer.type}) is left out: {tops} are inputs")
+        for layer, tops in self.twin.replaced.items():
+            self.notes.append(
+                f"{layer} is left out: {', '.join(tops)} {'is an input' if len(tops) == 1 else 'are inputs'}"
+            )
         fixed = [name for name, sizes in inputs.items() if sizes and not any(isinstance(size, str) for size in sizes)]
         if fixed:
             self.notes.append(f"the batch has a fixed size in {', '.join(fixed)}: the net takes no other")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from minicaffe import compat
 
+FLOAT, INT64 = 1, 7
+"""Of TensorProto.DataType."""
 OPSET = 18
 IR_VERSION = 8
 """What ONNX 1.13 wrote, the first version with opset 18: newer runtimes read it, and older ones that know the opset."""
@@ -66,17 +68,19 @@ class Graph:
                 if read == value:
                     made.input[k] = name
 
-    def model(self, name: str, inputs: Sequence[Any], outputs: Sequence[Any], text: str) -> Any:
-        """The ModelProto."""
-        graph = self._helper.make_graph(self.nodes, name or "net", inputs, outputs, self.constants)
+    def model(self, name: str, inputs: Mapping[str, Sequence], outputs: Mapping[str, Sequence]) -> Any:
+        """The ModelProto; inputs and outputs are float32 of these sizes, of which a string names one that may change
+        and nothing is known of None.
+        """
+        ends = (
+            [self._helper.make_tensor_value_info(value, FLOAT, list(sizes)) for value, sizes in side.items()]
+            for side in (inputs, outputs)
+        )
+        graph = self._helper.make_graph(self.nodes, name or "net", *ends, self.constants)
         opsets = [self._helper.make_opsetid("", OPSET)]
-        model = self._helper.make_model(graph, opset_imports=opsets, producer_name="minicaffe", doc_string=text)
+        model = self._helper.make_model(graph, opset_imports=opsets, producer_name="minicaffe")
         model.ir_version = IR_VERSION
         return model
-
-    def value_info(self, name: str, sizes: Sequence[int | str | None]) -> Any:
-        """What is told of an input or output: float32 of these sizes, of which a string names one that may change."""
-        return self._helper.make_tensor_value_info(name, 1, list(sizes))
 
 
 def _new(name: str, taken: set[str]) -> str:

@@ -13,6 +13,7 @@ from minicaffe import backend, proto
 from minicaffe.engine.assembly import Step
 from minicaffe.errors import MinicaffeError, NetError
 from minicaffe.layers.indexing import Filter
+from minicaffe.layers.proposal import Proposing
 from minicaffe.net import Net
 from minicaffe.onnx.sizes import Shape
 from minicaffe.onnx.writer import by_values, exporters, kind_of
@@ -51,27 +52,33 @@ class Twin:
     """A float32 net of the layers to export, with copies of their weights; what brought data in is an Input there.
 
     ``origins`` are the layers of the given net, one for each layer of this one; None for an Input.
+    ``replaced`` are the tops of layers that brought data in, by what the layers are.
     """
 
     net: Net
     origins: list[Step | None]
-    replaced: list[Step] = field(default_factory=list)
+    replaced: dict[str, list[str]] = field(default_factory=dict)
 
 
-def make_twin(net: Net, steps: Sequence[Step]) -> Twin:
-    """The twin of some of a net's layers."""
+def make_twin(net: Net, steps: Sequence[Step], outputs: Sequence[str]) -> Twin:
+    """The twin of the layers that these outputs need."""
     definition = proto.NetParameter(name=net.name)
     definition.state.phase = net.phase
     origins: list[Step | None] = []
-    replaced = []
+    replaced: dict[str, list[str]] = {}
+    read = {i for step in steps for i in step.bottom_ids} | {
+        i for i, (name, _) in enumerate(net._blob_list) if name in outputs
+    }
     for step in steps:
         if is_source(step):
-            for name, blob in zip(net.top_names[step.layer.name], step.top, strict=True):
+            for name, i, blob in zip(net.top_names[step.layer.name], step.top_ids, step.top, strict=True):
+                if i not in read:
+                    continue
                 inputs = definition.layer.add(name=f"{name} (input)", type="Input", top=[name])
                 inputs.input_param.shape.add(dim=blob.shape)
                 origins.append(None)
-            if step.layer.type != "Input":
-                replaced.append(step)
+                if step.layer.type != "Input":
+                    replaced.setdefault(f"layer '{step.layer.name}' ({step.layer.type})", []).append(name)
             continue
         definition.layer.append(_plain(step.layer.layer_param))
         origins.append(step)
@@ -206,12 +213,18 @@ def _joined(seen: Iterable[Sequence[Any]]) -> list[Shape]:
 
 
 def fill(twin: Net, seed: int = 0) -> dict[str, Any]:
-    """Noise for the inputs, zeros for those that hold labels, indices or regions; what they hold now."""
+    """Noise for the inputs, zeros for those that hold labels, indices or regions, the size of an image for those that
+    tell it; what they hold now.
+    """
     rng = np.random.default_rng(seed)
     whole = _whole_numbers(twin)
     for name in twin.inputs:
         blob = twin.blobs[name]
         blob.data[...] = 0 if name in whole or len(blob.shape) < 2 else rng.standard_normal(blob.shape)
+    for step in twin.steps:
+        if isinstance(step.layer, Proposing):
+            size = [cells * step.layer.choice.stride for cells in step.bottom[0].shape[2:]]
+            step.bottom[2].data.reshape(-1)[:3] = [*size, 1]
     return {name: twin.blobs[name].data.copy() for name in twin.inputs}
 
 

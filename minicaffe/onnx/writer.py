@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from minicaffe import backend
 from minicaffe.errors import NetError
 from minicaffe.layers.proposal import Proposal, Proposing
-from minicaffe.onnx.graph import Graph
+from minicaffe.onnx.graph import FLOAT, INT64, Graph
 from minicaffe.onnx.sizes import NotFixed, Shape, Size, is_fixed, number
 
 END = np.iinfo(np.int64).max
@@ -118,11 +118,11 @@ class Writer:
     # --- types and shapes ------------------------------------------------------------------------------------------
 
     def as_float(self, x: str) -> str:
-        return self.op("Cast", x, to=1)
+        return self.op("Cast", x, to=FLOAT)
 
     def as_int(self, x: str) -> str:
         """Floats that hold integers, as int64."""
-        return self.op("Cast", x, to=7)
+        return self.op("Cast", x, to=INT64)
 
     def dims(self, x: str, axes: Sequence[int]) -> str:
         """The sizes of x along these axes when it runs, int64."""

@@ -135,7 +135,7 @@ def _average(w: Writer, x: str, window: Window, ends: Sequence[int], areas: NDAr
     if clips and not any(window.pad) and any(pads):  # the part inside the image is what the operator divides by
         return w.op("AveragePool", x, pads=pads, count_include_pad=0, **_window(window))
     y = w.op("AveragePool", x, pads=pads, count_include_pad=1, **_window(window))
-    if not clips:
+    if areas is None or not clips:
         return y
     with np.errstate(divide="ignore"):
         return w.mul(y, w.floats(own_area / areas, "areas"))
