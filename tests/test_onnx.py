@@ -168,6 +168,22 @@ layer { name: "sum" type: "Eltwise" bottom: "one" bottom: "two" top: "sum" }
 """
 
 
+def test_an_input_that_is_overwritten_in_place_stays_the_input():
+    above = 'layer { name: "less" type: "Power" bottom: "data" top: "data" power_param { shift: -2 } }'
+    text = SMALL.replace('layer { name: "conv"', above + 'layer { name: "conv"')
+    exported = export_onnx(net_of(text))
+    assert nodes(exported)[0][1:] == (["data", "less/constant"], ["data/less"])
+    assert max(check.differences(exported).values()) <= 1e-5
+    end = text[: text.index('layer { name: "conv"')]
+    with pytest.raises(NetError, match="layer 'less' .*: it overwrites the input 'data' in place, which is an output"):
+        export_onnx(net_of(end))
+
+
+def test_layers_may_have_one_name():
+    text = SMALL.replace('name: "fc"', 'name: "conv"').replace('name: "prob"', 'name: "data"')
+    assert max(check.differences(export_onnx(net_of(text))).values()) <= 1e-5
+
+
 def test_shared_params_are_stored_once():
     exported = export_onnx(net_of(SHARED))
     assert sorted(constants(exported)) == ["v", "w"]

@@ -7,7 +7,7 @@ import pytest
 from layer_cases import CASES
 from layer_cases.case import Case
 
-pytest.importorskip("onnx", reason="the extra onnx is not installed")
+onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 from minicaffe import testing  # noqa: E402
@@ -56,6 +56,7 @@ def test_a_layer_computes_the_same_in_onnx_runtime(case: Case, tmp_path):
     rig = net_of(case, tmp_path)
     names = outputs_of(rig)
     exported = export_onnx(rig.net, outputs=names)
+    onnx.checker.check_model(exported.model, full_check=True)
     running, twin = session(exported.model), exported.twin.net
     probe = Probe(twin)
     for change in ({}, *exported.axes.changes):

@@ -14,7 +14,7 @@ from minicaffe.errors import NetError
 from minicaffe.net import Net
 from minicaffe.onnx import exporters as _families  # noqa: F401  (registers them)
 from minicaffe.onnx.graph import OPSET, Graph
-from minicaffe.onnx.plan import Axes, Probe, Twin, is_source, make_twin, needed_steps
+from minicaffe.onnx.plan import Axes, Probe, Twin, blob_names, is_source, make_twin, needed_steps
 from minicaffe.onnx.reasons import REASONS
 from minicaffe.onnx.sizes import NotFixed, Shape, Size
 from minicaffe.onnx.writer import Unsupported, Writer, by_values, exporters, kind_of
@@ -33,8 +33,8 @@ Told: TypeAlias = "list[int | str | None]"
 class Exported:
     """An ONNX model and what is to be said of it.
 
-    ``inputs`` and ``outputs`` are their shapes by name; ``notes`` is what differs from the net; ``twin`` is the net that
-    was exported, and ``axes`` those of its inputs that may change.
+    ``inputs`` and ``outputs`` are their shapes by name; ``notes`` is what differs from the net; ``twin`` is the net
+    that was exported, and ``axes`` those of its inputs that may change.
     """
 
     model: Any
@@ -133,7 +133,10 @@ class _Conversion:
         self.notes: list[str] = []
         self._symbols = {self._symbol(k): name for k, name in enumerate(axes.names)}
         self._params = {user: self._param(k) for k, param in enumerate(twin.net.learnable) for user in param.users}
-        self._names = [name for name, _ in twin.net._blob_list]
+        self._names = blob_names(twin.net)
+        self._given = {
+            i for step, origin in zip(twin.net.steps, twin.origins, strict=True) if not origin for i in step.top_ids
+        }
         self._left: dict[int, int] = {}
         for step in twin.net.steps:
             for i in step.top_ids:
@@ -146,7 +149,8 @@ class _Conversion:
         wrong = []
         for index, (step, origin) in enumerate(zip(self.twin.net.steps, self.twin.origins, strict=True)):
             if origin is None:
-                self.values[step.top_ids[0]] = self._names[step.top_ids[0]]
+                (i,) = step.top_ids
+                self.values[i], self._left[i] = self._names[i], self._left[i] - 1
                 continue
             try:
                 self._write(index, step, origin, outputs)
@@ -184,7 +188,12 @@ class _Conversion:
         if layer.type == "Split" and blob not in outputs:
             self.values[i] = value
             return
-        name = blob if self._left[i] == 0 else self.graph.reserve(f"{blob}/{layer.name}")
+        last = self._left[i] == 0
+        if last and i in self._given and blob in outputs:
+            raise Unsupported(
+                f"it overwrites the input '{blob}' in place, which is an output; give its top another name"
+            )
+        name = blob if last and i not in self._given else self.graph.reserve(f"{blob}/{layer.name}")
         self.graph.name_value(value, name, since, layer.name)
         self.values[i] = name
 

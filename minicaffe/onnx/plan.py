@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 
 from minicaffe import backend, proto
 from minicaffe.engine.assembly import Step
@@ -28,16 +29,21 @@ def is_source(step: Step) -> bool:
     return not step.bottom and kind_of(step.layer) not in exporters
 
 
+def blob_names(net: Net) -> list[str]:
+    """The names of a net's blobs, by the numbers that steps have for them."""
+    return list(net._blob_names)
+
+
 def needed_steps(net: Net, outputs: Sequence[str]) -> list[Step]:
     """The layers that these blobs come from, in order; NetError for a name that no blob has."""
-    splits = {top for step in net.steps if step.layer.type == "Split" for top in net.top_names[step.layer.name]}
+    names = blob_names(net)
+    splits = {i for step in net.steps if step.layer.type == "Split" for i in step.top_ids}
     for name in outputs:
         if name not in net.blobs:
-            known = [blob for blob in net.blobs if blob not in splits]
+            known = [blob for i, blob in enumerate(names) if i not in splits]
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(known)}"
             raise NetError(f"net '{net.name}' has no blob '{name}'; {hint}")
-    names = [name for name, _ in net._blob_list]
     wanted = {names.index(name) for name in outputs}
     kept = []
     for step in reversed(net.steps):
@@ -66,14 +72,14 @@ def make_twin(net: Net, steps: Sequence[Step], outputs: Sequence[str]) -> Twin:
     definition.state.phase = net.phase
     origins: list[Step | None] = []
     replaced: dict[str, list[str]] = {}
-    read = {i for step in steps for i in step.bottom_ids} | {
-        i for i, (name, _) in enumerate(net._blob_list) if name in outputs
-    }
+    names = blob_names(net)
+    read = {i for step in steps for i in step.bottom_ids} | {i for i, name in enumerate(names) if name in outputs}
     for step in steps:
         if is_source(step):
-            for name, i, blob in zip(net.top_names[step.layer.name], step.top_ids, step.top, strict=True):
+            for i, blob in zip(step.top_ids, step.top, strict=True):
                 if i not in read:
                     continue
+                name = names[i]
                 inputs = definition.layer.add(name=f"{name} (input)", type="Input", top=[name])
                 inputs.input_param.shape.add(dim=blob.shape)
                 origins.append(None)
@@ -100,8 +106,9 @@ def _plain(given: proto.LayerParameter) -> proto.LayerParameter:
         if hasattr(options, "ListFields"):
             for each, value in options.ListFields():
                 if each.message_type is not None and each.message_type.name == "FillerParameter":
-                    value.Clear()
-                    value.type = "constant"
+                    for filler in [value] if isinstance(value, Message) else value:
+                        filler.Clear()
+                        filler.type = "constant"
     return layer
 
 
@@ -231,14 +238,13 @@ def fill(twin: Net, seed: int = 0) -> dict[str, Any]:
 def _whole_numbers(twin: Net) -> set[str]:
     """Inputs that a layer reads as labels, indices or regions."""
     found = set()
-    origin = {name: name for name in twin.inputs}
+    origin = {i: name for i, name in enumerate(blob_names(twin)) if name in twin.inputs}
     for step in twin.steps:
-        names = twin.bottom_names[step.layer.name]
-        for k, name in enumerate(names):
-            if name in origin and _reads_whole(step.layer, k, len(names)):
-                found.add(origin[name])
-        if step.layer.type in ("Split", "Slice", "Reshape", "Flatten") and names[0] in origin:
-            origin.update(dict.fromkeys(twin.top_names[step.layer.name], origin[names[0]]))
+        for k, i in enumerate(step.bottom_ids):
+            if i in origin and _reads_whole(step.layer, k, len(step.bottom_ids)):
+                found.add(origin[i])
+        if step.layer.type in ("Split", "Slice", "Reshape", "Flatten") and step.bottom_ids[0] in origin:
+            origin |= dict.fromkeys(step.top_ids, origin[step.bottom_ids[0]])
     return found
 
 
