@@ -80,7 +80,7 @@ def test_sizes_stand_for_data_that_is_not_there(here, capsys):
     (here / "net.prototxt").write_text(data + NET[NET.index('layer { name: "ip"') :])
     words = ["export", "net.prototxt", "net.caffemodel", "net.onnx", "--quiet"]
     outcome = run(capsys, *words)
-    assert outcome.status == 1 and "absent" in outcome.err
+    assert outcome.status == 1 and "absent" in outcome.err and "give --shape for each top" in outcome.err
     outcome = run(capsys, *words, "--shape", "data=2,3", "--shape", "label=2")
     assert outcome.status == 0 and "input data: batch x 3" in outcome.out
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -47,14 +47,13 @@ def command(
     become inputs.  Layers that ONNX has no words for are an error, which names all of them: name blobs before them as
     --output.  With --check the exit status is 1 if the model computes something else than the net.
     """
-    from minicaffe import TEST, models
+    from minicaffe import models
     from minicaffe.folding import ROUNDING
     from minicaffe.onnx import export_onnx
     from minicaffe.onnx.check import differences
-    from minicaffe.verification import build
 
     options.choose_device("", threads)
-    net = build(models.find(model), TEST, level, options.split(stage), dict(shapes))
+    net = _build(models.find(model), level, options.split(stage), dict(shapes))
     with contextlib.closing(net):
         _load(net, weights, outputs or net.outputs)
         exported = export_onnx(net, path, outputs or None)
@@ -66,6 +65,21 @@ def command(
     else:
         _tell(path, exported, found)
     return int(wrong)
+
+
+def _build(path: str, level: int, stages: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> Net:
+    """The net in its TEST phase; what is told of data that is not there says how to do without."""
+    from minicaffe import TEST
+    from minicaffe.errors import DataError
+    from minicaffe.verification import build
+
+    try:
+        return build(path, TEST, level, stages, shapes)
+    except DataError as error:
+        raise DataError(
+            f"{error}\nno data is needed to export a net: give --shape for each top of the layers that bring it in",
+            missing=error.missing,
+        ) from None
 
 
 def _load(net: Net, weights: str, outputs: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from minicaffe.tools.completion import Definition, Path
 if TYPE_CHECKING:
     from minicaffe.net import Net
 
+
 @click.command(
     cls=Command,
     examples=["minicaffe fold_bn net_with_bn.prototxt net_with_bn.caffemodel folded.prototxt folded.caffemodel"],
