@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from layer_cases import CASES
-from layer_cases.case import Case
+from layer_cases.case import Case, integers, normal
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -27,9 +27,33 @@ REFUSED = {
 }
 """Cases of exportable types that are refused, and what is said."""
 WITHOUT_TOPS = {"Silence"}
+ALONG_THE_BATCH = [
+    Case("Slice", (normal(5, 3),), {"axis": 0, "slice_point": [1, 3]}, "along the batch", tops=3),
+    Case("Flatten", (normal(2, 3, 4),), {"axis": 0, "end_axis": 1}, "with the batch"),
+    Case("Flatten", (normal(2, 3, 4),), {"axis": 1, "end_axis": 0}, "an axis of 1"),
+    Case("Reshape", (normal(4, 3, 4),), {"shape": {"dim": [2, -1]}, "axis": 0, "num_axes": 1}, "of the batch"),
+    Case("Reshape", (normal(2, 3, 4),), {"shape": {"dim": [1, -1, 0]}}, "one item"),
+    Case("Crop", (normal(5, 3, 4), normal(4, 3, 4)), {"axis": 0, "offset": [1, 0, 0]}, "of the batch"),
+    Case("Reduction", (normal(5, 3),), {"operation": "MEAN"}, "of the batch"),
+    Case("Softmax", (normal(5, 3),), {"axis": 0, "scaling_temperature": 2.5}, "along the batch"),
+    Case("ArgMax", (integers(3, 5, 4),), {"axis": 0, "top_k": 2}, "along the batch, equal ones"),
+    Case("ArgMax", (integers(3, 5, 4, 3),), {"top_k": 3, "out_max_val": True}, "equal ones"),
+    Case("Tile", (normal(2, 3),), {"tiles": 3, "axis": 0}, "of the batch"),
+    Case("Permute", (normal(4, 3, 2),), {"order": [1, 0]}, "of the batch"),
+    Case("Scale", (normal(4, 3, 2), normal(4, 3)), {"axis": 0}, "of items"),
+    Case("Bias", (normal(4, 3, 2), normal(2)), {"axis": -1}, "from the end"),
+    Case("Accuracy", (integers(3, 6, 4), integers(4, 6)), {"top_k": 2}, "equal ones"),
+    Case("SoftmaxWithLoss", (normal(6, 4, scale=60), integers(4, 6)), {}, "certain"),
+    Case("SoftmaxWithLoss", (normal(6, 4), integers(4, 6)), {"loss_param": {"ignore_label": 255}}, "no class ignored"),
+    Case("Convolution", (normal(2, 3),), {"num_output": 4}, "without space"),
+    Case("Clip", (normal(4, 3),), {"min": 0.5, "max": -0.5}, "bounds the wrong way round"),
+    Case("RNN", (normal(1, 2, 5), integers(2, 1, 2)), {"num_output": 3}, "one step"),
+    Case("LabelsequenceAccuracy", (normal(9, 2, 2), integers(2, 9, 1)), {}, "some right"),
+]
+"""What the other cases lack: layers that work along the batch, equal values, single steps."""
 EXPORTED = [
     case
-    for case in CASES
+    for case in [*CASES, *ALONG_THE_BATCH]
     if case.type in exported_types() and case.name not in REFUSED and case.type not in WITHOUT_TOPS
 ]
 
@@ -74,3 +98,7 @@ def test_what_onnx_cannot_say_is_refused(case: Case, tmp_path):
     rig = net_of(case, tmp_path)
     with pytest.raises(NetError, match=f"layer '{case.type}' .*{REFUSED[case.name]}"):
         export_onnx(rig.net, outputs=outputs_of(rig))
+
+
+def test_every_type_that_is_exported_is_tried():
+    assert {case.type for case in EXPORTED} == set(exported_types()) - WITHOUT_TOPS

@@ -25,8 +25,8 @@ class Graph:
         self._from_array = compat.require("onnx.numpy_helper").from_array
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self._taken: set[str] = set()
-        self._node_names: set[str] = set()
+        self._taken: dict[str, int] = {}
+        self._node_names: dict[str, int] = {}
         self._held: dict[Hashable, str] = {}
 
     def reserve(self, name: str) -> str:
@@ -83,9 +83,11 @@ class Graph:
         return model
 
 
-def _new(name: str, taken: set[str]) -> str:
-    result, number = name, 2
+def _new(name: str, taken: dict[str, int]) -> str:
+    """A name that is not taken yet; ``taken`` has the last number tried behind each that is."""
+    result = name
     while result in taken:
-        result, number = f"{name}_{number}", number + 1
-    taken.add(result)
+        taken[name] += 1
+        result = f"{name}_{taken[name]}"
+    taken[result] = 1
     return result
