@@ -11,7 +11,8 @@ from minicaffe import proto
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import read_label_map, resize
 from minicaffe.data.image_source import ImageSource, ListReader, read_names, read_pairs
-from minicaffe.data.resample import LINEAR, NEAREST, resample
+from minicaffe.data.opencv_resize import LINEAR, NEAREST, resample
+from minicaffe.data.packed import PackedImage, planes
 from minicaffe.data.source import Batch
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
@@ -68,14 +69,14 @@ class _LabelMapReader(ListReader):
     mode = NEAREST
     """How labels are resized."""
 
-    def __init__(self, param: Any, transformer: Any, stream: Stream) -> None:
-        super().__init__(param, transformer, stream)
+    def __init__(self, param: Any, transformer: Any, stream: Stream, rank: int, shares: int) -> None:
+        super().__init__(param, transformer, stream, rank, shares)
         self.labels = (1, *self.shape[1:])
 
     def read_entries(self) -> list[Any]:
         return read_pairs(self._param.source)
 
-    def read(self, item: int) -> tuple[np.ndarray, Any]:
+    def read(self, item: int) -> tuple[np.ndarray | PackedImage, Any]:
         """The image of a line, and its labels, float32 (1, height, width)."""
         name, labels_name = self._entries[item]
         pixels, labels = self.read_image(name), read_label_map(self._param.root_folder + labels_name)
@@ -91,7 +92,7 @@ class _LabelMapReader(ListReader):
     def values(self, labels: np.ndarray) -> np.ndarray:
         """The labels that gray values stand for, float32."""
         factor = self._param.label_divide_factor
-        return (labels // factor if factor else labels).astype(np.float32)
+        return (labels.astype(np.int64) // factor if factor else labels).astype(np.float32)
 
     def put_label(self, batch: Batch, n: int, label: Any) -> None:
         shape = (len(batch.pixels), 1, *batch.pixels.shape[2:])
@@ -104,9 +105,9 @@ class _LabelMapReader(ListReader):
 class _EdgeMapReader(_LabelMapReader):
     mode = LINEAR
 
-    def __init__(self, param: Any, transformer: Any, stream: Stream) -> None:
+    def __init__(self, param: Any, *how: Any) -> None:
         self._said = param.HasField("normalize") or param.HasField("label_values")
-        super().__init__(param, transformer, stream)
+        super().__init__(param, *how)
 
     def values(self, labels: np.ndarray) -> np.ndarray:
         gray = labels.astype(np.float32)
@@ -167,21 +168,21 @@ class _SegmentationReader(_LabelMapReader):
                 f"'{label}': label_type: PIXEL reads images of labels"
             ) from None
 
-    def read(self, item: int) -> tuple[np.ndarray, Any]:
+    def read(self, item: int) -> tuple[np.ndarray | PackedImage, Any]:
         """The image of a line, as large as the crop at least, its labels (1, height, width), and its own size."""
         return self._padded(*self._read(item))
 
-    def prepare(self, item: int, drawn: np.ndarray) -> tuple[np.ndarray, Any]:
+    def prepare(self, item: int, drawn: np.ndarray) -> tuple[np.ndarray | PackedImage, Any]:
         pixels, labels, size = self._read(item)
         factor = self._transformer.factor(drawn)
         if factor != 1:
             height, width = (int(np.float32(side) * factor) for side in size)
             if not (height and width):
                 raise DataError(f"scaled by {factor:g}, nothing is left of {size[0]} x {size[1]} pixels")
-            pixels, labels = resize(pixels, height, width), resample(labels, height, width, NEAREST)
+            pixels, labels = resize(planes(pixels), height, width), resample(labels, height, width, NEAREST)
         return self._padded(pixels, labels, size)
 
-    def _read(self, item: int) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    def _read(self, item: int) -> tuple[np.ndarray | PackedImage, np.ndarray, tuple[int, ...]]:
         if self._param.label_type == proto.ImageDataParameter.PIXEL:
             pixels, labels = super().read(item)
         else:
@@ -193,15 +194,17 @@ class _SegmentationReader(_LabelMapReader):
     def values(self, labels: np.ndarray) -> np.ndarray:
         return labels.astype(np.float32)
 
-    def _padded(self, pixels: np.ndarray, labels: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, Any]:
+    def _padded(
+        self, pixels: np.ndarray | PackedImage, labels: np.ndarray, size: tuple[int, ...]
+    ) -> tuple[np.ndarray | PackedImage, Any]:
         """An image, and labels, with a margin where they are smaller than the crop."""
         height, width = np.maximum(pixels.shape[1:], self._transformer.crop or (0, 0))
         if (height, width) != pixels.shape[1:]:
             area = (slice(None), *(slice(side) for side in pixels.shape[1:]))
-            larger = np.empty((len(pixels), height, width), np.float32)
+            larger = np.empty((pixels.shape[0], height, width), np.float32)
             larger[...] = self._transformer.mean_of(pixels.shape)
             marked = np.full((1, height, width), self._param.ignore_label, np.float32)
-            larger[area], marked[area] = pixels, labels
+            larger[area], marked[area] = planes(pixels), labels
             pixels, labels = larger, marked
         return pixels, (labels, size)
 

@@ -81,7 +81,7 @@ class Layer(interface.Layer, Configured, Costed):
     """Which bottoms can get a gradient; None: all.  Asking for another one is an error."""
     forcible: tuple[int, ...] | None = None
     """Which bottoms ``force_backward`` may turn on; None: all."""
-    constant: ClassVar[Collection[int]] = ()
+    stops_at: ClassVar[Collection[int]] = ()
     """Bottoms that count as given, whatever they were made from (regions, masks, weights): nothing flows backward into
     them unless ``propagate_down`` asks for it.  Labels are none: they must not depend on what is learned."""
     claims: ClassVar[tuple[int, ...]] = ()
@@ -194,6 +194,13 @@ class Layer(interface.Layer, Configured, Costed):
     def fills_once(self, index: int) -> bool:
         """Whether forward leaves top ``index`` as it finds it."""
         return False
+
+    def statistics(self) -> Sequence[Blob]:
+        """Params that forward itself changes while it trains: running statistics of what went through.
+
+        Those of processes that train together differ, and are averaged before a test and for a snapshot.
+        """
+        return ()
 
     # --- what lasts from pass to pass -----------------------------------------------------------------------------
 

@@ -17,10 +17,12 @@ from minicaffe.layers.data import Batches
 class LabelMapData(Batches):
     """Base: batches of image files and of maps of labels that ``source`` lists."""
 
+    shares_records = True
     source_class: ClassVar[type[ImageSource]]
 
     def open(self, options: Any, transform: Any) -> ImageSource:
-        return self.source_class(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
+        depth = self.layer_param.data_param.prefetch
+        return self.source_class(options, transform, depth, self.phase, random.stream(), *self.share())
 
 
 class DenseImageData(LabelMapData):

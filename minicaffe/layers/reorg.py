@@ -122,7 +122,7 @@ class MaskUpsample(Layer):
     reads_tops = ()
     per_element = 1
     differentiable = forcible = (0,)
-    constant = (1,)
+    stops_at = (1,)
     scale: int
     scale_h: int
     scale_w: int
