@@ -168,7 +168,7 @@ def warn_of_edge_losses(net: proto.NetParameter) -> None:
         for layer in net.layer
         if layer.type == "SigmoidCrossEntropyLoss"
         and edges.intersection(layer.bottom)
-        and not layer.loss_param.HasField("class_balance")
+        and not layer.loss_param.class_balance
     ]
     if plain:
         _log.warning(

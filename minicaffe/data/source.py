@@ -186,7 +186,7 @@ class ImageReader(BatchReader):
                 item = read(n)
                 if n > 0:
                     first_placed.wait()
-                if not errors:
+                if min([*errors], default=n) >= n:  # items before one that is at fault may be so, too
                     place(n, item)
             except DataError as error:
                 raise self.at(items[n], error) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import exp, isfinite, log
+from typing import ClassVar
 
 from minicaffe import proto
 from minicaffe.blob import Blob
@@ -24,14 +25,14 @@ class SigmoidCrossEntropyLoss(Normalized):
 
     type = "SigmoidCrossEntropyLoss"
     capturable_on_device = True
+    fixed: ClassVar[Collection[str] | None] = ("class_balance",)
     per_element = 8
     default_normalization = BATCH_SIZE
 
     @classmethod
     def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
-        """HED's, which weighs edges and other pixels the same, if ``class_balance`` is given."""
-        given = layer_param.loss_param.HasField("class_balance")
-        return BalancedSigmoidCrossEntropyLoss if given else SigmoidCrossEntropyLoss
+        """HED's, which weighs edges and other pixels the same, if ``class_balance`` is not 0."""
+        return BalancedSigmoidCrossEntropyLoss if layer_param.loss_param.class_balance else SigmoidCrossEntropyLoss
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)

@@ -35,10 +35,10 @@ ROWS = [
     row(
         "SigmoidCrossEntropyLoss",
         "class_balance",
-        r"must be positive; found 0",
+        r"must be positive; found -1",
         (2, 3),
         (2, 3),
-        loss_param={"class_balance": 0},
+        loss_param={"class_balance": -1},
     ),
     *(
         row(
