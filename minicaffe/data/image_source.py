@@ -11,6 +11,7 @@ import numpy as np
 
 from minicaffe import limits
 from minicaffe.backend.random import Stream
+from minicaffe.data import varied_crops
 from minicaffe.data.image import read_image, resize
 from minicaffe.data.source import Batch, BatchSource, ImageReader, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer
@@ -122,7 +123,7 @@ class ImageSource(BatchSource):
                 f"{self.param_name}: new_height and new_width must be set at the same time; "
                 f"found {param.new_height} and {param.new_width}"
             )
-        transformer = Transformer(transform_param, phase, stream)
+        transformer = varied_crops.transformer(transform_param, phase, stream)
         reader = self.reader(param, transformer, stream)
         transformer.seed(stream)  # Caffe seeds it twice; the second seed is the one in use
         stream.draw()  # Caffe's prefetch thread takes its own seed

@@ -130,6 +130,7 @@ class ImageReader(BatchReader):
                         f"its shape is {shape} (channels, height, width), that of the batch's first "
                         f"{batch.pixels.shape[1:]}; {self.remedy}"
                     )
+                pixels = self._transformer.prepared(pixels, draws[n])
             except DataError as error:
                 raise self.at(items[n], error) from error
             if batch.pixels.dtype != pixels.dtype:
@@ -140,6 +141,7 @@ class ImageReader(BatchReader):
             for mine, drawn in zip((batch.offsets, batch.mirror), place(pixels.shape), strict=True):
                 mine[n] = drawn[n]
             crop(pixels[np.newaxis], batch.offsets[one], batch.mirror[one], batch.pixels[one])
+            self._transformer.touch_up(batch.pixels[n], bool(batch.mirror[n]))
             self.put_label(batch, n, label)
 
         put(0)

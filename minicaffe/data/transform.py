@@ -33,6 +33,9 @@ class Transformer:
     Raises DataError for contradicting fields and an unreadable mean file.
     """
 
+    varies = False
+    """Whether each image is changed by itself, by ``prepared`` and ``touch_up``."""
+
     def __init__(self, param: Any, phase: int, stream: Stream) -> None:
         self.scale = np.float32(param.scale)
         self.crop_size = param.crop_size
@@ -99,7 +102,19 @@ class Transformer:
         """The random numbers of the next ``num`` images, a row each, for ``place``."""
         if self._stream is None:
             return np.empty((num, 0), np.int64)
-        return self._stream.draws(num * (self.mirror + 2 * self._random_crop)).reshape(num, -1)
+        return self._stream.draws(num * self.draws_each).reshape(num, -1)
+
+    @property
+    def draws_each(self) -> int:
+        """How many random numbers an image takes."""
+        return self.mirror + 2 * self._random_crop
+
+    def prepared(self, pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """What is cropped of an image (C, H, W), with its draws."""
+        return pixels
+
+    def touch_up(self, pixels: np.ndarray, mirrored: bool) -> None:
+        """Change the pixels of an image (C, h, w) that is cropped and mirrored already."""
 
     def place(self, draws: np.ndarray, shape: tuple[int, ...]) -> Placement:
         """Where images of ``shape`` (C, H, W) are cropped, and which are mirrored."""

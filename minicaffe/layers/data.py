@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from minicaffe import fillers, proto
 from minicaffe.backend import random, ranks
 from minicaffe.blob import Blob
+from minicaffe.data import varied_crops
 from minicaffe.data.datum_source import DatumSource
 from minicaffe.data.image_source import ImageSource
 from minicaffe.data.label_map_source import LabelMapSource
@@ -187,14 +188,17 @@ class Data(Batches):
     """Batches of images and labels from a database of Datums (LMDB or LevelDB).
 
     Tops: images (batch_size, C, H, W), or crop_size x crop_size; if a second is named, labels (batch_size,).
-    ``transform_param``: scale, mean_file or mean_value, crop_size, mirror.  At the end of the database reading goes on
-    from its start.  Of n solvers that train together, each reads every n-th record in the TRAIN phase.
+    ``transform_param``: scale, mean_file or mean_value, crop_size, mirror; of forks the crops of ``data.varied_crops``.
+    At the end of the database reading goes on from its start.  Of n solvers that train together, each reads every n-th
+    record in the TRAIN phase.  Of forks: ``shuffle`` draws an order of the records for each round,
+    ``shuffle_pool_size`` draws from a pool of so many batches.
     Caffe: ``backend`` is LEVELDB unless set.
     """
 
     type = "Data"
     param = "data_param"
     tops = (1, 2)
+    obeys = (*varied_crops.FIELDS, "shuffle", "shuffle_pool_size")
 
     def open(self, options: Any, transform: Any) -> DatumSource:
         return DatumSource(options, transform, self.phase, random.stream(), ranks.solver_rank(), ranks.solver_count())
@@ -211,6 +215,7 @@ class ImageData(Batches):
 
     type = "ImageData"
     param = "image_data_param"
+    obeys = varied_crops.FIELDS
 
     def open(self, options: Any, transform: Any) -> ImageSource:
         return ImageSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
