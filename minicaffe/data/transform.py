@@ -154,7 +154,10 @@ class Transformer:
 
 
 def read_mean(path: str) -> np.ndarray:
-    """The mean image of a BlobProto file, float32 (channels, height, width); DataError if it cannot be read."""
+    """The mean image of a BlobProto file, float32 (channels, height, width); DataError if it cannot be read.
+
+    The images of a mean of C3D, (1, channels, length, height, width), are channels of it.
+    """
     where = f"transform_param.mean_file: {os.path.abspath(path)}"
     try:
         mean = blob_to_array(proto.BlobProto.FromString(limits.read_file(path, times=4)))
@@ -165,6 +168,8 @@ def read_mean(path: str) -> np.ndarray:
         ) from error
     except (DecodeError, WeightsError) as error:
         raise DataError(f"{where} is not a mean image ({error}); make it with 'minicaffe data mean'") from error
+    if mean.ndim == 5:
+        mean = mean.reshape(-1, *mean.shape[-2:]) if mean.shape[0] == 1 else mean
     if mean.size == 0 or mean.ndim not in (3, 4) or mean.size != np.prod(mean.shape[-3:]):
         raise DataError(
             f"{where} holds a blob of shape {_by(mean.shape)}; expected one image, channels x height x width"

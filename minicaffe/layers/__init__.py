@@ -57,6 +57,8 @@ from minicaffe.layers import (
     smooth_l1_loss,
     softmax,
     unit_norm,
+    video,
+    volume,
     yolo_output,
 )
 from minicaffe.layers.base import TEST, TRAIN, Layer
@@ -118,6 +120,8 @@ __all__ = [
     "smooth_l1_loss",
     "softmax",
     "unit_norm",
+    "video",
+    "volume",
     "yolo_output",
 ]
 

@@ -155,7 +155,7 @@ class Convolution(Windowed):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         self._check_groups()
-        options = self.layer_param.convolution_param
+        options = getattr(self.layer_param, self.param)
         self.add_param((*self.filter_channels(), *self.window.kernel), options.weight_filler)
         if self.bias_term:
             self.add_param((self.num_output,), options.bias_filler)

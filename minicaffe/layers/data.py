@@ -150,21 +150,26 @@ class Batches(Source):
             self.batches = self.open(options, transform)
         except DataError as error:
             raise self.data_error(error) from None
-        num = self.batches.batch_size
-        for blob, shape in zip(top, ((num, *self.batches.shape), self.batches.label_shape), strict=False):
+        images = (self.batches.batch_size, *self.batches.shape)
+        for blob, shape in zip(top, (self.shape_of(images), self.batches.label_shape), strict=False):
             blob.reshape(*shape)
+
+    def shape_of(self, images: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the first top for images (N, C, H, W)."""
+        return images
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         try:
             batch = self.batches.next_batch()
         except DataError as error:
             raise self.data_error(error) from None
-        for blob, shape in zip(top, (batch.pixels.shape, batch.label.shape), strict=False):
+        for blob, shape in zip(top, (self.shape_of(batch.pixels.shape), batch.label.shape), strict=False):
             blob.reshape(*shape)
+        images = top[0].data.reshape(batch.pixels.shape)
         if self.dtype == np.float32:
-            batch.write_to(top[0].data)
+            batch.write_to(images)
         else:
-            top[0].data[...] = batch.data
+            images[...] = batch.data
         for blob in top[1:]:
             blob.data[...] = batch.label
 

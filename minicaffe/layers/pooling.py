@@ -11,6 +11,9 @@ from minicaffe.errors import ShapeError
 from minicaffe.kernels.window import MOST_PIXELS, Window
 from minicaffe.layers.base import TRAIN, Layer
 
+Sizes = tuple[int, ...]
+"""A number for each axis of an image."""
+
 
 class Pooling(Layer):
     r"""Reduce each window of each channel to its maximum, its mean, or a pixel drawn from it.
@@ -85,7 +88,7 @@ class Pooling(Layer):
             "round_mode",
         )
 
-    def _sizes(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    def _sizes(self) -> tuple[Sizes, Sizes, Sizes]:
         """Stride, pad and kernel along each axis."""
         return self._pair("stride", "stride", 1), self._pair("pad", "pad", 0), self._pair("kernel_size", "kernel", 0)
 
@@ -110,23 +113,27 @@ class Pooling(Layer):
         self.require(
             len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
         )
-        spatial, (stride, pad, given) = x.shape[2:], self._sizes()
-        kernel = spatial if self.global_pooling else given
-        rows, cols = (self._pooled(*sizes, any(pad)) for sizes in zip(spatial, kernel, stride, pad, strict=True))
-        # a second window beyond the image is as empty wherever it starts, and what sticks out of the image has no
-        # pixels
-        self.window = Window(
-            tuple(min(k, max(size + 2 * p, 1)) for k, size, p in zip(kernel, spatial, pad, strict=True)),
-            tuple(min(s, max(size + p, 1)) for s, size, p in zip(stride, spatial, pad, strict=True)),
-            pad,
-            (1, 1),
-        )
+        stride, pad, kernel = self._sizes()
+        self.window, pooled = self._fitted(x.shape[2:], x.shape[2:] if self.global_pooling else kernel, stride, pad)
         for blob in top:
-            blob.reshape(x.num, x.channels, rows, cols)
+            blob.reshape(x.num, x.channels, *pooled)
         if self.pool != self.AVE:
             self.mask = self.scratch("mask", top[0].shape, "int32")
         if self.pool == self.STOCHASTIC:
             self.draws = self.scratch("draws", top[0].shape)
+
+    def _fitted(self, sizes: Sizes, kernel: Sizes, stride: Sizes, pad: Sizes) -> tuple[Window, Sizes]:
+        """The window over an image of these sizes, as kernels need it, and the sizes of the top."""
+        pooled = tuple(self._pooled(*axis, any(pad)) for axis in zip(sizes, kernel, stride, pad, strict=True))
+        # a second window beyond the image is as empty wherever it starts, and what sticks out of the image has no
+        # pixels
+        window = Window(
+            tuple(min(k, max(size + 2 * p, 1)) for k, size, p in zip(kernel, sizes, pad, strict=True)),
+            tuple(min(s, max(size + p, 1)) for s, size, p in zip(stride, sizes, pad, strict=True)),
+            pad,
+            (1,) * len(sizes),
+        )
+        return window, pooled
 
     def _pooled(self, size: int, kernel: int, stride: int, pad: int, padded: bool) -> int:
         self.require(

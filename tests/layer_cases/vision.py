@@ -30,6 +30,10 @@ def convolutions(kind):
     )
 
 
+VOLUMES = (((1, 3, 2, 4, 5),), ((2, 3, 5, 6, 4),))
+DEEP = {"kernel_size": 3, "kernel_depth": 2, "pad": 1, "temporal_pad": 1, "stride": 2, "temporal_stride": 2}
+
+
 def pooling(variant, x, sizes=IMAGES, **fields):
     return Case("Pooling", (x,), fields, variant, sizes=sizes)
 
@@ -71,6 +75,15 @@ CASES = [
         sizes=IMAGES,
         why_not={"gradient": "as in Caffe it goes backward in TRAIN phase only, and says so"},
     ),
+    *(
+        Case(kind, (normal(2, 3, 3, 4, 5),), {"num_output": 2, **fields}, variant, sizes=VOLUMES)
+        for kind in ("Convolution3D", "Deconvolution3D")
+        for variant, fields in (("", {"kernel_size": 2, "kernel_depth": 3, "temporal_pad": 1}), ("strides", DEEP))
+    ),
+    Case("Pooling3D", (distinct(2, 3, 3, 4, 5),), {"kernel_size": 2, "kernel_depth": 1, "stride": 2}, sizes=VOLUMES),
+    Case("Pooling3D", (distinct(2, 3, 3, 5, 5),), DEEP, "strides", sizes=VOLUMES),
+    Case("Pooling3D", (normal(2, 3, 3, 4, 5),), {"pool": "AVE", **DEEP}, "average", sizes=VOLUMES),
+    Case("Pooling3D", (normal(2, 3, 2, 2, 3),), {"pool": "AVE", "global_pooling": True}, "global", sizes=VOLUMES),
     Case("SPP", (distinct(2, 3, 8, 7),), {"pyramid_height": 3}, sizes=(((1, 3, 4, 4),), ((3, 3, 9, 11),))),
     Case("SPP", (normal(2, 3, 8, 6),), {"pyramid_height": 2, "pool": "AVE"}, "average"),
     Case("SPP", (distinct(2, 3, 5, 4),), {"pyramid_height": 1}, "one level", sizes=(((1, 3, 4, 4),), ((3, 3, 9, 11),))),
