@@ -43,10 +43,10 @@ class SegmentSource(ImageSource):
 class ClipSource(ImageSource):
     """Clips of C3D: ``new_length`` frames, every ``sampling_rate``-th, of a folder with files ``000001.jpg``, ….
 
-    ``param`` is an ImageDataParameter or a VideoDataParameter with ``use_image``.  A line of ``source`` is a folder, the
-    number of its clip's first frame, and a label; with ``use_temporal_jitter`` the number is how many frames there are,
-    and in TRAIN a clip begins at a random one, else at the first.  An image is first the blue of all frames, then their
-    green and red.
+    ``param`` is an ImageDataParameter or a VideoDataParameter with ``use_image``.  A line of ``source`` is a folder,
+    the number of its clip's first frame, and a label; with ``use_temporal_jitter`` the number is how many frames there
+    are, and in TRAIN a clip begins at a random one, else at the first.  An image is first the blue of all frames, then
+    their green and red.
     C3D: what cannot be read is passed over in TRAIN; here it is an error.
     """
 
