@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.window import MOST_PIXELS, Window
-from minicaffe.layers.base import TRAIN, Layer
+from minicaffe.layers.base import TRAIN, Count, Layer
 
 Sizes = tuple[int, ...]
 """A number for each axis of an image."""
@@ -37,8 +38,8 @@ class Pooling(Layer):
     param = "pooling_param"
     fixed = ()
     reads_bottoms = reads_tops = ()
-    tops = (1, 2)
-    obeys = ("ceil_mode", "round_below")
+    tops: Count = (1, 2)
+    obeys: ClassVar[Collection[str]] = ("ceil_mode", "round_below")
     pool: int
     global_pooling: bool
     round_mode: int

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.window import Window
+from minicaffe.layers.base import LayerClass
 from minicaffe.layers.convolution import Convolution, Deconvolution, Windowed
 from minicaffe.layers.pooling import Pooling
 
-_FIELDS = ("kernel_depth", "temporal_stride", "temporal_pad")
+_TIME = ("kernel_depth", "temporal_stride", "temporal_pad")
 
 
 class _OverTime(Windowed):
@@ -20,11 +22,6 @@ class _OverTime(Windowed):
     kernel_depth: int
     temporal_stride: int
     temporal_pad: int
-
-    def read_options(self) -> None:
-        if self.layer_param.HasField("convolution3d_param"):  # C3D 1.1
-            self.param = "convolution3d_param"
-        super().read_options()
 
     def _read_window(self) -> None:
         found = self.axes - self.channel_axis - 1
@@ -35,7 +32,7 @@ class _OverTime(Windowed):
             kernel=(self.kernel_depth, *self._sizes("kernel_size", "kernel", 2, None)),
             stride=(self.temporal_stride, *self._sizes("stride", "stride", 2, 1)),
             pad=(self.temporal_pad, *self._sizes("pad", "pad", 2, 0)),
-            dilation=(1, 1, 1),
+            dilation=(1, *self._dilation(2)),
         )
         for field, value, others in (
             ("kernel_depth", self.kernel_depth, self.window.kernel),
@@ -49,14 +46,25 @@ class Convolution3D(_OverTime, Convolution):
 
     Bottoms: (N, C, length, H, W).  Tops: (N, num_output, …).  Params: w (num_output, C / group, kernel_depth, kernel,
     kernel); b (num_output,) unless ``bias_term: false``.  ``kernel_depth``, ``temporal_stride`` (1) and
-    ``temporal_pad`` (0) stand for the first axis, ``kernel_size``, ``stride`` and ``pad`` for the others.
-    ``filter_group``, which saves memory there, has no effect.  C3D 1.1 has the options in ``convolution3d_param``.
+    ``temporal_pad`` (0) stand for the first axis, Convolution's ``kernel_size``, ``stride``, ``pad`` and ``dilation``
+    for the others. ``filter_group``, which saves memory there, has no effect.  C3D 1.1 has the options in
+    ``convolution3d_param``.
     """
 
     type = "Convolution3D"
     fixed = Convolution.fixed
-    obeys = _FIELDS
+    obeys = (*Windowed.obeys, *_TIME)
     capturable = True
+
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        return _NewConvolution3D if layer_param.HasField("convolution3d_param") else cls
+
+
+class _NewConvolution3D(Convolution3D):
+    """Convolution3D with the options of C3D 1.1."""
+
+    param = "convolution3d_param"
 
 
 class Deconvolution3D(_OverTime, Deconvolution):
@@ -65,8 +73,18 @@ class Deconvolution3D(_OverTime, Deconvolution):
 
     type = "Deconvolution3D"
     fixed = Deconvolution.fixed
-    obeys = _FIELDS
+    obeys = (*Windowed.obeys, *_TIME)
     capturable = True
+
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        return _NewDeconvolution3D if layer_param.HasField("convolution3d_param") else cls
+
+
+class _NewDeconvolution3D(Deconvolution3D):
+    """Deconvolution3D with the options of C3D 1.1."""
+
+    param = "convolution3d_param"
 
 
 class Pooling3D(Pooling):
@@ -81,15 +99,14 @@ class Pooling3D(Pooling):
 
     type = "Pooling3D"
     tops = 1
-    obeys = (*Pooling.obeys, *_FIELDS)
+    obeys = (*Pooling.obeys, *_TIME)
     kernel_depth: int
     temporal_stride: int
     temporal_pad: int
 
-    def read_options(self) -> None:
-        if self.layer_param.HasField("pooling3d_param"):  # C3D 1.1
-            self.param = "pooling3d_param"
-        super().read_options()
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        return _NewPooling3D if layer_param.HasField("pooling3d_param") else cls
 
     def check_options(self) -> None:
         super().check_options()
@@ -159,3 +176,9 @@ class Pooling3D(Pooling):
         else:
             self.ops.average_pool_grad(dy, columns, self.time)
             self.ops.average_pool_grad(self.middle_slope, dx, self.window)
+
+
+class _NewPooling3D(Pooling3D):
+    """Pooling3D with the options of C3D 1.1."""
+
+    param = "pooling3d_param"
