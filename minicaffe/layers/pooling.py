@@ -10,7 +10,7 @@ from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.window import MOST_PIXELS, Window
-from minicaffe.layers.base import TRAIN, Count, Layer
+from minicaffe.layers.base import TRAIN, Count, Layer, LayerClass
 
 Sizes = tuple[int, ...]
 """A number for each axis of an image."""
@@ -48,6 +48,16 @@ class Pooling(Layer):
 
     MAX, AVE, STOCHASTIC = range(3)
     CEIL, FLOOR = range(2)
+
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        """naibaf7's, if a size is given for each axis, or ``dilation``."""
+        given = {field.name for field, _ in layer_param.pooling_param.ListFields()}
+        if given.isdisjoint(("dilation", "kernel_sizes", "strides", "pads")):
+            return cls
+        from minicaffe.layers.axes_pooling import AxesPooling
+
+        return AxesPooling
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._declare(top)

@@ -75,6 +75,10 @@ CASES = [
         sizes=IMAGES,
         why_not={"gradient": "as in Caffe it goes backward in TRAIN phase only, and says so"},
     ),
+    pooling("dilated", distinct(2, 4, 6, 5), kernel_size=2, dilation=[2]),
+    pooling("dilated average", normal(2, 4, 6, 5), pool="AVE", kernel_size=2, stride=2, pad=1, dilation=[2, 1]),
+    pooling("3-D", distinct(2, 3, 3, 4, 5), VOLUMES, kernel_sizes=[2, 3, 1], strides=[1, 2, 1], pads=[1, 0, 0]),
+    pooling("3-D average", normal(2, 3, 3, 4, 5), VOLUMES, pool="AVE", kernel_sizes=[2, 2, 2], strides=[2]),
     *(
         Case(kind, (normal(2, 3, 3, 4, 5),), {"num_output": 2, **fields}, variant, sizes=VOLUMES)
         for kind in ("Convolution3D", "Deconvolution3D")
