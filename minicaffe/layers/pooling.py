@@ -1,14 +1,19 @@
-"""Layers that pool pixels under a window: Pooling, SPP."""
+"""Pooling, of the pixels under a window; over two axes or, as naibaf7's Caffe has it, over any number."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Collection, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
+from minicaffe.kernels.reference import FLT_MAX
 from minicaffe.kernels.window import MOST_PIXELS, Window
 from minicaffe.layers.base import TRAIN, Count, Layer, LayerClass
 
@@ -53,11 +58,7 @@ class Pooling(Layer):
     def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
         """naibaf7's, if a size is given for each axis, or ``dilation``."""
         given = {field.name for field, _ in layer_param.pooling_param.ListFields()}
-        if given.isdisjoint(("dilation", "kernel_sizes", "strides", "pads")):
-            return cls
-        from minicaffe.layers.axes_pooling import AxesPooling
-
-        return AxesPooling
+        return cls if given.isdisjoint(("dilation", "kernel_sizes", "strides", "pads")) else AxesPooling
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._declare(top)
@@ -197,83 +198,131 @@ class Pooling(Layer):
             self.ops.max_pool_grad(dy, self.mask, dx, self.window)
 
 
-class SPP(Layer):
-    """Spatial pyramid pooling: pool the image into 1, then 2 x 2, then 4 x 4 … bins, and join them (He et al. 2014).
+class AxesPooling(Pooling):
+    """Pooling of naibaf7's Caffe: ``kernel_size``, ``stride`` and ``pad`` once for each axis after the channels, or
+    once for all; ``dilation``, the distance of a window's taps, likewise.
 
-    Bottom: (N, C, H, W).  Top: (N, C (4^pyramid_height - 1) / 3), level after level, a level's values being those of
-    (C, bins, bins). Level l is a Pooling layer of ``pool`` with kernel and stride ``ceil(size / 2^l)``, and the padding
-    that makes this 2^l bins.
-    Caffe: of one level the top is (N, C, 1, 1); sizes for which a level needs padding as wide as its kernel are an
-    error.
+    Bottom: (N, C, *in).  Top: (N, C, *out), of sizes as Pooling has them, by the extent of a window, ``dilation (kernel
+    - 1) + 1``.  MAX gives the first of equal values, AVE divides by the taps up to in + pad.  There is no mask.
     """
 
-    type = "SPP"
-    param = "spp_param"
-    reads_bottoms = reads_tops = ()
-    pyramid_height: int
-    pool: int
+    tops = 1
+    obeys = (*Pooling.obeys, "dilation", "kernel_sizes", "strides", "pads")
+    capturable_on_device = False
+    kernel_sizes: Sequence[int]
+    strides: Sequence[int]
+    pads: Sequence[int]
+    dilation: Sequence[int]
 
     def check_options(self) -> None:
-        self.require(self.pyramid_height > 0, f"must be positive; found {self.pyramid_height}", "pyramid_height")
+        self.require(self.pool != self.STOCHASTIC, "over axes or with dilation it must be MAX or AVE", "pool")
+        self.require(min(self.dilation, default=1) > 0, f"must be positive; found {list(self.dilation)}", "dilation")
+
+    def _declare(self, top: Sequence[Blob]) -> None:
+        self.capturable = False
+
+    def _each(self, field: str, prefix: str, many: str, axes: int, default: int) -> Sizes:
+        """A number for each axis; fields with ``_h`` and ``_w`` are those of two axes."""
+        values = tuple(getattr(self, many))
+        if not values:
+            pair = self._pair(field, prefix, default)
+            values = pair if pair[0] != pair[1] else pair[:1]
+        return self._spread(field, values, axes)
+
+    def _spread(self, field: str, values: Sizes, axes: int) -> Sizes:
+        self.require(
+            len(values) in (1, axes),
+            f"must be given once, or once for each of the {axes} axes; found {len(values)} values",
+            field,
+        )
+        return values * axes if len(values) == 1 else values
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
+        self._declare(top)
         self.require(
-            len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
+            len(x.shape) > 2, f"the input needs axes after its channels; found {x.shape_string}", kind=ShapeError
         )
-        self.levels = [self._level(2**level, x) for level in range(self.pyramid_height)]
-        if len(self.levels) == 1:
-            top[0].reshape(x.num, x.channels, 1, 1)
+        sizes, axes = x.shape[2:], len(x.shape) - 2
+        kernel = sizes if self.global_pooling else self._each("kernel_size", "kernel", "kernel_sizes", axes, 0)
+        stride = self._each("stride", "stride", "strides", axes, 1)
+        pad = self._each("pad", "pad", "pads", axes, 0)
+        dilation = self._spread("dilation", tuple(self.dilation) or (1,), axes)
+        for field, values in (("kernel_size", kernel), ("stride", stride)):
+            self.require(min(values) > 0, f"must be positive; found {list(values)}", field)
+        self.require(
+            all(p < k for p, k in zip(pad, kernel, strict=True)),
+            f"must be smaller than the kernel {list(kernel)}; found {list(pad)}",
+            "pad",
+        )
+        extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+        pooled = tuple(self._pooled(*axis, any(pad)) for axis in zip(sizes, extent, stride, pad, strict=True))
+        top[0].reshape(*x.shape[:2], *pooled)
+        reach = [(count - 1) * s + 1 for count, s in zip(pooled, stride, strict=True)]
+        steps = [[n * d for n in range(k)] for k, d in zip(kernel, dilation, strict=True)]
+        self.taps = [
+            (..., *(slice(t, t + r, s) for t, r, s in zip(tap, reach, stride, strict=True)))
+            for tap in itertools.product(*steps)
+        ]
+        self.inside = (..., *(slice(p, p + size) for p, size in zip(pad, sizes, strict=True)))
+        room = [max(size + 2 * p, r + e - 1) for size, p, r, e in zip(sizes, pad, reach, extent, strict=True)]
+        self.padded, self.padded_slope = (self.scratch(name, (*x.shape[:2], *room)) for name in ("padded", "slope"))
+        self.padded[...] = -FLT_MAX if self.pool == self.MAX else 0
+        self.part = self.scratch("part", top[0].shape)
+        if self.pool == self.MAX:
+            self.winner = self.scratch("winner", top[0].shape)
+            self.better, self.unknown = (self.scratch(name, top[0].shape, "bool") for name in ("better", "unknown"))
         else:
-            top[0].reshape(x.num, sum(pooled.span(1) for _, pooled in self.levels))
-        self.partial = self.scratch("partial", x.shape)
-
-    def _level(self, bins: int, x: Blob) -> tuple[Pooling, Blob]:
-        """The Pooling layer that makes ``bins`` x ``bins`` bins, and its top."""
-        (kernel_h, pad_h), (kernel_w, pad_w) = (self._kernel_and_pad(size, bins) for size in x.shape[2:])
-        options = proto.PoolingParameter(
-            pool=self.pool,
-            kernel_h=kernel_h,
-            kernel_w=kernel_w,
-            stride_h=kernel_h,
-            stride_w=kernel_w,
-            pad_h=pad_h,
-            pad_w=pad_w,
-        )
-        param = proto.LayerParameter(
-            name=f"{self.name} ({bins} x {bins} bins)", type="Pooling", phase=self.phase, pooling_param=options
-        )
-        layer, pooled = Pooling(param, self.dtype), Blob((0,), self.dtype)
-        layer.definition = self.definition
-        layer.prepare([x], [pooled])
-        return layer, pooled
-
-    @staticmethod
-    def _kernel_and_pad(size: int, bins: int) -> tuple[int, int]:
-        kernel = -(-size // bins)
-        return kernel, (kernel * bins - size + 1) // 2
+            self.areas = self.scratch("areas", (1, 1, *pooled))
+            counts = (
+                [sum(n * s - p + t < size + p for t in tap) for n in range(count)]
+                for count, s, p, size, tap in zip(pooled, stride, pad, sizes, steps, strict=True)
+            )
+            self.areas[0, 0] = self.xp.asarray(np.asarray(functools.reduce(np.multiply.outer, counts), self.dtype))
 
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
-        return sum(layer.operations(bottom, [pooled]) for layer, pooled in self.levels)
+        return float(top[0].count * len(self.taps))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        y, start = top[0].xdata.reshape(top[0].shape[0], top[0].span(1)), 0
-        for layer, pooled in self.levels:
-            layer.forward(bottom, [pooled])
-            stop = start + pooled.span(1)
-            y[:, start:stop] = pooled.xdata.reshape(pooled.num, pooled.span(1))
-            start = stop
+        y = top[0].xdata
+        self.padded[self.inside] = bottom[0].xdata
+        if self.pool == self.AVE:
+            y[...] = 0
+            for tap in self.taps:
+                y += self.padded[tap]
+            y /= self.areas
+            return
+        y[...] = -FLT_MAX
+        self.winner[...] = -1
+        for n, tap in enumerate(self.taps):
+            self._take_larger(n, self.padded[tap], y)
+
+    def _take_larger(self, n: int, values: Any, y: Any) -> None:
+        """Put the values of tap ``n`` into y where they are larger, or the first NaN."""
+        xp = self.xp
+        xp.not_equal(values, values, out=self.unknown)
+        xp.equal(y, y, out=self.better)
+        self.unknown &= self.better
+        xp.greater(values, y, out=self.better)
+        self.better |= self.unknown
+        xp.maximum(y, values, out=y)
+        xp.subtract(n, self.winner, out=self.part)
+        self.part *= self.better
+        self.winner += self.part
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
-        dy, dx, start = top[0].xdiff.reshape(top[0].shape[0], top[0].span(1)), bottom[0].xdiff, 0
-        for layer, pooled in self.levels:
-            stop = start + pooled.span(1)
-            pooled.xdiff[...] = dy[:, start:stop].reshape(pooled.shape)
-            if start:
-                self.partial[...] = dx
-            layer.backward([pooled], propagate_down, bottom)
-            if start:
-                dx += self.partial
-            start = stop
+        dy = top[0].xdiff
+        self.padded_slope[...] = 0
+        if self.pool == self.AVE:
+            self.xp.divide(dy, self.areas, out=self.part)
+        for n, tap in enumerate(self.taps):
+            if self.pool == self.MAX:
+                self.ops.elementwise(AxesPooling.if_chosen, (self.winner, dy), (n,), self.part)
+            self.padded_slope[tap] += self.part
+        bottom[0].xdiff[...] = self.padded_slope[self.inside]
+
+    @staticmethod
+    def if_chosen(winner: float, slope: float, tap: float) -> float:
+        return slope if winner == tap else 0.0
