@@ -278,7 +278,7 @@ class AxesPooling(Pooling):
                 [sum(n * s - p + t < size + p for t in tap) for n in range(count)]
                 for count, s, p, size, tap in zip(pooled, stride, pad, sizes, steps, strict=True)
             )
-            self.areas[0, 0] = self.xp.asarray(np.asarray(functools.reduce(np.multiply.outer, counts), self.dtype))
+            self.areas[0, 0] = self.xp.asarray(functools.reduce(np.multiply.outer, map(np.asarray, counts)), self.dtype)
 
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(top[0].count * len(self.taps))
