@@ -36,6 +36,7 @@ class Batch:
         self.offsets, self.mirror = np.zeros((num, 2), np.int64), np.zeros(num, np.bool_)
         self.mean = np.zeros((shape[0], 1, 1), np.float32)
         self.scale = np.float32(1)
+        self.more: list[np.ndarray] = []  # for further tops
         self.position: Any = None
 
     def resize(self, shape: tuple[int, int, int], dtype: DTypeLike) -> None:

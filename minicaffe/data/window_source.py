@@ -35,13 +35,14 @@ class Window(NamedTuple):
 
 
 _INT = r"[+-]?\d+"
-_BLOCK = re.compile(
+BLOCK = re.compile(
     rf"""\s* \# \s* (?P<index>{_INT}) \s+
     (?: (?P<path>[^\n]*?\S) [^\S\n]+ (?={_INT} (?: [^\S\n]+ {_INT}){{3}} (?:\s|$))  # all on one line
       | (?P<line>[^\n]*\S) \s+ )
-    {_INT} \s+ {_INT} \s+ {_INT} \s+ (?P<count>{_INT}) (?=\s|$)""",
+    (?P<sizes>{_INT} \s+ {_INT} \s+ {_INT}) \s+ (?P<count>{_INT}) (?=\s|$)""",
     re.VERBOSE,
 )
+"""The beginning of an image's block in a window file."""
 _WINDOW = re.compile(r"\s*(\S+)" + r"\s+(\S+)" * 5)
 
 
@@ -67,7 +68,7 @@ def read_windows(path: str, fg_threshold: float, bg_threshold: float) -> tuple[l
     rounded: str | None = None
     position, end = 0, len(text.rstrip())
     while position < end:
-        block = _BLOCK.match(text, position)
+        block = BLOCK.match(text, position)
         if block is None or int(block["index"]) != len(paths):
             found = " ".join(text[position : position + 200].split()[:3])
             raise DataError(

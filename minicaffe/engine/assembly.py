@@ -182,7 +182,7 @@ class Assembly:
         layer.overwritten_tops = tuple(k for k, top in enumerate(layer_param.top) if top in self._overwritten)
         _log.info("Creating Layer %s", name)
         bottom_ids, needs = self._connect_bottoms(layer_param)
-        flows = bool(layer_param.propagate_down) or not layer.depends_on_shapes
+        flows = any(layer_param.propagate_down) or not layer.stops_gradients
         needs = [flows and need for need in needs]
         step = Step(layer, [self.blobs[i][1] for i in bottom_ids], [], bottom_ids, [], needs)
         self._connect_tops(layer_param, step)

@@ -17,6 +17,8 @@ from minicaffe.kernels.reference import FLT_MAX
 from minicaffe.kernels.window import MOST_PIXELS, Window
 from minicaffe.layers.base import TRAIN, Count, Layer, LayerClass
 
+_OF_AXES = ("kernel_sizes", "strides", "pads")
+
 Sizes = tuple[int, ...]
 """A number for each axis of an image."""
 
@@ -56,9 +58,9 @@ class Pooling(Layer):
 
     @classmethod
     def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
-        """naibaf7's, if a size is given for each axis, or ``dilation``."""
+        """naibaf7's, if a size is given for each axis, or how far the taps of a window are apart."""
         given = {field.name for field, _ in layer_param.pooling_param.ListFields()}
-        return cls if given.isdisjoint(("dilation", "kernel_sizes", "strides", "pads")) else AxesPooling
+        return cls if given.isdisjoint((*_OF_AXES, "dilation", "kstride")) else AxesPooling
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._declare(top)
@@ -200,26 +202,46 @@ class Pooling(Layer):
 
 class AxesPooling(Pooling):
     """Pooling of naibaf7's Caffe: ``kernel_size``, ``stride`` and ``pad`` once for each axis after the channels, or
-    once for all; ``dilation``, the distance of a window's taps, likewise.
+    once for all; ``dilation``, the distance of a window's taps, likewise (``kstride`` is its older name).
 
-    Bottom: (N, C, *in).  Top: (N, C, *out), of sizes as Pooling has them, by the extent of a window, ``dilation (kernel
-    - 1) + 1``.  MAX gives the first of equal values, AVE divides by the taps up to in + pad.  There is no mask.
+    Bottom: (N, C, *in).  Tops: (N, C, *out), of sizes as Pooling has them, by the extent of a window, ``dilation
+    (kernel - 1) + 1``; for MAX a second may be named, the mask: each maximum's place among the channel's values.  MAX
+    gives the first of equal values, AVE divides by the taps up to in + pad.  Over two axes and without gaps it is
+    Pooling, and may be STOCHASTIC.
     """
 
-    tops = 1
-    obeys = (*Pooling.obeys, "dilation", "kernel_sizes", "strides", "pads")
+    obeys = (*Pooling.obeys, *_OF_AXES, "dilation", "kstride")
     capturable_on_device = False
     kernel_sizes: Sequence[int]
     strides: Sequence[int]
     pads: Sequence[int]
     dilation: Sequence[int]
+    kstride: Sequence[int]
+    plain = False
 
     def check_options(self) -> None:
-        self.require(self.pool != self.STOCHASTIC, "over axes or with dilation it must be MAX or AVE", "pool")
-        self.require(min(self.dilation, default=1) > 0, f"must be positive; found {list(self.dilation)}", "dilation")
+        self.require(not (self.dilation and self.kstride), "is another name of dilation; give one", "kstride")
+        gaps = self.dilation or self.kstride
+        self.require(min(gaps, default=1) > 0, f"must be positive; found {list(gaps)}", "dilation")
+        if self._has_no_gaps():
+            super().check_options()
+
+    def _has_no_gaps(self) -> bool:
+        """Whether the options are those of Pooling."""
+        axes = any(getattr(self, field) for field in _OF_AXES)
+        return not axes and max(self.dilation or self.kstride, default=1) == 1
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self._choose(bottom)
+        super().setup(bottom, top)
+
+    def _choose(self, bottom: Sequence[Blob]) -> None:
+        """Find out whether this is Pooling."""
+        self.plain = len(bottom[0].shape) == 4 and self._has_no_gaps()
 
     def _declare(self, top: Sequence[Blob]) -> None:
-        self.capturable = False
+        super()._declare(top)
+        self.capturable = self.capturable and self.plain
 
     def _each(self, field: str, prefix: str, many: str, axes: int, default: int) -> Sizes:
         """A number for each axis; fields with ``_h`` and ``_w`` are those of two axes."""
@@ -238,26 +260,32 @@ class AxesPooling(Pooling):
         return values * axes if len(values) == 1 else values
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self._choose(bottom)
+        if self.plain:
+            super().reshape(bottom, top)
+            return
         x = bottom[0]
         self._declare(top)
         self.require(
             len(x.shape) > 2, f"the input needs axes after its channels; found {x.shape_string}", kind=ShapeError
         )
+        self.require(self.pool != self.STOCHASTIC, "over axes or with dilation it must be MAX or AVE", "pool")
         sizes, axes = x.shape[2:], len(x.shape) - 2
         kernel = sizes if self.global_pooling else self._each("kernel_size", "kernel", "kernel_sizes", axes, 0)
         stride = self._each("stride", "stride", "strides", axes, 1)
         pad = self._each("pad", "pad", "pads", axes, 0)
-        dilation = self._spread("dilation", tuple(self.dilation) or (1,), axes)
+        dilation = self._spread("dilation", tuple(self.dilation or self.kstride) or (1,), axes)
         for field, values in (("kernel_size", kernel), ("stride", stride)):
             self.require(min(values) > 0, f"must be positive; found {list(values)}", field)
+        extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
         self.require(
-            all(p < k for p, k in zip(pad, kernel, strict=True)),
-            f"must be smaller than the kernel {list(kernel)}; found {list(pad)}",
+            all(p < k for p, k in zip(pad, extent, strict=True)),
+            f"must be smaller than a window, {list(extent)}; found {list(pad)}",
             "pad",
         )
-        extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
         pooled = tuple(self._pooled(*axis, any(pad)) for axis in zip(sizes, extent, stride, pad, strict=True))
-        top[0].reshape(*x.shape[:2], *pooled)
+        for blob in top:
+            blob.reshape(*x.shape[:2], *pooled)
         reach = [(count - 1) * s + 1 for count, s in zip(pooled, stride, strict=True)]
         steps = [[n * d for n in range(k)] for k, d in zip(kernel, dilation, strict=True)]
         self.taps = [
@@ -271,6 +299,11 @@ class AxesPooling(Pooling):
         self.part = self.scratch("part", top[0].shape)
         if self.pool == self.MAX:
             self.winner = self.scratch("winner", top[0].shape)
+            self._find_places(
+                sizes,
+                [[n * s - p for n in range(count)] for count, s, p in zip(pooled, stride, pad, strict=True)],
+                steps,
+            )
             self.better, self.unknown = (self.scratch(name, top[0].shape, "bool") for name in ("better", "unknown"))
         else:
             self.areas = self.scratch("areas", (1, 1, *pooled))
@@ -280,10 +313,21 @@ class AxesPooling(Pooling):
             )
             self.areas[0, 0] = self.xp.asarray(functools.reduce(np.multiply.outer, map(np.asarray, counts)), self.dtype)
 
+    def _find_places(self, sizes: Sizes, starts: list[list[int]], steps: list[list[int]]) -> None:
+        """Where each window begins among a channel's values, and how far from there each tap is."""
+        far = [math.prod(sizes[n + 1 :]) for n in range(len(sizes))]
+        self.first = self.scratch("first", (1, 1, *map(len, starts)))
+        places = (np.asarray(axis) * by for axis, by in zip(starts, far, strict=True))
+        self.first[0, 0] = self.xp.asarray(functools.reduce(np.add.outer, places), self.dtype)
+        self.offsets = [sum(t * by for t, by in zip(tap, far, strict=True)) for tap in itertools.product(*steps)]
+
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
-        return float(top[0].count * len(self.taps))
+        return super().operations(bottom, top) if self.plain else float(top[0].count * len(self.taps))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if self.plain:
+            super().forward(bottom, top)
+            return
         y = top[0].xdata
         self.padded[self.inside] = bottom[0].xdata
         if self.pool == self.AVE:
@@ -296,6 +340,17 @@ class AxesPooling(Pooling):
         self.winner[...] = -1
         for n, tap in enumerate(self.taps):
             self._take_larger(n, self.padded[tap], y)
+        if len(top) > 1:
+            self._mark(top[1].xdata)
+
+    def _mark(self, mask: Any) -> None:
+        """Put the places of the winners into the mask."""
+        mask[...] = -1
+        for n, offset in enumerate(self.offsets):
+            self.xp.equal(self.winner, n, out=self.better)
+            self.xp.add(self.first, offset + 1, out=self.part)
+            self.part *= self.better
+            mask += self.part
 
     def _take_larger(self, n: int, values: Any, y: Any) -> None:
         """Put the values of tap ``n`` into y where they are larger, or the first NaN."""
@@ -311,6 +366,9 @@ class AxesPooling(Pooling):
         self.winner += self.part
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        if self.plain:
+            super().backward(top, propagate_down, bottom)
+            return
         if not propagate_down[0]:
             return
         dy = top[0].xdiff

@@ -10,6 +10,7 @@ VARIANTS = {
     "stride, pad": ((2, 4, 6, 7), {"kernel_h": 3, "kernel_w": 2, "stride_h": 2, "stride_w": 1, "pad_h": 1, "pad_w": 0}),
     "group, dilation": ((2, 4, 6, 7), {"kernel_size": [2, 3], "dilation": 2, "pad": 1, "group": 2}),
     "hole": ((2, 4, 6, 7), {"kernel_size": [2, 3], "hole_h": 2, "hole_w": 1, "pad": 1}),
+    "kstride": ((2, 4, 6, 7), {"kernel_size": 2, "kstride": 2}),
     "1 x 1": ((2, 4, 3, 3), {"kernel_size": 1, "bias_term": False}),
     "1-D": ((2, 4, 7), {"kernel_size": 3, "stride": 2, "pad": 1}),
     "3-D": ((1, 2, 3, 4, 3), {"kernel_size": 2, "pad": [1, 0, 1], "stride": [1, 2, 1], "num_output": 2}),

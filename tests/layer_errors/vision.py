@@ -25,6 +25,7 @@ def windowed(kind, **more):
     yield no("stride", r"must be positive; found \[0, 0\]", kernel_size=2, stride=0)
     yield no("hole", r"give either hole, or hole_h and hole_w, or dilation", kernel_size=2, hole=2, dilation=2)
     yield no("hole_h", r"give either hole, or hole_h and hole_w, or dilation", kernel_size=2, hole_h=2)
+    yield no("kstride", r"is another name of dilation; give one", kernel_size=2, dilation=2, kstride=2)
     yield no("hole", r"must be positive; found \[0, 0\]", kernel_size=2, hole=0)
     yield no("hole_h", r"need 2 spatial axes; found 1", (2, 4, 5), kernel_size=2, hole_h=2, hole_w=2)
     yield no("stride", r"found 3 values", kernel_size=2, stride=[1, 1, 1])
@@ -75,6 +76,7 @@ def over_time(kind):
     yield no("group", r"must divide the input channels \(4\); found 3", group=3)
     yield no("pad", r"found 3 values", pad=[1, 1, 1])
     yield no("hole_h", r"give either hole, or hole_h and hole_w, or dilation", hole_h=2)
+    yield no("kstride", r"is another name of dilation; give one", dilation=2, kstride=2)
     yield no(None, r"needs 3 axes after the channels: time, height, width; found 2", IMAGE)
 
 
@@ -100,8 +102,9 @@ ROWS = [
     pooling("dilation", r"once for each of the 2 axes; found 3 values", kernel_size=2, dilation=[1, 2, 1]),
     pooling("kernel_size", r"once for each of the 2 axes; found 3 values", kernel_sizes=[2, 2, 2]),
     pooling("kernel_size", r"must be positive; found \[0, 0\]", dilation=2),
+    pooling("kstride", r"is another name of dilation; give one", kernel_size=2, dilation=2, kstride=2),
     pooling("stride", r"must be positive; found \[1, 0\]", kernel_size=2, strides=[1, 0]),
-    pooling("pad", r"must be smaller than the kernel \[2, 2\]; found \[2, 2\]", kernel_size=2, pad=2, dilation=2),
+    pooling("pad", r"must be smaller than a window, \[3, 3\]; found \[3, 3\]", kernel_size=2, pad=3, dilation=2),
     pooling("kernel_size", r"larger than the input", kernel_size=3, dilation=3),
     pooling(None, r"needs axes after its channels", (2, 3), kernel_size=2, dilation=2),
     *convolution("Convolution"),
