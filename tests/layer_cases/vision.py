@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layer_cases.case import Case, distinct, normal, uniform
+from layer_cases.case import Case, distinct, integers, normal, uniform
 
 IMAGES = (((1, 4, 5, 4),), ((3, 4, 8, 9),))
 VARIANTS = {
@@ -89,6 +89,12 @@ CASES = [
     Case("Pooling3D", (distinct(2, 3, 3, 5, 5),), DEEP, "strides", sizes=VOLUMES),
     Case("Pooling3D", (normal(2, 3, 3, 4, 5),), {"pool": "AVE", **DEEP}, "average", sizes=VOLUMES),
     Case("Pooling3D", (normal(2, 3, 2, 2, 3),), {"pool": "AVE", "global_pooling": True}, "global", sizes=VOLUMES),
+    Case(
+        "MalisLoss",
+        (uniform(0.1, 0.9, 2, 2, 3, 4), uniform(0, 1, 2, 2, 3, 4), integers(3, 2, 1, 3, 4)),
+        sizes=(((1, 2, 2, 2), (1, 2, 2, 2), (1, 1, 2, 2)), ((3, 2, 4, 5), (3, 2, 4, 5), (3, 1, 4, 5))),
+        why_not={"gradient": "half of it, and not of the smaller or larger affinity, as in naibaf7's Caffe"},
+    ),
     Case("SPP", (distinct(2, 3, 8, 7),), {"pyramid_height": 3}, sizes=(((1, 3, 4, 4),), ((3, 3, 9, 11),))),
     Case("SPP", (normal(2, 3, 8, 6),), {"pyramid_height": 2, "pool": "AVE"}, "average"),
     Case("SPP", (distinct(2, 3, 5, 4),), {"pyramid_height": 1}, "one level", sizes=(((1, 3, 4, 4),), ((3, 3, 9, 11),))),

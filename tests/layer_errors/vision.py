@@ -107,6 +107,23 @@ ROWS = [
     pooling("pad", r"must be smaller than a window, \[3, 3\]; found \[3, 3\]", kernel_size=2, pad=3, dilation=2),
     pooling("kernel_size", r"larger than the input", kernel_size=3, dilation=3),
     pooling(None, r"needs axes after its channels", (2, 3), kernel_size=2, dilation=2),
+    row("MalisLoss", None, r"affinities must be \(N, edges", (2, 3), (2, 3), (2, 1)),
+    row("MalisLoss", None, r"must have the same shape", (1, 2, 3, 3), (1, 2, 3, 4), (1, 1, 3, 3)),
+    row("MalisLoss", None, r"one channel and the size of the affinities", (1, 2, 3, 3), (1, 2, 3, 3), (1, 2, 3, 3)),
+    row("MalisLoss", None, r"3 edges along 2 axes: a fourth bottom", (1, 3, 3, 3), (1, 3, 3, 3), (1, 1, 3, 3)),
+    row("MalisLoss", None, r"steps must be 3 for each", (1, 2, 3, 3), (1, 2, 3, 3), (1, 1, 3, 3), (1, 1, 2, 2)),
+    row(
+        "MalisLoss",
+        None,
+        r"true affinities must be numbers",
+        (1, 1, 2),
+        (1, 1, 2),
+        (1, 1, 2),
+        bad=(1, [[[float("nan"), 1]]]),
+    ),
+    row(
+        "MalisLoss", None, r"segments must be numbers", (1, 1, 2), (1, 1, 2), (1, 1, 2), bad=(2, [[[float("inf"), 1]]])
+    ),
     *convolution("Convolution"),
     row(
         "Convolution",
