@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minicaffe.backend import ranks
 from minicaffe.backend.random import Stream
 from minicaffe.data.source import state_of_text, text_of_state
 from minicaffe.data.store import Reader
@@ -111,66 +112,62 @@ class InOrder(Walk):
 
 
 class Shuffled(Walk):
-    """All records in an order that is drawn anew for each round (``data_param.shuffle`` of NVCaffe, Intel, yjxiong).
+    """All records in an order that is drawn anew for each round, the same for all walks that read together
+    (``data_param.shuffle`` of NVCaffe, Intel, yjxiong)."""
 
-    A share is that of ``InOrder``, shuffled: so several walks read each record once a round, whatever their streams.
-    """
-
-    encoded = frozenset({"round", "place", "records", "shuffler"})
+    encoded = frozenset({"place", "records", "shuffler"})
 
     def __init__(self, records: Reader, rank: int, shares: int, stream: Stream) -> None:
         super().__init__(records, rank, shares)
         self._keys = _keys(records)
         self._stream = stream
-        self._begin(0)
+        self._begin()
 
-    def _begin(self, number: int) -> None:
-        """Begin the round of this number, or the next in which there is a record."""
-        own = np.empty(0, np.int64)
-        while not own.size:
-            first = (self._rank - number * len(self._keys)) % self._shares
-            own, number = np.arange(first, len(self._keys), self._shares), number + 1
-        self._round, self._place = number - 1, 0
-        self._before = self._stream.get_state()
-        self._stream.shuffle(own)
-        self._order = own
+    def _begin(self) -> None:
+        """Begin a round."""
+        self._before, self._place = self._stream.get_state(), 0
+        self._order = np.arange(len(self._keys))
+        self._stream.shuffle(self._order)
 
     def next_records(self, count: int) -> list[Record]:
         records: list[Record] = []
         while len(records) < count:
+            self._advance(self._rank)
             self.find(self._keys[self._order[self._place]])
             records.append(self._records.item())
+            self._advance(self._shares - self._rank)
+        return records
+
+    def _advance(self, records: int) -> None:
+        for _ in range(records):
             self._place += 1
             if self._place == len(self._order):
                 _log.info("Restarting data prefetching from start.")
-                self._begin(self._round + 1)
-        return records
+                self._begin()
 
-    def position(self) -> tuple[int, int, bytes]:
-        """The number of the round, the place in it, and the state of the stream before its order was drawn."""
-        return self._round, self._place, self._before
+    def position(self) -> tuple[int, bytes]:
+        """The place in the round, and the state of the stream before its order was drawn."""
+        return self._place, self._before
 
-    def encode(self, position: tuple[int, int, bytes]) -> dict[str, Any]:
-        number, place, before = position
-        return {"round": number, "place": place, "records": len(self._keys), "shuffler": text_of_state(before)}
+    def encode(self, position: tuple[int, bytes]) -> dict[str, Any]:
+        place, before = position
+        return {"place": place, "records": len(self._keys), "shuffler": text_of_state(before)}
 
     def go_to(self, state: dict[str, Any]) -> None:
         self.require_own(state)
-        if state["records"] != len(self._keys):
+        if state["records"] != len(self._keys) or not 0 <= state["place"] < len(self._keys):
             raise DataError(
                 f"{self.where}: {len(self._keys)} records, where the snapshot was taken with {state['records']}; "
                 "resume with the database that it was trained on"
             )
         self._stream.set_state(state_of_text(state["shuffler"]) or b"")
-        self._begin(state["round"])
-        if not 0 <= state["place"] < len(self._order):
-            raise DataError(f"{self.where}: the snapshot names no place in it; resume from another one")
+        self._begin()
         self._place = state["place"]
 
 
 class Pooled(InOrder):
     """Records from a pool of ``size``, which the next ones in order replace (``shuffle_pool_size`` of Tong Xiao's
-    Caffe): the first to come fill it, and pass as they are."""
+    Caffe): the first to come fill it, and pass as they are.  Walks that go on from a snapshot begin with one pool."""
 
     encoded = frozenset({"key", "offset", "pool", "shuffler"})
 
@@ -218,7 +215,7 @@ class Pooled(InOrder):
 def walk(records: Reader, data_param: Any, rank: int, shares: int, stream: Stream) -> Walk:
     """The walk that a ``data_param`` asks for; one at random draws its seed from ``stream``."""
     if data_param.shuffle:
-        return Shuffled(records, rank, shares, Stream(stream.draw()))
+        return Shuffled(records, rank, shares, Stream(ranks.agreed(stream.draw())))
     if data_param.shuffle_pool_size > 1:
         size = data_param.shuffle_pool_size * data_param.batch_size
         return Pooled(records, rank, shares, Stream(stream.draw()), size)

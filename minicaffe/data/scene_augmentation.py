@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from minicaffe.backend.random import Stream
 from minicaffe.data.color import floats_from_hsv, to_hsv
-from minicaffe.data.resample import resample_floats
+from minicaffe.data.opencv_resize import resample_floats
 
 Size = tuple[int, int]
 """Height and width."""

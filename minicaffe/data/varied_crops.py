@@ -12,7 +12,7 @@ from minicaffe import proto
 from minicaffe.backend.random import Stream
 from minicaffe.data.annotated_image import resized_pixels
 from minicaffe.data.image import resize
-from minicaffe.data.resample import LINEAR
+from minicaffe.data.opencv_resize import LINEAR
 from minicaffe.data.transform import Placement, Transformer
 from minicaffe.errors import DataError
 

@@ -43,6 +43,7 @@ class Step:
     def reshape(self, where: backend.Backend) -> None:
         """Let the layer reshape if what that goes by is no longer what it was."""
         if self.layer.reshape_always or self.reshaped_for != self._shapes(where):
+            self.reshaped_for = ()  # a layer that refuses its shapes may be left with parts of what follows from them
             with self.layer.named_in_errors():
                 self.layer.reshape(self.bottom, self.top)
             self.check_in_place()

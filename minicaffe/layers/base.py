@@ -192,6 +192,13 @@ class Layer(interface.Layer, Configured, Costed):
         """Whether forward leaves top ``index`` as it finds it."""
         return False
 
+    def statistics(self) -> Sequence[Blob]:
+        """Params that forward itself changes while it trains: running statistics of what went through.
+
+        Those of processes that train together differ, and are averaged before a test and for a snapshot.
+        """
+        return ()
+
     # --- what lasts from pass to pass -----------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:

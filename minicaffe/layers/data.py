@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 class Source(Layer):
     """Base of layers without bottoms: nothing flows backward."""
 
+    shares_records: ClassVar[bool] = False
+    """Whether each of several processes that work together reads its ``share`` of the records."""
     bottoms = 0
     tops: Count = (1, None)
     per_element = 0
@@ -42,6 +44,10 @@ class Source(Layer):
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         pass
 
+    def share(self) -> tuple[int, int]:
+        """Which records to read: those whose number is the first of the two modulo the second."""
+        return ranks.share(self.phase == proto.TRAIN)
+
     def once_or_per_top(self, field: str, found: int, tops: int, optional: bool = False) -> None:
         """``field`` must be given once, or once for each top; or not at all if it is optional."""
         if found not in (1, tops) and not (optional and found == 0):
@@ -55,6 +61,7 @@ class Input(Source):
     """
 
     type = "Input"
+    shares_records = True  # by whoever fills it
     param = "input_param"
     moves = False
     capturable = True
@@ -195,18 +202,19 @@ class Data(Batches):
     Tops: images (batch_size, C, H, W), or crop_size x crop_size; if a second is named, labels (batch_size,).
     ``transform_param``: scale, mean_file or mean_value, crop_size, mirror; of forks the crops of ``data.varied_crops``.
     At the end of the database reading goes on from its start.  Of n solvers that train together, each reads every n-th
-    record in the TRAIN phase.  Of forks: ``shuffle`` draws an order of the records for each round,
-    ``shuffle_pool_size`` draws from a pool of so many batches.
+    record.  Of forks: ``shuffle`` draws an order of the records for each round, ``shuffle_pool_size`` draws from a pool
+    of so many batches.
     Caffe: ``backend`` is LEVELDB unless set.
     """
 
     type = "Data"
     param = "data_param"
+    shares_records = True
     tops = (1, 2)
     obeys = (*varied_crops.FIELDS, "shuffle", "shuffle_pool_size")
 
     def open(self, options: Any, transform: Any) -> DatumSource:
-        return DatumSource(options, transform, self.phase, random.stream(), ranks.solver_rank(), ranks.solver_count())
+        return DatumSource(options, transform, self.phase, random.stream(), *self.share())
 
 
 class ImageData(Batches):
@@ -221,9 +229,11 @@ class ImageData(Batches):
     type = "ImageData"
     param = "image_data_param"
     obeys = varied_crops.FIELDS
+    shares_records = True
 
     def open(self, options: Any, transform: Any) -> ImageSource:
-        return ImageSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
+        depth = self.layer_param.data_param.prefetch
+        return ImageSource(options, transform, depth, self.phase, random.stream(), *self.share())
 
 
 class DenseImageData(Batches):
@@ -237,10 +247,12 @@ class DenseImageData(Batches):
     """
 
     type = "DenseImageData"
+    shares_records = True
     param = "dense_image_data_param"
 
     def open(self, options: Any, transform: Any) -> LabelMapSource:
-        return LabelMapSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
+        depth = self.layer_param.data_param.prefetch
+        return LabelMapSource(options, transform, depth, self.phase, random.stream(), *self.share())
 
 
 class WindowData(Batches):

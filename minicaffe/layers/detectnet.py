@@ -13,7 +13,7 @@ from minicaffe.backend.random import Stream
 from minicaffe.blob import Blob
 from minicaffe.boxes.coverage import Coverage
 from minicaffe.data import scene_augmentation
-from minicaffe.data.resample import resample_floats
+from minicaffe.data.opencv_resize import resample_floats
 from minicaffe.data.scene_augmentation import Change
 from minicaffe.data.source import state_of_text, text_of_state
 from minicaffe.data.transform import read_mean

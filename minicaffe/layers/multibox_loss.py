@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, ClassVar
 
 import numpy as np
@@ -69,6 +70,7 @@ class MultiBoxLoss(Loss):
     use_prior_for_matching: bool
     use_prior_for_nms: bool
     sample_size: int
+    neg_pos_ratio: float
     normalize: bool
 
     def check_options(self) -> None:
@@ -81,6 +83,7 @@ class MultiBoxLoss(Loss):
         mines = self._mining() != NO_MINING
         self.require(not mines or self.share_location, "must be true for mining", "share_location")
         self.require(self._mining() != HARD_EXAMPLE or self.sample_size > 0, "must be positive", "sample_size")
+        self.require(isfinite(self.neg_pos_ratio), "must be a finite number", "neg_pos_ratio")
         self.require(
             not self.map_object_to_agnostic or self.num_classes == 2,
             f"needs num_classes: 2, background and object; found {self.num_classes}",

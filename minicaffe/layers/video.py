@@ -35,6 +35,7 @@ class VideoData(Batches):
     type = "VideoData"
     param = "video_data_param"
     tops = (1, 2)
+    shares_records = True
     obeys: ClassVar[Collection[str]] = varied_crops.FIELDS
     new_length: int
     num_segments: int
@@ -67,7 +68,7 @@ class VideoData(Batches):
 
     def open(self, options: Any, transform: Any) -> ImageSource:
         how = self.layer_param.data_param.prefetch, self.phase, random.stream()
-        return SegmentSource(options, transform, *how)
+        return SegmentSource(options, transform, *how, *self.share())
 
 
 class ClipData(VideoData):
@@ -93,7 +94,7 @@ class ClipData(VideoData):
         repeats = self.new_length if len(means) > 1 else 1
         transform.mean_value.extend(mean for mean in means for _ in range(repeats))
         how = self.layer_param.data_param.prefetch, self.phase, random.stream()
-        return ClipSource(options, transform, *how)
+        return ClipSource(options, transform, *how, *self.share())
 
     def shape_of(self, images: tuple[int, ...]) -> tuple[int, ...]:
         num, channels, *size = images
