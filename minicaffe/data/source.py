@@ -183,7 +183,7 @@ class ImageReader(BatchReader):
                 item = read(n)
                 if n > 0:
                     first_placed.wait()
-                if not errors:
+                if n < min([*errors, len(items)]):  # one before those at fault may be at fault, too
                     place(n, item)
             except DataError as error:
                 raise self.at(items[n], error) from error
