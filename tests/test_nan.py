@@ -126,6 +126,14 @@ def test_no_box_that_yolo_predicts_may_be_nan(channel, iou_loss, tmp_path):
                 assert np.isnan(testing.run(case.type, [x, truth], backward=False, **how).loss), (case.name, cell)
 
 
+def test_a_mark_of_where_sequences_begin_is_a_number():
+    x, marks = np.ones((3, 2, 4), np.float32), np.ones((3, 2), np.float32)
+    marks[1, 0] = np.nan
+    filled = {"num_output": 2, "weight_filler": {"type": "xavier"}, "seed": 1}
+    y = testing.run("Lstm", [x, marks], backward=False, **filled).tops[0]
+    np.testing.assert_array_equal(np.isnan(y).all(axis=2), [[False, False], [True, False], [True, False]])
+
+
 @pytest.mark.parametrize("prior", range(6))
 def test_mining_does_not_pass_over_nan(prior, tmp_path):
     case = next(case for case in NUMBERS if case.name == "MultiBoxLoss-mined")

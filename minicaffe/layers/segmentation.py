@@ -203,6 +203,7 @@ class DiceCoefLoss(Loss):
 
     the sums being those over all values of image n.  Bottoms: x (N, C, …), probabilities; and labels (N, 1, …), from
     which t is 1 in the channel of the label; or t itself, of the shape of x.  The channel ``ignore_label`` is left out.
+    A label that is neither a channel nor that is an error.
     DeepDetect: the gradient is N times as large; weighted generalizations are not known here.
     """
 
@@ -242,6 +243,7 @@ class DiceCoefLoss(Loss):
         self.keep[...] = 1 if not self.has("ignore_label") else self.channel != self.ignore_label
         self.inside, self.outside = self.scratch("inside", (x.shape[0],)), self.scratch("outside", (x.shape[0],))
         self.sums = self.scratch("sums", (x.shape[0],))
+        self.bad_label = self.flag("bad_label")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         xp, x = self.xp, bottom[0].xdata.reshape(self.rows)
@@ -249,6 +251,8 @@ class DiceCoefLoss(Loss):
         if self.given_truth:
             self.truth[...] = label
         else:
+            ignored = self.ignore_label if self.has("ignore_label") else None
+            self.check_indices(label, self.rows[1], self.bad_label, ignored, " among the labels")
             xp.equal(label, self.channel, out=self.is_class)
             self.truth[...] = self.is_class
         self.truth *= self.keep
