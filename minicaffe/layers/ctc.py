@@ -105,7 +105,8 @@ class CTCGreedyDecoder(Layer):
     Bottoms: scores (T, N, C); optionally labels (N, L), of which blanks are skipped and a negative one ends a sequence.
     Top: the sequences, (N, T, 1, 1), -1 behind their ends and for scores of NaN; or, with labels, (1, 2, 1, 1): 1 less
     the mean of edit distance over the longer length, and the share of sequences that are right; one that should be and
-    is empty counts in the first only.  ``ctc_decoder_param``: ``blank_index`` (0; -1 is the last class), ``ctc_merge_repeated`` (true).
+    is empty counts in the first only.  ``ctc_decoder_param``: ``blank_index`` (0; -1 is the last class),
+    ``ctc_merge_repeated`` (true).
     On the host.
     """
 
