@@ -139,11 +139,9 @@ class _ScalingTransformer(Transformer):
         if self.mirror or self._random_crop or len(self.factors):
             self._stream = Stream(stream.draw())
 
-    def draw(self, num: int) -> np.ndarray:
-        if self._stream is None:
-            return super().draw(num)
-        count = bool(self.mirror) + (len(self.factors) > 0) + 2 * self._random_crop
-        return self._stream.draws(num * count).reshape(num, count)
+    @property
+    def draws_each(self) -> int:
+        return super().draws_each + (len(self.factors) > 0)
 
     def factor(self, drawn: np.ndarray) -> np.float32:
         """The factor for the image of these random numbers."""
