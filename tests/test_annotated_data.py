@@ -20,7 +20,7 @@ from minicaffe.data.color import from_hsv, to_hsv
 from minicaffe.data.datum import from_array
 from minicaffe.data.distortion import Distortion
 from minicaffe.data.noise import Noise
-from minicaffe.data.resample import AREA, CUBIC, LANCZOS4, LINEAR, NEAREST, resample
+from minicaffe.data.opencv_resize import AREA, CUBIC, LANCZOS4, LINEAR, NEAREST, resample
 from minicaffe.data.scenes import scenes
 from minicaffe.data.source import Batch
 from minicaffe.data.write import write_images

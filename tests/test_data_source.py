@@ -20,6 +20,8 @@ from minicaffe.backend.random import Stream
 from minicaffe.data.datum import from_array
 from minicaffe.data.datum_source import DatumSource
 from minicaffe.data.db import open_db
+from minicaffe.data.source import BatchSource, ImageReader
+from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -148,16 +150,75 @@ def test_a_state_of_another_database_is_refused(tmp_path):
     other.close()
 
 
-def test_solvers_share_the_records_in_training(tmp_path):
+def shuffled(path, seed=1, rank=0, solver_count=1, batch_size=4, **options):
+    data_param = proto.DataParameter(source=str(path), batch_size=batch_size, backend="LMDB", **options)
+    param = proto.TransformationParameter(mirror=True)
+    return DatumSource(data_param, param, proto.TRAIN, Stream(seed), rank, solver_count)
+
+
+def test_a_shuffled_database_gives_each_record_once_a_round(tmp_path):
+    data = shuffled(numbered(tmp_path / "db"), batch_size=5, shuffle=True)
+    rounds = [sum(labels(data, 2), []) for _ in range(3)]
+    assert [sorted(order) for order in rounds] == [list(range(10))] * 3
+    assert len({tuple(order) for order in rounds}) == 3
+    data.close()
+
+
+def test_solvers_share_the_records_of_a_shuffled_round(tmp_path):
+    numbered(tmp_path / "db", count=7)
+    taken = []
+    for rank in range(2):
+        data = shuffled(tmp_path / "db", rank=rank, solver_count=2, batch_size=7, shuffle=True)
+        taken.append(labels(data, 1)[0])  # two rounds: of 4 and 3 records, or of 3 and 4
+        data.close()
+    assert sorted(taken[0][:4] + taken[1][:3]) == sorted(taken[0][4:] + taken[1][3:]) == list(range(7))
+
+
+def test_records_drawn_from_a_pool(tmp_path):
+    data = shuffled(numbered(tmp_path / "db", count=100), shuffle_pool_size=3)
+    drawn = labels(data, 20)
+    assert drawn[:3] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]  # they fill the pool
+    later = sum(drawn[3:], [])
+    assert len(set(later)) == len(later) and later != sorted(later)  # each is read from the database once
+    assert set(later[:4]) <= set(range(12)) and set(later) <= set(range(80))
+    data.close()
+
+
+@pytest.mark.parametrize("options", [{"shuffle": True}, {"shuffle_pool_size": 2}])
+def test_a_shuffled_source_goes_on_where_a_snapshot_was_taken(tmp_path, options):
+    data = shuffled(numbered(tmp_path / "db", count=11), **options)
+    labels(data, 5)
+    state = json.loads(json.dumps(data.state()))
+    expected = [data.next_batch().data.tolist() for _ in range(8)]
+    data.close()
+    again = shuffled(tmp_path / "db", seed=9, **options)
+    again.restore(state)
+    assert [again.next_batch().data.tolist() for _ in range(8)] == expected
+    again.close()
+    other = shuffled(tmp_path / "db")
+    with pytest.raises(DataError, match="shuffle_pool_size is not what it was"):
+        other.restore(state)
+    other.close()
+
+
+def test_a_shuffled_source_knows_another_database(tmp_path):
+    data = shuffled(numbered(tmp_path / "db"), shuffle=True)
+    state = data.state()
+    data.close()
+    other = shuffled(numbered(tmp_path / "other", count=9), shuffle=True)
+    with pytest.raises(DataError, match="9 records, where the snapshot was taken with 10"):
+        other.restore(state)
+    other.close()
+
+
+def test_solvers_share_the_records(tmp_path):
     path = numbered(tmp_path / "db", count=9)
     ranks = [source(path, batch_size=3, rank=rank, solver_count=2) for rank in range(2)]
     assert [labels(data, 3) for data in ranks] == [
         [[0, 2, 4], [6, 8, 1], [3, 5, 7]],
         [[1, 3, 5], [7, 0, 2], [4, 6, 8]],
     ]
-    test = source(path, batch_size=3, phase=proto.TEST, rank=1, solver_count=2)
-    assert labels(test, 1) == [[0, 1, 2]]
-    for data in (*ranks, test):
+    for data in ranks:
         data.close()
 
 
@@ -246,6 +307,31 @@ def test_labels_in_a_second_database(tmp_path):
     targets.close()
 
 
+def test_crops_of_encoded_images_are_those_of_raw_ones(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, 9, 11), dtype=np.uint8)
+    with open_db(tmp_path / "raw", "lmdb", "new") as raw, open_db(tmp_path / "encoded", "lmdb", "new") as encoded:
+        for n, image in enumerate(images):
+            raw.put(b"%d" % n, from_array(image).SerializeToString())
+            content = _png(np.ascontiguousarray(image[::-1].transpose(1, 2, 0)))
+            encoded.put(b"%d" % n, proto.Datum(data=content, encoded=True).SerializeToString())
+    batches = []
+    for kind in ("raw", "encoded"):
+        data = source(tmp_path / kind, batch_size=8, crop_size=6, mirror=True, mean_value=[1, 2, 3], scale=0.1)
+        batches.append(data.next_batch().data)
+        data.close()
+    np.testing.assert_array_equal(*batches)
+
+
+def test_a_packed_image_among_floats(tmp_path):
+    with open_db(tmp_path / "db", "lmdb", "new") as database:
+        content = _png(np.uint8([[[1, 2, 3]]]))
+        for n, datum in enumerate((from_array(np.full((3, 1, 1), 0.5)), proto.Datum(data=content, encoded=True))):
+            database.put(b"%d" % n, datum.SerializeToString())
+    data = source(tmp_path / "db", batch_size=2)
+    assert data.next_batch().data.tolist() == [[[[0.5]]] * 3, [[[3]], [[2]], [[1]]]]
+    data.close()
+
+
 def test_floats_and_bytes_in_one_batch(tmp_path):
     """Whichever comes first."""
     with open_db(tmp_path / "db", "lmdb", "new") as database:
@@ -312,6 +398,34 @@ def test_bad_data_param(tmp_path, field, value):
 def test_the_record_is_named_when_the_transform_does_not_fit(tmp_path):
     with pytest.raises(DataError, match=r"record '00000000': transform_param.crop_size: 5 is larger"):
         source(numbered(tmp_path / "db"), crop_size=5)
+
+
+def test_closing_does_not_wait_for_the_rest_of_a_batch():
+    class Reader(ImageReader):
+        shape, reads, began = (1, 1, 1), 0, threading.Event()
+
+        def read(self, item):
+            self.reads += 1
+            if item:
+                self.began.set()
+                assert self.stopped.wait(60)
+            return np.zeros(self.shape, np.uint8), 0
+
+        def begin(self, batch):
+            return self.begin_with(batch, range(1000))
+
+        def position(self):
+            return 0
+
+        encode = go_to = at = None
+
+    reader = Reader(Transformer(proto.TransformationParameter(), proto.TEST, Stream(1)))
+    data = BatchSource(reader, batch_size=1000, depth=1)
+    waiting = threading.Thread(target=data.next_batch, daemon=True)
+    waiting.start()
+    assert reader.began.wait(60)
+    data.close()
+    assert reader.reads < 100
 
 
 @pytest.mark.parametrize("end", ["close", "collect"])

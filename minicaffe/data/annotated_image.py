@@ -10,7 +10,7 @@ import numpy as np
 from minicaffe.boxes import geometry
 from minicaffe.boxes.frames import FIT_LARGE_SIZE_AND_PAD, FIT_SMALL_SIZE
 from minicaffe.data.datum import to_array
-from minicaffe.data.resample import LINEAR, resample
+from minicaffe.data.opencv_resize import LINEAR, resample
 from minicaffe.errors import DataError
 from minicaffe.limits import require_memory
 

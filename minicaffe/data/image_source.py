@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from minicaffe import limits
+from minicaffe.backend import ranks
 from minicaffe.backend.random import Stream
-from minicaffe.data.image import read_image, resize
+from minicaffe.data import varied_crops
+from minicaffe.data.image import decode_packed, read_with, resize
+from minicaffe.data.packed import PackedImage, planes
+from minicaffe.data.prefetch import Finish
 from minicaffe.data.source import Batch, BatchSource, ImageReader, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
@@ -25,7 +29,7 @@ def read_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
     Caffe: the label is what follows the last space, as far as it is a number, else 0; a line without a space is both;
     so paths may contain spaces.
     """
-    lines = _lines(path)
+    lines = read_lines(path)
     entries: list[tuple[str, int]] = []
     odd: int | None = None
     for n, line in enumerate(lines, 1):
@@ -58,7 +62,7 @@ def read_labels(path: str | os.PathLike[str], count: int) -> list[tuple[str, np.
     Paths may contain spaces.  Raises DataError: as ``read_list``; a line that has not as many numbers.
     """
     entries = []
-    for n, line in enumerate(_lines(path), 1):
+    for n, line in enumerate(read_lines(path), 1):
         name, *words = line.rstrip().rsplit(None, count) or [""]
         try:
             labels = np.array(words, np.float32)
@@ -75,7 +79,7 @@ def read_labels(path: str | os.PathLike[str], count: int) -> list[tuple[str, np.
 def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """The images and the images of their labels in a text file of lines ``path path``; DataError if it is no such."""
     entries = []
-    for n, line in enumerate(_lines(path), 1):
+    for n, line in enumerate(read_lines(path), 1):
         words = line.split()
         if len(words) != 2:
             raise DataError(
@@ -86,7 +90,7 @@ def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     return entries
 
 
-def _lines(path: str | os.PathLike[str]) -> list[str]:
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
     """The lines of a list of images; DataError if it cannot be read or is empty."""
     try:
         lines = os.fsdecode(limits.read_file(path, times=8)).splitlines()
@@ -106,7 +110,9 @@ class ImageSource(BatchSource):
 
     ``param`` is an ImageDataParameter: ``source`` (the list), ``root_folder`` (put before each path), ``batch_size``,
     ``new_height`` and ``new_width`` (both or neither), ``is_color`` (BGR, else gray), ``shuffle`` (before each round),
-    ``rand_skip`` (begin at a random place before this one). ``stream`` is the stream Caffe would seed the layer from,
+    ``rand_skip`` (begin at a random place before this one). Of ``solver_count`` solvers each reads the images whose
+    number modulo ``solver_count`` is its ``rank``, the numbers going on from one round to the next, in an order that is
+    the same for all, as a position is. ``stream`` is the stream Caffe would seed the layer from,
     in this order: the transformer, the shuffling, the place to begin at, the transformer again, the prefetch thread.
 
     A batch takes the shape of its first image. Raises DataError: an unreadable or empty list, an unreadable image
@@ -115,15 +121,25 @@ class ImageSource(BatchSource):
 
     param_name = "image_data_param"
 
-    def __init__(self, param: Any, transform_param: Any, prefetch: int, phase: int, stream: Stream) -> None:
+    def __init__(
+        self,
+        param: Any,
+        transform_param: Any,
+        prefetch: int,
+        phase: int,
+        stream: Stream,
+        rank: int = 0,
+        solver_count: int = 1,
+    ) -> None:
         check_sizes(param.batch_size, prefetch, self.param_name)
         if (param.new_height > 0) != (param.new_width > 0):
             raise DataError(
                 f"{self.param_name}: new_height and new_width must be set at the same time; "
                 f"found {param.new_height} and {param.new_width}"
             )
-        transformer = Transformer(transform_param, phase, stream)
-        reader = self.reader(param, transformer, stream)
+        self.phase = phase
+        transformer = varied_crops.transformer(transform_param, phase, stream)
+        reader = self.reader(param, transformer, stream, rank, solver_count)
         transformer.seed(stream)  # Caffe seeds it twice; the second seed is the one in use
         stream.draw()  # Caffe's prefetch thread takes its own seed
         super().__init__(reader, param.batch_size, prefetch)
@@ -138,37 +154,46 @@ class ListReader(ImageReader):
 
     remedy = "set image_data_param.new_height and new_width, transform_param.crop_size, or batch_size: 1"
 
-    def __init__(self, param: Any, transformer: Transformer, stream: Stream) -> None:
+    def __init__(self, param: Any, transformer: Transformer, stream: Stream, rank: int, shares: int) -> None:
         super().__init__(transformer)
         self._param = param
+        self._before, self._after = rank, shares - rank  # images to pass before and after each that is read
         self._entries = self.read_entries()
         self._order = np.arange(len(self._entries))
-        self._shuffler = Stream(stream.draw()) if param.shuffle else None
+        self._shuffler = Stream(ranks.agreed(stream.draw())) if param.shuffle else None
         self._shuffle()
         _log.info("A total of %d images.", len(self._entries))
-        self._place = stream.draw() % param.rand_skip if param.rand_skip else 0
+        self._place = ranks.agreed(stream.draw()) % param.rand_skip if param.rand_skip else 0
         if self._place >= len(self._entries):
             raise DataError(
                 f"image_data_param.rand_skip: Not enough points to skip: {self._place} of {len(self._entries)}; set a "
                 f"smaller rand_skip"
             )
-        first = self._order[self._place]
+        first = self.first_item(stream)
         try:
             self.shape = transformer.output_shape(self.read(first)[0].shape)
         except DataError as error:
             raise self.at(first, error) from error
 
+    def first_item(self, stream: Stream) -> Any:
+        """The item whose shape all have; ``stream`` seeds what else draws random numbers."""
+        return self._order[self._place]
+
     def read_entries(self) -> list[Any]:
         """The images of the list, and a label for each."""
         return read_list(self._param.source)
 
-    def fill(self, batch: Batch) -> None:
-        lines = []
-        for _ in range(self._param.batch_size):
-            lines.append(self._order[self._place])
-            self._advance()
-        self.fill_with(batch, lines)
+    def begin(self, batch: Batch) -> Finish:
+        finish = self.begin_with(batch, [self.next_item() for _ in range(self._param.batch_size)])
         batch.position = self.position()
+        return finish
+
+    def next_item(self) -> Any:
+        """What ``read`` takes for the next line."""
+        self._advance(self._before)
+        line = self._order[self._place]
+        self._advance(self._after)
+        return line
 
     def position(self) -> tuple:
         """The next place, the order of this round, the states of both random streams."""
@@ -209,24 +234,25 @@ class ListReader(ImageReader):
             self._order = self._order.copy()  # positions handed out before keep theirs
             self._shuffler.shuffle(self._order)
 
-    def _advance(self) -> None:
-        self._place += 1
-        if self._place == len(self._order):
-            _log.debug("Restarting data prefetching from start.")
-            self._place = 0
-            self._shuffle()
+    def _advance(self, images: int) -> None:
+        for _ in range(images):
+            self._place += 1
+            if self._place == len(self._order):
+                _log.debug("Restarting data prefetching from start.")
+                self._place = 0
+                self._shuffle()
 
-    def read(self, item: int) -> tuple[np.ndarray, Any]:
+    def read(self, item: int) -> tuple[np.ndarray | PackedImage, Any]:
         """The image of a line, uint8 (channels, height, width), resized if the layer asks for it, and its label."""
         name, label = self._entries[item]
         return self.read_image(name), label
 
-    def read_image(self, name: str) -> np.ndarray:
+    def read_image(self, name: str) -> np.ndarray | PackedImage:
         """The image of this name, resized if the layer asks for it."""
-        pixels = read_image(self._param.root_folder + name, self._param.is_color)
-        if self._param.new_height and pixels.shape[1:] != (self._param.new_height, self._param.new_width):
-            pixels = resize(pixels, self._param.new_height, self._param.new_width)
-        return pixels
+        image = read_with(decode_packed, self._param.root_folder + name, self._param.is_color)
+        if self._param.new_height and image.shape[1:] != (self._param.new_height, self._param.new_width):
+            return resize(planes(image), self._param.new_height, self._param.new_width)
+        return image
 
     def at(self, item: int, error: DataError) -> DataError:
         return DataError(f"{self._where()}, line {item + 1}: {error}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minicaffe.backend import random, ranks
+from minicaffe.backend import random
 from minicaffe.blob import Blob
 from minicaffe.data.annotated_source import FIELDS, AnnotatedSource
 from minicaffe.layers.data import Batches
@@ -23,10 +23,11 @@ class AnnotatedData(Batches):
     """
 
     type = "AnnotatedData"
+    shares_records = True
     param = "data_param"
     tops = (1, 2)
     common_params = ("transform_param", "annotated_data_param")
-    obeys = FIELDS
+    obeys = (*FIELDS, "shuffle", "shuffle_pool_size")
     OTHER = ("yolo_data_type", "yolo_data_jitter", "train_diffcult", "single_class")
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -39,5 +40,5 @@ class AnnotatedData(Batches):
         super().setup(bottom, top)
 
     def open(self, options: Any, transform: Any) -> AnnotatedSource:
-        where = random.stream(), ranks.solver_rank(), ranks.solver_count()
+        where = random.stream(), *self.share()
         return AnnotatedSource(options, transform, self.layer_param.annotated_data_param, self.phase, *where)

@@ -15,6 +15,7 @@ from minicaffe.boxes.priors import PriorBoxes
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, FULL, VALID
 from minicaffe.layers.detection_output import expect_predictions, expect_priors
+from minicaffe.layers.host_softmax import own, softmax
 from minicaffe.layers.loss import Loss
 from minicaffe.layers.multibox_examples import HARD_EXAMPLE, NO_MINING, SHARED, Examples
 
@@ -269,19 +270,19 @@ class MultiBoxLoss(Loss):
     def _mining_losses(self, scores: NDArray, labels: NDArray) -> NDArray:
         """By which priors are ranked, (P,): cross entropy, of a softmax or summed over the classes."""
         if self.conf_loss_type == SOFTMAX:
-            return -np.log(np.maximum(_own(_softmax(scores), labels), FLT_MIN))
+            return -np.log(np.maximum(own(softmax(scores), labels), FLT_MIN))
         return _logistic_losses(scores, self._one_hot(labels)).sum(axis=1)
 
     def _confidence_losses(self, rows: NDArray, target: NDArray) -> NDArray:
         if self.conf_loss_type == LOGISTIC:
             return _logistic_losses(rows, target)
-        return self._softmax_losses(_own(_softmax(rows), target))
+        return self._softmax_losses(own(softmax(rows), target))
 
     def _confidence_gradient(self, rows: NDArray, target: NDArray) -> NDArray:
         if self.conf_loss_type == LOGISTIC:
             return np.tanh(rows / 2) / 2 + rows.dtype.type(0.5) - target
-        prob = _softmax(rows)
-        return self._softmax_slope(_own(prob, target))[:, None] * (prob - self._one_hot(target))
+        prob = softmax(rows)
+        return self._softmax_slope(own(prob, target))[:, None] * (prob - self._one_hot(target))
 
     def _softmax_losses(self, p: NDArray) -> NDArray:
         """The losses for probabilities p (M,) of the right classes."""
@@ -330,16 +331,6 @@ class MultiBoxFocalLoss(MultiBoxLoss):
         rest = np.where(p < 1, 1 - p, 1)
         slope = 1 - p - self.gamma * p * np.log(np.maximum(p, FLT_MIN))
         return np.where(p < 1, self.balance * rest ** (self.gamma - 1) * slope, 0)
-
-
-def _softmax(scores: NDArray) -> NDArray:
-    """Probabilities along the last axis."""
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def _own(prob: NDArray, labels: NDArray) -> NDArray:
-    return prob[np.arange(len(prob)), labels]
 
 
 def _logistic_losses(scores: NDArray, target: NDArray) -> NDArray:

@@ -33,7 +33,7 @@ class PriorBox(Layer):
     param = "prior_box_param"
     capturable = True
     bottoms = 2
-    depends_on_shapes = True
+    stops_gradients = True
     differentiable = forcible = ()
     reads_bottoms = reads_tops = ()
     per_element = 0

@@ -30,6 +30,7 @@ class Targets(Worded):
     """Base: what is learnt from ground truth."""
 
     differentiable = ()
+    stops_gradients = True
     reads_bottoms = reads_tops = ()
     per_element = 0
 

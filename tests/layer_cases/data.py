@@ -48,6 +48,18 @@ def annotated(folder):
     return {"source": str(folder / "anno")}
 
 
+def clips(folder):
+    lines = []
+    for video in range(3):
+        (folder / str(video)).mkdir()
+        for frame in (1, 2):
+            pixels = np.full((4, 5, 3), 50 * video + frame, np.uint8)
+            Image.fromarray(pixels).save(folder / str(video) / f"{frame:06d}.jpg")
+        lines.append(f"{folder}/{video} 1 {video}\n")
+    (folder / "clips.txt").write_text("".join(lines))
+    return {"source": str(folder / "clips.txt")}
+
+
 def images(folder):
     for i in range(3):
         Image.fromarray(_pixels(6, 7, 3)).save(folder / f"{i}.png")
@@ -68,6 +80,21 @@ def windows(folder):
     rows = "1 0.9 2 3 12 15\n0 0.1 4 4 20 18\n"
     (folder / "windows.txt").write_text(f"# 0\n{folder / 'image.png'}\n3\n20\n24\n2\n{rows}")
     return {"source": str(folder / "windows.txt")}
+
+
+def listed(fields):
+    """A window file with one object in its image."""
+
+    def write(folder):
+        Image.fromarray(_pixels(32, 32, 3)).save(folder / "image.png")
+        numbers = "1 0 3 4 20 22" if "image_gt_data_param" in fields else "1 0 0 3 4 20 22"
+        (folder / "boxes.txt").write_text(f"# 0\n{folder / 'image.png'}\n3\n32\n32\n1\n{numbers}\n0\n")
+        return {name: {**field, "source": str(folder / "boxes.txt")} for name, field in fields.items()}
+
+    return write
+
+
+OF_FIELDS = {"batch_size": 2, "field_w": [16, 24], "field_h": [16, 24], "output_gt_boxes": True}
 
 
 def hdf5(folder):
@@ -101,7 +128,11 @@ CASES = [
     Case("AnnotatedData", (), {"backend": "LMDB", "batch_size": 4}, tops=2, files=annotated),
     Case("DenseImageData", (), {"batch_size": 4, "new_height": 5, "new_width": 4}, tops=2, files=label_maps),
     Case("ImageData", (), {"batch_size": 4, "new_height": 5, "new_width": 4}, tops=2, files=images),
+    Case("VideoData", (), {"batch_size": 4, "new_length": 2, "use_image": True}, tops=2, files=clips),
     Case("WindowData", (), {"batch_size": 4, "transform_param": {"crop_size": 8}}, tops=2, files=windows),
+    Case("DetectionData", (), tops=4, files=listed({"detection_data_param": {**OF_FIELDS, "stride": [8, 8]}})),
+    Case("EvalData", (), tops=3, phase="TEST", files=listed({"eval_data_param": {"batch_size": 1}})),
+    Case("ImageGtData", (), tops=4, files=listed({"image_gt_data_param": {**OF_FIELDS, "downsample_rate": [8, 8]}})),
     Case("HDF5Data", (), {"batch_size": 4}, tops=("data", "label"), files=hdf5),
     Case(
         "MemoryData",
