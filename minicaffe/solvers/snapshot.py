@@ -30,8 +30,16 @@ _log = logging.getLogger(__name__)
 
 
 def write(solver: Solver) -> tuple[str, str]:
-    """Write weights, then state; returns both paths.  The files of earlier snapshots stay as they are."""
+    """Write weights, then state; returns both paths.  The files of earlier snapshots stay as they are.
+
+    Raises SnapshotError if a weight is not finite.
+    """
     p = solver.param
+    if not all(np.isfinite(param.blob.peek_data()).all() for param in solver.net.learnable):
+        raise SnapshotError(
+            f"not writing a snapshot at iteration {solver.iter}: the weights are not "
+            f"finite{solver.net.first_non_finite()}"
+        )
     stem = f"{p.snapshot_prefix}_iter_{solver.iter}"
     if p.snapshot_format == proto.SolverParameter.HDF5:
         model, state = stem + ".caffemodel.h5", stem + ".solverstate.h5"
