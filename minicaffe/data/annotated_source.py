@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,9 @@ class AnnotatedTransformer(Transformer):
             raise DataError("transform_param.resize_param: height and width must be given, and positive")
         if (p.crop_h > 0) != (p.crop_w > 0) or (p.crop_h and p.crop_size):
             raise DataError("transform_param: give crop_size, or crop_h and crop_w, not one of each")
-        if p.HasField("expand_param") and p.expand_param.max_expand_ratio < 1:
+        if p.HasField("expand_param") and not 1 <= p.expand_param.max_expand_ratio < inf:
             raise DataError(
-                f"transform_param.expand_param.max_expand_ratio: must be at least 1; "
+                f"transform_param.expand_param.max_expand_ratio: must be a finite number, at least 1; "
                 f"found {p.expand_param.max_expand_ratio:g}"
             )
 
@@ -186,8 +187,8 @@ class AnnotatedSource(BatchSource):
                 f"data_param.batch_size: must be 1 for resize_mode: FIT_SMALL_SIZE, whose images differ in size; "
                 f"found {data_param.batch_size}"
             )
-        shares = (rank, solver_count) if phase == proto.TRAIN else (0, 1)
-        reader = _AnnotatedReader(data_param, transformer, annotated_param.HasField("anno_type"), *shares)
+        typed = annotated_param.HasField("anno_type")
+        reader = _AnnotatedReader(data_param, transformer, typed, rank, solver_count)
         super().__init__(reader, data_param.batch_size, data_param.prefetch)
         self.label_shape = reader.label_shape
 
@@ -215,7 +216,7 @@ class _AnnotatedReader(RecordReader):
     def _image(self, message: Any) -> AnnotatedImage:
         return AnnotatedImage.of(message, self._transformer.force_color, self._transformer.force_gray)
 
-    def begin(self, batch: Batch) -> Finish:
+    def start(self, batch: Batch) -> Finish:
         records, transformer = self.next_records(), self._transformer
         streams = [Stream(int(seed[0])) if len(seed) else None for seed in transformer.draw(len(records))]
         images: dict[int, AnnotatedImage] = {}

@@ -29,8 +29,7 @@ class DatumSource(BatchSource):
     ``data_param`` (source, backend, batch_size, prefetch) and ``transform_param`` are the layer's; ``stream`` is the
     stream Caffe would seed the layer from: two draws for the transformer, if it needs random numbers, and one for the
     prefetch thread. Of ``solver_count`` solvers, each reads the records whose number modulo ``solver_count`` is its
-    ``rank``, the numbers going on from one round to the next; in the TEST phase every one reads all. A position is the
-    same for every rank.
+    ``rank``, the numbers going on from one round to the next. A position is the same for every rank.
 
     ``shape`` (C, h, w) is that of the first record, transformed; reading it consumes nothing. A batch takes the shape
     of its first record.
@@ -48,8 +47,7 @@ class DatumSource(BatchSource):
         stream.draw()  # Caffe's prefetch thread takes its own seed
         if not 0 <= rank < solver_count:
             raise DataError(f"solver rank {rank} must lie below the solver count {solver_count}; see set_solver_count")
-        shares = (rank, solver_count) if phase == proto.TRAIN else (0, 1)
-        reader = _DatumReader(data_param, transformer, *shares)
+        reader = _DatumReader(data_param, transformer, rank, solver_count)
         super().__init__(reader, data_param.batch_size, data_param.prefetch)
 
 
@@ -128,12 +126,12 @@ class _DatumReader(RecordReader):
         except DataError as error:
             raise self.at(first, error) from error
 
-    def begin(self, batch: Batch) -> Finish:
+    def start(self, batch: Batch) -> Finish:
         records = self.next_records()
         raw = raw_batch([value for _, value in records])
         finish = done
         if raw is None or self.labels:
-            finish = self.begin_with(batch, records)
+            finish = self.start_with(batch, records)
         else:
             self._fill_at_once(batch, records[0], *raw)
         batch.position = self.position()

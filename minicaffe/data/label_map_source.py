@@ -33,8 +33,8 @@ class LabelMapSource(ImageSource):
 class _LabelMapReader(ListReader):
     remedy = "set dense_image_data_param.new_height and new_width, transform_param.crop_size, or batch_size: 1"
 
-    def __init__(self, param: Any, transformer: Any, stream: Stream) -> None:
-        super().__init__(param, transformer, stream)
+    def __init__(self, param: Any, transformer: Any, stream: Stream, rank: int, shares: int) -> None:
+        super().__init__(param, transformer, stream, rank, shares)
         self.labels = (1, *self.shape[1:])
 
     def read_entries(self) -> list[tuple[str, str]]:
@@ -52,7 +52,7 @@ class _LabelMapReader(ListReader):
                 f"{labels.shape[1]} x {labels.shape[2]}; set new_height and new_width, or make them equal"
             )
         if self._param.label_divide_factor:
-            labels = labels // self._param.label_divide_factor
+            labels = labels.astype(np.int64) // self._param.label_divide_factor
         return pixels, labels.astype(np.float32)
 
     def put_label(self, batch: Batch, n: int, label: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from minicaffe import limits
 from minicaffe.backend import threads
 from minicaffe.data.packed import PackedImage, planes
-from minicaffe.data.prefetch import Finish, Prefetcher
+from minicaffe.data.prefetch import Finish, Prefetcher, done
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
 from minicaffe.kernels.cpu.transform import crop, subtract_mean
@@ -40,6 +40,7 @@ class Batch:
         self.offsets, self.mirror = np.zeros((num, 2), np.int64), np.zeros(num, np.bool_)
         self.mean = np.zeros((shape[0], 1, 1), np.float32)
         self.scale = np.float32(1)
+        self.more: list[np.ndarray] = []  # for further tops
         self.position: Any = None
 
     def resize(self, shape: tuple[int, int, int], dtype: DTypeLike) -> None:
@@ -66,22 +67,26 @@ class BatchReader(ABC):
     """Fills batches one after the other: all that a prefetch thread works on.
 
     ``shape`` is that of the first item, transformed, (C, h, w); ``labels`` that of an item's label.  A position, as
-    ``begin`` leaves it in each batch, is what ``encode`` takes.
+    ``start`` leaves it in each batch, is what ``encode`` takes.
     """
 
     shape: tuple[int, int, int]
     labels: tuple[int, ...] = ()
 
-    def __init__(self) -> None:
-        self.stopped = threading.Event()
-        """Set when nobody waits for batches any more: those at hand may be left as they are."""
+    stopped: threading.Event
+    """Set when nobody waits for batches any more: those at hand may be left as they are.  The source gives it."""
 
-    @abstractmethod
-    def begin(self, batch: Batch) -> Finish:
-        """Begin to read, decode and transform the next items into ``batch``; one may begin before another is full.
+    def start(self, batch: Batch) -> Finish:
+        """Start to ``fill`` a batch; another may be started before it is full.
 
         DataError, here or from what is returned, for what cannot be read.
         """
+        self.fill(batch)
+        return done
+
+    def fill(self, batch: Batch) -> None:
+        """Read, decode and transform the next items into ``batch``, at once."""
+        raise NotImplementedError
 
     @abstractmethod
     def position(self) -> Any:
@@ -106,7 +111,6 @@ class ImageReader(BatchReader):
     """What to do about images of different sizes."""
 
     def __init__(self, transformer: Transformer) -> None:
-        super().__init__()
         self._transformer = transformer
         self._threads = threads.get_num_threads()
         self._pool = ThreadPoolExecutor(self._threads, "decode")
@@ -119,20 +123,20 @@ class ImageReader(BatchReader):
     def at(self, item: Any, error: DataError) -> DataError:
         """``error``, naming the item."""
 
-    def begin_with(self, batch: Batch, items: Sequence[Any]) -> Finish:
-        """Begin to put items into a batch, which takes the shape of the first."""
+    def start_with(self, batch: Batch, items: Sequence[Any]) -> Finish:
+        """Start to put items into a batch, which takes the shape of the first."""
         draws = self._transformer.draw(len(items))
-        finish = self._begin(batch, items, draws)
+        finish = self._start(batch, items, draws)
 
         def finish_or_refill() -> None:
             try:
                 finish()
             except _FloatsAmongBytes:
-                self._begin(batch, items, draws, np.dtype(np.float32))()
+                self._start(batch, items, draws, np.dtype(np.float32))()
 
         return finish_or_refill
 
-    def _begin(self, batch: Batch, items: Sequence[Any], draws: np.ndarray, dtype: np.dtype | None = None) -> Finish:
+    def _start(self, batch: Batch, items: Sequence[Any], draws: np.ndarray, dtype: np.dtype | None = None) -> Finish:
         placement = functools.cache(functools.partial(self._transformer.place, draws))
 
         def place(n: int, item: tuple[np.ndarray | PackedImage, Any]) -> None:
@@ -166,7 +170,7 @@ class ImageReader(BatchReader):
         batch.label[n] = label
 
     def share(self, items: Sequence[Any], read: Callable[[int], Item], place: Callable[[int, Item], None]) -> Finish:
-        """Begin, in other threads, to call ``read(n)`` for each of the items, and ``place`` with n and what it gave.
+        """Start, in other threads, to call ``read(n)`` for each of the items, and ``place`` with n and what it gave.
 
         Item 0 is in its place before any other is put there.  What is returned waits for all, unless the reader is
         stopped, and raises the error of the first item that is at fault, a DataError that names it.
@@ -233,8 +237,8 @@ class BatchSource:
         """The next batch; its arrays are valid until the next call. Raises what went wrong in the reading thread."""
         if self._prefetcher is None:
             buffers = [Batch(self.batch_size, self.shape, self.labels) for _ in range(self._depth + 1)]
-            self._reader.stopped.clear()
-            self._prefetcher = Prefetcher(self._reader.begin, buffers, self._reader.stopped)
+            self._reader.stopped = threading.Event()
+            self._prefetcher = Prefetcher(self._reader.start, buffers, self._reader.stopped)
         batch = self._prefetcher.get()
         self._position = batch.position
         return batch

@@ -159,7 +159,9 @@ class Executor:
     def run_backward(self, start: int, end: int) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
         with backend.current().running(self._user_layers):
-            self.plan().sweeps.backward.run(start, end, self._how("backward"))
+            plan = self.plan()
+            plan.fusion.before_backward(start, end)
+            plan.sweeps.backward.run(start, end, self._how("backward"))
         if self.debug_info and start == len(self._steps) - 1 and end == 0:
             self._log_param_norms()
 
@@ -177,6 +179,7 @@ class Executor:
             if first == 0:
                 self._clear_loss()
             sweeps.forward.run(first, last, ahead._replace(segments={}))
+            plan.fusion.before_backward(last, 0)
             sweeps.backward.run(last, first_back, back._replace(segments={}))
 
         where = backend.current()

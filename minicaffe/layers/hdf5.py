@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat, limits, proto
+from minicaffe import compat, limits
 from minicaffe.backend import random, ranks
 from minicaffe.blob import Blob
 from minicaffe.data import hdf5
@@ -37,6 +37,7 @@ class HDF5Data(Source):
     """
 
     type = "HDF5Data"
+    shares_records = True
     param = "hdf5_data_param"
     phase_is_fixed = True
     batch_size: int
@@ -55,11 +56,11 @@ class HDF5Data(Source):
         self.order = list(range(len(self.files)))
         self.shuffler = random.Stream(0) if self.shuffle else None
         if self.shuffler:
-            self.shuffler.set_state(random.stream().get_state())  # draws nothing: the fillers get Caffe's numbers
+            state = ranks.agreed(random.stream().get_state())  # draws nothing: the fillers get Caffe's numbers
+            self.shuffler.set_state(state)
             self.shuffler.shuffle(self.order)
         self.shapes: list[tuple[int, ...]] = []
-        alone = self.phase != proto.TRAIN
-        self.rank, self.ranks = (0, 1) if alone else (ranks.solver_rank(), ranks.solver_count())
+        self.rank, self.ranks = self.share()
         self.require(self.rank < self.ranks, f"solver rank {self.rank} must lie below the solver count {self.ranks}")
         self.row = 0
         self._load(0)

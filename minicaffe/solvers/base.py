@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from minicaffe import arguments, backend, compat, glog, models, proto
+import numpy as np
+
+from minicaffe import arguments, backend, compat, glog, models, parallel, proto
 from minicaffe.backend import random, ranks, usage
 from minicaffe.blob import Storage
 from minicaffe.errors import ArgumentError, SnapshotError
@@ -16,7 +18,7 @@ from minicaffe.net import Net
 from minicaffe.proto.files import read_solver
 from minicaffe.proto.origin import Origin
 from minicaffe.solvers import monitor as monitoring
-from minicaffe.solvers import progress, testing
+from minicaffe.solvers import progress, testing, together
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.callbacks import Callbacks
 from minicaffe.solvers.definition import Definition
@@ -26,6 +28,7 @@ from minicaffe.solvers.notebook import ProgressLine
 from minicaffe.solvers.policy import Schedule
 from minicaffe.solvers.smoothing import SmoothedLoss
 from minicaffe.solvers.stepping import Stepper
+from minicaffe.solvers.together import Together
 from minicaffe.solvers.update_rule import UpdateRule
 from minicaffe.weights import load_into
 
@@ -93,6 +96,7 @@ class Solver(UpdateRule):
         definition.check()
         self._require = definition.require
         self._check()
+        together.check_agreement(parallel.group(), self.param, self.source.resolve)
         _log.info("Initializing solver from parameters: \n%s", self.param)
         if self.param.random_seed >= 0:
             random.seed(self.param.random_seed + self.rank)
@@ -100,7 +104,10 @@ class Solver(UpdateRule):
         self.loaded = [report for paths in self.param.weights for report in load_into(self.net, paths, matching)]
         matching.check_used(self.loaded)
         self.test_nets = list(definition.test_nets(matching))
+        self._split_tests = definition.split_tests
         data, diff = self.net.pack_params()
+        self._together = Together(self, parallel.group(), data, diff)
+        self._together.begin()
         self._share_with_test_nets()
         self.history = [Storage(data.size, self.net.dtype) for _ in range(self.slots)]
         self._stepper = Stepper(self.net, data, diff)
@@ -163,16 +170,16 @@ class Solver(UpdateRule):
             self.restore(resume)
         self.step(self.param.max_iter - self.iter)
         p = self.param
-        if self.rank == 0 and p.snapshot_after_train and (not p.snapshot or self.iter % p.snapshot):
+        if self._writes and p.snapshot_after_train and (not p.snapshot or self.iter % p.snapshot):
             self.snapshot()
         if self.stopped:
             _log.info("Optimization stopped early.")
             return
         if p.display and self.iter % p.display == 0:
             self.net.run_forward()
-            self._losses.add(self.net.loss_array)
+            self._losses.add(self._together.mean(self.net.loss_array))
             _log.info("Iteration %d, loss = %g", self.iter, self.smoothed_loss)
-            self._tell_display(progress.outputs(self.net))
+            self._tell_display(self._outputs())
         if p.test_interval and self.iter % p.test_interval == 0:
             self.test_all()
             self._obey(None)
@@ -204,8 +211,8 @@ class Solver(UpdateRule):
             show = bool(p.display) and self.iter % p.display == 0
             net.debug_info = show and p.debug_info
             for k in range(p.iter_size):
-                net.forward_backward()
-                self._losses.add(net.loss_array, k == 0, p.iter_size)
+                self._together.forward_backward(last=k == p.iter_size - 1)
+                self._losses.add(self._together.mean(net.loss_array), k == 0, p.iter_size)
             if backend.current().is_host or show:
                 backend.current().run_checks()
                 progress.require_finite(self._losses.last, self.iter, net)
@@ -233,8 +240,8 @@ class Solver(UpdateRule):
 
     def _obey(self, action: str | None, due: bool = False) -> None:
         """Write a snapshot if one is ``due``, and do what was requested or what a monitor asks for."""
-        asked = {action, *(monitor.request() for monitor in self.monitors)}
-        if self.rank == 0 and (due or SNAPSHOT in asked):
+        asked = self._together.union([action, *(monitor.request() for monitor in self.monitors)])
+        if self._writes and (due or SNAPSHOT in asked):
             self.snapshot()
         self.stopped = self.stopped or STOP in asked
 
@@ -257,9 +264,13 @@ class Solver(UpdateRule):
 
     def _display(self) -> None:
         self._speed.log(self.iter, self.param.display, self.smoothed_loss)
-        outputs = progress.outputs(self.net)
+        outputs = self._outputs()
         progress.log_outputs("Train", outputs)
         self._tell_display(outputs)
+
+    def _outputs(self) -> list[Scalar]:
+        """The training net's outputs, as they are now."""
+        return self._together.mean_scalars(progress.outputs(self.net))
 
     def _tell_display(self, outputs: list[Scalar]) -> None:
         loss, rate = self.smoothed_loss, self.lr
@@ -269,9 +280,9 @@ class Solver(UpdateRule):
     # --- tests ---------------------------------------------------------------------------------------------------
 
     def test_all(self) -> None:
-        """Test every test net with the current weights, on the solver of rank 0."""
+        """Test every test net with the current weights, on the solver of rank 0, or on all that train together."""
         for i in range(len(self.test_nets)):
-            if not self.stopped and self.rank == 0:
+            if not self.stopped and self._writes:
                 self.test(i)
 
     def test(self, index: int = 0) -> None:
@@ -279,7 +290,7 @@ class Solver(UpdateRule):
         that is 0.
         """
         self._begin()
-        if not testing.run(self, index):
+        if not testing.run(self, index, self._together, self._split_tests[index]):
             self.stopped = True
             _log.info("Test interrupted.")
 
@@ -316,15 +327,27 @@ class Solver(UpdateRule):
 
     # --- snapshots -----------------------------------------------------------------------------------------------
 
+    @property
+    def _writes(self) -> bool:
+        """Whether tests and snapshots are this solver's to make, alone or with others."""
+        return self.rank == 0 or self._together.several
+
     def snapshot(self) -> str:
         """Write ``<snapshot_prefix>_iter_<iter>`` weights and solver state, each whole or not at all; returns the
         state's path.
 
-        SnapshotError if that fails, if weights are not finite, or if another process trains with the same prefix.
+        Solvers that train together call it at the same time, and rank 0 writes.  SnapshotError if that fails, if
+        weights are not finite, or if another process trains with the same prefix.
         """
         self._lock_prefix()
         self._begin()
-        model, state = snapshots.write(self)
+        if not all(np.isfinite(param.blob.peek_data()).all() for param in self.net.learnable):
+            raise SnapshotError(
+                f"not writing a snapshot at iteration {self.iter}: the weights are not "
+                f"finite{self.net.first_non_finite()}"
+            )
+        self._together.average_statistics()
+        model, state = snapshots.write(self, self._together.group)
         self.newest_snapshot = state
         for monitor in self.monitors:
             monitor.snapshot(model, state)
