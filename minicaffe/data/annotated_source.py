@@ -188,7 +188,7 @@ class AnnotatedSource(BatchSource):
                 f"found {data_param.batch_size}"
             )
         typed = annotated_param.HasField("anno_type")
-        reader = _AnnotatedReader(data_param, transformer, typed, rank, solver_count)
+        reader = _AnnotatedReader(data_param, transformer, typed, rank, solver_count, stream)
         super().__init__(reader, data_param.batch_size, data_param.prefetch)
         self.label_shape = reader.label_shape
 
@@ -199,8 +199,8 @@ class _AnnotatedReader(RecordReader):
     remedy = "set transform_param.resize_param or crop_size"
     _transformer: AnnotatedTransformer
 
-    def __init__(self, data_param: Any, transformer: AnnotatedTransformer, typed: bool, rank: int, shares: int) -> None:
-        super().__init__(data_param, transformer, rank, shares)
+    def __init__(self, data_param: Any, transformer: AnnotatedTransformer, typed: bool, *where: Any) -> None:
+        super().__init__(data_param, transformer, *where)
         first = self._records.item()
         try:
             message = parse(first[1])
@@ -216,7 +216,7 @@ class _AnnotatedReader(RecordReader):
     def _image(self, message: Any) -> AnnotatedImage:
         return AnnotatedImage.of(message, self._transformer.force_color, self._transformer.force_gray)
 
-    def start(self, batch: Batch) -> Finish:
+    def begin(self, batch: Batch) -> Finish:
         records, transformer = self.next_records(), self._transformer
         streams = [Stream(int(seed[0])) if len(seed) else None for seed in transformer.draw(len(records))]
         images: dict[int, AnnotatedImage] = {}

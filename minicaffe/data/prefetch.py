@@ -19,24 +19,24 @@ _AT_ONCE = 2  # buffers that are being filled: where the threads run out of one,
 
 
 Finish = Callable[[], None]
-"""Waits until something that was started is done."""
+"""Waits until something that has begun is done."""
 
 
 def done() -> None:
-    """Of what is done at its start."""
+    """Of what is done when it has begun."""
 
 
 class Prefetcher(Generic[Buffer]):
     """Hands out ``buffers`` in the order in which they are filled in a thread, all but the one in use ahead.
 
-    ``start(buffer)`` starts to fill one and returns what waits until it is full; the next that is free is started before.
+    ``begin(buffer)`` begins to fill one and returns what waits until it is full; the next that is free is begun before.
     An exception in either ends the thread and is raised by ``get``. The thread ends with ``close``, or when the
-    prefetcher is collected, or with the process; for that, ``start`` must not refer to the prefetcher's owner. All of
-    these wait for the buffers that were started, which may be left as they are once ``stop`` is set. A forked process has
+    prefetcher is collected, or with the process; for that, ``begin`` must not refer to the prefetcher's owner. All of
+    these wait for the buffers that were begun, which may be left as they are once ``stop`` is set. A forked process has
     no copy of the thread.
     """
 
-    def __init__(self, start: Callable[[Buffer], Finish], buffers: Sequence[Buffer], stop: threading.Event) -> None:
+    def __init__(self, begin: Callable[[Buffer], Finish], buffers: Sequence[Buffer], stop: threading.Event) -> None:
         self._free: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
         self._full: queue.SimpleQueue[Buffer | BaseException] = queue.SimpleQueue()
         self._in_use: Buffer | None = None
@@ -44,7 +44,7 @@ class Prefetcher(Generic[Buffer]):
         self._failure: BaseException | None = None
         for buffer in buffers:
             self._free.put(buffer)
-        work = (start, self._free, self._full, stop)
+        work = (begin, self._free, self._full, stop)
         thread = threading.Thread(target=_work, args=work, name="prefetch", daemon=True)
         self.close = weakref.finalize(self, _end, thread, self._free, stop)
         thread.start()
@@ -71,15 +71,15 @@ class Prefetcher(Generic[Buffer]):
 
 
 def _work(
-    start: Callable[[Buffer], Finish],
+    begin: Callable[[Buffer], Finish],
     free: queue.SimpleQueue[Buffer | None],
     full: queue.SimpleQueue[Buffer | BaseException],
     stop: threading.Event,
 ) -> None:
-    started: deque[tuple[Buffer, Finish]] = deque()
+    begun: deque[tuple[Buffer, Finish]] = deque()
     while not stop.is_set():
-        if started and (len(started) == _AT_ONCE or free.empty()):
-            buffer, finish = started.popleft()
+        if begun and (len(begun) == _AT_ONCE or free.empty()):
+            buffer, finish = begun.popleft()
             try:
                 finish()
             except BaseException as error:  # noqa: BLE001  (get raises it)
@@ -87,16 +87,16 @@ def _work(
                 break
             full.put(buffer)
         elif (next_buffer := free.get()) is not None:
-            started.append((next_buffer, _attempt(start, next_buffer)))
-    for _, finish in started:
+            begun.append((next_buffer, _attempt(begin, next_buffer)))
+    for _, finish in begun:
         with contextlib.suppress(BaseException):  # nobody waits for these
             finish()
 
 
-def _attempt(start: Callable[[Buffer], Finish], buffer: Buffer) -> Finish:
-    """What waits for a buffer, and raises what went wrong at its start, too: those started before come first."""
+def _attempt(begin: Callable[[Buffer], Finish], buffer: Buffer) -> Finish:
+    """What waits for a buffer, and raises what went wrong at its beginning, too: those begun before come first."""
     try:
-        return start(buffer)
+        return begin(buffer)
     except BaseException as error:  # noqa: BLE001  (raised later)
         failure = error
 

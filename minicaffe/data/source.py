@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from minicaffe import limits
 from minicaffe.backend import threads
 from minicaffe.data.packed import PackedImage, planes
-from minicaffe.data.prefetch import Finish, Prefetcher, done
+from minicaffe.data.prefetch import Finish, Prefetcher
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
 from minicaffe.kernels.cpu.transform import crop, subtract_mean
@@ -67,26 +67,22 @@ class BatchReader(ABC):
     """Fills batches one after the other: all that a prefetch thread works on.
 
     ``shape`` is that of the first item, transformed, (C, h, w); ``labels`` that of an item's label.  A position, as
-    ``start`` leaves it in each batch, is what ``encode`` takes.
+    ``begin`` leaves it in each batch, is what ``encode`` takes.
     """
 
     shape: tuple[int, int, int]
     labels: tuple[int, ...] = ()
 
-    stopped: threading.Event
-    """Set when nobody waits for batches any more: those at hand may be left as they are.  The source gives it."""
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        """Set when nobody waits for batches any more: those at hand may be left as they are."""
 
-    def start(self, batch: Batch) -> Finish:
-        """Start to ``fill`` a batch; another may be started before it is full.
+    @abstractmethod
+    def begin(self, batch: Batch) -> Finish:
+        """Begin to read, decode and transform the next items into ``batch``; one may begin before another is full.
 
         DataError, here or from what is returned, for what cannot be read.
         """
-        self.fill(batch)
-        return done
-
-    def fill(self, batch: Batch) -> None:
-        """Read, decode and transform the next items into ``batch``, at once."""
-        raise NotImplementedError
 
     @abstractmethod
     def position(self) -> Any:
@@ -111,6 +107,7 @@ class ImageReader(BatchReader):
     """What to do about images of different sizes."""
 
     def __init__(self, transformer: Transformer) -> None:
+        super().__init__()
         self._transformer = transformer
         self._threads = threads.get_num_threads()
         self._pool = ThreadPoolExecutor(self._threads, "decode")
@@ -123,20 +120,20 @@ class ImageReader(BatchReader):
     def at(self, item: Any, error: DataError) -> DataError:
         """``error``, naming the item."""
 
-    def start_with(self, batch: Batch, items: Sequence[Any]) -> Finish:
-        """Start to put items into a batch, which takes the shape of the first."""
+    def begin_with(self, batch: Batch, items: Sequence[Any]) -> Finish:
+        """Begin to put items into a batch, which takes the shape of the first."""
         draws = self._transformer.draw(len(items))
-        finish = self._start(batch, items, draws)
+        finish = self._begin(batch, items, draws)
 
         def finish_or_refill() -> None:
             try:
                 finish()
             except _FloatsAmongBytes:
-                self._start(batch, items, draws, np.dtype(np.float32))()
+                self._begin(batch, items, draws, np.dtype(np.float32))()
 
         return finish_or_refill
 
-    def _start(self, batch: Batch, items: Sequence[Any], draws: np.ndarray, dtype: np.dtype | None = None) -> Finish:
+    def _begin(self, batch: Batch, items: Sequence[Any], draws: np.ndarray, dtype: np.dtype | None = None) -> Finish:
         placement = functools.cache(functools.partial(self._transformer.place, draws))
 
         def place(n: int, item: tuple[np.ndarray | PackedImage, Any]) -> None:
@@ -150,6 +147,8 @@ class ImageReader(BatchReader):
                     f"its shape is {shape} (channels, height, width), that of the batch's first "
                     f"{batch.pixels.shape[1:]}; {self.remedy}"
                 )
+            if self._transformer.varies:
+                pixels = self._transformer.prepared(planes(pixels), draws[n])
             if batch.pixels.dtype != pixels.dtype:
                 if batch.pixels.dtype == np.uint8:
                     raise _FloatsAmongBytes
@@ -161,6 +160,7 @@ class ImageReader(BatchReader):
             else:
                 one = slice(n, n + 1)
                 crop(pixels[np.newaxis], batch.offsets[one], batch.mirror[one], batch.pixels[one])
+            self._transformer.touch_up(batch.pixels[n], bool(batch.mirror[n]))
             self.put_label(batch, n, label)
 
         return self.share(items, lambda n: self.read(items[n]), place)
@@ -170,7 +170,7 @@ class ImageReader(BatchReader):
         batch.label[n] = label
 
     def share(self, items: Sequence[Any], read: Callable[[int], Item], place: Callable[[int, Item], None]) -> Finish:
-        """Start, in other threads, to call ``read(n)`` for each of the items, and ``place`` with n and what it gave.
+        """Begin, in other threads, to call ``read(n)`` for each of the items, and ``place`` with n and what it gave.
 
         Item 0 is in its place before any other is put there.  What is returned waits for all, unless the reader is
         stopped, and raises the error of the first item that is at fault, a DataError that names it.
@@ -183,7 +183,7 @@ class ImageReader(BatchReader):
                 item = read(n)
                 if n > 0:
                     first_placed.wait()
-                if not errors:
+                if n < min([*errors, len(items)]):  # one before those at fault may be at fault, too
                     place(n, item)
             except DataError as error:
                 raise self.at(items[n], error) from error
@@ -237,8 +237,8 @@ class BatchSource:
         """The next batch; its arrays are valid until the next call. Raises what went wrong in the reading thread."""
         if self._prefetcher is None:
             buffers = [Batch(self.batch_size, self.shape, self.labels) for _ in range(self._depth + 1)]
-            self._reader.stopped = threading.Event()
-            self._prefetcher = Prefetcher(self._reader.start, buffers, self._reader.stopped)
+            self._reader.stopped.clear()
+            self._prefetcher = Prefetcher(self._reader.begin, buffers, self._reader.stopped)
         batch = self._prefetcher.get()
         self._position = batch.position
         return batch

@@ -14,6 +14,7 @@ import numpy as np
 from minicaffe import limits
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import decode_image, read_image, resize
+from minicaffe.data.prefetch import Finish, done
 from minicaffe.data.source import Batch, BatchReader, BatchSource, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer, read_mean
 from minicaffe.errors import DataError
@@ -157,6 +158,7 @@ class _WindowReader(BatchReader):
     """Fills batches with windows."""
 
     def __init__(self, param: Any, transform_param: Any, stream: Stream) -> None:
+        super().__init__()
         self._param = param
         self._crop, self._mirror = transform_param.crop_size, transform_param.mirror
         self._stream = stream
@@ -203,7 +205,7 @@ class _WindowReader(BatchReader):
         except OSError as error:
             raise DataError(f"image {os.path.abspath(path)}: cannot be read ({error.strerror})") from error
 
-    def fill(self, batch: Batch) -> None:
+    def begin(self, batch: Batch) -> Finish:
         batch.resize(self.shape, np.float32)
         batch.pixels.fill(0)
         for n, window in enumerate(self._draw()):
@@ -213,6 +215,7 @@ class _WindowReader(BatchReader):
             self._warp(window, mirrored, batch.pixels[n])
             batch.label[n] = window.label
         batch.position = self.position()
+        return done
 
     def _draw(self) -> Iterator[Window]:
         for count, windows in self._kinds:
