@@ -13,14 +13,14 @@ from minicaffe.net import Net
 from minicaffe.solvers import larc, progress
 
 if TYPE_CHECKING:
-    from minicaffe.solvers.base import Solver
+    from minicaffe.solvers.update_rule import UpdateRule
 
 
 class Stepper(Work):
     """Steps the packed params ``data`` of a net by their gradients ``diff``, as its solver says.
 
-    On a device the step is captured: its rates lie in memory there, and what else ``Solver.update`` goes by, fields of
-    the SolverParameter, is the state that a capture holds for.
+    On a device the step is captured: its rates lie in memory there, and what else ``UpdateRule.update`` goes by, fields
+    of the SolverParameter, is the state that a capture holds for.
     """
 
     def __init__(self, net: Net, data: Storage, diff: Storage) -> None:
@@ -29,7 +29,7 @@ class Stepper(Work):
         self._norm = Blob((), net.dtype)
         self._replay = Replay()
 
-    def take(self, solver: Solver, rate: float) -> None:
+    def take(self, solver: UpdateRule, rate: float) -> None:
         """Clip the gradients and step, at the learning rate ``rate`` times each param's multiplier or its own rate."""
         where, p = backend.current(), solver.param
         own = solver.capturable and "update" not in vars(solver)  # nobody put a function in its place
@@ -44,7 +44,7 @@ class Stepper(Work):
         if p.clip_gradients >= 0:
             progress.log_clipping(float(self._norm.peek_data()), p.clip_gradients)
 
-    def _step_alike(self, solver: Solver, where: backend.Backend, rate: float, own: bool) -> None:
+    def _step_alike(self, solver: UpdateRule, where: backend.Backend, rate: float, own: bool) -> None:
         """Step all params, those alike together: on a device by a replay, unless it is not its ``own`` update."""
         rates = [solver.corrected(rate * lr_mult) for _, _, lr_mult, _ in self._ranges]
         numbers = where.numbers(self, rates) if own else rates
@@ -68,7 +68,7 @@ class Stepper(Work):
     def leave(self, left: Any) -> None:
         self._diff.zeros = left
 
-    def _state(self, solver: Solver, where: backend.Backend) -> tuple:
+    def _state(self, solver: UpdateRule, where: backend.Backend) -> tuple:
         p = solver.param
         whole = p.clip_gradients, p.iter_size, larc.weight_decay(p, solver.iter), p.regularization_type
         own = solver.momentum, p.momentum2, p.rms_decay, p.delta
@@ -78,7 +78,7 @@ class Stepper(Work):
         if p.clip_gradients >= 0:
             backend.current().ops.clip_by_norm(self._diff.array(), p.clip_gradients, self._norm.xdata)
 
-    def _update(self, solver: Solver, ranges: Sequence[tuple[int, int, Any, float]]) -> None:
+    def _update(self, solver: UpdateRule, ranges: Sequence[tuple[int, int, Any, float]]) -> None:
         """Update ranges of the params: (start, stop, rate, decay_mult)."""
         p, ops = solver.param, backend.current().ops
         w, g = self._data.array(), self._diff.array()
