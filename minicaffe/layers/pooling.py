@@ -104,11 +104,11 @@ class Pooling(Layer):
     def _sizes(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         """Stride, pad, and what the kernel spans along each axis."""
         kernel = self._pair("kernel_size", "kernel", 0)
-        spans = tuple(step * (size - 1) + 1 for step, size in zip(self._steps(), kernel, strict=True))
+        spans = tuple(step * (size - 1) + 1 for step, size in zip(self.steps(), kernel, strict=True))
         rows, columns = spans if min(kernel) > 0 else kernel
         return self._pair("stride", "stride", 1), self._pair("pad", "pad", 0), (rows, columns)
 
-    def _steps(self) -> tuple[int, int]:
+    def steps(self) -> tuple[int, int]:
         """How far the pixels of a window are apart along each axis."""
         given = list(self.dilation) or [1]
         return given[0], given[-1]
@@ -239,7 +239,7 @@ class DilatedPooling(Pooling):
         self.padded[:, :, self.inside[0], self.inside[1]] = x
         y[...] = -FLT_MAX
         self.which[...] = -1
-        (down, right), (stride_h, stride_w) = self._steps(), self._sizes()[0]
+        (down, right), (stride_h, stride_w) = self.steps(), self._sizes()[0]
         for i in range(self.taps[0]):
             rows = slice(i * down, i * down + self.ends[0], stride_h)
             for j in range(self.taps[1]):

@@ -43,7 +43,7 @@ def huber(w: Writer, gap: str, square: float = 1.0) -> str:
 
 
 @exports("SmoothL1Loss")
-def smooth_l1(w: Writer) -> str:
+def smooth_l1(w: Writer) -> list[str]:
     shape = w.bottom[0]
     others = [w.reshape(x, shape, of) for x, of in zip(w.x[1:], w.bottom[1:], strict=True)]
     gap = w.sub(w.x[0], others[0])
@@ -52,7 +52,10 @@ def smooth_l1(w: Writer) -> str:
     terms = huber(w, gap, w.layer.sigma**2)
     if len(others) > 2:
         terms = w.mul(terms, others[2])
-    return _mean_over_items(w, w.sum(terms))
+    loss = _mean_over_items(w, w.sum(terms))
+    if len(w.top) == 1:
+        return [loss]
+    return [loss, w.like_top(w.sum(terms, [1], keep=True), [shape[0], 1, *shape[2:]], 1)]
 
 
 @exports("SmoothL1LossOHEM")

@@ -34,9 +34,18 @@ def broadcast_mul(w: Writer) -> str:
     return w.mul(w.x[0], _by_channel(w, 1, 0))
 
 
-@exports("SpatialProduct")
+@exports("SpatialProduct", "MaskPooling")
 def spatial_product(w: Writer) -> str:
     return w.mul(w.x[0], w.x[1])
+
+
+@exports("MergeCrop")
+def merge_crop(w: Writer) -> str:
+    layer, (a, b) = w.layer, w.x
+    for axis, part in enumerate(layer.middle[2:], 2):
+        b = w.slice(b, axis, part.start, part.stop)
+    a, b = (x if used else w.filled(x, 0) for x, used in zip((a, b), layer.used, strict=True))
+    return w.op("Concat", a, b, axis=1) if layer.operation == layer.STACK else w.add(a, b)
 
 
 @exports("ChannelScale")

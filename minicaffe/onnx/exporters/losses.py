@@ -29,6 +29,8 @@ def softmax_loss(w: Writer) -> list[str]:
         others.append(w.like_top(prob, seen.sizes, 1))
     if isinstance(layer, SoftmaxWithLossOHEM) and len(w.top) > 2:
         others = [w.filled(w.x[0], 0), w.like_top(losses, None, 2)]
+    elif len(w.top) > 2:
+        others.append(w.like_top(losses, None, 2))
     return [loss, *others]
 
 

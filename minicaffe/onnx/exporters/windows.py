@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from minicaffe.kernels.window import Window
 from minicaffe.layers.base import TRAIN
-from minicaffe.layers.pooling import Pooling
+from minicaffe.layers.pooling import DilatedPooling, Pooling
 from minicaffe.onnx.sizes import Shape, Size
 from minicaffe.onnx.writer import Writer, exports
 
@@ -92,7 +92,19 @@ def pooling(w: Writer) -> list[str]:
         raise w.refuse("in TRAIN phase STOCHASTIC pooling draws random numbers; export the TEST phase")
     if layer.global_pooling and len(w.top) == 1 and layer.pool != Pooling.STOCHASTIC:
         return [w.op("GlobalMaxPool" if layer.pool == Pooling.MAX else "GlobalAveragePool", w.x[0])]
+    if isinstance(layer, DilatedPooling):
+        return _apart(w, layer, out)
     return _pooled(w, layer, out, len(w.top))
+
+
+def _apart(w: Writer, layer: DilatedPooling, out: Sequence[int]) -> list[str]:
+    """The maximum of pixels that are apart."""
+    if len(w.top) > 1:
+        raise w.refuse("the operator does not tell the places of pixels that are apart")
+    pad, stride = layer.window.pad, layer.window.stride
+    ends = [max(end, 0) for end in _end_pads(layer.window, Shape(w.bottom[0][2:]).numbers, out)]
+    x = w.op("Pad", w.x[0], w.ints([0, 0, *pad, 0, 0, *ends]), w.number(_LOWEST))
+    return [w.op("MaxPool", x, kernel_shape=layer.taps, dilations=layer.steps(), strides=stride)]
 
 
 def _pooled(w: Writer, layer: Pooling, out: Sequence[int], tops: int = 1) -> list[str]:
