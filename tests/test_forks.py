@@ -76,9 +76,9 @@ def test_v1_layers_of_forks_are_upgraded():
 @pytest.mark.parametrize(
     ("kind", "options", "of"),
     [
-        ("Data", "data_param { source: 'db' batch_size: 1 } transform_param { fix_crop: true }", "yjxiong"),
+        ("Data", "data_param { source: 'db' batch_size: 1 } transform_param { center_crop: true }", "happynear"),
         ("ImageData", "image_data_param { source: 'l' batch_size: 1 } transform_param { resize_param {} }", "SSD"),
-        ("Data", "data_param { source: 'db' batch_size: 1 shuffle: true }", "yjxiong"),
+        ("DenseImageData", "dense_image_data_param { source: 'l' } transform_param { fix_crop: true }", "yjxiong"),
     ],
 )
 def test_data_layers_refuse_what_would_change_their_images(kind, options, of, tmp_path):

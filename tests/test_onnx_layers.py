@@ -21,7 +21,6 @@ REFUSED = {
     "Dropout-TRAIN": "draws random numbers",
     "Dropout-sampled in TEST": "draws random numbers",
     "Pooling-stochastic": "draws random numbers",
-    "Pooling-dilation, stride and pad": "the places of pixels that are apart",
     "MarginInnerProduct-double": "how often it ran",
     "MarginInnerProduct-triple": "how often it ran",
     "MarginInnerProduct-quadruple": "how often it ran",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from minicaffe.layers.eltwise import Eltwise
+from minicaffe.layers.merge_crop import MergeCrop
 from minicaffe.layers.metric import Pairwise
 from minicaffe.onnx.writer import Writer, exports, host
 
@@ -41,11 +42,15 @@ def spatial_product(w: Writer) -> str:
 
 @exports("MergeCrop")
 def merge_crop(w: Writer) -> str:
-    layer, (a, b) = w.layer, w.x
-    for axis, part in enumerate(layer.middle[2:], 2):
-        b = w.slice(b, axis, part.start, part.stop)
+    layer = w.layer
+    starts, stops = (
+        zip(*((part.start, part.stop) for part in layer.middle[2:]), strict=True) if len(w.bottom[0]) > 2 else ((), ())
+    )
+    a, b = w.x
+    if starts:
+        b = w.op("Slice", b, w.ints(starts), w.ints(stops), w.ints(list(range(2, 2 + len(starts)))))
     a, b = (x if used else w.filled(x, 0) for x, used in zip((a, b), layer.used, strict=True))
-    return w.op("Concat", a, b, axis=1) if layer.operation == layer.STACK else w.add(a, b)
+    return w.add(a, b) if layer.operation == MergeCrop.ADD else w.op("Concat", a, b, axis=1)
 
 
 @exports("ChannelScale")
