@@ -14,7 +14,12 @@ nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="CuPy is not
 ARCHITECTURES = (75, 80, 90, 100)
 TYPES = {  # template arguments after the dtype
     "im2col": (", 1", ", 2", ", 3", ", 10"),
-    "solver_update": (", double", ", const double*"),
+    "solver_update": (
+        ", double, double",
+        ", double, const double*",
+        ", const double*, double",
+        ", const double*, const double*",
+    ),
     "elementwise": (", const {T}*, const {T}*, {T}",),
     "channel": (", const {T}*, const Channel<{T}>*, {T}",),
 }

@@ -90,7 +90,7 @@ def test_solvers_take_the_same_steps(kind, gpu, launches):
 
 
 def test_a_number_that_is_baked_into_a_graph_shows(gpu, monkeypatch):
-    monkeypatch.setattr(GpuBackend, "numbers", lambda self, owner, values: values)
+    monkeypatch.setattr(GpuBackend, "numbers", lambda self, owner, values: self.xp.asarray(values))
     expected, found = with_and_without(lambda: trained(training.LENET, lr_policy="inv", gamma=0.1, power=0.75))
     assert expected[0][:4] == found[0][:4] and expected[0][4:] != found[0][4:]
 
@@ -107,6 +107,23 @@ def test_what_a_step_goes_by_may_change(gpu, launches):
     same_bits(*with_and_without(run))
     # one of the step for each change but that of the rate; two of the net, for the first norm takes new memory
     assert len({id(graph) for graph in launches}) == 4 + 2
+
+
+@pytest.mark.parametrize(("clip", "kernels"), [(-1.0, 1), (0.05, 3)])
+def test_one_kernel_steps_all_params(clip, kernels, gpu, launches):
+    """Weights and biases have other rates; to clip takes their norm before, in two kernels."""
+    trained(training.LENET, clip_gradients=clip)
+    assert len(launches[-1]) == kernels
+
+
+def test_own_rates_of_params_come_from_memory(gpu, launches):
+    options = dict(larc=True, larc_eta=0.02, larc_policy="clip", clip_gradients=0.5, iter_size=2)
+    expected, found = with_and_without(lambda: trained(training.LENET, **options))
+    same_bits(expected, found)
+    assert len(launches[-1]) == 3
+    with backend.use(backend.host_backend()):
+        losses, _ = trained(training.LENET, **options)
+    np.testing.assert_allclose(found[0], losses, rtol=1e-5)
 
 
 def test_gradients_of_several_passes_add_up(gpu, launches):

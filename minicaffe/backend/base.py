@@ -127,11 +127,10 @@ class Backend(ABC):
         """
         return None
 
-    def numbers(self, owner: object, values: Sequence[float]) -> Sequence[Any]:
-        """Numbers for ops that take them from memory where they may change from replay to replay, such as a rate.
+    def numbers(self, owner: object, values: NDArray[np.float64]) -> Any:
+        """``values`` for an op that takes them from memory where they may change from replay to replay, such as rates.
 
-        On a device they are float64 scalars there, the same ones for one ``owner`` at each call; on the host, where
-        captures hold the numbers themselves, they are ``values``.
+        On a device they lie there, in the same place for one ``owner`` at each call; on the host they are ``values``.
         """
         return values
 

@@ -69,11 +69,10 @@ class PhiloxRandom(RandomSource):
 
 
 class _Numbers(NamedTuple):
-    """Numbers on a device: their memory, a scalar for each, and what they are."""
+    """Numbers on a device: their memory, and what they are."""
 
     memory: Any
-    scalars: list[Any]
-    values: tuple[float, ...]
+    values: bytes
 
 
 class DeviceBackend(Backend):
@@ -113,16 +112,15 @@ class DeviceBackend(Backend):
             else:
                 out[...] = array.get()
 
-    def numbers(self, owner: object, values: Sequence[float]) -> Sequence[Any]:
-        kept, values = self._numbers.get(owner), tuple(values)
-        if kept is None or len(kept.values) != len(values):
-            memory = self.zeros((len(values),), np.float64)
-            kept = _Numbers(memory, [memory[i : i + 1].reshape(()) for i in range(len(values))], (0.0,) * len(values))
+    def numbers(self, owner: object, values: NDArray[np.float64]) -> Any:
+        kept, found = self._numbers.get(owner), values.tobytes()
+        if kept is None or kept.memory.shape != values.shape:
+            kept = _Numbers(self.zeros(values.shape, np.float64), b"")
             generation.advance()
-        if kept.values != values:
-            self.upload(np.array(values), kept.memory)
-            self._numbers[owner] = kept._replace(values=values)
-        return kept.scalars
+        if kept.values != found:
+            self.upload(values, kept.memory)
+            self._numbers[owner] = kept._replace(values=found)
+        return kept.memory
 
     def run_checks(self) -> None:
         with self._current():
