@@ -45,8 +45,52 @@ class Context:
         assert self not in self.current
 
 
+class RaceError(RuntimeError):
+    """Two streams use the same memory, and nothing says which comes first."""
+
+
 class Stream(Context):
-    """A stream that captures as CUDA does: see ``strict_cupy``."""
+    """A stream that captures as CUDA does: see ``strict_cupy``.
+
+    The one that is entered runs kernels, at once.  What another is given is only done once somebody waits for it, and
+    may not touch memory that the kernels' stream used unless it was told to wait for that.
+    """
+
+    def __init__(self, non_blocking=False):
+        super().__init__()
+        self._issued: list[Any] = []
+        self._waited_for = 0
+
+    def runs_kernels(self):
+        return bool(Context.current) and self is Context.current[-1]
+
+    def issue(self, work, memory):
+        if memory.used > self._waited_for:
+            raise RaceError("memory is written on a second stream while kernels may still use it")
+        self._issued.append(work)
+
+    def wait_event(self, event):
+        if event.stream is None:
+            return
+        if event.stream is not self and not event.stream.runs_kernels():
+            event.stream.run(event.place)
+        elif not self.runs_kernels():
+            self._waited_for = max(self._waited_for, event.place)
+
+    def moment(self):
+        """What has been issued to it so far."""
+        return strict_cupy.clock() if self.runs_kernels() else len(self._issued)
+
+    def run(self, stop=None):
+        """Do what is left of the work issued before the moment ``stop``."""
+        if not self.runs_kernels():
+            for i, work in enumerate(self._issued[:stop]):
+                self._issued[i] = lambda: None
+                work()
+
+    def synchronize(self):
+        super().synchronize()
+        self.run()
 
     def begin_capture(self, mode):
         assert mode == THREAD_LOCAL and self is self.current[-1]
@@ -57,17 +101,19 @@ class Stream(Context):
 
 
 class Event:
-    """A moment on a stream; there is one stream, and all that was issued to it is done at once."""
+    """A moment on a stream."""
 
     def __init__(self):
-        self.at = None
+        self.at = self.stream = None
+        self.place = 0
 
     def record(self, stream=None):
-        assert stream is None or stream is Context.current[-1]
-        self.at = time.perf_counter()
+        self.stream = Context.current[-1] if stream is None else stream
+        self.at, self.place = time.perf_counter(), self.stream.moment()
 
     def synchronize(self):
         assert self.at is not None
+        self.stream.run(self.place)
 
 
 class Pool:

@@ -21,6 +21,7 @@ from test_capture import rolled
 
 import minicaffe
 from minicaffe import backend, compat, testing
+from minicaffe.backend import staging
 from minicaffe.backend.gpu import GpuBackend
 from minicaffe.errors import DeviceError, LayerError
 from minicaffe.kernels import fast_paths
@@ -168,6 +169,15 @@ def test_blobs_may_be_read_and_written_between_iterations(gpu, launches):
 
     same_bits(*with_and_without(run))
     assert len({id(graph) for graph in launches}) == 2
+
+
+def test_inputs_that_are_copied_ahead_reach_the_graphs(gpu, launches, monkeypatch):
+    monkeypatch.setattr(staging, "_LEAST", 0)
+    with fast_paths.without("copy_ahead"):
+        expected = with_and_without(lambda: trained(training.SIAMESE))[0]
+        assert not gpu._staging.spare_bytes
+    same_bits(expected, trained(training.SIAMESE))
+    assert gpu._staging.spare_bytes
 
 
 def test_forward_alone_is_a_graph(gpu, launches):

@@ -86,8 +86,11 @@ class Backend(ABC):
         """A new zero-filled, C-contiguous array of this backend."""
 
     @abstractmethod
-    def upload(self, host: NDArray, out: Any) -> None:
-        """Copy a NumPy array into an array of this backend of the same shape and dtype."""
+    def upload(self, host: NDArray, out: Any, again: bool = False) -> None:
+        """Copy a NumPy array into an array of this backend of the same shape and dtype.
+
+        ``again``: it has been used before, so that such copies will come from time to time, as those of inputs do.
+        """
 
     @abstractmethod
     def download(self, array: Any, out: NDArray) -> None:

@@ -101,7 +101,7 @@ class DeviceBackend(Backend):
         with self._current():
             return self.xp.zeros(tuple(shape), dtype)
 
-    def upload(self, host: NDArray, out: Any) -> None:
+    def upload(self, host: NDArray, out: Any, again: bool = False) -> None:
         with self._current():
             out.set(host)
 

@@ -29,9 +29,10 @@ _CUBLAS_WORKSPACE = 32 << 20  # bytes; what NVIDIA advises for Hopper, and more 
 class GpuBackend(DeviceBackend):
     """Layers run on one GPU, on a stream of their own; ``on_device`` makes or finds the backend of a GPU.
 
-    Everything is issued to one stream, with a cuBLAS handle and workspace of its own, so that an iteration can be
+    All kernels are issued to one stream, with a cuBLAS handle and workspace of its own, so that an iteration can be
     captured as a CUDA graph: CuPy refuses its own cuBLAS calls while it captures.  It is a blocking stream: a user's
     CuPy code outside ``running()`` goes to the default stream, which then waits for this one instead of racing it.
+    Only inputs are copied ahead on a second stream (``staging``).
     """
 
     name = "gpu"
@@ -60,7 +61,7 @@ class GpuBackend(DeviceBackend):
         """What has kept layers from being captured, each once."""
         with self._device:
             self._stream = cupy.cuda.Stream()
-        self._staging = Staging(cupy.cuda)
+            self._staging = Staging(cupy, self._stream)
         with self._current():
             gemm = self._make_gemm(cupy)
         super().__init__(cupy, gemm)
@@ -117,9 +118,9 @@ class GpuBackend(DeviceBackend):
 
     # --- memory ----------------------------------------------------------------------------------------------------
 
-    def upload(self, host: NDArray, out: Any) -> None:
+    def upload(self, host: NDArray, out: Any, again: bool = False) -> None:
         with self._outside_captures("values are copied to the device"), self._current():
-            self._staging.upload(host, out, self._stream)
+            self._staging.upload(host, out, again and fast_paths.taken("copy_ahead"))
 
     def download(self, array: Any, out: NDArray) -> None:
         with self._outside_captures("values are copied from the device"):
@@ -140,8 +141,10 @@ class GpuBackend(DeviceBackend):
     def _usage(self) -> str:
         """What takes the memory of this GPU, as a table."""
         free, total = self.xp.cuda.runtime.memGetInfo()
-        left = (f"free, of {amount(total)}", free)
-        return usage.table(self, ("workspace that all layers share", self.workspace_bytes()), left)
+        rows = [("workspace that all layers share", self.workspace_bytes())]
+        if self._staging.spare_bytes:
+            rows.append(("inputs that are copied ahead", self._staging.spare_bytes))
+        return usage.table(self, *rows, (f"free, of {amount(total)}", free))
 
     def synchronize(self) -> None:
         self._stream.synchronize()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,35 +32,37 @@ def cases(sizes: Sizes) -> Iterator[KernelCase]:
     large = [sizes.large] if sizes.large else []
     for count in [*sizes.edges, *large]:
         for limit in (0.01, 1e6, -1.0):
-            args = (normal(count), limit, 0.5, None, output(), _found())
-            yield KernelCase("gradient_scale", args, f"{count}, at most {limit:g}")
+            yield _scale_case(count, limit, None, f"{count}, at most {limit:g}")
         for inverse in (False, True):
             yield KernelCase("rescale", (normal(count), _given(1024.0, 3.0), inverse))
     count = sizes.edges[-1]
     for name, scaling in LOSS_SCALES.items():
         for found, prepare in (("", None), (", infinite", _infinite)):
-            args = (normal(count), 0.5, 0.5, _given(*scaling), output(), _found())
-            yield KernelCase("gradient_scale", args, f"{count}{found}, {name}", prepare)
-    yield KernelCase("gradient_scale", (normal(count), 0.5, 0.5, None, output(), _found()), "infinite", _infinite)
+            yield _scale_case(count, 0.5, _given(*scaling), f"{count}{found}, {name}", prepare)
+    yield _scale_case(count, 0.5, None, "infinite", _infinite)
     for count in [0, *sizes.edges, *large]:
         for op, histories, (rate, *own) in UPDATES:
             for l1 in (False, True):
-                args = (normal(count), normal(count), *[normal(count)] * histories, rate, *own, 0.5, 0.01, l1)
-                yield KernelCase(op, args, f"{count}{', L1' if l1 else ''}", _start)
+                arrays = [normal(count)] * (2 + histories)
+                yield KernelCase(op, (*arrays, rate, *own, 0.5, 0.01, l1), f"{count}{', L1' if l1 else ''}", _start)
             for name, scale in (("", 0.5), (", nothing to step", np.nan)):
-                args = (normal(count), normal(count), *[normal(count)] * histories, _table(count), *own)
-                yield KernelCase(op, (*args, _given(scale), 0.01, True), f"{count}, by a table{name}", _start)
+                numbers = (_table(count), *own, _given(scale), 0.01, True)
+                yield KernelCase(
+                    op, (*[normal(count)] * (2 + histories), *numbers), f"{count}, by a table{name}", _start
+                )
+
+
+def _scale_case(
+    count: int, limit: float, loss_scale: Values | None, label: str, prepare: Callable[..., None] | None = None
+) -> KernelCase:
+    found = Values((), lambda rng, size: np.full(size, np.nan).view(Output), np.float64)
+    return KernelCase("gradient_scale", (normal(count), limit, 0.5, loss_scale, output(), found), label, prepare)
 
 
 def _given(*numbers: float) -> Values:
     """These, in float64; one alone as a scalar."""
     values = np.array(numbers if len(numbers) > 1 else numbers[0])
     return Values(values.shape, lambda rng, size: values.copy(), np.float64)
-
-
-def _found() -> Values:
-    """A scalar output in float64."""
-    return Values((), lambda rng, size: np.full(size, np.nan).view(Output), np.float64)
 
 
 def _table(count: int) -> Values:
