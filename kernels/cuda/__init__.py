@@ -12,7 +12,7 @@ from typing import Any
 from minicaffe.kernels.cuda.batch_norm import BatchNormOps
 from minicaffe.kernels.cuda.bias import BiasOps
 from minicaffe.kernels.cuda.channel import ChannelOps
-from minicaffe.kernels.cuda.conv import ConvOps
+from minicaffe.kernels.cuda.conv.select import ConvOps
 from minicaffe.kernels.cuda.dot import DotOps
 from minicaffe.kernels.cuda.elementwise import ElementwiseOps
 from minicaffe.kernels.cuda.focal_loss import FocalLossOps
@@ -49,12 +49,14 @@ class CudaOps(
     """Every function of ``kernels/reference`` as a method of the same name and signature.
 
     ``xp`` is CuPy or a module like it; ``gemm(a, b, out, transpose_a, transpose_b, accumulate)`` multiplies matrices,
-    or batches of them on a first axis.  No method waits for the device, and none allocates memory the second time that
+    or batches of them on a first axis; ``tensor_cores(dtype)`` tells whether kernels of our own may use these, for which
+    float32 is rounded to TF32.  No method waits for the device, and none allocates memory the second time that
     it sees a shape.
     """
 
-    def __init__(self, xp: Any, gemm: Callable[..., None]) -> None:
+    def __init__(self, xp: Any, gemm: Callable[..., None], tensor_cores: Callable[[Any], bool]) -> None:
         self.launch = Launcher(xp)
+        self._tensor_cores = tensor_cores
         self._gemm = gemm
 
     def gemm(

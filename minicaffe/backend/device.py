@@ -76,16 +76,21 @@ class _Numbers(NamedTuple):
 
 
 class DeviceBackend(Backend):
-    """Layers run on the arrays of ``xp``, in the order in which they are issued; ``gemm`` multiplies matrices there."""
+    """Layers run on the arrays of ``xp``, in the order in which they are issued; ``gemm`` multiplies matrices there.
+
+    ``tensor_cores(dtype)`` says whether other kernels may use them for factors of a dtype.
+    """
 
     is_host = False
 
-    def __init__(self, xp: Any, gemm: Callable[..., None]) -> None:
+    def __init__(
+        self, xp: Any, gemm: Callable[..., None], tensor_cores: Callable[[Any], bool] = lambda dtype: False
+    ) -> None:
         super().__init__()
         self.xp = xp
         self._numbers: weakref.WeakKeyDictionary[object, _Numbers] = weakref.WeakKeyDictionary()
         with self.running():
-            self.ops = CudaOps(xp, gemm)
+            self.ops = CudaOps(xp, gemm, tensor_cores)
             self.random = PhiloxRandom(self)
 
     @contextlib.contextmanager

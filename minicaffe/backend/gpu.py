@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _CUBLAS_WORKSPACE = 32 << 20  # bytes; what NVIDIA advises for Hopper, and more than older GPUs need
 
+_TENSOR_CORES = 8  # the first compute capability, Ampere's, whose tensor cores take TF32
+
 
 class GpuBackend(DeviceBackend):
     """Layers run on one GPU, on a stream of their own; ``on_device`` makes or finds the backend of a GPU.
@@ -64,12 +66,17 @@ class GpuBackend(DeviceBackend):
             self._staging = Staging(cupy, self._stream)
         with self._current():
             gemm = self._make_gemm(cupy)
-        super().__init__(cupy, gemm)
+        self._capability = cupy.cuda.runtime.getDeviceProperties(index)["major"]
+        super().__init__(cupy, gemm, self._has_tensor_cores)
         self.ops.launch.retain = self._retain
 
     def _make_gemm(self, cupy: Any) -> Callable[..., None]:
         """What multiplies matrices on the stream of this backend."""
         return CublasGemm(cupy.empty((_CUBLAS_WORKSPACE,), np.uint8), self._stream.ptr, self._retain)
+
+    def _has_tensor_cores(self, dtype: DTypeLike) -> bool:
+        """Whether kernels may multiply factors of a dtype on tensor cores."""
+        return self._capability >= _TENSOR_CORES and (np.dtype(dtype) != np.float32 or tf32_allowed())
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
