@@ -186,6 +186,8 @@ class FakeCublas:
     def __init__(self):
         self.stream = self.workspace = None
 
+    ComputeType = SimpleNamespace(COMPUTE_32F=68)
+    GemmAlgo = SimpleNamespace(DEFAULT=-1)
     Math = SimpleNamespace(DEFAULT_MATH=0, TF32_TENSOR_OP_MATH=3)
 
     def create(self):
@@ -203,53 +205,58 @@ class FakeCublas:
     def set_workspace(self, handle, address, size):
         self.workspace = address, size
 
-    def _gemm(
-        self,
-        ctype,
-        handle,
-        transa,
-        transb,
-        m,
-        n,
-        k,
-        alpha,
-        a,
-        lda,
-        stride_a,
-        b,
-        ldb,
-        stride_b,
-        beta,
-        c,
-        ldc,
-        stride_c,
-        batch,
-    ):
-        assert handle == 7 and self.stream and self.workspace
+    def sgemm_strided_batched(self, *args):
+        self._untyped(FLOAT, *args)
 
-        def matrix(address, rows, columns, leading, stride, i):
-            assert leading >= max(1, rows)
-            count = leading * (columns - 1) + rows if rows and columns else 0
-            start = ctypes.cast(address + i * stride * ctypes.sizeof(ctype), ctypes.POINTER(ctype))
-            flat = np.ctypeslib.as_array(start, (max(count, 1),))
-            return np.lib.stride_tricks.as_strided(flat, (rows, columns), (flat.itemsize, leading * flat.itemsize))
+    def dgemm_strided_batched(self, *args):
+        self._untyped(DOUBLE, *args)
+
+    def _untyped(self, kind, handle, transa, transb, m, n, k, alpha, *rest):
+        (a, *at_a), (b, *at_b), beta, (c, *at_c), batch = rest[:3], rest[3:6], rest[6], rest[7:10], rest[10]
+        matrices = (a, kind, *at_a), (b, kind, *at_b), (c, kind, *at_c)
+        self._multiply(handle, transa, transb, m, n, k, alpha, beta, *matrices, batch)
+
+    def gemm_strided_batched_ex(self, handle, transa, transb, m, n, k, alpha, *rest):
+        a, b, beta, c, (batch, mode, algorithm) = rest[:4], rest[4:8], rest[8], rest[9:13], rest[13:]
+        assert (mode, algorithm) == (68, -1) and a[1] == b[1] and c[1] == FLOAT
+        self._multiply(handle, transa, transb, m, n, k, alpha, beta, a, b, c, batch)
+
+    def _multiply(self, handle, transa, transb, m, n, k, alpha, beta, a, b, c, batch):
+        """Each matrix is (address, type, leading dimension, stride); a result of float has float sums."""
+        assert handle == 7 and self.stream and self.workspace
+        element = ctypes.POINTER(ELEMENTS[c[1]])
+        alpha, beta = (ctypes.cast(pointer, element)[0] for pointer in (alpha, beta))
 
         def run():
             for i in range(batch):
-                left = matrix(a, *((k, m) if transa else (m, k)), lda, stride_a, i)
-                right = matrix(b, *((n, k) if transb else (k, n)), ldb, stride_b, i)
-                out = matrix(c, m, n, ldc, stride_c, i)
+                left = _numbers(_matrix(a, *((k, m) if transa else (m, k)), i), a[1])
+                right = _numbers(_matrix(b, *((n, k) if transb else (k, n)), i), b[1])
+                out = _matrix(c, m, n, i)
                 product = alpha * (left.T if transa else left) @ (right.T if transb else right)
                 out[...] = product + (beta * out if beta else 0)
 
-        alpha, beta = (ctypes.cast(pointer, ctypes.POINTER(ctype))[0] for pointer in (alpha, beta))
         strict_cupy.issue(run)
 
-    def sgemm_strided_batched(self, *args):
-        self._gemm(ctypes.c_float, *args)
 
-    def dgemm_strided_batched(self, *args):
-        self._gemm(ctypes.c_double, *args)
+FLOAT, DOUBLE, HALF, BFLOAT16 = 0, 1, 2, 14  # cudaDataType_t
+ELEMENTS = {FLOAT: ctypes.c_float, DOUBLE: ctypes.c_double, HALF: ctypes.c_uint16, BFLOAT16: ctypes.c_uint16}
+
+
+def _matrix(place, rows, columns, i):
+    """The elements of matrix number ``i``, which lie column by column."""
+    address, kind, leading, stride = place
+    assert leading >= max(1, rows)
+    count = leading * (columns - 1) + rows if rows and columns else 0
+    element = ELEMENTS[kind]
+    start = ctypes.cast(address + i * stride * ctypes.sizeof(element), ctypes.POINTER(element))
+    flat = np.ctypeslib.as_array(start, (max(count, 1),))
+    return np.lib.stride_tricks.as_strided(flat, (rows, columns), (flat.itemsize, leading * flat.itemsize))
+
+
+def _numbers(elements, kind):
+    return (
+        strict_cupy.wide(elements, np.float16 if kind == HALF else np.uint16) if kind in (HALF, BFLOAT16) else elements
+    )
 
 
 def install() -> None:

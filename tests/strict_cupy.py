@@ -165,6 +165,12 @@ def using_allocator(allocator: Callable[[int], Any]) -> Iterator[None]:
         _allocator = before
 
 
+def wide(bits: np.ndarray, dtype: Any) -> np.ndarray:
+    """float32 of numbers of 16 bits: those of float16, or of bfloat16, the upper halves of a float32, in uint16."""
+    bits = np.ascontiguousarray(bits).view(dtype)
+    return bits.astype(np.float32) if dtype == np.float16 else (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 def _synchronize(what: str) -> None:
     _refuse_in_capture(what)
     if _no_sync:

@@ -48,13 +48,18 @@ struct Tf32 {
     static __device__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_tf32(d, a, b); }
 };
 
-// Factors of 16 bits, as they are.
+// Factors of 16 bits: as they are, or float32 that is rounded to them.
 template <typename T>
 struct Halves {
     static const int PER_WORD = 2;
 
     static __device__ unsigned word(const T (&values)[2]) {
         return values[0].bits | (unsigned)values[1].bits << 16;
+    }
+
+    static __device__ unsigned word(const float (&values)[2]) {
+        const T rounded[2] = {T(values[0]), T(values[1])};
+        return word(rounded);
     }
 
     static __device__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_halves(T(), d, a, b); }

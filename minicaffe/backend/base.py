@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe.backend import generation
+from minicaffe.backend import precision as precisions
+from minicaffe.backend.precision import FLOAT32
 
 
 class Capture(ABC):
@@ -117,6 +119,15 @@ class Backend(ABC):
         A backend whose captures have not ``ran`` them may end the block with an exception of its own, which goes no
         further: the capture is incomplete then.
         """
+        return contextlib.nullcontext()
+
+    def rounding(self, precision: str) -> contextlib.AbstractContextManager[None]:
+        """Held around ops: the factors of their float32 products are rounded to a ``precision`` of ``PRECISIONS``.
+
+        Only GPUs do that; others say once that they do not.
+        """
+        if precision != FLOAT32:
+            precisions.warn_that_not(precision)
         return contextlib.nullcontext()
 
     def not_capturable(self) -> None:

@@ -98,6 +98,17 @@ class DeviceBackend(Backend):
         with self._lock, self._current():
             yield
 
+    def rounding(self, precision: str) -> contextlib.AbstractContextManager[None]:
+        return self._with_factors(precision)
+
+    @contextlib.contextmanager
+    def _with_factors(self, precision: str) -> Iterator[None]:
+        before, self.ops.factors = self.ops.factors, precision
+        try:
+            yield
+        finally:
+            self.ops.factors = before
+
     def _current(self) -> contextlib.AbstractContextManager[Any]:
         """Makes the device and its stream those that ``xp`` uses."""
         return contextlib.nullcontext()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from minicaffe import backend
 from minicaffe.backend import generation
-from minicaffe.blob import Blob, shape_string
+from minicaffe.backend.precision import FLOAT32
+from minicaffe.blob import Blob, Storage, shape_string
 from minicaffe.engine import anomaly, in_place, segment
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Fusion, Pass
@@ -132,6 +134,7 @@ class Executor:
 
     def __init__(self, steps: Sequence[Step], names: Sequence[str], params: Params, dtype: np.dtype) -> None:
         self.debug_info = self.detect_anomaly = False
+        self.precision = FLOAT32
         self.loss = Blob((), dtype)
         """The weighted loss of the last forward pass."""
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
@@ -149,7 +152,7 @@ class Executor:
 
     def run_forward(self, start: int, end: int) -> None:
         """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss``."""
-        with backend.current().running(self._user_layers):
+        with self._running():
             self._clear_loss()
             plan = self.plan(forward=start == 0)
             if start == 0 and end == len(self._steps) - 1:  # else layers beyond ``end`` would lose what they keep
@@ -158,18 +161,30 @@ class Executor:
 
     def run_backward(self, start: int, end: int) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
-        with backend.current().running(self._user_layers):
+        with self._running():
             self.plan().sweeps.backward.run(start, end, self._how("backward"))
         if self.debug_info and start == len(self._steps) - 1 and end == 0:
             self._log_param_norms()
 
-    def forward_backward(self) -> None:
-        """Both passes over all layers, without a pause between the two where nobody looks on."""
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[backend.Backend]:
+        """Around passes; gives the backend."""
+        where = backend.current()
+        with where.running(self._user_layers), where.rounding(self.precision):
+            yield where
+
+    def forward_backward(self, loss_scale: Storage | None = None) -> None:
+        """Both passes over all layers, without a pause between the two where nobody looks on.
+
+        Gradients are the first number of ``loss_scale`` times as large as they should be.
+        """
         plan, last = self.plan(forward=True), len(self._steps) - 1
         ahead, back, sweeps = self._how("forward"), self._how("backward"), plan.sweeps
-        if sweeps.turn is None or not (ahead.segments and back.segments):
+        turns = sweeps.turn is not None and ahead.segments and back.segments
+        if sweeps.turn is None or not turns or (loss_scale is not None and self._weighted(0, sweeps.turn[1])):
             self.run_forward(0, last)
-            self.run_backward(last, 0)
+            with self._scaled(loss_scale):
+                self.run_backward(last, 0)
             return
         first, first_back, turn = sweeps.turn
 
@@ -177,16 +192,35 @@ class Executor:
             if first == 0:
                 self._clear_loss()
             sweeps.forward.run(first, last, ahead._replace(segments={}))
-            sweeps.backward.run(last, first_back, back._replace(segments={}))
+            with self._scaled(loss_scale):
+                sweeps.backward.run(last, first_back, back._replace(segments={}))
 
-        where = backend.current()
-        with where.running(self._user_layers):
+        with self._running() as where:
             plan.settle()
             if first > 0:
                 self._clear_loss()
             sweeps.forward.run(0, first - 1, ahead)
-            turn.run(where, around)
+            turn.run(where, around, id(loss_scale))
             sweeps.backward.run(first_back - 1, 0, back)
+
+    def _weighted(self, start: int, stop: int) -> list[Blob]:
+        """The tops of some layers that have a loss weight."""
+        return [blob for step in self._steps[start:stop] for blob in step.weighted]
+
+    @contextlib.contextmanager
+    def _scaled(self, loss_scale: Storage | None) -> Iterator[None]:
+        """Around backward: the loss weights, which it begins with, are times the first number of ``loss_scale``."""
+        if loss_scale is None:
+            yield
+            return
+        weighted, rescale = self._weighted(0, len(self._steps)), backend.current().ops.rescale
+        for blob in weighted:
+            rescale(blob.xdiff, loss_scale.array(), inverse=False)
+        try:
+            yield
+        finally:
+            for blob in weighted:
+                rescale(blob.xdiff, loss_scale.array(), inverse=True)
 
     def _clear_loss(self) -> None:
         """By an op, so that it can be captured."""

@@ -35,15 +35,16 @@ def common_rates(net: Net, rate: float) -> list[Range]:
     return sorted(ranges.values())
 
 
-def local_rates(net: Net, p: proto.SolverParameter, rate: float) -> list[Range]:
-    """The rate of each learnable param, in their order, under ``larc`` (You, Gitman, Ginsburg 2017).
+def local_rates(net: Net, p: proto.SolverParameter, rate: float, loss_scale: float) -> list[Range]:
+    """The rate of each learnable param, in their order, under ``larc`` (You, Gitman, Ginsburg 2017); gradients are
+    times the ``loss_scale``.
 
     A param's own rate is ``larc_eta ||w|| / ||g||``, g clipped, 1 if either norm is 0, in the place of its ``lr_mult``;
     ``larc_policy`` "scale" multiplies it by the rate of the iteration, "clip" takes the smaller of the two.  A
     ``lr_mult`` of 0 stays.
     """
     params = sorted(net.learnable, key=lambda param: param.offset)
-    norms = [(_norm(param.blob.peek_data()), _norm(param.blob.peek_diff())) for param in params]
+    norms = [(_norm(param.blob.peek_data()), _norm(param.blob.peek_diff()) / loss_scale) for param in params]
     whole, scale = math.hypot(*[g for _, g in norms]), 1 / p.iter_size
     if whole > p.clip_gradients >= 0:
         scale *= p.clip_gradients / whole

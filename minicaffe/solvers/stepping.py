@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import backend, proto
+from minicaffe import backend
 from minicaffe.blob import Blob, Storage
 from minicaffe.engine.replay import Replay, Work
 from minicaffe.kernels import fast_paths
@@ -40,7 +40,8 @@ class Stepper(Work):
         where, p = backend.current(), solver.param
         own = solver.capturable and "update" not in vars(solver)  # nobody put a function in its place
         with where.running():
-            found = larc.local_rates(self._net, p, rate) if p.larc else larc.common_rates(self._net, rate)
+            scaled = solver.loss_scale.value if p.larc and solver.loss_scale else 1.0
+            found = larc.local_rates(self._net, p, rate, scaled) if p.larc else larc.common_rates(self._net, rate)
             ranges = [item._replace(rate=solver.corrected(item.rate)) for item in found]
             if where.is_host or not own:
                 self._update_each(solver, ranges)
@@ -57,7 +58,7 @@ class Stepper(Work):
 
     def _update_each(self, solver: Solver, ranges: Sequence[Range]) -> None:
         """One range after the other, with numbers of the host."""
-        scale = self._scale(solver.param)
+        scale = self._scale(solver)
         scale = float(self._factor.peek_data()) if isinstance(scale, Blob) else scale
         if math.isnan(scale):
             self._diff.array().fill(0)
@@ -70,7 +71,7 @@ class Stepper(Work):
         table = where.numbers(self, _table(ranges, self._data.size))
 
         def work() -> None:
-            scale = self._scale(solver.param)
+            scale = self._scale(solver)
             self._update(solver, slice(None), table, scale.xdata if isinstance(scale, Blob) else scale)
 
         if fast_paths.taken("replay"):
@@ -82,15 +83,17 @@ class Stepper(Work):
         p = solver.param
         whole = p.clip_gradients, p.iter_size, larc.weight_decay(p, solver.iter), p.regularization_type
         own = solver.momentum, p.momentum2, p.rms_decay, p.delta
-        return where, where.settings(), self._diff.zeros, whole, own
+        return where, where.settings(), self._diff.zeros, id(solver.loss_scale), whole, own
 
-    def _scale(self, p: proto.SolverParameter) -> float | Blob:
+    def _scale(self, solver: Solver) -> float | Blob:
         """What the gradients are to be multiplied by: a number, or where it will be found."""
+        p, loss_scale = solver.param, solver.loss_scale
         scale = 1 / p.iter_size
-        if p.clip_gradients < 0:
+        if p.clip_gradients < 0 and loss_scale is None:
             return scale
         g, norm, factor = self._diff.array(), self._norm.xdata, self._factor.xdata
-        backend.current().ops.gradient_scale(g, p.clip_gradients, scale, None, norm, factor)
+        numbers = None if loss_scale is None else loss_scale.storage.array()
+        backend.current().ops.gradient_scale(g, p.clip_gradients, scale, numbers, norm, factor)
         return self._factor
 
     def _update(self, solver: Solver, where: slice, rate: Any, scale: Any, decay_mult: float = 1.0) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 from minicaffe.kernels.cuda.conv.im2col import CHUNK_ELEMENTS
 from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cuda.launch import MAX_INT, Program, divisor, program, storage_type, struct
+from minicaffe.kernels.cuda.rounding import FORMATS
 from minicaffe.kernels.window import Window
 
 WORDS = 16
@@ -126,12 +127,24 @@ class ImplicitGemm:
         grid = blocks(problem, cut.tile) // problem.group, problem.group, cut.splits
         start = (bias is not None, right if bias is None else bias, 1.0, accumulate)
         self._ops.launch.tiles(
-            Program("implicit_gemm", ", ".join(types)), "implicit_gemm", grid, left, matrix, right, gather, cut.share, out, result, *start
+            Program("implicit_gemm", ", ".join(types)),
+            "implicit_gemm",
+            grid,
+            left,
+            matrix,
+            right,
+            gather,
+            cut.share,
+            out,
+            result,
+            *start,
         )
 
     def _unit(self, dtype: Any, tile: int) -> str:
         """The type of tile.cuh that multiplies."""
-        name = storage_type(dtype)
+        name, halves = storage_type(dtype), FORMATS.get(self._ops.factors)
+        if name == "float" and halves is not None and self._tensor_cores(np.float16):
+            return f"TensorCore<Halves<{halves.c_type}>, {tile}>"
         if name == "double" or not self._tensor_cores(dtype):
             return f"Scalar<{'double' if name == 'double' else 'float'}, {tile}>"
         return f"TensorCore<{'Tf32' if name == 'float' else f'Halves<{name}>'}, {tile}>"
