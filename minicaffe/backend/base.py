@@ -141,12 +141,12 @@ class Backend(ABC):
         """
         return None
 
-    def numbers(self, owner: object, values: NDArray[np.float64]) -> Any:
+    def numbers(self, owner: object, values: Sequence[float]) -> Any:
         """``values`` for an op that takes them from memory where they may change from replay to replay, such as rates.
 
-        On a device they lie there, in the same place for one ``owner`` at each call; on the host they are ``values``.
+        A float64 array; on a device it is the same one for one ``owner`` at each call.
         """
-        return values
+        return np.array(values, np.float64)
 
     def reserve(self, count: int, dtype: DTypeLike, owner: object | None = None) -> None:
         """Make the scratch memory that all layers share hold at least ``count`` elements of ``dtype``.

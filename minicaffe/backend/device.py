@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicaffe.backend import generation, random
 from minicaffe.backend.base import Backend, RandomSource
+from minicaffe.backend.contexts import Both
 from minicaffe.errors import SnapshotError
 from minicaffe.kernels.cuda import CudaOps
 from minicaffe.kernels.cuda.launch import program
@@ -72,7 +73,7 @@ class _Numbers(NamedTuple):
     """Numbers on a device: their memory, and what they are."""
 
     memory: Any
-    values: bytes
+    values: list[float]
 
 
 class DeviceBackend(Backend):
@@ -93,13 +94,11 @@ class DeviceBackend(Backend):
             self.ops = CudaOps(xp, gemm, tensor_cores)
             self.random = PhiloxRandom(self)
 
-    @contextlib.contextmanager
-    def running(self, user_layers: bool = False) -> Iterator[None]:
-        with self._lock, self._current():
-            yield
+    def running(self, user_layers: bool = False) -> contextlib.AbstractContextManager[None]:
+        return Both(self._lock, self._current())
 
     def rounding(self, precision: str) -> contextlib.AbstractContextManager[None]:
-        return self._with_factors(precision)
+        return contextlib.nullcontext() if precision == self.ops.factors else self._with_factors(precision)
 
     @contextlib.contextmanager
     def _with_factors(self, precision: str) -> Iterator[None]:
@@ -128,14 +127,14 @@ class DeviceBackend(Backend):
             else:
                 out[...] = array.get()
 
-    def numbers(self, owner: object, values: NDArray[np.float64]) -> Any:
-        kept, found = self._numbers.get(owner), values.tobytes()
-        if kept is None or kept.memory.shape != values.shape:
-            kept = _Numbers(self.zeros(values.shape, np.float64), b"")
+    def numbers(self, owner: object, values: Sequence[float]) -> Any:
+        kept = self._numbers.get(owner)
+        if kept is None or kept.memory.size != len(values):
+            kept = _Numbers(self.zeros((len(values),), np.float64), [])
             generation.advance()
-        if kept.values != found:
-            self.upload(values, kept.memory)
-            self._numbers[owner] = kept._replace(values=found)
+        if kept.values != values:
+            self.upload(np.array(values, np.float64), kept.memory)
+            self._numbers[owner] = kept._replace(values=list(values))
         return kept.memory
 
     def run_checks(self) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import compat
 from minicaffe.backend import usage
+from minicaffe.backend.contexts import Both
 from minicaffe.backend.device import DeviceBackend
 from minicaffe.backend.graph import GraphCapture
 from minicaffe.backend.precision import tf32_allowed
@@ -79,10 +80,8 @@ class GpuBackend(DeviceBackend):
         """Whether kernels may multiply factors of a dtype on tensor cores."""
         return self._capability >= _TENSOR_CORES and (np.dtype(dtype) != np.float32 or tf32_allowed())
 
-    @contextlib.contextmanager
-    def _current(self) -> Iterator[None]:
-        with self._device, self._stream:
-            yield
+    def _current(self) -> contextlib.AbstractContextManager[None]:
+        return Both(self._device, self._stream)
 
     # --- captures --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from minicaffe import backend
 from minicaffe.backend import generation
+from minicaffe.backend.contexts import Both
 from minicaffe.backend.precision import FLOAT32
 from minicaffe.blob import Blob, Storage, shape_string
 from minicaffe.engine import anomaly, in_place, segment
@@ -157,21 +158,20 @@ class Executor:
             plan = self.plan(forward=start == 0)
             if start == 0 and end == len(self._steps) - 1:  # else layers beyond ``end`` would lose what they keep
                 plan.settle()
-            plan.sweeps.forward.run(start, end, self._how("forward"))
+            plan.sweeps.forward.run(start, end, self._how("forward", plan))
 
     def run_backward(self, start: int, end: int) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
         with self._running():
-            self.plan().sweeps.backward.run(start, end, self._how("backward"))
+            plan = self.plan()
+            plan.sweeps.backward.run(start, end, self._how("backward", plan))
         if self.debug_info and start == len(self._steps) - 1 and end == 0:
             self._log_param_norms()
 
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[backend.Backend]:
-        """Around passes; gives the backend."""
+    def _running(self) -> contextlib.AbstractContextManager[None]:
+        """Around passes."""
         where = backend.current()
-        with where.running(self._user_layers), where.rounding(self.precision):
-            yield where
+        return Both(where.running(self._user_layers), where.rounding(self.precision))
 
     def forward_backward(self, loss_scale: Storage | None = None) -> None:
         """Both passes over all layers, without a pause between the two where nobody looks on.
@@ -179,7 +179,7 @@ class Executor:
         Gradients are the first number of ``loss_scale`` times as large as they should be.
         """
         plan, last = self.plan(forward=True), len(self._steps) - 1
-        ahead, back, sweeps = self._how("forward"), self._how("backward"), plan.sweeps
+        ahead, back, sweeps = self._how("forward", plan), self._how("backward", plan), plan.sweeps
         turns = sweeps.turn is not None and ahead.segments and back.segments
         if sweeps.turn is None or not turns or (loss_scale is not None and self._weighted(0, sweeps.turn[1])):
             self.run_forward(0, last)
@@ -195,12 +195,12 @@ class Executor:
             with self._scaled(loss_scale):
                 sweeps.backward.run(last, first_back, back._replace(segments={}))
 
-        with self._running() as where:
+        with self._running():
             plan.settle()
             if first > 0:
                 self._clear_loss()
             sweeps.forward.run(0, first - 1, ahead)
-            turn.run(where, around, id(loss_scale))
+            turn.run(backend.current(), around, id(loss_scale))
             sweeps.backward.run(first_back - 1, 0, back)
 
     def _weighted(self, start: int, stop: int) -> list[Blob]:
@@ -278,10 +278,10 @@ class Executor:
                         kind=ShapeError,
                     )
 
-    def _how(self, direction: str) -> _How:
+    def _how(self, direction: str, plan: _Plan) -> _How:
         """Fused passes and segments are left out while somebody looks at what is between them."""
         forward = direction == "forward"
-        plan, run_step = self.plan(), self._forward_step if forward else self._backward_step
+        run_step = self._forward_step if forward else self._backward_step
         sweep = plan.sweeps.forward if forward else plan.sweeps.backward
         calls = self.callbacks["before_" + direction] or self.callbacks["after_" + direction]
         watched = self.debug_info or self.detect_anomaly or calls

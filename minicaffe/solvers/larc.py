@@ -22,8 +22,8 @@ class Range(NamedTuple):
     decay_mult: float
 
 
-def common_rates(net: Net, rate: float) -> list[Range]:
-    """``rate`` times the ``lr_mult`` of the learnable params, those of equal multipliers together, in their order."""
+def common_rates(net: Net) -> list[Range]:
+    """The ``lr_mult`` of the learnable params, those of equal multipliers together, in their order."""
     ranges: dict[tuple[float, float], Range] = {}
     for param in net.learnable:
         lr_mult, decay_mult = param.multipliers
@@ -31,7 +31,7 @@ def common_rates(net: Net, rate: float) -> list[Range]:
         before = ranges.get(param.multipliers)
         if before is not None:
             start, stop = min(start, before.start), max(stop, before.stop)
-        ranges[param.multipliers] = Range(start, stop, rate * lr_mult, decay_mult)
+        ranges[param.multipliers] = Range(start, stop, lr_mult, decay_mult)
     return sorted(ranges.values())
 
 

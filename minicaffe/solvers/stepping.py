@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minicaffe import backend
 from minicaffe.blob import Blob, Storage
@@ -32,6 +30,7 @@ class Stepper(Work):
 
     def __init__(self, net: Net, data: Storage, diff: Storage) -> None:
         self._net, self._data, self._diff = net, data, diff
+        self._ranges = larc.common_rates(net)
         self._norm, self._factor = Blob((), net.dtype), Blob((), np.float64)
         self._replay = Replay()
 
@@ -40,13 +39,15 @@ class Stepper(Work):
         where, p = backend.current(), solver.param
         own = solver.capturable and "update" not in vars(solver)  # nobody put a function in its place
         with where.running():
-            scaled = solver.loss_scale.value if p.larc and solver.loss_scale else 1.0
-            found = larc.local_rates(self._net, p, rate, scaled) if p.larc else larc.common_rates(self._net, rate)
-            ranges = [item._replace(rate=solver.corrected(item.rate)) for item in found]
+            ranges = self._ranges
+            if p.larc:
+                scaled = solver.loss_scale.value if solver.loss_scale else 1.0
+                ranges, rate = larc.local_rates(self._net, p, rate, scaled), 1.0
+            rates = [solver.corrected(rate * item.rate) for item in ranges]
             if where.is_host or not own:
-                self._update_each(solver, ranges)
+                self._update_each(solver, ranges, rates)
             else:
-                self._update_all(solver, where, ranges)
+                self._update_all(solver, where, ranges, rates)
         if p.clip_gradients >= 0 and (where.is_host or (p.display and solver.iter % p.display == 0)):
             progress.log_clipping(float(self._norm.peek_data()), p.clip_gradients)
 
@@ -56,23 +57,25 @@ class Stepper(Work):
     def leave(self, left: Any) -> None:
         self._diff.zeros = left
 
-    def _update_each(self, solver: Solver, ranges: Sequence[Range]) -> None:
+    def _update_each(self, solver: Solver, ranges: Sequence[Range], rates: Sequence[float]) -> None:
         """One range after the other, with numbers of the host."""
         scale = self._scale(solver)
         scale = float(self._factor.peek_data()) if isinstance(scale, Blob) else scale
         if math.isnan(scale):
             self._diff.array().fill(0)
             return
-        for start, stop, rate, decay_mult in ranges:
-            self._update(solver, slice(start, stop), rate, scale, decay_mult)
+        for item, rate in zip(ranges, rates, strict=True):
+            self._update(solver, slice(item.start, item.stop), rate, scale, item.decay_mult)
 
-    def _update_all(self, solver: Solver, where: backend.Backend, ranges: Sequence[Range]) -> None:
+    def _update_all(
+        self, solver: Solver, where: backend.Backend, ranges: Sequence[Range], rates: Sequence[float]
+    ) -> None:
         """All ranges at once, with numbers in the memory of a device."""
-        table = where.numbers(self, _table(ranges, self._data.size))
+        table = where.numbers(self, _table(ranges, rates, self._data.size))
 
         def work() -> None:
             scale = self._scale(solver)
-            self._update(solver, slice(None), table, scale.xdata if isinstance(scale, Blob) else scale)
+            self._update(solver, slice(None), table.reshape(-1, 3), scale.xdata if isinstance(scale, Blob) else scale)
 
         if fast_paths.taken("replay"):
             self._replay.run(where, self._state(solver, where), self, work)
@@ -103,8 +106,10 @@ class Stepper(Work):
         solver.update(backend.current().ops, w, g, history, rate, scale, decay, p.regularization_type == "L1")
 
 
-def _table(ranges: Sequence[Range], size: int) -> NDArray[np.float64]:
-    """What ``kernels/reference/solver_update.py`` describes, of ranges that fill an array of ``size`` but for gaps."""
-    ends = [*[following.start for _, following in pairwise(ranges)], size]
-    rows = [(end, item.rate, item.decay_mult) for end, item in zip(ends, ranges, strict=True)]
-    return np.array(rows, np.float64)
+def _table(ranges: Sequence[Range], rates: Sequence[float], size: int) -> list[float]:
+    """What ``kernels/reference/solver_update.py`` describes, row after row, of ranges that fill an array of ``size``
+    but for gaps.
+    """
+    ends = [*[item.start for item in ranges[1:]], size]
+    rows = zip(ends, rates, [item.decay_mult for item in ranges], strict=True)
+    return [number for row in rows for number in row]
