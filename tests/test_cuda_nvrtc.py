@@ -20,6 +20,7 @@ TYPES = {  # template arguments after the dtype
         ", const double*, double",
         ", const double*, const double*",
     ),
+    "rounding": (", Half", ", BFloat16"),
     "elementwise": (", const {T}*, const {T}*, {T}",),
     "channel": (", const {T}*, const Channel<{T}>*, {T}",),
 }
