@@ -393,7 +393,8 @@ class Solver:
     ) -> None:
         """Step one range of params: flat arrays w, g and one array a history slot, all of one size.
 
-        The rate of a ``capturable`` solver may be a scalar array, for an op of the backend to read.
+        Rate and scale of a ``capturable`` solver may be arrays, for an op of the backend to read: on a device it gets
+        all params at once.
         """
         raise NotImplementedError
 
