@@ -56,7 +56,7 @@ class CudaOps(
 
     def __init__(self, xp: Any, gemm: Callable[..., None], tensor_cores: Callable[[Any], bool]) -> None:
         self.launch = Launcher(xp)
-        self._tensor_cores = tensor_cores
+        self.tensor_cores = tensor_cores
         self._gemm = gemm
 
     def gemm(

@@ -31,7 +31,7 @@ class ConvOps:
     launch: Launcher
     bias_add: Callable[[Any, Any], None]
     bias_grad: Callable[[Any, Any], None]
-    _tensor_cores: Callable[[Any], bool]
+    tensor_cores: Callable[[Any], bool]
 
     @functools.cached_property
     def _im2col(self) -> Im2colGemm:
@@ -39,7 +39,7 @@ class ConvOps:
 
     @functools.cached_property
     def _implicit(self) -> ImplicitGemm:
-        return ImplicitGemm(self, self._tensor_cores)
+        return ImplicitGemm(self, self.tensor_cores)
 
     def im2col(self, x: Any, columns: Any, window: Window) -> None:
         """See ``kernels.reference.im2col``."""
@@ -90,4 +90,4 @@ class ConvOps:
     def _takes_implicit(self, kind: str, x: Any, y: Any, window: Window, group: int) -> bool:
         if x.dtype != np.float32 or not fast_paths.taken("implicit"):
             return False
-        return is_implicit(Problem(kind, x.shape, y.shape, window, group), self._tensor_cores(x.dtype))
+        return is_implicit(Problem(kind, x.shape, y.shape, window, group), self.tensor_cores(x.dtype))
