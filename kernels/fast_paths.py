@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from minicaffe.errors import MinicaffeError
 
 FAST_PATHS = {
+    "copy_ahead": "inputs are copied to a GPU while it still computes on those before",
     "depthwise": "convolutions with one channel a group slide a window over each channel, without a matrix product",
     "fusion": "neighbouring layers that work element by element run as one",
     "implicit": "large convolutions on a GPU are one kernel, which lays out no columns in memory",

@@ -208,7 +208,7 @@ class Storage:
                 where.upload(values, self._device)
             generation.advance()
         elif self._host is not None:
-            where.upload(self._host, self._device)
+            where.upload(self._host, self._device, again=True)
         self._head_on_device = True
         generation.note_move()
 

@@ -14,17 +14,27 @@ nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="CuPy is not
 ARCHITECTURES = (75, 80, 90, 100)
 TYPES = {  # template arguments after the dtype
     "im2col": (", 1", ", 2", ", 3", ", 10"),
-    "solver_update": (", double", ", const double*"),
+    "solver_update": (
+        ", double, double",
+        ", double, const double*",
+        ", const double*, double",
+        ", const double*, const double*",
+    ),
+    "rounding": (", Half", ", BFloat16"),
     "elementwise": (", const {T}*, const {T}*, {T}",),
     "channel": (", const {T}*, const Channel<{T}>*, {T}",),
-    "implicit_gemm": (", 1, Forward, Scalar<{T}, 64>", ", 2, DataGrad, Scalar<{T}, 64>", ", 3, WeightGrad, Scalar<{T}, 64>"),
+    "implicit_gemm": (
+        ", 1, Forward, Scalar<{T}, 64>",
+        ", 2, DataGrad, Scalar<{T}, 64>",
+        ", 3, WeightGrad, Scalar<{T}, 64>",
+    ),
 }
-TENSOR_CORES = [  # the largest kernels; 75 has none for these factors, and computes with halves otherwise
+TENSOR_CORES = [  # the largest kernels; 75 has none for these factors, and is never asked
     "implicit_gemm<float, 2, Forward, TensorCore<Tf32, 128>>",
     "implicit_gemm<float, 2, WeightGrad, TensorCore<Tf32, 64>>",
-    "implicit_gemm<Half, 2, Forward, TensorCore<Halves<Half>, 128>>",
-    "implicit_gemm<BFloat16, 2, DataGrad, TensorCore<Halves<BFloat16>, 128>>",
-    "implicit_gemm<Half, 2, WeightGrad, Scalar<float, 128>>",
+    "implicit_gemm<float, 2, WeightGrad, TensorCore<Halves<Half>, 128>>",
+    "implicit_gemm<float, 2, DataGrad, TensorCore<Halves<BFloat16>, 128>>",
+    "implicit_gemm<float, 2, WeightGrad, Scalar<float, 128>>",
 ]
 
 

@@ -80,6 +80,14 @@ def _renames(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     help="With --weights: take the file's layer OLD for the net's layer NEW; may be repeated, and hold a *.",
 )
 @options.device
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True,
+    help="Let a GPU round the factors of matrix products and convolutions; sums and weights stay float32.",
+)  # fmt: skip
+@click.option(
+    "--loss_scale", metavar="N|dynamic",
+    help="Multiply the loss, a power of two, before backward.  [default: dynamic for fp16, else 1]",
+)  # fmt: skip
 @options.net_state
 @click.option("--sigint_effect", type=_EFFECTS, default="stop", show_default=True, help="What Ctrl-C does.")
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", show_default=True, help="What SIGHUP does.")
@@ -94,7 +102,7 @@ def command(
     solver: str, snapshot: str, weights: str, max_iter: int | None, gpu: str, threads: int | None, level: int,
     stage: str, sigint_effect: str, sighup_effect: str, sigterm_effect: str, detect_anomaly: bool, keep: int | None,
     keep_best: str, early_stop: int | None, tensorboard: str, strict: bool, ignore: tuple[str, ...],
-    rename: dict[str, str],
+    rename: dict[str, str], precision: str, loss_scale: str | None,
 ) -> None:  # fmt: skip
     """Train a net, or fine-tune one.
 
@@ -128,6 +136,7 @@ def command(
     effects = {signal.SIGHUP: sighup_effect, signal.SIGTERM: sigterm_effect, signal.SIGINT: sigint_effect}
     with _history_of(param) as history, solvers.create(param, path, matching) as trained:
         trained.detect_anomaly = detect_anomaly
+        trained.use_precision(precision, loss_scale)
         trained.monitors += [*history, *monitors]
         if snapshot:
             _log.info("Resuming from %s", snapshot)

@@ -24,6 +24,7 @@ from minicaffe.solvers import monitor as monitoring
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.definition import Definition
 from minicaffe.solvers.lock import PrefixLock, lock_prefix
+from minicaffe.solvers.loss_scale import DYNAMIC, LossScale
 from minicaffe.solvers.monitor import SNAPSHOT, STOP, Monitor, Scalar
 from minicaffe.solvers.notebook import ProgressLine
 from minicaffe.solvers.policy import Schedule
@@ -117,6 +118,7 @@ class Solver:
         self._restored = False
         self._lock: PrefixLock | None = None
         self._speed = progress.Speed()
+        self.loss_scale: LossScale | None = None
         _log.info("Solver scaffolding done.")
 
     def __repr__(self) -> str:
@@ -142,6 +144,23 @@ class Solver:
     def detect_anomaly(self, wanted: bool) -> None:
         for net in (self.net, *self.test_nets):
             net.detect_anomaly = wanted
+
+    @property
+    def precision(self) -> str:
+        """That of its nets: see ``Net.precision``."""
+        return self.net.precision
+
+    def use_precision(self, precision: str, loss_scale: float | str | None = None) -> None:
+        """Let the nets compute in "fp32", "fp16" or "bf16" from now on, with a ``loss_scale``: see ``LossScale``.
+
+        By default it is "dynamic" for fp16, and none for the others.  Gradients are times the loss scale between
+        backward and the update.  ArgumentError for what there is not.
+        """
+        given = loss_scale if loss_scale is not None else DYNAMIC if precision == "fp16" else 1
+        scale = LossScale(given)
+        for net in (self.net, *self.test_nets):
+            net.precision = precision
+        self.loss_scale = None if scale.is_one else scale
 
     def _share_with_test_nets(self) -> None:
         for net in self.test_nets:
@@ -212,7 +231,7 @@ class Solver:
             show = bool(p.display) and self.iter % p.display == 0
             net.debug_info = show and p.debug_info
             for k in range(p.iter_size):
-                net.forward_backward()
+                net.forward_backward(self.loss_scale.storage if self.loss_scale else None)
                 self._losses.add(net.loss_array, k == 0, p.iter_size)
             if backend.current().is_host or show:
                 self._check_finite()
@@ -256,11 +275,14 @@ class Solver:
         return {
             **self._losses.state(),
             "minimum_loss": self.schedule.minimum_loss, "last_event": self.schedule.last_event,
+            **({"loss_scale": self.loss_scale.state()} if self.loss_scale else {}),
         }  # fmt: skip
 
     def restore_state(self, state: dict[str, Any]) -> None:
         """Go on from a ``state``; the losses of another ``average_loss`` are left out."""
         self.schedule.minimum_loss, self.schedule.last_event = state["minimum_loss"], state["last_event"]
+        if self.loss_scale and "loss_scale" in state:
+            self.loss_scale.restore(state["loss_scale"])
         self._restored = self._losses.restore(state)
 
     def _check_finite(self) -> None:

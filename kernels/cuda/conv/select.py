@@ -31,6 +31,7 @@ class ConvOps:
     launch: Launcher
     bias_add: Callable[[Any, Any], None]
     bias_grad: Callable[[Any, Any], None]
+    factors: str
     tensor_cores: Callable[[Any], bool]
 
     @functools.cached_property
@@ -60,7 +61,7 @@ class ConvOps:
         shapes = tuple(x_shape), tuple(y_shape)
         problems = [Problem(kind, *shapes, window, group) for kind in KINDS]
         taken = [p for p, tf32 in itertools.product(problems, (False, True)) if is_implicit(p, tf32)]
-        return max(self._im2col.workspace(*shapes, window, group), *map(self._implicit.workspace, taken))
+        return max([self._im2col.workspace(*shapes, window, group), *map(self._implicit.workspace, taken)])
 
     def convolve(self, x: Any, w: Any, bias: Any | None, y: Any, window: Window, group: int, workspace: Any) -> None:
         """See ``kernels.reference.convolve``."""
@@ -90,4 +91,8 @@ class ConvOps:
     def _takes_implicit(self, kind: str, x: Any, y: Any, window: Window, group: int) -> bool:
         if x.dtype != np.float32 or not fast_paths.taken("implicit"):
             return False
-        return is_implicit(Problem(kind, x.shape, y.shape, window, group), self.tensor_cores(x.dtype))
+        problem = Problem(kind, x.shape, y.shape, window, group)
+        if self.factors == "fp32":
+            return is_implicit(problem, self.tensor_cores(x.dtype))
+        # as if they were of TF32, for which there is an estimate; where only cuBLAS has tensor cores it takes them
+        return self.tensor_cores(np.float16) and is_implicit(problem, True)

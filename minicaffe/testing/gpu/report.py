@@ -11,6 +11,7 @@ from typing import Any
 
 from minicaffe.proto.atomic import write_atomic
 from minicaffe.testing.gpu.checks import FAILED, PASSED, SKIPPED, Options
+from minicaffe.testing.gpu.machine import PRODUCTS
 from minicaffe.testing.gpu.runner import Result, counts
 
 LONGEST = 100
@@ -71,7 +72,7 @@ def _skips(results: Sequence[Result], left_out: Iterable[str]) -> Iterator[str]:
 def _rates(results: Sequence[Result]) -> Iterator[str]:
     rows = _figures(results, "device")
     about = rows.get("the GPU is there", {})
-    rates = [f"{name} {rows[name]['TFLOP/s']:.1f} TFLOP/s" for name in ("SGEMM FP32", "SGEMM TF32") if rows.get(name)]
+    rates = [f"{name} {rows[name]['TFLOP/s']:.1f} TFLOP/s" for name in PRODUCTS if rows.get(name)]
     if rows.get("copy"):
         rates.insert(0, f"copy {rows['copy']['GB/s']:.0f} GB/s")
     if about:

@@ -1,18 +1,14 @@
-"""Convolution, by the algorithm that is selected and by implicit_gemm.cu; im2col and col2im."""
+"""Convolution, im2col and col2im."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-import numpy as np
-from numpy.typing import DTypeLike
-
 from minicaffe.kernels import reference
-from minicaffe.kernels.cuda.conv.implicit_gemm import ImplicitGemm
 from minicaffe.kernels.window import Window
-from minicaffe.testing.kernel_cases.case import KernelCase, Shape, Sizes, Values, coarse, normal, output
+from minicaffe.testing.kernel_cases.case import KernelCase, Shape, Sizes, normal, output
 
 
 def window(kernel: Any, stride: Any = 1, pad: Any = 0, dilation: Any = 1, axes: int = 2) -> Window:
@@ -43,11 +39,6 @@ CONVOLUTIONS: list[tuple[Shape, Window, int, int, int]] = [  # in_shape, window,
     ((4, 5, 6), window((2, 3, 2), (1, 2, 1), (1, 0, 1), axes=3), 1, 2, 3),
     ((2, 3, 2, 3), window(2, 1, 1, axes=4), 1, 2, 2),
 ]
-IMPLICIT: list[tuple[Shape, Window, int, int, int]] = [
-    ((21, 22), window((3, 2), (2, 1), (1, 2), (1, 2)), 2, 6, 8),
-    ((7, 9), window(3, 1, 1), 1, 5, 100),
-    ((4, 5, 6), window((2, 3, 2), (1, 2, 1), (1, 0, 1), axes=3), 1, 2, 3),
-]
 ROW = window((1, 3), (1, 1), (0, 1))
 """Over images of one row, as wide before as after."""
 
@@ -58,18 +49,11 @@ def cases(sizes: Sizes) -> Iterator[KernelCase]:
     for in_shape, win, group, channels, filters in [*CONVOLUTIONS, *rows]:
         for images in (1, 3):
             yield from _layer((images, channels, *in_shape), win, group, filters)
-    for number, (in_shape, win, group, channels, filters) in enumerate(IMPLICIT):
-        shape = (3, channels, *in_shape)
-        yield from implicit_layer(shape, win, group, filters, "", normal)
-        if len(in_shape) == 2:
-            yield from implicit_layer(shape, win, group, filters, "TF32", coarse)
-        if number == 0:
-            yield from implicit_layer(shape, win, group, filters, "float16", _halves, np.float16)
     if sizes.large:
-        # of four images of three channels, whose columns are large
-        side = max(8, int((sizes.large / (4 * 3 * 9)) ** 0.5))
+        side = max(
+            8, int((sizes.large / (4 * 3 * 9)) ** 0.5)
+        )  # of four images of three channels, whose columns are large
         yield from _layer((4, 3, side, side), window(3, 1, 1), 1, 8)
-        yield from implicit_layer((4, 3, side, side), window(3, 1, 1), 1, 8, "", normal)
 
 
 def _layer(x_shape: Shape, win: Window, group: int, filters: int) -> Iterator[KernelCase]:
@@ -94,69 +78,3 @@ def _layer(x_shape: Shape, win: Window, group: int, filters: int) -> Iterator[Ke
         args = (normal(*x_shape), normal(*y_shape), dw, win, group, space, accumulate, bias)
         what = f"{label}{', accumulated' if accumulate else ''}{', bias' if bias else ''}"
         yield KernelCase("convolve_weight_grad", args, what, unlike=(5,))
-
-
-def _halves(*shape: int) -> Values:
-    return normal(*shape, dtype=np.float16)
-
-
-def implicit_layer(
-    x_shape: Shape,
-    win: Window,
-    group: int,
-    filters: int,
-    what: str,
-    draw: Callable[..., Values],
-    dtype: DTypeLike | None = None,
-) -> Iterator[KernelCase]:
-    """The calls of one layer by implicit_gemm.cu, with arrays that ``draw`` makes, of ``dtype`` unless of the case's.
-
-    Tensor cores are used if ``what``, which says of which factors, is not empty and if there are any.
-    """
-    images, channels = x_shape[:2]
-    y_shape, w_shape = (images, filters, *positions(x_shape[2:], win)), (filters, channels // group, *win.kernel)
-    x, y, w = draw(*x_shape), draw(*y_shape), draw(*w_shape)
-    sums = None if dtype is None else np.float32  # what the weights' gradients are in
-    room = max(reference.convolution_workspace(x_shape, y_shape, win, group), 16 * prod(w_shape))
-    space = output(room, dtype=sums)
-    calls: list[tuple[str, str, tuple]] = [
-        ("convolve", "", (x, w, draw(filters), output(*y_shape, dtype=dtype), win, group, space)),
-        ("convolve_data_grad", "", (y, w, output(*x_shape, dtype=dtype), win, group, space)),
-        ("convolve_weight_grad", "", (x, y, output(*w_shape, dtype=sums), win, group, space, False)),
-        ("convolve_weight_grad", "accumulated", (x, y, normal(*w_shape, dtype=sums), win, group, space, True)),
-    ]
-    shapes = f"{'x'.join(map(str, x_shape))} kernel {'x'.join(map(str, win.kernel))} group {group} filters {filters}"
-    for op, more, args in calls:
-        label = ", ".join(filter(None, (f"implicit GEMM {what}".strip(), shapes, more)))
-        unlike = (args.index(space),)
-        yield KernelCase(op, args, label, None, _in_float64(op), _implicit(op, bool(what)), unlike)
-
-
-def _in_float64(op: str) -> Callable[..., None]:
-    """The reference on float64 copies of the arrays, whose results are rounded."""
-
-    def run(*args: Any) -> None:
-        wide = [arg.astype(np.float64) if isinstance(arg, np.ndarray) else arg for arg in args]
-        getattr(reference, op)(*wide)
-        for arg, result in zip(args, wide, strict=True):
-            if isinstance(arg, np.ndarray):
-                arg[...] = result
-
-    return run
-
-
-def _implicit(op: str, tensor_cores: bool) -> Callable[..., None]:
-    """A call of ``ImplicitGemm`` instead of the primitive that may choose another algorithm."""
-
-    def run(backend: Any, *args: Any) -> None:
-        there = backend.ops.tensor_cores(np.float16)
-        algorithm = ImplicitGemm(backend.ops, lambda dtype: tensor_cores and there)
-        *first, window, group, space = args[: 7 if op == "convolve" else 6]
-        if op == "convolve":
-            algorithm.convolve(*first, window, group)
-        elif op == "convolve_data_grad":
-            algorithm.data_grad(*first, window, group)
-        else:
-            algorithm.weight_grad(*args)
-
-    return run

@@ -1,0 +1,49 @@
+"""The factors of matrix products in 16 bits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minicaffe.kernels.cuda.launch import Launcher, program
+
+
+class Halves(NamedTuple):
+    """A format of 16 bits: the type of half.cuh, and the dtype of arrays that hold it."""
+
+    c_type: str
+    dtype: np.dtype
+
+
+FORMATS = {"fp16": Halves("Half", np.dtype(np.float16)), "bf16": Halves("BFloat16", np.dtype(np.uint16))}
+"""By their names.  NumPy and CuPy have no bfloat16: its bits are kept in uint16."""
+
+
+class FactorRounding:
+    """Rounds the two factors of a product to the nearest numbers of 16 bits, into memory that all products share.
+
+    Memory that is outgrown goes: a captured graph owns what it was made with.
+    """
+
+    def __init__(self, xp: Any, launch: Launcher) -> None:
+        self._xp, self._launch = xp, launch
+        self._memory: list[Any] = [None, None]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is held for rounded factors."""
+        return sum(memory.nbytes for memory in self._memory if memory is not None)
+
+    def __call__(self, number: int, x: Any, halves: Halves) -> Any:
+        """Factor ``number`` 0 or 1 of a product: a matrix, or a batch of them that may lie apart, in its shape."""
+        memory = self._memory[number]
+        if memory is None or memory.size < x.size:
+            memory = self._memory[number] = self._xp.zeros((x.size,), np.uint16)
+        rounded = memory[: x.size].view(halves.dtype).reshape(x.shape)
+        matrices, size = (1, x.size) if x.ndim == 2 else (x.shape[0], math.prod(x.shape[1:]))
+        stride, first = (x.strides[0] // x.itemsize, x[0]) if x.ndim == 3 else (0, x)
+        source = program("rounding", x.dtype, halves.c_type)
+        self._launch.planes(source, "round_factor", matrices, size, first, np.int64(stride), rounded)
+        return rounded

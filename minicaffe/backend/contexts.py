@@ -1,0 +1,28 @@
+"""Context managers that are entered several times an iteration, without the cost of a generator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Both:
+    """Two contexts as one: the second inside the first."""
+
+    __slots__ = ("_outer", "_inner")
+
+    def __init__(self, outer: Any, inner: Any) -> None:
+        self._outer, self._inner = outer, inner
+
+    def __enter__(self) -> None:
+        self._outer.__enter__()
+        try:
+            self._inner.__enter__()
+        except BaseException:
+            self._outer.__exit__(None, None, None)
+            raise
+
+    def __exit__(self, *exception: Any) -> None:
+        try:
+            self._inner.__exit__(*exception)
+        finally:
+            self._outer.__exit__(*exception)
