@@ -14,7 +14,7 @@ class StrictBackend(DeviceBackend):
     name = "strict"
 
     def __init__(self) -> None:
-        super().__init__(strict_cupy, gemm)
+        super().__init__(strict_cupy, gemm, lambda dtype: np.dtype(dtype) == np.float16)
 
 
 def gemm(

@@ -65,7 +65,7 @@ class CudaOps(
         zeros: Callable[[tuple[int, ...], Any], Any] | None = None,
     ) -> None:
         self.launch = Launcher(xp)
-        self._tensor_cores = tensor_cores
+        self.tensor_cores = tensor_cores
         self.factors = "fp32"
         """How the factors of float32 products are rounded before: to "fp16" or "bf16"; or as ``tensor_cores`` say."""
         self._gemm = gemm

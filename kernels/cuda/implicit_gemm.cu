@@ -73,7 +73,7 @@ struct MatrixRows {
     __device__ Depth depth(int k) const { return k < matrix.depth ? matrix.at(k) : -1; }
 
     __device__ T value(int i, Depth depth) const {
-        return offset[i] >= 0 && depth >= 0 ? data[offset[i] + depth] : T();
+        return offset[i] >= 0 && depth >= 0 ? data[offset[i] + depth] : T(0);
     }
 };
 
@@ -129,7 +129,7 @@ struct PixelRows {
             inside = inside && sum >= 0 && rest == 0 && at < gather.size[axis];
             pixel = pixel * gather.size[axis] + at;
         }
-        return inside ? data[rows[i].offset + other.offset + pixel] : T();
+        return inside ? data[rows[i].offset + other.offset + pixel] : T(0);
     }
 };
 
@@ -175,22 +175,18 @@ struct Load {
     }
 };
 
-// The three products: whether neighbouring k of the left factor lie together in memory, whether rows of the right one are
-// places (and k taps) or the other way round, and of what type the results are.
+// The three products: whether neighbouring k of the left factor lie together in memory, and whether rows of the right
+// one are places (and k taps) or the other way round.
 struct Forward {
     static const bool LEFT_ALONG_DEPTH = true, GATHERS_PLACES = true;
-    template <typename T, typename Sum>
-    using Out = T;
 };
 
-struct DataGrad : Forward {
-    static const bool LEFT_ALONG_DEPTH = false;
+struct DataGrad {
+    static const bool LEFT_ALONG_DEPTH = false, GATHERS_PLACES = true;
 };
 
 struct WeightGrad {
     static const bool LEFT_ALONG_DEPTH = true, GATHERS_PLACES = false;
-    template <typename T, typename Sum>
-    using Out = Sum;
 };
 
 // Adds the products over begin <= k < end to the unit's sums.  While one pair of tiles is multiplied, the next is under
@@ -222,8 +218,7 @@ __device__ void multiply(Unit& unit, const Left& left, const Right& right, int b
 template <typename T, int AXES, class Product, class Unit>
 __launch_bounds__(THREADS, 2)
 __global__ void implicit_gemm(const T* left, Matrix matrix, const T* x, Gather<AXES> gather, int share,
-                              typename Product::template Out<T, typename Unit::Sum>* out, Matrix result, bool has_bias,
-                              const T* bias, double slope, bool accumulate) {
+                              T* out, Matrix result, bool has_bias, const T* bias, double slope, bool accumulate) {
     const int group = blockIdx.y, tiles = (result.rows + Unit::ROWS - 1) / Unit::ROWS;
     const int first_row = blockIdx.x % tiles * Unit::ROWS, first_column = blockIdx.x / tiles * Unit::COLUMNS;
     const MatrixRows<T, Unit::ROWS / 32> rows(left + group * matrix.group_step, matrix,
@@ -235,12 +230,12 @@ __global__ void implicit_gemm(const T* left, Matrix matrix, const T* x, Gather<A
     multiply<Product>(unit, rows, pixels, begin, min(begin + share, matrix.depth));
 
     out += (blockIdx.z * (long long)gridDim.y + group) * result.group_step;
-    unit.each([&](int row, int column, typename Unit::Sum sum) {
+    unit.each([&](int row, int column, T sum) {
         row += first_row, column += first_column;
         if (row >= result.rows || column >= result.depth) return;
         if (has_bias) sum += bias[group * result.rows + row];
-        if (!(sum > 0)) sum *= (typename Unit::Sum)slope;
-        auto& there = out[row * (long long)result.row_step + result.at(column)];
+        if (!(sum > 0)) sum *= T(slope);
+        T& there = out[row * (long long)result.row_step + result.at(column)];
         there = accumulate ? there + sum : sum;
     });
 }

@@ -22,7 +22,6 @@ MAX_INT = 2**31 - 2**25
 """The largest count that kernels take: a loop's index may pass the end by a grid's threads without overflowing."""
 _PARTIAL_BLOCKS = 1024  # blocks among which a long sum is divided
 _C_TYPE = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-_HALF_TYPE = {"float16": "Half", "bfloat16": "BFloat16"}
 
 
 def kernel_files() -> list[str]:
@@ -54,15 +53,6 @@ def c_type(dtype: Any) -> str:
         return _C_TYPE[np.dtype(dtype)]
     except KeyError:
         raise TypeError(f"the kernels compute in float32 and float64, not in {np.dtype(dtype)}") from None
-
-
-def storage_type(dtype: Any) -> str:
-    """The C++ name of a floating dtype that arrays may have, those of half.cuh included; raises TypeError for others.
-
-    NumPy has bfloat16 from the package ml_dtypes.
-    """
-    name = np.dtype(dtype).name
-    return _HALF_TYPE[name] if name in _HALF_TYPE else c_type(dtype)
 
 
 class Program(NamedTuple):

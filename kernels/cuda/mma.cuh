@@ -40,26 +40,18 @@ __device__ void mma_halves(BFloat16, float (&d)[4], const unsigned (&a)[4], cons
 struct Tf32 {
     static const int PER_WORD = 1;
 
-    template <typename T>
-    static __device__ unsigned word(const T (&values)[1]) {
-        return round_to_tf32(values[0]);
-    }
+    static __device__ unsigned word(const float (&values)[1]) { return round_to_tf32(values[0]); }
 
     static __device__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_tf32(d, a, b); }
 };
 
-// Factors of 16 bits: as they are, or float32 that is rounded to them.
+// Factors of float32 that are rounded to 16 bits.
 template <typename T>
 struct Halves {
     static const int PER_WORD = 2;
 
-    static __device__ unsigned word(const T (&values)[2]) {
-        return values[0].bits | (unsigned)values[1].bits << 16;
-    }
-
     static __device__ unsigned word(const float (&values)[2]) {
-        const T rounded[2] = {T(values[0]), T(values[1])};
-        return word(rounded);
+        return T(values[0]).bits | (unsigned)T(values[1]).bits << 16;
     }
 
     static __device__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_halves(T(), d, a, b); }

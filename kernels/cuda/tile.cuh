@@ -4,7 +4,7 @@
 //
 //     sums[row][column] += left[k][row] * right[k][column]     for k = 0 .. WORDS - 1
 //
-// where left and right hold words: the factors of PER_WORD neighbouring k, as `word` packs them from values of T.
+// where left and right hold words: the factors of PER_WORD neighbouring k, as `word` packs them.
 // `each` hands every sum that a thread holds to a function (row, column, sum), a column after the other.
 
 const int WORDS = 16;  // of the shared dimension, in a step
@@ -18,18 +18,14 @@ struct alignas(16) Four {
 
 // One multiplication after the other, as every GPU can.  Of 16 x 16 threads each has the sums of SIDE rows and columns,
 // in groups of four that lie 64 apart.
-template <typename Real, int TILE>
+template <typename T, int TILE>
 struct Scalar {
-    typedef Real Sum;
-    typedef Real Word;
+    typedef T Word;
     static const int ROWS = TILE, COLUMNS = TILE, PER_WORD = 1, SIDE = TILE / 16;
 
-    Sum sums[SIDE][SIDE] = {};
+    T sums[SIDE][SIDE] = {};
 
-    template <typename T>
-    static __device__ Word word(const T (&values)[1]) {
-        return values[0];
-    }
+    static __device__ Word word(const T (&values)[1]) { return values[0]; }
 
     static __device__ void pick(const Word* words, int part, Word (&picked)[SIDE]) {
 #pragma unroll
@@ -73,17 +69,13 @@ struct Scalar {
 //     sums   rows lane / 4, lane / 4 + 8          columns 2 (lane % 4), 2 (lane % 4) + 1
 template <class Factor, int TILE>
 struct TensorCore {
-    typedef float Sum;
     typedef unsigned Word;
     static const int ROWS = TILE, COLUMNS = TILE, PER_WORD = Factor::PER_WORD;
     static const int DOWN = ROWS / 2 / 16, ACROSS = COLUMNS / 4 / 8, STEP = 8;
 
-    Sum sums[DOWN][ACROSS][4] = {};
+    float sums[DOWN][ACROSS][4] = {};
 
-    template <typename T>
-    static __device__ Word word(const T (&values)[PER_WORD]) {
-        return Factor::word(values);
-    }
+    static __device__ Word word(const float (&values)[PER_WORD]) { return Factor::word(values); }
 
     static __device__ int lane() { return threadIdx.x % 32; }
     static __device__ int row(int i) { return threadIdx.x / 32 / 4 * (ROWS / 2) + 16 * i + lane() / 4; }

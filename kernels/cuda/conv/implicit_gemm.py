@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from minicaffe.kernels.cuda.conv.im2col import CHUNK_ELEMENTS
 from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, WEIGHT_GRAD, Problem
-from minicaffe.kernels.cuda.launch import MAX_INT, Program, divisor, program, storage_type, struct
+from minicaffe.kernels.cuda.launch import MAX_INT, c_type, divisor, program, struct
 from minicaffe.kernels.cuda.rounding import FORMATS
 from minicaffe.kernels.window import Window
 
@@ -78,10 +78,8 @@ def fits(problem: Problem) -> bool:
 class ImplicitGemm:
     """The convolutions of ``kernels/reference/conv.py``, for shapes that ``fits``.
 
-    ``tensor_cores(dtype)`` says whether these multiply factors of a dtype, for which float32 is rounded to TF32.
-
-    x, y, w, bias and their gradients may be float16 or bfloat16, too, but for dw and the workspace, which are float32
-    then, like all sums.
+    ``tensor_cores(dtype)`` says whether these multiply factors of a dtype, for which float32 is rounded to TF32; to 16
+    bits, where they take these, it is rounded if ``ops.factors`` says so.
     """
 
     def __init__(self, ops: Any, tensor_cores: Callable[[Any], bool]) -> None:
@@ -123,31 +121,20 @@ class ImplicitGemm:
         cut = Cut.of(problem, right.dtype)
         matrix, gather, result = _structs(problem)
         axes = len(problem.window.kernel)
-        types = storage_type(right.dtype), str(axes), problem.kind, self._unit(right.dtype, cut.tile)
+        source = program("implicit_gemm", right.dtype, axes, problem.kind, self._unit(right.dtype, cut.tile))
         grid = blocks(problem, cut.tile) // problem.group, problem.group, cut.splits
         start = (bias is not None, right if bias is None else bias, 1.0, accumulate)
-        self._ops.launch.tiles(
-            Program("implicit_gemm", ", ".join(types)),
-            "implicit_gemm",
-            grid,
-            left,
-            matrix,
-            right,
-            gather,
-            cut.share,
-            out,
-            result,
-            *start,
-        )
+        args = (left, matrix, right, gather, cut.share, out, result, *start)
+        self._ops.launch.tiles(source, "implicit_gemm", grid, *args)
 
     def _unit(self, dtype: Any, tile: int) -> str:
         """The type of tile.cuh that multiplies."""
-        name, halves = storage_type(dtype), FORMATS.get(self._ops.factors)
+        name, halves = c_type(dtype), FORMATS.get(self._ops.factors)
         if name == "float" and halves is not None and self._tensor_cores(np.float16):
             return f"TensorCore<Halves<{halves.c_type}>, {tile}>"
-        if name == "double" or not self._tensor_cores(dtype):
-            return f"Scalar<{'double' if name == 'double' else 'float'}, {tile}>"
-        return f"TensorCore<{'Tf32' if name == 'float' else f'Halves<{name}>'}, {tile}>"
+        if name == "float" and self._tensor_cores(dtype):
+            return f"TensorCore<Tf32, {tile}>"
+        return f"Scalar<{name}, {tile}>"
 
 
 @functools.lru_cache(maxsize=1024)

@@ -32,7 +32,7 @@ class ConvOps:
     bias_add: Callable[[Any, Any], None]
     bias_grad: Callable[[Any, Any], None]
     factors: str
-    _tensor_cores: Callable[[Any], bool]
+    tensor_cores: Callable[[Any], bool]
 
     @functools.cached_property
     def _im2col(self) -> Im2colGemm:
@@ -40,7 +40,7 @@ class ConvOps:
 
     @functools.cached_property
     def _implicit(self) -> ImplicitGemm:
-        return ImplicitGemm(self, self._tensor_cores)
+        return ImplicitGemm(self, self.tensor_cores)
 
     def im2col(self, x: Any, columns: Any, window: Window) -> None:
         """See ``kernels.reference.im2col``."""
@@ -93,6 +93,6 @@ class ConvOps:
             return False
         problem = Problem(kind, x.shape, y.shape, window, group)
         if self.factors == "fp32":
-            return is_implicit(problem, self._tensor_cores(x.dtype))
+            return is_implicit(problem, self.tensor_cores(x.dtype))
         # as if they were of TF32, for which there is an estimate; where only cuBLAS has tensor cores it takes them
-        return self._tensor_cores(np.float16) and is_implicit(problem, True)
+        return self.tensor_cores(np.float16) and is_implicit(problem, True)

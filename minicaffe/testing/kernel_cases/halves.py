@@ -34,6 +34,12 @@ def to_bf16(x: NDArray) -> NDArray:
         return np.where(np.isfinite(x), np.ldexp(units, least - 8), x).astype(np.float32)
 
 
+def to_tf32(x: NDArray) -> NDArray:
+    """The nearest finite numbers of eleven significant bits, of two equally near the larger, in float32."""
+    bits = x.astype(np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
 PRODUCTS = [((33, 70), (70, 31), (33, 31), False, False), ((3, 7, 4), (3, 5, 7), (3, 4, 5), True, True)]
 """Shapes of a, b and of the result, and which of the first are transposed."""
 
