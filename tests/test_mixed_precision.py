@@ -134,7 +134,8 @@ def test_precision_may_change_between_iterations(gpu, launches):  # noqa: F811
     def run():
         solver, losses = solver_of(), []
         for precision in ("fp32", "fp16", "fp32", "bf16"):
-            solver.use_precision(precision)
+            solver.precision = precision
+            assert solver.precision == precision and (solver.loss_scale is not None) == (precision == "fp16")
             losses += trained(solver, 4)[0]
         return losses, weights(solver)
 

@@ -147,8 +147,12 @@ class Solver:
 
     @property
     def precision(self) -> str:
-        """That of its nets: see ``Net.precision``."""
+        """That of its nets: see ``Net.precision``.  To set it is ``use_precision`` with the usual loss scale."""
         return self.net.precision
+
+    @precision.setter
+    def precision(self, precision: str) -> None:
+        self.use_precision(precision)
 
     def use_precision(self, precision: str, loss_scale: float | str | None = None) -> None:
         """Let the nets compute in "fp32", "fp16" or "bf16" from now on, with a ``loss_scale``: see ``LossScale``.
