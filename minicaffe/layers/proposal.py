@@ -91,6 +91,7 @@ class Proposing(Layer):
         np.maximum(boxes, 0, out=boxes)
         least = self.choice.least_size * np.array([image[3 if len(image) > 3 else 2], image[2]], self.dtype)
         sides = boxes[:, 2:] - boxes[:, :2] + 1
+        self.require(not np.isnan(sides).any(), "box codes and the size of the image must be finite; found NaN")
         large = (sides[:, 0] >= least[0]) & (sides[:, 1] >= least[1])
         boxes, scores = boxes[large], scores[large]
         best = best_first(scores, -np.inf, self.choice.before if self.choice.before > 0 else -1)
