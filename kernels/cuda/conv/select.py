@@ -25,10 +25,20 @@ def is_implicit(problem: Problem, tf32: bool) -> bool:
     return implicit_seconds(problem, tf32) < im2col_seconds(problem, tf32)
 
 
+def _rectified(x, slope):
+    return max(x, 0.0) + slope * min(x, 0.0)
+
+
+def _biased_and_rectified(x, bias, slope):
+    return max(x + bias, 0.0) + slope * min(x + bias, 0.0)
+
+
 class ConvOps:
     """The functions of ``kernels/reference/conv.py``."""
 
     launch: Launcher
+    elementwise: Callable[..., None]
+    channelwise: Callable[..., None]
     bias_add: Callable[[Any, Any], None]
     bias_grad: Callable[[Any, Any], None]
     factors: str
@@ -63,14 +73,34 @@ class ConvOps:
         taken = [p for p, tf32 in itertools.product(problems, (False, True)) if is_implicit(p, tf32)]
         return max([self._im2col.workspace(*shapes, window, group), *map(self._implicit.workspace, taken)])
 
-    def convolve(self, x: Any, w: Any, bias: Any | None, y: Any, window: Window, group: int, workspace: Any) -> None:
+    def convolve(
+        self,
+        x: Any,
+        w: Any,
+        bias: Any | None,
+        y: Any,
+        window: Window,
+        group: int,
+        workspace: Any,
+        slope: float = 1.0,
+    ) -> None:
         """See ``kernels.reference.convolve``."""
         if self._takes_implicit(FORWARD, x, y, window, group):
-            self._implicit.convolve(x, w, bias, y, window, group)
+            self._implicit.convolve(x, w, bias, y, window, group, slope)
         else:
             self._im2col.convolve(x, w, y, window, group, workspace)
+            self._finish(y, bias, slope)
+
+    def _finish(self, y: Any, bias: Any | None, slope: float) -> None:
+        """Add the bias and multiply negative results, in one pass."""
+        if slope == 1.0:
             if bias is not None:
                 self.bias_add(y, bias)
+        elif bias is None:
+            self.elementwise(_rectified, (y,), (slope,), y)
+        else:
+            planes = y.reshape(*y.shape[:2], -1)
+            self.channelwise(_biased_and_rectified, (planes,), (bias,), (slope,), planes)
 
     def convolve_data_grad(self, dy: Any, w: Any, dx: Any, window: Window, group: int, workspace: Any) -> None:
         """See ``kernels.reference.convolve_data_grad``."""
