@@ -34,6 +34,7 @@ class Cut(NamedTuple):
     splits: int
 
     @classmethod
+    @functools.lru_cache(maxsize=4096)
     def of(cls, problem: Problem, dtype: DTypeLike) -> Cut:
         """The tile for which least is multiplied in vain; of a weight gradient, so many shares that a GPU is filled."""
         # float64 takes twice the registers; a smaller tile reads more often what it multiplies
