@@ -115,6 +115,10 @@ def test_factors_are_rounded_and_nothing_else(precision, implicit, gpu, monkeypa
     ):
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    together = ip_w.diff.copy()
+    solver.net.clear_param_diffs()
+    solver.net.backward_layer(solver.net.layer_index("ip"))
+    np.testing.assert_array_equal(ip_w.diff, together)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -130,7 +134,8 @@ def test_precision_may_change_between_iterations(gpu, launches):  # noqa: F811
     def run():
         solver, losses = solver_of(), []
         for precision in ("fp32", "fp16", "fp32", "bf16"):
-            solver.use_precision(precision)
+            solver.precision = precision
+            assert solver.precision == precision and (solver.loss_scale is not None) == (precision == "fp16")
             losses += trained(solver, 4)[0]
         return losses, weights(solver)
 
@@ -139,6 +144,16 @@ def test_precision_may_change_between_iterations(gpu, launches):  # noqa: F811
     same_bits(expected, run())
     # a pass and a step each, but for bf16, which steps as fp32; the loss scale takes new memory, which ends the first
     assert len({id(graph) for graph in launches}) == 2 * 3 + 1
+
+
+def test_another_thread_may_run_a_net_of_another_precision(gpu):  # noqa: F811
+    """Which one is taken is only known once the other has let go of the device."""
+    with gpu.running(), gpu.rounding("fp16"):
+        waiting = gpu.rounding("fp16"), gpu.rounding("fp32")
+    for context, precision in zip(waiting, ("fp16", "fp32"), strict=True):
+        with context:
+            assert gpu.ops.factors == precision
+        assert gpu.ops.factors == "fp32"
 
 
 def test_the_cpu_says_that_it_does_not_round(caplog):

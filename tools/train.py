@@ -80,10 +80,7 @@ def _renames(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     help="With --weights: take the file's layer OLD for the net's layer NEW; may be repeated, and hold a *.",
 )
 @options.device
-@click.option(
-    "--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True,
-    help="Let a GPU round the factors of matrix products and convolutions; sums and weights stay float32.",
-)  # fmt: skip
+@options.precision
 @click.option(
     "--loss_scale", metavar="N|dynamic",
     help="Multiply the loss, a power of two, before backward.  [default: dynamic for fp16, else 1]",

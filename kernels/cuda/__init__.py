@@ -53,17 +53,23 @@ class CudaOps(
 
     ``xp`` is CuPy or a module like it; ``gemm(a, b, out, transpose_a, transpose_b, accumulate)`` multiplies matrices,
     or batches of them on a first axis, from factors of 16 bits (``rounding``) as well; ``tensor_cores(dtype)`` tells
-    whether kernels of our own may use these, for which float32 is rounded to TF32.  No method waits for the device, and
-    none allocates memory the second time that it sees a shape.
+    whether kernels of our own may use these, for which float32 is rounded to TF32; ``zeros`` makes large arrays.  No
+    method waits for the device, and none allocates memory the second time that it sees a shape.
     """
 
-    def __init__(self, xp: Any, gemm: Callable[..., None], tensor_cores: Callable[[Any], bool]) -> None:
+    def __init__(
+        self,
+        xp: Any,
+        gemm: Callable[..., None],
+        tensor_cores: Callable[[Any], bool],
+        zeros: Callable[[tuple[int, ...], Any], Any] | None = None,
+    ) -> None:
         self.launch = Launcher(xp)
         self.tensor_cores = tensor_cores
         self.factors = "fp32"
         """How the factors of float32 products are rounded before: to "fp16" or "bf16"; or as ``tensor_cores`` say."""
         self._gemm = gemm
-        self._rounded = FactorRounding(xp, self.launch)
+        self._rounded = FactorRounding(zeros or xp.zeros, self.launch)
 
     @property
     def rounded_bytes(self) -> int:

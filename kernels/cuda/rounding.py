@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +28,8 @@ class FactorRounding:
     Memory that is outgrown goes: a captured graph owns what it was made with.
     """
 
-    def __init__(self, xp: Any, launch: Launcher) -> None:
-        self._xp, self._launch = xp, launch
+    def __init__(self, zeros: Callable[[tuple[int, ...], Any], Any], launch: Launcher) -> None:
+        self._zeros, self._launch = zeros, launch
         self._memory: list[Any] = [None, None]
 
     @property
@@ -40,7 +41,7 @@ class FactorRounding:
         """Factor ``number`` 0 or 1 of a product: a matrix, or a batch of them that may lie apart, in its shape."""
         memory = self._memory[number]
         if memory is None or memory.size < x.size:
-            memory = self._memory[number] = self._xp.zeros((x.size,), np.uint16)
+            memory = self._memory[number] = self._zeros((x.size,), np.uint16)
         rounded = memory[: x.size].view(halves.dtype).reshape(x.shape)
         matrices, size = (1, x.size) if x.ndim == 2 else (x.shape[0], math.prod(x.shape[1:]))
         stride, first = (x.strides[0] // x.itemsize, x[0]) if x.ndim == 3 else (0, x)

@@ -91,7 +91,7 @@ class Backend(ABC):
     def upload(self, host: NDArray, out: Any, again: bool = False) -> None:
         """Copy a NumPy array into an array of this backend of the same shape and dtype.
 
-        ``again``: it has been used before, so that such copies will come from time to time, as those of inputs do.
+        ``again``: such copies come again and again, as those of inputs do.
         """
 
     @abstractmethod

@@ -26,3 +26,19 @@ class Both:
             self._inner.__exit__(*exception)
         finally:
             self._outer.__exit__(*exception)
+
+
+class With:
+    """Inside, an attribute of ``owner`` has another value."""
+
+    __slots__ = ("_owner", "_name", "_value", "_before")
+
+    def __init__(self, owner: Any, name: str, value: Any) -> None:
+        self._owner, self._name, self._value, self._before = owner, name, value, None
+
+    def __enter__(self) -> None:
+        self._before = getattr(self._owner, self._name)
+        setattr(self._owner, self._name, self._value)
+
+    def __exit__(self, *exception: Any) -> None:
+        setattr(self._owner, self._name, self._before)

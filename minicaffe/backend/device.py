@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicaffe.backend import generation, random
 from minicaffe.backend.base import Backend, RandomSource
-from minicaffe.backend.contexts import Both
+from minicaffe.backend.contexts import Both, With
 from minicaffe.errors import SnapshotError
 from minicaffe.kernels.cuda import CudaOps
 from minicaffe.kernels.cuda.launch import program
@@ -91,22 +91,14 @@ class DeviceBackend(Backend):
         self.xp = xp
         self._numbers: weakref.WeakKeyDictionary[object, _Numbers] = weakref.WeakKeyDictionary()
         with self.running():
-            self.ops = CudaOps(xp, gemm, tensor_cores)
+            self.ops = CudaOps(xp, gemm, tensor_cores, self.zeros)
             self.random = PhiloxRandom(self)
 
     def running(self, user_layers: bool = False) -> contextlib.AbstractContextManager[None]:
         return Both(self._lock, self._current())
 
     def rounding(self, precision: str) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if precision == self.ops.factors else self._with_factors(precision)
-
-    @contextlib.contextmanager
-    def _with_factors(self, precision: str) -> Iterator[None]:
-        before, self.ops.factors = self.ops.factors, precision
-        try:
-            yield
-        finally:
-            self.ops.factors = before
+        return With(self.ops, "factors", precision)
 
     def _current(self) -> contextlib.AbstractContextManager[Any]:
         """Makes the device and its stream those that ``xp`` uses."""

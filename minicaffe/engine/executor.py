@@ -332,7 +332,8 @@ class Executor:
                     "propagate_down",
                 )
         self._plan.fusion.goes_backward_alone(index)
-        step.backward()
+        with backend.current().rounding(self.precision):
+            step.backward()
 
     # --- debug_info ----------------------------------------------------------------------------------------------
 

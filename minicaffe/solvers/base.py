@@ -147,8 +147,12 @@ class Solver:
 
     @property
     def precision(self) -> str:
-        """That of its nets: see ``Net.precision``."""
+        """That of its nets: see ``Net.precision``.  To set it is ``use_precision`` with the usual loss scale."""
         return self.net.precision
+
+    @precision.setter
+    def precision(self, precision: str) -> None:
+        self.use_precision(precision)
 
     def use_precision(self, precision: str, loss_scale: float | str | None = None) -> None:
         """Let the nets compute in "fp32", "fp16" or "bf16" from now on, with a ``loss_scale``: see ``LossScale``.
@@ -393,7 +397,8 @@ class Solver:
     ) -> None:
         """Step one range of params: flat arrays w, g and one array a history slot, all of one size.
 
-        The rate of a ``capturable`` solver may be a scalar array, for an op of the backend to read.
+        Rate and scale of a ``capturable`` solver may be arrays, for an op of the backend to read: on a device it gets
+        all params at once.
         """
         raise NotImplementedError
 

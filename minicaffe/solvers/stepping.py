@@ -83,10 +83,11 @@ class Stepper(Work):
             work()
 
     def _state(self, solver: Solver, where: backend.Backend) -> tuple:
-        p = solver.param
+        p, loss_scale = solver.param, solver.loss_scale
+        scaled = None if loss_scale is None else id(loss_scale.storage)  # which a capture keeps alive
         whole = p.clip_gradients, p.iter_size, larc.weight_decay(p, solver.iter), p.regularization_type
         own = solver.momentum, p.momentum2, p.rms_decay, p.delta
-        return where, where.settings(), self._diff.zeros, id(solver.loss_scale), whole, own
+        return where, where.settings(), self._diff.zeros, scaled, whole, own
 
     def _scale(self, solver: Solver) -> float | Blob:
         """What the gradients are to be multiplied by: a number, or where it will be found."""
