@@ -29,8 +29,8 @@ _STAND_IN_NETS = ("siamese_mnist_b64", "lenet_b64")
 
 
 def checks(options: Options) -> Iterator[Check]:
-    """minicaffe's own passes; algorithms of convolutions; PyTorch as it is; large batches; PyTorch compiled, which takes
-    its time; with TF32 and fp16.
+    """minicaffe's own passes; algorithms of convolutions; PyTorch as it is; large batches; PyTorch compiled, which
+    takes its time; with TF32 and fp16.
     """
     with contextlib.suppress(Exception):  # its own checks tell what is wrong with it
         # before nvmath-python: of two versions of cuBLAS the first one loaded serves both, and it is pickier

@@ -11,12 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from minicaffe.kernels.cuda.conv import trial
 from minicaffe.kernels.cuda.conv.estimate import im2col_seconds, implicit_seconds
-from minicaffe.kernels.cuda.conv.im2col import Im2colGemm
-from minicaffe.kernels.cuda.conv.implicit_gemm import ImplicitGemm
-from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, KINDS, Problem
+from minicaffe.kernels.cuda.conv.problem import KINDS, Problem
 from minicaffe.kernels.cuda.conv.select import is_implicit
 from minicaffe.kernels.window import Window
 from minicaffe.testing.gpu import target
@@ -67,7 +64,7 @@ def measure(where: Any, problem: Problem) -> dict[str, Any]:
     """Times of a product."""
     figures: dict[str, Any] = {}
     with where.running():
-        algorithms = _calls(where, problem)
+        algorithms = trial.calls(where.ops, where.xp, problem)
     for tf32 in (False, True):
         name = " TF32" * tf32
         with target.tf32(tf32):
@@ -81,33 +78,6 @@ def measure(where: Any, problem: Problem) -> dict[str, Any]:
     least = min(figures["im2col ms"], figures["implicit ms"])
     figures["TFLOP/s"] = 2e-9 * problem.multiplications / least
     return figures
-
-
-def _calls(where: Any, problem: Problem) -> dict[str, Callable[[], None]]:
-    """The product by each algorithm, on arrays of ones."""
-    ops = where.ops
-    im2col, implicit = Im2colGemm(ops), ImplicitGemm(ops, ops.tensor_cores)
-    group, window = problem.group, problem.window
-    x, y, w = (
-        where.xp.ones(shape, np.float32)
-        for shape in (problem.x_shape, problem.y_shape, (problem.y_shape[1], problem.channels, *window.kernel))
-    )
-    room = max(im2col.workspace(problem.x_shape, problem.y_shape, window, group), implicit.workspace(problem))
-    space = where.zeros((room,), np.float32)
-    if problem.kind == FORWARD:
-        return {
-            "im2col": lambda: im2col.convolve(x, w, y, window, group, space),
-            "implicit": lambda: implicit.convolve(x, w, None, y, window, group),
-        }
-    if problem.kind == DATA_GRAD:
-        return {
-            "im2col": lambda: im2col.data_grad(y, w, x, window, group, space),
-            "implicit": lambda: implicit.data_grad(y, w, x, window, group),
-        }
-    return {
-        "im2col": lambda: im2col.weight_grad(x, y, w, window, group, space, False),
-        "implicit": lambda: implicit.weight_grad(x, y, w, window, group, space, False),
-    }
 
 
 def _milliseconds(where: Any, call: Callable[[], None]) -> float:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import os
 
@@ -15,11 +17,15 @@ import strict_cupy
 from strict_gpu import StrictBackend
 from test_gpu_graphs import gpu, launches, same_bits, trained, with_and_without  # noqa: F401
 
+from minicaffe import backend
+from minicaffe.backend.gpu import GpuBackend
+from minicaffe.errors import DeviceError
 from minicaffe.kernels import fast_paths
 from minicaffe.kernels.cuda.conv import implicit_gemm, select
 from minicaffe.kernels.cuda.conv.estimate import implicit_seconds
 from minicaffe.kernels.cuda.conv.implicit_gemm import Cut
 from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, KINDS, WEIGHT_GRAD, Problem
+from minicaffe.kernels.cuda.conv.trial import Trials
 from minicaffe.kernels.cuda.launch import divisor, struct
 from minicaffe.testing.gpu import training
 from minicaffe.testing.kernel_cases.case import on_arrays
@@ -162,3 +168,51 @@ def test_structs_are_laid_out_as_those_of_c():
     assert packed.dtype.fields["step"][1] == 8 and packed.dtype.fields["sizes"][1] == 16
     assert packed.dtype.fields["by"][1] == 28 and packed.dtype.fields["last"][1] == 40 and packed.dtype.itemsize == 48
     assert packed["sizes"].tolist() == [3, 4, 5] and packed["last"] == 6
+
+
+# --- trials
+
+
+@pytest.fixture
+def trials(monkeypatch, tmp_path):
+    """The file of trials that backends made from here on share."""
+    path = tmp_path / "trials.json"
+    monkeypatch.setenv("MINICAFFE_TRIALS", str(path))
+    return path
+
+
+def new_gpu(monkeypatch):
+    monkeypatch.setattr(GpuBackend, "_of_device", {})
+    return backend.use(GpuBackend.on_device(0))
+
+
+@pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ is not installed")
+def test_what_is_faster_is_tried_once_and_kept(gpu, trials, launches, monkeypatch):  # noqa: F811
+    times = itertools.cycle([2.0, 1.0, 1.0, 2.0])  # of the first problem the implicit GEMM is faster, and so on
+    monkeypatch.setattr(Trials, "_milliseconds", lambda self, call: (call(), next(times))[1])
+    with new_gpu(monkeypatch):
+        expected = trained(training.LENET)
+    (section,) = json.loads(trials.read_text()).values()
+    assert len(section) == 5 and list(section.values()) == ["implicit", "im2col", "implicit", "im2col", "implicit"]
+    assert launches  # graphs are made as ever
+    monkeypatch.setattr(Trials, "_milliseconds", lambda self, call: pytest.fail("tried once more"))
+    with new_gpu(monkeypatch):
+        same_bits(expected, trained(training.LENET))
+
+
+@pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ is not installed")
+def test_a_trial_measures(gpu, trials, monkeypatch):  # noqa: F811
+    with new_gpu(monkeypatch) as where, where.running():
+        assert where.ops.trials.is_implicit(where.ops, problem(images=1, channels=2, side=4, filters=3), "fp32") in (
+            True,
+            False,
+        )
+    (section,) = json.loads(trials.read_text()).values()
+    assert set(section.values()) <= {"im2col", "implicit"} and len(section) == 1
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": {"b": "winograd"}}', '{"a": 1}', "\udcff"])
+def test_a_file_of_something_else_is_named(gpu, trials, monkeypatch, content):  # noqa: F811
+    trials.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DeviceError, match="trials.json is no file of trials of convolutions; remove it"):
+        new_gpu(monkeypatch)

@@ -113,7 +113,7 @@ class ImplicitGemm:
         if splits == 1:
             self._launch(problem, dy, x, dw, accumulate=accumulate)
         else:
-            sums = workspace[: splits * dw.size].reshape(splits, -1)
+            sums = workspace[: splits * dw.size].reshape(splits, dw.size)
             self._launch(problem, dy, x, sums)
             linear = program("linear", dw.dtype)
             self._ops.launch.reduction(linear, "add_rows", dw.size, splits, sums, dw, accumulate)
