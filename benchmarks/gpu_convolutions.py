@@ -64,7 +64,7 @@ def measure(where: Any, problem: Problem) -> dict[str, Any]:
     """Times of a product."""
     figures: dict[str, Any] = {}
     with where.running():
-        algorithms = trial.calls(where.ops, where.xp, problem)
+        algorithms = trial.calls(where.ops, where.zeros, problem)
     for tf32 in (False, True):
         name = " TF32" * tf32
         with target.tf32(tf32):

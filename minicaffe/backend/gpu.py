@@ -75,7 +75,9 @@ class GpuBackend(DeviceBackend):
         self._capability = properties["major"]
         super().__init__(cupy, gemm, self._has_tensor_cores)
         if os.environ.get("MINICAFFE_TRIALS"):
-            self.ops.trials = Trials(Path(os.environ["MINICAFFE_TRIALS"]), properties["name"].decode(), cupy)
+            self.ops.trials = Trials(
+                Path(os.environ["MINICAFFE_TRIALS"]), properties["name"].decode(), self.zeros, cupy.cuda
+            )
         self.ops.launch.retain = self._retain
 
     def _make_gemm(self, cupy: Any) -> Callable[..., None]:

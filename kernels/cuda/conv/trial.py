@@ -22,16 +22,18 @@ IM2COL, IMPLICIT = ALGORITHMS = ("im2col", "implicit")
 _CALLS = 5  # of each algorithm, after one that compiles and does not count
 
 
-def calls(ops: Any, xp: Any, problem: Problem) -> dict[str, Callable[[], None]]:
-    """The product by each algorithm, on arrays of its own that hold ones."""
+def calls(ops: Any, zeros: Callable[..., Any], problem: Problem) -> dict[str, Callable[[], None]]:
+    """The product by each algorithm, on arrays of its own, made by ``zeros(shape, dtype)``, that hold ones."""
     im2col, implicit = Im2colGemm(ops), ImplicitGemm(ops, ops.tensor_cores)
     group, window = problem.group, problem.window
     x, y, w = (
-        xp.ones(shape, np.float32)
+        zeros(shape, np.float32)
         for shape in (problem.x_shape, problem.y_shape, (problem.y_shape[1], problem.channels, *window.kernel))
     )
+    for array in (x, y, w):
+        array.fill(1)
     room = max(im2col.workspace(problem.x_shape, problem.y_shape, window, group), implicit.workspace(problem))
-    space = xp.zeros((room,), np.float32)
+    space = zeros((room,), np.float32)
     if problem.kind == FORWARD:
         return {
             IM2COL: lambda: im2col.convolve(x, w, y, window, group, space),
@@ -51,12 +53,13 @@ def calls(ops: Any, xp: Any, problem: Problem) -> dict[str, Callable[[], None]]:
 class Trials:
     """What was faster for each problem, on one kind of GPU and these kernels; each is tried once and then remembered.
 
-    ``path`` is a JSON file that several GPUs and processes may share.  Raises DeviceError if it is there and no such
-    file, SnapshotError if it cannot be written.
+    ``path`` is a JSON file that several GPUs and processes may share; ``zeros`` makes arrays, and ``cuda`` is CuPy's
+    module of that name.  Raises DeviceError if the file is there and holds something else, SnapshotError if it cannot
+    be written.
     """
 
-    def __init__(self, path: Path, device: str, xp: Any) -> None:
-        self._path, self._xp = path, xp
+    def __init__(self, path: Path, device: str, zeros: Callable[..., Any], cuda: Any) -> None:
+        self._path, self._zeros, self._cuda = path, zeros, cuda
         self._section = f"{device}, kernels {hashlib.sha256(kernel_source('implicit_gemm').encode()).hexdigest()[:12]}"
         self._faster = self._read().get(self._section, {})
 
@@ -65,21 +68,21 @@ class Trials:
         layer = f"{problem.x_shape} -> {problem.y_shape}, {tuple(problem.window)}, group {problem.group}"
         key = f"{problem.kind} {precision} {layer}"
         if key not in self._faster:
-            times = {name: self._milliseconds(call) for name, call in calls(ops, self._xp, problem).items()}
+            times = {name: self._milliseconds(call) for name, call in calls(ops, self._zeros, problem).items()}
             self._faster[key] = min(times, key=times.__getitem__)
             self._write()
         return self._faster[key] == IMPLICIT
 
     def _milliseconds(self, call: Callable[[], None]) -> float:
-        cuda, times = self._xp.cuda, []
+        times = []
         call()
         for _ in range(_CALLS):
-            start, end = cuda.Event(), cuda.Event()
+            start, end = self._cuda.Event(), self._cuda.Event()
             start.record()
             call()
             end.record()
             end.synchronize()
-            times.append(cuda.get_elapsed_time(start, end))
+            times.append(self._cuda.get_elapsed_time(start, end))
         return statistics.median(times)
 
     def _read(self) -> dict[str, dict[str, str]]:
