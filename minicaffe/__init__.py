@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe import layers as layers
     from minicaffe import models as models
     from minicaffe import net_spec as net_spec
+    from minicaffe import onnx as onnx
     from minicaffe import plot as plot
     from minicaffe import proto as proto
     from minicaffe import pycaffe as pycaffe
@@ -46,6 +47,7 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe.layers.python_layer import allow_python_layers
     from minicaffe.net import Net
     from minicaffe.net_spec import NetSpec, params, to_proto
+    from minicaffe.onnx.export import export_onnx
     from minicaffe.solvers import (
         AdaDeltaSolver,
         AdaGradSolver,
@@ -72,6 +74,7 @@ _HOME = {
     "params": "minicaffe.net_spec",
     "to_proto": "minicaffe.net_spec",
     "MinicaffeError": "minicaffe.errors",
+    "export_onnx": "minicaffe.onnx.export",
     "allow_python_layers": "minicaffe.layers.python_layer",
     "install_as_caffe": "minicaffe.as_caffe",
     "init_log": "minicaffe.glog",
@@ -117,6 +120,7 @@ _SUBMODULES = (
     "layers",
     "models",
     "net_spec",
+    "onnx",
     "plot",
     "proto",
     "pycaffe",
@@ -139,6 +143,7 @@ __all__ = [
     "params",
     "to_proto",
     "MinicaffeError",
+    "export_onnx",
     "allow_python_layers",
     "install_as_caffe",
     "init_log",

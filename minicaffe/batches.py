@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from minicaffe.errors import NetError, UnknownNameError
 
 if TYPE_CHECKING:
-    from minicaffe.net import Net
+    from minicaffe.named_passes import NamedPasses
 
 _MISMATCH = {
     "data": ("Input blob arguments do not match net inputs", "Input"),
@@ -23,7 +23,7 @@ _MISMATCH = {
 }
 
 
-def with_named(net: Net, names: Sequence[str], further: Iterable[str] | None, argument: str) -> list[str]:
+def with_named(net: NamedPasses, names: Sequence[str], further: Iterable[str] | None, argument: str) -> list[str]:
     """``names`` and those that ``further`` adds; NetError unless these are blobs' names."""
     found = [] if further is None else list(further) if isinstance(further, Iterable) else [further]
     if isinstance(further, str) or not all(isinstance(name, str) for name in found):
@@ -42,7 +42,7 @@ def with_named(net: Net, names: Sequence[str], further: Iterable[str] | None, ar
     return list(OrderedDict.fromkeys([*names, *found]))
 
 
-def assign(net: Net, expected: Sequence[str], arrays: Mapping[str, Any], part: str) -> None:
+def assign(net: NamedPasses, expected: Sequence[str], arrays: Mapping[str, Any], part: str) -> None:
     """Copy arrays into the "data" of all inputs or the "diff" of all outputs, ``expected``, by name.
 
     NetError, before any is copied, unless there is one for each, batch sized and of its shape.
@@ -81,7 +81,7 @@ def _as_array(values: Any, what: str) -> NDArray:
     return array
 
 
-def forward_all(net: Net, blobs: Sequence[str] | None, inputs: Mapping[str, Any]) -> dict[str, NDArray]:
+def forward_all(net: NamedPasses, blobs: Sequence[str] | None, inputs: Mapping[str, Any]) -> dict[str, NDArray]:
     """See ``Net.forward_all``."""
     names = with_named(net, net.outputs, blobs, "blobs")
     length = _items(net, inputs, net.inputs, "forward_all")
@@ -92,7 +92,7 @@ def forward_all(net: Net, blobs: Sequence[str] | None, inputs: Mapping[str, Any]
 
 
 def forward_backward_all(
-    net: Net, blobs: Sequence[str] | None, diffs: Sequence[str] | None, arrays: Mapping[str, Any]
+    net: NamedPasses, blobs: Sequence[str] | None, diffs: Sequence[str] | None, arrays: Mapping[str, Any]
 ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
     """See ``Net.forward_backward_all``."""
     outs: dict[str, list[NDArray]] = {name: [] for name in with_named(net, net.outputs, blobs, "blobs")}
@@ -106,7 +106,7 @@ def forward_backward_all(
     return _first(length, outs), _first(length, grads)
 
 
-def _items(net: Net, arrays: Mapping[str, Any], names: Sequence[str], method: str) -> int:
+def _items(net: NamedPasses, arrays: Mapping[str, Any], names: Sequence[str], method: str) -> int:
     """How many items there are; NetError unless all arrays have as many, and names that they can have."""
     if not arrays or not set(arrays) <= set(names):
         raise NetError(
@@ -128,7 +128,7 @@ def _first(length: int, rows: Mapping[str, list[NDArray]]) -> dict[str, NDArray]
     return {name: np.asarray(values)[:length] for name, values in rows.items()}
 
 
-def split(net: Net, arrays: Mapping[str, Any]) -> Iterator[dict[str, NDArray]]:
+def split(net: NamedPasses, arrays: Mapping[str, Any]) -> Iterator[dict[str, NDArray]]:
     """Full batches of the items, the last one padded with zeros; the net's first blob has the size of a batch."""
     if not arrays:
         return

@@ -24,6 +24,8 @@ _EXTRA_OF = {
     "scipy": "splines",
     "tensorboardX": "tensorboard",
     "IPython": "notebook",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
 }
 
 

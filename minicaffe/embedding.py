@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from minicaffe import graph, proto
 from minicaffe.data.db import backend_of, open_db
 from minicaffe.errors import DataError, NetError
+from minicaffe.kernels.cpu import neighbours
 from minicaffe.layers import TEST
 from minicaffe.net import Net
 from minicaffe.proto.files import read_net
@@ -144,50 +145,41 @@ def neighbour_accuracy(
     return float((known[votes.argmax(axis=1)] == labels).mean())
 
 
-_BLOCK = 16  # points whose neighbours are looked for together
-_FIRST = 500  # neighbours in one coordinate that bound how far those in all are, on each side
+_FEW = 16  # coordinates, of which the first that is compared leaves most points out
 _BLOCK_BYTES = 16 << 20  # of distances at a time
+_SPARE = 8  # candidates beyond k
 
 
 def _nearest(points: NDArray, others: NDArray, k: int) -> NDArray:
     """For each of ``points`` (M, D) the indices (M, k) of the nearest of ``others`` (N, D), k <= N, in order.
 
-    Both are sorted along the coordinate in which ``others`` spread most: who is further away in that alone is no
-    neighbour.  Memory grows with N, not with M times N; in few dimensions so does the time.
+    Memory grows with N, not with M times N.
     """
     for values in (points, others):
         if not np.isfinite(values).all():
             raise DataError("features hold NaN or infinity: the net that made them has diverged; take earlier weights")
     centre = others.mean(axis=0, dtype=np.float64)
     a, b = points - centre, others - centre
-    axis = b.std(axis=0).argmax()
-    order_a, order_b = a[:, axis].argsort(), b[:, axis].argsort()
-    a, b = a[order_a], b[order_b]
-    norms = (b**2).sum(axis=1)
-    rows = min(_BLOCK, max(_BLOCK_BYTES // (len(b) * b.itemsize), 1))
     found = np.empty((len(a), k), np.int64)
+    if a.shape[1] <= _FEW:
+        widest_first = (-b.std(axis=0)).argsort()
+        order = b[:, widest_first[0]].argsort()
+        a, b = (np.ascontiguousarray(values[:, widest_first]) for values in (a, b[order]))
+        neighbours.nearest(a, b, order, np.searchsorted(b[:, 0], a[:, 0]), found)
+        return found
+    norms = (b**2).sum(axis=1)
+    rows = max(_BLOCK_BYTES // (len(b) * b.itemsize), 1)
     for start in range(0, len(a), rows):
-        block = a[start : start + rows]
-        low, high = (np.searchsorted(b[:, axis], block[i, axis]) for i in (0, -1))
-        low, high = max(low - _FIRST - k, 0), high + _FIRST + k
-        reach = np.sqrt(_nearest_in(block, b[low:high], norms[low:high], k)[1].max())
-        low = min(low, np.searchsorted(b[:, axis], block[0, axis] - reach))
-        high = max(high, np.searchsorted(b[:, axis], block[-1, axis] + reach, "right"))
-        chosen = _nearest_in(block, b[low:high], norms[low:high], k)[0] + low
-        found[order_a[start : start + rows]] = order_b[chosen]
+        found[start : start + rows] = _nearest_in(a[start : start + rows], b, norms, k)
     return found
 
 
-_SPARE = 8  # candidates beyond k
-
-
-def _nearest_in(a: NDArray, b: NDArray, norms: NDArray, k: int) -> tuple[NDArray, NDArray]:
-    """Indices and squared distances (M, k) of the nearest of ``b`` (N, D); ``norms`` are their squares.
+def _nearest_in(a: NDArray, b: NDArray, norms: NDArray, k: int) -> NDArray:
+    """Indices (M, k) of the nearest of ``b`` (N, D); ``norms`` are their squares.
 
     |b|^2 - 2 ab is fast and finds candidates; |a - b|^2 is exact where a and b are alike, and puts them in order.
     """
     count = min(k + _SPARE, len(b))
     candidates = np.argpartition(norms - 2 * a @ b.T, count - 1)[:, :count]
     distances = ((a[:, np.newaxis] - b[candidates]) ** 2).sum(axis=2)
-    order = distances.argsort(axis=1)[:, :k]
-    return np.take_along_axis(candidates, order, axis=1), np.take_along_axis(distances, order, axis=1)
+    return np.take_along_axis(candidates, distances.argsort(axis=1)[:, :k], axis=1)

@@ -201,6 +201,10 @@ def _wrong(layer: proto.LayerParameter, found: Sequence[NDArray], expected: str)
     )
 
 
+ROUNDING = 1e-4
+"""Of a blob's largest value: what the order of float32 operations may change in a deep net."""
+
+
 def largest_difference(a: NDArray, b: NDArray) -> float:
     """The largest difference of two arrays, relative to the largest value of the first."""
     scale = float(np.max(np.abs(a), initial=0.0)) or 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from minicaffe import layer_label, limits, proto, weight_files
 from minicaffe.data import hdf5, safetensors
+from minicaffe.data.datum import labels as labels_of
 from minicaffe.data.datum import parse, to_array
 from minicaffe.data.db import backend_of, open_db
 from minicaffe.data.idx import read_any
@@ -326,6 +327,7 @@ def _database(name: str, records: int) -> Report:
     report = Report(name, f"a database ({backend})")
     shapes: Counter[str] = Counter()
     labels: Counter[int] = Counter()
+    several: list[np.ndarray] = []
     first: np.ndarray | None = None
     total = np.zeros(3)  # values, their sum, their squares' sum
     low, high, nan, looked = np.inf, -np.inf, 0, 0
@@ -342,6 +344,8 @@ def _database(name: str, records: int) -> Report:
                 first = pixels
             shapes[" x ".join(map(str, pixels.shape))] += 1
             labels[datum.label] += datum.HasField("label")
+            if labels_of(datum).ndim:
+                several.append(labels_of(datum))
             looked += 1
             values = pixels.astype(np.float64)
             nan += int(np.isnan(values).sum())
@@ -351,10 +355,22 @@ def _database(name: str, records: int) -> Report:
     if looked:
         mean = total[1] / total[0]
         report.facts["shapes"] = dict(shapes.most_common(8))
-        report.facts["labels"] = _counts(+labels)
+        report.facts |= _several(several) if several else {"labels": _counts(+labels)}
         report.facts |= {"minimum": low, "maximum": high, "mean": mean}
         report.facts |= {"std": float(np.sqrt(max(total[2] / total[0] - mean**2, 0.0))), "nan": nan}
     return report
+
+
+def _several(labels: Sequence[np.ndarray]) -> dict[str, Any]:
+    """What there is to say of records that have several labels each."""
+    counts = sorted({len(each) for each in labels})
+    facts: dict[str, Any] = {"labels_each": " or ".join(map(str, counts))}
+    if len(counts) == 1:
+        table = np.array(labels)
+        facts["smallest_labels"], facts["largest_labels"] = (
+            ", ".join(f"{value:g}" for value in values) for values in (table.min(axis=0), table.max(axis=0))
+        )
+    return facts
 
 
 def _items(database: Any, records: int) -> Iterator[tuple[bytes, bytes]]:

@@ -14,7 +14,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from minicaffe import arguments, limits, resample
+from minicaffe import arguments, limits, skimage_resize
 from minicaffe.data import datum as datums
 from minicaffe.data.image import decode_image
 from minicaffe.errors import ArgumentError, DataError, WeightsError
@@ -134,11 +134,11 @@ def resize_image(im: NDArray, new_dims: Sequence[int], interp_order: int = 1) ->
     if interp_order not in range(6):
         raise ArgumentError(f"interp_order must be 0 to 5; found {interp_order}")
     if im.shape[2] not in (1, 3):
-        return resample.resize_corners(im, height, width, interp_order).astype(np.float32)
+        return skimage_resize.resize_corners(im, height, width, interp_order).astype(np.float32)
     low, high = im.min(), im.max()
     if not high > low:
         return np.full((height, width, im.shape[2]), low, np.float32)
-    resized = resample.resize((im - low) / (high - low), height, width, interp_order)
+    resized = skimage_resize.resize((im - low) / (high - low), height, width, interp_order)
     return (resized.clip(0, 1) * (high - low) + low).astype(np.float32)
 
 

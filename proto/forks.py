@@ -10,9 +10,6 @@ _SSD = "SSD (weiliu89/caffe)"
 _FASTER = "Fast and Faster R-CNN (rbgirshick/caffe-fast-rcnn)"
 _RFCN = "R-FCN (daijifeng001/caffe-rfcn)"
 _YOLO = "MobileNet-YOLO (eric612/MobileNet-YOLO)"
-_FASTER = "Fast and Faster R-CNN (rbgirshick/caffe-fast-rcnn)"
-_RFCN = "R-FCN (daijifeng001/caffe-rfcn)"
-_YOLO = "MobileNet-YOLO (eric612/MobileNet-YOLO)"
 _CASCADE = "Cascade R-CNN (zhaoweicai/cascade-rcnn)"
 _MSCNN = "MSCNN (zhaoweicai/mscnn)"
 _DEEPDETECT = "DeepDetect (jolibrain/caffe)"
@@ -39,8 +36,7 @@ NO_EFFECT = frozenset(
 
 _FIELDS: dict[str, tuple[str, ...]] = {
     _SSD: ("resize_param", "noise_param", "distort_param", "expand_param", "emit_constraint", "crop_h", "crop_w"),
-    _CASCADE: ("ceil_mode", "detection_data_param", "eval_data_param"),
-    _MSCNN: ("image_gt_data_param",),
+    _CASCADE: ("ceil_mode",),
     _DEEPDETECT: ("scaling_temperature",),
     _HAPPYNEAR: (
         *("normalize", "min_is_better", "disable_mean", "disable_variance", "hard_ratio", "hard_mining_label"),
@@ -55,7 +51,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     _C3D: ("kernel_depth", "temporal_stride", "temporal_pad", "use_temporal_jitter", "sampling_rate", "new_length"),
     _FLOWNET: ("encoding", "rand_permute", "range_start", "range_end", "preselection_file"),
     _RFCN: ("pre_fixed_normalizer",),
-    "naibaf7/caffe": ("dilation", "dim"),
+    "naibaf7/caffe": ("dilation", "dim", "kstride", "affinity_param"),
 }
 _TYPES: dict[str, tuple[str, ...]] = {
     _SSD: (
@@ -68,7 +64,7 @@ _TYPES: dict[str, tuple[str, ...]] = {
         *("DecodeBBox", "ProposalTarget", "BboxAccuracy", "ROIAlign", "BoxGroupOutput", "DetectionGroupLoss"),
         *("DetectionGroupAccuracy", "DetectionData", "FrcnnOutput", "EvalData", "ScaleRoute", "HardMining"),
     ),
-    _MSCNN: ("BoxOutput", "DetectionAccuracy", "DetectionLoss", "ImageGtData", "SoftmaxWeightedLoss"),
+    _MSCNN: ("BoxOutput", "Detection", "DetectionAccuracy", "DetectionLoss", "ImageGtData", "SoftmaxWithWeightedLoss"),
     _YOLO: (
         *("Yolov3", "RegionLoss", "Yolov3DetectionOutput", "YoloDetectionOutput", "Reorg", "DepthwiseConvolution"),
         *("AssistedExcitation", "GaussianYolov3", "YoloSeg", "SegmentationEvaluate", "LaneData", "HardSigmoid"),
@@ -110,7 +106,7 @@ _TYPES: dict[str, tuple[str, ...]] = {
     ),
     _NVCAFFE: ("DetectNetTransformation",),
     _INTEL: ("EvalDetection", "SimplerNMS", "SpatialDropout"),
-    "naibaf7/caffe": ("MergeCrop", "MalisLoss"),
+    "naibaf7/caffe": ("MergeCrop", "MalisLoss", "Affinity", "ConnectedComponent", "ConvolutionSK", "PoolingSK"),
     "SSTD (BestSonny/SSTD)": ("MaskPooling", "MaskResize"),
     "crfasrnn (bittnt/caffe)": ("MultiStageMeanfield",),
     "ports of darknet": ("Mish",),

@@ -4,8 +4,9 @@
 and reports every one that ends otherwise.  An input follows from its name, ``kind:number``, alone:
 ``python tests/mutate.py --only png:17`` reads one again, in this process, with a traceback.
 
-The kind ``layers`` gives every field of every layer bad values, one after the other and two or three at once; the
-others damage files, byte by byte, cut them short, or splice them.
+The kind ``layers`` gives every field of every layer bad values, one after the other and two or three at once;
+``bottoms`` gives layers bottoms of other numbers, shapes and values than theirs; the others damage files, byte by byte,
+cut them short, or splice them.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ TIMEOUT = 30.0
 """Seconds of a processor for one input; compiling a kernel for it is part of that."""
 PATIENCE = 5
 """How many times as long it may take by the clock: others use the processors, too."""
-INTEGERS = (0, -1, 1, 3, 7, 2**29, 2**31 - 1, 2**32 - 1, 2**62)
+INTEGERS = (0, -1, 1, 3, 7, 2000, 10**6, 2**29, 2**31 - 1, 2**32 - 1, 2**62)
 FLOATS = (0.0, -1.0, 0.5, float("nan"), float("inf"), -float("inf"), 1e30, -1e-30)
+VALUES = (*FLOATS, 1.0, 2.0, 1e6, 2.0**31, 2.0**63, -2.0, 1.9999999)
 MANY = 3000
 
 
@@ -583,7 +585,11 @@ KINDS: dict[str, Kind] = {
 # --------------------------------------------------------------------------------------------------------------
 
 
-def changes(message: Any, path: tuple[str, ...] = (), depth: int = 3) -> Iterator[tuple[tuple[str, ...], Any]]:
+FieldPath = tuple[str | int, ...]
+"""Names of fields, one in another; after a repeated one which of its messages."""
+
+
+def changes(message: Any, path: FieldPath = (), depth: int = 3) -> Iterator[tuple[FieldPath, Any]]:
     """(path of a field, bad value) for every field of a message and of those in it."""
     for field in message.DESCRIPTOR.fields:
         here = (*path, field.name)
@@ -593,6 +599,8 @@ def changes(message: Any, path: tuple[str, ...] = (), depth: int = 3) -> Iterato
                 yield from changes(getattr(message, field.name), here, depth - 1)
             elif repeated:
                 yield here, [field.message_type._concrete_class()] * MANY
+                if depth:
+                    yield from changes(field.message_type._concrete_class(), (*here, 0), depth - 1)
             continue
         if field.enum_type is not None:
             values: tuple[Any, ...] = tuple(field.enum_type.values_by_number)
@@ -615,10 +623,13 @@ def changes(message: Any, path: tuple[str, ...] = (), depth: int = 3) -> Iterato
             yield here, []
 
 
-def set_field(message: Any, path: tuple[str, ...], value: Any) -> None:
+def set_field(message: Any, path: FieldPath, value: Any) -> None:
     """Give a field of ``message``, or of one in it, a value."""
     for name in path[:-1]:
-        message = getattr(message, name)
+        if isinstance(name, int):
+            message = message[name] if len(message) > name else message.add()
+        else:
+            message = getattr(message, name)
     if isinstance(value, list):
         message.ClearField(path[-1])
         getattr(message, path[-1]).extend(value)
@@ -627,7 +638,7 @@ def set_field(message: Any, path: tuple[str, ...], value: Any) -> None:
 
 
 @functools.cache
-def layer_inputs() -> list[tuple[int, tuple[str, ...], Any]]:
+def layer_inputs() -> list[tuple[int, FieldPath, Any]]:
     """(number of a layer's case, field, bad value), for all layers."""
     from layer_cases import CASES
 
@@ -656,16 +667,60 @@ def layer_inputs() -> list[tuple[int, tuple[str, ...], Any]]:
 
 
 @functools.cache
-def _of_case() -> dict[int, list[tuple[int, tuple[str, ...], Any]]]:
+def _of_case() -> dict[int, list[tuple[int, FieldPath, Any]]]:
     """``layer_inputs`` by the number of the case."""
-    found: dict[int, list[tuple[int, tuple[str, ...], Any]]] = {}
+    found: dict[int, list[tuple[int, FieldPath, Any]]] = {}
     for one in layer_inputs():
         found.setdefault(one[0], []).append(one)
     return found
 
 
-def run_layer(number: int, fields: list[tuple[tuple[str, ...], Any]], folder: Path) -> None:
-    """Build a net of a layer's case with fields changed, and run it forward and backward."""
+@functools.cache
+def _with_bottoms() -> list[int]:
+    """The numbers of the cases whose layers read bottoms."""
+    from layer_cases import CASES
+
+    return [number for number, case in enumerate(CASES) if case.bottoms]
+
+
+def changed_bottoms(arrays: list[Any], rng: random.Random) -> list[Any]:
+    """Bottoms of which one is left out, given twice, moved, or has another shape or other values."""
+    import numpy as np
+
+    arrays, k, kind = [*arrays], rng.randrange(len(arrays)), rng.random()
+    array = np.array(arrays[k], np.float32)
+    if kind < 0.1:
+        del arrays[k]
+    elif kind < 0.2:
+        arrays.insert(rng.randrange(len(arrays) + 1), array)
+    elif kind < 0.25:
+        rng.shuffle(arrays)
+    elif kind < 0.6:
+        arrays[k] = np.resize(array, _other_shape(array.shape, rng))
+        if rng.random() < 0.3:
+            arrays = [np.resize(array, (arrays[k].shape[:1] + np.shape(array)[1:])) for array in arrays]
+    else:
+        value = np.float32(rng.choice(VALUES))
+        array[rng.choice((..., np.s_[:1], np.s_[-1:], np.s_[..., :1], np.s_[..., -1:])) if array.ndim else ...] = value
+        arrays[k] = array
+    return arrays
+
+
+def _other_shape(shape: tuple[int, ...], rng: random.Random) -> tuple[int, ...]:
+    if not shape or rng.random() < 0.3:
+        return rng.choice([(), (0,), (1,), shape[1:], shape[:-1], (1, *shape), (*shape, 1), shape[::-1]])
+    axis = rng.randrange(len(shape))
+    size = rng.choice((0, 0, 1, shape[axis] + 1, 2 * shape[axis], shape[axis] - 1))
+    return (*shape[:axis], max(size, 0), *shape[axis + 1 :])
+
+
+def run_layer(
+    number: int,
+    fields: list[tuple[FieldPath, Any]],
+    folder: Path,
+    change: Callable[[list[Any]], list[Any]] = list,
+) -> None:
+    """Build a net of a layer's case with fields and bottoms changed, and run it forward and backward."""
     import numpy as np
     from layer_cases import CASES
 
@@ -687,12 +742,12 @@ def run_layer(number: int, fields: list[tuple[tuple[str, ...], Any]], folder: Pa
         if kind in registry and registry[kind].equal_counts:
             tops = len(case.bottoms)
     layer.top.extend([f"top{k}" for k in range(tops)] if isinstance(tops, int) else tops)
-    layer.bottom.extend(f"bottom{k}" for k in range(len(case.bottoms)))
+    arrays = change(case.draw())
+    layer.bottom.extend(f"bottom{k}" for k in range(len(arrays)))
     for path, value in fields:
         with contextlib.suppress(ValueError, TypeError):  # a field that cannot hold it
             set_field(layer, path, value)
     net = proto.NetParameter(force_backward=True)
-    arrays = case.draw()
     for k, array in enumerate(arrays):
         made = net.layer.add(name=f"input{k}", type="Input", top=[f"bottom{k}"])
         made.input_param.shape.add(dim=np.shape(array))
@@ -719,6 +774,11 @@ def run_input(name: str, folder: Path) -> None:
     """Make an input and read it; whatever that raises."""
     kind, _, number = name.partition(":")
     os.chdir(folder)
+    if kind == "bottoms":
+        rng, case = random.Random(name), _with_bottoms()[int(number) % len(_with_bottoms())]
+        more = [rng.choice(_of_case()[case])[1:] for _ in range(rng.choice((0, 0, 0, 1)))]
+        run_layer(case, more, folder, functools.partial(changed_bottoms, rng=rng))
+        return
     if kind == "layers":
         every = layer_inputs()
         order = random.Random(0).sample(range(len(every)), len(every))
@@ -842,7 +902,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20000, help="inputs to make")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--kinds", nargs="*", default=["layers", *KINDS])
+    parser.add_argument("--kinds", nargs="*", default=["layers", "bottoms", *KINDS])
     parser.add_argument("--only", help="read this input alone, in this process")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -17,13 +17,14 @@ from minicaffe.data.annotated_image import AnnotatedImage
 from minicaffe.data.annotated_source import AnnotatedSource, AnnotatedTransformer
 from minicaffe.data.box_sampling import sample, satisfies
 from minicaffe.data.color import from_hsv, to_hsv
+from minicaffe.data.datum import from_array
 from minicaffe.data.distortion import Distortion
 from minicaffe.data.noise import Noise
-from minicaffe.data.resample import AREA, CUBIC, LANCZOS4, LINEAR, NEAREST, resample
+from minicaffe.data.opencv_resize import AREA, CUBIC, LANCZOS4, LINEAR, NEAREST, resample
 from minicaffe.data.scenes import scenes
 from minicaffe.data.source import Batch
 from minicaffe.data.write import write_images
-from minicaffe.errors import DataError
+from minicaffe.errors import DataError, OutOfMemoryError
 from minicaffe.net import Net
 from minicaffe.proto.text import parse
 
@@ -216,9 +217,13 @@ def test_images_are_resized_as_opencv_does(mode, name, size):
         ("resize_param { height: 10 }", "height and width must be given"),
         ("resize_param { height: 9 width: 9 } resize_param { height: 9 width: 9 }", "give one"),
         ("crop_h: 10", "crop_h and crop_w"),
-        ("expand_param { max_expand_ratio: 0.5 }", "must be at least 1"),
+        ("expand_param { max_expand_ratio: 0.5 }", "must be a finite number, at least 1"),
         ("distort_param { contrast_prob: 1 contrast_lower: 2 contrast_upper: 1 }", "contrast_lower <= contrast_upper"),
-        ("distort_param { hue_delta: -1 }", "hue_delta: must not be negative"),
+        ("distort_param { hue_delta: -1 }", "hue_delta: must lie in 0"),
+        ("distort_param { brightness_delta: inf }", "brightness_delta: must lie in 0"),
+        ("distort_param { contrast_prob: 1 contrast_upper: inf }", "contrast_lower <= contrast_upper"),
+        ("expand_param { max_expand_ratio: inf }", "must be a finite number, at least 1"),
+        ("expand_param { max_expand_ratio: nan }", "must be a finite number, at least 1"),
         ("noise_param { saltpepper: true saltpepper_param { fraction: 2 } }", "lies in 0 .. 1"),
     ],
 )
@@ -233,6 +238,34 @@ def test_what_a_transformation_refuses(text, problem):
 def test_what_a_sampler_refuses(sampler):
     with pytest.raises(DataError, match="batch_sampler, number 1: needs"):
         transformer("", f"batch_sampler {{ sampler {{ {sampler} }} }}")
+
+
+def test_a_sampler_does_not_try_for_ever():
+    with pytest.raises(DataError, match="batch_sampler, number 1: max_trials must be at most"):
+        transformer("", "batch_sampler { max_trials: 4294967295 }")
+
+
+@pytest.mark.parametrize("mode", [AREA, NEAREST, CUBIC, LANCZOS4])
+def test_memory_for_a_huge_image_is_asked_for_first(mode):
+    with pytest.raises(OutOfMemoryError, match="an image of 2147483647 x 2"):
+        resample(np.zeros((3, 1000, 4), np.uint8), 2**31 - 1, 2, mode)
+
+
+def test_memory_for_a_huge_canvas_is_asked_for_first():
+    text = "expand_param { max_expand_ratio: 1e30 }"
+    image = AnnotatedImage.of(proto.AnnotatedDatum(datum=from_array(np.zeros((3, 4, 4), np.uint8))))
+    with pytest.raises(OutOfMemoryError, match="the canvas takes .*; lower max_expand_ratio"):
+        transformer(text).prepare(image, Stream(1))
+
+
+@pytest.mark.parametrize(("quality", "as_if"), [("inf", "100"), ("1e30", "100"), ("0.5", "1")])
+def test_qualities_that_jpeg_does_not_know(quality, as_if):
+    image = np.random.default_rng(0).integers(0, 256, (3, 16, 16), np.uint8)
+    found, expected = (
+        Noise(parse(f"noise_param {{ jpeg: {text} }}", proto.TransformationParameter()).noise_param)(image, Stream(0))
+        for text in (quality, as_if)
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_snapshot_goes_on_bit_for_bit(tmp_path):

@@ -117,7 +117,11 @@ IN_NUMPY = {"BatchNorm-2-D", "BN-flat", "Scale-all axes"}
 """Cases of capturable layers, but for which some op is left to NumPy."""
 
 
-GROUND_TRUTH = {"MultiBoxLoss", "MultiBoxFocalLoss", "DetectionEvaluate", "ROIPooling", "PSROIPooling", "ROIAlign"}
+GROUND_TRUTH = {
+    *("MultiBoxLoss", "MultiBoxFocalLoss", "DetectionEvaluate", "ROIPooling", "PSROIPooling", "ROIAlign"),
+    *("ProposalTarget", "DecodeBBox", "ScaleRoute", "HardMining", "BboxAccuracy", "FrcnnOutput"),
+    *("Detection", "DetectionLoss", "DetectionAccuracy", "DetectionGroupLoss", "DetectionGroupAccuracy"),
+}
 """Types whose bottoms hold rows of items or labels, and boxes."""
 
 

@@ -133,6 +133,13 @@ def test_no_database_is_made_of_no_image(capsys):
     assert not Path("db").exists()
 
 
+def test_a_list_of_several_labels_taken_for_one_of_fewer(capsys):
+    write_images(Path("images"), a=(4, 5))
+    Path("list.txt").write_text("a.png 3 0.5 -1e-2\n")
+    outcome = run(capsys, "convert_imageset", "images/", "list.txt", "db")
+    assert outcome.status == 1 and "'a.png 3 0.5' ends in a number: tell how many --labels" in outcome.errors[0]
+
+
 @pytest.mark.parametrize("flags", [[], ["-encoded"]])
 def test_the_size_is_checked_on_request(capsys, flags):
     write_images(Path("images"), a=(4, 5), b=(4, 6))

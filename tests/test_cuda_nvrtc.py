@@ -13,7 +13,7 @@ nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="CuPy is not
 
 ARCHITECTURES = (75, 80, 90, 100)
 TYPES = {  # template arguments after the dtype
-    "im2col": (", 1", ", 2", ", 3", ", 10"),
+    "im2col": (", 1, {T}", ", 2, {T}", ", 3, {T}", ", 10, {T}", ", 2, Half", ", 2, BFloat16"),
     "solver_update": (
         ", double, double",
         ", double, const double*",

@@ -131,6 +131,17 @@ def test_channels_as_stored(mode, channels):
     assert decode_image(encoded(Image.new(mode, (5, 4)), kind)).shape == (channels, 4, 5)
 
 
+@pytest.mark.parametrize("how", ["exported", "copied", "in pieces"])
+def test_colours_come_the_same_whether_pillow_exports_them_or_not(how, monkeypatch):
+    """Old Pillows export no pixels, and none exports an image that lies in several pieces of memory."""
+    if how == "copied":
+        monkeypatch.delattr(Image.Image, "__arrow_c_array__", raising=False)
+    shape = (2100, 2000, 3) if how == "in pieces" else (5, 7, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    content = encoded(Image.fromarray(pixels), "PPM")
+    np.testing.assert_array_equal(decode_image(content), pixels.transpose(2, 0, 1)[::-1])
+
+
 def test_the_gray_of_a_jpeg_is_its_luma():
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8))
     content = encoded(image, "JPEG", quality=95)

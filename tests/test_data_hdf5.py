@@ -8,6 +8,7 @@ import signal
 import h5py
 import numpy as np
 import pytest
+from h5py import h5d, h5p, h5s, h5t
 
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, MinicaffeError, OutOfMemoryError
@@ -55,6 +56,41 @@ def test_values_are_those_of_h5py(file):
             assert values.dtype == expected.dtype, name
             np.testing.assert_array_equal(values, expected, strict=True)
     assert hdf5.read(file, ["name", "fixed"]) == [b"of any length", np.bytes_("fixed")]
+
+
+def test_values_of_all_kinds_behind_a_user_block(tmp_path):
+    """Some lie in the file as NumPy has them, others do not: integers of 24 bits, values beside the header or none."""
+    path, names = tmp_path / "a.h5", ["f2", "f4", ">f8", "i1", ">u2", "?", "S3"]
+    with h5py.File(path, "w", userblock_size=1024) as made:
+        for name in names:
+            made[name] = np.array([[1, 0, 2]]).astype(name)
+        made.create_dataset("unwritten", (3,), "f4", fillvalue=2)
+        short = h5t.STD_I32LE.copy()
+        short.set_precision(24)
+        short.set_offset(8)
+        compact = h5p.create(h5p.DATASET_CREATE)
+        compact.set_layout(h5d.COMPACT)
+        for name, kind, properties in (("short", short, None), ("compact", h5t.NATIVE_INT32, compact)):
+            dataset = h5d.create(made.id, name.encode(), kind, h5s.create_simple((2,)), properties)
+            dataset.write(h5s.ALL, h5s.ALL, np.array([-7, 1 << 20], np.int32))
+    names += ["unwritten", "short", "compact"]
+    with h5py.File(path) as direct:
+        for name, values in zip(names, hdf5.read(path, names), strict=True):
+            np.testing.assert_array_equal(values, direct[name][()], strict=True)
+
+
+def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch):
+    path, read = tmp_path / "a.h5", hdf5._read_from
+    with h5py.File(path, "w") as made:
+        made["x"] = np.arange(1000.0)
+
+    def cut_and_read(path, place, target):
+        os.truncate(path, place + 4000)
+        read(path, place, target)
+
+    monkeypatch.setattr(hdf5, "_read_from", cut_and_read)
+    with pytest.raises(DataError, match=r"a\.h5: truncated, its values go on behind its end"):
+        hdf5.read(path, ["x"])
 
 
 def test_entries_are_all_that_is_in_the_file_itself(file):

@@ -20,6 +20,8 @@ from minicaffe.backend.random import Stream
 from minicaffe.data.datum import from_array
 from minicaffe.data.datum_source import DatumSource
 from minicaffe.data.db import open_db
+from minicaffe.data.source import BatchSource, ImageReader
+from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -148,16 +150,14 @@ def test_a_state_of_another_database_is_refused(tmp_path):
     other.close()
 
 
-def test_solvers_share_the_records_in_training(tmp_path):
+def test_solvers_share_the_records(tmp_path):
     path = numbered(tmp_path / "db", count=9)
     ranks = [source(path, batch_size=3, rank=rank, solver_count=2) for rank in range(2)]
     assert [labels(data, 3) for data in ranks] == [
         [[0, 2, 4], [6, 8, 1], [3, 5, 7]],
         [[1, 3, 5], [7, 0, 2], [4, 6, 8]],
     ]
-    test = source(path, batch_size=3, phase=proto.TEST, rank=1, solver_count=2)
-    assert labels(test, 1) == [[0, 1, 2]]
-    for data in (*ranks, test):
+    for data in ranks:
         data.close()
 
 
@@ -246,6 +246,31 @@ def test_labels_in_a_second_database(tmp_path):
     targets.close()
 
 
+def test_crops_of_encoded_images_are_those_of_raw_ones(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, 9, 11), dtype=np.uint8)
+    with open_db(tmp_path / "raw", "lmdb", "new") as raw, open_db(tmp_path / "encoded", "lmdb", "new") as encoded:
+        for n, image in enumerate(images):
+            raw.put(b"%d" % n, from_array(image).SerializeToString())
+            content = _png(np.ascontiguousarray(image[::-1].transpose(1, 2, 0)))
+            encoded.put(b"%d" % n, proto.Datum(data=content, encoded=True).SerializeToString())
+    batches = []
+    for kind in ("raw", "encoded"):
+        data = source(tmp_path / kind, batch_size=8, crop_size=6, mirror=True, mean_value=[1, 2, 3], scale=0.1)
+        batches.append(data.next_batch().data)
+        data.close()
+    np.testing.assert_array_equal(*batches)
+
+
+def test_a_packed_image_among_floats(tmp_path):
+    with open_db(tmp_path / "db", "lmdb", "new") as database:
+        content = _png(np.uint8([[[1, 2, 3]]]))
+        for n, datum in enumerate((from_array(np.full((3, 1, 1), 0.5)), proto.Datum(data=content, encoded=True))):
+            database.put(b"%d" % n, datum.SerializeToString())
+    data = source(tmp_path / "db", batch_size=2)
+    assert data.next_batch().data.tolist() == [[[[0.5]]] * 3, [[[3]], [[2]], [[1]]]]
+    data.close()
+
+
 def test_floats_and_bytes_in_one_batch(tmp_path):
     """Whichever comes first."""
     with open_db(tmp_path / "db", "lmdb", "new") as database:
@@ -312,6 +337,34 @@ def test_bad_data_param(tmp_path, field, value):
 def test_the_record_is_named_when_the_transform_does_not_fit(tmp_path):
     with pytest.raises(DataError, match=r"record '00000000': transform_param.crop_size: 5 is larger"):
         source(numbered(tmp_path / "db"), crop_size=5)
+
+
+def test_closing_does_not_wait_for_the_rest_of_a_batch():
+    class Reader(ImageReader):
+        shape, reads, began = (1, 1, 1), 0, threading.Event()
+
+        def read(self, item):
+            self.reads += 1
+            if item:
+                self.began.set()
+                assert self.stopped.wait(60)
+            return np.zeros(self.shape, np.uint8), 0
+
+        def begin(self, batch):
+            return self.begin_with(batch, range(1000))
+
+        def position(self):
+            return 0
+
+        encode = go_to = at = None
+
+    reader = Reader(Transformer(proto.TransformationParameter(), proto.TEST, Stream(1)))
+    data = BatchSource(reader, batch_size=1000, depth=1)
+    waiting = threading.Thread(target=data.next_batch, daemon=True)
+    waiting.start()
+    assert reader.began.wait(60)
+    data.close()
+    assert reader.reads < 100
 
 
 @pytest.mark.parametrize("end", ["close", "collect"])

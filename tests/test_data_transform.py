@@ -105,6 +105,33 @@ def test_the_compiled_kernels_are_the_reference(dtype, mean_shape):
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_packed_image_is_taken_apart_as_the_reference_does(mirrored):
+    words = np.random.default_rng(3).integers(0, 1 << 32, (40, 37), dtype=np.uint32)
+    words.setflags(write=False)  # as are those of images
+    results = [np.empty((3, 21, 35), np.uint8) for _ in range(2)]
+    for module, out in zip((compiled, plain), results, strict=True):
+        module.crop_packed(words, 19, 2, np.bool_(mirrored), out)
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("mean_shape", [(3, 1, 1), (3, 1030, 1010)])
+def test_a_batch_that_goes_past_the_caches_is_the_reference(mean_shape):
+    """None of its rows begins where a register would."""
+    shape = (1, 3, 1001, 701)
+    assert 4 * np.prod(shape) > compiled.STREAMED
+    rng = np.random.default_rng(4)
+    pixels, mean = rng.integers(0, 256, shape, dtype=np.uint8), rng.uniform(0, 255, mean_shape).astype(np.float32)
+    results = []
+    for module in (compiled, plain):
+        memory = np.full(np.prod(shape) + 2, 7, np.float32)
+        module.subtract_mean(
+            pixels, mean, np.float32(0.017), np.array([[29, 301]]), np.ones(1, np.bool_), memory[1:-1].reshape(shape)
+        )
+        results.append(memory)
+    np.testing.assert_array_equal(*results)
+
+
 def test_read_mean_takes_every_style_of_shape(tmp_path):
     with np.load(FORMATS / "mean.npz") as golden:
         np.testing.assert_array_equal(read_mean(str(FORMATS / "mean.binaryproto")).ravel(), golden["data"])

@@ -143,7 +143,7 @@ def test_neighbours_are_those_of_a_search_through_all(k, leave_one_out):
 @pytest.mark.parametrize("dimensions", [1, 2, 5, 40])
 @pytest.mark.parametrize("scale, offset", [(1, 0), (1e-3, 100), (1e4, -7)])
 def test_the_nearest_are_found_among_many_points(dimensions, scale, offset):
-    """More than are looked at first, clustered, some of them equal; features are float32."""
+    """Clustered, some of them equal; features are float32."""
     rng = np.random.default_rng(dimensions)
     others = rng.normal(size=(3000, dimensions)) + rng.integers(0, 5, (3000, 1)) * 3
     others[1000:1100] = others[:100]
@@ -153,6 +153,12 @@ def test_the_nearest_are_found_among_many_points(dimensions, scale, offset):
     distances = np.sqrt(((points[:, None].astype(np.float64) - others) ** 2).sum(axis=2))
     np.testing.assert_allclose(np.take_along_axis(distances, found, 1), np.sort(distances)[:, :6], rtol=1e-9)
     assert all(len(set(row)) == 6 for row in found)
+
+
+def test_of_points_that_are_equally_far_the_first_are_the_nearest():
+    points = np.random.default_rng(0).integers(0, 9, (400, 2)).astype(np.float32)
+    distances = ((points[:, None] - points) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(_nearest(points, points, 7), distances.argsort(axis=1, kind="stable")[:, :7])
 
 
 def test_features_that_are_not_finite():

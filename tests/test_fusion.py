@@ -9,6 +9,7 @@ import pytest
 from strict_gpu import StrictBackend
 
 from minicaffe import backend, proto, solvers, summary
+from minicaffe.blob import Blob
 from minicaffe.engine import fusion
 from minicaffe.kernels import fast_paths
 from minicaffe.net import Net
@@ -238,6 +239,94 @@ def test_parts_of_a_net(name, phase):
         net.run_backward(last, cut)
         net.run_backward(cut - 1, 0)
         same(values(net), expected)
+
+
+@pytest.mark.parametrize("name", ["two blocks", "three readers"])
+def test_a_layer_left_out_backward(name):
+    """What it wrote before stays as it is, the gradient included that a sum only hands on."""
+
+    def found(net: Net) -> list[dict[str, np.ndarray]]:
+        last, seen = len(net.steps) - 1, [passes(net)]
+        for cut in range(1, last):
+            net.blobs["x"].data[...] *= 1.1
+            net.run_forward()
+            net.run_backward(last, cut + 1)
+            seen.append(values(net))
+            net.run_backward(cut - 1, 0)
+            seen += [values(net), passes(net, 1)]
+        for step in net.steps:
+            step.propagate_down[:] = [False] * len(step.propagate_down)
+            net.blobs["x"].data[...] *= 1.1
+            seen.append(passes(net))
+        return seen
+
+    with fast_paths.without("fusion"):
+        expected = found(build(name))
+    for fused, alone in zip(found(build(name)), expected, strict=True):
+        same(fused, alone)
+
+
+def test_the_gradient_of_a_shortcut_is_shared_again_in_the_next_whole_pass():
+    net = build("two blocks")
+    shared = net.steps[net.layer_index("c_c_relu_0_split")].top[1]
+    total, last = net.steps[net.layer_index("e")].top[0], len(net.steps) - 1
+    passes(net)
+    net.run_backward(last, net.layer_index("e") + 1)
+    assert not shared.shares_diff_with(total)
+    net.run_backward(net.layer_index("e"), 0)
+    assert not shared.shares_diff_with(total)
+    passes(net)
+    assert shared.shares_diff_with(total)
+
+
+def test_a_forward_pass_that_fails_leaves_the_gradient_of_a_shortcut_alone():
+    def fail(bottom, top):
+        raise ValueError("told to fail")
+
+    net = build("two blocks")
+    shared = net.steps[net.layer_index("c_c_relu_0_split")].top[1]
+    passes(net)
+    net.run_backward(len(net.steps) - 1, net.layer_index("e") + 1)
+    before = shared.diff.copy()
+    net.layers[net.layer_index("a")].forward = fail
+    with pytest.raises(ValueError, match="told to fail"):
+        net.forward_backward()
+    np.testing.assert_array_equal(shared.diff, before)
+
+
+def test_a_gradient_that_the_user_shares_is_left_to_him():
+    net = build("two blocks")
+    passes(net)
+    blob = net.steps[net.layer_index("c_c_relu_0_split")].top[1]
+    elsewhere = Blob(blob.shape, np.float64)
+    blob.share_diff(elsewhere)
+    net.layers[net.layer_index("e_relu")].negative_slope = 0.5
+    passes(net)
+    np.testing.assert_array_equal(elsewhere.diff, net.steps[net.layer_index("e")].top[0].diff)
+
+
+def test_two_shortcuts_are_apart_when_the_user_shares_the_gradient_of_their_sum():
+    layers = "".join(
+        f'layer {{ name: "{kind}{i}" type: "{kind}" bottom: "{bottom}" top: "{kind}{i}" {options} }}'
+        for i, (kind, bottom, options) in enumerate(
+            [
+                ("Power", "x", "power_param { scale: 2 }"), ("TanH", "Power0", ""), ("Sigmoid", "Power0", ""),
+                ("AbsVal", "TanH1", ""), ("Exp", "Sigmoid2", ""),
+            ]
+        )
+    ) + SUM.format("sum", "TanH1", "Sigmoid2", "")  # fmt: skip
+
+    def found() -> dict[str, np.ndarray]:
+        net = Net(net_param(layers, "sum", force=True), dtype=np.float64)
+        net.blobs["x"].data[...] = np.random.default_rng(0).standard_normal(net.blobs["x"].shape)
+        elsewhere = Blob(net.blobs["sum"].shape, np.float64)
+        net.blobs["sum"].share_diff(elsewhere)
+        net.layers[net.layer_index("sum")].coefficients = (3, 1)
+        return passes(net)
+
+    with fast_paths.without("fusion"):
+        expected = found()
+    same(found(), expected)
 
 
 def test_a_value_put_in_between_is_what_scale_reads():

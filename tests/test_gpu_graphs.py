@@ -32,6 +32,13 @@ from minicaffe.testing.gpu import training
 pytestmark = pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ builds the CUDA kernels for the CPU")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def old_objects_left_alone():
+    """What tests of other modules left in this process need not be looked through at each test's ``gc.collect``."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     modules = {"cupy": FakeCupy(), "nvmath": SimpleNamespace(), "nvmath.bindings.cublas": FakeCublas()}

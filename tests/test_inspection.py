@@ -15,6 +15,8 @@ from cli_case import run
 from PIL import Image
 
 from minicaffe import models, proto, weight_files
+from minicaffe.data.datum import from_array
+from minicaffe.data.db import open_db
 from minicaffe.data.write import write_images
 from minicaffe.inspection import inspect
 from minicaffe.net import Net
@@ -125,6 +127,19 @@ def test_a_database(capsys, backend):
     assert found["shapes"] == {"1 x 4 x 5": 30} and found["labels"] == {"0": 10, "1": 10, "2": 10}
     assert found["mean"] == pytest.approx(images.mean()) and found["std"] == pytest.approx(images.std())
     assert as_json(capsys, "inspect", "db", "--records", 7)[1]["records_looked_at"] == 7
+
+
+def test_a_database_of_several_labels():
+    with open_db("db", "lmdb", "new") as database:
+        for n, labels in enumerate(([1, 0.5], [3, -2])):
+            database.put(b"%d" % n, from_array(np.zeros((1, 2, 2), np.uint8), np.array(labels)).SerializeToString())
+    facts = inspect("db").facts
+    assert facts["labels_each"] == "2" and "labels" not in facts
+    assert (facts["smallest_labels"], facts["largest_labels"]) == ("1, -2", "3, 0.5")
+    with open_db("db", "lmdb", "replace") as database:
+        for n in (1, 3):
+            database.put(b"%d" % n, from_array(np.zeros((1, 2, 2), np.uint8), np.ones(n)).SerializeToString())
+    assert inspect("db").facts["labels_each"] == "1 or 3"
 
 
 def test_an_encoded_database():

@@ -64,6 +64,12 @@ def test_labels_are_resized_to_the_nearest_and_divided(folder):
     np.testing.assert_array_equal(made.blobs["label"].data[0, 0], files(0)[1].repeat(2, axis=0)[:, ::2] // 2)
 
 
+def test_a_divisor_larger_than_all_labels(folder):
+    made = net(folder, "batch_size: 2 label_divide_factor: 4294967295")
+    made.forward()
+    assert not made.blobs["label"].data.any()
+
+
 def test_images_of_other_sizes_one_by_one(folder):
     Image.fromarray(np.zeros((3, 4, 3), np.uint8)).save("0.png")
     Image.fromarray(np.ones((3, 4), np.uint8)).save("labels0.png")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from minicaffe import proto
-from minicaffe.errors import SnapshotError
+from minicaffe import proto, testing
+from minicaffe.errors import LayerError, SnapshotError
 from minicaffe.net import Net
 
 
@@ -170,3 +170,16 @@ def test_batch_statistics_that_nothing_updated_give_a_mean_of_0():
     net.blobs["x0"].data[...] = [[1, 2, 3], [4, 5, 6]]
     net.forward()
     np.testing.assert_allclose(net.blobs["y0"].data, 2 * net.blobs["x0"].data)
+
+
+def test_a_layer_that_refused_a_shape_computes_right_with_its_old_one():
+    scores, labels, gain = np.eye(4, 3), np.arange(4) % 3, np.ones((3, 3))
+    rig = testing.Rig("InfogainLoss", [scores, labels, gain], backward=False)
+    rig.forward()
+    expected = rig.top[0].data.copy()
+    rig.bottom[0].reshape(4, 6)
+    with pytest.raises(LayerError, match="H must hold 6 x 6 values"):
+        rig.net.reshape()
+    rig.feed([scores, labels, gain])
+    rig.forward()
+    assert np.array_equal(rig.top[0].data, expected)

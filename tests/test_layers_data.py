@@ -344,6 +344,13 @@ def hdf5_net(folder, options="", more=""):
     )
 
 
+def test_names_in_a_list_may_hold_spaces_or_stand_in_one_line(tmp_path):
+    hdf5_files(tmp_path, (2, 2, 4))
+    (tmp_path / "0.h5").rename(tmp_path / "no 0.h5")
+    (tmp_path / "list.txt").write_text(f"  {tmp_path}/no 0.h5\r\n\n{tmp_path}/1.h5 {tmp_path}/2.h5\n")
+    assert [label.tolist() for _, label in batches(hdf5_net(tmp_path), 2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
 def test_rows_go_on_in_the_next_file(tmp_path):
     found = batches(hdf5_net(hdf5_files(tmp_path)), 4)
     assert [label.tolist() for _, label in found] == [[0, 1, 2, 3], [4, 5, 6, 7]] * 2

@@ -26,6 +26,7 @@ FIRST_CASE = {case.type: case for case in reversed(CASES)}
 ELSEWHERE = {
     ("HDF5Data", None): "files that are damaged or do not fit together: test_layers_data",
     ("MemoryData", "batch_size"): "what reset is given: test_layers_data",
+    **{(kind, "top"): "it needs a file: test_detection_data" for kind in ("DetectionData", "EvalData", "ImageGtData")},
 }
 NEVER_ASKED = {
     (kind, "axis"): "about_axis of the base is not called: no field says which axis the classes are on"

@@ -109,3 +109,31 @@ def test_kernel_sizes_of_no_axis_are_accepted_as_by_caffe():
 def test_images_without_pixels(kind):
     with pytest.raises(ShapeError, match=rf"layer '{kind}' .*the input has no pixels; found 2 3 0 5"):
         testing.run(kind, [np.ones((2, 3, 0, 5))], num_output=4, kernel_size=5, pad=2)
+
+
+@pytest.mark.parametrize(
+    ("gamma", "power", "expected"),
+    [(-1, 2, np.inf), (-3, 0.5, np.nan), (1, -1e30, np.inf), (1, 1e30, 0.25), (0, 1e30, 3)],
+)
+def test_margins_whose_weight_overflows_as_it_does_in_c(gamma, power, expected):
+    x, labels = np.ones((2, 3), np.float32), np.zeros(2, np.float32)
+    options = {"num_output": 4, "base": 3, "gamma": gamma, "power": power, "lambda_min": 0.25, "tops": 2}
+    found = testing.run("MarginInnerProduct", [x, labels], backward=False, **options)
+    np.testing.assert_array_equal(found.tops[1], [np.float32(expected)])
+
+
+@pytest.mark.parametrize(("gamma", "expected"), [(-1, -1), (1e30, 5)])
+def test_margins_that_move_as_they_do_in_c(gamma, expected):
+    scores = np.full((1, 2), 10, np.float32)
+    options = {"bias_base": 0, "bias_gamma": gamma, "bias_power": 2.5, "bias_min": -9, "bias_max": 5, "iteration": 1}
+    found = testing.run("LabelSpecificAdd", [scores, np.zeros(1, np.float32)], backward=False, **options)
+    np.testing.assert_array_equal(found.tops[0], [[np.float32(10 + expected), 10]])
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [("bias_gamma", {"bias_base": 0, "bias_gamma": -3, "bias_power": 2.5, "iteration": 1}), ("bias", {"bias": np.nan})],
+)
+def test_a_margin_must_be_a_number(field, options):
+    with pytest.raises(LayerError, match=rf"label_specific_add_param\.{field}: .*NaN"):
+        testing.run("LabelSpecificAdd", [np.ones((1, 2), np.float32), np.zeros(1, np.float32)], **options)

@@ -33,7 +33,19 @@ WITHOUT_CASE = {
     "MemoryData",
     "Python",
     "WindowData",
-} | {*("Accum", "Correlation", "Resample", "HardSigmoid", "Mish", "WarpCTCLoss", "Proposal")}
+    *("Accum", "Correlation", "Resample", "HardSigmoid", "Mish", "WarpCTCLoss", "Proposal"),
+    *("BboxAccuracy", "BoxGroupOutput", "BoxOutput", "DecodeBBox", "Detection", "DetectionAccuracy", "DetectionData"),
+    *("DetectionGroupAccuracy", "DetectionGroupLoss", "DetectionLoss", "EvalData", "FrcnnOutput", "HardMining"),
+    *(
+        "ImageGtData",
+        "MaskPooling",
+        "MaskResize",
+        "MergeCrop",
+        "ProposalTarget",
+        "ScaleRoute",
+        "SoftmaxWithWeightedLoss",
+    ),
+}
 """Types that other tests hold against Caffe's numbers, and those of forks that nobody has run."""
 
 

@@ -18,9 +18,10 @@ from minicaffe.errors import AnomalyError, LayerError
 from minicaffe.solvers import create
 
 SHAPED = {"Crop": 1, "ChannelScale-not at all": 1, "ChannelScale-global": 1,
-          "GeneralContrastiveLoss-distances elsewhere": 0}  # fmt: skip
+          "GeneralContrastiveLoss-distances elsewhere": 0, "MergeCrop-3-D, one side": 0}  # fmt: skip
 """Bottoms of which only the shape counts, in the forward pass."""
-CHOSEN = {"BatchReindex", "Crop", "Filter", "LSTM", "LSTMUnit", "MultinomialLogisticLoss", "Pooling", "SPP"}
+CHOSEN = {"BatchReindex", "Crop", "Filter", "LSTM", "LSTMUnit", "MergeCrop", "MultinomialLogisticLoss", "Pooling",
+          "SPP"}  # fmt: skip
 """Layers that may not look at every element."""
 COUNTING = {"ArgMax", "Accuracy", "Silence", "HDF5Output"}
 """Layers whose tops are places, shares, or none."""
@@ -33,6 +34,10 @@ PASSED_OVER = {
     ("MultiBoxLoss-logistic, L2", 0): "codes of priors without ground truth",
     ("MultiBoxLoss-mined", 0): "codes of priors without ground truth",
     ("MultiBoxFocalLoss", 0): "codes of priors without ground truth",
+    ("Detection", 0): "cells that are not chosen, and codes of those without an object",
+    ("DetectionLoss", 0): "cells that are not chosen, and codes of those without an object",
+    ("DetectionGroupLoss", 0): "cells that are not chosen",
+    ("DetectionGroupLoss", 1): "codes of cells without an object",
     ("ROIPooling", 0): "pixels outside all regions",
     ("ROIPooling-shares of the image", 0): "pixels outside all regions",
     ("ROIPooling-padded", 0): "pixels outside all regions",

@@ -58,8 +58,8 @@ def test_unknown_field_names_place_and_nearest_field_and_shows_the_line():
     ("characters", "expected"),
     [
         (
-            "layer { image_gt_data_param { } }",
-            '1:9: LayerParameter has no field "image_gt_data_param"; it is of a fork of Caffe: MSCNN (zhaoweicai/mscnn)',
+            "layer { affinity_param { } }",
+            '1:9: LayerParameter has no field "affinity_param"; it is of a fork of Caffe: naibaf7/caffe',
         ),
         ("layer { kernel_size: 3 }", "it belongs inside convolution_param or pooling_param"),
         (
@@ -199,15 +199,12 @@ def test_an_unknown_field_is_told_with_all_else_that_is_missing():
     import minicaffe.layers  # noqa: F401  (registers the types)
 
     told = complaint(
-        'layer { type: "Input" zork: 1 }\nlayer {\n type: "MaskPooling" }\nlayer { image_gt_data_param { a: 1 } }\n'
+        'layer { type: "Input" zork: 1 }\nlayer {\n type: "MultiStageMeanfield" }\nlayer { affinity_param { a: 1 } }\n'
         'layer { type: "ReLU" relu_param { slope: 1 } zork: 2 }'
     )
+    assert 'LayerParameter has no field "zork"; no such fields either: line 4: LayerParameter.affinity_param [' in told
     assert (
-        'LayerParameter has no field "zork"; no such fields either: line 4: LayerParameter.image_gt_data_param ['
-        in told
-    )
-    assert (
-        "[MSCNN (zhaoweicai/mscnn)], line 5: ReLUParameter.slope; no such layer types: line 3: MaskPooling [SSTD"
+        "[naibaf7/caffe], line 5: ReLUParameter.slope; no such layer types: line 3: MultiStageMeanfield [crfasrnn"
         in told
     )
 

@@ -13,6 +13,9 @@ from click.shell_completion import CompletionItem
 from minicaffe.tools import console, interrupts, log_flags
 from minicaffe.tools.gflags import click_style, with_flag_files
 
+ARGUMENTS = "minicaffe.arguments"
+"""Where a command's context keeps what it was given, in click's forms."""
+
 
 class _Explained(click.Command):
     """A command whose help ends with examples: whole command lines, which the tests run."""
@@ -43,7 +46,8 @@ class Command(_Explained):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, click_style(with_flag_files(args), self.get_params(ctx)))
+            ctx.meta[ARGUMENTS] = click_style(with_flag_files(args), self.get_params(ctx))
+            return super().parse_args(ctx, [*ctx.meta[ARGUMENTS]])
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise

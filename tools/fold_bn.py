@@ -15,9 +15,6 @@ from minicaffe.tools.completion import Definition, Path
 if TYPE_CHECKING:
     from minicaffe.net import Net
 
-_ROUNDING = 1e-4
-"""Of a blob's largest value: what the order of float32 operations may change in a deep net."""
-
 
 @click.command(
     cls=Command,
@@ -58,7 +55,7 @@ def _check(old: Sequence[str], new: Sequence[str], shapes: Mapping[str, Sequence
     """Run both nets on the same noise, and tell by how much their blobs differ; the exit status."""
     from minicaffe import TEST
     from minicaffe.errors import DataError, MissingExtraError
-    from minicaffe.folding import largest_difference
+    from minicaffe.folding import ROUNDING, largest_difference
     from minicaffe.verification import build, fill_inputs
 
     def blobs(net: Net, weights: str) -> dict:
@@ -79,4 +76,4 @@ def _check(old: Sequence[str], new: Sequence[str], shapes: Mapping[str, Sequence
         f"largest difference of the {len(found)} blobs that both nets have: {found[worst]:.2g} of the largest value of "
         f"'{worst}'"
     )
-    return int(found[worst] > _ROUNDING)
+    return int(found[worst] > ROUNDING)

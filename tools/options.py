@@ -111,10 +111,12 @@ def split(text: str) -> list[str]:
 def choose_device(flag: str, threads: int | None = None, asked_by_file: int | None = None) -> None:
     """Compute on the GPU that ``--gpu`` names, else on the one that the solver file asks for, else on the CPU.
 
+    Of several GPUs that ``--gpu`` names each rank takes one in turn.
     Without ``--gpu`` a GPU that cannot be used is a warning, and the CPU does the work.  ``threads`` are those of the
     CPU.  Raises DeviceError if ``--gpu`` names no GPU that can be used, or for more threads than there are.
     """
     from minicaffe import backend
+    from minicaffe.backend.ranks import solver_count, solver_rank
     from minicaffe.backend.threads import set_num_threads
 
     if threads is not None:
@@ -124,7 +126,8 @@ def choose_device(flag: str, threads: int | None = None, asked_by_file: int | No
         _log.info("Use CPU.")
         return
     try:
-        device = gpu_ids(flag)[0] if flag else asked_by_file
+        ids = gpu_ids(flag, several=solver_count() > 1) if flag else [asked_by_file]
+        device = ids[solver_rank() % len(ids)]
         assert device is not None
         backend.set_device(device)
         backend.set_mode_gpu()

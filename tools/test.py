@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 @options.weights
 @options.iterations
 @click.option(
-    "--ap_version", type=click.Choice(["11point", "MaxIntegral", "Integral"]), default="Integral", show_default=True,
+    "--ap_version", type=click.Choice(["11point", "101point", "MaxIntegral", "Integral"]), default="Integral",
+    show_default=True,
     help="How average precision is computed, of a net that finds things in images.",
 )  # fmt: skip
 @options.as_json

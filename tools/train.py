@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from minicaffe.tools import console, options, training
-from minicaffe.tools.command import Command
+from minicaffe.tools.command import ARGUMENTS, Command
 from minicaffe.tools.completion import Definition, Path
 
 if TYPE_CHECKING:
@@ -79,6 +79,14 @@ def _renames(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     callback=_renames,
     help="With --weights: take the file's layer OLD for the net's layer NEW; may be repeated, and hold a *.",
 )
+@click.option(
+    "--ranks", type=click.IntRange(min=1), metavar="N",
+    help="Train by N processes, each with its own batches, whose gradients are averaged (default: one for each --gpu).",
+)  # fmt: skip
+@click.option(
+    "--restarts", type=click.IntRange(min=0), default=0, metavar="N",
+    help="With --ranks: when a rank fails, go on from the last snapshot, up to N times.",
+)  # fmt: skip
 @options.device
 @options.precision
 @click.option(
@@ -99,7 +107,8 @@ def command(
     solver: str, snapshot: str, weights: str, max_iter: int | None, gpu: str, threads: int | None, level: int,
     stage: str, sigint_effect: str, sighup_effect: str, sigterm_effect: str, detect_anomaly: bool, keep: int | None,
     keep_best: str, early_stop: int | None, tensorboard: str, strict: bool, ignore: tuple[str, ...],
-    rename: dict[str, str], precision: str, loss_scale: str | None,
+    rename: dict[str, str], ranks: int | None, restarts: int,
+    precision: str, loss_scale: str | None,
 ) -> None:  # fmt: skip
     """Train a net, or fine-tune one.
 
@@ -109,19 +118,23 @@ def command(
     """
     if snapshot and weights:
         raise click.UsageError("Give a snapshot to resume training or weights to finetune but not both.")
-    from minicaffe import models, proto, solvers
+    effects = {signal.SIGHUP: sighup_effect, signal.SIGTERM: sigterm_effect, signal.SIGINT: sigint_effect}
+    from minicaffe import models, parallel, proto, solvers
     from minicaffe.matching import Matching
     from minicaffe.proto.files import read_solver
+    from minicaffe.tools import launch
     from minicaffe.tools.signals import SignalActions
 
     path = models.find(solver)
     param = read_solver(path)
+    if not parallel.is_launched():
+        ranks = ranks or max(len(options.split(gpu)), 1)
+        if ranks > 1 or restarts:
+            _launch(ranks, effects, restarts, param.snapshot_prefix)
     param.train_state.level = level
     param.train_state.stage.extend(options.split(stage))
     if max_iter is not None:
         param.max_iter = max_iter
-    wants_gpu = param.HasField("solver_mode") and param.solver_mode == proto.SolverParameter.GPU
-    options.choose_device(gpu, threads, param.device_id if wants_gpu else None)
     if snapshot or weights:
         del param.weights[:]
     if weights:
@@ -130,20 +143,39 @@ def command(
         raise click.UsageError("--strict, --ignore and --rename say how --weights are loaded; give weights too.")
     matching = Matching(strict, ignore, rename)
     monitors = _monitors(keep, keep_best, early_stop, tensorboard)
-    effects = {signal.SIGHUP: sighup_effect, signal.SIGTERM: sigterm_effect, signal.SIGINT: sigint_effect}
-    with _history_of(param) as history, solvers.create(param, path, matching) as trained:
-        trained.detect_anomaly = detect_anomaly
-        trained.use_precision(precision, loss_scale)
-        trained.monitors += [*history, *monitors]
-        if snapshot:
-            _log.info("Resuming from %s", snapshot)
-            trained.restore(snapshot)
-        for report in trained.loaded:
-            _log.info("%s", report)
-        with _shown(trained), SignalActions(effects) as trained.requested_action:
-            _log.info("Starting Optimization")
-            training.run(trained)
-        training.leave_plots(trained)
+    if parallel.is_launched():
+        effects |= {launch.STOP: "stop", launch.SNAPSHOT: "snapshot"}
+    wants_gpu = param.HasField("solver_mode") and param.solver_mode == proto.SolverParameter.GPU
+    with parallel.session() as group:
+        options.choose_device(gpu, threads, param.device_id if wants_gpu else None)
+        with _history_of(param, group.rank) as history, solvers.create(param, path, matching) as trained:
+            trained.detect_anomaly = detect_anomaly
+            trained.use_precision(precision, loss_scale)
+            trained.monitors += [*history, *(monitors if group.rank == 0 else [])]
+            if snapshot:
+                _log.info("Resuming from %s", snapshot)
+                trained.restore(snapshot)
+            for report in trained.loaded:
+                _log.info("%s", report)
+            with _shown(trained), SignalActions(effects) as trained.requested_action:
+                _log.info("Starting Optimization")
+                training.run(trained)
+            if group.rank == 0:
+                training.leave_plots(trained)
+
+
+def _launch(ranks: int, effects: Mapping[signal.Signals, str], restarts: int, prefix: str) -> NoReturn:
+    """Train by so many processes, and end as they do."""
+    from minicaffe.tools import launch
+
+    context = click.get_current_context()
+
+    def resume(since: float) -> list[str]:
+        state = launch.newest_state(prefix, since)
+        return [] if state is None else ["--snapshot", state, "--weights", ""]
+
+    arguments = ["train", *context.meta[ARGUMENTS]]
+    context.exit(launch.run(ranks, arguments, effects, restarts, resume))
 
 
 def _monitors(keep: int | None, best: str, early_stop: int | None, folder: str) -> list[Monitor]:
@@ -165,8 +197,9 @@ def _monitors(keep: int | None, best: str, early_stop: int | None, folder: str) 
 
 
 @contextlib.contextmanager
-def _history_of(param: SolverParameter) -> Iterator[list[Monitor]]:
-    """Keeps other trainings from the snapshot prefix, and what is logged beside it: the monitors that do, if any can.
+def _history_of(param: SolverParameter, rank: int) -> Iterator[list[Monitor]]:
+    """Keeps other trainings from the snapshot prefix, and what is logged beside it: the monitors that do, if any can,
+    of rank 0.
 
     SnapshotError if another training has the prefix, or if snapshots cannot be written there but shall be.
     """
@@ -175,6 +208,9 @@ def _history_of(param: SolverParameter) -> Iterator[list[Monitor]]:
     from minicaffe.solvers.lock import lock_prefix
     from minicaffe.tools.monitors import TextLog
 
+    if rank:
+        yield []
+        return
     try:
         lock = lock_prefix(param.snapshot_prefix)
     except SnapshotError as error:

@@ -10,6 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from minicaffe.kernels.cpu.runtime.compile import kernel
+from minicaffe.kernels.cpu.simd.memory import copy_row, end_of_stream, stream_row
+
+STREAMED = 1 << 23
+"""Bytes of a finished batch that the caches will not hold until the net reads it: it is written past them."""
+
+_PIECE = 1024  # values that pass through a buffer at once
 
 
 @kernel()
@@ -30,6 +36,23 @@ def crop(batch: np.ndarray, offsets: np.ndarray, mirror: np.ndarray, out: np.nda
 
 
 @kernel()
+def crop_packed(pixels: np.ndarray, top: int, left: int, mirrored: bool, out: np.ndarray) -> None:
+    """See ``kernels.reference.transform``."""
+    height, width = out.shape[1:]
+    last = np.uint64(width - 1)
+    for y in range(height):
+        row = pixels[top + y, left : left + width]
+        for c in range(3):
+            result, shift = out[c, y], np.uint32(16 - 8 * c)
+            if mirrored:
+                for x in range(np.uint64(width)):
+                    result[x] = np.uint8(row[last - x] >> shift)
+            else:
+                for x in range(np.uint64(width)):
+                    result[x] = np.uint8(row[x] >> shift)
+
+
+@kernel()
 def subtract_mean(
     pixels: np.ndarray,
     mean: np.ndarray,
@@ -40,22 +63,46 @@ def subtract_mean(
 ) -> None:
     """See ``kernels.reference.transform``."""
     num, channels, height, width = out.shape
+    streamed = out.size * 4 >= STREAMED
     one_mean = mean.shape[1] == 1 and mean.shape[2] == 1
+    buffer = np.empty(max(width, _PIECE), np.float32)
     last = np.uint64(width - 1)
     for n in range(num):
         top, left, flip = offsets[n, 0], offsets[n, 1], mirror[n]
         for c in range(channels):
+            if one_mean:
+                _subtract_number(
+                    pixels[n, c].reshape(-1), mean[c, 0, 0], scale, buffer, streamed, out[n, c].reshape(-1)
+                )
+                continue
             for y in range(height):
-                row, result = pixels[n, c, y], out[n, c, y]
-                if one_mean:
-                    m = mean[c, 0, 0]
-                    for x in range(width):
-                        result[x] = (np.float32(row[x]) - m) * scale
-                    continue
-                means = mean[c, top + y, left : left + width]
+                row, means = pixels[n, c, y], mean[c, top + y, left : left + width]
                 if flip:
                     for x in range(np.uint64(width)):
-                        result[x] = (np.float32(row[x]) - means[last - x]) * scale
+                        buffer[x] = (np.float32(row[x]) - means[last - x]) * scale
                 else:
-                    for x in range(width):
-                        result[x] = (np.float32(row[x]) - means[x]) * scale
+                    for x in range(np.uint64(width)):
+                        buffer[x] = (np.float32(row[x]) - means[x]) * scale
+                _put(out[n, c, y].ctypes.data, buffer, width, streamed)
+    if streamed:
+        end_of_stream()
+
+
+@kernel(internal=True)
+def _subtract_number(pixels, mean, scale, buffer, streamed, out):
+    """``subtract_mean`` for a plane: pixels and out (n,)."""
+    size = np.uint64(len(out))
+    for start in range(np.uint64(0), size, np.uint64(_PIECE)):
+        count = min(np.uint64(_PIECE), size - start)
+        for i in range(count):
+            buffer[i] = (np.float32(pixels[start + i]) - mean) * scale
+        _put(out.ctypes.data + 4 * start, buffer, count, streamed)
+
+
+@kernel(internal=True)
+def _put(target, row, count, streamed):
+    """Write ``count`` floats to an address."""
+    if streamed:
+        stream_row(target, row.ctypes.data, np.int64(count), np.float32(0))
+    else:
+        copy_row(target, row.ctypes.data, np.int64(count), np.float32(0))

@@ -82,5 +82,5 @@ class CudaOps(
         """See ``kernels.reference.gemm``."""
         halves = FORMATS.get(self.factors)
         if halves is not None and out.dtype == np.float32 and a.size and b.size:
-            a, b = self._rounded(0, a, halves), self._rounded(1, b, halves)
+            a, b = (self._rounded(i, x, halves) if x.dtype == np.float32 else x for i, x in enumerate((a, b)))
         self._gemm(a, b, out, transpose_a, transpose_b, accumulate)

@@ -16,6 +16,17 @@ def crop(batch: np.ndarray, offsets: np.ndarray, mirror: np.ndarray, out: np.nda
         result[:] = window[..., ::-1] if flip else window
 
 
+def crop_packed(pixels: np.ndarray, top: int, left: int, mirrored: bool, out: np.ndarray) -> None:
+    """Crop and mirror an image that is packed, and take it apart, into out (3, h, w) uint8: blue, green, red.
+
+    pixels (H, W) uint32: red is in the lowest byte of each, then green and blue; the highest is not used.
+    """
+    height, width = out.shape[1:]
+    window = pixels[top : top + height, left : left + width]
+    for plane, shift in zip(out, (16, 8, 0), strict=True):
+        plane[:] = ((window[:, ::-1] if mirrored else window) >> shift) & 0xFF
+
+
 def subtract_mean(
     pixels: np.ndarray,
     mean: np.ndarray,

@@ -4,10 +4,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
 from minicaffe import arguments
 from minicaffe.errors import DeviceError
 
 _rank, _count = 0, 1
+_of_first: Callable[[Any], Any] | None = None
+"""Gives every process what rank 0 passes, where they are connected (``minicaffe.parallel``)."""
+_tests_are_split = False
 
 
 def solver_rank() -> int:
@@ -44,3 +51,42 @@ def set_solver_count(count: int) -> None:
 
 def set_multiprocess(multiprocess: bool) -> None:
     """Pycaffe's way to say that each GPU has a process of its own: always so here, nothing changes."""
+
+
+def join(rank: int, count: int, of_first: Callable[[Any], Any]) -> None:
+    """Become one of ``count`` connected processes; ``of_first`` gives all what that of rank 0 passes."""
+    global _rank, _count, _of_first
+    _rank, _count, _of_first = rank, count, of_first
+
+
+def leave() -> None:
+    """Be alone again."""
+    global _rank, _count, _of_first
+    _rank, _count, _of_first = 0, 1, None
+
+
+def agreed(value: Any) -> Any:
+    """What rank 0 passes, where the processes are connected, else ``value``: for what all must draw alike.
+
+    All processes call it, in the same order.
+    """
+    return value if _of_first is None else _of_first(value)
+
+
+def share(training: bool) -> tuple[int, int]:
+    """Which records a data layer reads: the first of the two modulo the second.
+
+    All records, (0, 1), unless it trains, or belongs to a test that processes share (``tests_split``).
+    """
+    return (_rank, _count) if training or _tests_are_split else (0, 1)
+
+
+@contextlib.contextmanager
+def tests_split(split: bool) -> Iterator[None]:
+    """Whether data layers that are made inside, of a test net, read a share each."""
+    global _tests_are_split
+    before, _tests_are_split = _tests_are_split, split
+    try:
+        yield
+    finally:
+        _tests_are_split = before

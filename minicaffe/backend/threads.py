@@ -58,6 +58,16 @@ def set_num_threads(n: int) -> None:
     _chosen = n
 
 
+def most() -> int:
+    """The threads this process may have."""
+    return _most
+
+
+def is_chosen() -> bool:
+    """Whether somebody said how many threads to compute on: ``set_num_threads``, or the environment."""
+    return _chosen is not None or "NUMBA_NUM_THREADS" in os.environ
+
+
 def get_num_threads() -> int:
     """The threads a pass computes on; as many as this process may have unless ``set_num_threads`` was called."""
     return _chosen or _most

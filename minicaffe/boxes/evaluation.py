@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ def average_precision(scores: NDArray, right: NDArray, positives: int, version: 
     """Precision averaged over recall, of detections (M,) that are right or not, where there are ``positives`` to find.
 
     ``version``: ``11point``, the mean of the best precision at recalls of at least 0, 0.1, … 1 (VOC 2007);
+    ``101point``, the same in steps of 0.01 (COCO, Cascade R-CNN);
     ``MaxIntegral``, the area under the precision made monotonic (VOC 2012, ILSVRC); ``Integral``, the area as it is.
     KeyError for another version.
     """
@@ -58,8 +60,8 @@ def average_precision(scores: NDArray, right: NDArray, positives: int, version: 
     return formula(hits / np.arange(1, len(hits) + 1), hits / positives)
 
 
-def _eleven_points(precision: NDArray, recall: NDArray) -> float:
-    levels = np.arange(11) / 10
+def _at_levels(steps: int, precision: NDArray, recall: NDArray) -> float:
+    levels = np.arange(steps + 1) / steps
     return float(np.mean([precision[recall >= level].max(initial=0) for level in levels]))
 
 
@@ -72,7 +74,8 @@ def _largest_area(precision: NDArray, recall: NDArray) -> float:
 
 
 AP_VERSIONS: dict[str, Callable[[NDArray, NDArray], float]] = {
-    "11point": _eleven_points,
+    "11point": partial(_at_levels, 10),
+    "101point": partial(_at_levels, 100),
     "MaxIntegral": _largest_area,
     "Integral": _area,
 }

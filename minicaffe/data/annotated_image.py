@@ -10,8 +10,9 @@ import numpy as np
 from minicaffe.boxes import geometry
 from minicaffe.boxes.frames import FIT_LARGE_SIZE_AND_PAD, FIT_SMALL_SIZE
 from minicaffe.data.datum import to_array
-from minicaffe.data.resample import LINEAR, resample
+from minicaffe.data.opencv_resize import LINEAR, resample
 from minicaffe.errors import DataError
+from minicaffe.limits import require_memory
 
 CONSTANT, MIRRORED, REPEAT_NEAREST = 1, 2, 3
 """Values of ResizeParameter.Pad_mode."""
@@ -73,6 +74,7 @@ class AnnotatedImage:
     def on_canvas(self, height: int, width: int, top: int, left: int, fill: np.ndarray, emit: Any) -> AnnotatedImage:
         """The image on a larger canvas of the colour ``fill`` (channels,)."""
         channels, h, w = self.pixels.shape
+        require_memory(channels * height * width * self.pixels.itemsize, "the canvas", "lower max_expand_ratio")
         canvas = np.empty((channels, height, width), self.pixels.dtype)
         canvas[...] = fill[:, None, None]
         canvas[:, top : top + h, left : left + w] = self.pixels
@@ -118,6 +120,7 @@ def resized_pixels(pixels: np.ndarray, resize: Any, mode: int = LINEAR) -> np.nd
     room = ((0, 0), (above, height - inner[0] - above), (left, width - inner[1] - left))
     if resize.pad_mode != CONSTANT:
         return np.pad(scaled, room, mode="reflect" if resize.pad_mode == MIRRORED else "edge")
+    require_memory(pixels.itemsize * len(pixels) * height * width, "the padded image", "take a smaller size")
     padded = np.empty((len(pixels), height, width), pixels.dtype)
     padded[...] = channel_values(resize.pad_value, len(pixels), "resize_param.pad_value")[:, None, None]
     padded[:, above : above + inner[0], left : left + inner[1]] = scaled

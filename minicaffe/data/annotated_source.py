@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from minicaffe.data.box_sampling import check_samplers, sample
 from minicaffe.data.datum_source import RecordReader
 from minicaffe.data.distortion import Distortion, between, chance
 from minicaffe.data.noise import Noise
-from minicaffe.data.resample import LINEAR
+from minicaffe.data.opencv_resize import LINEAR
+from minicaffe.data.prefetch import Finish
 from minicaffe.data.source import Batch, BatchSource, check_sizes
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
@@ -60,9 +62,9 @@ class AnnotatedTransformer(Transformer):
             raise DataError("transform_param.resize_param: height and width must be given, and positive")
         if (p.crop_h > 0) != (p.crop_w > 0) or (p.crop_h and p.crop_size):
             raise DataError("transform_param: give crop_size, or crop_h and crop_w, not one of each")
-        if p.HasField("expand_param") and p.expand_param.max_expand_ratio < 1:
+        if p.HasField("expand_param") and not 1 <= p.expand_param.max_expand_ratio < inf:
             raise DataError(
-                f"transform_param.expand_param.max_expand_ratio: must be at least 1; "
+                f"transform_param.expand_param.max_expand_ratio: must be a finite number, at least 1; "
                 f"found {p.expand_param.max_expand_ratio:g}"
             )
 
@@ -185,8 +187,8 @@ class AnnotatedSource(BatchSource):
                 f"data_param.batch_size: must be 1 for resize_mode: FIT_SMALL_SIZE, whose images differ in size; "
                 f"found {data_param.batch_size}"
             )
-        shares = (rank, solver_count) if phase == proto.TRAIN else (0, 1)
-        reader = _AnnotatedReader(data_param, transformer, annotated_param.HasField("anno_type"), *shares)
+        typed = annotated_param.HasField("anno_type")
+        reader = _AnnotatedReader(data_param, transformer, typed, rank, solver_count)
         super().__init__(reader, data_param.batch_size, data_param.prefetch)
         self.label_shape = reader.label_shape
 
@@ -214,30 +216,33 @@ class _AnnotatedReader(RecordReader):
     def _image(self, message: Any) -> AnnotatedImage:
         return AnnotatedImage.of(message, self._transformer.force_color, self._transformer.force_gray)
 
-    def fill(self, batch: Batch) -> None:
-        """Read, decode and transform the next records into ``batch``."""
-        records = self.next_records()
-        streams = [Stream(int(seed[0])) if len(seed) else None for seed in self._transformer.draw(len(records))]
+    def begin(self, batch: Batch) -> Finish:
+        records, transformer = self.next_records(), self._transformer
+        streams = [Stream(int(seed[0])) if len(seed) else None for seed in transformer.draw(len(records))]
         images: dict[int, AnnotatedImage] = {}
 
-        def put(n: int) -> None:
-            try:
-                images[n] = self._put(batch, n, parse(records[n][1]), streams[n])
-            except DataError as error:
-                raise self.at(records[n], error) from error
+        def read(n: int) -> AnnotatedImage:
+            message = parse(records[n][1])
+            if self._typed and not (self._said or message.HasField("type")):
+                raise DataError("it has no annotation type, unlike the first; set annotated_data_param.anno_type")
+            return transformer.prepare(self._image(message), streams[n])
 
-        put(0)
-        self.share(put, iter(range(1, len(records))))
-        found = [images[n] for n in range(len(records))]
-        batch.label = _rows(found) if self._typed else np.array([[[[image.label]]] for image in found], np.float32)
+        def place(n: int, image: AnnotatedImage) -> None:
+            images[n] = self._place(batch, n, image, streams[n])
+
+        finish = self.share(records, read, place)
         batch.position = self.position()
 
-    def _put(self, batch: Batch, n: int, message: Any, stream: Stream | None) -> AnnotatedImage:
-        """Put the pixels of one record into the batch; what else there is to it."""
-        if self._typed and not (self._said or message.HasField("type")):
-            raise DataError("it has no annotation type, unlike the first; set annotated_data_param.anno_type")
+        def finish_with_labels() -> None:
+            finish()
+            found = [images[n] for n in sorted(images)]
+            batch.label = _rows(found) if self._typed else np.array([[[[image.label]]] for image in found], np.float32)
+
+        return finish_with_labels
+
+    def _place(self, batch: Batch, n: int, image: AnnotatedImage, stream: Stream | None) -> AnnotatedImage:
+        """Put the pixels of one image into the batch; what else there is to it."""
         transformer = self._transformer
-        image = transformer.prepare(self._image(message), stream)
         shape = transformer.output_shape(image.pixels.shape)
         if n == 0:
             wanted = shape if transformer.keeps_proportions else self.shape

@@ -13,6 +13,8 @@ from minicaffe.data.distortion import between
 from minicaffe.errors import DataError
 
 KINDS = ("jaccard_overlap", "sample_coverage", "object_coverage")
+MOST_TRIALS = 10_000
+"""So many for each image take a fifth of a second."""
 
 
 def check_samplers(samplers: Sequence[Any]) -> None:
@@ -28,6 +30,8 @@ def check_samplers(samplers: Sequence[Any]) -> None:
                 f"{where}: needs 0 < min_aspect_ratio <= max_aspect_ratio; found {s.min_aspect_ratio:g} and "
                 f"{s.max_aspect_ratio:g}"
             )
+        if each.max_trials > MOST_TRIALS:
+            raise DataError(f"{where}: max_trials must be at most {MOST_TRIALS}; found {each.max_trials}")
 
 
 def sample(samplers: Sequence[Any], objects: np.ndarray, stream: Stream) -> np.ndarray | None:

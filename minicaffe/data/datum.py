@@ -10,7 +10,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from minicaffe import proto
-from minicaffe.data.image import decode_image
+from minicaffe.data.image import decode_packed
+from minicaffe.data.packed import PackedImage, planes
 from minicaffe.errors import DataError
 from minicaffe.kernels.cpu import datum as wire
 
@@ -32,8 +33,13 @@ def to_array(datum: Any, force_color: bool = False, force_gray: bool = False) ->
     Raises DataError: bytes that are no image, pixels deeper than 8 bits, or a size that is not channels x height x
     width.
     """
+    return planes(to_packed(datum, force_color, force_gray))
+
+
+def to_packed(datum: Any, force_color: bool = False, force_gray: bool = False) -> np.ndarray | PackedImage:
+    """``to_array`` for whoever needs a part of the image only: one that is decoded may come packed."""
     if datum.encoded:
-        return decode_image(datum.data, color=True if force_color else False if force_gray else None)
+        return decode_packed(datum.data, color=True if force_color else False if force_gray else None)
     shape = datum.channels, datum.height, datum.width
     if min(shape) < 0:
         raise DataError(f"a Datum that says it is {_by(shape)}; sizes must not be negative")

@@ -11,8 +11,10 @@ import numpy as np
 
 from minicaffe import proto
 from minicaffe.backend.random import Stream
-from minicaffe.data.datum import labels, parse, raw_batch, to_array
+from minicaffe.data.datum import labels, parse, raw_batch, to_packed
 from minicaffe.data.db import open_db
+from minicaffe.data.packed import PackedImage
+from minicaffe.data.prefetch import Finish, done
 from minicaffe.data.source import Batch, BatchSource, ImageReader, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
@@ -27,8 +29,7 @@ class DatumSource(BatchSource):
     ``data_param`` (source, backend, batch_size, prefetch) and ``transform_param`` are the layer's; ``stream`` is the
     stream Caffe would seed the layer from: two draws for the transformer, if it needs random numbers, and one for the
     prefetch thread. Of ``solver_count`` solvers, each reads the records whose number modulo ``solver_count`` is its
-    ``rank``, the numbers going on from one round to the next; in the TEST phase every one reads all. A position is the
-    same for every rank.
+    ``rank``, the numbers going on from one round to the next. A position is the same for every rank.
 
     ``shape`` (C, h, w) is that of the first record, transformed; reading it consumes nothing. A batch takes the shape
     of its first record.
@@ -46,8 +47,7 @@ class DatumSource(BatchSource):
         stream.draw()  # Caffe's prefetch thread takes its own seed
         if not 0 <= rank < solver_count:
             raise DataError(f"solver rank {rank} must lie below the solver count {solver_count}; see set_solver_count")
-        shares = (rank, solver_count) if phase == proto.TRAIN else (0, 1)
-        reader = _DatumReader(data_param, transformer, *shares)
+        reader = _DatumReader(data_param, transformer, rank, solver_count)
         super().__init__(reader, data_param.batch_size, data_param.prefetch)
 
 
@@ -126,15 +126,16 @@ class _DatumReader(RecordReader):
         except DataError as error:
             raise self.at(first, error) from error
 
-    def fill(self, batch: Batch) -> None:
-        """Read, decode and transform the next records into ``batch``."""
+    def begin(self, batch: Batch) -> Finish:
         records = self.next_records()
         raw = raw_batch([value for _, value in records])
+        finish = done
         if raw is None or self.labels:
-            self.fill_with(batch, records)
+            finish = self.begin_with(batch, records)
         else:
             self._fill_at_once(batch, records[0], *raw)
         batch.position = self.position()
+        return finish
 
     def _fill_at_once(self, batch: Batch, first: tuple[bytes, bytes], pixels: np.ndarray, label: np.ndarray) -> None:
         """The way of raw Datums of one size."""
@@ -151,7 +152,7 @@ class _DatumReader(RecordReader):
             batch.pixels = pixels
         batch.label[:] = label
 
-    def read(self, item: tuple[bytes, bytes]) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, item: tuple[bytes, bytes]) -> tuple[np.ndarray | PackedImage, np.ndarray]:
         datum = parse(item[1])
         label = labels(datum)
         if label.shape != self.labels:
@@ -160,5 +161,5 @@ class _DatumReader(RecordReader):
             )
         return self._pixels(datum), label
 
-    def _pixels(self, datum: Any) -> np.ndarray:
-        return to_array(datum, self._transformer.force_color, self._transformer.force_gray)
+    def _pixels(self, datum: Any) -> np.ndarray | PackedImage:
+        return to_packed(datum, self._transformer.force_color, self._transformer.force_gray)

@@ -10,6 +10,9 @@ from minicaffe.backend.random import Stream
 from minicaffe.data.color import from_hsv, to_hsv
 from minicaffe.errors import DataError
 
+_MOST = 1e9
+"""Any larger bound makes images of bytes no other than this."""
+
 
 class Distortion:
     """What a DistortionParameter asks for: each change with its probability, in one of two orders.
@@ -21,11 +24,13 @@ class Distortion:
         self._param = param
         for name in ("contrast", "saturation"):
             low, high = getattr(param, f"{name}_lower"), getattr(param, f"{name}_upper")
-            if getattr(param, f"{name}_prob") > 0 and not 0 <= low <= high:
-                raise DataError(f"distort_param: needs 0 <= {name}_lower <= {name}_upper; found {low:g} and {high:g}")
+            if getattr(param, f"{name}_prob") > 0 and not 0 <= low <= high <= _MOST:
+                raise DataError(
+                    f"distort_param: needs 0 <= {name}_lower <= {name}_upper <= {_MOST:g}; found {low:g} and {high:g}"
+                )
         for name in ("brightness_delta", "hue_delta"):
-            if getattr(param, name) < 0:
-                raise DataError(f"distort_param.{name}: must not be negative; found {getattr(param, name):g}")
+            if not 0 <= getattr(param, name) <= _MOST:
+                raise DataError(f"distort_param.{name}: must lie in 0 .. {_MOST:g}; found {getattr(param, name):g}")
 
     def __call__(self, image: np.ndarray, stream: Stream) -> np.ndarray:
         """Distort an image of bytes (channels, H, W)."""

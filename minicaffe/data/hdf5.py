@@ -104,10 +104,22 @@ def read(path: str | os.PathLike[str], names: Sequence[str]) -> list[NDArray | b
             filled = 0
         elif message.get("string"):
             values[-1] = message["payload"](b"")
+        elif "at" in message:
+            _read_from(path, message["at"], memoryview(values[-1].reshape(-1).view(np.uint8)))
         else:
             target = memoryview(values[-1].reshape(-1).view(np.uint8))
             filled += message["payload"](target[filled:])
     return values
+
+
+def _read_from(path: str | os.PathLike[str], place: int, target: memoryview) -> None:
+    """Fill ``target`` with the bytes of a file from ``place`` on."""
+    with os.fdopen(limits.open_file(path), "rb", buffering=0) as file:
+        while len(target):
+            count = os.preadv(file.fileno(), [target], place)
+            if not count:
+                raise DataError(f"{_where(path)}: truncated, its values go on behind its end; make it anew")
+            target, place = target[count:], place + count
 
 
 def write(path: str | os.PathLike[str], contents: Mapping[str, Any]) -> None:

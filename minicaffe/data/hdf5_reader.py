@@ -3,7 +3,7 @@
 libhdf5 trusts what it reads: some damaged files end the process that opens them, or keep it busy for ever.  Here that
 is an end that the other side sees.  Requests are lines of JSON on the standard input; what is answered on the standard
 output are messages: the length of a JSON object (4 bytes, big-endian), the object, and ``size`` bytes if it has a
-``size``.
+``size``.  Values that lie in the file in one piece, as they are, are not sent: the answer says ``at`` which byte.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5l
+from h5py import h5d, h5l, h5t
 
 _ROOM = 1 << 30  # bytes of memory that reading a file may take here
 _PIECE = 16 << 20  # bytes of values sent at once
@@ -148,11 +148,21 @@ def _send_values(out: Any, name: str, dataset: h5py.Dataset) -> None:
         return
     if not dataset.size:
         return
+    if (at := _place(dataset)) is not None:
+        _send(out, {"at": at})
+        return
     if not dataset.shape:
         _send(out, {}, np.ascontiguousarray(dataset[()]).tobytes())
         return
     for start in range(0, len(dataset), rows := _rows_a_piece(dataset)):
         _send(out, {}, np.ascontiguousarray(dataset[start : start + rows]).reshape(-1).view(np.uint8).data)
+
+
+def _place(dataset: h5py.Dataset) -> int | None:
+    """The byte of the file from which on the values are as NumPy has them, if they are."""
+    plain = dataset.id.get_create_plist().get_layout() == h5d.CONTIGUOUS
+    alike = dataset.id.get_type() == h5t.py_create(dataset.dtype)
+    return dataset.id.get_offset() if plain and alike and dataset.id.get_storage_size() == dataset.nbytes else None
 
 
 def _rows_a_piece(dataset: h5py.Dataset) -> int:

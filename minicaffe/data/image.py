@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from minicaffe import limits
+from minicaffe.data.packed import PackedImage, planes
 from minicaffe.errors import DataError, MinicaffeError
+
+Pixels = TypeVar("Pixels")
 
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "SUN")
 """Pillow's names of the formats that are read: those of OpenCV, and GIF.  Others start programs, or are rarely tested.
@@ -34,9 +38,16 @@ def extensions() -> set[str]:
 
 def read_image(path: str | os.PathLike[str], color: bool | None = True) -> np.ndarray:
     """The image in a file, uint8 (channels, height, width); ``color`` and errors as in ``decode_image``."""
+    return read_with(decode_image, path, color)
+
+
+def read_with(
+    decode: Callable[[bytes, bool | None], Pixels], path: str | os.PathLike[str], color: bool | None = True
+) -> Pixels:
+    """The image in a file, as ``decode`` gives it; DataError names the file."""
     try:
         content = limits.read_file(path)
-        return decode_image(content, color)
+        return decode(content, color)
     except OSError as error:
         raise DataError(f"image {os.path.abspath(path)}: cannot be read ({error.strerror})") from error
     except DataError as error:
@@ -52,6 +63,11 @@ def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
     Raises DataError if the bytes are no image of the ``FORMATS``, or its pixels are deeper than 8 bits or more than
     ``MOST_PIXELS``.
     """
+    return planes(decode_packed(content, color))
+
+
+def decode_packed(content: bytes, color: bool | None = None) -> np.ndarray | PackedImage:
+    """``decode_image`` for whoever needs a part of the image only: one of three channels comes packed."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -69,14 +85,14 @@ def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
                 ImageOps.exif_transpose(image, in_place=True)
             bytewise = _high_bytes(image, kind, color) if image.mode.startswith(("I", "F")) else image
             mode = _mode(bytewise, color)
-            planes = _planes(bytewise if bytewise.mode == mode else bytewise.convert(mode))
+            pixels = _pixels(bytewise if bytewise.mode == mode else bytewise.convert(mode))
     except UnidentifiedImageError as error:
         raise DataError(f"not an image of a known format ({len(content)} bytes)") from error
     except MinicaffeError:
         raise
     except Exception as error:  # decoders of damaged files raise errors of any kind
         raise DataError(f"an image that cannot be decoded ({str(error) or type(error).__name__})") from error
-    return _gray(planes, kind == "PNG")[np.newaxis] if color is False else planes
+    return _gray(pixels, kind == "PNG")[np.newaxis] if color is False else pixels
 
 
 def _high_bytes(image: Any, kind: str | None, color: bool | None) -> Any:
@@ -92,9 +108,11 @@ def _high_bytes(image: Any, kind: str | None, color: bool | None) -> Any:
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
-def _planes(image: Any) -> np.ndarray:
+def _pixels(image: Any) -> np.ndarray | PackedImage:
     """The pixels (channels, height, width) of a Pillow image: gray, or blue, green, red and perhaps transparency."""
-    bands = {"L": "L", "RGB": "BGR", "RGBA": "BGRA"}[image.mode]
+    if image.mode == "RGB":
+        return PackedImage(image)
+    bands = {"L": "L", "RGBA": "BGRA"}[image.mode]
     content = bytearray().join(image.tobytes("raw", band) for band in bands)
     return np.frombuffer(content, np.uint8).reshape(len(bands), image.height, image.width)
 
@@ -138,14 +156,15 @@ def _mode(image: Any, color: bool | None) -> str:
     return "RGBA" if color is None and image.has_transparency_data else "RGB"
 
 
-def _gray(planes: np.ndarray, png: bool) -> np.ndarray:
-    """The gray image of BGR ``planes`` (3, height, width), or of gray ones; libpng and OpenCV round differently."""
-    if len(planes) == 1:
-        return planes[0]
-    gray = np.empty(planes.shape[1:], np.uint8)
+def _gray(pixels: np.ndarray | PackedImage, png: bool) -> np.ndarray:
+    """The gray image of a coloured one, or of a gray one; libpng and OpenCV round differently."""
+    coloured = planes(pixels)
+    if len(coloured) == 1:
+        return coloured[0]
+    gray = np.empty(coloured.shape[1:], np.uint8)
     for start in range(0, len(gray), _ROWS):
         rows = slice(start, start + _ROWS)
-        blue, green, red = planes[:3, rows].astype(np.int32)
+        blue, green, red = coloured[:3, rows].astype(np.int32)
         if png:
             gray[rows] = (9797 * red + 19234 * green + 3737 * blue) >> 15
         else:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from minicaffe import limits
+from minicaffe.backend import ranks
 from minicaffe.backend.random import Stream
-from minicaffe.data.image import read_image, resize
+from minicaffe.data.image import decode_packed, read_with, resize
+from minicaffe.data.packed import PackedImage, planes
+from minicaffe.data.prefetch import Finish
 from minicaffe.data.source import Batch, BatchSource, ImageReader, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
@@ -106,7 +109,9 @@ class ImageSource(BatchSource):
 
     ``param`` is an ImageDataParameter: ``source`` (the list), ``root_folder`` (put before each path), ``batch_size``,
     ``new_height`` and ``new_width`` (both or neither), ``is_color`` (BGR, else gray), ``shuffle`` (before each round),
-    ``rand_skip`` (begin at a random place before this one). ``stream`` is the stream Caffe would seed the layer from,
+    ``rand_skip`` (begin at a random place before this one). Of ``solver_count`` solvers each reads the images whose
+    number modulo ``solver_count`` is its ``rank``, the numbers going on from one round to the next, in an order that is
+    the same for all, as a position is. ``stream`` is the stream Caffe would seed the layer from,
     in this order: the transformer, the shuffling, the place to begin at, the transformer again, the prefetch thread.
 
     A batch takes the shape of its first image. Raises DataError: an unreadable or empty list, an unreadable image
@@ -115,7 +120,16 @@ class ImageSource(BatchSource):
 
     param_name = "image_data_param"
 
-    def __init__(self, param: Any, transform_param: Any, prefetch: int, phase: int, stream: Stream) -> None:
+    def __init__(
+        self,
+        param: Any,
+        transform_param: Any,
+        prefetch: int,
+        phase: int,
+        stream: Stream,
+        rank: int = 0,
+        solver_count: int = 1,
+    ) -> None:
         check_sizes(param.batch_size, prefetch, self.param_name)
         if (param.new_height > 0) != (param.new_width > 0):
             raise DataError(
@@ -123,7 +137,7 @@ class ImageSource(BatchSource):
                 f"found {param.new_height} and {param.new_width}"
             )
         transformer = Transformer(transform_param, phase, stream)
-        reader = self.reader(param, transformer, stream)
+        reader = self.reader(param, transformer, stream, rank, solver_count)
         transformer.seed(stream)  # Caffe seeds it twice; the second seed is the one in use
         stream.draw()  # Caffe's prefetch thread takes its own seed
         super().__init__(reader, param.batch_size, prefetch)
@@ -138,15 +152,16 @@ class ListReader(ImageReader):
 
     remedy = "set image_data_param.new_height and new_width, transform_param.crop_size, or batch_size: 1"
 
-    def __init__(self, param: Any, transformer: Transformer, stream: Stream) -> None:
+    def __init__(self, param: Any, transformer: Transformer, stream: Stream, rank: int, shares: int) -> None:
         super().__init__(transformer)
         self._param = param
+        self._before, self._after = rank, shares - rank  # images to pass before and after each that is read
         self._entries = self.read_entries()
         self._order = np.arange(len(self._entries))
-        self._shuffler = Stream(stream.draw()) if param.shuffle else None
+        self._shuffler = Stream(ranks.agreed(stream.draw())) if param.shuffle else None
         self._shuffle()
         _log.info("A total of %d images.", len(self._entries))
-        self._place = stream.draw() % param.rand_skip if param.rand_skip else 0
+        self._place = ranks.agreed(stream.draw()) % param.rand_skip if param.rand_skip else 0
         if self._place >= len(self._entries):
             raise DataError(
                 f"image_data_param.rand_skip: Not enough points to skip: {self._place} of {len(self._entries)}; set a "
@@ -162,13 +177,15 @@ class ListReader(ImageReader):
         """The images of the list, and a label for each."""
         return read_list(self._param.source)
 
-    def fill(self, batch: Batch) -> None:
+    def begin(self, batch: Batch) -> Finish:
         lines = []
         for _ in range(self._param.batch_size):
+            self._advance(self._before)
             lines.append(self._order[self._place])
-            self._advance()
-        self.fill_with(batch, lines)
+            self._advance(self._after)
+        finish = self.begin_with(batch, lines)
         batch.position = self.position()
+        return finish
 
     def position(self) -> tuple:
         """The next place, the order of this round, the states of both random streams."""
@@ -209,24 +226,25 @@ class ListReader(ImageReader):
             self._order = self._order.copy()  # positions handed out before keep theirs
             self._shuffler.shuffle(self._order)
 
-    def _advance(self) -> None:
-        self._place += 1
-        if self._place == len(self._order):
-            _log.debug("Restarting data prefetching from start.")
-            self._place = 0
-            self._shuffle()
+    def _advance(self, images: int) -> None:
+        for _ in range(images):
+            self._place += 1
+            if self._place == len(self._order):
+                _log.debug("Restarting data prefetching from start.")
+                self._place = 0
+                self._shuffle()
 
-    def read(self, item: int) -> tuple[np.ndarray, Any]:
+    def read(self, item: int) -> tuple[np.ndarray | PackedImage, Any]:
         """The image of a line, uint8 (channels, height, width), resized if the layer asks for it, and its label."""
         name, label = self._entries[item]
         return self.read_image(name), label
 
-    def read_image(self, name: str) -> np.ndarray:
+    def read_image(self, name: str) -> np.ndarray | PackedImage:
         """The image of this name, resized if the layer asks for it."""
-        pixels = read_image(self._param.root_folder + name, self._param.is_color)
-        if self._param.new_height and pixels.shape[1:] != (self._param.new_height, self._param.new_width):
-            pixels = resize(pixels, self._param.new_height, self._param.new_width)
-        return pixels
+        image = read_with(decode_packed, self._param.root_folder + name, self._param.is_color)
+        if self._param.new_height and image.shape[1:] != (self._param.new_height, self._param.new_width):
+            return resize(planes(image), self._param.new_height, self._param.new_width)
+        return image
 
     def at(self, item: int, error: DataError) -> DataError:
         return DataError(f"{self._where()}, line {item + 1}: {error}")

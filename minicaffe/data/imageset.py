@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -148,5 +149,9 @@ def write_imageset(
         if database.count % COMMIT_EVERY:
             _log.info("Processed %d files.", database.count)
         if not database.count:
-            raise DataError(f"{backend} database {database.path}: not one of {len(skipped)} images could be read")
+            several = skipped and re.search(r"\s[-+.\deE]*\d\.?$", skipped[0])
+            raise DataError(
+                f"{backend} database {database.path}: not one of {len(skipped)} images could be read"
+                + (f"; '{skipped[0]}' ends in a number: tell how many --labels an image has" if several else "")
+            )
     return Written(database.path, database.backend, database.count, dict(sorted(labels.items()))), skipped

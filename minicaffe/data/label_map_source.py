@@ -9,7 +9,8 @@ import numpy as np
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import read_image
 from minicaffe.data.image_source import ImageSource, ListReader, read_pairs
-from minicaffe.data.resample import NEAREST, resample
+from minicaffe.data.opencv_resize import NEAREST, resample
+from minicaffe.data.packed import PackedImage
 from minicaffe.data.source import Batch
 from minicaffe.errors import DataError
 from minicaffe.kernels.cpu.transform import crop
@@ -32,14 +33,14 @@ class LabelMapSource(ImageSource):
 class _LabelMapReader(ListReader):
     remedy = "set dense_image_data_param.new_height and new_width, transform_param.crop_size, or batch_size: 1"
 
-    def __init__(self, param: Any, transformer: Any, stream: Stream) -> None:
-        super().__init__(param, transformer, stream)
+    def __init__(self, param: Any, transformer: Any, stream: Stream, rank: int, shares: int) -> None:
+        super().__init__(param, transformer, stream, rank, shares)
         self.labels = (1, *self.shape[1:])
 
     def read_entries(self) -> list[tuple[str, str]]:
         return read_pairs(self._param.source)
 
-    def read(self, item: int) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, item: int) -> tuple[np.ndarray | PackedImage, np.ndarray]:
         """The image of a line, and its labels, float32 (1, height, width)."""
         name, labels_name = self._entries[item]
         pixels, labels = self.read_image(name), read_image(self._param.root_folder + labels_name, color=False)
@@ -51,7 +52,7 @@ class _LabelMapReader(ListReader):
                 f"{labels.shape[1]} x {labels.shape[2]}; set new_height and new_width, or make them equal"
             )
         if self._param.label_divide_factor:
-            labels = labels // self._param.label_divide_factor
+            labels = labels.astype(np.int64) // self._param.label_divide_factor
         return pixels, labels.astype(np.float32)
 
     def put_label(self, batch: Batch, n: int, label: np.ndarray) -> None:

@@ -35,7 +35,7 @@ class Noise:
             (p.gauss_blur, _blur),
             (p.hist_eq, lambda x: _brightness(x, equalize)),
             (p.clahe, lambda x: _brightness(x, equalize_locally)),
-            (p.jpeg > 0, lambda x: _compress(x, int(p.jpeg))),
+            (p.jpeg > 0, lambda x: _compress(x, max(int(min(p.jpeg, 100)), 1))),
             (p.erode, _erode),
             (p.posterize, lambda x: x // 64 * 64 + 32),
             (p.inverse, lambda x: 255 - x),

@@ -5,22 +5,26 @@ from __future__ import annotations
 import base64
 import functools
 import math
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minicaffe import limits
 from minicaffe.backend import threads
-from minicaffe.data.prefetch import Prefetcher
+from minicaffe.data.packed import PackedImage, planes
+from minicaffe.data.prefetch import Finish, Prefetcher
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
 from minicaffe.kernels.cpu.transform import crop, subtract_mean
 
 _BYTES_A_RECORD, _BYTES_A_BATCH = 512, 1024  # beside its pixels
+
+Item = TypeVar("Item")
 
 
 class Batch:
@@ -36,6 +40,7 @@ class Batch:
         self.offsets, self.mirror = np.zeros((num, 2), np.int64), np.zeros(num, np.bool_)
         self.mean = np.zeros((shape[0], 1, 1), np.float32)
         self.scale = np.float32(1)
+        self.more: list[np.ndarray] = []  # for further tops
         self.position: Any = None
 
     def resize(self, shape: tuple[int, int, int], dtype: DTypeLike) -> None:
@@ -62,15 +67,22 @@ class BatchReader(ABC):
     """Fills batches one after the other: all that a prefetch thread works on.
 
     ``shape`` is that of the first item, transformed, (C, h, w); ``labels`` that of an item's label.  A position, as
-    ``fill`` leaves it in each batch, is what ``encode`` takes.
+    ``begin`` leaves it in each batch, is what ``encode`` takes.
     """
 
     shape: tuple[int, int, int]
     labels: tuple[int, ...] = ()
 
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        """Set when nobody waits for batches any more: those at hand may be left as they are."""
+
     @abstractmethod
-    def fill(self, batch: Batch) -> None:
-        """Read, decode and transform the next items into ``batch``."""
+    def begin(self, batch: Batch) -> Finish:
+        """Begin to read, decode and transform the next items into ``batch``; one may begin before another is full.
+
+        DataError, here or from what is returned, for what cannot be read.
+        """
 
     @abstractmethod
     def position(self) -> Any:
@@ -95,63 +107,83 @@ class ImageReader(BatchReader):
     """What to do about images of different sizes."""
 
     def __init__(self, transformer: Transformer) -> None:
+        super().__init__()
         self._transformer = transformer
         self._threads = threads.get_num_threads()
         self._pool = ThreadPoolExecutor(self._threads, "decode")
 
     @abstractmethod
-    def read(self, item: Any) -> tuple[np.ndarray, Any]:
+    def read(self, item: Any) -> tuple[np.ndarray | PackedImage, Any]:
         """Pixels (C, H, W) and label of an item."""
 
     @abstractmethod
     def at(self, item: Any, error: DataError) -> DataError:
         """``error``, naming the item."""
 
-    def fill_with(self, batch: Batch, items: Sequence[Any]) -> None:
-        """Put items into a batch, which takes the shape of the first; DataError names the first that is at fault."""
+    def begin_with(self, batch: Batch, items: Sequence[Any]) -> Finish:
+        """Begin to put items into a batch, which takes the shape of the first."""
         draws = self._transformer.draw(len(items))
-        try:
-            self._fill(batch, items, draws)
-        except _FloatsAmongBytes:
-            self._fill(batch, items, draws, np.dtype(np.float32))
+        finish = self._begin(batch, items, draws)
 
-    def _fill(self, batch: Batch, items: Sequence[Any], draws: np.ndarray, dtype: np.dtype | None = None) -> None:
-        place = functools.cache(functools.partial(self._transformer.place, draws))
-
-        def put(n: int) -> None:
+        def finish_or_refill() -> None:
             try:
-                pixels, label = self.read(items[n])
-                shape = self._transformer.output_shape(pixels.shape)
-                if n == 0:
-                    batch.resize(shape, dtype or pixels.dtype)
-                    batch.mean, batch.scale = self._transformer.mean_of(pixels.shape), self._transformer.scale
-                elif shape != batch.pixels.shape[1:]:
-                    raise DataError(
-                        f"its shape is {shape} (channels, height, width), that of the batch's first "
-                        f"{batch.pixels.shape[1:]}; {self.remedy}"
-                    )
-            except DataError as error:
-                raise self.at(items[n], error) from error
+                finish()
+            except _FloatsAmongBytes:
+                self._begin(batch, items, draws, np.dtype(np.float32))()
+
+        return finish_or_refill
+
+    def _begin(self, batch: Batch, items: Sequence[Any], draws: np.ndarray, dtype: np.dtype | None = None) -> Finish:
+        placement = functools.cache(functools.partial(self._transformer.place, draws))
+
+        def place(n: int, item: tuple[np.ndarray | PackedImage, Any]) -> None:
+            pixels, label = item
+            shape = self._transformer.output_shape(pixels.shape)
+            if n == 0:
+                batch.resize(shape, dtype or pixels.dtype)
+                batch.mean, batch.scale = self._transformer.mean_of(pixels.shape), self._transformer.scale
+            elif shape != batch.pixels.shape[1:]:
+                raise DataError(
+                    f"its shape is {shape} (channels, height, width), that of the batch's first "
+                    f"{batch.pixels.shape[1:]}; {self.remedy}"
+                )
             if batch.pixels.dtype != pixels.dtype:
                 if batch.pixels.dtype == np.uint8:
                     raise _FloatsAmongBytes
-                pixels = pixels.astype(batch.pixels.dtype)
-            one = slice(n, n + 1)
-            for mine, drawn in zip((batch.offsets, batch.mirror), place(pixels.shape), strict=True):
+                pixels = planes(pixels).astype(batch.pixels.dtype)
+            for mine, drawn in zip((batch.offsets, batch.mirror), placement(pixels.shape), strict=True):
                 mine[n] = drawn[n]
-            crop(pixels[np.newaxis], batch.offsets[one], batch.mirror[one], batch.pixels[one])
+            if isinstance(pixels, PackedImage):
+                pixels.crop(batch.offsets[n], batch.mirror[n], batch.pixels[n])
+            else:
+                one = slice(n, n + 1)
+                crop(pixels[np.newaxis], batch.offsets[one], batch.mirror[one], batch.pixels[one])
             self.put_label(batch, n, label)
 
-        put(0)
-        self.share(put, iter(range(1, len(items))))
+        return self.share(items, lambda n: self.read(items[n]), place)
 
     def put_label(self, batch: Batch, n: int, label: Any) -> None:
         """Put the label of item n, whose image is there already, into a batch."""
         batch.label[n] = label
 
-    def share(self, put: Callable[[int], None], numbers: Iterator[int]) -> None:
-        """Call ``put`` for every number, in this thread and others; raises the error of the lowest number."""
+    def share(self, items: Sequence[Any], read: Callable[[int], Item], place: Callable[[int, Item], None]) -> Finish:
+        """Begin, in other threads, to call ``read(n)`` for each of the items, and ``place`` with n and what it gave.
+
+        Item 0 is in its place before any other is put there.  What is returned waits for all, unless the reader is
+        stopped, and raises the error of the first item that is at fault, a DataError that names it.
+        """
         errors: dict[int, Exception] = {}
+        numbers, first_placed = iter(range(len(items))), threading.Event()
+
+        def put(n: int) -> None:
+            try:
+                item = read(n)
+                if n > 0:
+                    first_placed.wait()
+                if not errors:
+                    place(n, item)
+            except DataError as error:
+                raise self.at(items[n], error) from error
 
         def work() -> None:
             for n in numbers:  # each thread takes the next
@@ -159,15 +191,20 @@ class ImageReader(BatchReader):
                     put(n)
                 except Exception as error:  # noqa: BLE001  (raised below)
                     errors[n] = error
-                if errors:
+                if n == 0:
+                    first_placed.set()
+                if errors or self.stopped.is_set():
                     return
 
-        others = [self._pool.submit(work) for _ in range(self._threads - 1)]
-        work()
-        for other in others:
-            other.result()
-        if errors:
-            raise errors[min(errors)]
+        jobs = [self._pool.submit(work) for _ in range(self._threads)]
+
+        def finish() -> None:
+            for job in jobs:
+                job.result()
+            if errors:
+                raise errors[min(errors)]
+
+        return finish
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -197,7 +234,8 @@ class BatchSource:
         """The next batch; its arrays are valid until the next call. Raises what went wrong in the reading thread."""
         if self._prefetcher is None:
             buffers = [Batch(self.batch_size, self.shape, self.labels) for _ in range(self._depth + 1)]
-            self._prefetcher = Prefetcher(self._reader.fill, buffers)
+            self._reader.stopped.clear()
+            self._prefetcher = Prefetcher(self._reader.begin, buffers, self._reader.stopped)
         batch = self._prefetcher.get()
         self._position = batch.position
         return batch

@@ -14,6 +14,7 @@ import numpy as np
 from minicaffe import limits
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import decode_image, read_image, resize
+from minicaffe.data.prefetch import Finish, done
 from minicaffe.data.source import Batch, BatchReader, BatchSource, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer, read_mean
 from minicaffe.errors import DataError
@@ -35,13 +36,14 @@ class Window(NamedTuple):
 
 
 _INT = r"[+-]?\d+"
-_BLOCK = re.compile(
+BLOCK = re.compile(
     rf"""\s* \# \s* (?P<index>{_INT}) \s+
     (?: (?P<path>[^\n]*?\S) [^\S\n]+ (?={_INT} (?: [^\S\n]+ {_INT}){{3}} (?:\s|$))  # all on one line
       | (?P<line>[^\n]*\S) \s+ )
-    {_INT} \s+ {_INT} \s+ {_INT} \s+ (?P<count>{_INT}) (?=\s|$)""",
+    (?P<sizes>{_INT} \s+ {_INT} \s+ {_INT}) \s+ (?P<count>{_INT}) (?=\s|$)""",
     re.VERBOSE,
 )
+"""The beginning of an image's block in a window file."""
 _WINDOW = re.compile(r"\s*(\S+)" + r"\s+(\S+)" * 5)
 
 
@@ -67,7 +69,7 @@ def read_windows(path: str, fg_threshold: float, bg_threshold: float) -> tuple[l
     rounded: str | None = None
     position, end = 0, len(text.rstrip())
     while position < end:
-        block = _BLOCK.match(text, position)
+        block = BLOCK.match(text, position)
         if block is None or int(block["index"]) != len(paths):
             found = " ".join(text[position : position + 200].split()[:3])
             raise DataError(
@@ -156,6 +158,7 @@ class _WindowReader(BatchReader):
     """Fills batches with windows."""
 
     def __init__(self, param: Any, transform_param: Any, stream: Stream) -> None:
+        super().__init__()
         self._param = param
         self._crop, self._mirror = transform_param.crop_size, transform_param.mirror
         self._stream = stream
@@ -202,14 +205,17 @@ class _WindowReader(BatchReader):
         except OSError as error:
             raise DataError(f"image {os.path.abspath(path)}: cannot be read ({error.strerror})") from error
 
-    def fill(self, batch: Batch) -> None:
+    def begin(self, batch: Batch) -> Finish:
         batch.resize(self.shape, np.float32)
         batch.pixels.fill(0)
         for n, window in enumerate(self._draw()):
+            if self.stopped.is_set():
+                break
             mirrored = self._mirror and self._stream.draw() % 2 == 1
             self._warp(window, mirrored, batch.pixels[n])
             batch.label[n] = window.label
         batch.position = self.position()
+        return done
 
     def _draw(self) -> Iterator[Window]:
         for count, windows in self._kinds:

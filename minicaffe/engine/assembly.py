@@ -43,6 +43,7 @@ class Step:
     def reshape(self, where: backend.Backend) -> None:
         """Let the layer reshape if what that goes by is no longer what it was."""
         if self.layer.reshape_always or self.reshaped_for != self._shapes(where):
+            self.reshaped_for = ()  # a layer that refuses its shapes may be left with parts of what follows from them
             with self.layer.named_in_errors():
                 self.layer.reshape(self.bottom, self.top)
             self.check_in_place()
@@ -182,7 +183,7 @@ class Assembly:
         layer.overwritten_tops = tuple(k for k, top in enumerate(layer_param.top) if top in self._overwritten)
         _log.info("Creating Layer %s", name)
         bottom_ids, needs = self._connect_bottoms(layer_param)
-        flows = bool(layer_param.propagate_down) or not layer.depends_on_shapes
+        flows = any(layer_param.propagate_down) or not layer.stops_gradients
         needs = [flows and need for need in needs]
         step = Step(layer, [self.blobs[i][1] for i in bottom_ids], [], bottom_ids, [], needs)
         self._connect_tops(layer_param, step)

@@ -164,6 +164,7 @@ class Executor:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
         with self._running():
             plan = self.plan()
+            plan.fusion.before_backward(start, end)
             plan.sweeps.backward.run(start, end, self._how("backward", plan))
         if self.debug_info and start == len(self._steps) - 1 and end == 0:
             self._log_param_norms()
@@ -183,7 +184,7 @@ class Executor:
         turns = sweeps.turn is not None and ahead.segments and back.segments
         if sweeps.turn is None or not turns or (loss_scale is not None and self._weighted(0, sweeps.turn[1])):
             self.run_forward(0, last)
-            with self._scaled(loss_scale):
+            with self.scaled_losses(loss_scale):
                 self.run_backward(last, 0)
             return
         first, first_back, turn = sweeps.turn
@@ -192,7 +193,8 @@ class Executor:
             if first == 0:
                 self._clear_loss()
             sweeps.forward.run(first, last, ahead._replace(segments={}))
-            with self._scaled(loss_scale):
+            plan.fusion.before_backward(last, 0)
+            with self.scaled_losses(loss_scale):
                 sweeps.backward.run(last, first_back, back._replace(segments={}))
 
         with self._running():
@@ -208,19 +210,22 @@ class Executor:
         return [blob for step in self._steps[start:stop] for blob in step.weighted]
 
     @contextlib.contextmanager
-    def _scaled(self, loss_scale: Storage | None) -> Iterator[None]:
+    def scaled_losses(self, loss_scale: Storage | None) -> Iterator[None]:
         """Around backward: the loss weights, which it begins with, are times the first number of ``loss_scale``."""
         if loss_scale is None:
             yield
             return
-        weighted, rescale = self._weighted(0, len(self._steps)), backend.current().ops.rescale
-        for blob in weighted:
-            rescale(blob.xdiff, loss_scale.array(), inverse=False)
+        weighted = self._weighted(0, len(self._steps))
+        self._rescale(weighted, loss_scale, inverse=False)
         try:
             yield
         finally:
-            for blob in weighted:
-                rescale(blob.xdiff, loss_scale.array(), inverse=True)
+            self._rescale(weighted, loss_scale, inverse=True)
+
+    def _rescale(self, blobs: Sequence[Blob], scale: Storage, inverse: bool) -> None:
+        with self._running():
+            for blob in blobs:
+                backend.current().ops.rescale(blob.xdiff, scale.array(), inverse)
 
     def _clear_loss(self) -> None:
         """By an op, so that it can be captured."""

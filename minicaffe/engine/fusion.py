@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from minicaffe import backend
 from minicaffe.blob import Blob
 from minicaffe.engine.assembly import Step
+from minicaffe.engine.handed_on import find_handed_on
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import Layer
 from minicaffe.layers.convolution import Convolution
@@ -281,13 +282,13 @@ class Fusion:
         self.forward = _find(steps, lost, (StandardizeForward, RectifiedSum, RectifiedConvolution))
         self.backward = _find(steps, lost, (StandardizeBackward, StandardizeBackwardApart, SplitGradient))
         self._forward_of = {place: item for item in self.forward for place in range(item.first, item.last + 1)}
-        self._shared: list[Blob] = []
+        self._handed_on = find_handed_on(steps) if fast_paths.taken("fusion") else []
         for item in self.backward:
             if isinstance(item, _AfterForward):
                 forward = self._forward_of.get(item.first)
                 item.forward = forward if isinstance(forward, StandardizeForward) else None
-        if fast_paths.taken("fusion"):
-            self._share_gradients(steps)
+        for gradient in self._handed_on:
+            gradient.share(contents_matter=True)
 
     def settle(self) -> None:
         """Before the first forward pass: have layers keep only what is needed."""
@@ -303,6 +304,11 @@ class Fusion:
                 item.release()
             item.steps[place - item.first].layer.unfuse()  # its neighbours keep nothing for it now
 
+    def before_backward(self, start: int, end: int) -> None:
+        """The steps ``start`` down to ``end`` are about to go backward."""
+        for gradient in self._handed_on:
+            gradient.before_backward(start, end)
+
     def goes_backward_alone(self, place: int) -> None:
         """The step at ``place`` is about to go backward by itself."""
         item = self._forward_of.get(place)
@@ -316,25 +322,8 @@ class Fusion:
                 item.release()
             for step in item.steps:
                 step.layer.unfuse()
-        for blob in self._shared:
-            blob.unshare_diff()
-        self._shared.clear()
-
-    def _share_gradients(self, steps: Sequence[Step]) -> None:
-        """Let a gradient that a layer only hands on be the one that it comes from, where nothing writes over it later.
-
-        Nothing does if the bottom is a Split's top that no layer works on in place: ResNet's shortcuts.
-        """
-        makers: dict[int, list[Step]] = {}
-        for step in steps:
-            for i in step.top_ids:
-                makers.setdefault(i, []).append(step)
-        for step in steps:
-            for k, i in enumerate(step.bottom_ids):
-                of_split = [type(maker.layer) for maker in makers[i]] == [Split]
-                if of_split and step.need_backward and step.propagate_down[k] and step.layer.hands_on_gradient(k):
-                    step.bottom[k].share_diff(step.top[0])
-                    self._shared.append(step.bottom[k])
+        for gradient in self._handed_on:
+            gradient.unshare()
 
 
 def _find(steps: Sequence[Step], lost: Sequence[Sequence[Blob]], kinds: Sequence[type[Pass]]) -> list[Pass]:

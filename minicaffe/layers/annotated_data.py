@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minicaffe.backend import random, ranks
+from minicaffe.backend import random
 from minicaffe.blob import Blob
 from minicaffe.data.annotated_source import FIELDS, AnnotatedSource
 from minicaffe.layers.data import Batches
@@ -23,6 +23,7 @@ class AnnotatedData(Batches):
     """
 
     type = "AnnotatedData"
+    shares_records = True
     param = "data_param"
     tops = (1, 2)
     common_params = ("transform_param", "annotated_data_param")
@@ -39,5 +40,5 @@ class AnnotatedData(Batches):
         super().setup(bottom, top)
 
     def open(self, options: Any, transform: Any) -> AnnotatedSource:
-        where = random.stream(), ranks.solver_rank(), ranks.solver_count()
+        where = random.stream(), *self.share()
         return AnnotatedSource(options, transform, self.layer_param.annotated_data_param, self.phase, *where)

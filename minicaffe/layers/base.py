@@ -96,8 +96,9 @@ class Layer(interface.Layer, Configured, Costed):
     runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
     """
 
-    depends_on_shapes: ClassVar[bool] = False
-    """Whether the tops follow from the shapes of the bottoms alone, so that nothing flows backward."""
+    stops_gradients: ClassVar[bool] = False
+    """Whether the tops count as given, whatever they were made from: nothing flows backward through the layer unless
+    ``propagate_down`` asks for it."""
 
     overwritten_tops: Collection[int] = ()
     """Tops that a later layer overwrites in place, by number, which must not be another blob's memory."""
@@ -190,6 +191,13 @@ class Layer(interface.Layer, Configured, Costed):
     def fills_once(self, index: int) -> bool:
         """Whether forward leaves top ``index`` as it finds it."""
         return False
+
+    def statistics(self) -> Sequence[Blob]:
+        """Params that forward itself changes while it trains: running statistics of what went through.
+
+        Those of processes that train together differ, and are averaged before a test and for a snapshot.
+        """
+        return ()
 
     # --- what lasts from pass to pass -----------------------------------------------------------------------------
 

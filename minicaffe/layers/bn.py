@@ -106,6 +106,9 @@ class BN(Standardized):
         """Whether mean and variance are those of the batch."""
         return self.phase != TEST and not self.frozen
 
+    def statistics(self) -> Sequence[Blob]:
+        return self.blobs[2:] if self.measured else ()
+
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(top[0].count * (10 if self.measured else 4))
 

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 class Source(Layer):
     """Base of layers without bottoms: nothing flows backward."""
 
+    shares_records: ClassVar[bool] = False
+    """Whether each of several processes that work together reads its ``share`` of the records."""
     bottoms = 0
     tops: Count = (1, None)
     per_element = 0
@@ -41,6 +43,10 @@ class Source(Layer):
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         pass
 
+    def share(self) -> tuple[int, int]:
+        """Which records to read: those whose number is the first of the two modulo the second."""
+        return ranks.share(self.phase == proto.TRAIN)
+
     def once_or_per_top(self, field: str, found: int, tops: int, optional: bool = False) -> None:
         """``field`` must be given once, or once for each top; or not at all if it is optional."""
         if found not in (1, tops) and not (optional and found == 0):
@@ -54,6 +60,7 @@ class Input(Source):
     """
 
     type = "Input"
+    shares_records = True  # by whoever fills it
     param = "input_param"
     moves = False
     capturable = True
@@ -155,7 +162,7 @@ class Batches(Source):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         try:
-            batch = self.batches.next_batch()
+            batch = self.batch = self.batches.next_batch()
         except DataError as error:
             raise self.data_error(error) from None
         for blob, shape in zip(top, (batch.pixels.shape, batch.label.shape), strict=False):
@@ -188,16 +195,17 @@ class Data(Batches):
 
     Tops: images (batch_size, C, H, W), or crop_size x crop_size; if a second is named, labels (batch_size,).
     ``transform_param``: scale, mean_file or mean_value, crop_size, mirror.  At the end of the database reading goes on
-    from its start.  Of n solvers that train together, each reads every n-th record in the TRAIN phase.
+    from its start.  Of n solvers that train together, each reads every n-th record.
     Caffe: ``backend`` is LEVELDB unless set.
     """
 
     type = "Data"
     param = "data_param"
+    shares_records = True
     tops = (1, 2)
 
     def open(self, options: Any, transform: Any) -> DatumSource:
-        return DatumSource(options, transform, self.phase, random.stream(), ranks.solver_rank(), ranks.solver_count())
+        return DatumSource(options, transform, self.phase, random.stream(), *self.share())
 
 
 class ImageData(Batches):
@@ -211,9 +219,11 @@ class ImageData(Batches):
 
     type = "ImageData"
     param = "image_data_param"
+    shares_records = True
 
     def open(self, options: Any, transform: Any) -> ImageSource:
-        return ImageSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
+        depth = self.layer_param.data_param.prefetch
+        return ImageSource(options, transform, depth, self.phase, random.stream(), *self.share())
 
 
 class DenseImageData(Batches):
@@ -227,10 +237,12 @@ class DenseImageData(Batches):
     """
 
     type = "DenseImageData"
+    shares_records = True
     param = "dense_image_data_param"
 
     def open(self, options: Any, transform: Any) -> LabelMapSource:
-        return LabelMapSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
+        depth = self.layer_param.data_param.prefetch
+        return LabelMapSource(options, transform, depth, self.phase, random.stream(), *self.share())
 
 
 class WindowData(Batches):
@@ -250,7 +262,7 @@ class WindowData(Batches):
 class MemoryData(Source):
     """Batches of arrays that a program hands over with ``reset``, again and again.
 
-    Tops: data (batch_size, channels, height, width); labels.
+    Tops: data (batch_size, channels, height, width), or of the shape that ``dim`` (naibaf7/caffe) says; labels.
     Caffe: labels are (batch_size,) until the first forward, (batch_size, 1, 1, 1) from then on; a ``transform_param``
     is not applied.  The position is part of a snapshot here; the arrays are not.
     """
@@ -259,11 +271,19 @@ class MemoryData(Source):
     param = "memory_data_param"
     tops = 2
     SIZES = ("batch_size", "channels", "height", "width")
+    obeys = ("dim",)
     batch_size: int
+    dim: Sequence[int]
 
     def check_options(self) -> None:
-        for field in self.SIZES:
+        for field in self.SIZES if not self.dim else ():
             self.require(getattr(self, field) > 0, f"must be positive; found {getattr(self, field)}", field)
+        self.require(all(size > 0 for size in self.dim), f"must be positive; found {list(self.dim)}", "dim")
+        self.require(
+            not self.dim or not self.has("batch_size") or self.batch_size == self.dim[0],
+            f"dim says {self.dim[0] if self.dim else 0}; found {self.batch_size}",
+            "batch_size",
+        )
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.layer_param.HasField("transform_param"):
@@ -272,11 +292,12 @@ class MemoryData(Source):
                 "over",
                 self.name,
             )
-        self.item = tuple(getattr(self, field) for field in self.SIZES[1:])
+        self.items, *item = self.dim or [getattr(self, field) for field in self.SIZES]
+        self.item = tuple(item)
         self.values: NDArray | None = None
         self.position = 0
-        top[0].reshape(self.batch_size, *self.item)
-        top[1].reshape(self.batch_size)
+        top[0].reshape(self.items, *self.item)
+        top[1].reshape(self.items)
 
     def reset(self, data: NDArray, labels: NDArray) -> None:
         """Serve these from the next forward on: data (n, channels, height, width), n labels, n full batches.
@@ -298,7 +319,7 @@ class MemoryData(Source):
             kind=ShapeError,
         )
         self.require(
-            n > 0 and n % self.batch_size == 0,
+            n > 0 and n % self.items == 0,
             f"n must be a multiple of batch size; found {n} items",
             "batch_size",
             ShapeError,
@@ -313,7 +334,7 @@ class MemoryData(Source):
         for what, values, item in (("data", data, self.item), ("labels", labels, (1, 1, 1))):
             demands = (
                 (values.flags.c_contiguous, "be C contiguous"),
-                (values.ndim == 4, "be 4-d"),
+                (values.ndim == 1 + len(item), f"be {1 + len(item)}-d"),
                 (values.dtype == np.float32, "be float32"),
                 (values.shape[1:] == item, f"have the shape (n, {', '.join(map(str, item))})"),
             )
@@ -326,9 +347,9 @@ class MemoryData(Source):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.values is None:
             raise self.error("MemoryData needs to be initialized by calling reset (or the net's set_input_arrays)")
-        rows = slice(self.position, self.position + self.batch_size)
+        rows = slice(self.position, self.position + self.items)
         for blob, values in zip(top, (self.values, self.labels), strict=True):
-            blob.reshape(self.batch_size, *values.shape[1:])
+            blob.reshape(self.items, *values.shape[1:])
             blob.data[...] = values[rows]
         self.position = rows.stop % len(self.values)
 

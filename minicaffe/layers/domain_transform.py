@@ -10,6 +10,9 @@ from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Layer
 
+MOST_PASSES = 50
+"""Each smooths over half the distance of the one before; that of so many is 0 beside 1 pixel."""
+
 
 class DomainTransform(Layer):
     r"""Smooth images, but not across edges (Gastal and Oliveira 2011; Chen et al. 2016).
@@ -38,7 +41,9 @@ class DomainTransform(Layer):
     min_weight: float
 
     def check_options(self) -> None:
-        self.require(self.num_iter > 0, f"must be positive; found {self.num_iter}", "num_iter")
+        self.require(
+            0 < self.num_iter <= MOST_PASSES, f"must lie in 1 .. {MOST_PASSES}; found {self.num_iter}", "num_iter"
+        )
         for field in ("spatial_sigma", "range_sigma"):
             value = getattr(self, field)
             self.require(isfinite(value) and value > 0, f"must be positive; found {value:g}", field)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat, limits, proto
+from minicaffe import compat, limits
 from minicaffe.backend import random, ranks
 from minicaffe.blob import Blob
 from minicaffe.data import hdf5
@@ -32,10 +32,12 @@ class HDF5Data(Source):
     may begin in one file and end in the next.  ``shuffle`` shuffles the files for each round, and the rows of each
     file.  Of several processes that train one model (``set_solver_count``) each takes every so many-th row.
     Caffe: a ``transform_param`` is an error; shuffles come from the C library there, here from a copy of the random
-    stream.  File names are separated by white space, so they hold none.  The position is part of a snapshot here.
+    stream.  File names are separated by white space, so they hold none; here a line may also be one file's name, if
+    there is such a file.  The position is part of a snapshot here.
     """
 
     type = "HDF5Data"
+    shares_records = True
     param = "hdf5_data_param"
     phase_is_fixed = True
     batch_size: int
@@ -54,11 +56,11 @@ class HDF5Data(Source):
         self.order = list(range(len(self.files)))
         self.shuffler = random.Stream(0) if self.shuffle else None
         if self.shuffler:
-            self.shuffler.set_state(random.stream().get_state())  # draws nothing: the fillers get Caffe's numbers
+            state = ranks.agreed(random.stream().get_state())  # draws nothing: the fillers get Caffe's numbers
+            self.shuffler.set_state(state)
             self.shuffler.shuffle(self.order)
         self.shapes: list[tuple[int, ...]] = []
-        alone = self.phase != proto.TRAIN
-        self.rank, self.ranks = (0, 1) if alone else (ranks.solver_rank(), ranks.solver_count())
+        self.rank, self.ranks = self.share()
         self.require(self.rank < self.ranks, f"solver rank {self.rank} must lie below the solver count {self.ranks}")
         self.row = 0
         self._load(0)
@@ -73,12 +75,17 @@ class HDF5Data(Source):
                 f"{path} is an HDF5 file itself; give a text file that lists such files, one on each line", "source"
             )
         try:
-            files = os.fsdecode(limits.read_file(path, times=8)).split()
+            lines = os.fsdecode(limits.read_file(path, times=8)).splitlines()
         except OSError as error:
             raise self.data_error(f"cannot read {path}: {error.strerror}", "source") from None
+        files = [name for line in lines for name in self._files_of(line.strip())]
         if not files:
             raise self.data_error(f"{path} must list at least one HDF5 file; found none", "source")
         return files
+
+    def _files_of(self, line: str) -> list[str]:
+        """The files that a line names: one with spaces in its name, or some without."""
+        return [line] if " " in line and os.path.exists(self.find_file(line)) else line.split()
 
     def _load(self, index: int) -> None:
         """Read file number ``index`` of this round."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import sqrt
+from math import isnan, sqrt
 from typing import Any
 
 from minicaffe.blob import Blob
+from minicaffe.c_math import power
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import TEST, Layer
 
@@ -63,8 +64,10 @@ class LabelSpecificAdd(Layer):
 
     def _margin(self) -> float:
         if not self.has("bias_base"):
+            self.require(not isnan(self.bias), "must be a number; found NaN", "bias")
             return self.bias
-        moved = self.bias_base + (1 + self.bias_gamma * self._passes[0]) ** self.bias_power - 1
+        moved = self.bias_base + power(1 + self.bias_gamma * self._passes[0], self.bias_power) - 1
+        self.require(not isnan(moved), f"makes a margin of NaN in pass {self._passes[0]}", "bias_gamma")
         self._passes[0] += 1
         return min(max(moved, self.bias_min), self.bias_max)
 
@@ -138,7 +141,7 @@ class MarginInnerProduct(Layer):
     @property
     def weight_of_cosine(self) -> float:
         r""":math:`\lambda` of the last forward pass."""
-        return max(self.base * (1 + self.gamma * self._passes[0]) ** -self.power, self.lambda_min)
+        return max(self.base * power(1 + self.gamma * self._passes[0], -self.power), self.lambda_min)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, labels = bottom

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from minicaffe.boxes.priors import PriorBoxes
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, FULL, VALID
 from minicaffe.layers.detection_output import expect_predictions, expect_priors
+from minicaffe.layers.host_softmax import own, softmax
 from minicaffe.layers.loss import Loss
 from minicaffe.layers.multibox_examples import HARD_EXAMPLE, NO_MINING, SHARED, Examples
 
@@ -68,6 +70,7 @@ class MultiBoxLoss(Loss):
     use_prior_for_matching: bool
     use_prior_for_nms: bool
     sample_size: int
+    neg_pos_ratio: float
     normalize: bool
 
     def check_options(self) -> None:
@@ -80,6 +83,7 @@ class MultiBoxLoss(Loss):
         mines = self._mining() != NO_MINING
         self.require(not mines or self.share_location, "must be true for mining", "share_location")
         self.require(self._mining() != HARD_EXAMPLE or self.sample_size > 0, "must be positive", "sample_size")
+        self.require(isfinite(self.neg_pos_ratio), "must be a finite number", "neg_pos_ratio")
         self.require(
             not self.map_object_to_agnostic or self.num_classes == 2,
             f"needs num_classes: 2, background and object; found {self.num_classes}",
@@ -265,19 +269,19 @@ class MultiBoxLoss(Loss):
     def _mining_losses(self, scores: NDArray, labels: NDArray) -> NDArray:
         """By which priors are ranked, (P,): cross entropy, of a softmax or summed over the classes."""
         if self.conf_loss_type == SOFTMAX:
-            return -np.log(np.maximum(_own(_softmax(scores), labels), FLT_MIN))
+            return -np.log(np.maximum(own(softmax(scores), labels), FLT_MIN))
         return _logistic_losses(scores, self._one_hot(labels)).sum(axis=1)
 
     def _confidence_losses(self, rows: NDArray, target: NDArray) -> NDArray:
         if self.conf_loss_type == LOGISTIC:
             return _logistic_losses(rows, target)
-        return self._softmax_losses(_own(_softmax(rows), target))
+        return self._softmax_losses(own(softmax(rows), target))
 
     def _confidence_gradient(self, rows: NDArray, target: NDArray) -> NDArray:
         if self.conf_loss_type == LOGISTIC:
             return np.tanh(rows / 2) / 2 + rows.dtype.type(0.5) - target
-        prob = _softmax(rows)
-        return self._softmax_slope(_own(prob, target))[:, None] * (prob - self._one_hot(target))
+        prob = softmax(rows)
+        return self._softmax_slope(own(prob, target))[:, None] * (prob - self._one_hot(target))
 
     def _softmax_losses(self, p: NDArray) -> NDArray:
         """The losses for probabilities p (M,) of the right classes."""
@@ -326,16 +330,6 @@ class MultiBoxFocalLoss(MultiBoxLoss):
         rest = np.where(p < 1, 1 - p, 1)
         slope = 1 - p - self.gamma * p * np.log(np.maximum(p, FLT_MIN))
         return np.where(p < 1, self.balance * rest ** (self.gamma - 1) * slope, 0)
-
-
-def _softmax(scores: NDArray) -> NDArray:
-    """Probabilities along the last axis."""
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def _own(prob: NDArray, labels: NDArray) -> NDArray:
-    return prob[np.arange(len(prob)), labels]
 
 
 def _logistic_losses(scores: NDArray, target: NDArray) -> NDArray:

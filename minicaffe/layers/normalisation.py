@@ -199,6 +199,9 @@ class BatchNorm(Standardized):
                 self.scratch(name, self.rows) for name in ("unscaled", "unscaled_diff")
             )
 
+    def statistics(self) -> Sequence[Blob]:
+        return () if self.use_global_stats else self.blobs[:3]
+
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(top[0].count * (2 if self.use_global_stats else 8))
 

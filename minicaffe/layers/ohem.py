@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from math import isfinite, log
-from typing import ClassVar
+from collections.abc import Sequence
+from math import isfinite
 
 import numpy as np
 
 from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
-from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, FULL, VALID
+from minicaffe.kernels.reference import BATCH_SIZE, FULL, VALID
 from minicaffe.layers.base import Count, Layer, LayerClass
 from minicaffe.layers.loss import Loss
 from minicaffe.layers.smooth_l1_loss import SmoothL1Loss
-from minicaffe.layers.softmax import SoftmaxWithLoss
+from minicaffe.layers.softmax import PositionSoftmaxWithLoss
 
 
-class SoftmaxWithLossOHEM(SoftmaxWithLoss):
+class SoftmaxWithLossOHEM(PositionSoftmaxWithLoss):
     r"""SoftmaxWithLoss that tells the loss of each position: what BoxAnnotatorOHEM ranks by (R-FCN, Dai et al. 2016).
 
     Bottoms: scores x, and integer labels y, one for each position along the class axis (``softmax_param.axis``, 1).
@@ -29,36 +28,15 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
     """
 
     type = "SoftmaxWithLossOHEM"
-    obeys: ClassVar[Collection[str]] = ("pre_fixed_normalizer",)
-    tops = (1, 3)
 
     @classmethod
     def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
         return cls
 
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().reshape(bottom, top)
-        if len(top) > 2:
-            top[2].reshape_like(bottom[1])
-            self.picked = self.scratch("picked", self.shape)
-            self.classes = self.scratch("classes", (1, self.shape[1], 1))
-            self.classes[...] = self.xp.arange(self.shape[1], dtype=self.dtype)[:, None]
-
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().forward(bottom, top)
         if len(top) > 2:
-            outer, _, inner = self.shape
-            label, losses = (blob.xdata.reshape(outer, inner) for blob in (bottom[1], top[2]))
-            self.xp.equal(label[:, None], self.classes, out=self.picked, casting="unsafe")
-            self.picked *= self.prob
-            self.xp.sum(self.picked, axis=1, out=losses)
-            ignored = -1.0 if self.ignored is None else float(self.ignored)  # no label that counts is negative
-            self.ops.elementwise(self.position_loss, (losses, label), (FLT_MIN, ignored), losses)
             top[1].xdata.fill(0)
-
-    @staticmethod
-    def position_loss(p: float, label: float, least: float, ignored: float) -> float:
-        return 0.0 if label == ignored else -log(least if p < least else p)
 
 
 class SmoothL1LossOHEM(Loss):

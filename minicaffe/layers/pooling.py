@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
+from minicaffe.kernels.reference import FLT_MAX
 from minicaffe.kernels.window import MOST_PIXELS, Window
-from minicaffe.layers.base import TRAIN, Layer
+from minicaffe.layers.base import TRAIN, Layer, LayerClass
 
 
 class Pooling(Layer):
@@ -20,6 +21,7 @@ class Pooling(Layer):
     ``ceil_mode: false`` or ``round_below: true``: down); with padding, a last window that would start beyond the image
     and its leading pad is dropped. STOCHASTIC (Zeiler and Fergus 2013)
     draws a pixel with probability proportional to its value in TRAIN phase, and weighs all of them in TEST phase.
+    ``dilation`` (naibaf7/caffe; one number, or one an axis) is the step between the pixels of a window of MAX.
 
     A window that holds NaN gives NaN.  Caffe: MAX and STOCHASTIC do not choose it.
 
@@ -35,15 +37,21 @@ class Pooling(Layer):
     fixed = ()
     reads_bottoms = reads_tops = ()
     tops = (1, 2)
-    obeys = ("ceil_mode", "round_below")
+    obeys = ("ceil_mode", "round_below", "dilation")
     pool: int
     global_pooling: bool
     round_mode: int
     ceil_mode: bool
     round_below: bool
+    dilation: Sequence[int]
 
     MAX, AVE, STOCHASTIC = range(3)
     CEIL, FLOOR = range(2)
+
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        """``DilatedPooling`` where the pixels of a window are apart."""
+        return DilatedPooling if any(step != 1 for step in layer_param.pooling_param.dilation) else Pooling
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._declare(top)
@@ -75,6 +83,14 @@ class Pooling(Layer):
                 "pad",
             )
         self.require(min(stride) > 0, f"must be positive; found {stride}", "stride")
+        steps = list(self.dilation)
+        self.require(len(steps) <= 2, f"must be one number, or one an axis; found {steps}", "dilation")
+        self.require(all(step > 0 for step in steps), f"must be positive; found {steps}", "dilation")
+        self.require(
+            all(step == 1 for step in steps) or self.pool == self.MAX and not self.global_pooling,
+            f"only MAX pooling with a kernel takes steps other than 1; found {steps}",
+            "dilation",
+        )
         self.require(
             self.pool != self.STOCHASTIC or pad == (0, 0), f"STOCHASTIC pooling takes no pad; found {pad}", "pad"
         )
@@ -86,8 +102,16 @@ class Pooling(Layer):
         )
 
     def _sizes(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        """Stride, pad and kernel along each axis."""
-        return self._pair("stride", "stride", 1), self._pair("pad", "pad", 0), self._pair("kernel_size", "kernel", 0)
+        """Stride, pad, and what the kernel spans along each axis."""
+        kernel = self._pair("kernel_size", "kernel", 0)
+        spans = tuple(step * (size - 1) + 1 for step, size in zip(self._steps(), kernel, strict=True))
+        rows, columns = spans if min(kernel) > 0 else kernel
+        return self._pair("stride", "stride", 1), self._pair("pad", "pad", 0), (rows, columns)
+
+    def _steps(self) -> tuple[int, int]:
+        """How far the pixels of a window are apart along each axis."""
+        given = list(self.dilation) or [1]
+        return given[0], given[-1]
 
     def _rounds_down(self) -> bool | None:
         """What forks' options say of the size of the top; None if they say nothing."""
@@ -177,6 +201,66 @@ class Pooling(Layer):
             raise self.error("STOCHASTIC pooling goes backward in TRAIN phase only", "pool")
         else:
             self.ops.max_pool_grad(dy, self.mask, dx, self.window)
+
+
+class DilatedPooling(Pooling):
+    """MAX pooling of windows whose pixels are ``dilation`` apart.  See Pooling."""
+
+    capturable = False
+    capturable_on_device = False
+
+    def _declare(self, top: Sequence[Blob]) -> None:
+        self.capturable = False
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        x, y = bottom[0], top[0]
+        stride, pad, spans = self._sizes()
+        self.taps = self._pair("kernel_size", "kernel", 0)
+        wide = [(out - 1) * s + span for out, s, span in zip(y.shape[2:], stride, spans, strict=True)]
+        reach = [max(size + p, w) for size, p, w in zip(x.shape[2:], pad, wide, strict=True)]
+        self.padded = self.scratch("padded", (*x.shape[:2], *reach))
+        self.padded[...] = -FLT_MAX
+        self.inside = tuple(slice(p, p + size) for p, size in zip(pad, x.shape[2:], strict=True))
+        self.ends = [(out - 1) * s + 1 for out, s in zip(y.shape[2:], stride, strict=True)]
+        self.tap, self.which = self.scratch("tap", y.shape), self.scratch("which", y.shape)
+        rows, columns = (
+            self.xp.arange(out, dtype="int32") * s - p for out, s, p in zip(y.shape[2:], stride, pad, strict=True)
+        )
+        self.first = rows[:, None] * x.shape[3] + columns
+
+    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
+        return float(2 * top[0].count * math.prod(self.taps))
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        x, y = bottom[0].xdata, top[0].xdata
+        if not x.size:
+            return
+        self.padded[:, :, self.inside[0], self.inside[1]] = x
+        y[...] = -FLT_MAX
+        self.which[...] = -1
+        (down, right), (stride_h, stride_w) = self._steps(), self._sizes()[0]
+        for i in range(self.taps[0]):
+            rows = slice(i * down, i * down + self.ends[0], stride_h)
+            for j in range(self.taps[1]):
+                self.tap[...] = self.padded[:, :, rows, slice(j * right, j * right + self.ends[1], stride_w)]
+                place = float(i * self.taps[1] + j)
+                self.ops.elementwise(DilatedPooling.winner, (self.tap, y, self.which), (place,), self.which)
+                self.ops.elementwise(DilatedPooling.larger, (self.tap, y), (), y)
+        which = self.which.astype("int32")
+        row = which // self.taps[1]
+        self.mask[...] = self.first + row * (down * x.shape[3]) + (which - row * self.taps[1]) * right
+        self.mask[which < 0] = -1
+        if len(top) > 1:
+            top[1].xdata[...] = self.mask
+
+    @staticmethod
+    def winner(x: float, best: float, which: float, place: float) -> float:
+        return place if x > best else which if x == x else place if best == best else which
+
+    @staticmethod
+    def larger(x: float, best: float) -> float:
+        return x if x > best else best if x == x else x
 
 
 class SPP(Layer):

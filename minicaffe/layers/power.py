@@ -38,12 +38,13 @@ class Power(Layer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.factor == 0:
-            top[0].xdata.fill(self._constant())
+            top[0].xdata.fill(self.constant())
         else:
             formula = Power.linear if self.power == 1 else Power.general
             self.ops.elementwise(formula, (bottom[0].xdata,), (self.power, self.scale, self.shift), top[0].xdata)
 
-    def _constant(self) -> float:
+    def constant(self) -> float:
+        """What all of the top is with ``power scale == 0``."""
         with np.errstate(all="ignore"):
             return float(np.float64(self.shift) ** self.power)
 

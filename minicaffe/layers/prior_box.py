@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
+from math import isfinite, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class PriorBox(Layer):
     param = "prior_box_param"
     capturable = True
     bottoms = 2
-    depends_on_shapes = True
+    stops_gradients = True
     differentiable = forcible = ()
     reads_bottoms = reads_tops = ()
     per_element = 0
@@ -57,6 +57,10 @@ class PriorBox(Layer):
             self.require(not getattr(self, field), "is of another fork than SSD's, and not in minicaffe", field)
         smallest, largest = list(self.min_size), list(self.max_size)
         self.require(len(smallest) > 0, "must be given, in pixels", "min_size")
+        for field in ("min_size", "max_size", "aspect_ratio", "variance"):
+            self.require(all(map(isfinite, getattr(self, field))), "must be finite numbers", field)
+        for field in ("offset", "step", "step_h", "step_w"):
+            self.require(isfinite(getattr(self, field)), "must be a finite number", field)
         self.require(min(smallest) > 0, f"must be positive; found {smallest}", "min_size")
         self.require(
             len(largest) in (0, len(smallest)),

@@ -44,6 +44,7 @@ class Proposing(Layer):
     bottoms: Count = 3
     tops: Count = (1, 2)
     differentiable: tuple[int, ...] | None = ()
+    stops_gradients = True
     reads_bottoms = reads_tops = ()
     per_element = 0
     cell: NDArray

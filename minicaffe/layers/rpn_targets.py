@@ -33,6 +33,7 @@ class Targets(Layer):
 
     fixed: ClassVar[Collection[str] | None] = None
     differentiable = ()
+    stops_gradients = True
     reads_bottoms = reads_tops = ()
     per_element = 0
     param_str: str = ""

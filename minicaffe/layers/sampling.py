@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import nan
+from math import inf, nan
 from typing import Any
 
 from minicaffe.blob import Blob
@@ -262,7 +262,7 @@ class Resize(Layer):
         fields = ("out_height_scale", "out_width_scale") if self.is_pyramid_test else ("height", "width")
         for field in fields:
             value = getattr(self, field)
-            self.require(value > 0, f"must be positive; found {value:g}", field)
+            self.require(0 < value < inf, f"must be positive; found {value:g}", field)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]

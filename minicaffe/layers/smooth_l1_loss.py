@@ -18,7 +18,8 @@ class SmoothL1Loss(Loss):
         f(d) = \frac{\sigma^2 d^2}{2} \text{ if } |d| < \frac{1}{\sigma^2} \text{ else } |d| - \frac{1}{2 \sigma^2}
 
     Bottoms: a and b (N, …); optionally the inside weights w and the outside weights u, 1 where they are not given.
-    ``sigma``: 1.  Top: the loss, a scalar.  a and b can get a gradient.
+    ``sigma``: 1.  Tops: the loss, a scalar; if a second is named (Cascade R-CNN), the sum of the terms over C of each
+    position, (N, 1, …), which has no gradient.  a and b can get a gradient.
     Caffe: DeepDetect's CPU code leaves u out, and w out of the gradient; this is Fast R-CNN's, where a ``loss_weight``
     must be given.
     """
@@ -27,6 +28,7 @@ class SmoothL1Loss(Loss):
     param = "smooth_l1_loss_param"
     capturable_on_device = True
     bottoms: Count = (2, 4)
+    tops: Count = (1, 2)
     per_element = 4
     reads_bottoms: Sequence[int] = ()
     differentiable = (0, 1)
@@ -48,6 +50,12 @@ class SmoothL1Loss(Loss):
             raise self.error(f"inputs must have the same count; found {found}", kind=ShapeError)
         self.row = (1, 1, bottom[0].count)
         self.difference = self.scratch("difference", self.row)
+        if len(top) > 1:
+            x = bottom[0]
+            self.require(len(x.shape) > 1, f"inputs must be (N, C, …); found {x.shape_string}", kind=ShapeError)
+            self.planes = (x.shape[0], x.shape[1], x.span(2))
+            self.terms = self.scratch("terms", self.row)
+            top[1].reshape(x.shape[0], 1, *x.shape[2:], *(1,) * (4 - len(x.shape)))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         weights = tuple(blob.xdata.reshape(self.row) for blob in bottom[2:])
@@ -58,6 +66,10 @@ class SmoothL1Loss(Loss):
         self.ops.elementwise(self.nothing, (loss,), (), loss)
         term = self.weighted_term if len(weights) == 2 else self.term
         self.ops.channel_sum(term, (self.difference, *weights[1:]), (), scalars, loss)
+        if len(top) > 1:
+            self.ops.elementwise(term, (self.difference, *weights[1:]), (scalars[0], 1.0), self.terms)
+            sums = top[1].xdata.reshape(self.planes[0], self.planes[2])
+            self.xp.sum(self.terms.reshape(self.planes), axis=1, out=sums)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         weights = tuple(blob.xdata.reshape(self.row) for blob in bottom[2:])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import arguments, backend, compat, glog, models, proto
+from minicaffe import arguments, backend, compat, glog, models, parallel, proto
 from minicaffe.backend import random, ranks, usage
 from minicaffe.blob import Storage
 from minicaffe.errors import ArgumentError, MinicaffeError, SnapshotError
@@ -19,7 +19,7 @@ from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
 from minicaffe.proto.files import read_solver
 from minicaffe.proto.origin import Origin
-from minicaffe.solvers import detection, larc, progress
+from minicaffe.solvers import detection, larc, progress, together
 from minicaffe.solvers import monitor as monitoring
 from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.definition import Definition
@@ -30,6 +30,7 @@ from minicaffe.solvers.notebook import ProgressLine
 from minicaffe.solvers.policy import Schedule
 from minicaffe.solvers.smoothing import SmoothedLoss
 from minicaffe.solvers.stepping import Stepper
+from minicaffe.solvers.together import Together
 from minicaffe.weights import load_into
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Solver:
         definition.check()
         self._require = definition.require
         self._check()
+        together.check_agreement(parallel.group(), self.param, self.source.resolve)
         _log.info("Initializing solver from parameters: \n%s", self.param)
         if self.param.random_seed >= 0:
             random.seed(self.param.random_seed + self.rank)
@@ -108,7 +110,10 @@ class Solver:
         self.loaded = [report for paths in self.param.weights for report in load_into(self.net, paths, matching)]
         matching.check_used(self.loaded)
         self.test_nets = list(definition.test_nets(matching))
+        self._split_tests = definition.split_tests
         data, diff = self.net.pack_params()
+        self._together = Together(self, parallel.group(), data, diff)
+        self._together.begin()
         self._share_with_test_nets()
         self.history = [Storage(data.size, self.net.dtype) for _ in range(self.slots)]
         self._stepper = Stepper(self.net, data, diff)
@@ -193,16 +198,16 @@ class Solver:
             self.restore(resume)
         self.step(self.param.max_iter - self.iter)
         p = self.param
-        if self.rank == 0 and p.snapshot_after_train and (not p.snapshot or self.iter % p.snapshot):
+        if self._writes and p.snapshot_after_train and (not p.snapshot or self.iter % p.snapshot):
             self.snapshot()
         if self.stopped:
             _log.info("Optimization stopped early.")
             return
         if p.display and self.iter % p.display == 0:
             self.net.run_forward()
-            self._losses.add(self.net.loss_array)
+            self._losses.add(self._together.mean(self.net.loss_array))
             _log.info("Iteration %d, loss = %g", self.iter, self.smoothed_loss)
-            self._tell_display(progress.outputs(self.net))
+            self._tell_display(self._outputs())
         if p.test_interval and self.iter % p.test_interval == 0:
             self.test_all()
             self._obey(None)
@@ -234,9 +239,10 @@ class Solver:
                 on_start()
             show = bool(p.display) and self.iter % p.display == 0
             net.debug_info = show and p.debug_info
+            scale = self.loss_scale.storage if self.loss_scale else None
             for k in range(p.iter_size):
-                net.forward_backward(self.loss_scale.storage if self.loss_scale else None)
-                self._losses.add(net.loss_array, k == 0, p.iter_size)
+                self._together.forward_backward(k == p.iter_size - 1, scale)
+                self._losses.add(self._together.mean(net.loss_array), k == 0, p.iter_size)
             if backend.current().is_host or show:
                 self._check_finite()
             if show:
@@ -264,8 +270,8 @@ class Solver:
 
     def _obey(self, action: str | None, due: bool = False) -> None:
         """Write a snapshot if one is ``due``, and do what was requested or what a monitor asks for."""
-        asked = {action, *(monitor.request() for monitor in self.monitors)}
-        if self.rank == 0 and (due or SNAPSHOT in asked):
+        asked = self._together.union([action, *(monitor.request() for monitor in self.monitors)])
+        if self._writes and (due or SNAPSHOT in asked):
             self.snapshot()
         self.stopped = self.stopped or STOP in asked
 
@@ -305,9 +311,13 @@ class Solver:
 
     def _display(self) -> None:
         self._speed.log(self.iter, self.param.display, self.smoothed_loss)
-        outputs = progress.outputs(self.net)
+        outputs = self._outputs()
         progress.log_outputs("Train", outputs)
         self._tell_display(outputs)
+
+    def _outputs(self) -> list[Scalar]:
+        """The training net's outputs, as they are now."""
+        return self._together.mean_scalars(progress.outputs(self.net))
 
     def _tell_display(self, outputs: list[Scalar]) -> None:
         loss, rate = self.smoothed_loss, self.lr
@@ -317,9 +327,9 @@ class Solver:
     # --- tests ---------------------------------------------------------------------------------------------------
 
     def test_all(self) -> None:
-        """Test every test net with the current weights, on the solver of rank 0."""
+        """Test every test net with the current weights, on the solver of rank 0, or on all that train together."""
         for i in range(len(self.test_nets)):
-            if not self.stopped and self.rank == 0:
+            if not self.stopped and self._writes:
                 self.test(i)
 
     def test(self, index: int = 0) -> None:
@@ -331,8 +341,9 @@ class Solver:
         _log.info("Iteration %d, Testing net (#%d)", self.iter, index)
         if batches == 0:
             return
+        self._together.average_statistics()
         net.share_with(self.net)
-        found = self._test_results(net, batches)
+        found = self._test_results(index, net, batches)
         if found is None:
             self.stopped = True
             _log.info("Test interrupted.")
@@ -345,16 +356,22 @@ class Solver:
         for monitor in self.monitors:
             monitor.test(self.iter, index, outputs, mean_loss)
 
-    def _test_results(self, net: Net, batches: int) -> tuple[list[Scalar], float] | None:
+    def _test_results(self, index: int, net: Net, batches: int) -> tuple[list[Scalar], float] | None:
         """What is reported of each output, and the mean loss; None if the test is interrupted."""
         if self.param.eval_type == "detection":
             how = self.param.ap_version, self.param.show_per_class_result
             return detection.mean_precisions(net, batches, self._goes_on, *how)
-        return progress.mean_outputs(net, batches, self._goes_on)
+        if not self._split_tests[index]:
+            return progress.mean_outputs(net, batches, self._goes_on)
+        found = progress.mean_outputs(net, self._together.share_of(batches), self._goes_on)
+        return found and (self._together.mean_scalars(found[0]), self._together.mean_number(found[1]))
 
     def _goes_on(self) -> bool:
-        """Between the batches of a test: obey what was requested; whether to go on."""
-        while (action := self.requested_action()) is not None:
+        """Between the batches of a test: obey what was requested; whether to go on.
+
+        Solvers that train together obey after it, all at the same time.
+        """
+        while not self._together.several and (action := self.requested_action()) is not None:
             if action != SNAPSHOT:
                 return False
             self.snapshot()
@@ -441,11 +458,17 @@ class Solver:
 
     # --- snapshots -----------------------------------------------------------------------------------------------
 
+    @property
+    def _writes(self) -> bool:
+        """Whether tests and snapshots are this solver's to make, alone or with others."""
+        return self.rank == 0 or self._together.several
+
     def snapshot(self) -> str:
         """Write ``<snapshot_prefix>_iter_<iter>`` weights and solver state, each whole or not at all; returns the
         state's path.
 
-        SnapshotError if that fails, if weights are not finite, or if another process trains with the same prefix.
+        Solvers that train together call it at the same time, and rank 0 writes.  SnapshotError if that fails, if
+        weights are not finite, or if another process trains with the same prefix.
         """
         self._lock_prefix()
         self._begin()
@@ -454,7 +477,8 @@ class Solver:
                 f"not writing a snapshot at iteration {self.iter}: the weights are not "
                 f"finite{self.net.first_non_finite()}"
             )
-        model, state = snapshots.write(self)
+        self._together.average_statistics()
+        model, state = snapshots.write(self, self._together.group)
         self.newest_snapshot = state
         for monitor in self.monitors:
             monitor.snapshot(model, state)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from minicaffe import proto, weights
+from minicaffe import parallel, proto, weights
+from minicaffe.backend import ranks
 from minicaffe.errors import PrototxtError
 from minicaffe.layers import TEST, TRAIN
 from minicaffe.matching import BY_NAME, Matching
@@ -26,6 +27,8 @@ class Definition:
 
     def __init__(self, param: proto.SolverParameter, source: Origin) -> None:
         self.param, self.source = param, source
+        self.split_tests: list[bool] = []
+        """Of each test net that was made: whether the processes that train together split its tests among them."""
 
     def check(self) -> None:
         """Raise a PrototxtError, or for a prefix a SnapshotError, unless the fields make sense together."""
@@ -117,11 +120,23 @@ class Definition:
             _log.info("Creating test net (#%d) specified by %s", i, what)
             param, source = self._net_param(message, path)
             _merge_state(param, TEST, p.test_state[i] if p.test_state else proto.NetState())
-            net = Net.from_param(param, source)
+            net = self._test_net(i, param, source)
             net.debug_info = p.debug_info
             for paths in p.weights:
                 weights.load_into(net, paths, replace(matching, strict=False))
             yield net
+
+    def _test_net(self, index: int, param: proto.NetParameter, source: Origin) -> Net:
+        """A net whose data layers read a share each where several processes split the test among them."""
+        several = parallel.group().size
+        split = several > 1 and self.param.test_iter[index] % several == 0 and self.param.eval_type != "detection"
+        with ranks.tests_split(split):
+            net = Net.from_param(param, source)
+        if split and not all(step.bottom or getattr(step.layer, "shares_records", False) for step in net.steps):
+            net.close()
+            net, split = Net.from_param(param, source), False
+        self.split_tests.append(split)
+        return net
 
     def _net_param(self, message: proto.NetParameter | None, path: str) -> tuple[proto.NetParameter, Origin]:
         """A net given in the solver itself, or by a path seen from the working folder or from the solver's."""

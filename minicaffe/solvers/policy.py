@@ -13,14 +13,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minicaffe import proto
+from minicaffe.c_math import power
 
 _log = logging.getLogger(__name__)
-
-
-def _power(base: float, exponent: float) -> float:
-    """``pow`` as C has it: infinite where it overflows, NaN where it is not defined."""
-    with np.errstate(all="ignore"):
-        return float(np.float64(base) ** exponent)
 
 
 def _fixed(p: proto.SolverParameter, i: int, step: int) -> float:
@@ -28,20 +23,20 @@ def _fixed(p: proto.SolverParameter, i: int, step: int) -> float:
 
 
 def _step(p: proto.SolverParameter, i: int, step: int) -> float:
-    return p.base_lr * _power(p.gamma, step)
+    return p.base_lr * power(p.gamma, step)
 
 
 def _exp(p: proto.SolverParameter, i: int, step: int) -> float:
-    return p.base_lr * _power(p.gamma, i)
+    return p.base_lr * power(p.gamma, i)
 
 
 def _inv(p: proto.SolverParameter, i: int, step: int) -> float:
-    return p.base_lr * _power(1 + p.gamma * i, -p.power)
+    return p.base_lr * power(1 + p.gamma * i, -p.power)
 
 
 def _poly(p: proto.SolverParameter, i: int, step: int) -> float:
     """After max_iter the rate stays as it is there.  Caffe: it grows again, or is negative or NaN."""
-    return p.base_lr * _power(max(1 - i / p.max_iter, 0.0), p.power)
+    return p.base_lr * power(max(1 - i / p.max_iter, 0.0), p.power)
 
 
 def _sigmoid(p: proto.SolverParameter, i: int, step: int) -> float:

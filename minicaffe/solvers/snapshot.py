@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe import backend, proto, weights
-from minicaffe.backend import random
+from minicaffe.backend import random, ranks
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, MinicaffeError, SnapshotError, WeightsError
+from minicaffe.parallel import Communicator
 from minicaffe.proto import wire
 from minicaffe.proto.files import blob_pieces, open_binary, write_binary
 from minicaffe.solvers import monitor
@@ -29,12 +30,20 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def write(solver: Solver) -> tuple[str, str]:
-    """Write weights, then state; returns both paths.  The files of earlier snapshots stay as they are."""
+def write(solver: Solver, group: Communicator) -> tuple[str, str]:
+    """Write weights, then state; returns both paths.  The files of earlier snapshots stay as they are.
+
+    Of a ``group``, all of which call it, rank 0 writes for all: the state holds where each stands.
+    """
     p = solver.param
     stem = f"{p.snapshot_prefix}_iter_{solver.iter}"
-    if p.snapshot_format == proto.SolverParameter.HDF5:
-        model, state = stem + ".caffemodel.h5", stem + ".solverstate.h5"
+    own = [_own_state(solver)]
+    states = group.gather(own[0]) if group.size > 1 else own
+    as_hdf5 = p.snapshot_format == proto.SolverParameter.HDF5
+    model, state = (f"{stem}.{kind}{'.h5' if as_hdf5 else ''}" for kind in ("caffemodel", "solverstate"))
+    if group.rank:
+        return model, state
+    if as_hdf5:
         _log.info("Snapshotting to HDF5 file %s", model)
         weights.save_hdf5(solver.net, model, p.snapshot_diff)
         _log.info("Snapshotting solver state to HDF5 file %s", state)
@@ -42,16 +51,15 @@ def write(solver: Solver) -> tuple[str, str]:
             "iter": np.array([solver.iter], np.int32),
             "current_step": np.array([solver.current_step], np.int32),
             "learned_net": np.bytes_(model),
-            "minicaffe_state": np.frombuffer(_resume_state(solver, weights.checksum(model)), np.uint8),
+            "minicaffe_state": np.frombuffer(_resume_state(solver, weights.checksum(model), states), np.uint8),
             "history": None,
         }
         hdf5.write(state, contents | {f"history/{k}": values for k, values in enumerate(solver.history_blobs())})
     else:
-        model, state = stem + ".caffemodel", stem + ".solverstate"
         _log.info("Snapshotting to binary proto file %s", model)
         weights.save(solver.net, model, p.snapshot_diff)
         _log.info("Snapshotting solver state to binary proto file %s", state)
-        resume = _resume_state(solver, weights.checksum(model))
+        resume = _resume_state(solver, weights.checksum(model), states)
         message = proto.SolverState(
             iter=solver.iter, learned_net=model, current_step=solver.current_step, minicaffe_state=resume
         )
@@ -60,20 +68,24 @@ def write(solver: Solver) -> tuple[str, str]:
     return model, state
 
 
-def _resume_state(solver: Solver, checksum: str | None = None) -> bytes:
-    """What an exact resume needs beside Caffe's fields, as JSON; ``checksum`` is that of the weights file."""
+def _own_state(solver: Solver) -> dict[str, Any]:
+    """Where random numbers and data layers of this process stand, as values that JSON can hold."""
     where = backend.current()
-    return json.dumps(
-        {
-            "weights": checksum,
-            "random": base64.b64encode(random.stream().get_state()).decode(),
-            "device": {where.name: base64.b64encode(where.random.get_state()).decode()},
-            "solver": solver.state(),
-            "train": solver.net.state(),
-            "test": [net.state() for net in solver.test_nets],
-            "monitors": monitor.states(solver.monitors),
-        }
-    ).encode()
+    return {
+        "random": base64.b64encode(random.stream().get_state()).decode(),
+        "device": {where.name: base64.b64encode(where.random.get_state()).decode()},
+        "train": solver.net.state(),
+        "test": [net.state() for net in solver.test_nets],
+    }
+
+
+def _resume_state(solver: Solver, checksum: str, states: list[dict[str, Any]]) -> bytes:
+    """What an exact resume needs beside Caffe's fields, as JSON; ``checksum`` is that of the weights file, ``states``
+    are those of the processes that train together.
+    """
+    others = {"others": states[1:]} if len(states) > 1 else {}
+    common = {"weights": checksum, "solver": solver.state(), "monitors": monitor.states(solver.monitors)}
+    return json.dumps(common | states[0] | others).encode()
 
 
 class _State(NamedTuple):
@@ -147,13 +159,22 @@ def _go_on(solver: Solver, path: str, resume: dict[str, Any]) -> None:
     streams = random.stream().get_state(), where.random.get_state()
     before = [net.state() for net in nets]
     monitors_before = monitor.states(solver.monitors)
+    states = [resume, *resume["others"]]
+    alike = len(states) == ranks.solver_count()
+    own = states[solver.rank] if alike else resume
+    if not alike and solver.rank == 0:
+        _log.warning(
+            "%s was written by %d process(es) that trained together, and %d go on: from the same record, with %d / %d "
+            "of the records a step, and random numbers of their own",
+            path, len(states), ranks.solver_count(), ranks.solver_count(), len(states),
+        )  # fmt: skip
     try:
-        random.stream().set_state(resume["random"])
-        if solver.rank:  # the state is that of rank 0, and each process draws numbers of its own
+        random.stream().set_state(own["random"])
+        if solver.rank and not alike:  # the state is that of rank 0, and each process draws numbers of its own
             random.seed(random.stream().draw() + solver.rank)
-        elif where.name in resume["device"]:
-            where.random.set_state(resume["device"][where.name])
-        for net, position in zip(nets, [resume["train"], *resume["test"]], strict=False):
+        elif where.name in own["device"]:
+            where.random.set_state(own["device"][where.name])
+        for net, position in zip(nets, [own["train"], *own["test"]], strict=False):
             net.restore(position)
         monitor.restore(solver.monitors, resume["monitors"])
     except Exception as error:
@@ -172,15 +193,18 @@ def _resume_values(path: str, resume: bytes) -> dict[str, Any]:
     """What ``_resume_state`` kept, random states as bytes; SnapshotError if it cannot be read."""
     try:
         state = json.loads(resume)
-        state["random"] = base64.b64decode(state["random"], validate=True)
-        state["device"] = {name: base64.b64decode(text, validate=True) for name, text in state["device"].items()}
+        owns = [state, *state.setdefault("others", [])]
+        for own in owns:
+            own["random"] = base64.b64decode(own["random"], validate=True)
+            own["device"] = {name: base64.b64decode(text, validate=True) for name, text in own["device"].items()}
+        positions = [position for own in owns for net in (own["train"], *own["test"]) for position in net.values()]
         solver = state["solver"]
         scale = solver.get("loss_scale", [1, 0, 0, 0])
         numbers = [solver["stored"], solver["last_event"], solver["minimum_loss"], *solver["losses"], *scale]
         sound = (
             all(isinstance(number, (int, float)) for number in numbers)
             and all(isinstance(number, int) and number >= 0 for number in numbers[:2])
-            and all(isinstance(position, dict) for net in (state["train"], *state["test"]) for position in net.values())
+            and all(isinstance(position, dict) for position in positions)
             and len(scale) == 4
             and isinstance(state.get("weights"), (str, type(None)))
             and all(isinstance(kept, dict) for kept in state.setdefault("monitors", {}).values())

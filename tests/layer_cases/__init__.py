@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from layer_cases import (
     activation,
+    cascades,
     channels,
     classification,
     common,
     data,
     detection,
     indexing,
+    joins,
     loss,
     metric,
     neuron,
@@ -28,12 +30,14 @@ from layer_cases.case import Case
 FAMILIES = (
     *(
         activation,
+        cascades,
         channels,
         classification,
         common,
         data,
         detection,
         indexing,
+        joins,
         loss,
         metric,
         neuron,

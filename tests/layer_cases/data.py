@@ -70,6 +70,21 @@ def windows(folder):
     return {"source": str(folder / "windows.txt")}
 
 
+def listed(fields):
+    """A window file with one object in its image."""
+
+    def write(folder):
+        Image.fromarray(_pixels(32, 32, 3)).save(folder / "image.png")
+        numbers = "1 0 3 4 20 22" if "image_gt_data_param" in fields else "1 0 0 3 4 20 22"
+        (folder / "boxes.txt").write_text(f"# 0\n{folder / 'image.png'}\n3\n32\n32\n1\n{numbers}\n0\n")
+        return {name: {**field, "source": str(folder / "boxes.txt")} for name, field in fields.items()}
+
+    return write
+
+
+OF_FIELDS = {"batch_size": 2, "field_w": [16, 24], "field_h": [16, 24], "output_gt_boxes": True}
+
+
 def hdf5(folder):
     with h5py.File(folder / "rows.h5", "w") as file:
         file["data"], file["label"] = np.arange(30.0).reshape(5, 3, 2), np.arange(5.0)
@@ -102,6 +117,9 @@ CASES = [
     Case("DenseImageData", (), {"batch_size": 4, "new_height": 5, "new_width": 4}, tops=2, files=label_maps),
     Case("ImageData", (), {"batch_size": 4, "new_height": 5, "new_width": 4}, tops=2, files=images),
     Case("WindowData", (), {"batch_size": 4, "transform_param": {"crop_size": 8}}, tops=2, files=windows),
+    Case("DetectionData", (), tops=4, files=listed({"detection_data_param": {**OF_FIELDS, "stride": [8, 8]}})),
+    Case("EvalData", (), tops=3, phase="TEST", files=listed({"eval_data_param": {"batch_size": 1}})),
+    Case("ImageGtData", (), tops=4, files=listed({"image_gt_data_param": {**OF_FIELDS, "downsample_rate": [8, 8]}})),
     Case("HDF5Data", (), {"batch_size": 4}, tops=("data", "label"), files=hdf5),
     Case(
         "MemoryData",

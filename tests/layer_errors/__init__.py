@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from layer_errors import (
     activation,
+    cascades,
     channels,
     classification,
     common,
     data,
     detection,
+    joins,
     metric,
     normalisation,
     recurrent,
@@ -23,11 +25,13 @@ from layer_errors.row import Row
 
 FAMILIES = (
     activation,
+    cascades,
     channels,
     classification,
     common,
     data,
     detection,
+    joins,
     metric,
     normalisation,
     recurrent,

@@ -8,7 +8,7 @@ from layer_errors.row import row
 
 IMAGE = (2, 4, 5, 5)
 MAPS = ((1, 2, 3, 3), (1, 3, 30, 30))
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 FOUND = ((1, 1, 1, 7), (1, 1, 1, 8))
 CODES, SCORES, PRIORS, TRUTH = (2, 24), (2, 18), (1, 2, 24), (1, 1, 3, 8)
 
@@ -37,6 +37,7 @@ def multibox(kind):
     yield loss(kind, "do_neg_mining", r"contradicts mining_type", do_neg_mining=False, mining_type="MAX_NEGATIVE")
     yield loss(kind, "share_location", r"must be true for mining", share_location=False)
     yield loss(kind, "sample_size", r"must be positive", mining_type="HARD_EXAMPLE", sample_size=0)
+    yield loss(kind, "neg_pos_ratio", r"must be a finite number", neg_pos_ratio=INF)
     yield loss(kind, "map_object_to_agnostic", r"needs num_classes: 2", map_object_to_agnostic=True)
     yield loss(kind, "background_label_id", r"must be a class, 0 \.\. 2", background_label_id=3)
     yield loss(kind, None, r"location predictions: 24 for each item; found 2 20", (2, 20), SCORES, PRIORS, TRUTH)
@@ -132,6 +133,14 @@ ROWS = [
     row("Permute", "order", r"each once, in 0 \.\. 3; found \[4\]", IMAGE, order=[4]),
     prior_box("min_size", r"must be given, in pixels", min_size=[]),
     prior_box("min_size", r"must be positive", min_size=[0.0]),
+    *(
+        prior_box(field, r"must be finite", **{field: [bad]})
+        for field in ("min_size", "variance")
+        for bad in (NAN, INF)
+    ),
+    prior_box("max_size", r"must be finite", max_size=[INF]),
+    prior_box("aspect_ratio", r"must be finite", aspect_ratio=[2.0, INF]),
+    *(prior_box(field, r"must be a finite number", **{field: INF}) for field in ("offset", "step")),
     prior_box("max_size", r"once for each of the 1 min_size", max_size=[20.0, 30.0]),
     prior_box("max_size", r"must be larger than its min_size; found 5 for 10", max_size=[5.0]),
     prior_box("aspect_ratio", r"must be positive", aspect_ratio=[0.0]),

@@ -15,6 +15,7 @@ ROWS = [
     row("Resize", "height", r"must be positive; found 0", IMAGE, width=3),
     row("Resize", "width", r"must be positive; found 0", IMAGE, height=3),
     row("Resize", "out_height_scale", r"must be positive; found 0", IMAGE, is_pyramid_test=True),
+    row("Resize", "out_height_scale", r"found inf", IMAGE, is_pyramid_test=True, out_height_scale=float("inf")),
     row("Resize", "out_width_scale", r"must be positive; found -1", IMAGE, is_pyramid_test=True, out_height_scale=1,
         out_width_scale=-1),
     row("Resize", None, r"must have 4 axes \(N, C, H, W\); found 2 3", (2, 3), height=3, width=3),

@@ -101,6 +101,33 @@ copy_register, copy_chunk = _copy(WIDTH), _copy(CHUNK)
 
 
 @intrinsic
+def _stream_register(context, target, source, like):
+    """Copy a register to where one may begin, past the caches."""
+
+    def generate(context, builder, signature, arguments):
+        size = like.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(like), WIDTH // size)
+        vector = get_vector(builder, arguments[1], kind, size)
+        stored = builder.store(vector, builder.inttoptr(arguments[0], kind.as_pointer()))
+        stored.align = WIDTH
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, like), generate
+
+
+@intrinsic
+def end_of_stream(context):
+    """Other threads see what was written past the caches before all that this one writes from here on."""
+
+    def generate(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
 def fill_chunk(context, target, number):
     """Fill a chunk with a number."""
 
@@ -336,6 +363,22 @@ def copy_row(target, source, count, like):
         j += WIDTH // size
     if j < count:
         copy_first(target + j * size, source + j * size, count - j, like)
+
+
+@kernel(internal=True)
+def stream_row(target, source, count, like):
+    """Copy ``count`` elements past the caches: what is too much for them is then written without being read before, and
+    what they hold stays there.  ``end_of_stream`` must follow."""
+    size = size_of(like)
+    lanes = WIDTH // size
+    j = min(count, -target % WIDTH // size)
+    for i in range(j):
+        store(target + i * size, load(source + i * size, like))
+    while j + lanes <= count:
+        _stream_register(target + j * size, source + j * size, like)
+        j += lanes
+    for i in range(j, count):
+        store(target + i * size, load(source + i * size, like))
 
 
 @kernel(internal=True)

@@ -6,7 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minicaffe.kernels.cuda.launch import program
+from minicaffe.kernels.cuda.rounding import FORMATS
 from minicaffe.kernels.window import Window
 
 CHUNK_ELEMENTS = 1 << 26
@@ -99,10 +102,13 @@ class Im2colGemm:
         self._ops.launch.reduction(linear, "add_rows", dw.size, shape[0], products, dw, accumulate)
 
     def _columns_of(self, x: Any, y_shape: Sequence[int], window: Window, group: int, workspace: Any) -> Any:
-        """The columns of images x, shape (images, group, channels * taps / group, positions)."""
+        """The columns of images x, shape (images, group, channels * taps / group, positions); of 16 bits if factors are
+        rounded to these.
+        """
         if window.is_pointwise:
             return _grouped(x, group)
-        columns = _column_buffer(x, y_shape, window, workspace)
+        halves = FORMATS.get(self._ops.factors) if x.dtype == np.float32 else None
+        columns = _column_buffer(x, y_shape, window, workspace if halves is None else workspace.view(halves.dtype))
         self._ops.im2col(x, columns, window)
         return _grouped(columns, group)
 

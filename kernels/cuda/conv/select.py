@@ -17,6 +17,7 @@ from minicaffe.kernels.cuda.conv.implicit_gemm import ImplicitGemm, fits
 from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, KINDS, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cuda.conv.trial import Trials
 from minicaffe.kernels.cuda.launch import Launcher, program, window_struct
+from minicaffe.kernels.cuda.rounding import stored_type
 from minicaffe.kernels.window import Window
 
 
@@ -60,14 +61,16 @@ class ConvOps:
         planes, out = x.shape[0] * x.shape[1], columns.shape[2:]
         size = math.prod(out)
         struct = window_struct(window, x.shape[2:], out)
-        self.launch.planes(program("im2col", x.dtype, len(out)), "im2col", planes, size, x, columns, struct)
+        source = program("im2col", x.dtype, len(out), stored_type(columns.dtype))
+        self.launch.planes(source, "im2col", planes, size, x, columns, struct)
 
     def col2im(self, columns: Any, x: Any, window: Window) -> None:
         """See ``kernels.reference.col2im``."""
         planes, out = x.shape[0] * x.shape[1], columns.shape[2:]
         size = math.prod(x.shape[2:])
         struct = window_struct(window, x.shape[2:], out)
-        self.launch.planes(program("im2col", x.dtype, len(out)), "col2im", planes, size, columns, x, struct)
+        source = program("im2col", x.dtype, len(out), stored_type(columns.dtype))
+        self.launch.planes(source, "col2im", planes, size, columns, x, struct)
 
     def convolution_workspace(self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
         """See ``kernels.reference.convolution_workspace``; enough for each algorithm that may be taken."""

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from minicaffe.kernels import reference
 from minicaffe.kernels.cuda.rounding import FORMATS
+from minicaffe.kernels.window import Window
 from minicaffe.testing.kernel_cases.case import KernelCase, Sizes, Values, normal, output
+from minicaffe.testing.kernel_cases.windows import window
 
 SPECIAL = [
     0, -0.0, np.inf, -np.inf, np.nan, 65504, 65519.9, 65520, -65520, 3.4e38, 1e-45, 2**-24, 2**-25, 3 * 2**-26, 2**-14,
@@ -56,6 +58,9 @@ def cases(sizes: Sizes) -> Iterator[KernelCase]:
             out = Values((3, 1, count), lambda rng, size: np.full(size, 1.0), halves.dtype)
             label = f"factors rounded to {name}, {count}"
             yield KernelCase("gemm", (x, out), label, None, _bits(name), _round(name), exact=True)
+        x, columns = normal(3, 2, 5, 6), Values((3, 8, 3, 3), lambda rng, size: np.full(size, 1.0), halves.dtype)
+        win = window((2, 2), (2, 3), (1, 2))
+        yield KernelCase("im2col", (x, columns, win), f"columns of {name}", None, _columns(name), exact=True)
         for a, b, shape, ta, tb in PRODUCTS:
             args = (normal(*a), normal(*b), output(*shape), ta, tb)
             yield KernelCase("gemm", args, f"{shape} of {name}", None, _product(name), _multiply(name))
@@ -70,14 +75,25 @@ def _from_tiny_to_huge(rng: np.random.Generator, size: tuple[int, ...]) -> NDArr
 
 
 def _bits(name: str) -> Callable[..., None]:
-    def expected(x: NDArray, out: NDArray) -> None:
-        rounded = ROUNDINGS[name](x[:, 1])
-        if name == "fp16":
-            out[...] = rounded
-        else:
-            out[...] = np.where(np.isnan(rounded), 0x7FFF, rounded.view(np.uint32) >> 16)
+    return lambda x, out: _store(name, x[:, 1], out)
+
+
+def _columns(name: str) -> Callable[..., None]:
+    def expected(x: NDArray, columns: NDArray, win: Window) -> None:
+        wide = np.empty(columns.shape, np.float32)
+        reference.im2col(x, wide, win)
+        _store(name, wide, columns)
 
     return expected
+
+
+def _store(name: str, x: NDArray, out: NDArray) -> None:
+    """The nearest numbers of 16 bits, as arrays hold them."""
+    rounded = ROUNDINGS[name](x)
+    if name == "fp16":
+        out[...] = rounded
+    else:
+        out[...] = np.where(np.isnan(rounded), 0x7FFF, rounded.view(np.uint32) >> 16)
 
 
 def _round(name: str) -> Callable[..., None]:

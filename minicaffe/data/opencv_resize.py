@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minicaffe.data.image import resize
+from minicaffe.limits import require_memory
 
 _ONE = 1 << 11  # OpenCV's fixed point for images of bytes
 
@@ -21,6 +22,9 @@ def resample(image: np.ndarray, height: int, width: int, mode: int = LINEAR) -> 
     old = image.shape[1:]
     if mode == LINEAR or (mode == AREA and old == (2 * height, 2 * width)):
         return resize(image, height, width)
+    weights = 32 * (height * old[0] + width * old[1]) + 8 * len(image) * height * max(3 * width, old[1])
+    size = len(image) * height * width + 32 * (height + width) if mode == NEAREST else weights
+    require_memory(size, f"an image of {height} x {width}", "take a smaller size")
     if mode == NEAREST:
         rows, columns = (_nearest(size, new) for size, new in zip(old, (height, width), strict=True))
         return image[:, rows[:, None], columns]

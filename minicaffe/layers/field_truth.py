@@ -1,0 +1,59 @@
+"""Ground truth at each cell of a map, as MS-CNN and Cascade R-CNN have it, and what must fit to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from numpy.typing import NDArray
+
+from minicaffe.blob import Blob
+from minicaffe.boxes.fields import Fields, planes_last
+from minicaffe.errors import ShapeError
+from minicaffe.layers.base import Layer
+
+
+class Truth(NamedTuple):
+    """What the maps (N, 6, H, W) of a data layer tell of each cell, N H W of them."""
+
+    labels: NDArray
+    """Classes; 0 for none."""
+    boxes: NDArray
+    """(N, H, W, 4): middle, width and height."""
+    overlaps: NDArray
+    """Of the field with what it overlaps most."""
+
+    @classmethod
+    def of(cls, blob: Blob) -> Truth:
+        maps = blob.data
+        return cls(maps[:, 0].astype(int), planes_last(maps[:, 1:5]), maps[:, 5])
+
+
+def expect_truth(layer: Layer, scores: Blob, truth: Blob) -> None:
+    """In ``reshape``: a ShapeError unless the ground truth is maps (N, 6, H, W) of the size of the scores'."""
+    good = len(scores.shape) == 4 and truth.shape == (scores.shape[0], 6, *scores.shape[2:])
+    layer.require(
+        good,
+        f"the ground truth must be (N, 6, H, W) where the maps are (N, C, H, W); found {truth.shape_string} and "
+        f"{scores.shape_string}",
+        kind=ShapeError,
+    )
+
+
+def expect_groups(layer: Layer, fields: Fields, bottom: Sequence[Blob]) -> None:
+    """In ``reshape``: a ShapeError unless the bottoms are scores (N A, C, H, W), codes and ground truth of A fields."""
+    scores, codes, truth = bottom
+    expect_truth(layer, scores, truth)
+    layer.require(
+        codes.shape == (scores.shape[0], 4, *scores.shape[2:]) and scores.shape[0] % len(fields) == 0,
+        f"of {len(fields)} fields scores must be (N {len(fields)}, C, H, W) and codes (N {len(fields)}, 4, H, W); "
+        f"found {scores.shape_string} and {codes.shape_string}",
+        kind=ShapeError,
+    )
+    classes = layer.cls_num  # type: ignore[attr-defined]
+    layer.require(
+        scores.shape[1] == classes,
+        f"the scores must have cls_num channels, {classes}; found {scores.shape_string}",
+        "cls_num",
+        ShapeError,
+    )

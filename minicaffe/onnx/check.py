@@ -1,0 +1,44 @@
+"""Whether an exported model computes what the net does, in ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minicaffe import compat
+from minicaffe.backend.threads import get_num_threads
+from minicaffe.folding import largest_difference
+from minicaffe.onnx.export import Exported
+from minicaffe.onnx.plan import Changes, Probe, fill
+
+
+def session(model: Any) -> Any:
+    """ONNX Runtime's session of a model, on the CPU, with as many threads as minicaffe has."""
+    runtime = compat.require("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = get_num_threads()
+    options.log_severity_level = 3
+    return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def differences(exported: Exported, seed: int = 0) -> dict[str, float]:
+    """The largest difference of each output, relative to its largest value, on noise: for batches of one item and of
+    three, where the net takes them, or else as it is and with each of the axes that may change of another size.
+
+    Raises MissingExtraError without the package onnxruntime.
+    """
+    running, net = session(exported.model), exported.twin.net
+    probe = Probe(net)
+    found = dict.fromkeys(exported.outputs, 0.0)
+    small: list[Changes] = [
+        {name: (axis, size) for group in exported.axes.groups for name, axis in group.items()} for size in (1, 3)
+    ]
+    for change in [change for change in small if probe.takes(change)] or [{}, *exported.axes.changes]:
+        probe.resize(change)
+        given = fill(net, seed)
+        net.run_forward()
+        for name, values in zip(found, running.run(list(found), given), strict=True):
+            mine = net.blobs[name].data
+            same = mine.shape == values.shape
+            found[name] = max(found[name], largest_difference(mine, values) if same else float("inf"))
+    probe.resize({})
+    return found
