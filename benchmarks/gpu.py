@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks import nets, peers
+from benchmarks import gpu_convolutions, nets, peers
 from minicaffe import backend, summary
 from minicaffe.kernels import fast_paths
 from minicaffe.solvers import Solver
@@ -29,7 +29,9 @@ _STAND_IN_NETS = ("siamese_mnist_b64", "lenet_b64")
 
 
 def checks(options: Options) -> Iterator[Check]:
-    """minicaffe's own passes; PyTorch as it is; large batches; PyTorch compiled, which takes its time; with TF32."""
+    """minicaffe's own passes; algorithms of convolutions; PyTorch as it is; large batches; PyTorch compiled, which
+    takes its time; with TF32 and fp16.
+    """
     with contextlib.suppress(Exception):  # its own checks tell what is wrong with it
         # before nvmath-python: of two versions of cuBLAS the first one loaded serves both, and it is pickier
         peers.torch()
@@ -40,6 +42,7 @@ def checks(options: Options) -> Iterator[Check]:
     for name in usual:
         yield from _own(name, benches[name])
         benches[name].close()
+    yield from gpu_convolutions.checks(where, options)
     for name in usual:
         yield from _beside_torch(name, benches[name], PASSES)
         yield Check(f"{name}/losses beside PyTorch", benches[name].same_losses)

@@ -54,7 +54,7 @@ class CudaOps(
     ``xp`` is CuPy or a module like it; ``gemm(a, b, out, transpose_a, transpose_b, accumulate)`` multiplies matrices,
     or batches of them on a first axis, from factors of 16 bits (``rounding``) as well; ``tensor_cores(dtype)`` tells
     whether kernels of our own may use these, for which float32 is rounded to TF32; ``zeros`` makes large arrays.  No
-    method waits for the device, and none allocates memory the second time that it sees a shape.
+    method waits for the device, but for ``trials``, and none allocates memory the second time that it sees a shape.
     """
 
     def __init__(

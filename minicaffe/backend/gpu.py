@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +22,7 @@ from minicaffe.backend.precision import tf32_allowed
 from minicaffe.backend.staging import Staging
 from minicaffe.errors import DeviceError
 from minicaffe.kernels import fast_paths
+from minicaffe.kernels.cuda.conv.trial import Trials
 from minicaffe.limits import amount
 
 _log = logging.getLogger(__name__)
@@ -68,8 +71,13 @@ class GpuBackend(DeviceBackend):
             self._staging = Staging(cupy, self._stream)
         with self._current():
             gemm = self._make_gemm(cupy)
-        self._capability = cupy.cuda.runtime.getDeviceProperties(index)["major"]
+        properties = cupy.cuda.runtime.getDeviceProperties(index)
+        self._capability = properties["major"]
         super().__init__(cupy, gemm, self._has_tensor_cores)
+        if os.environ.get("MINICAFFE_TRIALS"):
+            self.ops.trials = Trials(
+                Path(os.environ["MINICAFFE_TRIALS"]), properties["name"].decode(), self.zeros, cupy.cuda
+            )
         self.ops.launch.retain = self._retain
 
     def _make_gemm(self, cupy: Any) -> Callable[..., None]:

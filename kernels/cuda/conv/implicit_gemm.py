@@ -34,6 +34,7 @@ class Cut(NamedTuple):
     splits: int
 
     @classmethod
+    @functools.lru_cache(maxsize=4096)
     def of(cls, problem: Problem, dtype: DTypeLike) -> Cut:
         """The tile for which least is multiplied in vain; of a weight gradient, so many shares that a GPU is filled."""
         # float64 takes twice the registers; a smaller tile reads more often what it multiplies
@@ -90,9 +91,11 @@ class ImplicitGemm:
         splits = Cut.of(problem, np.float32).splits
         return splits * problem.y_shape[1] * problem.entries if splits > 1 else 0
 
-    def convolve(self, x: Any, w: Any, bias: Any | None, y: Any, window: Window, group: int) -> None:
+    def convolve(
+        self, x: Any, w: Any, bias: Any | None, y: Any, window: Window, group: int, slope: float = 1.0
+    ) -> None:
         """See ``kernels.reference.convolve``."""
-        self._launch(Problem(FORWARD, x.shape, y.shape, window, group), w, x, y, bias)
+        self._launch(Problem(FORWARD, x.shape, y.shape, window, group), w, x, y, bias, slope)
 
     def data_grad(self, dy: Any, w: Any, dx: Any, window: Window, group: int) -> None:
         """See ``kernels.reference.convolve_data_grad``."""
@@ -110,21 +113,28 @@ class ImplicitGemm:
         if splits == 1:
             self._launch(problem, dy, x, dw, accumulate=accumulate)
         else:
-            sums = workspace[: splits * dw.size].reshape(splits, -1)
+            sums = workspace[: splits * dw.size].reshape(splits, dw.size)
             self._launch(problem, dy, x, sums)
             linear = program("linear", dw.dtype)
             self._ops.launch.reduction(linear, "add_rows", dw.size, splits, sums, dw, accumulate)
 
     def _launch(
-        self, problem: Problem, left: Any, right: Any, out: Any, bias: Any | None = None, accumulate: bool = False
+        self,
+        problem: Problem,
+        left: Any,
+        right: Any,
+        out: Any,
+        bias: Any | None = None,
+        slope: float = 1.0,
+        accumulate: bool = False,
     ) -> None:
         cut = Cut.of(problem, right.dtype)
         matrix, gather, result = _structs(problem)
         axes = len(problem.window.kernel)
         source = program("implicit_gemm", right.dtype, axes, problem.kind, self._unit(right.dtype, cut.tile))
         grid = blocks(problem, cut.tile) // problem.group, problem.group, cut.splits
-        start = (bias is not None, right if bias is None else bias, 1.0, accumulate)
-        args = (left, matrix, right, gather, cut.share, out, result, *start)
+        finish = (bias is not None, right if bias is None else bias, float(slope), accumulate)
+        args = (left, matrix, right, gather, cut.share, out, result, *finish)
         self._ops.launch.tiles(source, "implicit_gemm", grid, *args)
 
     def _unit(self, dtype: Any, tile: int) -> str:

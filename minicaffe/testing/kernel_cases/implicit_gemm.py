@@ -50,7 +50,7 @@ def layer_cases(layer: Layer, factors: str = "") -> Iterator[KernelCase]:
     space = output(max(16 * prod(w.shape), reference.convolution_workspace(x_shape, y_shape, win, group)))
     calls: list[tuple[str, str, tuple]] = [
         ("convolve", "", (x, w, normal(filters), output(*y_shape), win, group, space)),
-        ("convolve", "no bias", (x, w, None, output(*y_shape), win, group, space)),
+        ("convolve", "no bias, rectified", (x, w, None, output(*y_shape), win, group, space, 0.25)),
         ("convolve_data_grad", "", (y, w, output(*x_shape), win, group, space)),
         ("convolve_weight_grad", "", (x, y, output(*w.shape), win, group, space, False)),
         ("convolve_weight_grad", "accumulated", (x, y, w, win, group, space, True)),
@@ -80,7 +80,7 @@ def _run(op: str, factors: str) -> Callable[..., None]:
         algorithm = ImplicitGemm(backend.ops, lambda dtype: bool(factors))
         with backend.rounding(factors if factors in ("fp16", "bf16") else "fp32"):
             if op == "convolve":
-                algorithm.convolve(*args[:-1])
+                algorithm.convolve(*args[:6], *args[7:])
             elif op == "convolve_data_grad":
                 algorithm.data_grad(*args[:-1])
             else:
