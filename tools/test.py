@@ -34,10 +34,11 @@ _log = logging.getLogger(__name__)
 )  # fmt: skip
 @options.as_json
 @options.device
+@options.precision
 @options.net_state
 def command(
     model: str, weights: str, iterations: int, ap_version: str, as_json: bool, gpu: str, threads: int | None,
-    level: int, stage: str,
+    precision: str, level: int, stage: str,
 ) -> None:  # fmt: skip
     """Score a net with given weights.
 
@@ -53,6 +54,7 @@ def command(
     options.choose_device(gpu, threads)
     net = Net(models.find(model), TEST, level, options.split(stage), weights)
     with contextlib.closing(net):
+        net.precision = precision
         net.reuse_memory()
         _log.info("Running for %d iterations.", iterations)
         found = {top: Precision() for top in _evaluated(net)}
