@@ -63,15 +63,15 @@ def command(
         for batch in range(iterations):
             net.run_forward()
             loss += net.loss
-            for name, precision in found.items():
-                precision.add(net.blobs[name].peek_data())
+            for name, curve in found.items():
+                curve.add(net.blobs[name].peek_data())
             for name, total in sums.items():
                 values = net.blobs[name].peek_data().ravel()
                 total += values
                 for value in values:
                     _log.info("Batch %d, %s = %g", batch, name, value)
         means = {name: total / iterations for name, total in sums.items()}
-        means |= {name: np.array([precision.mean(ap_version)]) for name, precision in found.items()}
+        means |= {name: np.array([curve.mean(ap_version)]) for name, curve in found.items()}
         if as_json:
             console.result_as_json(_results(net, iterations, loss / iterations, means))
             return

@@ -110,7 +110,8 @@ def _product(name: str) -> Callable[..., None]:
         for left, right, result in zip(a, b, out, strict=True) if out.ndim == 3 else [(a, b, out)]:
             factors = [ROUNDINGS[name](x) if out.dtype == np.float32 else x for x in (left, right)]
             whole = result.astype(np.float64)
-            reference.gemm(*(x.astype(np.float64) for x in factors), whole, ta, tb)
+            first, second = (x.astype(np.float64) for x in factors)
+            reference.gemm(first, second, whole, ta, tb)
             result[...] = whole
 
     return expected
