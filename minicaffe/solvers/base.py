@@ -23,6 +23,7 @@ from minicaffe.solvers import snapshot as snapshots
 from minicaffe.solvers.callbacks import Callbacks
 from minicaffe.solvers.definition import Definition
 from minicaffe.solvers.lock import PrefixLock, lock_prefix
+from minicaffe.solvers.loss_scale import DYNAMIC, LossScale
 from minicaffe.solvers.monitor import SNAPSHOT, STOP, Monitor, Scalar
 from minicaffe.solvers.notebook import ProgressLine
 from minicaffe.solvers.policy import Schedule
@@ -117,6 +118,7 @@ class Solver(UpdateRule):
         self._restored = False
         self._lock: PrefixLock | None = None
         self._speed = progress.Speed()
+        self.loss_scale: LossScale | None = None
         _log.info("Solver scaffolding done.")
 
     def __repr__(self) -> str:
@@ -142,6 +144,27 @@ class Solver(UpdateRule):
     def detect_anomaly(self, wanted: bool) -> None:
         for net in (self.net, *self.test_nets):
             net.detect_anomaly = wanted
+
+    @property
+    def precision(self) -> str:
+        """That of its nets: see ``Net.precision``.  To set it is ``use_precision`` with the usual loss scale."""
+        return self.net.precision
+
+    @precision.setter
+    def precision(self, precision: str) -> None:
+        self.use_precision(precision)
+
+    def use_precision(self, precision: str, loss_scale: float | str | None = None) -> None:
+        """Let the nets compute in "fp32", "fp16" or "bf16" from now on, with a ``loss_scale``: see ``LossScale``.
+
+        By default it is "dynamic" for fp16, and none for the others.  Gradients are times the loss scale between
+        backward and the update.  ArgumentError for what there is not.
+        """
+        given = loss_scale if loss_scale is not None else DYNAMIC if precision == "fp16" else 1
+        scale = LossScale(given)
+        for net in (self.net, *self.test_nets):
+            net.precision = precision
+        self.loss_scale = None if scale.is_one else scale
 
     def _share_with_test_nets(self) -> None:
         for net in self.test_nets:
@@ -210,8 +233,9 @@ class Solver(UpdateRule):
             self._callbacks.start()
             show = bool(p.display) and self.iter % p.display == 0
             net.debug_info = show and p.debug_info
+            scale = self.loss_scale.storage if self.loss_scale else None
             for k in range(p.iter_size):
-                self._together.forward_backward(last=k == p.iter_size - 1)
+                self._together.forward_backward(k == p.iter_size - 1, scale)
                 self._losses.add(self._together.mean(net.loss_array), k == 0, p.iter_size)
             if backend.current().is_host or show:
                 backend.current().run_checks()
@@ -255,11 +279,14 @@ class Solver(UpdateRule):
         return {
             **self._losses.state(),
             "minimum_loss": self.schedule.minimum_loss, "last_event": self.schedule.last_event,
+            **({"loss_scale": self.loss_scale.state()} if self.loss_scale else {}),
         }  # fmt: skip
 
     def restore_state(self, state: dict[str, Any]) -> None:
         """Go on from a ``state``; the losses of another ``average_loss`` are left out."""
         self.schedule.minimum_loss, self.schedule.last_event = state["minimum_loss"], state["last_event"]
+        if self.loss_scale and "loss_scale" in state:
+            self.loss_scale.restore(state["loss_scale"])
         self._restored = self._losses.restore(state)
 
     def _display(self) -> None:

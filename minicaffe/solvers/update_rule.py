@@ -11,6 +11,7 @@ from minicaffe import proto
 from minicaffe.blob import Storage
 from minicaffe.net import Net
 from minicaffe.solvers import larc
+from minicaffe.solvers.loss_scale import LossScale
 from minicaffe.solvers.policy import Schedule
 from minicaffe.solvers.stepping import Stepper
 
@@ -25,6 +26,7 @@ class UpdateRule:
     iter: int
     schedule: Schedule
     history: list[Storage]
+    loss_scale: LossScale | None
     _stepper: Stepper
 
     slots: ClassVar[int] = 1
@@ -71,7 +73,8 @@ class UpdateRule:
     ) -> None:
         """Step one range of params: flat arrays w, g and one array a history slot, all of one size.
 
-        The rate of a ``capturable`` solver may be a scalar array, for an op of the backend to read.
+        Rate and scale of a ``capturable`` solver may be arrays, for an op of the backend to read: on a device it gets
+        all params at once.
         """
         raise NotImplementedError
 
