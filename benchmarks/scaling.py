@@ -1,5 +1,5 @@
-"""Training by several processes: ``python -m benchmarks.scaling measure`` times it on this machine, beside PyTorch's DDP
-(gloo); ``python -m benchmarks.scaling predict`` says what a cluster would make of it.
+"""Training by several processes: ``python -m benchmarks.scaling measure`` times it on this machine, beside PyTorch's
+DDP (gloo); ``python -m benchmarks.scaling predict`` says what a cluster would make of it.
 
 A prediction takes each layer's measured times on one thread, the buckets that ``minicaffe.parallel.exchange`` makes,
 and two numbers of a network, latency and bandwidth.  An all-reduce of B bytes among n ranks takes

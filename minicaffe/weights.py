@@ -114,6 +114,10 @@ def _prepare_binary(net: Net, path: str | os.PathLike, report: Report) -> _Pendi
         for j, (source, blob) in enumerate(zip(message.blobs, blobs, strict=True)):
             try:
                 if not (shape_equals(blob.shape, source) or _is_statistic(message.type, blob.shape, source)):
+                    adapted = targets[name].adapted(j, lifted.values(source).array())
+                    if adapted is not None:
+                        pending.append(partial(np.copyto, blob.data, adapted))
+                        continue
                     report.problem(name, _mismatch(j, message.name, blob_shape(source), blob))
                     continue
                 pending.append(partial(_copy_values, path, message.name, j, blob, lifted.values(source)))

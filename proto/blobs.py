@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from minicaffe import proto
 from minicaffe.errors import WeightsError
@@ -19,6 +20,8 @@ from minicaffe.proto.wire import Piece, Pieces
 
 MAX_AXES = 32
 _LEGACY_DIMS = ("num", "channels", "height", "width")
+_C3D_WIDTH = 5
+"""C3D puts the length before height and width, so that the numbers of all fields from there on are one higher."""
 _RAW_TYPES = {"DOUBLE": "<f8", "FLOAT": "<f4", "FLOAT16": "<f2", "INT": "<i4", "UINT": "<u4", "BOOL": "?"}
 _CONVERTED_AT_ONCE = 1 << 20  # values
 _LARGEST_PAYLOAD = 2**31 - 1 - 1024  # bytes; a message's limit, less room for the shape
@@ -78,7 +81,8 @@ class Values:
         self._blob, self._file = blob, file
         self._places = wire.places(blob, file.size) if file else {}
         candidates = (f"raw_{name}", f"double_{name}")
-        self._field = next((field for field in candidates if self._stored(field)), name)
+        default = "diff" if _c3d_width(blob) is not None else name
+        self._field = next((field for field in candidates if self._stored(field)), default)
         self._item = np.dtype("<f8" if self._field.startswith("double") else "<f4")
         if self._field.startswith("raw"):
             kind = proto.BlobProto.RawType.Name(getattr(blob, f"{self._field}_type"))
@@ -155,16 +159,21 @@ def blob_to_array(blob: Any, diff: bool = False) -> np.ndarray:
 
 
 def has_diff(blob: Any) -> bool:
-    """Whether the blob carries a gradient."""
+    """Whether the blob carries a gradient; those of C3D's blobs are not read."""
+    if _c3d_width(blob) is not None:
+        return False
     fields = ("diff", "double_diff", "raw_diff")
     return any(getattr(blob, field) for field in fields) or not wire.places(blob).keys().isdisjoint(fields)
 
 
 def blob_shape(blob: Any) -> tuple[int, ...]:
-    """The stored shape; (num, channels, height, width) if any of these older fields is set; () if there is none.
+    """The stored shape; (num, channels, height, width) if any of these older fields is set, and (num, channels, length,
+    height, width) in a blob of C3D; () if there is none.
 
     Raises WeightsError for more than 32 axes.
     """
+    if (width := _c3d_width(blob)) is not None:
+        return *(getattr(blob, name) for name in _LEGACY_DIMS), width
     if _is_legacy(blob):
         return tuple(getattr(blob, name) for name in _LEGACY_DIMS)
     if len(blob.shape.dim) > MAX_AXES:
@@ -175,16 +184,26 @@ def blob_shape(blob: Any) -> tuple[int, ...]:
 def shape_equals(shape: Sequence[int], blob: Any) -> bool:
     """Whether the blob's values fit a param of ``shape``, by Caffe's rule.
 
-    The older 4-D shapes are aligned at the end: a bias (N) fits 1×1×1×N, a weight (M, K) fits 1×1×M×K.
+    The older 4-D shapes, and C3D's of five axes, are aligned at the end: a bias (N) fits 1×1×1×N, a weight (M, K) fits
+    1×1×M×K.
     """
-    shape = tuple(shape)
+    shape, stored = tuple(shape), blob_shape(blob)
     if _is_legacy(blob):
-        return len(shape) <= 4 and (1,) * (4 - len(shape)) + shape == blob_shape(blob)
-    return shape == blob_shape(blob)
+        return len(shape) <= len(stored) and (1,) * (len(stored) - len(shape)) + shape == stored
+    return shape == stored
 
 
 def _is_legacy(blob: Any) -> bool:
     return any(blob.HasField(name) for name in _LEGACY_DIMS)
+
+
+def _c3d_width(blob: Any) -> int | None:
+    """The width of a blob of C3D; None of any other."""
+    if not blob.HasField("width"):
+        return None
+    unknown = cast(Any, UnknownFieldSet(blob))
+    widths = [field.data for field in unknown if field.field_number == _C3D_WIDTH and field.wire_type == wire.VARINT]
+    return widths[-1] if widths else None
 
 
 def _number(field: str) -> int:

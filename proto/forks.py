@@ -29,7 +29,7 @@ NO_EFFECT = frozenset(
     {
         *("engine", "cache", "threads", "parser_threads", "cudnn_convolution_algo_seeker", "conv_algos_override"),
         *("cudnn_math_override", "conv_algorithm", "fft", "use_gpu_transform", "verbose", "display", "show_data"),
-        *("disk_reader_threads", "huge_video_dataset", "fuse"),
+        *("disk_reader_threads", "huge_video_dataset", "fuse", "filter_group"),
     }
 )
 """Fields that say where, how fast or in what numbers to compute, or what to show."""
@@ -96,7 +96,10 @@ _TYPES: dict[str, tuple[str, ...]] = {
     ),
     "warp-ctc-caffe (xmfbit/warpctc-caffe)": ("WarpCTCLoss",),
     "HED (s9xie/hed) and RCF (yun-liu/rcf)": ("ImageLabelmapData", "AutoCrop"),
-    _C3D: ("Convolution3D", "Pooling3D", "Deconvolution3D", "CONVOLUTION3D", "POOLING3D"),
+    _C3D: (
+        *("Convolution3D", "Pooling3D", "Deconvolution3D", "CONVOLUTION3D", "POOLING3D"),
+        *("VolumeData", "VideoSegmentationData", "VideoWithVoxelTruthData"),
+    ),
     _YJXIONG: ("SegData", "BatchReduction", "ColorConv"),
     _FLOWNET: (
         *("Correlation", "Correlation1D", "FlowWarp", "DataAugmentation", "FlowAugmentation", "Accum", "L1Loss"),

@@ -38,6 +38,7 @@ def parse(text: str, message: M, source: str = "<string>") -> M:
         return text_format.Parse(text, message)
     except text_format.ParseError as error:
         readable = _with_readable_strings(text) if "codec can't decode" in str(error) else text
+        readable = _with_sizes_of_axes(readable)
         if readable != text:
             message.Clear()
             return parse(readable, message, source)
@@ -59,6 +60,19 @@ def _with_readable_strings(text: str) -> str:
     return _COMMENT_OR_STRING_TEXT.sub(rewritten, text)
 
 
+def _with_sizes_of_axes(text: str) -> str:
+    """``text`` with the sizes that a ``pooling_param`` gives more than once, one an axis, under names of their own."""
+
+    def rewritten(match: re.Match[str]) -> str:
+        options = match.group()
+        for name in ("kernel_size", "stride", "pad"):
+            if len(re.findall(rf"\b{name}\s*:", options)) > 1 or re.search(rf"\b{name}\s*:\s*\[", options):
+                options = re.sub(rf"\b{name}(?=\s*:)", f"{name}s", options)
+        return options
+
+    return _POOLING.sub(rewritten, text)
+
+
 def read_text(path: str | os.PathLike[str], message_class: type[M]) -> M:
     """The message written in the prototxt ``path``; raises PrototxtError if it cannot be read or does not parse."""
     return parse(load(path), message_class(), arguments.path(path, "a prototxt"))
@@ -66,7 +80,8 @@ def read_text(path: str | os.PathLike[str], message_class: type[M]) -> M:
 
 def format(message: Message) -> str:
     """``message`` as Caffe prints it: one field a line, floats as short as they read back unchanged."""
-    return _FLOAT_LINE.sub(_shorten, text_format.MessageToString(message))
+    text = _FLOAT_LINE.sub(_shorten, text_format.MessageToString(message))
+    return _SIZE_OF_AXIS.sub(r"\1:", text)
 
 
 def write_text(path: str | os.PathLike[str], message: Message) -> None:
@@ -164,6 +179,8 @@ def _shorten(match: re.Match[str]) -> str:
 _NO_FIELD = re.compile(r'Message type "caffe\.([\w.]+)" has no field named "([^"]*)"')
 _NO_VALUE = re.compile(r'Enum type "caffe\.([\w.]+)" has no value (?:named|with number) (.*)')
 _TWICE = re.compile(r'Message type "caffe\.([\w.]+)" should not have multiple "([^"]*)" fields')
+_POOLING = re.compile(r"\bpooling_param\s*:?\s*\{(?:#[^\n]*|[^{}#])*\}")
+_SIZE_OF_AXIS = re.compile(r"^( *(?:kernel_size|stride|pad))s:", re.MULTILINE)
 _FIELD_BEFORE = re.compile(r"(\w+)\s*:\s*\[?[^:]*$")
 
 

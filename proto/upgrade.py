@@ -104,7 +104,12 @@ _SOLVER_TYPES = {
 
 # ---------------------------------------------------------------------- transform fields of V1 data layers; V1 -> today
 
-_V1_DATA_PARAMS = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_DATA": "window_data_param"}
+_V1_DATA_PARAMS = {
+    "DATA": "data_param",
+    "IMAGE_DATA": "image_data_param",
+    "VIDEO_DATA": "image_data_param",
+    "WINDOW_DATA": "window_data_param",
+}
 
 
 def _old_transform(layer: Any) -> list[tuple[Any, str]]:
@@ -199,6 +204,11 @@ _V1_TYPES = {
     "TRIPLET_LOSS": "TripletLoss",
     "UPSAMPLE": "Upsample",
     "VIDEO_DATA": "VideoData",
+    "VIDEO_SEGMENTATION_DATA": "VideoSegmentationData",
+    "VIDEO_WITH_VOXEL_TRUTH_DATA": "VideoWithVoxelTruthData",
+    "VOLUME_DATA": "VolumeData",
+    "VOXEL_SOFTMAX": "Softmax",
+    "VOXEL_SOFTMAX_LOSS": "SoftmaxWithLoss",
 }
 
 # V1 list: the field of ParamSpec that holds its i-th entry.
@@ -244,12 +254,13 @@ def _has_input_fields(net: Net) -> bool:
 
 def _input_fields_to_layer(net: Net) -> tuple[Net, Problems]:
     upgraded = _copy_fields(net, _all_but("input", "input_shape", "input_dim", "layer"), proto.NetParameter())
+    axes = 5 if len(net.input_dim) == 5 * len(net.input) else 4  # C3D: num, channels, length, height, width
     shapes = list(net.input_shape) or [
-        proto.BlobShape(dim=net.input_dim[i : i + 4]) for i in range(0, len(net.input_dim), 4)
+        proto.BlobShape(dim=net.input_dim[i : i + axes]) for i in range(0, len(net.input_dim), axes)
     ]
     # A net without shapes is a weights file of old: it needs no inputs.
     if shapes:
-        if len(shapes) < len(net.input) or len(net.input_dim) % 4 and not net.input_shape:
+        if len(shapes) < len(net.input) or len(net.input_dim) % axes and not net.input_shape:
             raise PrototxtError(
                 f"the net has {len(net.input)} input(s) but {len(net.input_shape)} input_shape and "
                 f"{len(net.input_dim)} input_dim; give each input one input_shape, "

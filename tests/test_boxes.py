@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minicaffe import proto
-from minicaffe.boxes import coding, geometry, matching
+from minicaffe.boxes import coding, geometry, matching, pixels
 from minicaffe.boxes.evaluation import average_precision, judge
 from minicaffe.boxes.precision import Precision
 from minicaffe.kernels.cpu import boxes as compiled
@@ -157,3 +157,17 @@ def test_an_ssd_infers_what_opencv_does(tmp_path):
 def in_order(rows: np.ndarray) -> np.ndarray:
     """Rows in an order that does not depend on the last digits."""
     return rows[np.lexsort(np.round(rows, 3).T[::-1])]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("most", [0, 5])
+@pytest.mark.parametrize("measure", [pixels.overlap, pixels.overlap_of_pixels])
+def test_boxes_in_pixels_are_kept_by_their_own_overlap(measure, most, threshold):
+    rng = np.random.default_rng(7)
+    corners = np.round(rng.uniform(0, 12, (150, 2)) * 4) / 4
+    boxes = np.hstack([corners, corners + np.round(rng.uniform(-0.5, 4, (150, 2)) * 4) / 4])
+    found: list[int] = []
+    for k, box in enumerate(boxes):
+        if len(found) < (most or 150) and not any(measure(boxes[j], box) > threshold for j in found):
+            found.append(k)
+    assert pixels.kept(boxes, threshold, measure, pixels.IOU, most).tolist() == found

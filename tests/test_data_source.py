@@ -150,6 +150,67 @@ def test_a_state_of_another_database_is_refused(tmp_path):
     other.close()
 
 
+def shuffled(path, seed=1, rank=0, solver_count=1, batch_size=4, **options):
+    data_param = proto.DataParameter(source=str(path), batch_size=batch_size, backend="LMDB", **options)
+    param = proto.TransformationParameter(mirror=True)
+    return DatumSource(data_param, param, proto.TRAIN, Stream(seed), rank, solver_count)
+
+
+def test_a_shuffled_database_gives_each_record_once_a_round(tmp_path):
+    data = shuffled(numbered(tmp_path / "db"), batch_size=5, shuffle=True)
+    rounds = [sum(labels(data, 2), []) for _ in range(3)]
+    assert [sorted(order) for order in rounds] == [list(range(10))] * 3
+    assert len({tuple(order) for order in rounds}) == 3
+    data.close()
+
+
+def test_solvers_share_the_records_of_a_shuffled_round(tmp_path):
+    numbered(tmp_path / "db", count=7)
+    taken = []
+    for rank in range(2):
+        data = shuffled(tmp_path / "db", rank=rank, solver_count=2, batch_size=7, shuffle=True)
+        taken.append(labels(data, 1)[0])  # two rounds: of 4 and 3 records, or of 3 and 4
+        data.close()
+    assert sorted(taken[0][:4] + taken[1][:3]) == sorted(taken[0][4:] + taken[1][3:]) == list(range(7))
+
+
+def test_records_drawn_from_a_pool(tmp_path):
+    data = shuffled(numbered(tmp_path / "db", count=100), shuffle_pool_size=3)
+    drawn = labels(data, 20)
+    assert drawn[:3] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]  # they fill the pool
+    later = sum(drawn[3:], [])
+    assert len(set(later)) == len(later) and later != sorted(later)  # each is read from the database once
+    assert set(later[:4]) <= set(range(12)) and set(later) <= set(range(80))
+    data.close()
+
+
+@pytest.mark.parametrize("options", [{"shuffle": True}, {"shuffle_pool_size": 2}])
+def test_a_shuffled_source_goes_on_where_a_snapshot_was_taken(tmp_path, options):
+    data = shuffled(numbered(tmp_path / "db", count=11), **options)
+    labels(data, 5)
+    state = json.loads(json.dumps(data.state()))
+    expected = [data.next_batch().data.tolist() for _ in range(8)]
+    data.close()
+    again = shuffled(tmp_path / "db", seed=9, **options)
+    again.restore(state)
+    assert [again.next_batch().data.tolist() for _ in range(8)] == expected
+    again.close()
+    other = shuffled(tmp_path / "db")
+    with pytest.raises(DataError, match="shuffle_pool_size is not what it was"):
+        other.restore(state)
+    other.close()
+
+
+def test_a_shuffled_source_knows_another_database(tmp_path):
+    data = shuffled(numbered(tmp_path / "db"), shuffle=True)
+    state = data.state()
+    data.close()
+    other = shuffled(numbered(tmp_path / "other", count=9), shuffle=True)
+    with pytest.raises(DataError, match="9 records, where the snapshot was taken with 10"):
+        other.restore(state)
+    other.close()
+
+
 def test_solvers_share_the_records(tmp_path):
     path = numbered(tmp_path / "db", count=9)
     ranks = [source(path, batch_size=3, rank=rank, solver_count=2) for rank in range(2)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from minicaffe import proto
+from minicaffe import proto, testing
 from minicaffe.errors import LayerError
 from minicaffe.net import Net
 from minicaffe.proto import text
@@ -24,14 +25,14 @@ def test_all_unknown_types_are_told_with_their_forks_and_how_to_add_one(tmp_path
             tmp_path,
             'layer { name: "a" type: "MultiStageMeanfield" bottom: "data" top: "a" }\n'
             'layer { name: "b" type: "Relu" bottom: "a" top: "a" }\n'
-            'layer { name: "c" type: "MalisLoss" bottom: "a" bottom: "data" top: "c" }\n',
+            'layer { name: "c" type: "SimplerNMS" bottom: "a" bottom: "data" top: "c" }\n',
         )
     told = str(caught.value)
     assert (
         "net.prototxt:2: layer 'a': Unknown layer type: MultiStageMeanfield; it is of a fork of Caffe: crfasrnn" in told
     )
     assert "net.prototxt:3: layer 'b': Unknown layer type: Relu; did you mean 'ReLU'?" in told
-    assert "net.prototxt:4: layer 'c': Unknown layer type: MalisLoss; it is of a fork of Caffe: naibaf7/caffe" in told
+    assert "net.prototxt:4: layer 'c': Unknown layer type: SimplerNMS; it is of a fork of Caffe: Intel Caffe" in told
     assert 'class MultiStageMeanfield(minicaffe.Layer):\n        type = "MultiStageMeanfield"' in told
 
 
@@ -75,9 +76,9 @@ def test_v1_layers_of_forks_are_upgraded():
 @pytest.mark.parametrize(
     ("kind", "options", "of"),
     [
-        ("Data", "data_param { source: 'db' batch_size: 1 } transform_param { fix_crop: true }", "yjxiong"),
+        ("Data", "data_param { source: 'db' batch_size: 1 } transform_param { center_crop: true }", "happynear"),
         ("ImageData", "image_data_param { source: 'l' batch_size: 1 } transform_param { resize_param {} }", "SSD"),
-        ("Data", "data_param { source: 'db' batch_size: 1 shuffle: true }", "yjxiong"),
+        ("DenseImageData", "dense_image_data_param { source: 'l' } transform_param { fix_crop: true }", "yjxiong"),
     ],
 )
 def test_data_layers_refuse_what_would_change_their_images(kind, options, of, tmp_path):
@@ -85,3 +86,18 @@ def test_data_layers_refuse_what_would_change_their_images(kind, options, of, tm
     path.write_text(f"layer {{ name: 'd' type: '{kind}' top: 'x' top: 'l' {options} }}")
     with pytest.raises(LayerError, match=rf"asks for something that only a fork of Caffe: {of}.* the results differ"):
         Net(path, proto.TEST)
+
+
+def test_dropout_scales_in_train_or_in_test():
+    x = np.random.default_rng(0).standard_normal((40, 50)).astype(np.float32)
+    options = {"dropout_ratio": 0.75, "scale_train": False}
+    train = testing.run("Dropout", [x], seed=3, top_diffs=[x], **options)
+    kept = train.tops[0] != 0
+    assert 0.2 < kept.mean() < 0.3
+    np.testing.assert_array_equal(train.tops[0], np.where(kept, x, 0))
+    np.testing.assert_array_equal(train.bottom_diffs[0], np.where(kept, x, 0))
+    test = testing.run("Dropout", [x], phase="TEST", top_diffs=[x], **options)
+    np.testing.assert_allclose(test.tops[0], x / 4, rtol=1e-6)
+    np.testing.assert_allclose(test.bottom_diffs[0], x / 4, rtol=1e-6)
+    in_place = testing.run("Dropout", [x], phase="TEST", in_place=True, **options)
+    np.testing.assert_allclose(in_place.tops[0], x / 4, rtol=1e-6)

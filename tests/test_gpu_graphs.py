@@ -27,6 +27,7 @@ from minicaffe.errors import DeviceError, LayerError
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import interface
 from minicaffe.layers.neuron import ReLU
+from minicaffe.solvers.callbacks import Callbacks
 from minicaffe.testing.gpu import training
 
 pytestmark = pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ builds the CUDA kernels for the CPU")
@@ -206,7 +207,7 @@ def test_a_bad_label_is_told_from_a_graph(gpu, launches):
     made = training.make(training.LENET, 2)
     training.train(made, 5)
     assert launches
-    made._callbacks.clear()
+    made._callbacks = Callbacks()
     for _ in range(2):
         made.net.blobs["label"].data[1] = 17
         made.step(1)

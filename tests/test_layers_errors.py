@@ -35,6 +35,7 @@ NEVER_ASKED = {
         *("ConfidencePenaltyLoss", "SigmoidCrossEntropyLoss"),
     )
 } | {("ConvolutionDepthwise", field): "both are set to the channels" for field in ("group", "num_output")}
+NEVER_ASKED[("Pooling3D", "top")] = "it makes no mask"
 
 
 def provoke(row: Row, folder) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cuda_host
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from minicaffe.kernels import fast_paths, reference
 from minicaffe.kernels.cuda.conv import select
 from minicaffe.kernels.window import Window
 from minicaffe.layers.neuron import ReLU
+from minicaffe.parallel import exchange
 from minicaffe.solvers import create
+from minicaffe.solvers.loss_scale import LossScale
 from minicaffe.testing.kernel_cases.halves import ROUNDINGS
 
 pytestmark = pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ builds the CUDA kernels for the CPU")
@@ -275,6 +279,23 @@ def test_losses_before_a_layer_of_the_host_are_scaled_too(gpu):  # noqa: F811
         for once, again in zip(found[0], diffs, strict=True):
             factor = 1024 if number >= 3 else 1
             np.testing.assert_array_equal(factor * once, again)
+
+
+def test_gradients_that_are_exchanged_layer_by_layer_are_scaled(monkeypatch):
+    """By two processes, of which the other has no gradients here."""
+    monkeypatch.setattr(exchange, "BUCKET", 1)
+    group = SimpleNamespace(size=2, start_sum=lambda array: lambda: None)
+    solver, found = solver_of(), []
+    feed(solver)
+    _, diff = solver.net.pack_params()
+    exchanged = exchange.GradientExchange(solver.net, diff, group, layer_wise=True)
+    for loss_scale in (None, LossScale(1024).storage):
+        solver.net.clear_param_diffs()
+        exchanged.run(loss_scale)
+        found.append(diff.peek().copy())
+        assert solver.net.blobs["loss"].diff == 1
+    assert found[0].any()
+    np.testing.assert_array_equal(1024 * found[0], found[1])
 
 
 def test_a_training_goes_on_with_its_scale(gpu, tmp_path):  # noqa: F811

@@ -131,6 +131,14 @@ def test_no_box_that_yolo_predicts_may_be_nan(channel, iou_loss, tmp_path):
                 assert np.isnan(testing.run(case.type, [x, truth], backward=False, **how).loss), (case.name, cell)
 
 
+def test_a_mark_of_where_sequences_begin_is_a_number():
+    x, marks = np.ones((3, 2, 4), np.float32), np.ones((3, 2), np.float32)
+    marks[1, 0] = np.nan
+    filled = {"num_output": 2, "weight_filler": {"type": "xavier"}, "seed": 1}
+    y = testing.run("Lstm", [x, marks], backward=False, **filled).tops[0]
+    np.testing.assert_array_equal(np.isnan(y).all(axis=2), [[False, False], [True, False], [True, False]])
+
+
 @pytest.mark.parametrize("prior", range(6))
 def test_mining_does_not_pass_over_nan(prior, tmp_path):
     case = next(case for case in NUMBERS if case.name == "MultiBoxLoss-mined")
@@ -193,6 +201,53 @@ def test_nor_is_one_beyond_the_classes(kind, options, k, shapes):
             LayerError, match=f"not an integer in 0 .. 2.*found {np.float32(value):.9g}".replace("+", r"\+")
         ):
             testing.run(kind, labelled(shapes, k, value), backward=False, **options)
+
+
+WHOLE = [
+    ("RegionLoss", 1, 0), ("Yolov3", 1, 0), ("MultiBoxLoss", 3, 0), ("MultiBoxLoss", 3, 1), ("DetectionEvaluate", 0, 1),
+    ("DetectionEvaluate", 1, 1), ("Upsample-mask", 1, 0), ("UniqueLabel", 0, 0), ("CTCGreedyDecoder-labels", 1, 0),
+    ("LabelsequenceAccuracy", 1, 0),
+]  # fmt: skip
+"""Cases, which of their bottoms holds classes, items or places, and at which element."""
+
+
+@pytest.mark.parametrize(("name", "k", "at"), WHOLE, ids=lambda x: str(x))
+def test_nor_for_the_layers_of_forks(name, k, at, tmp_path):
+    case = next(case for case in CASES if case.name == name)
+    for value, problem in (
+        (0.5, "must be whole numbers; found 0.5"),
+        (np.inf, "found inf|finite"),
+        (np.nan, "NaN|nan"),
+    ):
+        bottoms = case.draw()
+        bottoms[k] = np.array(bottoms[k], float, order="C")
+        bottoms[k].reshape(-1)[at] = value
+        with pytest.raises(LayerError, match=problem):
+            testing.run(case.type, bottoms, backward=False, **case.how(tmp_path))
+
+
+def test_scores_of_nan_are_never_right():
+    scores, labels = np.zeros((1, 3, 1, 4), np.float32), np.zeros((1, 1, 1, 4), np.float32)
+    scores[0, 0] = 1
+    scores[0, 0, 0, 1] = scores[0, 2, 0, 3] = np.nan
+    right, recall, union = testing.run("SegAccuracy", [scores, labels], backward=False).tops[0].reshape(-1)
+    np.testing.assert_array_equal([right, recall], 0.5)
+    np.testing.assert_allclose(union, 2.5 / 3)
+    steps = np.full((1, 2, 3), np.nan, np.float32)
+    assert testing.run("LabelsequenceAccuracy", [steps, np.zeros((1, 2))], backward=False).tops[0] == 0
+    found = testing.run("CTCGreedyDecoder", [steps.transpose(1, 0, 2), -np.ones((1, 2))], backward=False).tops[0]
+    assert found.reshape(-1)[1] == 0
+    assert (testing.run("CTCGreedyDecoder", [steps.transpose(1, 0, 2)], backward=False).tops[0] == -1).all()
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_proposals_are_of_boxes_that_are_numbers(k, tmp_path):
+    case = next(case for case in CASES if case.type == "Proposal")
+    bottoms = case.draw()
+    bottoms[k] = np.array(bottoms[k], float, order="C")
+    bottoms[k].reshape(-1)[0] = np.nan
+    with pytest.raises(LayerError, match="box codes and the size of the image must be finite; found NaN"):
+        testing.run(case.type, bottoms, backward=False, **case.how(tmp_path))
 
 
 @pytest.mark.parametrize("y", [-1, 1, 2, 255])

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
 import minicaffe
-from minicaffe import parallel, proto
+from minicaffe import compat, parallel, proto
 from minicaffe.backend import ranks
+from minicaffe.parallel import nccl
 from minicaffe.parallel.exchange import Stage, stages
 from minicaffe.proto.origin import Origin
 from minicaffe.proto.text import parse
@@ -211,3 +215,91 @@ def test_a_rank_that_is_killed_ends_all_and_restarts_go_on(rows, training):
     assert process.returncode == 0, errors
     assert "starting them again (0 restart(s) left after this)" in errors
     assert "Resuming from t_iter_" in errors
+
+
+class Memory:
+    """An array of a device, as NCCL is told of it."""
+
+    def __init__(self, values):
+        self.values = np.array(values, np.float32)
+        self.data, self.size, self.dtype = (
+            SimpleNamespace(ptr=self.values.ctypes.data),
+            self.values.size,
+            np.dtype("f4"),
+        )
+
+
+class FakeNccl:
+    """NCCL among threads, by the addresses that it is given."""
+
+    NCCL_SUM, NCCL_FLOAT32, available = 0, 7, True
+
+    def __init__(self, size):
+        self.barrier = threading.Barrier(size)
+        self.buffers: dict[int, np.ndarray] = {}
+
+    def get_unique_id(self):
+        return "name"
+
+    def NcclCommunicator(self, size, name, rank):  # noqa: N802  (as CuPy calls it)
+        assert name == "name"
+        exchange = SimpleNamespace(allReduce=lambda *a: self._all(rank, *a), broadcast=lambda *a: self._first(rank, *a))
+        return exchange
+
+    def _shown(self, rank, pointer, count):
+        self.buffers[rank] = np.ctypeslib.as_array((ctypes.c_float * count).from_address(pointer))
+        self.barrier.wait()
+
+    def _all(self, rank, send, receive, count, kind, operation, stream):
+        assert (send, kind, operation, stream) == (receive, self.NCCL_FLOAT32, self.NCCL_SUM, 5)
+        self._shown(rank, send, count)
+        total = sum(values.copy() for values in self.buffers.values())
+        self.barrier.wait()
+        self.buffers[rank][:] = total
+
+    def _first(self, rank, send, receive, count, kind, root, stream):
+        assert (send, kind, root, stream) == (receive, self.NCCL_FLOAT32, 0, 5)
+        self._shown(rank, send, count)
+        self.buffers[rank][:] = self.buffers[0]
+
+
+class Threads(parallel.Alone):
+    """A group of threads that can gather values."""
+
+    def __init__(self, rank, size, values, barrier):
+        self.rank, self.size, self._values, self._barrier = rank, size, values, barrier
+
+    def gather(self, value):
+        self._values[self.rank] = value
+        self._barrier.wait()
+        found = list(self._values)
+        self._barrier.wait()
+        return found
+
+
+@pytest.mark.parametrize("devices, connected", [((0, 1), True), ((1, 1), False)])
+def test_arrays_of_gpus_go_by_nccl_where_each_rank_has_its_own(monkeypatch, devices, connected):
+    fake, values, barrier, device = FakeNccl(2), [None, None], threading.Barrier(2), threading.local()
+    cuda = SimpleNamespace(
+        nccl=fake, Device=lambda: SimpleNamespace(id=device.id), get_current_stream=lambda: SimpleNamespace(ptr=5)
+    )
+    monkeypatch.setattr(compat, "require", lambda name: SimpleNamespace(cuda=cuda))
+    found = {}
+
+    def work(rank):
+        device.id = devices[rank]
+        between = nccl.connect(Threads(rank, 2, values, barrier), "here")
+        if between is None:
+            found[rank] = None
+            return
+        summed, copied = Memory([rank, 2.5]), Memory([rank + 7])
+        between.sum(summed)
+        between.broadcast(copied)
+        found[rank] = summed.values.tolist(), copied.values.tolist()
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == dict.fromkeys(range(2), ([1.0, 5.0], [7.0]) if connected else None)

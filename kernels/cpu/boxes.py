@@ -53,7 +53,7 @@ _BLOCK = 32
 
 
 @kernel(internal=True)
-def _overlaps_any(box, area, corners, areas, first, last, threshold):
+def _overlaps_any(box, area, corners, areas, first, last, threshold, least):
     """Whether the box overlaps one of the kept ones by more than the threshold; no branch, so that it is vectorised."""
     zero = areas.dtype.type(0)
     left, top, right, bottom = corners
@@ -61,14 +61,15 @@ def _overlaps_any(box, area, corners, areas, first, last, threshold):
     for k in range(first, last):
         width = min(box[2], right[k]) - max(box[0], left[k])
         height = min(box[3], bottom[k]) - max(box[1], top[k])
-        common = width * height if (width > zero) & (height > zero) else zero
+        counts = (width > zero) & (width >= least[0]) & (height > least[1])
+        common = width * height if counts else zero
         overlap = common / (area + areas[k] - common) if common > zero else zero
         worst |= not overlap <= threshold
     return worst != 0
 
 
 @kernel()
-def _suppress(boxes, order, threshold, eta, most):
+def _suppress(boxes, order, threshold, eta, most, least):
     zero = boxes.dtype.type(0)
     kept, areas = np.empty(len(order), np.int64), np.empty(len(order), boxes.dtype)
     left, top, right, bottom = np.empty_like(areas), np.empty_like(areas), np.empty_like(areas), np.empty_like(areas)
@@ -81,7 +82,7 @@ def _suppress(boxes, order, threshold, eta, most):
         keep = True
         for first in range(0, count, _BLOCK):
             last = min(first + _BLOCK, count)
-            if _overlaps_any(box, area, (left, top, right, bottom), areas, first, last, threshold):
+            if _overlaps_any(box, area, (left, top, right, bottom), areas, first, last, threshold, least):
                 keep = False
                 break
         if keep:
@@ -98,7 +99,9 @@ def best_first(scores: Array, threshold: float, top_k: int) -> Array:
     return _best_first(scores, scores.dtype.type(threshold), top_k)
 
 
-def suppress(boxes: Array, order: Array, threshold: float, eta: float, most: int = -1) -> Array:
+def suppress(
+    boxes: Array, order: Array, threshold: float, eta: float, most: int = -1, least: tuple[float, float] = (0, 0)
+) -> Array:
     """See ``reference.boxes.suppress``."""
     number = boxes.dtype.type
-    return _suppress(boxes, order, number(threshold), number(eta), most)
+    return _suppress(boxes, order, number(threshold), number(eta), most, (number(least[0]), number(least[1])))

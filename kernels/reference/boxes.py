@@ -15,18 +15,21 @@ def best_first(scores: Array, threshold: float, top_k: int) -> Array:
     return order if top_k < 0 else order[:top_k]
 
 
-def suppress(boxes: Array, order: Array, threshold: float, eta: float, most: int = -1) -> Array:
+def suppress(
+    boxes: Array, order: Array, threshold: float, eta: float, most: int = -1, least: tuple[float, float] = (0, 0)
+) -> Array:
     """Which of the boxes (P, 4) numbered ``order`` (M,) are kept: those that overlap no kept one before them by more
     than ``threshold``, which shrinks by the factor ``eta`` after each kept box while it is above 0.5; only the first
     ``most`` of them unless that is negative.
 
-    The overlap is intersection over union; the area of a box whose corners are swapped is 0.
+    The overlap is intersection over union; the area of a box whose corners are swapped is 0.  What two boxes have in
+    common is nothing where it is less wide than ``least[0]``, or not higher than ``least[1]``.
     """
     kept: list[int] = []
     for index in order:
         if len(kept) == most:
             break
-        if all(_overlap(boxes[index], boxes[other]) <= threshold for other in kept):
+        if all(_overlap(boxes[index], boxes[other], least) <= threshold for other in kept):
             kept.append(int(index))
             if eta < 1 and threshold > 0.5:
                 threshold *= eta
@@ -38,10 +41,10 @@ def _area(box: Array) -> float:
     return 0.0 if width < 0 or height < 0 else width * height
 
 
-def _overlap(a: Array, b: Array) -> float:
+def _overlap(a: Array, b: Array, least: tuple[float, float]) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
-    if not (width > 0 and height > 0):
+    if not (width > 0 and width >= least[0] and height > least[1]):
         return 0.0
     common = width * height
     return common / (_area(a) + _area(b) - common)

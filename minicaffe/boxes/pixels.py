@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from minicaffe.kernels.cpu.boxes import suppress
+
 IOU, IOMU, IOFU = "IOU", "IOMU", "IOFU"
 MODES = (IOU, IOMU, IOFU)
 """By what the area in common is divided: that of both together, of the smaller box, of the first."""
@@ -40,8 +42,13 @@ def overlap_of_pixels(a: NDArray, b: NDArray, mode: str = IOU) -> NDArray:
 def kept(boxes: NDArray, threshold: float, measure: Overlap, mode: str, most: int = 0) -> NDArray:
     """Which of the boxes (M, 4), the best first, overlap no kept one before them by more than the threshold; only the
     first ``most`` of them unless that is 0."""
-    found: list[int] = []
     rest = np.arange(len(boxes))
+    if mode == IOU and measure is overlap:
+        return suppress(np.ascontiguousarray(boxes), rest, threshold, 1.0, most or -1)
+    if mode == IOU and measure is overlap_of_pixels:
+        whole = np.ascontiguousarray(boxes + np.array([0, 0, 1, 1], boxes.dtype))
+        return suppress(whole, rest, threshold, 1.0, most or -1, (1, 1))
+    found: list[int] = []
     while len(rest) and not (most and len(found) == most):
         best, rest = rest[0], rest[1:]
         found.append(int(best))

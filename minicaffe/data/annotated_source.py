@@ -188,7 +188,7 @@ class AnnotatedSource(BatchSource):
                 f"found {data_param.batch_size}"
             )
         typed = annotated_param.HasField("anno_type")
-        reader = _AnnotatedReader(data_param, transformer, typed, rank, solver_count)
+        reader = _AnnotatedReader(data_param, transformer, typed, rank, solver_count, stream)
         super().__init__(reader, data_param.batch_size, data_param.prefetch)
         self.label_shape = reader.label_shape
 
@@ -199,8 +199,8 @@ class _AnnotatedReader(RecordReader):
     remedy = "set transform_param.resize_param or crop_size"
     _transformer: AnnotatedTransformer
 
-    def __init__(self, data_param: Any, transformer: AnnotatedTransformer, typed: bool, rank: int, shares: int) -> None:
-        super().__init__(data_param, transformer, rank, shares)
+    def __init__(self, data_param: Any, transformer: AnnotatedTransformer, typed: bool, *where: Any) -> None:
+        super().__init__(data_param, transformer, *where)
         first = self._records.item()
         try:
             message = parse(first[1])

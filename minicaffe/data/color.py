@@ -6,7 +6,8 @@ import numpy as np
 
 
 def to_hsv(bgr: np.ndarray) -> np.ndarray:
-    """Hue (0 .. 180), saturation and value (0 .. 255), float32 (3, H, W), of an image of bytes."""
+    """Hue (0 .. 180), saturation and value (0 .. 255), float32 (3, H, W), of an image of bytes; of one of
+    floats, value has their unit."""
     b, g, r = bgr.astype(np.float32)
     value, least = np.maximum(np.maximum(b, g), r), np.minimum(np.minimum(b, g), r)
     chroma = value - least
@@ -18,12 +19,17 @@ def to_hsv(bgr: np.ndarray) -> np.ndarray:
 
 def from_hsv(hsv: np.ndarray) -> np.ndarray:
     """The image of bytes of ``to_hsv``."""
+    return _bytes(floats_from_hsv(hsv))
+
+
+def floats_from_hsv(hsv: np.ndarray) -> np.ndarray:
+    """The image of floats (3, H, W) of ``to_hsv``, whose value has the unit of the image."""
     hue, saturation, value = hsv[0] % 180 / 30, hsv[1] / 255, hsv[2]
     planes = []
     for shift in (1, 3, 5):  # blue, green, red
         k = (shift + hue) % 6
         planes.append(value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1))
-    return _bytes(np.stack(planes))
+    return np.stack(planes)
 
 
 def gray(bgr: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from minicaffe.data.distortion import Distortion, between, chance
 from minicaffe.data.field_targets import FieldTargets, Level, Rules, cells, ignore_beyond
 from minicaffe.data.listed_boxes import ListedImage
 from minicaffe.data.listed_source import ListedReader, object_rows
+from minicaffe.data.prefetch import Finish, done
 from minicaffe.data.scene_of_boxes import BoxScene, Place, place, rounded
 from minicaffe.data.source import Batch
 from minicaffe.errors import DataError
@@ -56,7 +57,7 @@ class FieldReader(ListedReader):
         maps = [(size, 6, *(cells(side, level.stride) for side in canvas)) for level in self._levels]
         return maps + ([(1, self.row_width, 1, 1)] if self._param.output_gt_boxes else [])
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """What is drawn once a batch."""
 
     @abstractmethod
@@ -71,8 +72,8 @@ class FieldReader(ListedReader):
     def factors(self, scene: BoxScene, chosen: int | None) -> tuple[float, float]:
         """By what width and height are rescaled, given which object is to be seen."""
 
-    def fill(self, batch: Batch) -> None:
-        self.begin()
+    def begin(self, batch: Batch) -> Finish:
+        self.start()
         found: list[np.ndarray] = []
         maps: list[list[np.ndarray]] = []
         for n in range(self._param.batch_size):
@@ -89,6 +90,7 @@ class FieldReader(ListedReader):
         if self._param.output_gt_boxes:
             batch.more.append(object_rows(found, self.row_width, list(self.no_object)))
         batch.position = self.position()
+        return done
 
     def _put(self, scene: BoxScene, out: np.ndarray) -> tuple[BoxScene, tuple[Place, Place]]:
         """Put an image onto a canvas (3, H, W); the image as it lies there, and where, along x and y."""
@@ -255,7 +257,7 @@ class DetectionReader(FieldReader):
             [first, second] if p.shuffle == "random_aspect" else _in_turn(first, second, p.mix_group_size)
         )
 
-    def begin(self) -> None:
+    def start(self) -> None:
         ratios = self._param.template_ratio
         self._ratio = float(ratios[self.below(len(ratios))]) if ratios else 1.0
 

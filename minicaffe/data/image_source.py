@@ -12,6 +12,7 @@ import numpy as np
 from minicaffe import limits
 from minicaffe.backend import ranks
 from minicaffe.backend.random import Stream
+from minicaffe.data import varied_crops
 from minicaffe.data.image import decode_packed, read_with, resize
 from minicaffe.data.packed import PackedImage, planes
 from minicaffe.data.prefetch import Finish
@@ -28,7 +29,7 @@ def read_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
     Caffe: the label is what follows the last space, as far as it is a number, else 0; a line without a space is both;
     so paths may contain spaces.
     """
-    lines = _lines(path)
+    lines = read_lines(path)
     entries: list[tuple[str, int]] = []
     odd: int | None = None
     for n, line in enumerate(lines, 1):
@@ -61,7 +62,7 @@ def read_labels(path: str | os.PathLike[str], count: int) -> list[tuple[str, np.
     Paths may contain spaces.  Raises DataError: as ``read_list``; a line that has not as many numbers.
     """
     entries = []
-    for n, line in enumerate(_lines(path), 1):
+    for n, line in enumerate(read_lines(path), 1):
         name, *words = line.rstrip().rsplit(None, count) or [""]
         try:
             labels = np.array(words, np.float32)
@@ -78,7 +79,7 @@ def read_labels(path: str | os.PathLike[str], count: int) -> list[tuple[str, np.
 def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """The images and the images of their labels in a text file of lines ``path path``; DataError if it is no such."""
     entries = []
-    for n, line in enumerate(_lines(path), 1):
+    for n, line in enumerate(read_lines(path), 1):
         words = line.split()
         if len(words) != 2:
             raise DataError(
@@ -89,7 +90,7 @@ def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     return entries
 
 
-def _lines(path: str | os.PathLike[str]) -> list[str]:
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
     """The lines of a list of images; DataError if it cannot be read or is empty."""
     try:
         lines = os.fsdecode(limits.read_file(path, times=8)).splitlines()
@@ -136,7 +137,8 @@ class ImageSource(BatchSource):
                 f"{self.param_name}: new_height and new_width must be set at the same time; "
                 f"found {param.new_height} and {param.new_width}"
             )
-        transformer = Transformer(transform_param, phase, stream)
+        self.phase = phase
+        transformer = varied_crops.transformer(transform_param, phase, stream)
         reader = self.reader(param, transformer, stream, rank, solver_count)
         transformer.seed(stream)  # Caffe seeds it twice; the second seed is the one in use
         stream.draw()  # Caffe's prefetch thread takes its own seed
@@ -167,25 +169,31 @@ class ListReader(ImageReader):
                 f"image_data_param.rand_skip: Not enough points to skip: {self._place} of {len(self._entries)}; set a "
                 f"smaller rand_skip"
             )
-        first = self._order[self._place]
+        first = self.first_item(stream)
         try:
             self.shape = transformer.output_shape(self.read(first)[0].shape)
         except DataError as error:
             raise self.at(first, error) from error
+
+    def first_item(self, stream: Stream) -> Any:
+        """The item whose shape all have; ``stream`` seeds what else draws random numbers."""
+        return self._order[self._place]
 
     def read_entries(self) -> list[Any]:
         """The images of the list, and a label for each."""
         return read_list(self._param.source)
 
     def begin(self, batch: Batch) -> Finish:
-        lines = []
-        for _ in range(self._param.batch_size):
-            self._advance(self._before)
-            lines.append(self._order[self._place])
-            self._advance(self._after)
-        finish = self.begin_with(batch, lines)
+        finish = self.begin_with(batch, [self.next_item() for _ in range(self._param.batch_size)])
         batch.position = self.position()
         return finish
+
+    def next_item(self) -> Any:
+        """What ``read`` takes for the next line."""
+        self._advance(self._before)
+        line = self._order[self._place]
+        self._advance(self._after)
+        return line
 
     def position(self) -> tuple:
         """The next place, the order of this round, the states of both random streams."""

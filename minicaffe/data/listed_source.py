@@ -12,6 +12,7 @@ from minicaffe import limits
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import decode_image
 from minicaffe.data.listed_boxes import ListedImage, read_boxes
+from minicaffe.data.prefetch import Finish, done
 from minicaffe.data.scene_of_boxes import BoxScene, rounded
 from minicaffe.data.source import Batch, BatchReader, BatchSource, check_sizes, state_of_text, text_of_state
 from minicaffe.errors import DataError
@@ -37,6 +38,7 @@ class ListedReader(BatchReader):
     """Whether lines tell if an object is difficult."""
 
     def __init__(self, name: str, param: Any, transform_param: Any, scale: float, stream: Stream) -> None:
+        super().__init__()
         check_sizes(param.batch_size, 1, name)
         self._name, self._param = name, param
         for field in ("mean_file", "crop_size"):
@@ -163,7 +165,7 @@ class EvalReader(ListedReader):
         rows, columns = (max(rounded(side / 32), 1) * 32 for side in sides)
         return rows, columns
 
-    def fill(self, batch: Batch) -> None:
+    def begin(self, batch: Batch) -> Finish:
         found: list[np.ndarray] = []
         sizes = []
         for n in range(self._param.batch_size):
@@ -177,3 +179,4 @@ class EvalReader(ListedReader):
         rows = object_rows(found, 8, [-1] * 8)
         batch.more = [rows, np.array(sizes, np.float32)[:, :, None, None]]
         batch.position = self.position()
+        return done

@@ -37,6 +37,11 @@ def resample(image: np.ndarray, height: int, width: int, mode: int = LINEAR) -> 
     return np.rint(vertical @ image.astype(np.float32) @ horizontal.T).clip(0, 255).astype(np.uint8)
 
 
+def resample_floats(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize an image (channels, h, w) of floats by cubic convolution."""
+    return _cubic(image.shape[1], height) @ image @ _cubic(image.shape[2], width).T
+
+
 def _nearest(size: int, new_size: int) -> np.ndarray:
     return np.minimum(np.floor(np.arange(new_size) * (size / new_size)).astype(int), size - 1)
 

@@ -147,6 +147,8 @@ class ImageReader(BatchReader):
                     f"its shape is {shape} (channels, height, width), that of the batch's first "
                     f"{batch.pixels.shape[1:]}; {self.remedy}"
                 )
+            if self._transformer.varies:
+                pixels = self._transformer.prepared(planes(pixels), draws[n])
             if batch.pixels.dtype != pixels.dtype:
                 if batch.pixels.dtype == np.uint8:
                     raise _FloatsAmongBytes
@@ -158,6 +160,7 @@ class ImageReader(BatchReader):
             else:
                 one = slice(n, n + 1)
                 crop(pixels[np.newaxis], batch.offsets[one], batch.mirror[one], batch.pixels[one])
+            self._transformer.touch_up(batch.pixels[n], bool(batch.mirror[n]))
             self.put_label(batch, n, label)
 
         return self.share(items, lambda n: self.read(items[n]), place)
@@ -180,7 +183,7 @@ class ImageReader(BatchReader):
                 item = read(n)
                 if n > 0:
                     first_placed.wait()
-                if not errors:
+                if n < min([*errors, len(items)]):  # one before those at fault may be at fault, too
                     place(n, item)
             except DataError as error:
                 raise self.at(items[n], error) from error

@@ -33,6 +33,9 @@ class Transformer:
     Raises DataError for contradicting fields and an unreadable mean file.
     """
 
+    varies = False
+    """Whether each image is changed by itself, by ``prepared`` and ``touch_up``."""
+
     def __init__(self, param: Any, phase: int, stream: Stream) -> None:
         self.scale = np.float32(param.scale)
         self.crop_size = param.crop_size
@@ -99,7 +102,19 @@ class Transformer:
         """The random numbers of the next ``num`` images, a row each, for ``place``."""
         if self._stream is None:
             return np.empty((num, 0), np.int64)
-        return self._stream.draws(num * (self.mirror + 2 * self._random_crop)).reshape(num, -1)
+        return self._stream.draws(num * self.draws_each).reshape(num, -1)
+
+    @property
+    def draws_each(self) -> int:
+        """How many random numbers an image takes."""
+        return self.mirror + 2 * self._random_crop
+
+    def prepared(self, pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """What is cropped of an image (C, H, W), with its draws."""
+        return pixels
+
+    def touch_up(self, pixels: np.ndarray, mirrored: bool) -> None:
+        """Change the pixels of an image (C, h, w) that is cropped and mirrored already."""
 
     def place(self, draws: np.ndarray, shape: tuple[int, ...]) -> Placement:
         """Where images of ``shape`` (C, H, W) are cropped, and which are mirrored."""
@@ -139,7 +154,10 @@ class Transformer:
 
 
 def read_mean(path: str) -> np.ndarray:
-    """The mean image of a BlobProto file, float32 (channels, height, width); DataError if it cannot be read."""
+    """The mean image of a BlobProto file, float32 (channels, height, width); DataError if it cannot be read.
+
+    The images of a mean of C3D, (1, channels, length, height, width), are channels of it.
+    """
     where = f"transform_param.mean_file: {os.path.abspath(path)}"
     try:
         mean = blob_to_array(proto.BlobProto.FromString(limits.read_file(path, times=4)))
@@ -150,6 +168,8 @@ def read_mean(path: str) -> np.ndarray:
         ) from error
     except (DecodeError, WeightsError) as error:
         raise DataError(f"{where} is not a mean image ({error}); make it with 'minicaffe data mean'") from error
+    if mean.ndim == 5:
+        mean = mean.reshape(-1, *mean.shape[-2:]) if mean.shape[0] == 1 else mean
     if mean.size == 0 or mean.ndim not in (3, 4) or mean.size != np.prod(mean.shape[-3:]):
         raise DataError(
             f"{where} holds a blob of shape {_by(mean.shape)}; expected one image, channels x height x width"

@@ -27,7 +27,7 @@ class AnnotatedData(Batches):
     param = "data_param"
     tops = (1, 2)
     common_params = ("transform_param", "annotated_data_param")
-    obeys = FIELDS
+    obeys = (*FIELDS, "shuffle", "shuffle_pool_size")
     OTHER = ("yolo_data_type", "yolo_data_jitter", "train_diffcult", "single_class")
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

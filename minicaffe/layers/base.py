@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import backend, fillers, proto
 from minicaffe.backend import generation
@@ -363,6 +363,10 @@ class Layer(interface.Layer, Configured, Costed):
             except LayerError as error:
                 raise self.error(str(error)) from None
         return blob
+
+    def adapted(self, index: int, values: NDArray) -> NDArray | None:
+        """Values for the learnable blob ``index`` from a file whose blob has another shape; None if they do not fit."""
+        return None
 
     def wanted(self, propagate_down: Sequence[bool], *rows: tuple) -> Iterator[tuple]:
         """The rows ``(bottom index, …)`` whose bottom needs a gradient."""

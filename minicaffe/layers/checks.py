@@ -6,6 +6,9 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minicaffe import backend, proto
 from minicaffe.blob import Blob
 from minicaffe.errors import DataError, LayerError, OutOfMemoryError, ShapeError
@@ -104,6 +107,12 @@ class Checked:
         self.require(
             found == list(shapes), f"the blobs must have shapes {list(shapes)}; found {found}", "blobs", ShapeError
         )
+
+    def require_whole(self, values: NDArray, what: str) -> None:
+        """Raise a LayerError unless all of these values, on the host, are whole numbers."""
+        wrong = values[~(np.isfinite(values) & (values == np.floor(values)))]
+        if wrong.size:
+            raise self.error(f"{what} must be whole numbers; found {wrong[0]:.9g}")
 
     def require_same_shape(self, *blobs: Blob) -> None:
         """Raise a ShapeError unless all blobs have one shape."""

@@ -17,15 +17,16 @@ class Windowed(Layer):
 
     Each of the four is given once for all spatial axes or once for each; for two axes also as ``*_h`` and ``*_w``
     (dilation in yjxiong's Caffe).  Defaults: stride 1, pad 0, dilation 1.  DeepLab's ``hole``, ``hole_h``, ``hole_w``
-    are names of the dilation.
+    are names of the dilation, as is naibaf7's ``kstride``.
     """
 
     param = "convolution_param"
-    obeys: ClassVar[Collection[str]] = ("hole", "hole_h", "hole_w", "dilation_h", "dilation_w")
+    obeys: ClassVar[Collection[str]] = ("hole", "hole_h", "hole_w", "dilation_h", "dilation_w", "kstride")
     reads_tops = ()
     fixed = ("axis", "weight_filler", "bias_filler")
     axis: int
     dilation: Sequence[int]
+    kstride: Sequence[int]
     hole: int
     hole_h: int
     hole_w: int
@@ -54,6 +55,9 @@ class Windowed(Layer):
 
     def _dilation(self, spatial: int) -> tuple[int, ...]:
         holes = [field for field in ("hole", "hole_h", "hole_w") if self.has(field)]
+        if self.kstride:
+            self.require(not (self.dilation or holes), "is another name of dilation; give one", "kstride")
+            return self._sizes("kstride", None, spatial, 1)
         if not holes:
             return self._sizes("dilation", "dilation", spatial, 1)
         others = [*self.dilation, *(field for field in ("dilation_h", "dilation_w") if self.has(field))]
@@ -155,7 +159,7 @@ class Convolution(Windowed):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         self._check_groups()
-        options = self.layer_param.convolution_param
+        options = getattr(self.layer_param, self.param)
         self.add_param((*self.filter_channels(), *self.window.kernel), options.weight_filler)
         if self.bias_term:
             self.add_param((self.num_output,), options.bias_filler)

@@ -103,9 +103,10 @@ class CTCGreedyDecoder(Layer):
     """The likeliest class of each step, without repeats and blanks (caffe_ocr), or how close that is to labels.
 
     Bottoms: scores (T, N, C); optionally labels (N, L), of which blanks are skipped and a negative one ends a sequence.
-    Top: the sequences, (N, T, 1, 1), -1 behind their ends; or, with labels, (1, 2, 1, 1): 1 less the mean of edit
-    distance over the longer length, and the share of sequences that are right; one that should be and is empty counts
-    in the first only.  ``ctc_decoder_param``: ``blank_index`` (0; -1 is the last class), ``ctc_merge_repeated`` (true).
+    Top: the sequences, (N, T, 1, 1), -1 behind their ends and for scores of NaN; or, with labels, (1, 2, 1, 1): 1 less
+    the mean of edit distance over the longer length, and the share of sequences that are right; one that should be and
+    is empty counts in the first only.  ``ctc_decoder_param``: ``blank_index`` (0; -1 is the last class),
+    ``ctc_merge_repeated`` (true).
     On the host.
     """
 
@@ -142,7 +143,7 @@ class CTCGreedyDecoder(Layer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
-        best = x.data.reshape(x.shape[:3]).argmax(axis=2).T if x.count else np.zeros(x.shape[1::-1], int)
+        best = best_classes(x.data.reshape(x.shape[:3])).T if x.count else np.zeros(x.shape[1::-1], int)
         found = [collapsed(steps, self.blank, self.ctc_merge_repeated) for steps in best]
         if len(bottom) > 1:
             top[0].data[...] = np.reshape(self._agreement(found, bottom[1].data.reshape(len(found), -1)), top[0].shape)
@@ -152,11 +153,11 @@ class CTCGreedyDecoder(Layer):
             row[: len(sequence)] = sequence
 
     def _agreement(self, found: list[list[int]], labels: NDArray) -> tuple[float, float]:
+        self.require_whole(labels, "labels")
         distance, right = 0.0, 0
         for sequence, row in zip(found, labels, strict=True):
             ends = np.flatnonzero(row < 0)
-            wanted = np.floor(row[: ends[0] if len(ends) else None] + 0.5).astype(int)
-            target = [int(label) for label in wanted if label != self.blank]
+            target = [int(label) for label in row[: ends[0] if len(ends) else None] if label != self.blank]
             if longest := max(len(target), len(sequence)):
                 edits = edit_distance(target, sequence)
                 distance += edits / longest
@@ -190,8 +191,9 @@ class LabelsequenceAccuracy(Layer):
         top[0].reshape()
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        best = bottom[0].data.reshape(bottom[0].shape[:3]).argmax(axis=2)
+        best = best_classes(bottom[0].data.reshape(bottom[0].shape[:3]))
         labels = bottom[1].data.reshape(len(best), -1)
+        self.require_whole(labels, "labels")
         hits = [
             collapsed(steps, self.blank_label, True) == [label for label in row if label != self.blank_label]
             for steps, row in zip(best, labels, strict=True)
@@ -199,9 +201,14 @@ class LabelsequenceAccuracy(Layer):
         top[0].data[...] = sum(hits) / len(hits)
 
 
+def best_classes(scores: NDArray) -> NDArray:
+    """The classes with the highest of scores (…, C); -1, which none is, where one of them is NaN."""
+    return np.where(np.isnan(scores).any(axis=-1), -1, scores.argmax(axis=-1))
+
+
 def collapsed(steps: NDArray, blank: int, merges: bool) -> list[int]:
     """The classes of steps without blanks and, where it ``merges``, repeats that no blank divides."""
-    before = np.concatenate([[-1], steps[:-1]])
+    before = np.concatenate([[-2], steps[:-1]])
     return steps[(steps != blank) & ~(merges & (steps == before))].tolist()
 
 

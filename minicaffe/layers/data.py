@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from minicaffe import fillers, proto
 from minicaffe.backend import random, ranks
 from minicaffe.blob import Blob
+from minicaffe.data import varied_crops
 from minicaffe.data.datum_source import DatumSource
 from minicaffe.data.image_source import ImageSource
 from minicaffe.data.label_map_source import LabelMapSource
@@ -156,21 +157,26 @@ class Batches(Source):
             self.batches = self.open(options, transform)
         except DataError as error:
             raise self.data_error(error) from None
-        num = self.batches.batch_size
-        for blob, shape in zip(top, ((num, *self.batches.shape), self.batches.label_shape), strict=False):
+        images = (self.batches.batch_size, *self.batches.shape)
+        for blob, shape in zip(top, (self.shape_of(images), self.batches.label_shape), strict=False):
             blob.reshape(*shape)
+
+    def shape_of(self, images: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the first top for images (N, C, H, W)."""
+        return images
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         try:
             batch = self.batch = self.batches.next_batch()
         except DataError as error:
             raise self.data_error(error) from None
-        for blob, shape in zip(top, (batch.pixels.shape, batch.label.shape), strict=False):
+        for blob, shape in zip(top, (self.shape_of(batch.pixels.shape), batch.label.shape), strict=False):
             blob.reshape(*shape)
+        images = top[0].data.reshape(batch.pixels.shape)
         if self.dtype == np.float32:
-            batch.write_to(top[0].data)
+            batch.write_to(images)
         else:
-            top[0].data[...] = batch.data
+            images[...] = batch.data
         for blob in top[1:]:
             blob.data[...] = batch.label
 
@@ -194,8 +200,10 @@ class Data(Batches):
     """Batches of images and labels from a database of Datums (LMDB or LevelDB).
 
     Tops: images (batch_size, C, H, W), or crop_size x crop_size; if a second is named, labels (batch_size,).
-    ``transform_param``: scale, mean_file or mean_value, crop_size, mirror.  At the end of the database reading goes on
-    from its start.  Of n solvers that train together, each reads every n-th record.
+    ``transform_param``: scale, mean_file or mean_value, crop_size, mirror; of forks the crops of ``data.varied_crops``.
+    At the end of the database reading goes on from its start.  Of n solvers that train together, each reads every n-th
+    record.  Of forks: ``shuffle`` draws an order of the records for each round, ``shuffle_pool_size`` draws from a pool
+    of so many batches.
     Caffe: ``backend`` is LEVELDB unless set.
     """
 
@@ -203,6 +211,7 @@ class Data(Batches):
     param = "data_param"
     shares_records = True
     tops = (1, 2)
+    obeys = (*varied_crops.FIELDS, "shuffle", "shuffle_pool_size")
 
     def open(self, options: Any, transform: Any) -> DatumSource:
         return DatumSource(options, transform, self.phase, random.stream(), *self.share())
@@ -219,6 +228,7 @@ class ImageData(Batches):
 
     type = "ImageData"
     param = "image_data_param"
+    obeys = varied_crops.FIELDS
     shares_records = True
 
     def open(self, options: Any, transform: Any) -> ImageSource:

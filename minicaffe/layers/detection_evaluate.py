@@ -94,6 +94,7 @@ class DetectionEvaluate(Layer):
         both = ((found, "detections"), (truth, "ground truth"))
         for given, what in both:
             self.require(not np.isnan(given).any(), f"the {what} must be numbers; found NaN")
+            self.require_whole(given[:, :2], f"the numbers of items and the labels in the {what}")
         for given, what in both:
             self.require(
                 not (given[:, 1] == self.background_label_id).any(),

@@ -145,7 +145,7 @@ class Lstm(Stateful):
 
     @staticmethod
     def goes_on(clip: float) -> float:
-        return 1.0 if clip != 0 else 0.0
+        return (1.0 if clip != 0 else 0.0) if clip == clip else clip
 
     @staticmethod
     def times(h: float, cont: float) -> float:

@@ -158,6 +158,7 @@ class MultiBoxLoss(Loss):
         """The ground truth of each item that has one."""
         rows = rows[rows[:, 0] != -1]
         self.require(not np.isnan(rows).any(), "the ground truth must be numbers; found NaN in a row of it")
+        self.require_whole(rows[:, :2], "the numbers of items and the labels in the ground truth")
         self._check_labels(rows[:, 1])
         if not self.use_difficult_gt:
             rows = rows[rows[:, 7] == 0]

@@ -340,17 +340,19 @@ class Dropout(Layer):
     """Zero a random share of the input while training (Srivastava et al. 2014), and scale the rest to keep its mean.
 
     Bottom and top: one shape.  TRAIN: ``y = x * m / (1 - r)``, m drawn anew for each element at each forward, 0 with
-    probability r = ``dropout_ratio``.  TEST: y = x, unless it is as in TRAIN by ``sample_weights_test`` (SegNet).
+    probability r = ``dropout_ratio``.  TEST: y = x, unless it is as in TRAIN by ``sample_weights_test`` (SegNet).  With
+    ``scale_train: false`` (ParseNet, Faster R-CNN) nothing is scaled in TRAIN, and y = (1 - r) x in TEST.
     """
 
     type = "Dropout"
     param = "dropout_param"
-    obeys = ("sample_weights_test",)
+    obeys = ("sample_weights_test", "scale_train")
     capturable = True
     in_place = "always"
     reads_bottoms = reads_tops = ()
     dropout_ratio: float
     sample_weights_test: bool
+    scale_train: bool
 
     def check_options(self) -> None:
         self.require(0 <= self.dropout_ratio < 1, f"must lie in [0, 1); found {self.dropout_ratio:g}", "dropout_ratio")
@@ -360,12 +362,19 @@ class Dropout(Layer):
         """Whether anything is zeroed."""
         return self.phase == TRAIN or self.sample_weights_test
 
+    @property
+    def factor(self) -> float:
+        """What all that is not zeroed is multiplied by."""
+        if self.drops:
+            return 1 / (1 - self.dropout_ratio) if self.scale_train else 1.0
+        return 1.0 if self.scale_train else 1 - self.dropout_ratio
+
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
-        return 2.0 * top[0].count if self.drops else 0.0
+        return (2.0 if self.drops else float(self.factor != 1)) * top[0].count
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         top[0].reshape_like(bottom[0])
-        self.leaves = "sign" if self.drops else "all"
+        self.leaves = "all" if self.factor == 1 and not self.drops else "sign"
         if self.drops:
             self.mask = self.scratch("mask", bottom[0].shape)
 
@@ -373,7 +382,9 @@ class Dropout(Layer):
         x, y = bottom[0].xdata, top[0].xdata
         if self.drops:
             self.random.bernoulli(self.mask, 1 - self.dropout_ratio)
-            self.ops.elementwise(Dropout.kept, (x, self.mask), (1 / (1 - self.dropout_ratio),), y)
+            self.ops.elementwise(Dropout.kept, (x, self.mask), (self.factor,), y)
+        elif self.factor != 1:
+            self.ops.elementwise(Dropout.scaled, (x,), (self.factor,), y)
         elif top[0] is not bottom[0]:
             self.ops.elementwise(same, (x,), (), y)
 
@@ -382,9 +393,15 @@ class Dropout(Layer):
             return
         dx, dy = bottom[0].xdiff, top[0].xdiff
         if self.drops:
-            self.ops.elementwise(Dropout.kept, (dy, self.mask), (1 / (1 - self.dropout_ratio),), dx)
+            self.ops.elementwise(Dropout.kept, (dy, self.mask), (self.factor,), dx)
+        elif self.factor != 1:
+            self.ops.elementwise(Dropout.scaled, (dy,), (self.factor,), dx)
         elif top[0] is not bottom[0]:
             self.ops.elementwise(same, (dy,), (), dx)
+
+    @staticmethod
+    def scaled(x: float, scale: float) -> float:
+        return x * scale
 
     @staticmethod
     def kept(x: float, mask: float, scale: float) -> float:

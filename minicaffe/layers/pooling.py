@@ -1,16 +1,26 @@
-"""Layers that pool pixels under a window: Pooling, SPP."""
+"""Pooling, of the pixels under a window; over two axes or, as naibaf7's Caffe has it, over any number."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
 
 from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.reference import FLT_MAX
 from minicaffe.kernels.window import MOST_PIXELS, Window
-from minicaffe.layers.base import TRAIN, Layer, LayerClass
+from minicaffe.layers.base import TRAIN, Count, Layer, LayerClass
+
+_OF_AXES = ("kernel_sizes", "strides", "pads")
+
+Sizes = tuple[int, ...]
+"""A number for each axis of an image."""
 
 
 class Pooling(Layer):
@@ -21,7 +31,6 @@ class Pooling(Layer):
     ``ceil_mode: false`` or ``round_below: true``: down); with padding, a last window that would start beyond the image
     and its leading pad is dropped. STOCHASTIC (Zeiler and Fergus 2013)
     draws a pixel with probability proportional to its value in TRAIN phase, and weighs all of them in TEST phase.
-    ``dilation`` (naibaf7/caffe; one number, or one an axis) is the step between the pixels of a window of MAX.
 
     A window that holds NaN gives NaN.  Caffe: MAX and STOCHASTIC do not choose it.
 
@@ -36,22 +45,22 @@ class Pooling(Layer):
     param = "pooling_param"
     fixed = ()
     reads_bottoms = reads_tops = ()
-    tops = (1, 2)
-    obeys = ("ceil_mode", "round_below", "dilation")
+    tops: Count = (1, 2)
+    obeys: ClassVar[Collection[str]] = ("ceil_mode", "round_below")
     pool: int
     global_pooling: bool
     round_mode: int
     ceil_mode: bool
     round_below: bool
-    dilation: Sequence[int]
 
     MAX, AVE, STOCHASTIC = range(3)
     CEIL, FLOOR = range(2)
 
     @classmethod
     def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
-        """``DilatedPooling`` where the pixels of a window are apart."""
-        return DilatedPooling if any(step != 1 for step in layer_param.pooling_param.dilation) else Pooling
+        """naibaf7's, if a size is given for each axis, or how far the taps of a window are apart."""
+        given = {field.name for field, _ in layer_param.pooling_param.ListFields()}
+        return cls if given.isdisjoint((*_OF_AXES, "dilation", "kstride")) else AxesPooling
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._declare(top)
@@ -83,14 +92,6 @@ class Pooling(Layer):
                 "pad",
             )
         self.require(min(stride) > 0, f"must be positive; found {stride}", "stride")
-        steps = list(self.dilation)
-        self.require(len(steps) <= 2, f"must be one number, or one an axis; found {steps}", "dilation")
-        self.require(all(step > 0 for step in steps), f"must be positive; found {steps}", "dilation")
-        self.require(
-            all(step == 1 for step in steps) or self.pool == self.MAX and not self.global_pooling,
-            f"only MAX pooling with a kernel takes steps other than 1; found {steps}",
-            "dilation",
-        )
         self.require(
             self.pool != self.STOCHASTIC or pad == (0, 0), f"STOCHASTIC pooling takes no pad; found {pad}", "pad"
         )
@@ -101,17 +102,9 @@ class Pooling(Layer):
             "round_mode",
         )
 
-    def _sizes(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        """Stride, pad, and what the kernel spans along each axis."""
-        kernel = self._pair("kernel_size", "kernel", 0)
-        spans = tuple(step * (size - 1) + 1 for step, size in zip(self._steps(), kernel, strict=True))
-        rows, columns = spans if min(kernel) > 0 else kernel
-        return self._pair("stride", "stride", 1), self._pair("pad", "pad", 0), (rows, columns)
-
-    def _steps(self) -> tuple[int, int]:
-        """How far the pixels of a window are apart along each axis."""
-        given = list(self.dilation) or [1]
-        return given[0], given[-1]
+    def _sizes(self) -> tuple[Sizes, Sizes, Sizes]:
+        """Stride, pad and kernel along each axis."""
+        return self._pair("stride", "stride", 1), self._pair("pad", "pad", 0), self._pair("kernel_size", "kernel", 0)
 
     def _rounds_down(self) -> bool | None:
         """What forks' options say of the size of the top; None if they say nothing."""
@@ -134,23 +127,27 @@ class Pooling(Layer):
         self.require(
             len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
         )
-        spatial, (stride, pad, given) = x.shape[2:], self._sizes()
-        kernel = spatial if self.global_pooling else given
-        rows, cols = (self._pooled(*sizes, any(pad)) for sizes in zip(spatial, kernel, stride, pad, strict=True))
-        # a second window beyond the image is as empty wherever it starts, and what sticks out of the image has no
-        # pixels
-        self.window = Window(
-            tuple(min(k, max(size + 2 * p, 1)) for k, size, p in zip(kernel, spatial, pad, strict=True)),
-            tuple(min(s, max(size + p, 1)) for s, size, p in zip(stride, spatial, pad, strict=True)),
-            pad,
-            (1, 1),
-        )
+        stride, pad, kernel = self._sizes()
+        self.window, pooled = self._fitted(x.shape[2:], x.shape[2:] if self.global_pooling else kernel, stride, pad)
         for blob in top:
-            blob.reshape(x.num, x.channels, rows, cols)
+            blob.reshape(x.num, x.channels, *pooled)
         if self.pool != self.AVE:
             self.mask = self.scratch("mask", top[0].shape, "int32")
         if self.pool == self.STOCHASTIC:
             self.draws = self.scratch("draws", top[0].shape)
+
+    def _fitted(self, sizes: Sizes, kernel: Sizes, stride: Sizes, pad: Sizes) -> tuple[Window, Sizes]:
+        """The window over an image of these sizes, as kernels need it, and the sizes of the top."""
+        pooled = tuple(self._pooled(*axis, any(pad)) for axis in zip(sizes, kernel, stride, pad, strict=True))
+        # a second window beyond the image is as empty wherever it starts, and what sticks out of the image has no
+        # pixels
+        window = Window(
+            tuple(min(k, max(size + 2 * p, 1)) for k, size, p in zip(kernel, sizes, pad, strict=True)),
+            tuple(min(s, max(size + p, 1)) for s, size, p in zip(stride, sizes, pad, strict=True)),
+            pad,
+            (1,) * len(sizes),
+        )
+        return window, pooled
 
     def _pooled(self, size: int, kernel: int, stride: int, pad: int, padded: bool) -> int:
         self.require(
@@ -203,143 +200,188 @@ class Pooling(Layer):
             self.ops.max_pool_grad(dy, self.mask, dx, self.window)
 
 
-class DilatedPooling(Pooling):
-    """MAX pooling of windows whose pixels are ``dilation`` apart.  See Pooling."""
+class AxesPooling(Pooling):
+    """Pooling of naibaf7's Caffe: ``kernel_size``, ``stride`` and ``pad`` once for each axis after the channels, or
+    once for all; ``dilation``, the distance of a window's taps, likewise (``kstride`` is its older name).
 
-    capturable = False
-    capturable_on_device = False
-
-    def _declare(self, top: Sequence[Blob]) -> None:
-        self.capturable = False
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().reshape(bottom, top)
-        x, y = bottom[0], top[0]
-        stride, pad, spans = self._sizes()
-        self.taps = self._pair("kernel_size", "kernel", 0)
-        wide = [(out - 1) * s + span for out, s, span in zip(y.shape[2:], stride, spans, strict=True)]
-        reach = [max(size + p, w) for size, p, w in zip(x.shape[2:], pad, wide, strict=True)]
-        self.padded = self.scratch("padded", (*x.shape[:2], *reach))
-        self.padded[...] = -FLT_MAX
-        self.inside = tuple(slice(p, p + size) for p, size in zip(pad, x.shape[2:], strict=True))
-        self.ends = [(out - 1) * s + 1 for out, s in zip(y.shape[2:], stride, strict=True)]
-        self.tap, self.which = self.scratch("tap", y.shape), self.scratch("which", y.shape)
-        rows, columns = (
-            self.xp.arange(out, dtype="int32") * s - p for out, s, p in zip(y.shape[2:], stride, pad, strict=True)
-        )
-        self.first = rows[:, None] * x.shape[3] + columns
-
-    def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
-        return float(2 * top[0].count * math.prod(self.taps))
-
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        x, y = bottom[0].xdata, top[0].xdata
-        if not x.size:
-            return
-        self.padded[:, :, self.inside[0], self.inside[1]] = x
-        y[...] = -FLT_MAX
-        self.which[...] = -1
-        (down, right), (stride_h, stride_w) = self._steps(), self._sizes()[0]
-        for i in range(self.taps[0]):
-            rows = slice(i * down, i * down + self.ends[0], stride_h)
-            for j in range(self.taps[1]):
-                self.tap[...] = self.padded[:, :, rows, slice(j * right, j * right + self.ends[1], stride_w)]
-                place = float(i * self.taps[1] + j)
-                self.ops.elementwise(DilatedPooling.winner, (self.tap, y, self.which), (place,), self.which)
-                self.ops.elementwise(DilatedPooling.larger, (self.tap, y), (), y)
-        which = self.which.astype("int32")
-        row = which // self.taps[1]
-        self.mask[...] = self.first + row * (down * x.shape[3]) + (which - row * self.taps[1]) * right
-        self.mask[which < 0] = -1
-        if len(top) > 1:
-            top[1].xdata[...] = self.mask
-
-    @staticmethod
-    def winner(x: float, best: float, which: float, place: float) -> float:
-        return place if x > best else which if x == x else place if best == best else which
-
-    @staticmethod
-    def larger(x: float, best: float) -> float:
-        return x if x > best else best if x == x else x
-
-
-class SPP(Layer):
-    """Spatial pyramid pooling: pool the image into 1, then 2 x 2, then 4 x 4 … bins, and join them (He et al. 2014).
-
-    Bottom: (N, C, H, W).  Top: (N, C (4^pyramid_height - 1) / 3), level after level, a level's values being those of
-    (C, bins, bins). Level l is a Pooling layer of ``pool`` with kernel and stride ``ceil(size / 2^l)``, and the padding
-    that makes this 2^l bins.
-    Caffe: of one level the top is (N, C, 1, 1); sizes for which a level needs padding as wide as its kernel are an
-    error.
+    Bottom: (N, C, *in).  Tops: (N, C, *out), of sizes as Pooling has them, by the extent of a window, ``dilation
+    (kernel - 1) + 1``; for MAX a second may be named, the mask: each maximum's place among the channel's values.  MAX
+    gives the first of equal values, AVE divides by the taps up to in + pad.  Over two axes and without gaps it is
+    Pooling, and may be STOCHASTIC.
     """
 
-    type = "SPP"
-    param = "spp_param"
-    reads_bottoms = reads_tops = ()
-    pyramid_height: int
-    pool: int
+    obeys = (*Pooling.obeys, *_OF_AXES, "dilation", "kstride")
+    capturable_on_device = False
+    kernel_sizes: Sequence[int]
+    strides: Sequence[int]
+    pads: Sequence[int]
+    dilation: Sequence[int]
+    kstride: Sequence[int]
+    plain = False
 
     def check_options(self) -> None:
-        self.require(self.pyramid_height > 0, f"must be positive; found {self.pyramid_height}", "pyramid_height")
+        self.require(not (self.dilation and self.kstride), "is another name of dilation; give one", "kstride")
+        gaps = self.dilation or self.kstride
+        self.require(min(gaps, default=1) > 0, f"must be positive; found {list(gaps)}", "dilation")
+        if self._has_no_gaps():
+            super().check_options()
+
+    def _has_no_gaps(self) -> bool:
+        """Whether the options are those of Pooling."""
+        axes = any(getattr(self, field) for field in _OF_AXES)
+        return not axes and max(self.dilation or self.kstride, default=1) == 1
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self._choose(bottom)
+        super().setup(bottom, top)
+
+    def _choose(self, bottom: Sequence[Blob]) -> None:
+        """Find out whether this is Pooling."""
+        self.plain = len(bottom[0].shape) == 4 and self._has_no_gaps()
+
+    def _declare(self, top: Sequence[Blob]) -> None:
+        super()._declare(top)
+        self.capturable = self.capturable and self.plain
+
+    def _each(self, field: str, prefix: str, many: str, axes: int, default: int) -> Sizes:
+        """A number for each axis; fields with ``_h`` and ``_w`` are those of two axes."""
+        values = tuple(getattr(self, many))
+        if not values:
+            pair = self._pair(field, prefix, default)
+            values = pair if pair[0] != pair[1] else pair[:1]
+        return self._spread(field, values, axes)
+
+    def _spread(self, field: str, values: Sizes, axes: int) -> Sizes:
+        self.require(
+            len(values) in (1, axes),
+            f"must be given once, or once for each of the {axes} axes; found {len(values)} values",
+            field,
+        )
+        return values * axes if len(values) == 1 else values
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self._choose(bottom)
+        if self.plain:
+            super().reshape(bottom, top)
+            return
         x = bottom[0]
+        self._declare(top)
         self.require(
-            len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
+            len(x.shape) > 2, f"the input needs axes after its channels; found {x.shape_string}", kind=ShapeError
         )
-        self.levels = [self._level(2**level, x) for level in range(self.pyramid_height)]
-        if len(self.levels) == 1:
-            top[0].reshape(x.num, x.channels, 1, 1)
+        self.require(self.pool != self.STOCHASTIC, "over axes or with dilation it must be MAX or AVE", "pool")
+        sizes, axes = x.shape[2:], len(x.shape) - 2
+        kernel = sizes if self.global_pooling else self._each("kernel_size", "kernel", "kernel_sizes", axes, 0)
+        stride = self._each("stride", "stride", "strides", axes, 1)
+        pad = self._each("pad", "pad", "pads", axes, 0)
+        dilation = self._spread("dilation", tuple(self.dilation or self.kstride) or (1,), axes)
+        for field, values in (("kernel_size", kernel), ("stride", stride)):
+            self.require(min(values) > 0, f"must be positive; found {list(values)}", field)
+        self.window = Window(tuple(kernel), stride, pad, dilation)
+        extent = self.window.extent
+        self.require(
+            all(p < k for p, k in zip(pad, extent, strict=True)),
+            f"must be smaller than a window, {list(extent)}; found {list(pad)}",
+            "pad",
+        )
+        pooled = tuple(self._pooled(*axis, any(pad)) for axis in zip(sizes, extent, stride, pad, strict=True))
+        for blob in top:
+            blob.reshape(*x.shape[:2], *pooled)
+        reach = [(count - 1) * s + 1 for count, s in zip(pooled, stride, strict=True)]
+        steps = [[n * d for n in range(k)] for k, d in zip(kernel, dilation, strict=True)]
+        self.taps = [
+            (..., *(slice(t, t + r, s) for t, r, s in zip(tap, reach, stride, strict=True)))
+            for tap in itertools.product(*steps)
+        ]
+        self.inside = (..., *(slice(p, p + size) for p, size in zip(pad, sizes, strict=True)))
+        room = [max(size + 2 * p, r + e - 1) for size, p, r, e in zip(sizes, pad, reach, extent, strict=True)]
+        self.padded, self.padded_slope = (self.scratch(name, (*x.shape[:2], *room)) for name in ("padded", "slope"))
+        self.padded[...] = -FLT_MAX if self.pool == self.MAX else 0
+        self.part = self.scratch("part", top[0].shape)
+        if self.pool == self.MAX:
+            self.winner = self.scratch("winner", top[0].shape)
+            self._find_places(
+                sizes,
+                [[n * s - p for n in range(count)] for count, s, p in zip(pooled, stride, pad, strict=True)],
+                steps,
+            )
+            self.better, self.unknown = (self.scratch(name, top[0].shape, "bool") for name in ("better", "unknown"))
         else:
-            top[0].reshape(x.num, sum(pooled.span(1) for _, pooled in self.levels))
-        self.partial = self.scratch("partial", x.shape)
+            self.areas = self.scratch("areas", (1, 1, *pooled))
+            counts = (
+                [sum(n * s - p + t < size + p for t in tap) for n in range(count)]
+                for count, s, p, size, tap in zip(pooled, stride, pad, sizes, steps, strict=True)
+            )
+            self.areas[0, 0] = self.xp.asarray(functools.reduce(np.multiply.outer, map(np.asarray, counts)), self.dtype)
 
-    def _level(self, bins: int, x: Blob) -> tuple[Pooling, Blob]:
-        """The Pooling layer that makes ``bins`` x ``bins`` bins, and its top."""
-        (kernel_h, pad_h), (kernel_w, pad_w) = (self._kernel_and_pad(size, bins) for size in x.shape[2:])
-        options = proto.PoolingParameter(
-            pool=self.pool,
-            kernel_h=kernel_h,
-            kernel_w=kernel_w,
-            stride_h=kernel_h,
-            stride_w=kernel_w,
-            pad_h=pad_h,
-            pad_w=pad_w,
-        )
-        param = proto.LayerParameter(
-            name=f"{self.name} ({bins} x {bins} bins)", type="Pooling", phase=self.phase, pooling_param=options
-        )
-        layer, pooled = Pooling(param, self.dtype), Blob((0,), self.dtype)
-        layer.definition = self.definition
-        layer.prepare([x], [pooled])
-        return layer, pooled
-
-    @staticmethod
-    def _kernel_and_pad(size: int, bins: int) -> tuple[int, int]:
-        kernel = -(-size // bins)
-        return kernel, (kernel * bins - size + 1) // 2
+    def _find_places(self, sizes: Sizes, starts: list[list[int]], steps: list[list[int]]) -> None:
+        """Where each window begins among a channel's values, and how far from there each tap is."""
+        far = [math.prod(sizes[n + 1 :]) for n in range(len(sizes))]
+        self.first = self.scratch("first", (1, 1, *map(len, starts)))
+        places = (np.asarray(axis) * by for axis, by in zip(starts, far, strict=True))
+        self.first[0, 0] = self.xp.asarray(functools.reduce(np.add.outer, places), self.dtype)
+        self.offsets = [sum(t * by for t, by in zip(tap, far, strict=True)) for tap in itertools.product(*steps)]
 
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
-        return sum(layer.operations(bottom, [pooled]) for layer, pooled in self.levels)
+        return super().operations(bottom, top) if self.plain else float(top[0].count * len(self.taps))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        y, start = top[0].xdata.reshape(top[0].shape[0], top[0].span(1)), 0
-        for layer, pooled in self.levels:
-            layer.forward(bottom, [pooled])
-            stop = start + pooled.span(1)
-            y[:, start:stop] = pooled.xdata.reshape(pooled.num, pooled.span(1))
-            start = stop
+        if self.plain:
+            super().forward(bottom, top)
+            return
+        y = top[0].xdata
+        self.padded[self.inside] = bottom[0].xdata
+        if self.pool == self.AVE:
+            y[...] = 0
+            for tap in self.taps:
+                y += self.padded[tap]
+            y /= self.areas
+            return
+        y[...] = -FLT_MAX
+        self.winner[...] = -1
+        for n, tap in enumerate(self.taps):
+            self._take_larger(n, self.padded[tap], y)
+        if len(top) > 1:
+            self._mark(top[1].xdata)
+
+    def _mark(self, mask: Any) -> None:
+        """Put the places of the winners into the mask."""
+        mask[...] = -1
+        for n, offset in enumerate(self.offsets):
+            self.xp.equal(self.winner, n, out=self.better)
+            self.xp.add(self.first, offset + 1, out=self.part)
+            self.part *= self.better
+            mask += self.part
+
+    def _take_larger(self, n: int, values: Any, y: Any) -> None:
+        """Put the values of tap ``n`` into y where they are larger, or the first NaN."""
+        xp = self.xp
+        xp.not_equal(values, values, out=self.unknown)
+        xp.equal(y, y, out=self.better)
+        self.unknown &= self.better
+        xp.greater(values, y, out=self.better)
+        self.better |= self.unknown
+        xp.maximum(y, values, out=y)
+        xp.subtract(n, self.winner, out=self.part)
+        self.part *= self.better
+        self.winner += self.part
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        if self.plain:
+            super().backward(top, propagate_down, bottom)
+            return
         if not propagate_down[0]:
             return
-        dy, dx, start = top[0].xdiff.reshape(top[0].shape[0], top[0].span(1)), bottom[0].xdiff, 0
-        for layer, pooled in self.levels:
-            stop = start + pooled.span(1)
-            pooled.xdiff[...] = dy[:, start:stop].reshape(pooled.shape)
-            if start:
-                self.partial[...] = dx
-            layer.backward([pooled], propagate_down, bottom)
-            if start:
-                dx += self.partial
-            start = stop
+        dy = top[0].xdiff
+        self.padded_slope[...] = 0
+        if self.pool == self.AVE:
+            self.xp.divide(dy, self.areas, out=self.part)
+        for n, tap in enumerate(self.taps):
+            if self.pool == self.MAX:
+                self.ops.elementwise(AxesPooling.if_chosen, (self.winner, dy), (n,), self.part)
+            self.padded_slope[tap] += self.part
+        bottom[0].xdiff[...] = self.padded_slope[self.inside]
+
+    @staticmethod
+    def if_chosen(winner: float, slope: float, tap: float) -> float:
+        return slope if winner == tap else 0.0

@@ -60,6 +60,7 @@ class GridLoss(Loss):
 
     def class_of(self, row: NDArray) -> int:
         """The class of a row of ground truth; an error if there is no such class."""
+        self.require_whole(row[:1], "classes in the ground truth")
         label = int(row[0])
         self.require(
             0 <= label < self.num_class, f"found the class {label} in the ground truth; there are {self.num_class}",

@@ -172,6 +172,7 @@ class MaskUpsample(Layer):
 
     def _places(self, mask: Blob, top: Blob) -> NDArray[np.int64]:
         values = mask.data.reshape(self.small)
+        self.require_whole(values, "the places in the mask")
         inside = (values >= 0) & (values < top.span(2))
         if not inside.all():
             raise self.error(

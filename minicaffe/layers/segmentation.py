@@ -21,7 +21,7 @@ class SegAccuracy(Layer):
     the mean recall of the classes, and the mean of their intersection over union.  Pixels with one of ``ignore_label``
     do not count; of equal scores the later class counts.  With ``reset: false`` counts go on from pass to pass.
     Classes without a pixel do not count in the mean recall; in the other they count as 1 if no pixel is said to be of
-    them, either.  On a device, too, the numbers are found on the host.
+    them, either.  A pixel with a score of NaN is never right.  On a device, too, the numbers are found on the host.
     """
 
     type = "SegAccuracy"
@@ -49,7 +49,7 @@ class SegAccuracy(Layer):
         scores, labels = bottom[0].data, bottom[1].data[:, 0]
         classes = scores.shape[1]
         if self.reset or self.counts is None or len(self.counts) != classes:
-            self.counts = np.zeros((classes, classes), np.int64)
+            self.counts = np.zeros((classes, classes + 1), np.int64)
         counted = ~np.isin(labels, np.asarray(self.ignore_label, labels.dtype))
         true = labels[counted]
         wrong = true[(true != np.floor(true)) | (true < 0) | (true >= classes) | np.isnan(true)]
@@ -57,14 +57,15 @@ class SegAccuracy(Layer):
             raise self.error(
                 f"label {wrong[0]:g} is no whole number in 0 .. {classes - 1}; name it in ignore_label if it is none"
             )
-        found = (classes - 1 - scores[:, ::-1].argmax(axis=1))[counted]
-        places = true.astype(np.int64) * classes + found
-        self.counts += np.bincount(places, minlength=classes * classes).reshape(classes, classes)
+        best = classes - 1 - scores[:, ::-1].argmax(axis=1)
+        found = np.where(np.isnan(scores).any(axis=1), classes, best)[counted]
+        places = true.astype(np.int64) * (classes + 1) + found
+        self.counts += np.bincount(places, minlength=self.counts.size).reshape(self.counts.shape)
         top[0].data[...] = self._measures(self.counts)
 
     @staticmethod
     def _measures(counts: NDArray[np.int64]) -> tuple[float, float, float]:
-        right, true, found = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+        right, true, found = counts.diagonal(), counts.sum(axis=1), counts[:, :-1].sum(axis=0)
         union = true + found - right
         recall = (right[true > 0] / true[true > 0]).sum() / max((true > 0).sum(), 1)
         shared = np.where(union > 0, right / np.maximum(union, 1), 1)
@@ -189,6 +190,7 @@ class UniqueLabel(Layer):
         rows = top[0].data.reshape(-1, self.max_labels)
         rows[...] = -1
         for row, labels in zip(rows, bottom[0].data, strict=True):
+            self.require_whole(labels, "labels")
             found = np.unique(labels)
             found = found[~np.isin(found, np.asarray(self.ignore_label, found.dtype))]
             if len(found) > self.max_labels:
@@ -203,6 +205,7 @@ class DiceCoefLoss(Loss):
 
     the sums being those over all values of image n.  Bottoms: x (N, C, …), probabilities; and labels (N, 1, …), from
     which t is 1 in the channel of the label; or t itself, of the shape of x.  The channel ``ignore_label`` is left out.
+    A label that is neither a channel nor that is an error.
     DeepDetect: the gradient is N times as large; weighted generalizations are not known here.
     """
 
@@ -242,6 +245,7 @@ class DiceCoefLoss(Loss):
         self.keep[...] = 1 if not self.has("ignore_label") else self.channel != self.ignore_label
         self.inside, self.outside = self.scratch("inside", (x.shape[0],)), self.scratch("outside", (x.shape[0],))
         self.sums = self.scratch("sums", (x.shape[0],))
+        self.bad_label = self.flag("bad_label")
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         xp, x = self.xp, bottom[0].xdata.reshape(self.rows)
@@ -249,6 +253,8 @@ class DiceCoefLoss(Loss):
         if self.given_truth:
             self.truth[...] = label
         else:
+            ignored = self.ignore_label if self.has("ignore_label") else None
+            self.check_indices(label, self.rows[1], self.bad_label, ignored, " among the labels")
             xp.equal(label, self.channel, out=self.is_class)
             self.truth[...] = self.is_class
         self.truth *= self.keep

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 _BY_TARGETS = "it chooses targets by values while training; export the TEST phase"
 
+_CASCADE = "it chooses boxes of a cascade by values; name its bottoms as outputs"
+
 REASONS = {
+    "BboxAccuracy": _BY_TARGETS,
     "BoxAnnotatorOHEM": _BY_TARGETS,
+    "BoxGroupOutput": _CASCADE,
+    "BoxOutput": _CASCADE,
     "CtcLoss": "ONNX has no connectionist temporal classification",
+    "DecodeBBox": _CASCADE,
+    "Detection": _BY_TARGETS,
+    "DetectionAccuracy": _BY_TARGETS,
     "DetectionEvaluate": "it compares lists of boxes whose lengths depend on values",
+    "DetectionGroupAccuracy": _BY_TARGETS,
+    "DetectionGroupLoss": _BY_TARGETS,
+    "DetectionLoss": _BY_TARGETS,
     "DomainTransform": "it goes along rows pixel by pixel",
+    "FrcnnOutput": _CASCADE,
     "HDF5Output": "it writes files",
+    "HardMining": _BY_TARGETS,
     "MultiBoxFocalLoss": _BY_TARGETS,
     "MultiBoxLoss": _BY_TARGETS,
+    "ProposalTarget": _BY_TARGETS,
     "RegionLoss": _BY_TARGETS,
+    "ScaleRoute": _CASCADE,
     "WarpCTCLoss": "ONNX has no connectionist temporal classification",
     "Yolov3": _BY_TARGETS,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +11,15 @@ from numpy.typing import NDArray
 
 from minicaffe import backend
 from minicaffe.errors import MissingExtraError
-from minicaffe.parallel.communicator import Communicator
+from minicaffe.parallel.communicator import Communicator, nothing
+from minicaffe.parallel.nccl import Nccl, connect
 
 
 class Mpi(Communicator):
     """All processes of one ``mpirun``.
 
-    Arrays of a device are exchanged through the host's memory.  The sum's order, and so its rounding, is MPI's: it
+    Arrays of GPUs are exchanged by NCCL where each process has one of its own and all have NCCL, else through the
+    host's memory.  The sum's order, and so its rounding, is MPI's: it
     depends on the sizes of group and array.  Raises MissingExtraError if mpi4py, or the MPI it needs, is not there.
     """
 
@@ -28,6 +31,9 @@ class Mpi(Communicator):
     def start_sum(self, array: Any) -> Callable[[], None]:
         if isinstance(array, np.ndarray):
             return self._world.Iallreduce(self._mpi.IN_PLACE, array.reshape(-1)).Wait
+        if self._nccl is not None:
+            self._nccl.sum(array)
+            return nothing
         where, host = backend.current(), np.empty(array.shape, array.dtype)
         where.download(array, host)
         request = self._world.Iallreduce(self._mpi.IN_PLACE, host.reshape(-1))
@@ -45,6 +51,9 @@ class Mpi(Communicator):
             self.start_sum(array)()
 
     def broadcast(self, array: Any) -> None:
+        if not isinstance(array, np.ndarray) and self._nccl is not None:
+            self._nccl.broadcast(array)
+            return
         where = backend.current()
         host: NDArray = array if isinstance(array, np.ndarray) else np.empty(array.shape, array.dtype)
         if host is not array:
@@ -52,6 +61,10 @@ class Mpi(Communicator):
         self._world.Bcast(host.reshape(-1))
         if host is not array:
             where.upload(host, array)
+
+    @functools.cached_property
+    def _nccl(self) -> Nccl | None:
+        return connect(self, self._mpi.Get_processor_name())
 
     def gather(self, value: Any) -> list[Any]:
         return self._world.allgather(value)

@@ -17,15 +17,15 @@ from minicaffe.solvers import larc, progress
 from minicaffe.solvers.larc import Range
 
 if TYPE_CHECKING:
-    from minicaffe.solvers.base import Solver
+    from minicaffe.solvers.update_rule import UpdateRule
 
 
 class Stepper(Work):
     """Steps the packed params ``data`` of a net by their gradients ``diff``, as its solver says.
 
-    The host calls ``Solver.update`` for each range of params that step alike.  A device updates all in one launch, by a
-    table of the ranges in its memory, and replays that: what changes from step to step it reads there, and what else
-    ``Solver.update`` goes by, fields of the SolverParameter, is the state that a capture holds for.
+    The host calls ``UpdateRule.update`` for each range of params that step alike.  A device updates all in one launch,
+    by a table of the ranges in its memory, and replays that: what changes from step to step it reads there, and what
+    else ``UpdateRule.update`` goes by, fields of the SolverParameter, is the state that a capture holds for.
     """
 
     def __init__(self, net: Net, data: Storage, diff: Storage) -> None:
@@ -34,7 +34,7 @@ class Stepper(Work):
         self._norm, self._factor = Blob((), net.dtype), Blob((), np.float64)
         self._replay = Replay()
 
-    def take(self, solver: Solver, rate: float) -> None:
+    def take(self, solver: UpdateRule, rate: float) -> None:
         """Clip the gradients and step, at the learning rate ``rate`` times each param's multiplier or its own rate."""
         where, p = backend.current(), solver.param
         own = solver.capturable and "update" not in vars(solver)  # nobody put a function in its place
@@ -57,7 +57,7 @@ class Stepper(Work):
     def leave(self, left: Any) -> None:
         self._diff.zeros = left
 
-    def _update_each(self, solver: Solver, ranges: Sequence[Range], rates: Sequence[float]) -> None:
+    def _update_each(self, solver: UpdateRule, ranges: Sequence[Range], rates: Sequence[float]) -> None:
         """One range after the other, with numbers of the host."""
         scale = self._scale(solver)
         scale = float(self._factor.peek_data()) if isinstance(scale, Blob) else scale
@@ -68,7 +68,7 @@ class Stepper(Work):
             self._update(solver, slice(item.start, item.stop), rate, scale, item.decay_mult)
 
     def _update_all(
-        self, solver: Solver, where: backend.Backend, ranges: Sequence[Range], rates: Sequence[float]
+        self, solver: UpdateRule, where: backend.Backend, ranges: Sequence[Range], rates: Sequence[float]
     ) -> None:
         """All ranges at once, with numbers in the memory of a device."""
         table = where.numbers(self, _table(ranges, rates, self._data.size))
@@ -82,14 +82,14 @@ class Stepper(Work):
         else:
             work()
 
-    def _state(self, solver: Solver, where: backend.Backend) -> tuple:
+    def _state(self, solver: UpdateRule, where: backend.Backend) -> tuple:
         p, loss_scale = solver.param, solver.loss_scale
         scaled = None if loss_scale is None else id(loss_scale.storage)  # which a capture keeps alive
         whole = p.clip_gradients, p.iter_size, larc.weight_decay(p, solver.iter), p.regularization_type
         own = solver.momentum, p.momentum2, p.rms_decay, p.delta
         return where, where.settings(), self._diff.zeros, scaled, whole, own
 
-    def _scale(self, solver: Solver) -> float | Blob:
+    def _scale(self, solver: UpdateRule) -> float | Blob:
         """What the gradients are to be multiplied by: a number, or where it will be found."""
         p, loss_scale = solver.param, solver.loss_scale
         scale = 1 / p.iter_size
@@ -100,7 +100,7 @@ class Stepper(Work):
         backend.current().ops.gradient_scale(g, p.clip_gradients, scale, numbers, norm, factor)
         return self._factor
 
-    def _update(self, solver: Solver, where: slice, rate: Any, scale: Any, decay_mult: float = 1.0) -> None:
+    def _update(self, solver: UpdateRule, where: slice, rate: Any, scale: Any, decay_mult: float = 1.0) -> None:
         p = solver.param
         w, g, *history = [storage.array()[where] for storage in (self._data, self._diff, *solver.history)]
         decay = larc.weight_decay(p, solver.iter) * decay_mult

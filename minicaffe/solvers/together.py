@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import minicaffe
 from minicaffe import proto, weights
 from minicaffe.blob import Storage
 from minicaffe.errors import DeviceError
@@ -121,7 +121,7 @@ def _facts(param: proto.SolverParameter, resolve: Callable[[str], str]) -> dict[
     nets = [*param.test_net, *(getattr(param, field) for field in ("net", "train_net") if param.HasField(field))]
     files = [path for paths in param.weights for path in paths.split(",") if path]
     return {
-        "the version of minicaffe": minicaffe.__version__,
+        "the version of minicaffe": version("minicaffe"),
         "the solver's definition": param.SerializeToString(deterministic=True),
         "the nets' definitions": [weights.checksum(resolve(path)) for path in nets],
         "the files of weights": [weights.checksum(path) for path in files],

@@ -48,6 +48,18 @@ def annotated(folder):
     return {"source": str(folder / "anno")}
 
 
+def clips(folder):
+    lines = []
+    for video in range(3):
+        (folder / str(video)).mkdir()
+        for frame in (1, 2):
+            pixels = np.full((4, 5, 3), 50 * video + frame, np.uint8)
+            Image.fromarray(pixels).save(folder / str(video) / f"{frame:06d}.jpg")
+        lines.append(f"{folder}/{video} 1 {video}\n")
+    (folder / "clips.txt").write_text("".join(lines))
+    return {"source": str(folder / "clips.txt")}
+
+
 def images(folder):
     for i in range(3):
         Image.fromarray(_pixels(6, 7, 3)).save(folder / f"{i}.png")
@@ -116,6 +128,7 @@ CASES = [
     Case("AnnotatedData", (), {"backend": "LMDB", "batch_size": 4}, tops=2, files=annotated),
     Case("DenseImageData", (), {"batch_size": 4, "new_height": 5, "new_width": 4}, tops=2, files=label_maps),
     Case("ImageData", (), {"batch_size": 4, "new_height": 5, "new_width": 4}, tops=2, files=images),
+    Case("VideoData", (), {"batch_size": 4, "new_length": 2, "use_image": True}, tops=2, files=clips),
     Case("WindowData", (), {"batch_size": 4, "transform_param": {"crop_size": 8}}, tops=2, files=windows),
     Case("DetectionData", (), tops=4, files=listed({"detection_data_param": {**OF_FIELDS, "stride": [8, 8]}})),
     Case("EvalData", (), tops=3, phase="TEST", files=listed({"eval_data_param": {"batch_size": 1}})),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from layer_cases.case import Case, Values, integers, normal
+from layer_cases.case import Case, Values, integers, normal, uniform
 
 
 def priors(count: int) -> Values:
@@ -31,6 +31,22 @@ def truth(count: int, classes: int = 3, items: int = 2) -> Values:
         return rows[None, None]
 
     return Values(draw, (1, 1, count, 8))
+
+
+def scene(boxes: int, items: int = 2) -> Values:
+    """(items, 1, boxes + 2, 16): boxes of DetectNet, after a row that counts them."""
+
+    def draw(rng, shape):
+        rows = np.zeros(shape)
+        rows[:, 0, 0, :2] = shape[2] - 2, 16
+        rows[:, 0, 1:-1, :2], rows[:, 0, 1:-1, 2:4] = rng.uniform(0, 6, (2, shape[0], shape[2] - 2, 2)) + [
+            [[[0]]],
+            [[[3]]],
+        ]
+        rows[:, 0, 1:-1, 5] = 1
+        return rows
+
+    return Values(draw, (items, 1, boxes + 2, 16))
 
 
 def found(count: int) -> Values:
@@ -175,5 +191,13 @@ CASES = [
         {"num_classes": 3},
         phase="TEST",
         sizes=(((1, 1, 3, 7), (1, 1, 2, 8)), ((1, 1, 9, 7), (1, 1, 7, 8))),
+    ),
+    Case(
+        "DetectNetTransformation",
+        (uniform(0, 255, 2, 3, 12, 10), scene(2)),
+        {"stride": 4, "image_size_x": 12, "image_size_y": 8, "transform_param": {"mean_value": [9]}},
+        tops=2,
+        phase="TEST",
+        sizes=(((1, 3, 8, 12), (1, 1, 3, 16)), ((3, 3, 20, 9), (3, 1, 5, 16))),
     ),
 ]

@@ -51,4 +51,5 @@ CASES = [
         why_not={"parity": "each backend draws a mask of its own"},
     ),
     Case("Dropout", (normal(2, 3, 4),), {"dropout_ratio": 0.3}, "TEST", phase="TEST", sizes=SIZES),
+    Case("Dropout", (normal(2, 3, 4),), {"scale_train": False}, "unscaled in TEST", phase="TEST", sizes=SIZES),
 ]

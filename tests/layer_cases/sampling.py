@@ -5,6 +5,7 @@ from __future__ import annotations
 from layer_cases.case import Case, Values, distinct, integers, normal, uniform
 from layer_cases.vision import IMAGES
 
+COLORS = (((1, 3, 4, 5),), ((3, 3, 6, 8),))
 IMAGES_4 = (((1, 2, 3),), ((3, 6, 5, 6),))
 PAIRS = (((1, 2, 3, 3), (1, 2, 3, 3)), ((3, 2, 5, 6), (3, 2, 5, 6)))
 
@@ -50,6 +51,10 @@ SAMPLING = [
     Case(
         "Resample", (normal(2, 1, 3, 4),), {"height": 5, "width": 9, "resample_param": {"type": "NEAREST"}}, "nearest"
     ),
+    Case("Downsample", (normal(2, 3, 5, 7),), {"top_height": 3, "top_width": 4}, sizes=IMAGES),
+    Case("Downsample", (normal(2, 3, 5, 7), normal(1, 1, 5, 7)), {}, "to a reference"),
+    Case("DataAugmentation", (normal(2, 3, 5, 7),), {"crop_height": 4, "crop_width": 7, "recompute_mean": 9}),
+    Case("DataAugmentation", (normal(2, 3, 5, 7),), {"mean": [1, 2, 3], "mean_per_pixel": False}, "mean", sizes=COLORS),
     Case(
         "Accum",
         (normal(2, 3, 2, 5), normal(2, 1, 4, 3)),

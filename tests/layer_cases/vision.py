@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layer_cases.case import Case, distinct, normal, uniform
+from layer_cases.case import Case, distinct, integers, normal, uniform
 
 IMAGES = (((1, 4, 5, 4),), ((3, 4, 8, 9),))
 VARIANTS = {
@@ -10,6 +10,7 @@ VARIANTS = {
     "stride, pad": ((2, 4, 6, 7), {"kernel_h": 3, "kernel_w": 2, "stride_h": 2, "stride_w": 1, "pad_h": 1, "pad_w": 0}),
     "group, dilation": ((2, 4, 6, 7), {"kernel_size": [2, 3], "dilation": 2, "pad": 1, "group": 2}),
     "hole": ((2, 4, 6, 7), {"kernel_size": [2, 3], "hole_h": 2, "hole_w": 1, "pad": 1}),
+    "kstride": ((2, 4, 6, 7), {"kernel_size": 2, "kstride": 2}),
     "1 x 1": ((2, 4, 3, 3), {"kernel_size": 1, "bias_term": False}),
     "1-D": ((2, 4, 7), {"kernel_size": 3, "stride": 2, "pad": 1}),
     "3-D": ((1, 2, 3, 4, 3), {"kernel_size": 2, "pad": [1, 0, 1], "stride": [1, 2, 1], "num_output": 2}),
@@ -28,6 +29,10 @@ def convolutions(kind):
         "two bottoms",
         sizes=tuple(s * 2 for s in IMAGES),
     )
+
+
+VOLUMES = (((1, 3, 2, 4, 5),), ((2, 3, 5, 6, 4),))
+DEEP = {"kernel_size": 3, "kernel_depth": 2, "pad": 1, "temporal_pad": 1, "stride": 2, "temporal_stride": 2}
 
 
 def pooling(variant, x, sizes=IMAGES, **fields):
@@ -70,6 +75,25 @@ CASES = [
         phase="TEST",
         sizes=IMAGES,
         why_not={"gradient": "as in Caffe it goes backward in TRAIN phase only, and says so"},
+    ),
+    pooling("dilated", distinct(2, 4, 6, 5), kernel_size=2, dilation=[2]),
+    pooling("dilated average", normal(2, 4, 6, 5), pool="AVE", kernel_size=2, stride=2, pad=1, dilation=[2, 1]),
+    pooling("3-D", distinct(2, 3, 3, 4, 5), VOLUMES, kernel_sizes=[2, 3, 1], strides=[1, 2, 1], pads=[1, 0, 0]),
+    pooling("3-D average", normal(2, 3, 3, 4, 5), VOLUMES, pool="AVE", kernel_sizes=[2, 2, 2], strides=[2]),
+    *(
+        Case(kind, (normal(2, 3, 3, 4, 5),), {"num_output": 2, **fields}, variant, sizes=VOLUMES)
+        for kind in ("Convolution3D", "Deconvolution3D")
+        for variant, fields in (("", {"kernel_size": 2, "kernel_depth": 3, "temporal_pad": 1}), ("strides", DEEP))
+    ),
+    Case("Pooling3D", (distinct(2, 3, 3, 4, 5),), {"kernel_size": 2, "kernel_depth": 1, "stride": 2}, sizes=VOLUMES),
+    Case("Pooling3D", (distinct(2, 3, 3, 5, 5),), DEEP, "strides", sizes=VOLUMES),
+    Case("Pooling3D", (normal(2, 3, 3, 4, 5),), {"pool": "AVE", **DEEP}, "average", sizes=VOLUMES),
+    Case("Pooling3D", (normal(2, 3, 2, 2, 3),), {"pool": "AVE", "global_pooling": True}, "global", sizes=VOLUMES),
+    Case(
+        "MalisLoss",
+        (uniform(0.1, 0.9, 2, 2, 3, 4), uniform(0, 1, 2, 2, 3, 4), integers(3, 2, 1, 3, 4)),
+        sizes=(((1, 2, 2, 2), (1, 2, 2, 2), (1, 1, 2, 2)), ((3, 2, 4, 5), (3, 2, 4, 5), (3, 1, 4, 5))),
+        why_not={"gradient": "half of it, and not of the smaller or larger affinity, as in naibaf7's Caffe"},
     ),
     Case("SPP", (distinct(2, 3, 8, 7),), {"pyramid_height": 3}, sizes=(((1, 3, 4, 4),), ((3, 3, 9, 11),))),
     Case("SPP", (normal(2, 3, 8, 6),), {"pyramid_height": 2, "pool": "AVE"}, "average"),

@@ -9,6 +9,7 @@ from layer_errors.row import row
 IMAGE = (2, 4, 5, 5)
 MAPS = ((1, 2, 3, 3), (1, 3, 30, 30))
 NAN, INF = float("nan"), float("inf")
+SCENE = ((2, 3, 8, 8), (2, 1, 3, 16))
 FOUND = ((1, 1, 1, 7), (1, 1, 1, 8))
 CODES, SCORES, PRIORS, TRUTH = (2, 24), (2, 18), (1, 2, 24), (1, 1, 3, 8)
 
@@ -17,6 +18,13 @@ def nan(shape):
     """Zeros but for the last value."""
     values = np.zeros(shape)
     values.reshape(-1)[-1] = NAN
+    return values.tolist()
+
+
+def scene(*first):
+    """Labels that begin with these numbers."""
+    values = np.zeros(SCENE[1])
+    values.reshape(-1)[: len(first)] = first
     return values.tolist()
 
 
@@ -202,6 +210,39 @@ ROWS = [
     output(None, r"location predictions: 24", (2, 28), SCORES, PRIORS),
     output(None, r"confidence predictions: 18", CODES, (2, 21), PRIORS),
     output(None, r"the prior boxes must be \(1, 2, 4P\)", CODES, SCORES, (2, 2, 24)),
+    row("DetectNetTransformation", "stride", r"must be positive; found 0", *SCENE, stride=0),
+    row(
+        "DetectNetTransformation",
+        "mean_value",
+        r"must be 1 or 3 values; found 2",
+        *SCENE,
+        transform_param={"mean_value": [1, 2]},
+    ),
+    row(
+        "DetectNetTransformation",
+        "mean_file",
+        r"missing.* cannot be read",
+        *SCENE,
+        transform_param={"mean_file": "missing"},
+    ),
+    row("DetectNetTransformation", None, r"images must be \(N, 3, H, W\); found 2 4", IMAGE, SCENE[1], tops=2),
+    row("DetectNetTransformation", None, r"labels must be \(N, 1, boxes \+ 1, 16\)", SCENE[0], (2, 1, 3, 8), tops=2),
+    row(
+        "DetectNetTransformation",
+        None,
+        r"must begin with the number of its boxes.*found 3 and 16",
+        *SCENE,
+        tops=2,
+        bad=(1, scene(3, 16)),
+    ),
+    row(
+        "DetectNetTransformation",
+        None,
+        r"boxes that are no numbers",
+        *SCENE,
+        tops=2,
+        bad=(1, scene(1, 16, *[0] * 14, NAN)),
+    ),
     row("DetectionEvaluate", "num_classes", r"must be given", (1, 1, 2, 7), (1, 1, 2, 8)),
     row(
         "DetectionEvaluate",

@@ -38,22 +38,5 @@ ROWS = [
     row("MergeCrop", None, r"same number of axes and items; found 2 3 4 5 .*3 3 9 9", IMAGE, (3, 3, 9, 9)),
     row("MergeCrop", None, r"at least as large as bottom 0; found 2 3 9 9 .*2 3 4 5", LARGER, IMAGE),
     row("MergeCrop", "operation", r"ADD needs the same number of channels", IMAGE, (2, 2, 9, 9), operation="ADD"),
-    row(
-        "Pooling",
-        "dilation",
-        r"one number, or one an axis; found \[1, 2, 3\]",
-        IMAGE,
-        kernel_size=2,
-        dilation=[1, 2, 3],
-    ),
     row("Pooling", "dilation", r"must be positive; found \[0\]", IMAGE, kernel_size=2, dilation=[0]),
-    row(
-        "Pooling",
-        "dilation",
-        r"only MAX pooling with a kernel takes steps",
-        IMAGE,
-        kernel_size=2,
-        dilation=[2],
-        pool="AVE",
-    ),
 ]

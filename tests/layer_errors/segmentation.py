@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from layer_errors.row import row
 
 IMAGE, MAP = (2, 3, 4, 5), (2, 1, 4, 5)
@@ -49,6 +51,11 @@ ROWS = [
     row("DiceCoefLoss", "generalization", r"must be NONE or MULTICLASS", IMAGE, MAP,
         generalization="MULTICLASS_WEIGHTED"),
     row("DiceCoefLoss", "contour_shape", r"is not known here", IMAGE, MAP, contour_shape=True),
+    *(
+        row("DiceCoefLoss", None, rf"an integer in 0 \.\. 2 .*among the labels; found {label}", IMAGE, MAP, ignore_label=7,
+            bad=(1, np.full(MAP, label)))
+        for label in (np.nan, 0.5, 3, -1)
+    ),
     row("DiceCoefLoss", None, r"or one shape; found 2 3 4 5 .*2 2 4 5", IMAGE, (2, 2, 4, 5)),
     row("SoftmaxWithLoss", "class_weighting", r"each of the 3 classes; found 1", IMAGE, MAP,
         loss_param={**WEIGHED, "class_weighting": [1.0]}),

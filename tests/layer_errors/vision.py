@@ -25,6 +25,7 @@ def windowed(kind, **more):
     yield no("stride", r"must be positive; found \[0, 0\]", kernel_size=2, stride=0)
     yield no("hole", r"give either hole, or hole_h and hole_w, or dilation", kernel_size=2, hole=2, dilation=2)
     yield no("hole_h", r"give either hole, or hole_h and hole_w, or dilation", kernel_size=2, hole_h=2)
+    yield no("kstride", r"is another name of dilation; give one", kernel_size=2, dilation=2, kstride=2)
     yield no("hole", r"must be positive; found \[0, 0\]", kernel_size=2, hole=0)
     yield no("hole_h", r"need 2 spatial axes; found 1", (2, 4, 5), kernel_size=2, hole_h=2, hole_w=2)
     yield no("stride", r"found 3 values", kernel_size=2, stride=[1, 1, 1])
@@ -59,7 +60,70 @@ def pooling(field, problem, *shapes, **how):
     return row("Pooling", field, problem, *(shapes or (IMAGE,)), **how)
 
 
+VOLUME = (2, 4, 3, 5, 5)
+
+
+def over_time(kind):
+    def no(field, problem, *shapes, **how):
+        given = {"num_output": 3, "kernel_size": 2, "kernel_depth": 2, **how}
+        return row(kind, field, problem, *(shapes or (VOLUME,)), **given)
+
+    yield no("axis", r"axis 5 out of range for 5-D", axis=5)
+    yield no("kernel_size", r"once for each of the 2 spatial axes; found 3 values", kernel_size=[2, 2, 2])
+    yield no("kernel_depth", r"must be positive, as along other axes; found \[0, 2, 2\]", kernel_depth=0)
+    yield no("temporal_stride", r"must be positive, as along other axes; found \[0, 1, 1\]", temporal_stride=0)
+    yield no("num_output", r"must be positive; found 0", num_output=0)
+    yield no("group", r"must divide the input channels \(4\); found 3", group=3)
+    yield no("pad", r"found 3 values", pad=[1, 1, 1])
+    yield no("hole_h", r"give either hole, or hole_h and hole_w, or dilation", hole_h=2)
+    yield no("kstride", r"is another name of dilation; give one", dilation=2, kstride=2)
+    yield no(None, r"needs 3 axes after the channels: time, height, width; found 2", IMAGE)
+
+
+def deep_pooling(field, problem, *shapes, **how):
+    return row("Pooling3D", field, problem, *(shapes or (VOLUME,)), **{"kernel_size": 2, "kernel_depth": 2, **how})
+
+
 ROWS = [
+    *over_time("Convolution3D"),
+    *over_time("Deconvolution3D"),
+    row("Pooling3D", "kernel_size", r"give kernel_size", VOLUME, kernel_depth=2),
+    row("Pooling3D", "kernel_depth", r"must be given, and positive", VOLUME, kernel_size=2),
+    row("Pooling3D", "kernel_depth", r"give none with global_pooling", VOLUME, global_pooling=True, kernel_depth=2),
+    deep_pooling("temporal_pad", r"must be smaller than kernel_depth, 2; found 2", temporal_pad=2),
+    deep_pooling("temporal_stride", r"must be positive; found 0", temporal_stride=0),
+    deep_pooling("stride", r"must be positive; found \(0, 0\)", stride=0),
+    deep_pooling("pad", r"must be smaller than the kernel", pad=2),
+    deep_pooling("pool", r"must be MAX or AVE", pool="STOCHASTIC"),
+    deep_pooling("round_mode", r"says the opposite", round_mode="CEIL", ceil_mode=False),
+    deep_pooling(None, r"must have 5 axes \(N, C, length, H, W\)", IMAGE),
+    pooling("pool", r"must be MAX or AVE", pool="STOCHASTIC", kernel_size=2, dilation=2),
+    pooling("dilation", r"must be positive; found \[0\]", kernel_size=2, dilation=0),
+    pooling("dilation", r"once for each of the 2 axes; found 3 values", kernel_size=2, dilation=[1, 2, 1]),
+    pooling("kernel_size", r"once for each of the 2 axes; found 3 values", kernel_sizes=[2, 2, 2]),
+    pooling("kernel_size", r"must be positive; found \[0, 0\]", dilation=2),
+    pooling("kstride", r"is another name of dilation; give one", kernel_size=2, dilation=2, kstride=2),
+    pooling("stride", r"must be positive; found \[1, 0\]", kernel_size=2, strides=[1, 0]),
+    pooling("pad", r"must be smaller than a window, \[3, 3\]; found \[3, 3\]", kernel_size=2, pad=3, dilation=2),
+    pooling("kernel_size", r"larger than the input", kernel_size=3, dilation=3),
+    pooling(None, r"needs axes after its channels", (2, 3), kernel_size=2, dilation=2),
+    row("MalisLoss", None, r"affinities must be \(N, edges", (2, 3), (2, 3), (2, 1)),
+    row("MalisLoss", None, r"must have the same shape", (1, 2, 3, 3), (1, 2, 3, 4), (1, 1, 3, 3)),
+    row("MalisLoss", None, r"one channel and the size of the affinities", (1, 2, 3, 3), (1, 2, 3, 3), (1, 2, 3, 3)),
+    row("MalisLoss", None, r"3 edges along 2 axes: a fourth bottom", (1, 3, 3, 3), (1, 3, 3, 3), (1, 1, 3, 3)),
+    row("MalisLoss", None, r"steps must be 3 for each", (1, 2, 3, 3), (1, 2, 3, 3), (1, 1, 3, 3), (1, 1, 2, 2)),
+    row(
+        "MalisLoss",
+        None,
+        r"true affinities must be numbers",
+        (1, 1, 2),
+        (1, 1, 2),
+        (1, 1, 2),
+        bad=(1, [[[float("nan"), 1]]]),
+    ),
+    row(
+        "MalisLoss", None, r"segments must be numbers", (1, 1, 2), (1, 1, 2), (1, 1, 2), bad=(2, [[[float("inf"), 1]]])
+    ),
     *convolution("Convolution"),
     row(
         "Convolution",

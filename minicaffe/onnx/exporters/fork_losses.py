@@ -43,7 +43,7 @@ def huber(w: Writer, gap: str, square: float = 1.0) -> str:
 
 
 @exports("SmoothL1Loss")
-def smooth_l1(w: Writer) -> str:
+def smooth_l1(w: Writer) -> list[str]:
     shape = w.bottom[0]
     others = [w.reshape(x, shape, of) for x, of in zip(w.x[1:], w.bottom[1:], strict=True)]
     gap = w.sub(w.x[0], others[0])
@@ -52,18 +52,25 @@ def smooth_l1(w: Writer) -> str:
     terms = huber(w, gap, w.layer.sigma**2)
     if len(others) > 2:
         terms = w.mul(terms, others[2])
-    return _mean_over_items(w, w.sum(terms))
+    return [_mean_over_items(w, w.sum(terms)), *_each_region(w, terms)]
+
+
+def _each_region(w: Writer, terms: str) -> list[str]:
+    """The second top, if there is one: the sum over channels."""
+    if len(w.top) == 1:
+        return []
+    shape = w.bottom[0]
+    return [w.like_top(w.sum(terms, [1], keep=True), [shape[0], 1, *shape[2:]], 1)]
 
 
 @exports("SmoothL1LossOHEM")
 def smooth_l1_ohem(w: Writer) -> list[str]:
-    shape = w.bottom[0]
     gap = w.sub(w.x[0], w.x[1])
     if len(w.x) > 2:
         gap = w.mul(gap, w.x[2])
-    each = w.sum(huber(w, gap), [1], keep=True)
-    loss = w.div(w.sum(each), _positions(w, each))
-    return [loss, w.like_top(each, [shape[0], 1, *shape[2:]], 1)] if len(w.top) > 1 else [loss]
+    terms = huber(w, gap)
+    total = w.sum(terms, [1], keep=True)
+    return [w.div(w.sum(total), _positions(w, total)), *_each_region(w, terms)]
 
 
 def _positions(w: Writer, each: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from minicaffe.layers.eltwise import Eltwise
+from minicaffe.layers.merge_crop import MergeCrop
 from minicaffe.layers.metric import Pairwise
 from minicaffe.onnx.writer import Writer, exports, host
 
@@ -34,9 +35,22 @@ def broadcast_mul(w: Writer) -> str:
     return w.mul(w.x[0], _by_channel(w, 1, 0))
 
 
-@exports("SpatialProduct")
+@exports("SpatialProduct", "MaskPooling")
 def spatial_product(w: Writer) -> str:
     return w.mul(w.x[0], w.x[1])
+
+
+@exports("MergeCrop")
+def merge_crop(w: Writer) -> str:
+    layer = w.layer
+    starts, stops = (
+        zip(*((part.start, part.stop) for part in layer.middle[2:]), strict=True) if len(w.bottom[0]) > 2 else ((), ())
+    )
+    a, b = w.x
+    if starts:
+        b = w.op("Slice", b, w.ints(starts), w.ints(stops), w.ints(list(range(2, 2 + len(starts)))))
+    a, b = (x if used else w.filled(x, 0) for x, used in zip((a, b), layer.used, strict=True))
+    return w.add(a, b) if layer.operation == MergeCrop.ADD else w.op("Concat", a, b, axis=1)
 
 
 @exports("ChannelScale")

@@ -12,7 +12,7 @@ from minicaffe.onnx.exporters.linear import rows
 from minicaffe.onnx.writer import Writer, exports
 
 
-@exports("SoftmaxWithLoss", "SoftmaxWithLossOHEM")
+@exports("SoftmaxWithLoss", "SoftmaxWithLossOHEM", "SoftmaxWithWeightedLoss")
 def softmax_loss(w: Writer) -> list[str]:
     layer = w.layer
     seen = Classes.about(w, layer.axis, layer.ignored)
@@ -23,13 +23,15 @@ def softmax_loss(w: Writer) -> list[str]:
     if weighted:
         weights = w.floats(np.array(layer.class_weighting)[:, None], "weights")
         losses = w.mul(losses, w.sum(w.where(seen.right, weights, w.number(0)), [1], keep=True))
+    if len(w.x) > 2:
+        losses = w.mul(losses, w.reshape(w.x[2], [seen.sizes[0], 1, seen.sizes[2]], w.bottom[2]))
     loss = w.div(w.sum(losses), divisor(w, seen.label, seen.sizes[0], layer.ignored))
-    others = []
-    if len(w.top) > 1:
-        others.append(w.like_top(prob, seen.sizes, 1))
-    if isinstance(layer, SoftmaxWithLossOHEM) and len(w.top) > 2:
-        others = [w.filled(w.x[0], 0), w.like_top(losses, None, 2)]
-    return [loss, *others]
+    tops = [loss, w.like_top(prob, seen.sizes, 1) if len(w.top) > 1 else prob]
+    if len(w.top) > 2:
+        tops.append(w.like_top(losses, None, 2))
+        if isinstance(layer, SoftmaxWithLossOHEM):
+            tops[1] = w.filled(w.x[0], 0)
+    return tops[: len(w.top)]
 
 
 @exports("InfogainLoss")

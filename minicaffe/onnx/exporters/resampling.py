@@ -21,7 +21,7 @@ def interp(w: Writer) -> str:
     return _resized(w, w.x[0], w.layer.rows_matrix, w.layer.columns_matrix)
 
 
-@exports("Resize", "Resample")
+@exports("MaskResize", "Resize", "Resample")
 def resize(w: Writer) -> str:
     return _resized(w, w.x[0], w.layer.down, w.layer.right)
 

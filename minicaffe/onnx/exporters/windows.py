@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from minicaffe.kernels.window import Window
 from minicaffe.layers.base import TRAIN
-from minicaffe.layers.pooling import Pooling
-from minicaffe.onnx.sizes import Shape, Size
-from minicaffe.onnx.writer import Writer, exports
+from minicaffe.layers.pooling import AxesPooling, Pooling
+from minicaffe.onnx.sizes import Shape, Size, number
+from minicaffe.onnx.writer import Writer, exports, host
 
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -97,33 +97,45 @@ def pooling(w: Writer) -> list[str]:
 
 def _pooled(w: Writer, layer: Pooling, out: Sequence[int], tops: int = 1) -> list[str]:
     """The tops of a Pooling layer on bottom 0, ``out`` positions along each axis."""
-    sizes = Shape(w.bottom[0][2:]).numbers
-    ends = [max(end, 0) for end in _end_pads(layer.window, sizes, out)]
+    sizes, window = Shape(w.bottom[0][2:]).numbers, layer.window
+    if isinstance(layer, AxesPooling) and not layer.plain and layer.pool == Pooling.AVE:
+        return [_mean_of_taps(w, layer, out)]
+    ends = [max(end, 0) for end in _end_pads(window, sizes, out)]
     if layer.pool == Pooling.MAX:
-        return _maximum(w, layer.window, ends, math.prod(sizes), tops)
+        return _maximum(w, window, ends, math.prod(sizes), tops)
     if layer.pool == Pooling.AVE:
-        return [_average(w, w.x[0], layer.window, ends, _areas(layer.window, sizes, out))]
-    total = _average(w, w.x[0], layer.window, ends, None)
-    squares = _average(w, w.mul(w.x[0], w.x[0]), layer.window, ends, None)
+        return [_average(w, w.x[0], window, ends, _areas(window, sizes, out))]
+    total = _average(w, w.x[0], window, ends, None)
+    squares = _average(w, w.mul(w.x[0], w.x[0]), window, ends, None)
     nothing = w.number(0)
     return [w.where(w.op("Greater", total, nothing), w.div(squares, total), nothing)]
+
+
+def _mean_of_taps(w: Writer, layer: AxesPooling, out: Sequence[int]) -> str:
+    """AVE over any number of axes, also of pixels that are apart: a convolution with ones, over the areas."""
+    window, channels = layer.window, number(w.bottom[0][1])
+    ends = [max(end, 0) for end in _end_pads(window, Shape(w.bottom[0][2:]).numbers, out)]
+    ones = w.floats(np.ones((channels, 1, *window.kernel), np.float32), "ones")
+    how = {**_window(window), "dilations": list(window.dilation), "pads": [*window.pad, *ends]}
+    return w.div(w.op("Conv", w.x[0], ones, group=channels, **how), w.floats(host(layer.areas), "areas"))
 
 
 def _padded(w: Writer, x: str, window: Window, ends: Sequence[int], value: float) -> tuple[str, list[int]]:
     """What to pool, and the pads to pool it with: runtimes take none as wide as the kernel."""
     pads = [*window.pad, *ends]
-    if all(end < kernel for end, kernel in zip(ends, window.kernel, strict=True)):
+    if all(end < extent for end, extent in zip(ends, window.extent, strict=True)):
         return x, pads
     return w.op("Pad", x, w.ints([0, 0, *window.pad, 0, 0, *ends]), w.number(value)), [0] * len(pads)
 
 
 def _maximum(w: Writer, window: Window, ends: Sequence[int], pixels: int, tops: int) -> list[str]:
     x, pads = _padded(w, w.x[0], window, ends, _LOWEST)
+    how = {**_window(window), "dilations": list(window.dilation), "pads": pads}
     if tops == 1:
-        return [w.op("MaxPool", x, pads=pads, **_window(window))]
+        return [w.op("MaxPool", x, **how)]
     if x != w.x[0]:
         raise w.refuse("a window lies beyond the image, and has no place for the mask")
-    y, places = w.ops("MaxPool", 2, x, pads=pads, **_window(window))
+    y, places = w.ops("MaxPool", 2, x, **how)
     return [y, w.as_float(w.op("Mod", places, w.ints(pixels)))]
 
 
