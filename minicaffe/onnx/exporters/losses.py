@@ -6,6 +6,7 @@ import numpy as np
 
 from minicaffe.layers.classification import HingeLoss
 from minicaffe.layers.ohem import SoftmaxWithLossOHEM
+from minicaffe.layers.sigmoid_loss import BalancedSigmoidCrossEntropyLoss
 from minicaffe.layers.softmax import WeightedSoftmaxWithLoss
 from minicaffe.onnx.exporters.labelled import LEAST_NORMAL, Classes, divisor, logarithm
 from minicaffe.onnx.exporters.linear import rows
@@ -74,9 +75,23 @@ def sigmoid_cross_entropy(w: Writer) -> str:
     layer = w.layer
     target = w.reshape(w.x[1], w.bottom[0], w.bottom[1])
     terms = sigmoid_terms(w, w.x[0], target)
+    if isinstance(layer, BalancedSigmoidCrossEntropyLoss):
+        return balanced(w, terms, target)
     if layer.ignored is not None:
         terms = w.where(w.op("Equal", target, w.number(layer.ignored)), w.number(0), terms)
     return w.div(w.sum(terms), divisor(w, target, w.bottom[0][0], layer.ignored))
+
+
+def balanced(w: Writer, terms: str, target: str) -> str:
+    """The terms of edges, targets of 1, times the share of other pixels, and the other way round."""
+    terms, target = (w.op("Flatten", each, axis=1) for each in (terms, target))
+    masks = [w.op("Equal", target, w.number(value)) for value in (1, 0)]
+    counts = [w.sum(w.where(mask, w.number(1), w.number(0)), [1], keep=True) for mask in masks]
+    total = w.op("Max", w.add(*counts), w.number(1))
+    edge, other = (w.mul(terms, w.div(count, total)) for count in reversed(counts))
+    other = w.scaled(other, w.layer.class_balance)
+    losses = w.where(masks[0], edge, w.where(masks[1], other, w.number(0)))
+    return w.div(w.sum(losses), w.length(w.x[0], (0, w.bottom[0][0])))
 
 
 def sigmoid_terms(w: Writer, x: str, target: str) -> str:

@@ -66,7 +66,7 @@ def reverse(w: Writer) -> str:
     return w.reversed(w.x[0], w.axis(w.layer.axis))
 
 
-@exports("Crop")
+@exports("Crop", "AutoCrop")
 def crop(w: Writer) -> str:
     y, layer = w.x[0], w.layer
     for axis, part in enumerate(layer.block[1:], start=w.axis(layer.axis)):
