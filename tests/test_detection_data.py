@@ -247,6 +247,8 @@ def test_window_files_that_are_none_are_told(tmp_path, text, problem):
         ("DetectionData", {"shuffle": "all"}, r"shuffle must be one of random, .*found 'all'"),
         ("DetectionData", {"short_size": 9}, r"give short_size and long_size, or neither"),
         ("DetectionData", {"short_size": 9, "long_size": 5}, r"needs 0 < short_size <= long_size; found 9 and 5"),
+        ("DetectionData", {"resize_ratio": float("nan")}, r"resize_ratio must be a positive number; found nan"),
+        ("DetectionData", {"resize_ratio": float("inf")}, r"resize_ratio must be a positive number; found inf"),
         ("DetectionData", {"resize_ratio": 2, "short_size": 5, "long_size": 9}, r"resize_ratio and short_size contradict"),
         ("DetectionData", {"fg_threshold": 0}, r"fg_threshold must be positive"),
         ("DetectionData", {"multiscale_prob": 2}, r"multiscale_prob in 0 \.\. 1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -228,7 +229,7 @@ class DetectionReader(FieldReader):
             if param.HasField(one) != param.HasField(other):
                 raise problem(f"give {one} and {other}, or neither")
             ordered = "size" in one or "min" in one or "low" in one
-            if param.HasField(one) and not (low > 0 and high > 0 and (low <= high or not ordered)):
+            if param.HasField(one) and not (0 < low < inf and 0 < high < inf and (low <= high or not ordered)):
                 raise problem(f"needs 0 < {one}{' <= ' if ordered else ', '}{other}; found {low:g} and {high:g}")
         for kinds in (
             ("resize_width", "resize_ratio", "short_size"),
@@ -238,6 +239,8 @@ class DetectionReader(FieldReader):
             given = [field for field in kinds if param.HasField(field)]
             if len(given) > 1:
                 raise problem(f"{' and '.join(given)} contradict each other; give one")
+        if param.HasField("resize_ratio") and not 0 < param.resize_ratio < inf:
+            raise problem(f"resize_ratio must be a positive number; found {param.resize_ratio:g}")
         if min(param.template_ratio, default=1) <= 0 or not 0 <= param.multiscale_prob <= 1:
             raise problem("needs positive template_ratio, and multiscale_prob in 0 .. 1")
 
