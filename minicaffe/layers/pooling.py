@@ -277,7 +277,8 @@ class AxesPooling(Pooling):
         dilation = self._spread("dilation", tuple(self.dilation or self.kstride) or (1,), axes)
         for field, values in (("kernel_size", kernel), ("stride", stride)):
             self.require(min(values) > 0, f"must be positive; found {list(values)}", field)
-        extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+        self.window = Window(tuple(kernel), stride, pad, dilation)
+        extent = self.window.extent
         self.require(
             all(p < k for p, k in zip(pad, extent, strict=True)),
             f"must be smaller than a window, {list(extent)}; found {list(pad)}",

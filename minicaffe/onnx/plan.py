@@ -106,7 +106,8 @@ def _plain(given: proto.LayerParameter) -> proto.LayerParameter:
         if hasattr(options, "ListFields"):
             for each, value in options.ListFields():
                 if each.message_type is not None and each.message_type.name == "FillerParameter":
-                    for filler in [value] if isinstance(value, Message) else value:
+                    fillers: list[Any] = [value] if isinstance(value, Message) else list(value)
+                    for filler in fillers:
                         filler.Clear()
                         filler.type = "constant"
     return layer

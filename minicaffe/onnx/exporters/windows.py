@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from minicaffe.kernels.window import Window
 from minicaffe.layers.base import TRAIN
-from minicaffe.layers.pooling import DilatedPooling, Pooling
-from minicaffe.onnx.sizes import Shape, Size
-from minicaffe.onnx.writer import Writer, exports
+from minicaffe.layers.pooling import AxesPooling, Pooling
+from minicaffe.onnx.sizes import Shape, Size, number
+from minicaffe.onnx.writer import Writer, exports, host
 
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -98,9 +98,8 @@ def pooling(w: Writer) -> list[str]:
 def _pooled(w: Writer, layer: Pooling, out: Sequence[int], tops: int = 1) -> list[str]:
     """The tops of a Pooling layer on bottom 0, ``out`` positions along each axis."""
     sizes, window = Shape(w.bottom[0][2:]).numbers, layer.window
-    if isinstance(layer, DilatedPooling):
-        steps = layer.dilation
-        window = window._replace(kernel=layer.taps, dilation=(steps[0], steps[-1]))
+    if isinstance(layer, AxesPooling) and not layer.plain and layer.pool == Pooling.AVE:
+        return [_mean_of_taps(w, layer, out)]
     ends = [max(end, 0) for end in _end_pads(window, sizes, out)]
     if layer.pool == Pooling.MAX:
         return _maximum(w, window, ends, math.prod(sizes), tops)
@@ -110,6 +109,15 @@ def _pooled(w: Writer, layer: Pooling, out: Sequence[int], tops: int = 1) -> lis
     squares = _average(w, w.mul(w.x[0], w.x[0]), window, ends, None)
     nothing = w.number(0)
     return [w.where(w.op("Greater", total, nothing), w.div(squares, total), nothing)]
+
+
+def _mean_of_taps(w: Writer, layer: AxesPooling, out: Sequence[int]) -> str:
+    """AVE over any number of axes, also of pixels that are apart: a convolution with ones, over the areas."""
+    window, channels = layer.window, number(w.bottom[0][1])
+    ends = [max(end, 0) for end in _end_pads(window, Shape(w.bottom[0][2:]).numbers, out)]
+    ones = w.floats(np.ones((channels, 1, *window.kernel), np.float32), "ones")
+    how = {**_window(window), "dilations": list(window.dilation), "pads": [*window.pad, *ends]}
+    return w.div(w.op("Conv", w.x[0], ones, group=channels, **how), w.floats(host(layer.areas), "areas"))
 
 
 def _padded(w: Writer, x: str, window: Window, ends: Sequence[int], value: float) -> tuple[str, list[int]]:
