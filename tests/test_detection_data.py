@@ -255,6 +255,8 @@ def test_window_files_that_are_none_are_told(tmp_path, text, problem):
         ("DetectionData", {"mix_group_size": 0}, r"mix_group_size must be positive"),
         ("EvalData", {"batch_size": 2}, r"must be 1 where images keep their proportions"),
         ("EvalData", {"short_size": 2}, r"give short_size and long_size"),
+        ("ImageGtData", {"fg_img_multiple": 0}, r"fg_img_multiple lies in 1 .. 1000; found 0"),
+        ("ImageGtData", {"fg_img_multiple": 2**32 - 1}, r"fg_img_multiple lies in 1 .. 1000"),
         ("ImageGtData", {"resize_width": 9}, r"give resize_width and resize_height"),
         ("ImageGtData", {"crop_width": 99}, r"a crop of 0 x 99 is larger than the image, 48 x 64"),
         ("ImageGtData", {"do_multiple_scale": True, "min_scale": 9, "max_scale": 5}, r"0 < min_scale <= max_scale"),

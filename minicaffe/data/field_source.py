@@ -22,6 +22,9 @@ from minicaffe.errors import DataError
 
 Size = tuple[int, int]
 
+_MOST_TIMES = 1000
+"""That the list may name an image again."""
+
 
 class FieldReader(ListedReader):
     """Base: an image is placed on a canvas, around one of its objects where it is larger, now and then rescaled.
@@ -127,6 +130,10 @@ class ImageGtReader(FieldReader):
         rules = Rules(overlap, 0, param.fg_threshold, self.UNWANTED, True, self.PICK_UP)
         if bool(param.resize_width) != bool(param.resize_height):
             raise DataError("image_gt_data_param: give resize_width and resize_height, or neither")
+        if not 1 <= param.fg_img_multiple <= _MOST_TIMES:
+            raise DataError(
+                f"image_gt_data_param: fg_img_multiple lies in 1 .. {_MOST_TIMES}; found {param.fg_img_multiple}"
+            )
         if param.do_multiple_scale and param.HasField("min_scale") and param.HasField("max_scale"):
             if not 0 < param.min_scale <= param.max_scale:
                 raise DataError(
