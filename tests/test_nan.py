@@ -207,7 +207,8 @@ def test_nor_is_one_beyond_the_classes(kind, options, k, shapes):
 WHOLE = [
     ("RegionLoss", 1, 0), ("Yolov3", 1, 0), ("MultiBoxLoss", 3, 0), ("MultiBoxLoss", 3, 1), ("DetectionEvaluate", 0, 1),
     ("DetectionEvaluate", 1, 1), ("Upsample-mask", 1, 0), ("UniqueLabel", 0, 0), ("CTCGreedyDecoder-labels", 1, 0),
-    ("LabelsequenceAccuracy", 1, 0),
+    ("LabelsequenceAccuracy", 1, 0), ("DetectionLoss", 1, 0), ("DetectionAccuracy", 1, 0), ("DetectionGroupLoss", 2, 0),
+    ("DetectionGroupAccuracy", 2, 0), ("BboxAccuracy", 2, 0), ("ProposalTarget", 1, 0), ("MalisLoss", 2, 0),
 ]  # fmt: skip
 """Cases, which of their bottoms holds classes, items or places, and at which element."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from minicaffe.data.source import Batch
 from minicaffe.errors import DataError
 
 Size = tuple[int, int]
+
+_MOST_TIMES = 1000
+"""That the list may name an image again."""
 
 
 class FieldReader(ListedReader):
@@ -126,6 +130,10 @@ class ImageGtReader(FieldReader):
         rules = Rules(overlap, 0, param.fg_threshold, self.UNWANTED, True, self.PICK_UP)
         if bool(param.resize_width) != bool(param.resize_height):
             raise DataError("image_gt_data_param: give resize_width and resize_height, or neither")
+        if not 1 <= param.fg_img_multiple <= _MOST_TIMES:
+            raise DataError(
+                f"image_gt_data_param: fg_img_multiple lies in 1 .. {_MOST_TIMES}; found {param.fg_img_multiple}"
+            )
         if param.do_multiple_scale and param.HasField("min_scale") and param.HasField("max_scale"):
             if not 0 < param.min_scale <= param.max_scale:
                 raise DataError(
@@ -228,7 +236,7 @@ class DetectionReader(FieldReader):
             if param.HasField(one) != param.HasField(other):
                 raise problem(f"give {one} and {other}, or neither")
             ordered = "size" in one or "min" in one or "low" in one
-            if param.HasField(one) and not (low > 0 and high > 0 and (low <= high or not ordered)):
+            if param.HasField(one) and not (0 < low < inf and 0 < high < inf and (low <= high or not ordered)):
                 raise problem(f"needs 0 < {one}{' <= ' if ordered else ', '}{other}; found {low:g} and {high:g}")
         for kinds in (
             ("resize_width", "resize_ratio", "short_size"),
@@ -238,6 +246,8 @@ class DetectionReader(FieldReader):
             given = [field for field in kinds if param.HasField(field)]
             if len(given) > 1:
                 raise problem(f"{' and '.join(given)} contradict each other; give one")
+        if param.HasField("resize_ratio") and not 0 < param.resize_ratio < inf:
+            raise problem(f"resize_ratio must be a positive number; found {param.resize_ratio:g}")
         if min(param.template_ratio, default=1) <= 0 or not 0 <= param.multiscale_prob <= 1:
             raise problem("needs positive template_ratio, and multiscale_prob in 0 .. 1")
 

@@ -118,7 +118,7 @@ class DetectionAccuracy(FieldAccuracy):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         maps = planes_last(bottom[0].data)
-        self.judge(maps[..., :-4], maps[..., -4:], Truth.of(bottom[1]), self.fields, top)
+        self.judge(maps[..., :-4], maps[..., -4:], Truth.of(self, bottom[1]), self.fields, top)
 
     def is_right(self, scores: NDArray, labels: NDArray) -> NDArray:
         """Whether the label of each cell is among the best classes; of equal scores the later class is better."""
@@ -154,4 +154,4 @@ class DetectionGroupAccuracy(FieldAccuracy):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         scores, codes = (planes_last(blob.data) for blob in bottom[:2])
-        self.judge(scores, codes, Truth.of(bottom[2]), self.fields, top)
+        self.judge(scores, codes, Truth.of(self, bottom[2]), self.fields, top)

@@ -74,7 +74,11 @@ class DetectionGroupLoss(FieldLoss):
         self.smooth = self.bbox_loss_type == "Smooth_L1"
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        prob, codes, truth = softmax(planes_last(bottom[0].data)), planes_last(bottom[1].data), Truth.of(bottom[2])
+        prob, codes, truth = (
+            softmax(planes_last(bottom[0].data)),
+            planes_last(bottom[1].data),
+            Truth.of(self, bottom[2]),
+        )
         ranks = self._ranks(prob, self.classes_of(truth))
         ranks = np.where(np.isnan(ranks), np.inf, ranks)  # not to be passed over in silence
         groups = (len(prob) // len(self.fields), len(self.fields) * bottom[0].span(2))

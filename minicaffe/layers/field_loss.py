@@ -154,7 +154,7 @@ class DetectionLoss(FieldLoss):
         self.smooth = self.bb_smooth
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        maps, truth = planes_last(bottom[0].data), Truth.of(bottom[1])
+        maps, truth = planes_last(bottom[0].data), Truth.of(self, bottom[1])
         labels = self.classes_of(truth)
         free = (truth.labels == 0) & (truth.overlaps < self.bg_threshold)
         found = [self._negatives(*each) for each in zip(maps, labels, free, strict=True)]

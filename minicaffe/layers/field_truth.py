@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe.blob import Blob
@@ -24,8 +25,11 @@ class Truth(NamedTuple):
     """Of the field with what it overlaps most."""
 
     @classmethod
-    def of(cls, blob: Blob) -> Truth:
+    def of(cls, layer: Layer, blob: Blob) -> Truth:
+        """An error of the layer's unless all are numbers, the labels whole ones."""
         maps = blob.data
+        layer.require(not np.isnan(maps).any(), "the ground truth must be numbers; found NaN")
+        layer.require_whole(maps[:, 0], "the labels in the ground truth")
         return cls(maps[:, 0].astype(int), planes_last(maps[:, 1:5]), maps[:, 5])
 
 

@@ -69,7 +69,7 @@ class MalisLoss(Loss):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         predicted, true, segments = (blob.data.astype(np.float64) for blob in bottom[:3])
         self.require(bool(np.isfinite(true).all()), "true affinities must be numbers")
-        self.require(bool(np.isfinite(segments).all()), "segments must be numbers")
+        self.require_whole(segments, "segments")
         num, edges, *size = predicted.shape
         ends = _ends(size, self._steps(bottom, edges))
         loss = np.nan if np.isnan(predicted).any() else 0.0

@@ -194,6 +194,7 @@ class BboxAccuracy(Coded):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         codes, regions, objects = (self.numbers("bottoms", rows(blob)) for blob in bottom)
+        self.require_whole(objects[:, 0], "the labels of the objects")
         which = (objects[:, 0] > 0) & (objects[:, 5] <= self.SAME)
         codes, regions, objects = codes[which], regions[which, 1:], objects[which]
         slots = objects[:, 0].astype(int) if self.cls_aware else np.ones(len(objects), int)

@@ -104,6 +104,7 @@ class ProposalTarget(Coded):
         self._put(top, found, truth[nearest[objects]], overlaps[objects])
 
     def _check_items(self, items: NDArray) -> None:
+        self.require_whole(items, "the numbers of items")
         bad = (items < 0) | (items >= self.num_img_per_batch)
         self.require(
             not bad.any(), f"found an item {items[bad][:1]} beyond it; give the batch size", "num_img_per_batch"

@@ -122,7 +122,13 @@ ROWS = [
         bad=(1, [[[float("nan"), 1]]]),
     ),
     row(
-        "MalisLoss", None, r"segments must be numbers", (1, 1, 2), (1, 1, 2), (1, 1, 2), bad=(2, [[[float("inf"), 1]]])
+        "MalisLoss",
+        None,
+        r"segments must be whole numbers",
+        (1, 1, 2),
+        (1, 1, 2),
+        (1, 1, 2),
+        bad=(2, [[[float("inf"), 1]]]),
     ),
     *convolution("Convolution"),
     row(
