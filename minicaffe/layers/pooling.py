@@ -284,6 +284,7 @@ class AxesPooling(Pooling):
             "pad",
         )
         pooled = tuple(self._pooled(*axis, any(pad)) for axis in zip(sizes, extent, stride, pad, strict=True))
+        self.window = Window(kernel, stride, pad, dilation)
         for blob in top:
             blob.reshape(*x.shape[:2], *pooled)
         reach = [(count - 1) * s + 1 for count, s in zip(pooled, stride, strict=True)]

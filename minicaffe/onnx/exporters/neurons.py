@@ -121,7 +121,7 @@ def dropout(w: Writer) -> str:
     if w.layer.drops:
         when = "in TRAIN phase" if w.layer.phase == TRAIN else "with sample_weights_test"
         raise w.refuse(f"{when} it draws random numbers; export the TEST phase")
-    return w.x[0]
+    return w.scaled(w.x[0], w.layer.factor)
 
 
 @exports("Softmax")
