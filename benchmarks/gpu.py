@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks import nets, peers
+from benchmarks import gpu_convolutions, nets, peers
 from minicaffe import backend, summary
 from minicaffe.kernels import fast_paths
 from minicaffe.solvers import Solver
@@ -29,7 +29,9 @@ _STAND_IN_NETS = ("siamese_mnist_b64", "lenet_b64")
 
 
 def checks(options: Options) -> Iterator[Check]:
-    """minicaffe's own passes; PyTorch as it is; large batches; PyTorch compiled, which takes its time; with TF32."""
+    """minicaffe's own passes; algorithms of convolutions; PyTorch as it is; large batches; PyTorch compiled, which
+    takes its time; with TF32 and fp16.
+    """
     with contextlib.suppress(Exception):  # its own checks tell what is wrong with it
         # before nvmath-python: of two versions of cuBLAS the first one loaded serves both, and it is pickier
         peers.torch()
@@ -40,6 +42,7 @@ def checks(options: Options) -> Iterator[Check]:
     for name in usual:
         yield from _own(name, benches[name])
         benches[name].close()
+    yield from gpu_convolutions.checks(where, options)
     for name in usual:
         yield from _beside_torch(name, benches[name], PASSES)
         yield Check(f"{name}/losses beside PyTorch", benches[name].same_losses)
@@ -55,6 +58,10 @@ def checks(options: Options) -> Iterator[Check]:
                 yield Check(f"{name}/{what}/torch TF32", partial(bench.torch, what, True, False))
             yield Check(f"{name}/{what}/compiled{' TF32' * tf32}", partial(bench.torch, what, tf32, True))
             bench.close()
+    for name, bench in benches.items():
+        yield Check(f"{name}/step/minicaffe fp16", partial(bench.minicaffe, "step", precision="fp16"))
+        yield Check(f"{name}/step/torch fp16", partial(bench.torch, "step", True, False, fp16=True))
+        bench.close()
 
 
 def _beside_torch(name: str, bench: Bench, passes: Sequence[str]) -> Iterator[Check]:
@@ -118,11 +125,12 @@ class Bench:
         made = self.solver()
         return partial(made.step, 1) if what == "step" else made.net.run_forward
 
-    def minicaffe(self, what: str, replay: bool = True, tf32: bool = False) -> dict[str, Any]:
+    def minicaffe(self, what: str, replay: bool = True, tf32: bool = False, precision: str = "fp32") -> dict[str, Any]:
         """Time of a pass, the time that Python takes to ask for one, and what it achieves of products and of memory."""
         made = self.solver()
         with backend.use(self._where), target.tf32(tf32), fast_paths.without(*([] if replay else ["replay"])):
             cost = summary.training_cost(made.net) if what == "step" else summary.forward_total(made.net)
+            made.use_precision(precision)
             work = self._work(what)
             seconds = target.sample(self._where, work, SECONDS)
             asked = self._python_time(work)
@@ -163,8 +171,8 @@ class Bench:
             nets.same_losses(nets.solver(self._definition), self._definition.checked, device)
         return None
 
-    def torch(self, what: str, tf32: bool, compiled: bool) -> dict[str, Any]:
-        """Time of the same pass in PyTorch."""
+    def torch(self, what: str, tf32: bool, compiled: bool, fp16: bool = False) -> dict[str, Any]:
+        """Time of the same pass in PyTorch; ``fp16`` by its autocast, which keeps what layers make in 16 bits, too."""
         torch, device = self._peer()
         if compiled and device == "cpu":
             raise Skip("compiling for a GPU needs one")
@@ -177,7 +185,8 @@ class Bench:
                 # TF32 rounds otherwise, and other units are dropped
                 peers.agree(float(peer.loss()), loss, "loss of the compiled net", rtol=0.05)
             work = peer.step if what == "step" else partial(_without_gradients, torch, peer.loss)
-            return _figures(_sample(torch, device, work))
+            with torch.autocast(device.partition(":")[0], torch.float16 if device != "cpu" else torch.bfloat16, fp16):
+                return _figures(_sample(torch, device, work))
 
     def torch_memory(self) -> dict[str, Any]:
         """The most that PyTorch had in use and that it had reserved over two steps."""

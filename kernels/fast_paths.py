@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from minicaffe.errors import MinicaffeError
 
 FAST_PATHS = {
+    "copy_ahead": "inputs are copied to a GPU while it still computes on those before",
     "depthwise": "convolutions with one channel a group slide a window over each channel, without a matrix product",
     "fusion": "neighbouring layers that work element by element run as one",
+    "implicit": "large convolutions on a GPU are one kernel, which lays out no columns in memory",
     "replay": "layers that run again as they ran before are replayed from a capture of their kernel launches",
     "rotated": "the data gradient of a convolution with stride 1 is a convolution with rotated filters",
     "row_dot": "the weight gradient of few filters of few channels is made of inner products of rows",

@@ -20,6 +20,9 @@ from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
 _FILLED_AT_ONCE = 2**20
 """Elements that a device fills in the time of a launch or two."""
 
+_FEW = 2
+"""What has been written on the host more often is taken for an input, which will be again."""
+
 _MOST_ELEMENTS = 2**60
 """Bytes of what has more are not counted in 64 bits."""
 
@@ -68,6 +71,7 @@ class Storage:
         "_device",
         "_home",
         "_head_on_device",
+        "_uploads",
         "_zeros",
     )
 
@@ -79,6 +83,7 @@ class Storage:
         self._device: Any = None
         self._home: backend.Backend | None = None
         self._head_on_device = False
+        self._uploads = 0
         self._zeros: dict[int, int] = {}
 
     def grow(self, size: int) -> None:
@@ -208,7 +213,8 @@ class Storage:
                 where.upload(values, self._device)
             generation.advance()
         elif self._host is not None:
-            where.upload(self._host, self._device)
+            self._uploads += 1
+            where.upload(self._host, self._device, again=self._uploads > _FEW)
         self._head_on_device = True
         generation.note_move()
 

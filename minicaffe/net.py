@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import OrderedDict
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minicaffe import arguments, backend, graph, models, proto, weights
+from minicaffe.backend import precision as precisions
 from minicaffe.backend import usage
 from minicaffe.blob import Blob, Storage
 from minicaffe.engine import anomaly, memory_plan
@@ -185,12 +187,20 @@ class Net(NamedPasses):
             raise NetError(f"net '{self.name}' has {len(self.steps)} layers, numbered from 0; found {number}")
         return number
 
-    def forward_backward(self) -> None:
+    def forward_backward(self, loss_scale: Storage | None = None) -> None:
         """``run_forward`` and ``run_backward`` over all layers, without a pause between the two where nobody
         looks on.
+
+        Gradients are the first number of ``loss_scale``, float64, times as large as they should be.
         """
         self._require_backward()
-        self._executor.forward_backward()
+        self._executor.forward_backward(loss_scale)
+
+    def scaled_losses(self, loss_scale: Storage | None) -> contextlib.AbstractContextManager[None]:
+        """Around ``run_backward``: the loss weights, which it begins with, are times the first number of
+        ``loss_scale``.
+        """
+        return self._executor.scaled_losses(loss_scale)
 
     def backward_layer(self, index: int) -> None:
         """Run one layer backward; LayerError if a bottom is to get a gradient that its layer cannot give."""
@@ -199,6 +209,18 @@ class Net(NamedPasses):
     def _require_backward(self) -> None:
         if self.forward_only:
             raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it cannot run backward")
+
+    @property
+    def precision(self) -> str:
+        """What the factors of matrix products and convolutions are rounded to on a GPU: "fp32", "fp16" or "bf16".
+
+        Sums, blobs and params stay float32.  ArgumentError for any other, or if the net is of float64.
+        """
+        return self._executor.precision
+
+    @precision.setter
+    def precision(self, precision: str) -> None:
+        self._executor.precision = precisions.checked(precision, self.dtype)
 
     @property
     def debug_info(self) -> bool:

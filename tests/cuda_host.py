@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _HEADER = Path(__file__).with_name("cuda_host.h")
-_FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-fPIC", "-shared")
+_MORE = os.environ.get("MINICAFFE_HOST_FLAGS", "").split()
+"""More options for g++: see docs/gpu.md for a build with the address sanitizer."""
+_FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", *_MORE)
 _CODES = {"f": np.float32, "d": np.float64, "i": np.int32, "q": np.int64, "Q": np.uint64, "?": np.bool_}
 
 

@@ -45,8 +45,52 @@ class Context:
         assert self not in self.current
 
 
+class RaceError(RuntimeError):
+    """Two streams use the same memory, and nothing says which comes first."""
+
+
 class Stream(Context):
-    """A stream that captures as CUDA does: see ``strict_cupy``."""
+    """A stream that captures as CUDA does: see ``strict_cupy``.
+
+    The one that is entered runs kernels, at once.  What another is given is only done once somebody waits for it, and
+    may not touch memory that the kernels' stream used unless it was told to wait for that.
+    """
+
+    def __init__(self, non_blocking=False):
+        super().__init__()
+        self._issued: list[Any] = []
+        self._waited_for = 0
+
+    def runs_kernels(self):
+        return bool(Context.current) and self is Context.current[-1]
+
+    def issue(self, work, memory):
+        if memory.used > self._waited_for:
+            raise RaceError("memory is written on a second stream while kernels may still use it")
+        self._issued.append(work)
+
+    def wait_event(self, event):
+        if event.stream is None:
+            return
+        if event.stream is not self and not event.stream.runs_kernels():
+            event.stream.run(event.place)
+        elif not self.runs_kernels():
+            self._waited_for = max(self._waited_for, event.place)
+
+    def moment(self):
+        """What has been issued to it so far."""
+        return strict_cupy.clock() if self.runs_kernels() else len(self._issued)
+
+    def run(self, stop=None):
+        """Do what is left of the work issued before the moment ``stop``."""
+        if not self.runs_kernels():
+            for i, work in enumerate(self._issued[:stop]):
+                self._issued[i] = lambda: None
+                work()
+
+    def synchronize(self):
+        super().synchronize()
+        self.run()
 
     def begin_capture(self, mode):
         assert mode == THREAD_LOCAL and self is self.current[-1]
@@ -57,17 +101,19 @@ class Stream(Context):
 
 
 class Event:
-    """A moment on a stream; there is one stream, and all that was issued to it is done at once."""
+    """A moment on a stream."""
 
     def __init__(self):
-        self.at = None
+        self.at = self.stream = None
+        self.place = 0
 
     def record(self, stream=None):
-        assert stream is None or stream is Context.current[-1]
-        self.at = time.perf_counter()
+        self.stream = Context.current[-1] if stream is None else stream
+        self.at, self.place = time.perf_counter(), self.stream.moment()
 
     def synchronize(self):
         assert self.at is not None
+        self.stream.run(self.place)
 
 
 class Pool:
@@ -140,6 +186,8 @@ class FakeCublas:
     def __init__(self):
         self.stream = self.workspace = None
 
+    ComputeType = SimpleNamespace(COMPUTE_32F=68)
+    GemmAlgo = SimpleNamespace(DEFAULT=-1)
     Math = SimpleNamespace(DEFAULT_MATH=0, TF32_TENSOR_OP_MATH=3)
 
     def create(self):
@@ -157,53 +205,59 @@ class FakeCublas:
     def set_workspace(self, handle, address, size):
         self.workspace = address, size
 
-    def _gemm(
-        self,
-        ctype,
-        handle,
-        transa,
-        transb,
-        m,
-        n,
-        k,
-        alpha,
-        a,
-        lda,
-        stride_a,
-        b,
-        ldb,
-        stride_b,
-        beta,
-        c,
-        ldc,
-        stride_c,
-        batch,
-    ):
-        assert handle == 7 and self.stream and self.workspace
+    def sgemm_strided_batched(self, *args):
+        self._untyped(FLOAT, *args)
 
-        def matrix(address, rows, columns, leading, stride, i):
-            assert leading >= max(1, rows)
-            count = leading * (columns - 1) + rows if rows and columns else 0
-            start = ctypes.cast(address + i * stride * ctypes.sizeof(ctype), ctypes.POINTER(ctype))
-            flat = np.ctypeslib.as_array(start, (max(count, 1),))
-            return np.lib.stride_tricks.as_strided(flat, (rows, columns), (flat.itemsize, leading * flat.itemsize))
+    def dgemm_strided_batched(self, *args):
+        self._untyped(DOUBLE, *args)
+
+    def _untyped(self, kind, handle, transa, transb, m, n, k, alpha, *rest):
+        (a, *at_a), (b, *at_b), beta, (c, *at_c), batch = rest[:3], rest[3:6], rest[6], rest[7:10], rest[10]
+        matrices = (a, kind, *at_a), (b, kind, *at_b), (c, kind, *at_c)
+        self._multiply(handle, transa, transb, m, n, k, alpha, beta, *matrices, batch)
+
+    def gemm_strided_batched_ex(self, handle, transa, transb, m, n, k, alpha, *rest):
+        a, b, beta, c, (batch, mode, algorithm) = rest[:4], rest[4:8], rest[8], rest[9:13], rest[13:]
+        assert (mode, algorithm) == (68, -1) and a[1] == b[1] and c[1] == FLOAT
+        self._multiply(handle, transa, transb, m, n, k, alpha, beta, a, b, c, batch)
+
+    def _multiply(self, handle, transa, transb, m, n, k, alpha, beta, a, b, c, batch):
+        """Each matrix is (address, type, leading dimension, stride); a result of float has float sums."""
+        assert handle == 7 and self.stream and self.workspace
+        element = ctypes.POINTER(ELEMENTS[c[1]])
+        alpha, beta = (ctypes.cast(pointer, element)[0] for pointer in (alpha, beta))
 
         def run():
             for i in range(batch):
-                left = matrix(a, *((k, m) if transa else (m, k)), lda, stride_a, i)
-                right = matrix(b, *((n, k) if transb else (k, n)), ldb, stride_b, i)
-                out = matrix(c, m, n, ldc, stride_c, i)
-                product = alpha * (left.T if transa else left) @ (right.T if transb else right)
-                out[...] = product + (beta * out if beta else 0)
+                left = _numbers(_matrix(a, *((k, m) if transa else (m, k)), i), a[1])
+                right = _numbers(_matrix(b, *((n, k) if transb else (k, n)), i), b[1])
+                out = _matrix(c, m, n, i)
+                with np.errstate(all="ignore"):  # a GPU does not warn
+                    product = alpha * (left.T if transa else left) @ (right.T if transb else right)
+                    out[...] = product + (beta * out if beta else 0)
 
-        alpha, beta = (ctypes.cast(pointer, ctypes.POINTER(ctype))[0] for pointer in (alpha, beta))
         strict_cupy.issue(run)
 
-    def sgemm_strided_batched(self, *args):
-        self._gemm(ctypes.c_float, *args)
 
-    def dgemm_strided_batched(self, *args):
-        self._gemm(ctypes.c_double, *args)
+FLOAT, DOUBLE, HALF, BFLOAT16 = 0, 1, 2, 14  # cudaDataType_t
+ELEMENTS = {FLOAT: ctypes.c_float, DOUBLE: ctypes.c_double, HALF: ctypes.c_uint16, BFLOAT16: ctypes.c_uint16}
+
+
+def _matrix(place, rows, columns, i):
+    """The elements of matrix number ``i``, which lie column by column."""
+    address, kind, leading, stride = place
+    assert leading >= max(1, rows)
+    count = leading * (columns - 1) + rows if rows and columns else 0
+    element = ELEMENTS[kind]
+    start = ctypes.cast(address + i * stride * ctypes.sizeof(element), ctypes.POINTER(element))
+    flat = np.ctypeslib.as_array(start, (max(count, 1),))
+    return np.lib.stride_tricks.as_strided(flat, (rows, columns), (flat.itemsize, leading * flat.itemsize))
+
+
+def _numbers(elements, kind):
+    return (
+        strict_cupy.wide(elements, np.float16 if kind == HALF else np.uint16) if kind in (HALF, BFLOAT16) else elements
+    )
 
 
 def install() -> None:

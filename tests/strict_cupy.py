@@ -54,6 +54,7 @@ _VIEWS = _names("diagonal ravel reshape squeeze swapaxes transpose view")  # the
 _CHANGING = _names("copyto put_along_axis")  # they write to their first argument
 
 _allocations = 0
+_clock = 0
 _no_sync = 0
 _allocator: Any = None
 _capture: list[_Issued] | None = None
@@ -102,7 +103,21 @@ class Graph:
         for work in self._issued:
             if any(memory() is None for memory in work.memory):
                 raise MemoryError("a graph uses memory that was freed")
+            _use([memory() for memory in work.memory])
             work.run()
+
+
+def clock() -> int:
+    """How much work has been issued to the stream of the kernels."""
+    return _clock
+
+
+def _use(memories: list[_Memory]) -> None:
+    """Note when memory was used last."""
+    global _clock
+    _clock += 1
+    for memory in memories:
+        memory.used = _clock
 
 
 def begin_capture() -> None:
@@ -133,6 +148,7 @@ def _refuse_in_capture(what: str) -> None:
 def issue(run: Callable[[], Any], *arrays: Any) -> None:
     """Do device work that reads and writes ``arrays``; or note it, while captured."""
     if _capture is None:
+        _use([a._memory for a in arrays if isinstance(a, ndarray)])
         run()
     else:
         _capture.append(_Issued(run, [weakref.ref(a._memory) for a in arrays if isinstance(a, ndarray)]))
@@ -147,6 +163,12 @@ def using_allocator(allocator: Callable[[int], Any]) -> Iterator[None]:
         yield
     finally:
         _allocator = before
+
+
+def wide(bits: np.ndarray, dtype: Any) -> np.ndarray:
+    """float32 of numbers of 16 bits: those of float16, or of bfloat16, the upper halves of a float32, in uint16."""
+    bits = np.ascontiguousarray(bits).view(dtype)
+    return bits.astype(np.float32) if dtype == np.float16 else (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _synchronize(what: str) -> None:
@@ -164,6 +186,7 @@ class _Memory:
             _allocator(nbytes)
         _refuse_in_capture("allocating memory")
         _allocations += 1
+        self.used = _clock  # by whoever had this memory before
         self.raw = np.full(nbytes + 2 * _GUARD, _CANARY, np.uint8)
         self.ptr = self.raw.ctypes.data + _GUARD
 
@@ -230,7 +253,14 @@ class ndarray:
         if arr.shape != self.shape:
             raise ValueError(f"shape {arr.shape} cannot be set to an array of shape {self.shape}")
         _refuse_in_capture("copying from memory of the host that is not pinned")
-        self._host[...] = arr
+
+        def copy() -> None:
+            self._host[...] = arr
+
+        if stream is None or stream.runs_kernels():
+            issue(copy, self)
+        else:
+            stream.issue(copy, self._memory)
 
     def get(self, out: np.ndarray | None = None) -> np.ndarray:
         """Copy to the host, waiting for it."""

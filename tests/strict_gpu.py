@@ -14,7 +14,7 @@ class StrictBackend(DeviceBackend):
     name = "strict"
 
     def __init__(self) -> None:
-        super().__init__(strict_cupy, gemm)
+        super().__init__(strict_cupy, gemm, lambda dtype: np.dtype(dtype) == np.float16)
 
 
 def gemm(
@@ -28,10 +28,10 @@ def gemm(
     """What ``minicaffe.backend.gpu.CublasGemm`` does, with the same demands on the arrays."""
     for array in (a, b, out):
         matrix = array._host if array.ndim == 2 else array._host[0]
-        if array.dtype != out.dtype or not matrix.flags.c_contiguous:
+        if array.dtype not in (out.dtype, a.dtype) or not matrix.flags.c_contiguous:
             raise ValueError(f"gemm takes contiguous matrices of one dtype, not {array!r} with strides {array.strides}")
-    left = a._host.swapaxes(-1, -2) if transpose_a else a._host
-    right = b._host.swapaxes(-1, -2) if transpose_b else b._host
+    factors = [x._host if x.dtype == out.dtype else strict_cupy.wide(x._host, x.dtype) for x in (a, b)]
+    left, right = (x.swapaxes(-1, -2) if t else x for x, t in zip(factors, (transpose_a, transpose_b), strict=True))
     if accumulate:
         out._host[...] += left @ right
     else:

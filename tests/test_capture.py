@@ -472,7 +472,7 @@ def arrays(size=50_000):
 def test_an_op_that_is_not_all_kernels_makes_a_capture_incomplete():
     where, x = backend.current(), np.ones((4, 3), "f4")
     for op, arguments in {
-        "clip_by_norm": (x[0], 1.0, np.zeros((), "f4")),
+        "gradient_scale": (x[0], 1.0, 1.0, None, np.zeros((), "f4"), np.zeros(())),
         "gemm": (np.zeros((4, 0), "f4"), np.zeros((0, 3), "f4"), x),
     }.items():
         with where.running(), where.capture() as capture:

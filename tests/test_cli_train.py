@@ -305,3 +305,16 @@ def test_training_leaves_the_definition_as_it_was(capsys, tmp_path):
     run(capsys, "train", "-solver", solver)
     after = contents(tmp_path)
     assert {name: after[name] for name in before} == before
+
+
+def test_a_precision_and_a_loss_scale(capsys, tmp_path):
+    """On the CPU, which does not round; a loss scale changes nothing there."""
+    solver = write_case(tmp_path)
+    run(capsys, "train", "-solver", solver)
+    plain = (tmp_path / "tiny_iter_6.caffemodel").read_bytes()
+    backend.precision.warn_that_not.cache_clear()
+    outcome = run(capsys, "train", "-solver", solver, "-precision", "fp16", "-loss_scale", "1024")
+    assert outcome.status == 0 and (tmp_path / "tiny_iter_6.caffemodel").read_bytes() == plain
+    assert "precision fp16 is for GPUs: the CPU multiplies in the precision of its arrays" in outcome.messages
+    refused = run(capsys, "train", "-solver", solver, "-loss_scale", "1000")
+    assert refused.status == 1 and "a power of two, from 1 to" in refused.errors[0] and "'1000'" in refused.errors[0]

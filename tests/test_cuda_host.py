@@ -16,7 +16,8 @@ from strict_gpu import StrictBackend
 
 from minicaffe.errors import ShapeError
 from minicaffe.kernels import reference
-from minicaffe.kernels.cuda import conv, launch
+from minicaffe.kernels.cuda import launch
+from minicaffe.kernels.cuda.conv import im2col
 from minicaffe.kernels.cuda.launch import kernel_files, kernel_names, program
 from minicaffe.testing import kernel_cases
 from minicaffe.testing.kernel_cases import KernelCase, Sizes
@@ -104,8 +105,8 @@ def test_weights_get_no_gradient_from_no_images(agrees, dtype, accumulate):
 
 @pytest.mark.parametrize(("limit", "large"), [(1, 1 << 20), (400, 1 << 20), (1, 1), (400, 1)])
 def test_convolution_in_chunks_and_with_large_products(agrees, backend, monkeypatch, limit, large):
-    monkeypatch.setattr(conv, "_CHUNK_ELEMENTS", limit)
-    monkeypatch.setattr(conv, "_LARGE_PRODUCT", large)
+    monkeypatch.setattr(im2col, "CHUNK_ELEMENTS", limit)
+    monkeypatch.setattr(im2col, "_LARGE_PRODUCT", large)
     three, x, y, w = window(3, 1, 1), normal(5, 4, 3, 3), normal(5, 6, 3, 3), normal(6, 2, 3, 3)
     assert backend.ops.convolution_workspace(x.shape, y.shape, three, 2) < 5 * 4 * 9 * 9
     space = output(5 * 4 * 9 * 9)
@@ -141,12 +142,13 @@ def test_grids_smaller_than_the_arrays(agrees, monkeypatch, dtype):
 def test_ops_do_not_allocate_the_second_time(backend, dtype):
     x, dbias, workspace = (strict_cupy.zeros(shape, dtype) for shape in ((8, 3000, 2), (3000,), (8 * 3000 * 2,)))
     loss, image, w = (strict_cupy.zeros(shape, dtype) for shape in ((), (2, 3, 6, 6), (4, 3, 3, 3)))
+    factor = strict_cupy.zeros((), np.float64)
     y = strict_cupy.zeros((2, 4, 4, 4), dtype)
 
     def calls():
         backend.ops.bias_grad(x, dbias)
         backend.ops.dot(x, x, loss)
-        backend.ops.clip_by_norm(x, 1.0, loss)
+        backend.ops.gradient_scale(x, 1.0, 1.0, None, loss, factor)
         backend.ops.convolve(image, w, None, y, window(3), 1, workspace)
         backend.ops.convolve_weight_grad(image, y, w, window(3), 1, workspace, False)
 

@@ -13,11 +13,29 @@ nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="CuPy is not
 
 ARCHITECTURES = (75, 80, 90, 100)
 TYPES = {  # template arguments after the dtype
-    "im2col": (", 1", ", 2", ", 3", ", 10"),
-    "solver_update": (", double", ", const double*"),
+    "im2col": (", 1, {T}", ", 2, {T}", ", 3, {T}", ", 10, {T}", ", 2, Half", ", 2, BFloat16"),
+    "solver_update": (
+        ", double, double",
+        ", double, const double*",
+        ", const double*, double",
+        ", const double*, const double*",
+    ),
+    "rounding": (", Half", ", BFloat16"),
     "elementwise": (", const {T}*, const {T}*, {T}",),
     "channel": (", const {T}*, const Channel<{T}>*, {T}",),
+    "implicit_gemm": (
+        ", 1, Forward, Scalar<{T}, 64>",
+        ", 2, DataGrad, Scalar<{T}, 64>",
+        ", 3, WeightGrad, Scalar<{T}, 64>",
+    ),
 }
+TENSOR_CORES = [  # the largest kernels; 75 has none for these factors, and is never asked
+    "implicit_gemm<float, 2, Forward, TensorCore<Tf32, 128>>",
+    "implicit_gemm<float, 2, WeightGrad, TensorCore<Tf32, 64>>",
+    "implicit_gemm<float, 2, WeightGrad, TensorCore<Halves<Half>, 128>>",
+    "implicit_gemm<float, 2, DataGrad, TensorCore<Halves<BFloat16>, 128>>",
+    "implicit_gemm<float, 2, WeightGrad, Scalar<float, 128>>",
+]
 
 
 def formula(x, y, a):
@@ -64,3 +82,11 @@ def test_kernels_compile(file, dtype, architecture):
         f"{kernel}<{dtype}{types.format(T=dtype)}>" for kernel in kernel_names(file) for types in TYPES.get(file, ("",))
     ]
     assert len(compile_for(architecture, source, names)) > 0
+
+
+@pytest.mark.parametrize("architecture", (*ARCHITECTURES, 86, 89, 120))
+def test_implicit_gemm_compiles_for_tensor_cores(architecture):
+    if architecture not in nvrtc.getSupportedArchs():
+        pytest.skip(f"this NVRTC {nvrtc.getVersion()} does not know sm_{architecture}")
+    code = compile_for(architecture, kernel_source("implicit_gemm"), TENSOR_CORES)
+    assert len(code) > 0

@@ -25,14 +25,14 @@ def test_all_unknown_types_are_told_with_their_forks_and_how_to_add_one(tmp_path
             tmp_path,
             'layer { name: "a" type: "MultiStageMeanfield" bottom: "data" top: "a" }\n'
             'layer { name: "b" type: "Relu" bottom: "a" top: "a" }\n'
-            'layer { name: "c" type: "MalisLoss" bottom: "a" bottom: "data" top: "c" }\n',
+            'layer { name: "c" type: "SimplerNMS" bottom: "a" bottom: "data" top: "c" }\n',
         )
     told = str(caught.value)
     assert (
         "net.prototxt:2: layer 'a': Unknown layer type: MultiStageMeanfield; it is of a fork of Caffe: crfasrnn" in told
     )
     assert "net.prototxt:3: layer 'b': Unknown layer type: Relu; did you mean 'ReLU'?" in told
-    assert "net.prototxt:4: layer 'c': Unknown layer type: MalisLoss; it is of a fork of Caffe: naibaf7/caffe" in told
+    assert "net.prototxt:4: layer 'c': Unknown layer type: SimplerNMS; it is of a fork of Caffe: Intel Caffe" in told
     assert 'class MultiStageMeanfield(minicaffe.Layer):\n        type = "MultiStageMeanfield"' in told
 
 

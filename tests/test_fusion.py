@@ -102,6 +102,11 @@ NETS = {
     "three readers": (
         convolution("a", "x") + relu("a") + SUM.format("b", "a", "a", "") + SUM.format("c", "a", "b", ""), "c"
     ),
+    "rectified convolution": (convolution("a", "x").replace("false", "true") + relu("a", 0.25), "a"),
+    "two convolutions": (
+        convolution("a", "x") + relu("a") + convolution("b", "a").replace("false", "true") + relu("b")
+        + convolution("c", "b") + relu("c").replace('top: "c"', 'top: "d"'), "d"
+    ),
 }  # fmt: skip
 FUSED = {
     "norm, scale, relu": (["a_norm"], ["a_relu"]),
@@ -121,7 +126,9 @@ FUSED = {
     "two norms": (["a_norm", "b_norm", "c"], ["a_scale", "c"]),
     "weighted sum": (["c"], ["c_c_relu_0_split"]),
     "relu on the shortcut": (["e"], []),
-    "three readers": ([], []),
+    "three readers": (["a"], []),
+    "rectified convolution": (["a"], []),
+    "two convolutions": (["a", "b"], []),
 }
 """The first layers of the forward passes and the last ones of the backward passes."""
 
@@ -168,7 +175,13 @@ def one_by_one(name: str, *args, times: int = 2, **options) -> dict[str, np.ndar
 def counted(monkeypatch):
     """The passes that ran."""
     ran = []
-    for kind in (fusion.StandardizeForward, fusion.StandardizeBackward, fusion.RectifiedSum, fusion.SplitGradient):
+    for kind in (
+        fusion.StandardizeForward,
+        fusion.StandardizeBackward,
+        fusion.RectifiedSum,
+        fusion.RectifiedConvolution,
+        fusion.SplitGradient,
+    ):
 
         def run(self, run=kind.run):
             ran.append(type(self))
@@ -477,7 +490,18 @@ def test_another_batch_size(name):
     same(*found)
 
 
-@pytest.mark.parametrize("name", ["leaky", "running statistics", "norm elsewhere", "two blocks", "rows"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "leaky",
+        "running statistics",
+        "norm elsewhere",
+        "two blocks",
+        "rows",
+        "rectified convolution",
+        "two convolutions",
+    ],
+)
 def test_on_a_gpu(name):
     expected = passes(build(name))
     with backend.use(StrictBackend()):

@@ -14,7 +14,7 @@ from strict_cuda import Context, FakeCublas, FakeCupy
 from minicaffe import compat
 from minicaffe.backend.gpu import CublasGemm, GpuBackend
 from minicaffe.errors import DeviceError, MissingExtraError
-from minicaffe.kernels import reference
+from minicaffe.kernels import fast_paths, reference
 
 
 @pytest.fixture
@@ -160,7 +160,8 @@ def test_a_missing_package_names_its_extra():
         GpuBackend.on_device(0)
 
 
-def test_large_copies_wait_for_their_turn_of_a_buffer_only(install, monkeypatch):
+@pytest.mark.parametrize("again", [False, True])
+def test_large_copies_wait_for_their_turn_of_a_buffer_only(again, install, monkeypatch):
     waited = []
     monkeypatch.setattr(strict_cuda.Event, "synchronize", lambda self: waited.append(self.at))
     install(FakeCupy())
@@ -169,8 +170,70 @@ def test_large_copies_wait_for_their_turn_of_a_buffer_only(install, monkeypatch)
     for turn, size in enumerate(sizes):
         values, out = rng.standard_normal((2, size)).astype("f4"), backend.zeros((2, size), np.float32)
         expected = values.copy()
-        backend.upload(values, out)
+        backend.upload(values, out, again)
         values[...] = 0  # the copy does not look at it any more
         np.testing.assert_array_equal(out.get(), expected)
         assert len(waited) == max(0, turn - 2)  # two buffers; the small one needs none
     assert None not in waited
+
+
+class TwoStreams:
+    """Inputs that are copied ahead again and again, and read by what comes between."""
+
+    def __init__(self):
+        self.backend = GpuBackend.on_device(0)
+        self.inputs = [self.backend.zeros((2, size), np.float32) for size in (20_000, 30_000)]
+
+    def run(self, times=4):
+        """Whether what is read is what was copied before."""
+        rng, found = np.random.default_rng(0), []
+        for _ in range(times):
+            for out in self.inputs:
+                values = rng.standard_normal(out.shape).astype("f4")
+                expected = values.copy()
+                self.backend.upload(values, out, again=True)
+                values[...] = 0
+                with self.backend.running():
+                    out += 1
+                found.append(np.array_equal(out.get(), expected + 1))
+        return found
+
+
+def test_inputs_are_copied_ahead(install, monkeypatch):
+    copied = []
+    install(FakeCupy())
+    streams = TwoStreams()
+    issue = strict_cuda.Stream.issue
+    monkeypatch.setattr(strict_cuda.Stream, "issue", lambda self, *rest: (copied.append(self), issue(self, *rest)))
+    with fast_paths.without("copy_ahead"):
+        assert all(streams.run()) and not copied
+    assert all(streams.run()) and len(copied) == 8
+    spare = streams.backend._staging.spare_bytes
+    assert spare == 2 * 4 * (20_000 + 30_000)
+    with pytest.raises(DeviceError, match=f"inputs that are copied ahead +{spare / 2**10:.3g} KiB"):
+        streams.backend.zeros((10**7, 10**7), np.float32)
+
+
+@pytest.mark.parametrize("streams", ["the kernels' waits", "the copies' waits"])
+def test_a_wait_that_is_missing_shows(streams, install, monkeypatch):
+    wait = strict_cuda.Stream.wait_event
+    kernels = streams == "the kernels' waits"
+    some = lambda self, event: None if self.runs_kernels() == kernels else wait(self, event)  # noqa: E731
+    monkeypatch.setattr(strict_cuda.Stream, "wait_event", some)
+    install(FakeCupy())
+    if kernels:
+        assert not any(TwoStreams().run())
+    else:
+        with pytest.raises(strict_cuda.RaceError):
+            TwoStreams().run()
+
+
+def test_training_does_without_copies_ahead_where_memory_is_short(install, monkeypatch):
+    install(FakeCupy())
+    streams = TwoStreams()
+
+    def empty(shape, dtype):
+        raise strict_cuda.OutOfMemoryError("Out of memory allocating")
+
+    monkeypatch.setattr(strict_cupy, "empty", empty)
+    assert all(streams.run()) and streams.backend._staging.spare_bytes == 0

@@ -21,11 +21,13 @@ from test_capture import rolled
 
 import minicaffe
 from minicaffe import backend, compat, testing
+from minicaffe.backend import staging
 from minicaffe.backend.gpu import GpuBackend
 from minicaffe.errors import DeviceError, LayerError
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import interface
 from minicaffe.layers.neuron import ReLU
+from minicaffe.solvers.callbacks import Callbacks
 from minicaffe.testing.gpu import training
 
 pytestmark = pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ builds the CUDA kernels for the CPU")
@@ -97,7 +99,7 @@ def test_solvers_take_the_same_steps(kind, gpu, launches):
 
 
 def test_a_number_that_is_baked_into_a_graph_shows(gpu, monkeypatch):
-    monkeypatch.setattr(GpuBackend, "numbers", lambda self, owner, values: values)
+    monkeypatch.setattr(GpuBackend, "numbers", lambda self, owner, values: self.xp.asarray(values))
     expected, found = with_and_without(lambda: trained(training.LENET, lr_policy="inv", gamma=0.1, power=0.75))
     assert expected[0][:4] == found[0][:4] and expected[0][4:] != found[0][4:]
 
@@ -114,6 +116,23 @@ def test_what_a_step_goes_by_may_change(gpu, launches):
     same_bits(*with_and_without(run))
     # one of the step for each change but that of the rate; two of the net, for the first norm takes new memory
     assert len({id(graph) for graph in launches}) == 4 + 2
+
+
+@pytest.mark.parametrize(("clip", "kernels"), [(-1.0, 1), (0.05, 3)])
+def test_one_kernel_steps_all_params(clip, kernels, gpu, launches):
+    """Weights and biases have other rates; to clip takes their norm before, in two kernels."""
+    trained(training.LENET, clip_gradients=clip)
+    assert len(launches[-1]) == kernels
+
+
+def test_own_rates_of_params_come_from_memory(gpu, launches):
+    options = dict(larc=True, larc_eta=0.02, larc_policy="clip", clip_gradients=0.5, iter_size=2)
+    expected, found = with_and_without(lambda: trained(training.LENET, **options))
+    same_bits(expected, found)
+    assert len(launches[-1]) == 3
+    with backend.use(backend.host_backend()):
+        losses, _ = trained(training.LENET, **options)
+    np.testing.assert_allclose(found[0], losses, rtol=1e-5)
 
 
 def test_gradients_of_several_passes_add_up(gpu, launches):
@@ -160,6 +179,15 @@ def test_blobs_may_be_read_and_written_between_iterations(gpu, launches):
     assert len({id(graph) for graph in launches}) == 2
 
 
+def test_inputs_that_are_copied_ahead_reach_the_graphs(gpu, launches, monkeypatch):
+    monkeypatch.setattr(staging, "_LEAST", 0)
+    with fast_paths.without("copy_ahead"):
+        expected = with_and_without(lambda: trained(training.SIAMESE))[0]
+        assert not gpu._staging.spare_bytes
+    same_bits(expected, trained(training.SIAMESE))
+    assert gpu._staging.spare_bytes
+
+
 def test_forward_alone_is_a_graph(gpu, launches):
     made = training.make(training.LENET, 2)
     outputs = []
@@ -179,7 +207,7 @@ def test_a_bad_label_is_told_from_a_graph(gpu, launches):
     made = training.make(training.LENET, 2)
     training.train(made, 5)
     assert launches
-    made._callbacks.clear()
+    made._callbacks = Callbacks()
     for _ in range(2):
         made.net.blobs["label"].data[1] = 17
         made.step(1)

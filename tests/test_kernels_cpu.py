@@ -356,8 +356,9 @@ def test_contrastive_loss(case, shape, legacy):
 
 
 @pytest.mark.parametrize("size, limit", [(1, 0.1), (1000, 5.0), (1000, 500.0)])
-def test_clip_by_norm(case, size, limit):
-    case.check("clip_by_norm", lambda g, norm: (g, limit, norm), [case.normal(size), case.scalar(9)])
+def test_gradient_scale(case, size, limit):
+    g = case.normal(size)
+    case.check("gradient_scale", lambda *out: (g, limit, 0.5, None, *out), [case.scalar(9), np.array(9.0)])
 
 
 @pytest.mark.parametrize("l1", [False, True])

@@ -130,6 +130,22 @@ def test_the_python_layer_of_py_faster_rcnn_is_built_in(param_str, tmp_path):
     assert found.blobs["prob"].shape == (len(expected.blobs["rois"].data), 5)
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("'feat_stride': 1e400", "feat_stride"), ("'feat_stride': 'x'", "feat_stride"), ("-" * 9999 + "1", "feat_stride"),
+        ("'feat_stride': 16, 'scales': 8", "scales"), ("'feat_stride': 16, 'scales': []", "scales"),
+        ("'feat_stride': 16, 'scales': (8, 'a')", "scales"), ("'feat_stride': 16, 'ratios': (1, 0)", "ratios"),
+        ("feat_stride: 16\\nscales: !!python/tuple [8]", "scales"),
+    ],
+    ids=lambda words: words[-30:],
+)  # fmt: skip
+def test_options_in_words_are_checked(words, name, tmp_path):
+    how = f'module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "{words}" }} }}'
+    with pytest.raises(LayerError, match=rf"python_param: param_str must give '{name}'"):
+        run(tmp_path, HEADS + OF_FORK + how)
+
+
 def test_a_stride_must_be_given(tmp_path):
     how = 'module: "rpn.proposal_layer" layer: "ProposalLayer" } }'
     with pytest.raises(LayerError, match=r"param_str must give 'feat_stride'"):

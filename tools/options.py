@@ -87,6 +87,12 @@ tf32 = click.option(
 )  # fmt: skip
 
 
+precision = click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True,
+    help="Let a GPU round the factors of matrix products and convolutions; sums and weights stay float32.",
+)  # fmt: skip
+
+
 def device(command: Callable) -> Callable:
     """``--gpu``, ``--threads`` and ``--tf32``."""
     return gpu(threads(tf32(command)))

@@ -34,10 +34,11 @@ _log = logging.getLogger(__name__)
 )  # fmt: skip
 @options.as_json
 @options.device
+@options.precision
 @options.net_state
 def command(
     model: str, weights: str, iterations: int, ap_version: str, as_json: bool, gpu: str, threads: int | None,
-    level: int, stage: str,
+    precision: str, level: int, stage: str,
 ) -> None:  # fmt: skip
     """Score a net with given weights.
 
@@ -53,6 +54,7 @@ def command(
     options.choose_device(gpu, threads)
     net = Net(models.find(model), TEST, level, options.split(stage), weights)
     with contextlib.closing(net):
+        net.precision = precision
         net.reuse_memory()
         _log.info("Running for %d iterations.", iterations)
         found = {top: Precision() for top in _evaluated(net)}
@@ -61,15 +63,15 @@ def command(
         for batch in range(iterations):
             net.run_forward()
             loss += net.loss
-            for name, precision in found.items():
-                precision.add(net.blobs[name].peek_data())
+            for name, curve in found.items():
+                curve.add(net.blobs[name].peek_data())
             for name, total in sums.items():
                 values = net.blobs[name].peek_data().ravel()
                 total += values
                 for value in values:
                     _log.info("Batch %d, %s = %g", batch, name, value)
         means = {name: total / iterations for name, total in sums.items()}
-        means |= {name: np.array([precision.mean(ap_version)]) for name, precision in found.items()}
+        means |= {name: np.array([curve.mean(ap_version)]) for name, curve in found.items()}
         if as_json:
             console.result_as_json(_results(net, iterations, loss / iterations, means))
             return

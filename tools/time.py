@@ -34,9 +34,11 @@ _log = logging.getLogger(__name__)
 @options.iterations
 @options.as_json
 @options.device
+@options.precision
 @options.net_state
 def command(
-    model: str, phase: str, iterations: int, as_json: bool, gpu: str, threads: int | None, level: int, stage: str
+    model: str, phase: str, iterations: int, as_json: bool, gpu: str, threads: int | None, precision: str, level: int,
+    stage: str,
 ) -> None:  # fmt: skip
     """Measure how long each layer of a net takes.
 
@@ -48,6 +50,7 @@ def command(
 
     options.choose_device(gpu, threads)
     with contextlib.closing(Net(models.find(model), proto.Phase.Value(phase), level, options.split(stage))) as net:
+        net.precision = precision
         _log.info("Performing Forward")
         net.run_forward()
         _log.info("Initial loss: %g", net.loss)

@@ -88,6 +88,11 @@ def _renames(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     help="With --ranks: when a rank fails, go on from the last snapshot, up to N times.",
 )  # fmt: skip
 @options.device
+@options.precision
+@click.option(
+    "--loss_scale", metavar="N|dynamic",
+    help="Multiply the loss, a power of two, before backward.  [default: dynamic for fp16, else 1]",
+)  # fmt: skip
 @options.net_state
 @click.option("--sigint_effect", type=_EFFECTS, default="stop", show_default=True, help="What Ctrl-C does.")
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", show_default=True, help="What SIGHUP does.")
@@ -103,6 +108,7 @@ def command(
     stage: str, sigint_effect: str, sighup_effect: str, sigterm_effect: str, detect_anomaly: bool, keep: int | None,
     keep_best: str, early_stop: int | None, tensorboard: str, strict: bool, ignore: tuple[str, ...],
     rename: dict[str, str], ranks: int | None, restarts: int,
+    precision: str, loss_scale: str | None,
 ) -> None:  # fmt: skip
     """Train a net, or fine-tune one.
 
@@ -144,6 +150,7 @@ def command(
         options.choose_device(gpu, threads, param.device_id if wants_gpu else None)
         with _history_of(param, group.rank) as history, solvers.create(param, path, matching) as trained:
             trained.detect_anomaly = detect_anomaly
+            trained.use_precision(precision, loss_scale)
             trained.monitors += [*history, *(monitors if group.rank == 0 else [])]
             if snapshot:
                 _log.info("Resuming from %s", snapshot)

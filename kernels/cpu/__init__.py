@@ -6,11 +6,11 @@ from minicaffe.kernels.cpu.channel import channel_sum, channelwise
 from minicaffe.kernels.cpu.conv.im2col import col2im, im2col
 from minicaffe.kernels.cpu.conv.select import (
     convolution_workspace,
-    convolve,
     convolve_data_grad,
     convolve_weight_grad,
 )
-from minicaffe.kernels.cpu.dot import clip_by_norm, dot
+from minicaffe.kernels.cpu.convolution import convolve
+from minicaffe.kernels.cpu.dot import dot, gradient_scale
 from minicaffe.kernels.cpu.elementwise import elementwise
 from minicaffe.kernels.cpu.focal_loss import focal_loss, focal_loss_grad
 from minicaffe.kernels.cpu.labels import accuracy, check_labels, loss_normalizer
@@ -59,6 +59,7 @@ from minicaffe.kernels.cpu.solver_update import (
 )
 from minicaffe.kernels.reference import (
     euclidean_loss_grad,
+    rescale,
 )
 
 __all__ = [
@@ -73,7 +74,6 @@ __all__ = [
     "channel_sum",
     "channelwise",
     "check_labels",
-    "clip_by_norm",
     "col2im",
     "contrastive_loss",
     "contrastive_loss_grad",
@@ -89,6 +89,7 @@ __all__ = [
     "focal_loss_grad",
     "gather_rows",
     "gemm",
+    "gradient_scale",
     "hinge_loss",
     "hinge_loss_grad",
     "im2col",
@@ -108,6 +109,7 @@ __all__ = [
     "nesterov_update",
     "position_sensitive_pool",
     "position_sensitive_pool_grad",
+    "rescale",
     "rmsprop_update",
     "roi_pool",
     "roi_pool_grad",

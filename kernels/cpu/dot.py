@@ -1,8 +1,6 @@
-"""Inner products in float64, and gradient clipping by the L2 norm."""
+"""Inner products in float64, and what a solver's step multiplies the gradients by."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
@@ -12,6 +10,7 @@ from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.scratch import scratch_array
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.reference import Array
+from minicaffe.kernels.reference.dot import scales_of
 
 
 @part_kernel(fastmath=REASSOCIATE)
@@ -52,9 +51,6 @@ def dot(a: Array, b: Array, out: Array) -> None:
     _dot(a.reshape(-1), b.reshape(-1), out, shared, scratch_array((shared,)))
 
 
-def clip_by_norm(g: Array, limit: float, norm: Array) -> None:
-    """See ``reference.clip_by_norm``."""
-    length = math.sqrt(inner_product(g, g))
-    norm[...] = length
-    if length > limit:
-        g *= g.dtype.type(limit / length)
+def gradient_scale(g: Array, limit: float, scale: float, loss_scale: Array | None, norm: Array, factor: Array) -> None:
+    """See ``reference.gradient_scale``."""
+    norm[...], factor[...] = scales_of(inner_product(g, g), limit, scale, loss_scale)

@@ -1,4 +1,4 @@
-// Shared by every kernel file; kernels/cuda/launch.py pastes it in place of #include "common.cuh".
+// Shared by every kernel file; kernels/cuda/launch.py pastes it and other headers in front of those that include them.
 //
 // A kernel is launched in one of three ways, and its first parameters say which:
 //   (long long count, ...)            flat: one thread an element, grid-stride

@@ -1,18 +1,20 @@
 // Convolution as a matrix product: the pixels under the window, laid out in columns, and back.
 #include "common.cuh"
+#include "half.cuh"
 
 // Copies the pixels under a window into a column: the taps of axis AXIS and of those after it.  `corner` is the pixel
 // under the window's first tap; `tap` and `pixel` number the tap and the pixel chosen on the axes before.
-template <typename T, int AXES, int AXIS>
-__device__ void spread(const T* x, T* column, const int (&corner)[AXES], const Window<AXES>& window, int positions,
+template <typename T, int AXES, typename Column, int AXIS>
+__device__ void spread(const T* x, Column* column, const int (&corner)[AXES], const Window<AXES>& window, int positions,
                        int tap, int pixel, bool inside) {
     if constexpr (AXIS == AXES) {
-        column[(long long)tap * positions] = inside ? x[pixel] : T(0);
+        column[(long long)tap * positions] = Column(inside ? x[pixel] : T(0));
     } else {
         for (int q = 0; q < window.kernel[AXIS]; ++q) {
             const int at = corner[AXIS] + q * window.dilation[AXIS];
-            spread<T, AXES, AXIS + 1>(x, column, corner, window, positions, tap * window.kernel[AXIS] + q,
-                                      pixel * window.in[AXIS] + at, inside && at >= 0 && at < window.in[AXIS]);
+            spread<T, AXES, Column, AXIS + 1>(x, column, corner, window, positions, tap * window.kernel[AXIS] + q,
+                                              pixel * window.in[AXIS] + at,
+                                              inside && at >= 0 && at < window.in[AXIS]);
         }
     }
 }
@@ -23,8 +25,10 @@ __device__ void spread(const T* x, T* column, const int (&corner)[AXES], const W
 //     position  0 1 2
 //     tap 0     a b c
 //     tap 1     b c d
-template <typename T, int AXES>
-__global__ void im2col(int planes, int size, const T* x, T* columns, Window<AXES> window) {
+//
+// Columns of 16 bits are rounded as they are written.
+template <typename T, int AXES, typename Column>
+__global__ void im2col(int planes, int size, const T* x, Column* columns, Window<AXES> window) {
     const long long pixels = volume(window.in), column_size = (long long)volume(window.kernel) * size;
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
         int corner[AXES];
@@ -32,7 +36,7 @@ __global__ void im2col(int planes, int size, const T* x, T* columns, Window<AXES
             corner[axis] = rest % window.out[axis] * window.stride[axis] - window.pad[axis];
             rest /= window.out[axis];
         }
-        spread<T, AXES, 0>(x + plane * pixels, columns + plane * column_size + i, corner, window, size, 0, 0, true);
+        spread<T, AXES, Column, 0>(x + plane * pixels, columns + plane * column_size + i, corner, window, size, 0, 0, true);
     }
 }
 
@@ -58,7 +62,7 @@ __device__ T gather(const T* columns, const int (&place)[AXES], const Window<AXE
 }
 
 // One thread a pixel gathers what im2col spread, so that no two threads add to the same place.
-template <typename T, int AXES>
+template <typename T, int AXES, typename>
 __global__ void col2im(int planes, int size, const T* columns, T* x, Window<AXES> window) {
     const int positions = volume(window.out);
     const long long column_size = (long long)volume(window.kernel) * positions;

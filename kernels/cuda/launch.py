@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ THREADS = 256
 
 _MAX_BLOCKS = 4096  # more than any GPU runs at once; the kernels' loops take what is left
 _MAX_GRID_Y = 65535
-_MAX_INT = 2**31 - 2**25  # a loop's index may pass the end by a grid's threads without overflowing
+MAX_INT = 2**31 - 2**25
+"""The largest count that kernels take: a loop's index may pass the end by a grid's threads without overflowing."""
 _PARTIAL_BLOCKS = 1024  # blocks among which a long sum is divided
 _C_TYPE = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 
@@ -30,10 +32,12 @@ def kernel_files() -> list[str]:
 
 @functools.cache
 def kernel_source(name: str, prelude: str = "") -> str:
-    """The text of ``name.cu``, after common.cuh and ``prelude``."""
+    """The text of ``name.cu``, with the headers that it includes; ``prelude`` comes after them."""
     folder = importlib.resources.files(__package__)
-    common, own = ((folder / file).read_text() for file in ("common.cuh", f"{name}.cu"))
-    return common + prelude + own.replace('#include "common.cuh"\n', "")
+    own = (folder / f"{name}.cu").read_text()
+    headers = re.findall(r'^#include "(.*)"\n', own, re.MULTILINE)
+    texts = [(folder / header).read_text() for header in headers]
+    return "".join(texts) + prelude + re.sub(r'^#include ".*"\n', "", own, flags=re.MULTILINE)
 
 
 @functools.cache
@@ -79,6 +83,33 @@ def window_struct(window: Window, in_shape: tuple[int, ...], out_shape: tuple[in
     fields = ("in", "out", "kernel", "stride", "pad", "dilation")
     dtype = np.dtype([(field, np.int32, (len(in_shape),)) for field in fields])
     return np.array((in_shape, out_shape, *window), dtype)
+
+
+_DIVISOR = np.dtype([(field, np.uint32) for field in ("divisor", "multiplier", "shift")])
+
+
+@functools.lru_cache(maxsize=4096)
+def divisor(number: int) -> np.ndarray:
+    """A positive int32 as implicit_gemm.cu's struct, by which kernels divide without a division.
+
+    Source: Granlund and Montgomery, "Division by invariant integers using multiplication" (1994).
+    """
+    shift = (number - 1).bit_length()
+    return np.array((number, (((1 << shift) - number << 32) // number) + 1, shift), _DIVISOR)
+
+
+def struct(**fields: Any) -> np.ndarray:
+    """Fields in the order of a C++ struct, an array of one element: ints become ``int``, NumPy values what they are."""
+    values = {name: _member(value) for name, value in fields.items()}
+    made = np.zeros((), np.dtype([(name, v.dtype, v.shape) for name, v in values.items()], align=True))
+    for name, value in values.items():
+        made[name] = value
+    return made
+
+
+def _member(value: Any) -> np.ndarray:
+    plain = isinstance(value, (int, tuple))
+    return np.array(value, np.int32) if plain else np.array(value)
 
 
 class Launcher:
@@ -155,6 +186,10 @@ class Launcher:
         partials = self.partial_sums(source, kernel, columns, length, *args, contiguous=contiguous)
         self.reduction(program("linear", out.dtype), "add_partials", *partials, out)
 
+    def tiles(self, program: Program, kernel: str, grid: tuple[int, int, int], *args: Any) -> None:
+        """A block of ``THREADS`` threads for each tile of a grid."""
+        self._launch(program, kernel, grid, (THREADS,), args)
+
     def _partial_buffer(self, count: int) -> Any:
         """Device memory for ``count`` doubles.  Outgrown buffers are kept: a captured graph may still write to them."""
         if not self._partials or self._partials[-1].size < count:
@@ -180,9 +215,9 @@ def _argument(value: Any) -> Any:
     if isinstance(value, bool):
         return np.bool_(value)
     if isinstance(value, int):
-        if abs(value) > _MAX_INT:
+        if abs(value) > MAX_INT:
             raise ShapeError(
-                f"an array has {value} elements in one plane or one sum; the CUDA kernels take {_MAX_INT} at most"
+                f"an array has {value} elements in one plane or one sum; the CUDA kernels take {MAX_INT} at most"
             )
         return np.int32(value)
     return np.float64(value) if type(value) is float else value

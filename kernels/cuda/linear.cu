@@ -46,17 +46,32 @@ __global__ void add_rows(int columns, int length, const T* rows, T* out, bool ac
     if (threadIdx.y == 0 && column < columns) out[column] = accumulate ? out[column] + sum : sum;
 }
 
-// The square root of the sum that dot_partials began.
 template <typename T>
-__global__ void norm_of_partials(int columns, int length, const double* partials, T* norm) {
-    const double sum = sum_partials(partials, length, 0, columns);
-    if (is_first_thread()) *norm = sqrt(sum);
+__global__ void rescale(long long count, T* x, const double* scale, bool inverse) {
+    const T number = *scale;
+    FOR_EACH(i, count) x[i] = inverse ? x[i] / number : x[i] * number;
 }
 
+// The norm and the factor of gradients whose squares dot_partials began to sum.  If they are scaled, loss_scale holds the
+// scale, the steps that it has served, after how many it doubles, and how many were left out.
 template <typename T>
-__global__ void clip_to_norm(long long count, T* g, double limit, const T* norm) {
-    if (*norm > T(limit)) {
-        const T factor = T(limit) / *norm;
-        FOR_EACH(i, count) g[i] *= factor;
+__global__ void gradient_scale(int columns, int length, const double* partials, double limit, double scale,
+                               double largest, bool scaled, double* loss_scale, T* norm, double* factor) {
+    const double squares = sum_partials(partials, length, 0, columns);
+    if (!is_first_thread()) return;
+    double length_of_g = sqrt(squares), found = scale;
+    if (scaled) {
+        const double s = loss_scale[0], interval = loss_scale[2];
+        length_of_g /= s;
+        found /= s;
+        const bool overflow = !(length_of_g * 0 == 0) && s > 1;
+        const bool doubled = !overflow && interval > 0 && loss_scale[1] + 1 >= interval;
+        if (overflow && interval > 0) loss_scale[0] = s / 2;
+        if (doubled) loss_scale[0] = min(2 * s, largest);
+        loss_scale[1] = overflow || doubled ? 0 : loss_scale[1] + 1;
+        loss_scale[3] += overflow;
+        if (overflow) found = length_of_g * 0;  // not a number
     }
+    *norm = length_of_g;
+    *factor = length_of_g > limit && limit >= 0 ? found * limit / length_of_g : found;
 }

@@ -11,7 +11,8 @@ from minicaffe.kernels.cuda.launch import Launcher, program
 class SolverUpdateOps:
     """The functions of ``kernels/reference/solver_update.py``.
 
-    The rate may be a float64 scalar on the device, too: a captured launch reads it anew at each replay.
+    Rate and scale may lie in the memory of the device, as described there: a captured launch reads them anew at each
+    replay.
     """
 
     launch: Launcher
@@ -74,8 +75,8 @@ class SolverUpdateOps:
         self._update("adam_update", (w, g, m, v), (rate, beta1, beta2, delta, scale, decay), l1)
 
     def _update(self, kernel: str, arrays: tuple, numbers: tuple[float, ...], l1: bool) -> None:
-        w, rate = arrays[0], numbers[0]
-        in_memory = not isinstance(rate, Real)
-        source = program("solver_update", w.dtype, "const double*" if in_memory else "double")
-        numbers = (rate if in_memory else float(rate), *map(float, numbers[1:]))
-        self.launch.flat(source, kernel, w.size, *arrays, *numbers, bool(l1))
+        w, (rate, *own, scale, decay) = arrays[0], numbers
+        kinds = ["double" if isinstance(number, Real) else "const double*" for number in (rate, scale)]
+        rate, scale = (float(number) if isinstance(number, Real) else number for number in (rate, scale))
+        source = program("solver_update", w.dtype, *kinds)
+        self.launch.flat(source, kernel, w.size, *arrays, rate, *map(float, own), scale, float(decay), bool(l1))

@@ -22,7 +22,7 @@ from minicaffe.kernels.reference.conv import (
     convolve_weight_grad,
     im2col,
 )
-from minicaffe.kernels.reference.dot import clip_by_norm, dot
+from minicaffe.kernels.reference.dot import dot, gradient_scale, rescale
 from minicaffe.kernels.reference.elementwise import elementwise
 from minicaffe.kernels.reference.focal_loss import focal_loss, focal_loss_grad
 from minicaffe.kernels.reference.labels import BATCH_SIZE, FULL, NONE, VALID, accuracy, check_labels, loss_normalizer
@@ -91,7 +91,6 @@ __all__ = [
     "channel_sum",
     "channelwise",
     "check_labels",
-    "clip_by_norm",
     "col2im",
     "contrastive_loss",
     "contrastive_loss_grad",
@@ -107,6 +106,7 @@ __all__ = [
     "focal_loss_grad",
     "gather_rows",
     "gemm",
+    "gradient_scale",
     "hinge_loss",
     "hinge_loss_grad",
     "im2col",
@@ -126,6 +126,7 @@ __all__ = [
     "nesterov_update",
     "position_sensitive_pool",
     "position_sensitive_pool_grad",
+    "rescale",
     "rmsprop_update",
     "roi_pool",
     "roi_pool_grad",

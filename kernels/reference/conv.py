@@ -65,13 +65,27 @@ def _columns_of(x: Array, y_shape: Sequence[int], window: Window, workspace: Arr
     return columns
 
 
-def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, group: int, workspace: Array) -> None:
-    """Cross-correlation: x (N, C, *in), w (M, C / group, *kernel), bias (M,) or None -> y (N, M, *out)."""
+def convolve(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    y: Array,
+    window: Window,
+    group: int,
+    workspace: Array,
+    slope: float = 1.0,
+) -> None:
+    """Cross-correlation: x (N, C, *in), w (M, C / group, *kernel), bias (M,) or None -> y (N, M, *out).
+
+    ``slope`` multiplies negative results: 0 makes a ReLU of them.
+    """
     n, m = y.shape[:2]
     columns = _columns_of(x, y.shape, window, workspace).reshape(n, group, w[0].size, -1)
     np.matmul(w.reshape(group, m // group, -1), columns, out=y.reshape(n, group, m // group, -1))
     if bias is not None:
         bias_add(y, bias)
+    if slope != 1.0:
+        y[...] = np.maximum(y, 0) + y.dtype.type(slope) * np.minimum(y, 0)
 
 
 def convolve_data_grad(dy: Array, w: Array, dx: Array, window: Window, group: int, workspace: Array) -> None:

@@ -1,16 +1,46 @@
-"""The steps of the solvers."""
+"""The steps of the solvers.
+
+An op of a device takes two of its numbers from memory, too, where they may change from one replay to the next.  In the
+place of the rate it then gets a float64 table, shape (ranges, 3), of the ranges that follow each other in the arrays:
+where each ends, its rate, and what its ``decay`` is multiplied by.  In the place of ``scale`` it gets what
+``gradient_scale`` left there; if that is NaN, nothing is stepped, and g becomes 0.
+"""
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from minicaffe.kernels.reference.arrays import Array
 
 
+def _ranges(step: Callable[..., None]) -> Callable[..., None]:
+    """Lets a step whose last numbers are scale, decay and l1 take them as a device does."""
+
+    @functools.wraps(step)
+    def update(*args: Any) -> None:
+        histories = [a for a in args if np.ndim(a) == 1]
+        rate, *numbers, scale, decay, l1 = args[len(histories) :]
+        if np.isnan(scale):
+            histories[1].fill(0)
+            return
+        start = 0
+        for end, own_rate, mult in rate if np.ndim(rate) else [(len(histories[0]), rate, 1.0)]:
+            part = [a[start : int(end)] for a in histories]
+            step(*part, own_rate, *numbers, float(scale), decay * mult, l1)
+            start = int(end)
+
+    return update
+
+
 def _regularized(w: Array, g: Array, scale: float, decay: float, l1: bool) -> Array:
     return g * scale + decay * (np.sign(w) if l1 else w)
 
 
+@_ranges
 def sgd_update(
     w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool
 ) -> None:
@@ -24,6 +54,7 @@ def sgd_update(
     w -= h
 
 
+@_ranges
 def nesterov_update(
     w: Array, g: Array, h: Array, rate: float, momentum: float, scale: float, decay: float, l1: bool
 ) -> None:
@@ -36,6 +67,7 @@ def nesterov_update(
     w -= g
 
 
+@_ranges
 def adagrad_update(
     w: Array, g: Array, h: Array, rate: float, delta: float, scale: float, decay: float, l1: bool
 ) -> None:
@@ -46,6 +78,7 @@ def adagrad_update(
     w -= g
 
 
+@_ranges
 def rmsprop_update(
     w: Array, g: Array, h: Array, rate: float, memory: float, delta: float, scale: float, decay: float, l1: bool
 ) -> None:
@@ -56,6 +89,7 @@ def rmsprop_update(
     w -= g
 
 
+@_ranges
 def adadelta_update(
     w: Array,
     g: Array,
@@ -80,6 +114,7 @@ def adadelta_update(
     w -= g
 
 
+@_ranges
 def adam_update(
     w: Array,
     g: Array,

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe.backend import generation
+from minicaffe.backend import precision as precisions
+from minicaffe.backend.precision import FLOAT32
 
 
 class Capture(ABC):
@@ -86,8 +88,11 @@ class Backend(ABC):
         """A new zero-filled, C-contiguous array of this backend."""
 
     @abstractmethod
-    def upload(self, host: NDArray, out: Any) -> None:
-        """Copy a NumPy array into an array of this backend of the same shape and dtype."""
+    def upload(self, host: NDArray, out: Any, again: bool = False) -> None:
+        """Copy a NumPy array into an array of this backend of the same shape and dtype.
+
+        ``again``: such copies come again and again, as those of inputs do.
+        """
 
     @abstractmethod
     def download(self, array: Any, out: NDArray) -> None:
@@ -116,6 +121,15 @@ class Backend(ABC):
         """
         return contextlib.nullcontext()
 
+    def rounding(self, precision: str) -> contextlib.AbstractContextManager[None]:
+        """Held around ops: the factors of their float32 products are rounded to a ``precision`` of ``PRECISIONS``.
+
+        Only GPUs do that; others say once that they do not.
+        """
+        if precision != FLOAT32:
+            precisions.warn_that_not(precision)
+        return contextlib.nullcontext()
+
     def not_capturable(self) -> None:
         """Note that something is done that a replay of the capture being made would leave out; nothing if none is."""
         return None
@@ -127,13 +141,12 @@ class Backend(ABC):
         """
         return None
 
-    def numbers(self, owner: object, values: Sequence[float]) -> Sequence[Any]:
-        """Numbers for ops that take them from memory where they may change from replay to replay, such as a rate.
+    def numbers(self, owner: object, values: Sequence[float]) -> Any:
+        """``values`` for an op that takes them from memory where they may change from replay to replay, such as rates.
 
-        On a device they are float64 scalars there, the same ones for one ``owner`` at each call; on the host, where
-        captures hold the numbers themselves, they are ``values``.
+        A float64 array; on a device it is the same one for one ``owner`` at each call.
         """
-        return values
+        return np.array(values, np.float64)
 
     def reserve(self, count: int, dtype: DTypeLike, owner: object | None = None) -> None:
         """Make the scratch memory that all layers share hold at least ``count`` elements of ``dtype``.

@@ -98,7 +98,7 @@ class CpuBackend(Backend):
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
         return limits.zeros(shape, dtype, "scratch memory")
 
-    def upload(self, host: NDArray, out: NDArray) -> None:
+    def upload(self, host: NDArray, out: NDArray, again: bool = False) -> None:
         out[...] = host
 
     def download(self, array: NDArray, out: NDArray) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicaffe.backend import generation, random
 from minicaffe.backend.base import Backend, RandomSource
+from minicaffe.backend.contexts import Both, With
 from minicaffe.errors import SnapshotError
 from minicaffe.kernels.cuda import CudaOps
 from minicaffe.kernels.cuda.launch import program
@@ -69,30 +70,35 @@ class PhiloxRandom(RandomSource):
 
 
 class _Numbers(NamedTuple):
-    """Numbers on a device: their memory, a scalar for each, and what they are."""
+    """Numbers on a device: their memory, and what they are."""
 
     memory: Any
-    scalars: list[Any]
-    values: tuple[float, ...]
+    values: list[float]
 
 
 class DeviceBackend(Backend):
-    """Layers run on the arrays of ``xp``, in the order in which they are issued; ``gemm`` multiplies matrices there."""
+    """Layers run on the arrays of ``xp``, in the order in which they are issued; ``gemm`` multiplies matrices there.
+
+    ``tensor_cores(dtype)`` says whether other kernels may use them for factors of a dtype.
+    """
 
     is_host = False
 
-    def __init__(self, xp: Any, gemm: Callable[..., None]) -> None:
+    def __init__(
+        self, xp: Any, gemm: Callable[..., None], tensor_cores: Callable[[Any], bool] = lambda dtype: False
+    ) -> None:
         super().__init__()
         self.xp = xp
         self._numbers: weakref.WeakKeyDictionary[object, _Numbers] = weakref.WeakKeyDictionary()
         with self.running():
-            self.ops = CudaOps(xp, gemm)
+            self.ops = CudaOps(xp, gemm, tensor_cores, self.zeros)
             self.random = PhiloxRandom(self)
 
-    @contextlib.contextmanager
-    def running(self, user_layers: bool = False) -> Iterator[None]:
-        with self._lock, self._current():
-            yield
+    def running(self, user_layers: bool = False) -> contextlib.AbstractContextManager[None]:
+        return Both(self._lock, self._current())
+
+    def rounding(self, precision: str) -> contextlib.AbstractContextManager[None]:
+        return With(self.ops, "factors", precision)
 
     def _current(self) -> contextlib.AbstractContextManager[Any]:
         """Makes the device and its stream those that ``xp`` uses."""
@@ -102,7 +108,7 @@ class DeviceBackend(Backend):
         with self._current():
             return self.xp.zeros(tuple(shape), dtype)
 
-    def upload(self, host: NDArray, out: Any) -> None:
+    def upload(self, host: NDArray, out: Any, again: bool = False) -> None:
         with self._current():
             out.set(host)
 
@@ -113,16 +119,15 @@ class DeviceBackend(Backend):
             else:
                 out[...] = array.get()
 
-    def numbers(self, owner: object, values: Sequence[float]) -> Sequence[Any]:
-        kept, values = self._numbers.get(owner), tuple(values)
-        if kept is None or len(kept.values) != len(values):
-            memory = self.zeros((len(values),), np.float64)
-            kept = _Numbers(memory, [memory[i : i + 1].reshape(()) for i in range(len(values))], (0.0,) * len(values))
+    def numbers(self, owner: object, values: Sequence[float]) -> Any:
+        kept = self._numbers.get(owner)
+        if kept is None or kept.memory.size != len(values):
+            kept = _Numbers(self.zeros((len(values),), np.float64), [])
             generation.advance()
         if kept.values != values:
-            self.upload(np.array(values), kept.memory)
-            self._numbers[owner] = kept._replace(values=values)
-        return kept.scalars
+            self.upload(np.array(values, np.float64), kept.memory)
+            self._numbers[owner] = kept._replace(values=list(values))
+        return kept.memory
 
     def run_checks(self) -> None:
         with self._current():

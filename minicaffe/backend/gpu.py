@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,25 +15,31 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import compat
 from minicaffe.backend import usage
+from minicaffe.backend.contexts import Both
 from minicaffe.backend.device import DeviceBackend
 from minicaffe.backend.graph import GraphCapture
 from minicaffe.backend.precision import tf32_allowed
 from minicaffe.backend.staging import Staging
 from minicaffe.errors import DeviceError
 from minicaffe.kernels import fast_paths
+from minicaffe.kernels.cuda.conv.trial import Trials
 from minicaffe.limits import amount
 
 _log = logging.getLogger(__name__)
 
 _CUBLAS_WORKSPACE = 32 << 20  # bytes; what NVIDIA advises for Hopper, and more than older GPUs need
 
+_CUDA_TYPE = {np.dtype(np.float32): 0, np.dtype(np.float16): 2, np.dtype(np.uint16): 14}  # cudaDataType_t
+_TENSOR_CORES = 8  # the first compute capability, Ampere's, whose tensor cores take TF32
+
 
 class GpuBackend(DeviceBackend):
     """Layers run on one GPU, on a stream of their own; ``on_device`` makes or finds the backend of a GPU.
 
-    Everything is issued to one stream, with a cuBLAS handle and workspace of its own, so that an iteration can be
+    All kernels are issued to one stream, with a cuBLAS handle and workspace of its own, so that an iteration can be
     captured as a CUDA graph: CuPy refuses its own cuBLAS calls while it captures.  It is a blocking stream: a user's
     CuPy code outside ``running()`` goes to the default stream, which then waits for this one instead of racing it.
+    Only inputs are copied ahead on a second stream (``staging``).
     """
 
     name = "gpu"
@@ -60,20 +68,28 @@ class GpuBackend(DeviceBackend):
         """What has kept layers from being captured, each once."""
         with self._device:
             self._stream = cupy.cuda.Stream()
-        self._staging = Staging(cupy.cuda)
+            self._staging = Staging(cupy, self._stream)
         with self._current():
             gemm = self._make_gemm(cupy)
-        super().__init__(cupy, gemm)
+        properties = cupy.cuda.runtime.getDeviceProperties(index)
+        self._capability = properties["major"]
+        super().__init__(cupy, gemm, self._has_tensor_cores)
+        if os.environ.get("MINICAFFE_TRIALS"):
+            self.ops.trials = Trials(
+                Path(os.environ["MINICAFFE_TRIALS"]), properties["name"].decode(), self.zeros, cupy.cuda
+            )
         self.ops.launch.retain = self._retain
 
     def _make_gemm(self, cupy: Any) -> Callable[..., None]:
         """What multiplies matrices on the stream of this backend."""
         return CublasGemm(cupy.empty((_CUBLAS_WORKSPACE,), np.uint8), self._stream.ptr, self._retain)
 
-    @contextlib.contextmanager
-    def _current(self) -> Iterator[None]:
-        with self._device, self._stream:
-            yield
+    def _has_tensor_cores(self, dtype: DTypeLike) -> bool:
+        """Whether kernels may multiply factors of a dtype on tensor cores."""
+        return self._capability >= _TENSOR_CORES and (np.dtype(dtype) != np.float32 or tf32_allowed())
+
+    def _current(self) -> contextlib.AbstractContextManager[None]:
+        return Both(self._device, self._stream)
 
     # --- captures --------------------------------------------------------------------------------------------------
 
@@ -93,7 +109,15 @@ class GpuBackend(DeviceBackend):
             _log.info("GPU %d: layers run one by one, not as a CUDA graph: %s", self._device.id, made.problem)
 
     def settings(self) -> tuple:
-        return fast_paths.left_out(), tf32_allowed()
+        return fast_paths.left_out(), tf32_allowed(), self.ops.factors
+
+    def rounding(self, precision: str) -> contextlib.AbstractContextManager[None]:
+        if precision == "bf16" and self._capability < _TENSOR_CORES:
+            raise DeviceError(
+                f"GPU {self._device.id} has compute capability {self._capability}, bf16 needs {_TENSOR_CORES}: "
+                "take fp16"
+            )
+        return super().rounding(precision)
 
     def not_capturable(self) -> None:
         if self._capture is not None and self._capture.is_own():
@@ -117,9 +141,9 @@ class GpuBackend(DeviceBackend):
 
     # --- memory ----------------------------------------------------------------------------------------------------
 
-    def upload(self, host: NDArray, out: Any) -> None:
+    def upload(self, host: NDArray, out: Any, again: bool = False) -> None:
         with self._outside_captures("values are copied to the device"), self._current():
-            self._staging.upload(host, out, self._stream)
+            self._staging.upload(host, out, again and fast_paths.taken("copy_ahead"))
 
     def download(self, array: Any, out: NDArray) -> None:
         with self._outside_captures("values are copied from the device"):
@@ -140,8 +164,12 @@ class GpuBackend(DeviceBackend):
     def _usage(self) -> str:
         """What takes the memory of this GPU, as a table."""
         free, total = self.xp.cuda.runtime.memGetInfo()
-        left = (f"free, of {amount(total)}", free)
-        return usage.table(self, ("workspace that all layers share", self.workspace_bytes()), left)
+        rows = [("workspace that all layers share", self.workspace_bytes())]
+        if self._staging.spare_bytes:
+            rows.append(("inputs that are copied ahead", self._staging.spare_bytes))
+        if self.ops.rounded_bytes:
+            rows.append(("factors of products in 16 bits", self.ops.rounded_bytes))
+        return usage.table(self, *rows, (f"free, of {amount(total)}", free))
 
     def synchronize(self) -> None:
         self._stream.synchronize()
@@ -169,6 +197,8 @@ def _check_device(cupy: Any, index: int) -> None:
 class CublasGemm:
     """Products of row-major float32 or float64 matrices, or of batches of them, by cuBLAS on one stream.
 
+    A float32 product can have factors of 16 bits, float16 or the bits of bfloat16 in uint16; its sums are float32, too.
+
     ``retain`` is called with the arrays of each.
     """
 
@@ -191,6 +221,8 @@ class CublasGemm:
         }
         self._tf32 = False
         self._scalars = {(dtype, value): np.array(value, dtype) for dtype in self._routines for value in (0, 1)}
+        mode, algorithm = self._cublas.ComputeType.COMPUTE_32F, self._cublas.GemmAlgo.DEFAULT
+        self._of_halves = int(mode), int(algorithm)
 
     def __call__(
         self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False
@@ -209,17 +241,29 @@ class CublasGemm:
             self._set_math(not self._tf32)
         self._retain((a, b, out))
         one, beta = self._scalars[out.dtype, 1], self._scalars[out.dtype, int(accumulate)]
-        self._routines[out.dtype](
-            self.handle, int(transpose_b), int(transpose_a), columns, rows, inner,
-            one.ctypes.data, b.data.ptr, max(1, b.shape[-1]), _batch_stride(b),
-            a.data.ptr, max(1, a.shape[-1]), _batch_stride(a),
-            beta.ctypes.data, out.data.ptr, columns, _batch_stride(out), batch,
-        )  # fmt: skip
+        product = self.handle, int(transpose_b), int(transpose_a), columns, rows, inner, one.ctypes.data
+        place = _place if a.dtype == out.dtype else _typed_place
+        arguments = *product, *place(b), *place(a), beta.ctypes.data, *place(out), batch
+        if a.dtype == out.dtype:
+            self._routines[out.dtype](*arguments)
+        else:
+            self._cublas.gemm_strided_batched_ex(*arguments, *self._of_halves)
 
     def _set_math(self, tf32: bool) -> None:
         modes = self._cublas.Math
         self._cublas.set_math_mode(self.handle, modes.TF32_TENSOR_OP_MATH if tf32 else modes.DEFAULT_MATH)
         self._tf32 = tf32
+
+
+def _place(array: Any) -> tuple[int, ...]:
+    """Where matrices are for cuBLAS: the first one, and the elements from row to row and from matrix to matrix."""
+    return array.data.ptr, max(1, array.shape[-1]), _batch_stride(array)
+
+
+def _typed_place(array: Any) -> tuple[int, ...]:
+    """The same with the kind of their elements."""
+    pointer, *steps = _place(array)
+    return (pointer, _CUDA_TYPE[array.dtype], *steps)
 
 
 def _batch_stride(array: Any) -> int:

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+
+from minicaffe.errors import ArgumentError
+
+_log = logging.getLogger(__name__)
+
+FLOAT32 = "fp32"
+PRECISIONS = (FLOAT32, "fp16", "bf16")
+"""What the factors of products are rounded to; "fp32" leaves them as they are."""
+
 _tf32 = False
 
 
@@ -20,3 +31,18 @@ def allow_tf32(allowed: bool = True) -> bool:
 def tf32_allowed() -> bool:
     """What ``allow_tf32`` said last."""
     return _tf32
+
+
+def checked(precision: str, dtype: object) -> str:
+    """``precision``; ArgumentError unless it is one of ``PRECISIONS`` that goes with products of ``dtype``."""
+    if precision not in PRECISIONS:
+        raise ArgumentError(f"a precision is one of {', '.join(PRECISIONS)}; found {precision!r}")
+    if precision != FLOAT32 and str(dtype) != "float32":
+        raise ArgumentError(f"precision {precision} is for nets of float32; this one is of {dtype}")
+    return precision
+
+
+@functools.cache
+def warn_that_not(precision: str) -> None:
+    """Once."""
+    _log.warning("precision %s is for GPUs: the CPU multiplies in the precision of its arrays", precision)

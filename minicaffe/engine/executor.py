@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from minicaffe import backend
 from minicaffe.backend import generation
-from minicaffe.blob import Blob, shape_string
+from minicaffe.backend.contexts import Both
+from minicaffe.backend.precision import FLOAT32
+from minicaffe.blob import Blob, Storage, shape_string
 from minicaffe.engine import anomaly, in_place, segment
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Fusion, Pass
@@ -132,6 +135,7 @@ class Executor:
 
     def __init__(self, steps: Sequence[Step], names: Sequence[str], params: Params, dtype: np.dtype) -> None:
         self.debug_info = self.detect_anomaly = False
+        self.precision = FLOAT32
         self.loss = Blob((), dtype)
         """The weighted loss of the last forward pass."""
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
@@ -149,29 +153,39 @@ class Executor:
 
     def run_forward(self, start: int, end: int) -> None:
         """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss``."""
-        with backend.current().running(self._user_layers):
+        with self._running():
             self._clear_loss()
             plan = self.plan(forward=start == 0)
             if start == 0 and end == len(self._steps) - 1:  # else layers beyond ``end`` would lose what they keep
                 plan.settle()
-            plan.sweeps.forward.run(start, end, self._how("forward"))
+            plan.sweeps.forward.run(start, end, self._how("forward", plan))
 
     def run_backward(self, start: int, end: int) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
-        with backend.current().running(self._user_layers):
+        with self._running():
             plan = self.plan()
             plan.fusion.before_backward(start, end)
-            plan.sweeps.backward.run(start, end, self._how("backward"))
+            plan.sweeps.backward.run(start, end, self._how("backward", plan))
         if self.debug_info and start == len(self._steps) - 1 and end == 0:
             self._log_param_norms()
 
-    def forward_backward(self) -> None:
-        """Both passes over all layers, without a pause between the two where nobody looks on."""
+    def _running(self) -> contextlib.AbstractContextManager[None]:
+        """Around passes."""
+        where = backend.current()
+        return Both(where.running(self._user_layers), where.rounding(self.precision))
+
+    def forward_backward(self, loss_scale: Storage | None = None) -> None:
+        """Both passes over all layers, without a pause between the two where nobody looks on.
+
+        Gradients are the first number of ``loss_scale`` times as large as they should be.
+        """
         plan, last = self.plan(forward=True), len(self._steps) - 1
-        ahead, back, sweeps = self._how("forward"), self._how("backward"), plan.sweeps
-        if sweeps.turn is None or not (ahead.segments and back.segments):
+        ahead, back, sweeps = self._how("forward", plan), self._how("backward", plan), plan.sweeps
+        turns = sweeps.turn is not None and ahead.segments and back.segments
+        if sweeps.turn is None or not turns or (loss_scale is not None and self._weighted(0, sweeps.turn[1])):
             self.run_forward(0, last)
-            self.run_backward(last, 0)
+            with self.scaled_losses(loss_scale):
+                self.run_backward(last, 0)
             return
         first, first_back, turn = sweeps.turn
 
@@ -180,16 +194,38 @@ class Executor:
                 self._clear_loss()
             sweeps.forward.run(first, last, ahead._replace(segments={}))
             plan.fusion.before_backward(last, 0)
-            sweeps.backward.run(last, first_back, back._replace(segments={}))
+            with self.scaled_losses(loss_scale):
+                sweeps.backward.run(last, first_back, back._replace(segments={}))
 
-        where = backend.current()
-        with where.running(self._user_layers):
+        with self._running():
             plan.settle()
             if first > 0:
                 self._clear_loss()
             sweeps.forward.run(0, first - 1, ahead)
-            turn.run(where, around)
+            turn.run(backend.current(), around, id(loss_scale))
             sweeps.backward.run(first_back - 1, 0, back)
+
+    def _weighted(self, start: int, stop: int) -> list[Blob]:
+        """The tops of some layers that have a loss weight."""
+        return [blob for step in self._steps[start:stop] for blob in step.weighted]
+
+    @contextlib.contextmanager
+    def scaled_losses(self, loss_scale: Storage | None) -> Iterator[None]:
+        """Around backward: the loss weights, which it begins with, are times the first number of ``loss_scale``."""
+        if loss_scale is None:
+            yield
+            return
+        weighted = self._weighted(0, len(self._steps))
+        self._rescale(weighted, loss_scale, inverse=False)
+        try:
+            yield
+        finally:
+            self._rescale(weighted, loss_scale, inverse=True)
+
+    def _rescale(self, blobs: Sequence[Blob], scale: Storage, inverse: bool) -> None:
+        with self._running():
+            for blob in blobs:
+                backend.current().ops.rescale(blob.xdiff, scale.array(), inverse)
 
     def _clear_loss(self) -> None:
         """By an op, so that it can be captured."""
@@ -247,10 +283,10 @@ class Executor:
                         kind=ShapeError,
                     )
 
-    def _how(self, direction: str) -> _How:
+    def _how(self, direction: str, plan: _Plan) -> _How:
         """Fused passes and segments are left out while somebody looks at what is between them."""
         forward = direction == "forward"
-        plan, run_step = self.plan(), self._forward_step if forward else self._backward_step
+        run_step = self._forward_step if forward else self._backward_step
         sweep = plan.sweeps.forward if forward else plan.sweeps.backward
         calls = self.callbacks["before_" + direction] or self.callbacks["after_" + direction]
         watched = self.debug_info or self.detect_anomaly or calls
@@ -301,7 +337,8 @@ class Executor:
                     "propagate_down",
                 )
         self._plan.fusion.goes_backward_alone(index)
-        step.backward()
+        with backend.current().rounding(self.precision):
+            step.backward()
 
     # --- debug_info ----------------------------------------------------------------------------------------------
 

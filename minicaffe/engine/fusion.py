@@ -16,6 +16,7 @@ from minicaffe.engine.assembly import Step
 from minicaffe.engine.handed_on import find_handed_on
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import Layer
+from minicaffe.layers.convolution import Convolution
 from minicaffe.layers.eltwise import Eltwise
 from minicaffe.layers.neuron import ReLU
 from minicaffe.layers.normalisation import BatchNorm, Standardized
@@ -233,6 +234,20 @@ class RectifiedSum(ForwardPass):
         return max(p * a + q * b, 0.0) + slope * min(p * a + q * b, 0.0)
 
 
+class RectifiedConvolution(ForwardPass):
+    """Forward of a convolution and a ReLU in place."""
+
+    chains = ((Convolution, ReLU),)
+
+    def fits(self) -> bool:
+        return len(self.steps[0].top) == 1
+
+    def run(self) -> None:
+        step = self.steps[0]
+        layer: Any = step.layer
+        layer.rectified_forward(step.bottom, step.top, _slope(self.steps[1]))
+
+
 class SplitGradient(Pass):
     """Backward of a ReLU in place and the Split that hands on what it makes to two readers."""
 
@@ -264,7 +279,7 @@ class Fusion:
     """
 
     def __init__(self, steps: Sequence[Step], lost: Sequence[Sequence[Blob]]) -> None:
-        self.forward = _find(steps, lost, (StandardizeForward, RectifiedSum))
+        self.forward = _find(steps, lost, (StandardizeForward, RectifiedSum, RectifiedConvolution))
         self.backward = _find(steps, lost, (StandardizeBackward, StandardizeBackwardApart, SplitGradient))
         self._forward_of = {place: item for item in self.forward for place in range(item.first, item.last + 1)}
         self._handed_on = find_handed_on(steps) if fast_paths.taken("fusion") else []

@@ -12,7 +12,7 @@ capture owns the arrays that its launches were given (``backend.Capture``), so n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import groupby
 
 from minicaffe import backend
@@ -45,15 +45,15 @@ class Segment(Work):
         self._gradients: list[Storage] = []
         """The memory of the params' gradients, each once: all the net's, or other nets', or one for each param."""
 
-    def run(self, where: backend.Backend, eager: Callable[[], None]) -> None:
-        """Do what ``eager`` does, by a replay if possible."""
+    def run(self, where: backend.Backend, eager: Callable[[], None], *state: Hashable) -> None:
+        """Do what ``eager`` does, by a replay if possible; it depends on ``state``, too."""
         if self._generation != generation.current():
             self._generation = generation.current()
             storages = [blob.diff_storage for step in self._steps for blob in step.layer.blobs]
             self._gradients = list({id(storage): storage for storage in storages}.values())
         wanted = [flag for step in self._steps for flag in (*step.propagate_down, *step.layer.param_propagate_down)]
         fused = [item.ran for item in self._read]
-        self.replay.run(where, (where, *where.settings(), self._zeros(), *wanted, *fused), self, eager)
+        self.replay.run(where, (where, *where.settings(), *state, self._zeros(), *wanted, *fused), self, eager)
 
     def _zeros(self) -> _Zeros:
         return tuple([storage.zeros for storage in self._gradients])

@@ -223,6 +223,10 @@ class Convolution(Windowed):
         return float(sum(blob.count for blob in top) * self.bias_term)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.rectified_forward(bottom, top, 1.0)
+
+    def rectified_forward(self, bottom: Sequence[Blob], top: Sequence[Blob], slope: float) -> None:
+        """Forward, and a ReLU in place of this ``negative_slope`` on the tops."""
         if self.x_shape[0] == 0:
             return
         w = self.filters(self.blobs[0].xdata)
@@ -230,7 +234,7 @@ class Convolution(Windowed):
         ops, shared = self.ops, (self.moved, self.group, self.workspace)
         for i, blob in enumerate(bottom):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
-            ops.convolve(x, w, bias, y, *shared)
+            ops.convolve(x, w, bias, y, *shared, slope)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:

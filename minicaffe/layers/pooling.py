@@ -277,14 +277,14 @@ class AxesPooling(Pooling):
         dilation = self._spread("dilation", tuple(self.dilation or self.kstride) or (1,), axes)
         for field, values in (("kernel_size", kernel), ("stride", stride)):
             self.require(min(values) > 0, f"must be positive; found {list(values)}", field)
-        extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+        self.window = Window(tuple(kernel), stride, pad, dilation)
+        extent = self.window.extent
         self.require(
             all(p < k for p, k in zip(pad, extent, strict=True)),
             f"must be smaller than a window, {list(extent)}; found {list(pad)}",
             "pad",
         )
         pooled = tuple(self._pooled(*axis, any(pad)) for axis in zip(sizes, extent, stride, pad, strict=True))
-        self.window = Window(kernel, stride, pad, dilation)
         for blob in top:
             blob.reshape(*x.shape[:2], *pooled)
         reach = [(count - 1) * s + 1 for count, s in zip(pooled, stride, strict=True)]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from math import isfinite
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from minicaffe.boxes.anchors import anchors_of_cell, boxes_of_map
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.cpu.boxes import best_first, suppress
 from minicaffe.layers.base import TRAIN, Count, Layer
+from minicaffe.layers.param_str import Worded
 
 
 class Choice(NamedTuple):
@@ -147,7 +147,7 @@ class Proposal(Proposing):
         super().reshape(bottom, top)
 
 
-class ProposalLayer(Proposing):
+class ProposalLayer(Worded, Proposing):
     """What ``module: "rpn.proposal_layer"`` ``layer: "ProposalLayer"`` means in nets of py-faster-rcnn and R-FCN; see
     ``Proposing``.
 
@@ -155,35 +155,9 @@ class ProposalLayer(Proposing):
     in TRAIN of 12000 2000; they overlap by 0.7 at most, and their sides are at least 16.
     """
 
-    fixed: ClassVar[Collection[str] | None] = None
     phase_is_fixed = True
-    param_str: str = ""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        given = options_of(self.param_str)
-        stride = given.get("feat_stride")
-        self.require(
-            isinstance(stride, (int, float)) and stride > 0,
-            f"param_str must give 'feat_stride', in pixels; found {self.param_str!r:.80}",
-            "python_param",
-        )
-        self.cell = anchors_of_cell(16, given.get("ratios", (0.5, 1, 2)), given.get("scales", (8, 16, 32)))
+        stride, self.cell = self.number("feat_stride"), self.anchors()
         before, after = (12000, 2000) if self.phase == TRAIN else (6000, 300)
-        self.choice = Choice(float(stride or 16), 16, before, after, 0.7)
-
-
-def options_of(param_str: str) -> dict[str, Any]:
-    """What a ``param_str`` says, in Python's form (``'a': 1, 'b': (1, 2)``) or YAML's (``a: 1`` on a line)."""
-    try:
-        found = ast.literal_eval("{" + param_str.strip().strip("{}") + "}")
-        return found if isinstance(found, dict) else {}
-    except (SyntaxError, ValueError):
-        pass
-    options = {}
-    for line in param_str.splitlines():
-        name, _, value = line.partition(":")
-        try:
-            options[name.strip().strip("'\"")] = ast.literal_eval(value.strip().rstrip(","))
-        except (SyntaxError, ValueError):
-            options[name.strip().strip("'\"")] = value.strip()
-    return options
+        self.choice = Choice(stride, 16, before, after, 0.7)

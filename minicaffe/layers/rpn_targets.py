@@ -5,18 +5,16 @@ Both choose at random, from Caffe's stream of random numbers, and work on the ho
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe.backend.random import stream
 from minicaffe.blob import Blob
-from minicaffe.boxes.anchors import anchors_of_cell, anchors_of_map, codes_between, overlaps
+from minicaffe.boxes.anchors import anchors_of_map, codes_between, overlaps
 from minicaffe.errors import ShapeError
-from minicaffe.layers.base import Layer
-from minicaffe.layers.proposal import options_of
+from minicaffe.layers.param_str import Worded
 
 
 def chosen(places: NDArray, most: int) -> NDArray:
@@ -28,25 +26,13 @@ def chosen(places: NDArray, most: int) -> NDArray:
     return shuffled[:most]
 
 
-class Targets(Layer):
-    """Base of layers that take what they need to know from ``param_str``."""
+class Targets(Worded):
+    """Base: what is learnt from ground truth."""
 
-    fixed: ClassVar[Collection[str] | None] = None
     differentiable = ()
     stops_gradients = True
     reads_bottoms = reads_tops = ()
     per_element = 0
-    param_str: str = ""
-
-    def number(self, given: dict[str, Any], name: str) -> float:
-        """A positive option, which must be given."""
-        value = given.get(name)
-        self.require(
-            isinstance(value, (int, float)) and value > 0,
-            f"param_str must give {name!r}, a positive number; found {self.param_str!r:.80}",
-            "python_param",
-        )
-        return value or 0
 
     def check_truth(self, truth: Blob) -> None:
         """In ``reshape``: ground truth is rows of 5."""
@@ -55,6 +41,14 @@ class Targets(Layer):
             f"the ground truth must be rows (x1, y1, x2, y2, label); found {truth.shape_string}",
             kind=ShapeError,
         )
+
+    def require_finite(self, *blobs: Blob) -> None:
+        """An error unless ground truth and what it is compared with are numbers."""
+        for blob in blobs:
+            self.require(
+                bool(np.isfinite(blob.data).all()),
+                "ground truth, regions and sizes must be finite; found NaN or infinity",
+            )
 
 
 class AnchorTargetLayer(Targets):
@@ -74,10 +68,11 @@ class AnchorTargetLayer(Targets):
     BATCH, OBJECTS, ALIKE, UNLIKE = 256, 128, 0.7, 0.3
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        given = options_of(self.param_str)
-        self.stride = self.number(given, "feat_stride")
-        self.border = given.get("allowed_border", 0)
-        self.cell = anchors_of_cell(16, given.get("ratios", (0.5, 1, 2)), given.get("scales", (8, 16, 32)))
+        self.stride, self.border, self.cell = (
+            self.number("feat_stride"),
+            self.number("allowed_border", 0),
+            self.anchors(),
+        )
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         scores, truth, image = bottom[:3]
@@ -93,6 +88,7 @@ class AnchorTargetLayer(Targets):
             blob.reshape(1, 4 * count, height, width)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.require_finite(bottom[1], bottom[2])
         truth = bottom[1].data[:, :4].astype(np.float64)
         size = rows, columns = bottom[0].shape[2], bottom[0].shape[3]
         height, width = bottom[2].data.reshape(-1)[:2]
@@ -144,7 +140,7 @@ class ProposalTargetLayer(Targets):
     DEVIATION = (0.1, 0.1, 0.2, 0.2)
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.classes = int(self.number(options_of(self.param_str), "num_classes"))
+        self.classes = int(self.number("num_classes"))
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         rois, truth = bottom
@@ -158,6 +154,7 @@ class ProposalTargetLayer(Targets):
             blob.reshape(1, width)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.require_finite(bottom[1], bottom[0])
         truth = bottom[1].data.astype(np.float64)
         rois = np.vstack([bottom[0].data.reshape(-1, 5), np.insert(truth[:, :4], 0, 0, axis=1)])
         alike = overlaps(rois[:, 1:], truth[:, :4]) if len(truth) else np.zeros((len(rois), 1))

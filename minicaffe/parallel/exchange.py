@@ -67,18 +67,19 @@ class GradientExchange:
         self._net, self._diff, self._group = net, diff, group
         self._stages: Sequence[Stage] = stages(net, BUCKET) if layer_wise else ()
 
-    def run(self) -> None:
-        """Forward, backward and the exchange."""
+    def run(self, loss_scale: Storage | None = None) -> None:
+        """Forward, backward and the exchange; ``loss_scale`` as in ``Net.forward_backward``."""
         group, diff = self._group, self._diff
         if group.size == 1 or len(self._stages) < 2:
-            self._net.forward_backward()
+            self._net.forward_backward(loss_scale)
             group.mean(diff.array())
             return
         self._net.run_forward()
         waits: list[Callable[[], None]] = []
-        for stage in self._stages:
-            self._net.run_backward(stage.last, stage.first)
-            waits += [group.start_sum(diff.array(start, stop)[start:stop]) for start, stop in stage.ranges]
+        with self._net.scaled_losses(loss_scale):
+            for stage in self._stages:
+                self._net.run_backward(stage.last, stage.first)
+                waits += [group.start_sum(diff.array(start, stop)[start:stop]) for start, stop in stage.ranges]
         for wait in waits:
             wait()
         diff.array()[...] *= 1 / group.size

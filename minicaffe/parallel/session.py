@@ -87,6 +87,6 @@ def _share_cores(world: Mpi) -> None:
         allowed = own if each else allowed[:1]
     if not threads.is_chosen():
         threads.set_num_threads(min(len(allowed), threads.most()))
-    own = f"{threads.get_num_threads()} thread(s) on {os.uname().nodename}, cores {sorted(os.sched_getaffinity(0))}"
-    for rank, what in enumerate(world.gather(own)):
+    place = f"{threads.get_num_threads()} thread(s) on {os.uname().nodename}, cores {sorted(os.sched_getaffinity(0))}"
+    for rank, what in enumerate(world.gather(place)):
         _log.info("Rank %d of %d: %s", rank, world.size, what)

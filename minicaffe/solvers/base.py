@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minicaffe import arguments, backend, compat, glog, models, parallel, proto
 from minicaffe.backend import random, ranks, usage
 from minicaffe.blob import Storage
-from minicaffe.errors import ArgumentError, MinicaffeError, SnapshotError
+from minicaffe.errors import ArgumentError, SnapshotError
 from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
 from minicaffe.proto.files import read_solver
 from minicaffe.proto.origin import Origin
-from minicaffe.solvers import detection, larc, progress, together
 from minicaffe.solvers import monitor as monitoring
+from minicaffe.solvers import progress, testing, together
 from minicaffe.solvers import snapshot as snapshots
+from minicaffe.solvers.callbacks import Callbacks
 from minicaffe.solvers.definition import Definition
 from minicaffe.solvers.lock import PrefixLock, lock_prefix
+from minicaffe.solvers.loss_scale import DYNAMIC, LossScale
 from minicaffe.solvers.monitor import SNAPSHOT, STOP, Monitor, Scalar
 from minicaffe.solvers.notebook import ProgressLine
 from minicaffe.solvers.policy import Schedule
 from minicaffe.solvers.smoothing import SmoothedLoss
 from minicaffe.solvers.stepping import Stepper
 from minicaffe.solvers.together import Together
+from minicaffe.solvers.update_rule import UpdateRule
 from minicaffe.weights import load_into
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ registry: dict[str, type[Solver]] = {}
 """Solver classes by the ``type`` that a solver prototxt names."""
 
 
-class Solver:
+class Solver(UpdateRule):
     """Trains a net as a solver prototxt says.
 
     A kind of solver declares how many history buffers it keeps (``slots``) and how one contiguous segment of the params
@@ -64,14 +65,9 @@ class Solver:
     """
 
     type: ClassVar[str] = ""
-    slots: ClassVar[int] = 1
-    capturable: ClassVar[bool] = False
-    """Whether ``update`` does nothing but call ops of the solver's kind, by its arguments and fields of the
-    SolverParameter: a device then replays it.  Each class says so for itself: it is not inherited."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.capturable = cls.__dict__.get("capturable", False)
         if cls.type:
             registry[cls.type] = cls
 
@@ -95,7 +91,7 @@ class Solver:
         self.newest_snapshot: str | None = None
         self._unclaimed: dict[str, dict[str, Any]] = {}
         self.requested_action: Callable[[], str | None] = lambda: None
-        self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
+        self._callbacks = Callbacks()
         glog.by_default()
         definition = Definition(self.param, self.source)
         definition.check()
@@ -122,6 +118,7 @@ class Solver:
         self._restored = False
         self._lock: PrefixLock | None = None
         self._speed = progress.Speed()
+        self.loss_scale: LossScale | None = None
         _log.info("Solver scaffolding done.")
 
     def __repr__(self) -> str:
@@ -147,6 +144,27 @@ class Solver:
     def detect_anomaly(self, wanted: bool) -> None:
         for net in (self.net, *self.test_nets):
             net.detect_anomaly = wanted
+
+    @property
+    def precision(self) -> str:
+        """That of its nets: see ``Net.precision``.  To set it is ``use_precision`` with the usual loss scale."""
+        return self.net.precision
+
+    @precision.setter
+    def precision(self, precision: str) -> None:
+        self.use_precision(precision)
+
+    def use_precision(self, precision: str, loss_scale: float | str | None = None) -> None:
+        """Let the nets compute in "fp32", "fp16" or "bf16" from now on, with a ``loss_scale``: see ``LossScale``.
+
+        By default it is "dynamic" for fp16, and none for the others.  Gradients are times the loss scale between
+        backward and the update.  ArgumentError for what there is not.
+        """
+        given = loss_scale if loss_scale is not None else DYNAMIC if precision == "fp16" else 1
+        scale = LossScale(given)
+        for net in (self.net, *self.test_nets):
+            net.precision = precision
+        self.loss_scale = None if scale.is_one else scale
 
     def _share_with_test_nets(self) -> None:
         for net in self.test_nets:
@@ -212,19 +230,19 @@ class Solver:
                 self._obey(None)
                 if self.stopped:
                     break
-            for on_start, _ in self._callbacks:
-                on_start()
+            self._callbacks.start()
             show = bool(p.display) and self.iter % p.display == 0
             net.debug_info = show and p.debug_info
+            scale = self.loss_scale.storage if self.loss_scale else None
             for k in range(p.iter_size):
-                self._together.forward_backward(last=k == p.iter_size - 1)
+                self._together.forward_backward(k == p.iter_size - 1, scale)
                 self._losses.add(self._together.mean(net.loss_array), k == 0, p.iter_size)
             if backend.current().is_host or show:
-                self._check_finite()
+                backend.current().run_checks()
+                progress.require_finite(self._losses.last, self.iter, net)
             if show:
                 self._display()
-            for _, on_gradients_ready in self._callbacks:
-                on_gradients_ready()
+            self._callbacks.gradients_ready()
             for monitor in self.monitors:
                 monitor.gradients(self)
             self.apply_update()
@@ -261,26 +279,15 @@ class Solver:
         return {
             **self._losses.state(),
             "minimum_loss": self.schedule.minimum_loss, "last_event": self.schedule.last_event,
+            **({"loss_scale": self.loss_scale.state()} if self.loss_scale else {}),
         }  # fmt: skip
 
     def restore_state(self, state: dict[str, Any]) -> None:
         """Go on from a ``state``; the losses of another ``average_loss`` are left out."""
         self.schedule.minimum_loss, self.schedule.last_event = state["minimum_loss"], state["last_event"]
+        if self.loss_scale and "loss_scale" in state:
+            self.loss_scale.restore(state["loss_scale"])
         self._restored = self._losses.restore(state)
-
-    def _check_finite(self) -> None:
-        backend.current().run_checks()
-        loss = self._losses.last
-        if not math.isfinite(loss):
-            raise MinicaffeError(
-                f"the training loss is {loss} at iteration {self.iter}{self.net.first_non_finite()}; training cannot "
-                "recover. "
-                "Lower base_lr, set clip_gradients, and check the data for values that are not finite; resume from "
-                "the last "
-                "snapshot with --snapshot, and with --detect_anomaly to see which layer it begins in. Snapshots "
-                "written so "
-                "far are unharmed"
-            )
 
     def _display(self) -> None:
         self._speed.log(self.iter, self.param.display, self.smoothed_loss)
@@ -310,101 +317,18 @@ class Solver:
         that is 0.
         """
         self._begin()
-        net, batches = self.test_nets[index], self.param.test_iter[index]
-        _log.info("Iteration %d, Testing net (#%d)", self.iter, index)
-        if batches == 0:
-            return
-        self._together.average_statistics()
-        net.share_with(self.net)
-        found = self._test_results(index, net, batches)
-        if found is None:
+        if not testing.run(self, index, self._together, self._split_tests[index]):
             self.stopped = True
             _log.info("Test interrupted.")
-            return
-        outputs, loss = found
-        mean_loss = loss if self.param.test_compute_loss else None
-        if mean_loss is not None:
-            _log.info("Test loss: %g", mean_loss)
-        progress.log_outputs("Test", outputs)
-        for monitor in self.monitors:
-            monitor.test(self.iter, index, outputs, mean_loss)
 
-    def _test_results(self, index: int, net: Net, batches: int) -> tuple[list[Scalar], float] | None:
-        """What is reported of each output, and the mean loss; None if the test is interrupted."""
-        if self.param.eval_type == "detection":
-            how = self.param.ap_version, self.param.show_per_class_result
-            return detection.mean_precisions(net, batches, self._goes_on, *how)
-        if not self._split_tests[index]:
-            return progress.mean_outputs(net, batches, self._goes_on)
-        found = progress.mean_outputs(net, self._together.share_of(batches), self._goes_on)
-        return found and (self._together.mean_scalars(found[0]), self._together.mean_number(found[1]))
-
-    def _goes_on(self) -> bool:
-        """Between the batches of a test: obey what was requested; whether to go on.
-
-        Solvers that train together obey after it, all at the same time.
-        """
-        while not self._together.several and (action := self.requested_action()) is not None:
-            if action != SNAPSHOT:
-                return False
-            self.snapshot()
-        return True
-
-    # --- the update ----------------------------------------------------------------------------------------------
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the coming update.  Caffe: under "multistep" reading it may advance the step."""
-        return self.schedule.rate(self.iter)
-
-    @property
-    def current_step(self) -> int:
-        """How many steps down the learning rate has taken, under a policy with steps."""
-        return self.schedule.current_step
-
-    def apply_update(self) -> None:
-        """Turn the gradients into a step, take it, and count the iteration; gradients are left holding the step."""
-        p = self.param
-        rate = self.lr
-        self.schedule.advance(self.iter)
-        if p.display and self.iter % p.display == 0:
-            _log.info("Iteration %d, lr = %g", self.iter, rate)
-        self._stepper.take(self, rate)
-        self.iter += 1
-
-    def corrected(self, rate: float) -> float:
-        """What ``update`` gets as the rate of the coming iteration."""
-        return rate
-
-    @property
-    def momentum(self) -> float:
-        """The momentum of the coming update."""
-        asks_rate = self.param.momentum_policy == "opt"
-        return larc.momentum(self.param, self.iter, self.lr if asks_rate else 0.0)
-
-    def update(
-        self, ops: Any, w: Any, g: Any, history: list[Any], rate: Any, scale: float, decay: float, l1: bool
-    ) -> None:
-        """Step one range of params: flat arrays w, g and one array a history slot, all of one size.
-
-        The rate of a ``capturable`` solver may be a scalar array, for an op of the backend to read.
-        """
-        raise NotImplementedError
+    # --- hooks ---------------------------------------------------------------------------------------------------
 
     def add_callback(self, on_start: Any, on_gradients_ready: Callable[[], Any] | None = None) -> None:
         """Call the first before each iteration, the second when its gradients are complete.
 
         Instead of both it takes an object that has them as methods, such as an ``NCCL``.
         """
-        both: tuple[Any, Any] = (on_start, on_gradients_ready)
-        if on_gradients_ready is None:
-            both = (getattr(on_start, "on_start", None), getattr(on_start, "on_gradients_ready", None))
-        if not all(map(callable, both)):
-            raise ArgumentError(
-                "add_callback takes two functions, on_start and on_gradients_ready, or an object that has both; found "
-                f"{on_start!r} and {on_gradients_ready!r}"
-            )
-        self._callbacks.append(both)
+        self._callbacks.add(on_start, on_gradients_ready)
 
     def share_weights(self, net: Net) -> None:
         """Let ``net`` use this solver's weights from now on."""
@@ -474,11 +398,3 @@ class Solver:
         self._unclaimed = snapshots.read(self, path)
         self.restored_from, self._begun = path, []
         self._share_with_test_nets()
-
-    def history_blobs(self) -> list[NDArray]:
-        """The history as Caffe stores it: slot after slot, one array a learnable param (views)."""
-        return [
-            slot.host()[param.offset : param.offset + param.blob.count].reshape(param.blob.shape)
-            for slot in self.history
-            for param in self.net.learnable
-        ]

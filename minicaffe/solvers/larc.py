@@ -3,34 +3,65 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minicaffe import proto
 from minicaffe.net import Net
 
 
-def local_rates(net: Net, p: proto.SolverParameter, rate: float) -> Iterator[tuple[int, int, float, float]]:
-    """(start, stop, rate, decay_mult) of each learnable param in the packed ones, under ``larc`` (You, Gitman, Ginsburg
-    2017).
+class Range(NamedTuple):
+    """Elements ``start`` to ``stop`` of the packed params: their rate, and what their weight decay is multiplied by."""
 
-    A param's own rate is ``larc_eta ||w|| / ||g||``, 1 if either norm is 0, in the place of its ``lr_mult``;
+    start: int
+    stop: int
+    rate: float
+    decay_mult: float
+
+
+def common_rates(net: Net) -> list[Range]:
+    """The ``lr_mult`` of the learnable params, those of equal multipliers together, in their order."""
+    ranges: dict[tuple[float, float], Range] = {}
+    for param in net.learnable:
+        lr_mult, decay_mult = param.multipliers
+        start, stop = param.offset, param.offset + param.blob.count
+        before = ranges.get(param.multipliers)
+        if before is not None:
+            start, stop = min(start, before.start), max(stop, before.stop)
+        ranges[param.multipliers] = Range(start, stop, lr_mult, decay_mult)
+    return sorted(ranges.values())
+
+
+def local_rates(net: Net, p: proto.SolverParameter, rate: float, loss_scale: float) -> list[Range]:
+    """The rate of each learnable param, in their order, under ``larc`` (You, Gitman, Ginsburg 2017); gradients are
+    times the ``loss_scale``.
+
+    A param's own rate is ``larc_eta ||w|| / ||g||``, g clipped, 1 if either norm is 0, in the place of its ``lr_mult``;
     ``larc_policy`` "scale" multiplies it by the rate of the iteration, "clip" takes the smaller of the two.  A
     ``lr_mult`` of 0 stays.
     """
-    for param in net.learnable:
+    params = sorted(net.learnable, key=lambda param: param.offset)
+    norms = [(_norm(param.blob.peek_data()), _norm(param.blob.peek_diff()) / loss_scale) for param in params]
+    whole, scale = math.hypot(*[g for _, g in norms]), 1 / p.iter_size
+    if whole > p.clip_gradients >= 0:
+        scale *= p.clip_gradients / whole
+    ranges = []
+    for param, (w, g) in zip(params, norms, strict=True):
         lr_mult, decay_mult = param.multipliers
         if lr_mult > 0:
-            w, g = (
-                float(np.linalg.norm(x.astype(np.float64))) for x in (param.blob.peek_data(), param.blob.peek_diff())
-            )
-            own = p.larc_eta * w / (g / p.iter_size) if w > 0 and g > 0 else 1.0
+            own = p.larc_eta * w / (g * scale) if w > 0 and g * scale > 0 else 1.0
             local = min(rate, own) if p.larc_policy == "clip" else rate * own
         else:
             local = rate * lr_mult
-        yield param.offset, param.offset + param.blob.count, local, decay_mult
+        ranges.append(Range(param.offset, param.offset + param.blob.count, local, decay_mult))
+    return ranges
+
+
+def _norm(x: NDArray) -> float:
+    return float(np.linalg.norm(x.astype(np.float64)))
 
 
 def momentum(p: proto.SolverParameter, i: int, rate: float) -> float:

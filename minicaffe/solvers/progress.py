@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe.errors import NetError
+from minicaffe.errors import MinicaffeError, NetError
 from minicaffe.net import Net
 from minicaffe.solvers.monitor import Scalar
 
@@ -83,3 +84,14 @@ class Speed:
             "Iteration %d (%g iter/s, %gs/%d iters), loss = %g",
             iteration, done / seconds if seconds else 0, seconds, interval, loss,
         )  # fmt: skip
+
+
+def require_finite(loss: float, iteration: int, net: Net) -> None:
+    """Raise a MinicaffeError if the training loss is not a number that training can go on from."""
+    if not math.isfinite(loss):
+        raise MinicaffeError(
+            f"the training loss is {loss} at iteration {iteration}{net.first_non_finite()}; training cannot recover. "
+            "Lower base_lr, set clip_gradients, and check the data for values that are not finite; resume from the "
+            "last snapshot with --snapshot, and with --detect_anomaly to see which layer it begins in. Snapshots "
+            "written so far are unharmed"
+        )

@@ -199,11 +199,13 @@ def _resume_values(path: str, resume: bytes) -> dict[str, Any]:
             own["device"] = {name: base64.b64decode(text, validate=True) for name, text in own["device"].items()}
         positions = [position for own in owns for net in (own["train"], *own["test"]) for position in net.values()]
         solver = state["solver"]
-        numbers = [solver["stored"], solver["last_event"], solver["minimum_loss"], *solver["losses"]]
+        scale = solver.get("loss_scale", [1, 0, 0, 0])
+        numbers = [solver["stored"], solver["last_event"], solver["minimum_loss"], *solver["losses"], *scale]
         sound = (
             all(isinstance(number, (int, float)) for number in numbers)
             and all(isinstance(number, int) and number >= 0 for number in numbers[:2])
             and all(isinstance(position, dict) for position in positions)
+            and len(scale) == 4
             and isinstance(state.get("weights"), (str, type(None)))
             and all(isinstance(kept, dict) for kept in state.setdefault("monitors", {}).values())
         )

@@ -49,12 +49,15 @@ class Together:
             if not step.bottom and not getattr(step.layer, "shares_records", True):
                 _log.warning("layer '%s' (%s) reads the same on every rank", step.layer.name, step.layer.type)
 
-    def forward_backward(self, last: bool) -> None:
-        """A forward and backward pass; after the ``last`` of an iteration gradients are the mean of all solvers'."""
+    def forward_backward(self, last: bool, loss_scale: Storage | None = None) -> None:
+        """A forward and backward pass; after the ``last`` of an iteration gradients are the mean of all solvers'.
+
+        ``loss_scale``: see ``Net.forward_backward``.
+        """
         if last:
-            self._exchange.run()
+            self._exchange.run(loss_scale)
         else:
-            self._net.forward_backward()
+            self._net.forward_backward(loss_scale)
 
     def mean(self, value: Any) -> Any:
         """The mean of an array of each."""

@@ -97,7 +97,8 @@ def profile(where: GpuBackend) -> Iterator[Profile]:
 
     def launch(program: Any, kernel: str, grid: tuple, block: tuple, args: tuple) -> None:
         arrays = [a for a in args if isinstance(a, where.xp.ndarray)]
-        note(_named(program, kernel), arrays, 0.0, lambda: launch_own(program, kernel, grid, block, args))
+        flops = _flops(kernel, grid, args)
+        note(_named(program, kernel), arrays, flops, lambda: launch_own(program, kernel, grid, block, args))
 
     def gemm(a: Any, b: Any, out: Any, transpose_a: bool = False, *rest: bool, **more: bool) -> None:
         inner = a.shape[-2] if transpose_a else a.shape[-1]
@@ -109,6 +110,14 @@ def profile(where: GpuBackend) -> Iterator[Profile]:
     finally:
         del launcher._launch  # the method of its class again
         ops._gemm = own_gemm
+
+
+def _flops(kernel: str, grid: tuple, args: tuple) -> float:
+    """What a kernel multiplies and adds, if it is a matrix product."""
+    if kernel != "implicit_gemm":
+        return 0.0
+    left, result, groups = args[1], args[6], grid[1]
+    return 2.0 * groups * int(left["rows"]) * int(left["depth"]) * int(result["depth"])
 
 
 def _named(program: Any, kernel: str) -> str:

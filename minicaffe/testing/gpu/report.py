@@ -11,6 +11,7 @@ from typing import Any
 
 from minicaffe.proto.atomic import write_atomic
 from minicaffe.testing.gpu.checks import FAILED, PASSED, SKIPPED, Options
+from minicaffe.testing.gpu.machine import PRODUCTS
 from minicaffe.testing.gpu.runner import Result, counts
 
 LONGEST = 100
@@ -71,7 +72,7 @@ def _skips(results: Sequence[Result], left_out: Iterable[str]) -> Iterator[str]:
 def _rates(results: Sequence[Result]) -> Iterator[str]:
     rows = _figures(results, "device")
     about = rows.get("the GPU is there", {})
-    rates = [f"{name} {rows[name]['TFLOP/s']:.1f} TFLOP/s" for name in ("SGEMM FP32", "SGEMM TF32") if rows.get(name)]
+    rates = [f"{name} {rows[name]['TFLOP/s']:.1f} TFLOP/s" for name in PRODUCTS if rows.get(name)]
     if rows.get("copy"):
         rates.insert(0, f"copy {rows['copy']['GB/s']:.0f} GB/s")
     if about:
@@ -99,6 +100,19 @@ def _speeds(results: Sequence[Result]) -> Iterator[str]:
             all_of_them = f"{rows[name]['ms of all']:.3g} ms in {rows[name]['launches']} launches"
             told = ", ".join(f"{k['kernel']} {k['ms']:.3g} ms {k['GB/s']:.0f} GB/s" for k in slowest)
             yield _cut(f"{name}: {all_of_them}; {told}")
+    for name in rows:
+        if "im2col ms" in rows[name]:
+            yield _cut(f"{name}: {_algorithms(rows[name])}")
+
+
+def _algorithms(figures: dict[str, Any]) -> str:
+    """Milliseconds of the algorithms of a convolution, with estimates, and which is taken."""
+    told = []
+    for kind in ("", " TF32"):
+        times = [f"{name} {figures[f'{name}{kind} ms']:.3g} ({figures[f'{name}{kind} estimate ms']:.3g})"
+                 for name in ("im2col", "implicit")]  # fmt: skip
+        told.append(f"{' '.join(times)} ms{kind}, {figures[f'taken{kind}']} taken")
+    return f"{'; '.join(told)}; implicit fp16 {figures['implicit fp16 ms']:.3g} ms"
 
 
 def _figures(results: Sequence[Result], part: str) -> dict[str, dict[str, Any]]:

@@ -38,8 +38,9 @@ class _WithoutNvmath(GpuBackend):
         def gemm(
             a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False
         ) -> None:
-            left = a.swapaxes(-1, -2) if transpose_a else a
-            right = b.swapaxes(-1, -2) if transpose_b else b
+            left, right = (_widened(cupy, x, out.dtype) for x in (a, b))
+            left = left.swapaxes(-1, -2) if transpose_a else left
+            right = right.swapaxes(-1, -2) if transpose_b else right
             product = cupy.matmul(left, right)
             if accumulate:
                 out += product
@@ -47,6 +48,13 @@ class _WithoutNvmath(GpuBackend):
                 out[...] = product
 
         return gemm
+
+
+def _widened(cupy: Any, factor: Any, dtype: Any) -> Any:
+    """A factor of 16 bits, float16 or the bits of bfloat16 in uint16, in the dtype of the result."""
+    if factor.dtype == cupy.uint16:
+        return (factor.astype(cupy.uint32) << 16).view(dtype)
+    return factor if factor.dtype == dtype else factor.astype(dtype)
 
 
 @contextlib.contextmanager

@@ -34,6 +34,12 @@ Weights changed by their rounding error move the losses of these nets by up to 2
 up to 0.03 over 200.
 """
 
+IN_16_BITS = {"fp16": 0.02, "bf16": 0.1}
+"""How far losses over a few iterations may be from those of float32, relative to the largest."""
+
+TOO_LARGE = 2.0**24
+"""A loss scale that makes gradients of these nets infinite in fp16, until it has been halved some times."""
+
 SOLVERS: dict[str, dict[str, float]] = {
     "SGD": {"base_lr": 0.01, "momentum": 0.9, "weight_decay": 0.0005},
     "Nesterov": {"base_lr": 0.01, "momentum": 0.9},
@@ -90,6 +96,11 @@ def checks(options: Options) -> Iterator[Check]:
     for name, task in NETS.items():
         yield Check(f"{name}, the same bits by graphs", partial(_by_graphs, where, task, size, few))
     yield Check("Adam, the same bits by graphs", partial(_by_graphs, where, LENET, size, few, "Adam"))
+    for precision in ("fp16", "bf16"):
+        by_graphs = partial(_by_graphs, where, DROPOUT, size, few, precision=precision)
+        yield Check(f"LeNet with dropout in {precision}, the same bits by graphs", by_graphs)
+        yield Check(f"LeNet in {precision}", partial(_in_16_bits, where, LENET, size, few, precision))
+    yield Check("a loss scale that is too large", partial(_too_large_a_scale, where, LENET, size))
     for kind in SOLVERS:
         yield Check(f"solver {kind}", partial(_against_cpu, where, LENET, size, few, kind))
     for name, task in NETS.items():
@@ -207,7 +218,44 @@ def _against_cpu(where: Any, task: Task, batch: int, iterations: int, kind: str 
     return {"first loss": found[0], "last loss": found[-1], "first apart": max(apart[:FIRST]), "apart": max(apart)}
 
 
-def _by_graphs(where: GpuBackend, task: Task, batch: int, iterations: int, kind: str = "SGD") -> dict[str, Any]:
+def _in_16_bits(where: GpuBackend, task: Task, batch: int, iterations: int, precision: str) -> dict[str, Any]:
+    """Losses near those of float32, and not the same; none of the steps is left out."""
+    runs = []
+    with backend.use(where):
+        for name in ("fp32", precision):
+            solver = make(task, batch)
+            solver.use_precision(name)
+            runs.append(train(solver, iterations))
+    apart = np.abs(np.array(runs[0]) - runs[1]) / max(runs[0])
+    assert 0 < apart.max() < IN_16_BITS[precision], f"the losses are {apart.max():g} of the largest apart"
+    left_out = solver.loss_scale.left_out if solver.loss_scale else 0
+    assert left_out == 0, f"{left_out} steps were left out"
+    return {"apart": float(apart.max())}
+
+
+def _too_large_a_scale(where: GpuBackend, task: Task, batch: int) -> dict[str, Any]:
+    """Steps are left out until the loss scale has been halved often enough, and then are none."""
+    with backend.use(where):
+        solver = make(task, batch)
+        solver.use_precision("fp16")
+        assert solver.loss_scale is not None
+        solver.loss_scale.storage.host()[0] = TOO_LARGE
+        moved, scales = [], []
+        for _ in range(14):
+            before = weights(solver)
+            train(solver, 1)
+            scales.append(solver.loss_scale.value)
+            moved.append(not all(map(np.array_equal, before, weights(solver))))
+        left_out = solver.loss_scale.left_out
+    assert 0 < left_out < len(moved), f"{left_out} of {len(moved)} steps were left out"
+    assert left_out == moved.count(False), f"{left_out} steps were left out, {moved.count(False)} changed nothing"
+    assert scales[-1] == TOO_LARGE / 2**left_out, f"the scales were {scales}"
+    return {"left out": left_out}
+
+
+def _by_graphs(
+    where: GpuBackend, task: Task, batch: int, iterations: int, kind: str = "SGD", precision: str = "fp32"
+) -> dict[str, Any]:
     """With CUDA graphs and without, one seed gives the same weights and losses, bit for bit; with a rate that falls."""
     if target.multiplies_by_cupy(where):
         raise Skip("products by CuPy cannot be captured; install nvmath-python")
@@ -216,6 +264,7 @@ def _by_graphs(where: GpuBackend, task: Task, batch: int, iterations: int, kind:
         for left_out in (["replay"], []):
             with fast_paths.without(*left_out):
                 solver = make(task, batch, kind)
+                solver.use_precision(precision)
                 solver.param.MergeFrom(proto.SolverParameter(lr_policy="inv", gamma=0.1, power=0.75))
                 runs.append((train(solver, iterations), weights(solver)))
             assert not left_out or where.graphs == made, "a graph was made though MINICAFFE_WITHOUT says replay"

@@ -71,6 +71,8 @@ def _layer(x_shape: Shape, win: Window, group: int, filters: int) -> Iterator[Ke
     for bias in (normal(filters), None):
         args: tuple = (normal(*x_shape), w, bias, output(*y_shape), win, group, space)
         yield KernelCase("convolve", args, label + (", bias" if bias else ""), unlike=(6,))
+        if win.taps == 6:
+            yield KernelCase("convolve", (*args, 0.25), f"{label}{', bias' if bias else ''}, rectified", unlike=(6,))
     args = (normal(*y_shape), w, output(*x_shape), win, group, space)
     yield KernelCase("convolve_data_grad", args, label, unlike=(5,))
     for accumulate, bias in ((True, None), (False, None), (True, normal(filters))):
