@@ -18,16 +18,12 @@ _LEAST_SIDE = 480
 def draw_boxes(image: NDArray, found: Iterable[Found], names: Mapping[int, str]) -> Any:
     """A Pillow image of an image (height, width, channels) of 0 to 1 with the boxes that were found in it, each with
     its name and confidence; a colour for each label."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageDraw, ImageFont
 
-    pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
-    factor = max(1, round(_LEAST_SIDE / max(picture.size)))
-    if factor > 1:
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=max(12, max(picture.size) // 32))
+    picture, factor = picture_of(image)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=font_size(picture))
     for each in found:
-        color = _color(each.label)
+        color = color_of(each.label)
         corners = [factor * side for side in (each.xmin, each.ymin, each.xmax, each.ymax)]
         pen.rectangle(corners, outline=color, width=max(2, max(picture.size) // 240))
         text = f"{names.get(each.label, each.label)} {each.confidence:.2f}"
@@ -39,7 +35,24 @@ def draw_boxes(image: NDArray, found: Iterable[Found], names: Mapping[int, str])
     return picture
 
 
-def _color(label: int) -> tuple[int, int, int]:
+def picture_of(image: NDArray) -> tuple[Any, int]:
+    """A Pillow image of an image (height, width, channels) of 0 to 1, and how many times it was enlarged."""
+    from PIL import Image
+
+    pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
+    factor = max(1, round(_LEAST_SIDE / max(picture.size)))
+    if factor > 1:
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return picture, factor
+
+
+def font_size(picture: Any) -> int:
+    """A height of letters, in pixels, that suits a picture."""
+    return max(12, max(picture.size) // 32)
+
+
+def color_of(label: int) -> tuple[int, int, int]:
     """A bright colour, far from those of neighbouring labels."""
     red, green, blue = colorsys.hsv_to_rgb(label * 0.618 % 1, 0.7, 1)
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -23,8 +23,17 @@ PASS_THROUGH_LAYERS = [
 ]  # fmt: skip
 """Types whose tops lie over their bottoms pixel by pixel."""
 
-_WINDOWED = ("Convolution", "Pooling", "Im2col", "Deconvolution")
+_BY_PIXEL = frozenset(
+    {
+        *PASS_THROUGH_LAYERS,
+        *("Axpy", "BN", "Clip", "Concat", "HardSigmoid", "Mish", "Normalize", "ReLU6", "Slice", "Softmax", "Swish"),
+    }
+)
+"""The same, and those that pycaffe does not know."""
+_WINDOWED = ("Convolution", "Pooling", "Im2col", "Deconvolution", "ConvolutionDepthwise", "DepthwiseConvolution")
 _IDENTITY: CoordMap = (None, 1, 0)
+_EXACT = 1e-9
+"""Further from a whole number than by this, none is meant: strides and their inverses do not multiply to 1 exactly."""
 
 
 class UndefinedMapException(NetError):
@@ -68,7 +77,7 @@ def coord_map(fn: Function) -> CoordMap:
         if fn.type_name == "Deconvolution":
             return axis, stride, (extent - 1) / 2 - pad
         return axis, 1 / stride, (pad - (extent - 1) / 2) / stride
-    if fn.type_name in PASS_THROUGH_LAYERS:
+    if fn.type_name in _BY_PIXEL:
         return _IDENTITY
     if fn.type_name == "Crop":
         axis, offset = crop_params(fn)
@@ -121,17 +130,22 @@ def _ways_back(top: Top) -> Any:
                 waiting.append(bottom)
 
 
-def crop(top_from: Top, top_to: Top) -> Top:
-    """A Crop layer on ``top_from`` whose top lies over ``top_to`` pixel by pixel.
+def crop_offsets(top_from: Top, top_to: Top) -> tuple[int, list[int]]:
+    """Axis and offsets of a Crop layer on ``top_from`` whose top lies over ``top_to`` pixel by pixel.
 
     CropError (an AssertionError) if the scales differ, or ``top_from`` begins inside ``top_to``, or between pixels.
     """
     axis, a, b = coord_map_from_to(top_from, top_to)
-    if not np.all(np.equal(a, 1)):
+    if not np.all(np.abs(np.subtract(a, 1)) < _EXACT):
         raise CropError(f"scale mismatch on crop (a = {a}): strides and those of deconvolutions do not cancel out")
-    if not np.all(np.less_equal(b, 0)):
+    if not np.all(np.less(b, _EXACT)):
         raise CropError(f"cannot crop negative width (b = {b}): pad the layers before more")
-    if not np.all(np.round(b) == b):
+    if not np.all(np.abs(np.round(b) - b) < _EXACT):
         raise CropError(f"cannot crop noninteger width (b = {b})")
-    offset = [int(-shift) for shift in np.atleast_1d(b)]
-    return net_spec.layers.Crop(top_from, top_to, crop_param=dict(axis=2 if axis is None else axis + 1, offset=offset))
+    return 2 if axis is None else axis + 1, [round(-shift) for shift in np.atleast_1d(b).tolist()]
+
+
+def crop(top_from: Top, top_to: Top) -> Top:
+    """A Crop layer on ``top_from`` whose top lies over ``top_to`` pixel by pixel; errors as of ``crop_offsets``."""
+    axis, offsets = crop_offsets(top_from, top_to)
+    return net_spec.layers.Crop(top_from, top_to, crop_param=dict(axis=axis, offset=offsets))

@@ -160,6 +160,24 @@ def insert_splits(net: proto.NetParameter, source: Origin | None = None) -> prot
     return result
 
 
+def warn_of_edge_losses(net: proto.NetParameter) -> None:
+    """Warn of losses of edges that HED and RCF, whose data layer comes before them, compute otherwise."""
+    edges = {top for layer in net.layer if layer.type == "ImageLabelmapData" for top in layer.top[1:]}
+    plain = [
+        layer.name or layer.top[0]
+        for layer in net.layer
+        if layer.type == "SigmoidCrossEntropyLoss"
+        and edges.intersection(layer.bottom)
+        and not layer.loss_param.class_balance
+    ]
+    if plain:
+        _log.warning(
+            "SigmoidCrossEntropyLoss (%s) of edges is Caffe's; HED and RCF mean by it one in which edges weigh as much "
+            "as all other pixels: for that say loss_param { class_balance: 1 } (HED) or { class_balance: 1.1 } (RCF)",
+            ", ".join(plain),
+        )
+
+
 def unknown_bottom(layer: proto.LayerParameter, index: int, known: Sequence[str] | dict, source: Origin) -> NetError:
     """The error for a bottom that no earlier layer makes."""
     name = layer.bottom[index]

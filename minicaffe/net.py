@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minicaffe import arguments, backend, graph, models, proto, weights
+from minicaffe.alignment import align_crops
 from minicaffe.backend import precision as precisions
 from minicaffe.backend import usage
 from minicaffe.blob import Blob, Storage
@@ -89,7 +90,8 @@ class Net(NamedPasses):
         self.phase = param.state.phase
         filtered = graph.filter_net(param, self.source)
         _log.info("Initializing net from parameters: \n%s", filtered)
-        definition = graph.insert_splits(filtered, self.source)
+        graph.warn_of_edge_losses(filtered)
+        definition = graph.insert_splits(align_crops(filtered, self.source), self.source)
         self.name = definition.name
         built = Assembly(definition, self.source, dtype)
         self.steps, self.learnable = built.steps, built.learnable

@@ -44,7 +44,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
         *("max_value", "erase_ratio", "center_crop", "balance_class", "shape_offset", "transpose"),
     ),
     _SEGNET: ("weight_by_label_freqs", "class_weighting", "sample_weights_test"),
-    _PSPNET: ("label_type", "crop_height", "crop_width", "hole", "hole_h", "hole_w"),
+    _PSPNET: ("label_type", "crop_height", "crop_width", "scale_factors", "hole", "hole_h", "hole_w"),
     _NVCAFFE: ("scale_bias", "img_rand_resize_lower", "img_rand_resize_upper", "rampup_interval", "larc"),
     _INTEL: ("random_resize_param", "random_aspect_ratio_param", "relu", "fusion_type", "filler", "avg_include_pad"),
     _YJXIONG: ("fix_crop", "more_fix_crop", "multi_scale", "scale_ratios", "max_distort", "is_flow", "shuffle"),

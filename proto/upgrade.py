@@ -177,9 +177,10 @@ _V1_TYPES = {
     "WINDOW_DATA": "WindowData",
     # Of forks.
     "BATCH_NORM": "BatchNorm",
+    "BIAS_CHANNEL": "BiasChannel",
     "BN": "BN",
     "CONVOLUTION3D": "Convolution3D",
-    "CROP": "Crop",
+    "CROP": "AutoCrop",
     "DECONVOLUTION3D": "Deconvolution3D",
     "DENSE_IMAGE_DATA": "DenseImageData",
     "DOMAIN_TRANSFORM": "DomainTransform",
@@ -200,8 +201,10 @@ _V1_TYPES = {
     "ROIPOOLING": "ROIPooling",
     "SEG_ACCURACY": "SegAccuracy",
     "SMOOTH_L1_LOSS": "SmoothL1Loss",
+    "SPATIAL_PRODUCT": "SpatialProduct",
     "TRANSPOSE": "Transpose",
     "TRIPLET_LOSS": "TripletLoss",
+    "UNIQUE_LABEL": "UniqueLabel",
     "UPSAMPLE": "Upsample",
     "VIDEO_DATA": "VideoData",
     "VIDEO_SEGMENTATION_DATA": "VideoSegmentationData",
@@ -230,12 +233,27 @@ def _v1_to_v2(net: Net) -> tuple[Net, Problems]:
         layer = _copy_fields(v1, _SHARED_WITH_V1, upgraded.layer.add())
         if v1.HasField("type"):
             layer.type = _V1_TYPES[proto.V1LayerParameter.LayerType.Name(v1.type)]
+        if v1.HasField("softmaxloss_param"):
+            _take_ignored_label(v1, layer)
         for old, new in _V1_PARAM_LISTS.items():
             for i, value in enumerate(getattr(v1, old)):
                 while len(layer.param) <= i:
                     layer.param.add()
                 setattr(layer.param[i], new, value)
     return upgraded, []
+
+
+def _take_ignored_label(v1: proto.V1LayerParameter, layer: proto.LayerParameter) -> None:
+    """``softmaxloss_param`` is DeepLab's ``loss_param``."""
+    options = v1.softmaxloss_param
+    if options.weight_source or len(options.ignore_label) > 1:
+        raise PrototxtError(
+            f"layer '{v1.name}': softmaxloss_param.{'weight_source' if options.weight_source else 'ignore_label'}: "
+            "classes with weights of their own are given as loss_param { weight_by_label_freqs: true class_weighting: "
+            "… }, and one label can be ignored"
+        )
+    for label in options.ignore_label:
+        layer.loss_param.ignore_label = label
 
 
 _SHARED_WITH_V1 = [

@@ -45,6 +45,7 @@ RANKS = [
     ("minicaffe.blob", "minicaffe.fillers", "minicaffe.data"),
     ("minicaffe.layers",),
     (
+        "minicaffe.alignment",
         "minicaffe.graph",
         "minicaffe.engine",
         "minicaffe.weight_files",
@@ -80,6 +81,8 @@ RANKS = [
         "minicaffe.detector",
         "minicaffe.box_detector",
         "minicaffe.box_drawing",
+        "minicaffe.segmenter",
+        "minicaffe.mask_drawing",
         "minicaffe.tensorboard",
         "minicaffe.testing",
         "minicaffe",

@@ -83,4 +83,6 @@ def test_an_unknown_fast_path_is_told_without_a_traceback(tmp_path):
     command = [sys.executable, "-c", code, "summarize", "-model", str(path)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 1 and "Traceback" not in run.stderr and "unexpected" not in run.stderr
-    assert "the environment variable MINICAFFE_WITHOUT: no fast path is called foo; there are: copy_ahead, " in run.stderr
+    assert (
+        "the environment variable MINICAFFE_WITHOUT: no fast path is called foo; there are: copy_ahead, " in run.stderr
+    )

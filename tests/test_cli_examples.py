@@ -99,7 +99,8 @@ def at_home(tmp_path, monkeypatch):
     for path in ("examples/mnist/mnist_test_lmdb", "examples/digits/digits_test_lmdb", "train_lmdb"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_images(path, digits, np.arange(40) % 10)
-    Net(models.find("ssd/deploy.prototxt"), proto.TEST).save("ssd.caffemodel")
+    for model, name in (("ssd", "ssd"), ("segmentation", "fcn")):
+        Net(models.find(f"{model}/deploy.prototxt"), proto.TEST).save(f"{name}.caffemodel")
     siamese = Net(models.find("siamese/mnist_siamese.prototxt"), proto.TEST)
     siamese.save("siamese.caffemodel")
     for log in ("train", "first", "second"):
@@ -161,7 +162,7 @@ def prepare(command: str, example: str) -> list[str]:
         target.write_text(solver)
     if command == "extract_features":
         Path("net.prototxt").write_text(_features_net())
-    if command == "data scenes":
+    if command in ("data scenes", "data masks"):
         words += ["--count", "20"]
     if command == "test":
         words[words.index("--iterations") + 1] = "2"

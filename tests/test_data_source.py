@@ -396,7 +396,7 @@ def test_bad_data_param(tmp_path, field, value):
 
 
 def test_the_record_is_named_when_the_transform_does_not_fit(tmp_path):
-    with pytest.raises(DataError, match=r"record '00000000': transform_param.crop_size: 5 is larger"):
+    with pytest.raises(DataError, match=r"record '00000000': transform_param: a crop of 5 x 5 is larger"):
         source(numbered(tmp_path / "db"), crop_size=5)
 
 

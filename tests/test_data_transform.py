@@ -84,7 +84,7 @@ def test_state_continues_the_random_numbers():
 
 
 def test_a_state_of_another_transformer_is_refused():
-    with pytest.raises(DataError, match="mirror or crop_size is not what it was"):
+    with pytest.raises(DataError, match="mirror or the crop is not what it was"):
         transformer().set_state(transformer(mirror=True).get_state())
 
 
@@ -167,7 +167,7 @@ def test_bad_parameters(fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"crop_size": 5}, r"crop_size: 5 is larger than the image, 4 x 6"),
+        ({"crop_size": 5}, r"a crop of 5 x 5 is larger than the image, 4 x 6"),
         ({"mean_value": [1, 2]}, r"mean_value: 2 values for images of 3 channels; .*: 3"),
         (
             {"mean_file": str(FORMATS / "mean.binaryproto")},

@@ -27,8 +27,11 @@ WITHOUT_CASE = {
     "AnnotatedData",
     "Data",
     "DenseImageData",
+    "AutoCrop",
     "HDF5Data",
     "HDF5Output",
+    "ImageLabelmapData",
+    "ImageSegData",
     "ImageData",
     "MemoryData",
     "Python",
@@ -45,6 +48,8 @@ WITHOUT_CASE = {
         "ScaleRoute",
         "SoftmaxWithWeightedLoss",
     ),
+    *("Convolution3D", "DataAugmentation", "Deconvolution3D", "DetectNetTransformation", "Downsample", "MalisLoss"),
+    *("Pooling3D", "VideoData"),
 }
 """Types that other tests hold against Caffe's numbers, and those of forks that nobody has run."""
 

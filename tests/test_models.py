@@ -28,7 +28,7 @@ def layers(path, phase):
 def test_names():
     assert models.names() == [
         "alexnet", "caffenet", "cifar10", "flickr_style", "googlenet", "lenet", "mnist_autoencoder", "mobilenet",
-        "rcnn_ilsvrc13", "resnet50", "siamese", "squeezenet", "ssd",
+        "rcnn_ilsvrc13", "resnet50", "segmentation", "siamese", "squeezenet", "ssd",
     ]  # fmt: skip
 
 

@@ -17,11 +17,11 @@ from minicaffe import backend, proto, testing
 from minicaffe.errors import AnomalyError, LayerError
 from minicaffe.solvers import create
 
-SHAPED = {"Crop": 1, "ChannelScale-not at all": 1, "ChannelScale-global": 1,
+SHAPED = {"Crop": 1, "AutoCrop": 1, "ChannelScale-not at all": 1, "ChannelScale-global": 1,
           "GeneralContrastiveLoss-distances elsewhere": 0, "MergeCrop-3-D, one side": 0}  # fmt: skip
 """Bottoms of which only the shape counts, in the forward pass."""
-CHOSEN = {"BatchReindex", "Crop", "Filter", "LSTM", "LSTMUnit", "MergeCrop", "MultinomialLogisticLoss", "Pooling",
-          "SPP"}  # fmt: skip
+CHOSEN = {"AutoCrop", "BatchReindex", "Crop", "Filter", "LSTM", "LSTMUnit", "MergeCrop", "MultinomialLogisticLoss",
+          "Pooling", "SPP"}  # fmt: skip
 """Layers that may not look at every element."""
 COUNTING = {"ArgMax", "Accuracy", "Silence", "HDF5Output"}
 """Layers whose tops are places, shares, or none."""
@@ -48,6 +48,7 @@ PASSED_OVER = {
     ("DomainTransform", 1): "edges before the first pixel of a row or column",
     ("CtcLoss-batch", 0): "scores of steps beyond time_step",
     ("Correlation-strides", 0): "pixels that no position reaches with these strides",
+    ("SigmoidCrossEntropyLoss-balanced", 0): "scores of pixels whose target is neither 0 nor 1",
     ("MultiLabelSigmoidLoss-unanswered", 0): "scores of questions without an answer",
 }
 """Bottoms of which a case by definition does not read each element, and which it may leave."""

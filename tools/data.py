@@ -197,6 +197,33 @@ def scenes(output: str, count: int, seed: int, backend: str | None, overwrite: b
         console.result(f"{path} ({backend}): {written.records} images with {sum(written.labels.values())} boxes")
 
 
+@command.command("masks", examples=["minicaffe data masks"])
+@click.option("--output", default=databases.MASKS_FOLDER, show_default=True, metavar="DIR", help="Where to put them.")
+@click.option(
+    "--count",
+    type=click.IntRange(min=10),
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="Images to train on; a tenth as many to test.",
+)
+@_seed
+@_overwrite
+def masks(output: str, count: int, seed: int, overwrite: bool) -> None:
+    """Make images of several handwritten digits with a label for each pixel, for segmentation.
+
+    They are PNG files in the folders train and test, with their labels in train_labels and test_labels; train.txt and
+    test.txt list them, an image and its labels a line.  The digits are those of 'minicaffe data scenes'.  Labels are 1
+    for a 0 to 10 for a 9, and 0 where there is no digit.
+    """
+    from minicaffe.data.label_maps import write_label_maps
+    from minicaffe.data.scenes import labelled_scenes
+
+    for split, number in (("train", count), ("test", count // 10)):
+        path = write_label_maps(output, split, labelled_scenes(split, number, seed=seed), overwrite)
+        console.result(f"{path}: {number} images and their labels")
+
+
 @command.command("pairs", examples=["minicaffe data pairs pairs.txt pairs_lmdb --height 28 --width 28"])
 @click.argument("list_file", metavar="LIST")
 @click.argument("database", metavar="DB")

@@ -11,6 +11,8 @@ LENET_FOLDER = "examples/mnist"
 """Where ``data mnist`` puts its databases."""
 SCENES_FOLDER = "examples/ssd"
 """Where ``data scenes`` puts its databases."""
+MASKS_FOLDER = "examples/segmentation"
+"""Where ``data masks`` puts its images and lists."""
 CIFAR10_FOLDER = "examples/cifar10"
 """Where ``data cifar10`` puts its databases and the mean image."""
 
@@ -23,6 +25,7 @@ _MADE_BY = {
         FOLDERS["digits"],
     ),
     "minicaffe data scenes": ("scenes_train_lmdb", "scenes_test_lmdb", SCENES_FOLDER),
+    "minicaffe data masks": (f"{MASKS_FOLDER}/train.txt", f"{MASKS_FOLDER}/test.txt", MASKS_FOLDER),
     "minicaffe data mnist": ("mnist_train_lmdb", "mnist_test_lmdb", LENET_FOLDER),
     "minicaffe data cifar10": (
         *("cifar10_train_lmdb", "cifar10_test_lmdb", f"{CIFAR10_FOLDER}/mean.binaryproto"), CIFAR10_FOLDER,

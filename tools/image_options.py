@@ -1,4 +1,4 @@
-"""What ``classify`` and ``detect`` have in common: the net, and how images become its input."""
+"""What ``classify``, ``detect`` and ``segment`` have in common: the net, and how images become its input."""
 
 from __future__ import annotations
 

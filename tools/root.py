@@ -21,6 +21,7 @@ SECTIONS = {
         "time": (_TOOLS + "time", "Measure how long each layer of a net takes."),
         "classify": (_TOOLS + "classify", "Classify images with a trained net."),
         "detect": (_TOOLS + "detect", "Find things in images with a trained net."),
+        "segment": (_TOOLS + "segment", "Label each pixel of images with a trained net."),
     },
     "Look at nets and files": {
         "inspect": (_TOOLS + "inspect", "Tell what a file is, and what is in it."),

@@ -47,6 +47,8 @@ class Coverage:
 
     def _cover(self, box: NDArray, channel: int, out: NDArray) -> None:
         stride, covered = self._options.stride, self._covered(box)
+        if not geometry.size(covered):
+            return
         limits = (self.columns, self.rows)
         first = [max(math.floor(at / stride), 0) for at in covered[:2]]
         last = [min(math.ceil(at / stride), limit) for at, limit in zip(covered[2:], limits, strict=True)]

@@ -25,7 +25,7 @@ from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
 from minicaffe.kernels.cpu.transform import crop
 
-FIELDS = ("resize_param", "noise_param", "distort_param", "expand_param", "emit_constraint", "crop_h", "crop_w")
+FIELDS = ("resize_param", "noise_param", "distort_param", "expand_param", "emit_constraint")
 """Fields of TransformationParameter that only this transformer knows."""
 
 
@@ -48,9 +48,6 @@ class AnnotatedTransformer(Transformer):
         self._noise = Noise(param.noise_param) if param.HasField("noise_param") else None
         self._check()
         super().__init__(param, phase, stream)
-        if param.crop_h or param.crop_w:
-            self._random_crop = phase == proto.TRAIN
-            self.seed(stream)
 
     def _check(self) -> None:
         p, resize = self._param, self._resize
@@ -60,8 +57,6 @@ class AnnotatedTransformer(Transformer):
             )
         if resize is not None and not (resize.height and resize.width):
             raise DataError("transform_param.resize_param: height and width must be given, and positive")
-        if (p.crop_h > 0) != (p.crop_w > 0) or (p.crop_h and p.crop_size):
-            raise DataError("transform_param: give crop_size, or crop_h and crop_w, not one of each")
         if p.HasField("expand_param") and not 1 <= p.expand_param.max_expand_ratio < inf:
             raise DataError(
                 f"transform_param.expand_param.max_expand_ratio: must be a finite number, at least 1; "
@@ -78,23 +73,6 @@ class AnnotatedTransformer(Transformer):
         draws = (self._samplers, self._distortion, self._noise, self._param.HasField("expand_param"), modes > 1)
         if self.mirror or self._random_crop or any(draws):
             self._stream = Stream(stream.draw())
-
-    def _crop(self, height: int, width: int) -> tuple[int, int]:
-        """The height and width of what is cropped out of an image of these sizes."""
-        p = self._param
-        return p.crop_h or p.crop_size or height, p.crop_w or p.crop_size or width
-
-    def output_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The shape (channels, height, width) that an image of ``shape``, already resized, becomes."""
-        channels, height, width = shape
-        h, w = self._crop(height, width)
-        if h > height or w > width:
-            raise DataError(
-                f"transform_param: a crop of {h} x {w} is larger than the image, {height} x {width} (height x width); "
-                "take a smaller crop or larger images"
-            )
-        self.mean_of(shape)
-        return channels, h, w
 
     def first_shape(self, image: AnnotatedImage) -> tuple[int, int, int]:
         """The shape of what comes of an image, without drawing random numbers."""

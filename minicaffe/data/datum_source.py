@@ -122,7 +122,7 @@ class _DatumReader(RecordReader):
         except DataError as error:
             raise self.at(first, error) from error
         batch.offsets, batch.mirror = transformer.place(transformer.draw(len(pixels)), shape)
-        if transformer.crop_size or transformer.mirror:
+        if transformer.crop or transformer.mirror:
             crop(pixels, batch.offsets, batch.mirror, batch.pixels)
         else:
             batch.pixels = pixels

@@ -54,6 +54,17 @@ def read_with(
         raise DataError(f"image {os.path.abspath(path)}: {error}") from error
 
 
+def read_label_map(path: str | os.PathLike[str]) -> np.ndarray:
+    """The labels in an image file, uint8 (1, height, width): gray values, or where its pixels are numbers of colours in
+    a palette (PASCAL VOC), these numbers.  Errors as in ``decode_image``.
+    """
+    return planes(read_with(_decode_numbers, path, color=False))
+
+
+def _decode_numbers(content: bytes, color: bool | None) -> np.ndarray | PackedImage:
+    return decode_packed(content, color, numbers=True)
+
+
 def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
     """Decode an image file, uint8 (channels, height, width).
 
@@ -66,8 +77,11 @@ def decode_image(content: bytes, color: bool | None = None) -> np.ndarray:
     return planes(decode_packed(content, color))
 
 
-def decode_packed(content: bytes, color: bool | None = None) -> np.ndarray | PackedImage:
-    """``decode_image`` for whoever needs a part of the image only: one of three channels comes packed."""
+def decode_packed(content: bytes, color: bool | None = None, numbers: bool = False) -> np.ndarray | PackedImage:
+    """``decode_image`` for whoever needs a part of the image only: one of three channels comes packed.
+
+    ``numbers``: of an image with a palette of colours take the number of each pixel's colour.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -83,6 +97,8 @@ def decode_packed(content: bytes, color: bool | None = None) -> np.ndarray | Pac
                 image.draft("L", image.size)  # a JPEG holds its gray image ready
             if color is not None:
                 ImageOps.exif_transpose(image, in_place=True)
+            if numbers and _has_colored_palette(image):
+                return np.array(image)[np.newaxis]
             bytewise = _high_bytes(image, kind, color) if image.mode.startswith(("I", "F")) else image
             mode = _mode(bytewise, color)
             pixels = _pixels(bytewise if bytewise.mode == mode else bytewise.convert(mode))
@@ -93,6 +109,11 @@ def decode_packed(content: bytes, color: bool | None = None) -> np.ndarray | Pac
     except Exception as error:  # decoders of damaged files raise errors of any kind
         raise DataError(f"an image that cannot be decoded ({str(error) or type(error).__name__})") from error
     return _gray(pixels, kind == "PNG")[np.newaxis] if color is False else pixels
+
+
+def _has_colored_palette(image: Any) -> bool:
+    colors = np.reshape(image.getpalette("RGB") or [], (-1, 3)) if image.mode == "P" else np.empty((0, 3))
+    return bool((colors != colors[:, :1]).any())
 
 
 def _high_bytes(image: Any, kind: str | None, color: bool | None) -> Any:

@@ -90,6 +90,11 @@ def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     return entries
 
 
+def read_names(path: str | os.PathLike[str]) -> list[str]:
+    """The images in a text file, the first word of each line; DataError if it cannot be read or holds none."""
+    return [words[0] for line in read_lines(path) if (words := line.split())]
+
+
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
     """The lines of a list of images; DataError if it cannot be read or is empty."""
     try:
@@ -138,11 +143,15 @@ class ImageSource(BatchSource):
                 f"found {param.new_height} and {param.new_width}"
             )
         self.phase = phase
-        transformer = varied_crops.transformer(transform_param, phase, stream)
+        transformer = self.transformer(transform_param, phase, stream)
         reader = self.reader(param, transformer, stream, rank, solver_count)
         transformer.seed(stream)  # Caffe seeds it twice; the second seed is the one in use
         stream.draw()  # Caffe's prefetch thread takes its own seed
         super().__init__(reader, param.batch_size, prefetch)
+
+    def transformer(self, param: Any, phase: int, stream: Stream) -> Transformer:
+        """What crops, mirrors and scales the images."""
+        return varied_crops.transformer(param, phase, stream)
 
     def reader(self, *how: Any) -> ListReader:
         """What fills the batches."""

@@ -1,9 +1,10 @@
-"""Scenes of several real handwritten digits, with a box around each: what an example of detection needs without a
-download."""
+"""Scenes of several real handwritten digits, with a box around each and a label for each pixel: what examples of
+detection and segmentation need without a download."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,17 @@ _MOST = 5
 """Digits in a scene."""
 _APART = 2
 """Pixels between two boxes, at least."""
+_INK = 64
+"""Pixels of a digit that are brighter belong to it, out of 255."""
+
+
+class Scene(NamedTuple):
+    """An image uint8 (1, side, side); the boxes of its digits; and the label of each pixel, uint8 (side, side), 0 where
+    there is no digit.  A digit's label is its value plus 1."""
+
+    image: np.ndarray
+    boxes: list[Box]
+    labels: np.ndarray
 
 
 def scenes(split: str, count: int, side: int = 96, seed: int = 0) -> Iterator[tuple[np.ndarray, list[Box]]]:
@@ -25,23 +37,36 @@ def scenes(split: str, count: int, side: int = 96, seed: int = 0) -> Iterator[tu
     One to five digits of various sizes and strengths lie on a noisy ground that is darker at one end; their boxes are
     as tight as the ink, and do not overlap.  The same seed gives the same scenes.
     """
+    for scene in _scenes(split, count, side, seed):
+        yield scene.image, scene.boxes
+
+
+def labelled_scenes(split: str, count: int, side: int = 96, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same images as ``scenes``, and the labels of their pixels, uint8 (side, side), 0 where there is no digit."""
+    for scene in _scenes(split, count, side, seed):
+        yield scene.image, scene.labels
+
+
+def _scenes(split: str, count: int, side: int, seed: int) -> Iterator[Scene]:
     rng = np.random.default_rng([seed, split == "test"])
-    digits, labels = read_digits(split)
+    digits, values = read_digits(split)
     for _ in range(count):
         image = _ground(rng, side)
         boxes: list[Box] = []
+        labels = np.zeros((side, side), np.uint8)
         for _ in range(rng.integers(1, _MOST + 1)):
             n = rng.integers(len(digits))
             ink = _scaled(digits[n], rng)
             place = _free_place(boxes, ink.shape, side, rng)
             if place is None:
                 continue
-            (top, left), (height, width) = place, ink.shape
-            part = image[top : top + height, left : left + width]
-            part[...] = np.maximum(part, ink * rng.uniform(0.6, 1))
+            (top, left), (height, width), label = place, ink.shape, int(values[n]) + 1
+            rows, columns = slice(top, top + height), slice(left, left + width)
+            image[rows, columns] = np.maximum(image[rows, columns], ink * rng.uniform(0.6, 1))
+            labels[rows, columns][ink > _INK] = label
             corners = np.array([left, top, left + width, top + height]) / side
-            boxes.append(Box(int(labels[n]) + 1, *corners.tolist()))
-        yield np.rint(image).clip(0, 255).astype(np.uint8)[None], boxes
+            boxes.append(Box(label, *corners.tolist()))
+        yield Scene(np.rint(image).clip(0, 255).astype(np.uint8)[None], boxes, labels)
 
 
 def _ground(rng: np.random.Generator, side: int) -> np.ndarray:
@@ -54,7 +79,7 @@ def _ground(rng: np.random.Generator, side: int) -> np.ndarray:
 
 def _scaled(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The ink of a digit, cut out tightly, at a random size."""
-    rows, columns = np.flatnonzero((digit > 64).any(1)), np.flatnonzero((digit > 64).any(0))
+    rows, columns = np.flatnonzero((digit > _INK).any(1)), np.flatnonzero((digit > _INK).any(0))
     ink = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height = int(rng.integers(_SMALLEST, _LARGEST + 1))
     width = max(round(height * ink.shape[1] / ink.shape[0] * rng.uniform(0.85, 1.15)), 4)

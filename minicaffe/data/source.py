@@ -30,13 +30,15 @@ Item = TypeVar("Item")
 class Batch:
     """Images and labels, and where the source stands after them.
 
-    ``label`` is float32, (N,), or (N, L) where an image has several.  The images are kept as they were read, cropped
+    ``label`` is float32, (N,), or (N, L) where an image has several; ``sizes`` (N, 2) are heights and widths before the
+    crop, where a source tells them.  The images are kept as they were read, cropped
     and mirrored, mostly bytes; ``write_to`` puts them where they go, less the mean and scaled.
     """
 
     def __init__(self, num: int, shape: tuple[int, int, int], labels: tuple[int, ...] = ()) -> None:
         self.pixels = np.empty((num, *shape), np.uint8)
         self.label = np.empty((num, *labels), np.float32)
+        self.sizes = np.zeros((num, 2), np.float32)
         self.offsets, self.mirror = np.zeros((num, 2), np.int64), np.zeros(num, np.bool_)
         self.mean = np.zeros((shape[0], 1, 1), np.float32)
         self.scale = np.float32(1)
@@ -116,6 +118,10 @@ class ImageReader(BatchReader):
     def read(self, item: Any) -> tuple[np.ndarray | PackedImage, Any]:
         """Pixels (C, H, W) and label of an item."""
 
+    def prepare(self, item: Any, drawn: np.ndarray) -> tuple[np.ndarray | PackedImage, Any]:
+        """What ``read`` gives, changed by the random numbers ``drawn`` for the item, before it is cropped."""
+        return self.read(item)
+
     @abstractmethod
     def at(self, item: Any, error: DataError) -> DataError:
         """``error``, naming the item."""
@@ -163,7 +169,7 @@ class ImageReader(BatchReader):
             self._transformer.touch_up(batch.pixels[n], bool(batch.mirror[n]))
             self.put_label(batch, n, label)
 
-        return self.share(items, lambda n: self.read(items[n]), place)
+        return self.share(items, lambda n: self.prepare(items[n], draws[n]), place)
 
     def put_label(self, batch: Batch, n: int, label: Any) -> None:
         """Put the label of item n, whose image is there already, into a batch."""

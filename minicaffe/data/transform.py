@@ -14,6 +14,9 @@ from minicaffe.errors import DataError, WeightsError
 from minicaffe.kernels.cpu.transform import crop, subtract_mean
 from minicaffe.proto.blobs import blob_to_array
 
+CROP_FIELDS = ("crop_h", "crop_w", "crop_height", "crop_width")
+"""Forks' fields for a crop of any height and width: SSD's names of the two, and those of PSPNet."""
+
 Placement = tuple[np.ndarray, np.ndarray]
 """First row and column of each image's crop (N, 2), and whether it is mirrored (N,)."""
 
@@ -26,6 +29,7 @@ class Transformer:
     with :math:`x' = w - 1 - x`, w the width of the output, where image n is mirrored, else :math:`x' = x`. The mean is
     that of the source pixel: it is cropped and mirrored with the image.
 
+    The output is as large as ``crop_size`` says, or ``crop_h`` and ``crop_w``, or ``crop_height`` and ``crop_width``.
     ``phase``: in TRAIN crops are random, in TEST they are centred. ``stream``: where the seed of the transformer's own
     random stream is drawn from, only if it needs one (``mirror``, or a crop in TRAIN). The draws of an image are, in
     this order: mirror, vertical offset, horizontal offset.
@@ -38,7 +42,7 @@ class Transformer:
 
     def __init__(self, param: Any, phase: int, stream: Stream) -> None:
         self.scale = np.float32(param.scale)
-        self.crop_size = param.crop_size
+        self.crop_size, self.crop = param.crop_size, crop_of(param)
         self.mirror = param.mirror
         self.force_color, self.force_gray = param.force_color, param.force_gray
         if self.force_color and self.force_gray:
@@ -50,7 +54,7 @@ class Transformer:
         self._mean_file = param.mean_file
         self._mean = read_mean(param.mean_file) if param.mean_file else np.array(param.mean_value, np.float32)
         self._means: dict[tuple[int, ...], np.ndarray] = {}  # by record shape
-        self._random_crop = self.crop_size > 0 and phase == proto.TRAIN
+        self._random_crop = self.crop is not None and phase == proto.TRAIN
         self._stream: Stream | None = None
         self.seed(stream)
 
@@ -67,7 +71,7 @@ class Transformer:
         """Continue where ``get_state`` was called; DataError if that transformer drew other random numbers."""
         if (state is None) != (self._stream is None):
             raise DataError(
-                "transform_param: mirror or crop_size is not what it was when the snapshot was taken; restore the "
+                "transform_param: mirror or the crop is not what it was when the snapshot was taken; restore the "
                 "net's "
                 "definition or start anew"
             )
@@ -81,13 +85,14 @@ class Transformer:
         """
         self.mean_of(shape)
         channels, height, width = shape
-        size = self.crop_size
-        if size > min(height, width):
+        if self.crop is None:
+            return shape
+        if self.crop[0] > height or self.crop[1] > width:
             raise DataError(
-                f"transform_param.crop_size: {size} is larger than the image, {height} x {width} (height x width); "
-                "take a smaller crop or larger images"
+                f"transform_param: a crop of {_by(self.crop)} is larger than the image, {height} x {width} (height x "
+                "width); take a smaller crop or larger images"
             )
-        return (channels, size, size) if size else shape
+        return (channels, *self.crop)
 
     def __call__(self, batch: np.ndarray, out: np.ndarray) -> None:
         """Transform ``batch`` (N, C, H, W), uint8 or float32, into ``out`` (N, C, h, w), float32."""
@@ -119,7 +124,7 @@ class Transformer:
     def place(self, draws: np.ndarray, shape: tuple[int, ...]) -> Placement:
         """Where images of ``shape`` (C, H, W) are cropped, and which are mirrored."""
         offsets, mirror = np.empty((len(draws), 2), np.int64), np.zeros(len(draws), np.bool_)
-        room = np.subtract(shape[1:], self.crop_size) if self.crop_size else np.zeros(2, np.int64)
+        room = np.subtract(shape[1:], self.crop) if self.crop else np.zeros(2, np.int64)
         offsets[:] = draws[:, -2:] % (room + 1) if self._random_crop else room // 2
         if self.mirror:
             mirror[:] = draws[:, 0] % 2
@@ -151,6 +156,23 @@ class Transformer:
         if self._mean.size:
             mean[:] = self._mean
         return mean.reshape(channels, 1, 1)
+
+
+def crop_of(param: Any) -> tuple[int, int] | None:
+    """The height and width that a ``transform_param`` crops to; None for none, DataError if it contradicts itself."""
+    sizes = [
+        (param.crop_size,) * 2,
+        *((getattr(param, h), getattr(param, w)) for h, w in (CROP_FIELDS[:2], CROP_FIELDS[2:])),
+    ]
+    given = [size for size in sizes if any(size)]
+    if len(given) > 1 or (given and not all(given[0])):
+        raise DataError(
+            "transform_param: give crop_size, or both crop_h and crop_w, or both crop_height and crop_width; found "
+            + ", ".join(
+                f"{name}: {getattr(param, name)}" for name in ("crop_size", *CROP_FIELDS) if getattr(param, name)
+            )
+        )
+    return given[0] if given else None
 
 
 def read_mean(path: str) -> np.ndarray:

@@ -187,6 +187,8 @@ class Assembly:
         needs = [flows and need for need in needs]
         step = Step(layer, [self.blobs[i][1] for i in bottom_ids], [], bottom_ids, [], needs)
         self._connect_tops(layer_param, step)
+        stops_at = () if layer_param.propagate_down else layer.stops_at
+        step.propagate_down = [wanted and k not in stops_at for k, wanted in enumerate(step.propagate_down)]
         layer.prepare(step.bottom, step.top)
         step.is_shaped(backend.current())
         _log.info("Setting up %s", name)
@@ -198,7 +200,7 @@ class Assembly:
                 _log.info("    with loss weight %g", weight)
             self._memory += blob.count
         _log.info("Memory required for data: %d", self._memory * self.dtype.itemsize)
-        step.need_backward = flows and any(self._needs[i] for i in bottom_ids)
+        step.need_backward = flows and any(self._needs[i] for k, i in enumerate(bottom_ids) if k not in stops_at)
         index = len(self.steps)
         self.steps.append(step)
         step.need_backward |= self._add_params(index, step)

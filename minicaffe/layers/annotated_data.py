@@ -8,6 +8,7 @@ from typing import Any
 from minicaffe.backend import random
 from minicaffe.blob import Blob
 from minicaffe.data.annotated_source import FIELDS, AnnotatedSource
+from minicaffe.data.transform import CROP_FIELDS
 from minicaffe.layers.data import Batches
 
 
@@ -27,7 +28,7 @@ class AnnotatedData(Batches):
     param = "data_param"
     tops = (1, 2)
     common_params = ("transform_param", "annotated_data_param")
-    obeys = (*FIELDS, "shuffle", "shuffle_pool_size")
+    obeys = (*FIELDS, *CROP_FIELDS, "shuffle", "shuffle_pool_size")
     OTHER = ("yolo_data_type", "yolo_data_jitter", "train_diffcult", "single_class")
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -81,6 +81,9 @@ class Layer(interface.Layer, Configured, Costed):
     """Which bottoms can get a gradient; None: all.  Asking for another one is an error."""
     forcible: tuple[int, ...] | None = None
     """Which bottoms ``force_backward`` may turn on; None: all."""
+    stops_at: ClassVar[Collection[int]] = ()
+    """Bottoms that count as given, whatever they were made from (regions, masks, weights): nothing flows backward into
+    them unless ``propagate_down`` asks for it.  Labels are none: they must not depend on what is learned."""
     claims: ClassVar[tuple[int, ...]] = ()
     """Learnable blobs whose gradient backward asks for by ``Blob.claim_xdiff``: a solver need not clear it before."""
     capturable: bool = False

@@ -80,37 +80,6 @@ class Normalized(Classified):
         self.ops.loss_normalizer(label, *how, self.normalizer)
 
 
-class SigmoidCrossEntropyLoss(Normalized):
-    r"""Cross entropy of independent probabilities, the sigmoids of the scores, with targets in [0, 1].
-
-    .. math:: L = -\frac{1}{D} \sum_i t_i \log \sigma(x_i) + (1 - t_i) \log(1 - \sigma(x_i))
-
-    Bottoms: scores x and targets t, of equal counts.  Top: the loss, a scalar.  D: see ``Normalized``, but without
-    ``normalization`` and ``normalize`` it is the number of items, N.
-    """
-
-    type = "SigmoidCrossEntropyLoss"
-    capturable_on_device = True
-    per_element = 8
-    default_normalization = BATCH_SIZE
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        super().reshape(bottom, top)
-        if bottom[0].count != bottom[1].count:
-            found = " and ".join(blob.shape_string for blob in bottom)
-            raise self.error(f"inputs must have the same count; found {found}", kind=ShapeError)
-
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        x, target = bottom[0].xdata, bottom[1].xdata.reshape(bottom[0].shape)
-        self.divide_by(target, bottom[0].shape[0])
-        self.ops.sigmoid_loss(x, target, self.ignored, self.normalizer, top[0].xdata)
-
-    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
-        if propagate_down[0]:
-            x, target, dx = bottom[0].xdata, bottom[1].xdata.reshape(bottom[0].shape), bottom[0].xdiff
-            self.ops.sigmoid_loss_grad(x, target, self.ignored, self.normalizer, top[0].xdiff, dx)
-
-
 class InfogainLoss(Normalized):
     r"""Cross entropy of the softmax of the scores in which each pair of classes has a weight of its own.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,8 +15,8 @@ from minicaffe.blob import Blob
 from minicaffe.data import varied_crops
 from minicaffe.data.datum_source import DatumSource
 from minicaffe.data.image_source import ImageSource
-from minicaffe.data.label_map_source import LabelMapSource
-from minicaffe.data.source import BatchSource
+from minicaffe.data.source import Batch, BatchSource
+from minicaffe.data.transform import CROP_FIELDS
 from minicaffe.data.window_source import WindowSource
 from minicaffe.errors import DataError, ShapeError
 from minicaffe.layers.base import Count, Layer
@@ -138,6 +138,7 @@ class Batches(Source):
 
     param: ClassVar[str]
     common_params: ClassVar[Sequence[str]] = ("transform_param",)
+    obeys: ClassVar[Collection[str]] = CROP_FIELDS
     tops: Count = 2
     phase_is_fixed = True
     reshape_always = True
@@ -170,6 +171,10 @@ class Batches(Source):
             batch = self.batch = self.batches.next_batch()
         except DataError as error:
             raise self.data_error(error) from None
+        self.put(batch, top)
+
+    def put(self, batch: Batch, top: Sequence[Blob]) -> None:
+        """Put a batch into the tops."""
         for blob, shape in zip(top, (self.shape_of(batch.pixels.shape), batch.label.shape), strict=False):
             blob.reshape(*shape)
         images = top[0].data.reshape(batch.pixels.shape)
@@ -199,11 +204,11 @@ class Batches(Source):
 class Data(Batches):
     """Batches of images and labels from a database of Datums (LMDB or LevelDB).
 
-    Tops: images (batch_size, C, H, W), or crop_size x crop_size; if a second is named, labels (batch_size,).
-    ``transform_param``: scale, mean_file or mean_value, crop_size, mirror; of forks the crops of ``data.varied_crops``.
-    At the end of the database reading goes on from its start.  Of n solvers that train together, each reads every n-th
-    record.  Of forks: ``shuffle`` draws an order of the records for each round, ``shuffle_pool_size`` draws from a pool
-    of so many batches.
+    Tops: images (batch_size, C, H, W), or as large as the crop; if a second is named, labels (batch_size,).
+    ``transform_param``: scale, mean_file or mean_value, crop_size, mirror; of forks crop_h and crop_w, crop_height and
+    crop_width, and the crops of ``data.varied_crops``.  At the end of the database reading goes on from its start.  Of
+    n solvers that train together, each reads every n-th record.  Of forks: ``shuffle`` draws an order of the records
+    for each round, ``shuffle_pool_size`` draws from a pool of so many batches.
     Caffe: ``backend`` is LEVELDB unless set.
     """
 
@@ -211,7 +216,7 @@ class Data(Batches):
     param = "data_param"
     shares_records = True
     tops = (1, 2)
-    obeys = (*varied_crops.FIELDS, "shuffle", "shuffle_pool_size")
+    obeys = (*CROP_FIELDS, *varied_crops.FIELDS, "shuffle", "shuffle_pool_size")
 
     def open(self, options: Any, transform: Any) -> DatumSource:
         return DatumSource(options, transform, self.phase, random.stream(), *self.share())
@@ -228,31 +233,12 @@ class ImageData(Batches):
 
     type = "ImageData"
     param = "image_data_param"
-    obeys = varied_crops.FIELDS
+    obeys = (*CROP_FIELDS, *varied_crops.FIELDS)
     shares_records = True
 
     def open(self, options: Any, transform: Any) -> ImageSource:
         depth = self.layer_param.data_param.prefetch
         return ImageSource(options, transform, depth, self.phase, random.stream(), *self.share())
-
-
-class DenseImageData(Batches):
-    """Batches of image files and of maps of labels, one for each pixel, that ``source`` lists, two paths a line
-    (SegNet).
-
-    Tops: images (batch_size, C, H, W); labels (batch_size, 1, H, W), the gray values of the second images, divided by
-    ``label_divide_factor`` if that is given.  ``new_height`` and ``new_width`` resize both, labels to the nearest.
-    Other options are those of ImageData.
-    SegNet: crops and mirror images are refused; here labels are cropped and mirrored with their image.
-    """
-
-    type = "DenseImageData"
-    shares_records = True
-    param = "dense_image_data_param"
-
-    def open(self, options: Any, transform: Any) -> LabelMapSource:
-        depth = self.layer_param.data_param.prefetch
-        return LabelMapSource(options, transform, depth, self.phase, random.stream(), *self.share())
 
 
 class WindowData(Batches):
@@ -264,6 +250,7 @@ class WindowData(Batches):
 
     type = "WindowData"
     param = "window_data_param"
+    obeys = ()
 
     def open(self, options: Any, transform: Any) -> WindowSource:
         return WindowSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())

@@ -50,7 +50,8 @@ class DetectNetTransformation(Layer):
     image_size_y: int
     mean_file: str
     mean_value: Sequence[float]
-    fixed = ("mean_file", "mean_value")
+    fixed = None
+    phase_is_fixed = True
 
     def check_options(self) -> None:
         for field in ("stride", "image_size_x", "image_size_y", "scale_cvg"):

@@ -63,6 +63,18 @@ class Crop(Layer):
             bottom[0].xdiff[self.block] = top[0].xdiff
 
 
+class AutoCrop(Crop):
+    """Cut the first bottom where it lies over the second one, pixel by pixel (FCN, Long et al. 2015).
+
+    As Crop; but where it begins follows from strides, kernels and pads of the layers between the two bottoms, unless
+    ``crop_param`` is given.  The net finds it out (``minicaffe.alignment``).  V1's CROP is this layer, too.
+    Source: longjon/caffe, branch future, where it is named Crop, and yun-liu/rcf.
+    """
+
+    type = "AutoCrop"
+    capturable_on_device = True
+
+
 class Tile(Layer):
     """Put ``tiles`` copies of the bottom one after the other along ``axis`` (1).  Backward: the sum over the copies.
 

@@ -56,6 +56,7 @@ class SmoothL1LossOHEM(Loss):
     bottoms: Count = (2, 3)
     tops: Count = (1, 2)
     differentiable = forcible = (0, 1)
+    stops_at = (2,)
     reads_bottoms: Sequence[int] = ()
     empty_batch = True
     per_element = 4
@@ -114,6 +115,7 @@ class BoxAnnotatorOHEM(Layer):
     bottoms = 4
     tops = 2
     differentiable = ()
+    stops_gradients = True
     reads_bottoms = reads_tops = ()
     per_element = 0
     roi_per_img: int

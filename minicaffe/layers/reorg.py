@@ -121,7 +121,8 @@ class MaskUpsample(Layer):
     reads_bottoms = (1,)
     reads_tops = ()
     per_element = 1
-    differentiable = (0,)
+    differentiable = forcible = (0,)
+    stops_at = (1,)
     scale: int
     scale_h: int
     scale_w: int

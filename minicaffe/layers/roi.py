@@ -22,6 +22,7 @@ class Regional(Layer):
     reads_bottoms: Sequence[int] = (1,)
     reads_tops = ()
     differentiable = forcible = (0,)
+    stops_at = (1,)
     per_element = 4
     spatial_scale: float
 

@@ -33,6 +33,7 @@ class SmoothL1Loss(Loss):
     reads_bottoms: Sequence[int] = ()
     differentiable = (0, 1)
     forcible = (0, 1)
+    stops_at = (2, 3)
     empty_batch = True
     sigma: float
 

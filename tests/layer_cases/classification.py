@@ -43,6 +43,13 @@ CASES = [
         "ignored",
     ),
     Case(
+        "SigmoidCrossEntropyLoss",
+        (normal(2, 1, 4, 5, scale=2), integers(3, 2, 1, 4, 5)),
+        {"loss_param": {"class_balance": 1.1}},
+        "balanced",
+        sizes=(((1, 1, 2, 2), (1, 1, 2, 2)), ((3, 1, 5, 6), (3, 1, 5, 6))),
+    ),
+    Case(
         "InfogainLoss",
         (normal(4, 3), integers(3, 4), uniform(0, 1, 3, 3)),
         sizes=(((2, 3), (2,), (3, 3)), ((9, 3), (9,), (3, 3))),

@@ -127,6 +127,8 @@ CASES = [
     ),
     Case("AnnotatedData", (), {"backend": "LMDB", "batch_size": 4}, tops=2, files=annotated),
     Case("DenseImageData", (), {"batch_size": 4, "new_height": 5, "new_width": 4}, tops=2, files=label_maps),
+    Case("ImageSegData", (), {"batch_size": 4, "transform_param": {"crop_size": 8}}, tops=3, files=label_maps),
+    Case("ImageLabelmapData", (), {"batch_size": 4, "new_height": 5, "new_width": 4}, tops=2, files=label_maps),
     Case("ImageData", (), {"batch_size": 4, "new_height": 5, "new_width": 4}, tops=2, files=images),
     Case("VideoData", (), {"batch_size": 4, "new_length": 2, "use_image": True}, tops=2, files=clips),
     Case("WindowData", (), {"batch_size": 4, "transform_param": {"crop_size": 8}}, tops=2, files=windows),

@@ -12,6 +12,12 @@ CASES = [
         sizes=(((1, 3, 5, 5), (1, 1, 2, 2)), ((3, 4, 9, 8), (1, 1, 4, 5))),
     ),
     Case("Crop", (normal(4, 3, 5), normal(4, 2, 3)), {"axis": -2, "offset": 1}, "negative axis"),
+    Case(
+        "AutoCrop",
+        (normal(4, 3, 5), normal(4, 2, 3)),
+        {"axis": 1, "offset": [1, 2]},
+        sizes=(((2, 4, 4), (2, 1, 2)), ((5, 4, 6), (5, 3, 4))),
+    ),
     Case("Tile", (normal(2, 3, 4),), {"tiles": 3}, sizes=(((1, 2, 2),), ((4, 5, 6),))),
     Case("Tile", (normal(2, 3, 4),), {"tiles": 2, "axis": -1}, "last axis"),
     Case(

@@ -32,6 +32,25 @@ ROWS = [
     ),
     row("SoftmaxWithLoss", "loss_weight", r"once per top blob; found 1 for 2 top", *PAIR, tops=2, loss_weight=1.0),
     *scored("SigmoidCrossEntropyLoss", labels=False, axis=False),
+    row(
+        "SigmoidCrossEntropyLoss",
+        "class_balance",
+        r"must be positive; found -1",
+        (2, 3),
+        (2, 3),
+        loss_param={"class_balance": -1},
+    ),
+    *(
+        row(
+            "SigmoidCrossEntropyLoss",
+            field,
+            r"no meaning together with class_balance",
+            (2, 3),
+            (2, 3),
+            loss_param={"class_balance": 1, field: value},
+        )
+        for field, value in (("ignore_label", 3), ("normalization", "FULL"), ("normalize", True))
+    ),
     row("SigmoidCrossEntropyLoss", None, r"same count; found 4 3 .*4 2", (4, 3), (4, 2)),
     row("InfogainLoss", "source", r"give the matrix H", *PAIR),
     row("InfogainLoss", "source", r"missing\.binaryproto", *PAIR, source="missing.binaryproto"),

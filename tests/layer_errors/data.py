@@ -35,6 +35,8 @@ ROWS = [
     row("VideoData", "sampling_rate", r"must be positive", source="a", use_image=True, sampling_rate=0),
     row("VideoData", "modality", r"is of yjxiong's VideoData", source="a", use_image=True, modality="RGB"),
     row("DenseImageData", None, r"missing", source="missing", tops=2),
+    row("ImageSegData", None, r"missing", source="missing", tops=2),
+    row("ImageLabelmapData", None, r"missing", source="missing", tops=2),
     row("ImageData", None, r"missing", source="missing", tops=2),
     row("DetectionData", None, r"missing", detection_data_param={"source": "missing", "batch_size": 2}),
     row("EvalData", None, r"missing", eval_data_param={"source": "missing", "batch_size": 1}, tops=2),
