@@ -6,6 +6,7 @@ import numpy as np
 
 from minicaffe.layers.classification import HingeLoss
 from minicaffe.layers.ohem import SoftmaxWithLossOHEM
+from minicaffe.layers.sigmoid_loss import BalancedSigmoidCrossEntropyLoss
 from minicaffe.layers.softmax import WeightedSoftmaxWithLoss
 from minicaffe.onnx.exporters.labelled import LEAST_NORMAL, Classes, divisor, logarithm
 from minicaffe.onnx.exporters.linear import rows
@@ -72,11 +73,26 @@ def hinge_loss(w: Writer) -> str:
 @exports("SigmoidCrossEntropyLoss")
 def sigmoid_cross_entropy(w: Writer) -> str:
     layer = w.layer
+    if isinstance(layer, BalancedSigmoidCrossEntropyLoss):
+        return _balanced(w)
     target = w.reshape(w.x[1], w.bottom[0], w.bottom[1])
     terms = sigmoid_terms(w, w.x[0], target)
     if layer.ignored is not None:
         terms = w.where(w.op("Equal", target, w.number(layer.ignored)), w.number(0), terms)
     return w.div(w.sum(terms), divisor(w, target, w.bottom[0][0], layer.ignored))
+
+
+def _balanced(w: Writer) -> str:
+    """Edges weigh as much as the other pixels of each image are, and these as much as edges are."""
+    x, target = rows(w, 0), rows(w, 1)
+    edge, other = (w.op("Equal", target, w.number(value)) for value in (1, 0))
+    edges, others = (w.sum(w.as_float(which), [1], keep=True) for which in (edge, other))
+    total = w.op("Max", w.add(edges, others), w.number(1))
+    tail = w.op("Softplus", w.op("Neg", w.op("Abs", x)))
+    of_edge = w.mul(w.add(tail, w.op("Relu", w.op("Neg", x))), w.div(others, total))
+    of_other = w.mul(w.add(tail, w.op("Relu", x)), w.scaled(w.div(edges, total), w.layer.class_balance))
+    terms = w.where(edge, of_edge, w.where(other, of_other, w.number(0)))
+    return w.div(w.sum(terms), w.length(w.x[0], (0, w.bottom[0][0])))
 
 
 def sigmoid_terms(w: Writer, x: str, target: str) -> str:
