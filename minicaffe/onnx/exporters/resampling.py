@@ -26,6 +26,20 @@ def resize(w: Writer) -> str:
     return _resized(w, w.x[0], w.layer.down, w.layer.right)
 
 
+@exports("Downsample")
+def downsample(w: Writer) -> str:
+    """A mean of what is known: NaN is left out, and is the result where it weighs too much."""
+    layer = w.layer
+    if w.bottom[0] == w.top[0]:
+        return w.x[0]
+    unknown = w.op("IsNaN", w.x[0])
+    total = _resized(w, w.where(unknown, w.number(0), w.x[0]), layer.down, layer.right)
+    known = _resized(w, w.as_float(w.op("Not", unknown)), layer.down, layer.right)
+    lacking = w.sub(w.floats(host(layer.all_weights), "weights"), known)
+    is_unknown = w.op("Greater", lacking, w.scaled(known, 0.5))
+    return w.where(is_unknown, w.number(np.nan), w.div(total, known))
+
+
 @exports("Accum")
 def accum(w: Writer) -> str:
     parts = [_resized(w, x, down, right) for x, (_, down, right, *_) in zip(w.x, w.layer.parts, strict=False)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from minicaffe.kernels.window import Window
 from minicaffe.layers.base import TRAIN
 from minicaffe.layers.pooling import AxesPooling, Pooling
-from minicaffe.onnx.sizes import Shape, Size, number
+from minicaffe.onnx.sizes import Shape, Size
 from minicaffe.onnx.writer import Writer, exports, host
 
 _LOWEST = float(np.finfo(np.float32).min)
@@ -52,12 +52,12 @@ def _over_bottom(w: Writer) -> dict[str, list[int]]:
     return {**_window(window), "dilations": list(window.dilation), "pads": [*window.pad, *ends]}
 
 
-@exports("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution")
+@exports("Convolution", "Convolution3D", "ConvolutionDepthwise", "DepthwiseConvolution")
 def convolution(w: Writer) -> list[str]:
     return _convolved(w, "Conv", _over_bottom(w))
 
 
-@exports("Deconvolution")
+@exports("Deconvolution", "Deconvolution3D")
 def deconvolution(w: Writer) -> list[str]:
     window = w.layer.moved
     how = {**_window(window), "dilations": list(window.dilation), "pads": [*window.pad] * 2}
@@ -97,27 +97,48 @@ def pooling(w: Writer) -> list[str]:
 
 def _pooled(w: Writer, layer: Pooling, out: Sequence[int], tops: int = 1) -> list[str]:
     """The tops of a Pooling layer on bottom 0, ``out`` positions along each axis."""
-    sizes, window = Shape(w.bottom[0][2:]).numbers, layer.window
+    x, sizes, window = w.x[0], Shape(w.bottom[0][2:]).numbers, layer.window
     if isinstance(layer, AxesPooling) and not layer.plain and layer.pool == Pooling.AVE:
-        return [_mean_of_taps(w, layer, out)]
-    ends = [max(end, 0) for end in _end_pads(window, sizes, out)]
+        return [_average_of_taps(w, window, _ends(window, sizes, out))]
     if layer.pool == Pooling.MAX:
-        return _maximum(w, window, ends, math.prod(sizes), tops)
+        return _maximum(w, x, window, sizes, out, tops)
+    ends = _ends(window, sizes, out)
     if layer.pool == Pooling.AVE:
-        return [_average(w, w.x[0], window, ends, _areas(window, sizes, out))]
-    total = _average(w, w.x[0], window, ends, None)
-    squares = _average(w, w.mul(w.x[0], w.x[0]), window, ends, None)
+        return [_average(w, x, window, ends, _areas(window, sizes, out))]
+    total = _average(w, x, window, ends, None)
+    squares = _average(w, w.mul(x, x), window, ends, None)
     nothing = w.number(0)
     return [w.where(w.op("Greater", total, nothing), w.div(squares, total), nothing)]
 
 
-def _mean_of_taps(w: Writer, layer: AxesPooling, out: Sequence[int]) -> str:
-    """AVE over any number of axes, also of pixels that are apart: a convolution with ones, over the areas."""
-    window, channels = layer.window, number(w.bottom[0][1])
-    ends = [max(end, 0) for end in _end_pads(window, Shape(w.bottom[0][2:]).numbers, out)]
-    ones = w.floats(np.ones((channels, 1, *window.kernel), np.float32), "ones")
+def _ends(window: Window, sizes: Sequence[int], out: Sequence[int]) -> list[int]:
+    return [max(end, 0) for end in _end_pads(window, sizes, out)]
+
+
+def _average_of_taps(w: Writer, window: Window, ends: Sequence[int]) -> str:
+    """The mean of pixels that are apart, over any number of axes: opset 18 has it as a convolution only."""
+    channels = w.bottom[0][1].number
+    taps = w.floats(np.ones((channels, 1, *window.kernel)), "taps")
     how = {**_window(window), "dilations": list(window.dilation), "pads": [*window.pad, *ends]}
-    return w.div(w.op("Conv", w.x[0], ones, group=channels, **how), w.floats(host(layer.areas), "areas"))
+    return w.div(w.op("Conv", w.x[0], taps, group=channels, **how), w.floats(host(w.layer.areas), "areas"))
+
+
+@exports("Pooling3D")
+def pooling_over_time(w: Writer) -> str:
+    """Each image is pooled, then what comes of them over time."""
+    layer, (num, channels, *_) = w.layer, w.bottom[0]
+    length, *image = Shape(w.bottom[0][2:]).numbers
+    steps, *pooled = Shape(w.top[0][2:]).numbers
+    images = w.reshape(w.x[0], [num, channels * length, *image])
+    middle = _pooled_images(w, images, layer.window, image, pooled)
+    columns = w.reshape(middle, [num, channels, length, math.prod(pooled)])
+    return w.like_top(_pooled_images(w, columns, layer.time, (length, math.prod(pooled)), (steps, math.prod(pooled))))
+
+
+def _pooled_images(w: Writer, x: str, window: Window, sizes: Sequence[int], out: Sequence[int]) -> str:
+    if w.layer.pool == Pooling.MAX:
+        return _maximum(w, x, window, sizes, out, 1)[0]
+    return _average(w, x, window, _ends(window, sizes, out), _areas(window, sizes, out))
 
 
 def _padded(w: Writer, x: str, window: Window, ends: Sequence[int], value: float) -> tuple[str, list[int]]:
@@ -128,15 +149,15 @@ def _padded(w: Writer, x: str, window: Window, ends: Sequence[int], value: float
     return w.op("Pad", x, w.ints([0, 0, *window.pad, 0, 0, *ends]), w.number(value)), [0] * len(pads)
 
 
-def _maximum(w: Writer, window: Window, ends: Sequence[int], pixels: int, tops: int) -> list[str]:
-    x, pads = _padded(w, w.x[0], window, ends, _LOWEST)
+def _maximum(w: Writer, x: str, window: Window, sizes: Sequence[int], out: Sequence[int], tops: int) -> list[str]:
+    padded, pads = _padded(w, x, window, _ends(window, sizes, out), _LOWEST)
     how = {**_window(window), "dilations": list(window.dilation), "pads": pads}
     if tops == 1:
-        return [w.op("MaxPool", x, **how)]
-    if x != w.x[0]:
+        return [w.op("MaxPool", padded, **how)]
+    if padded != x:
         raise w.refuse("a window lies beyond the image, and has no place for the mask")
     y, places = w.ops("MaxPool", 2, x, **how)
-    return [y, w.as_float(w.op("Mod", places, w.ints(pixels)))]
+    return [y, w.as_float(w.op("Mod", places, w.ints(math.prod(sizes))))]
 
 
 def _average(w: Writer, x: str, window: Window, ends: Sequence[int], areas: NDArray | None) -> str:
