@@ -141,9 +141,9 @@ def _scores(found: list[tuple[str, NDArray]], truth: str, ignored: int, names: d
         share = f"{right[label] / union[label]:.4f}"
         writer.writerow([label, names.get(int(label), ""), true[label], recall, share])
     with_truth = true > 0
-    recall = (right[with_truth] / true[with_truth]).mean() if with_truth.any() else 0
-    share = (right[seen] / union[seen]).mean() if len(seen) else 0
-    writer.writerow(["mean", "", true.sum(), f"{recall:.4f}", f"{share:.4f}"])
+    mean_recall = (right[with_truth] / true[with_truth]).mean() if with_truth.any() else 0
+    mean_share = (right[seen] / union[seen]).mean() if len(seen) else 0
+    writer.writerow(["mean", "", true.sum(), f"{mean_recall:.4f}", f"{mean_share:.4f}"])
     return text.getvalue()
 
 
