@@ -7,43 +7,17 @@ from typing import Any
 
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
-from minicaffe.layers.base import Layer
 from minicaffe.layers.sampling import Resize
+from minicaffe.layers.segmentation import SpatialProduct
 
 
-class MaskPooling(Layer):
-    """Weigh each pixel of a map, the same for all channels (MNC, Dai et al. 2016; SSTD).
+class MaskPooling(SpatialProduct):
+    """Weigh each pixel of a map, the same for all channels (MNC, Dai et al. 2016; SSTD); as SpatialProduct.
 
     Bottoms: x (N, C, H, W); the mask m (N, 1, H, W).  Top: ``y[n, c, h, w] = m[n, 0, h, w] x[n, c, h, w]``.
     """
 
     type = "MaskPooling"
-    bottoms = 2
-    reads_tops = ()
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        x, mask = bottom
-        self.require(
-            len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
-        )
-        self.require(
-            mask.shape == (x.shape[0], 1, *x.shape[2:]),
-            f"the mask must have one channel and the size of the input; found {x.shape_string} and {mask.shape_string}",
-            kind=ShapeError,
-        )
-        top[0].reshape_like(x)
-        self.product = self.scratch("product", x.shape)
-
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.xp.multiply(bottom[0].xdata, bottom[1].xdata, out=top[0].xdata)
-
-    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
-        dy = top[0].xdiff
-        if propagate_down[1]:
-            self.xp.multiply(dy, bottom[0].xdata, out=self.product)
-            self.xp.sum(self.product, axis=1, keepdims=True, out=bottom[1].xdiff)
-        if propagate_down[0]:
-            self.xp.multiply(dy, bottom[1].xdata, out=bottom[0].xdiff)
 
 
 class MaskResize(Resize):

@@ -7,8 +7,7 @@ from layer_errors.row import row
 IMAGE, LARGER = (2, 3, 4, 5), (2, 3, 9, 9)
 
 ROWS = [
-    row("MaskPooling", None, r"must have 4 axes \(N, C, H, W\); found 2 3", (2, 3), (2, 1)),
-    row("MaskPooling", None, r"one channel and the size of the input; found 2 3 4 5 .*2 3 4 5", IMAGE, IMAGE),
+    row("MaskPooling", None, r"a map \(N, 1, H, W\); found 2 3 .*2 1", (2, 3), (2, 1)),
     row("MaskResize", None, r"must have 4 axes \(N, C, H, W\); found 2 3", (2, 3), output_height=2, output_width=2),
     row("MaskResize", None, r"the input has no pixels", (2, 3, 0, 4), output_height=2, output_width=2),
     row("MaskResize", "output_height", r"must be positive; found 0", IMAGE, output_width=3),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, nan
+
 from layer_errors.row import row
 
 X = (4, 3)
@@ -32,6 +34,9 @@ ROWS = [
     row("GeneralTripletLoss", None, r"bottom 2 must hold one weight a row; found 3 ", X, LABELS, (3,)),
     row("NCALoss", None, r"bottom 2 must hold one weight a row; found 3 ", X, LABELS, (3,)),
     row("LabelSpecificAdd", None, r"one label for each row of the scores; found 4 3 .*and 3 ", X, (3,)),
+    row("LabelSpecificAdd", "bias", r"must be a number; found NaN", X, LABELS, bias=nan, bad=(1, [0, 1, 2, 0])),
+    row("LabelSpecificAdd", "bias_gamma", r"makes a margin of NaN in pass 0", X, LABELS, bias_base=0.1, bias_gamma=inf,
+        bad=(1, [0, 1, 2, 0])),
     row("MarginInnerProduct", "num_output", r"must be positive; found 0", X, LABELS),
     row("MarginInnerProduct", "axis", r"axis 2 out of range for 2-D", X, LABELS, num_output=2, axis=2),
     row("MarginInnerProduct", None, r"one label for each of 4 rows; found 4 3 .*and 3 ", X, (3,), num_output=2),
