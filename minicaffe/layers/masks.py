@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 from minicaffe.blob import Blob
@@ -41,6 +42,8 @@ class MaskResize(Resize):
         for field in ("output_height", "output_width"):
             value = getattr(self, field)
             self.require(value > 0, f"must be positive; found {value}", field)
+        for field in ("factor_height", "factor_width"):
+            self.require(isfinite(getattr(self, field)), "must be a finite number", field)
 
     def new_size(self, bottom: Sequence[Blob]) -> tuple[int, int]:
         height, width = bottom[0].shape[2:]

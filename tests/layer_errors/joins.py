@@ -11,6 +11,15 @@ ROWS = [
     row("MaskResize", None, r"must have 4 axes \(N, C, H, W\); found 2 3", (2, 3), output_height=2, output_width=2),
     row("MaskResize", None, r"the input has no pixels", (2, 3, 0, 4), output_height=2, output_width=2),
     row("MaskResize", "output_height", r"must be positive; found 0", IMAGE, output_width=3),
+    row(
+        "MaskResize",
+        "factor_width",
+        r"must be a finite number",
+        IMAGE,
+        output_width=3,
+        output_height=3,
+        factor_width=float("inf"),
+    ),
     row("MaskResize", "output_width", r"must be positive; found 0", IMAGE, output_height=3),
     row(
         "MaskResize",
