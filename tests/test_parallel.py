@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 import minicaffe
-from minicaffe import compat, parallel, proto
+from minicaffe import backend, compat, parallel, proto
 from minicaffe.backend import ranks
 from minicaffe.parallel import nccl
 from minicaffe.parallel.exchange import Stage, stages
@@ -284,6 +285,8 @@ def test_arrays_of_gpus_go_by_nccl_where_each_rank_has_its_own(monkeypatch, devi
         nccl=fake, Device=lambda: SimpleNamespace(id=device.id), get_current_stream=lambda: SimpleNamespace(ptr=5)
     )
     monkeypatch.setattr(compat, "require", lambda name: SimpleNamespace(cuda=cuda))
+    # each rank is a process with a backend of its own
+    monkeypatch.setattr(backend, "current", lambda: SimpleNamespace(running=contextlib.nullcontext))
     found = {}
 
     def work(rank):
