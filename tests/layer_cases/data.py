@@ -51,7 +51,7 @@ def annotated(folder):
 def clips(folder):
     lines = []
     for video in range(3):
-        (folder / str(video)).mkdir()
+        (folder / str(video)).mkdir(exist_ok=True)
         for frame in (1, 2):
             pixels = np.full((4, 5, 3), 50 * video + frame, np.uint8)
             Image.fromarray(pixels).save(folder / str(video) / f"{frame:06d}.jpg")
