@@ -39,6 +39,7 @@ SHIPPED = {
     "mobilenet/deploy.prototxt": {"data": (1, 3, 32, 32)},
     "rcnn_ilsvrc13/deploy.prototxt": {"data": (1, 3, 67, 67)},
     "resnet50/deploy.prototxt": {"data": (1, 3, 224, 224)},
+    "segmentation/deploy.prototxt": {"image": (1, 1, 96, 96)},
     "siamese/mnist_siamese.prototxt": {"data": (1, 1, 28, 28)},
     "siamese/mnist_siamese_train_test.prototxt": {"pair_data": (3, 2, 28, 28), "sim": (3,)},
     "squeezenet/deploy.prototxt": {"data": (1, 3, 67, 67)},
@@ -48,12 +49,14 @@ SHIPPED = {
 
 
 def shipped(path, shapes):
-    """A shipped net with a quarter of its channels and few hidden units, but for those it ends with; all of SSD."""
+    """A shipped net with a quarter of its channels and few hidden units, but for those it ends with; all of SSD and
+    of the FCN, whose later layers name how many there are.
+    """
     definition = graph.with_state(read_net(models.find(path))[0], proto.TEST, stages=["test-on-test"])
     definition = graph.with_inputs(graph.filter_net(definition), shapes)
     for layer in definition.layer:
         conv, inner = layer.convolution_param, layer.inner_product_param
-        if layer.type == "Convolution" and "ssd" not in path:
+        if layer.type == "Convolution" and not path.startswith(("ssd", "segmentation")):
             conv.group = conv.group // 4 or 1 if conv.group == conv.num_output else conv.group
             conv.num_output //= 4
         elif layer.type == "InnerProduct":

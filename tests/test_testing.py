@@ -186,9 +186,10 @@ def test_no_field_has_the_name_of_a_keyword():
         function: set(function.__kwdefaults__)
         for function in (testing.run, testing.check_gradient, testing.check_parity)
     }
-    assert set().union(*(names & fields for names in own.values())) == {"phase", "step", "mode"}
+    assert set().union(*(names & fields for names in own.values())) == {"phase", "step", "mode", "backward"}
     assert proto.PriorBoxParameter.DESCRIPTOR.fields_by_name["step"]
     assert proto.InterpParameter.DESCRIPTOR.fields_by_name["mode"]
+    assert proto.MergeCropParameter.DESCRIPTOR.fields_by_name["backward"]
 
 
 # --- check_gradient
