@@ -128,7 +128,7 @@ def command(
     path = models.find(solver)
     param = read_solver(path)
     if not parallel.is_launched():
-        ranks = ranks or max(len(options.split(gpu)), 1)
+        ranks = ranks or (len(options.gpu_ids(gpu, several=True)) if gpu else 1)
         if ranks > 1 or restarts:
             _launch(ranks, effects, restarts, param.snapshot_prefix)
     param.train_state.level = level
