@@ -149,10 +149,10 @@ class HardMining(Choosing):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         losses, items = self.numbers("losses", rows(bottom[0])[:, 0]), rows(bottom[1])[:, 0]
-        bad = ~np.isin(items, np.arange(self.num_image))
+        bad = ~((items >= 0) & (items < self.num_image) & (items == np.floor(items)))
         self.require(not bad.any(), f"found an item {items[bad][:1]} beyond it; give the batch size", "num_image")
         order = np.lexsort((-np.arange(len(losses)), -losses))  # of equal losses the later region
-        hardest = [order[items[order] == item] for item in range(self.num_image)]
+        hardest = [order[items[order] == item] for item in np.unique(items)]
         first = np.concatenate([own[: self.num_roi_per_image] for own in hardest])
         rest = order[~np.isin(order, first)]
         which = np.concatenate([first, rest[: top[0].shape[0] - len(first)]])
