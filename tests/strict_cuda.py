@@ -108,7 +108,8 @@ class Event:
         self.place = 0
 
     def record(self, stream=None):
-        self.stream = Context.current[-1] if stream is None else stream
+        entered = Context.current[-1] if Context.current else Stream()  # outside of all: CUDA's own, which is idle here
+        self.stream = entered if stream is None else stream
         self.at, self.place = time.perf_counter(), self.stream.moment()
 
     def synchronize(self):
