@@ -153,7 +153,7 @@ class HardMining(Choosing):
         self.require(not bad.any(), f"found an item {items[bad][:1]} beyond it; give the batch size", "num_image")
         order = np.lexsort((-np.arange(len(losses)), -losses))  # of equal losses the later region
         hardest = [order[items[order] == item] for item in np.unique(items)]
-        first = np.concatenate([own[: self.num_roi_per_image] for own in hardest])
+        first = np.concatenate([order[:0], *(own[: self.num_roi_per_image] for own in hardest)])
         rest = order[~np.isin(order, first)]
         which = np.concatenate([first, rest[: top[0].shape[0] - len(first)]])
         self.hand_on(np.sort(which), bottom[1:], top)
