@@ -22,7 +22,6 @@ SHAPES = {
     "lenet/lenet_train_test.prototxt": {"data": (4, 1, 28, 28), "label": (4,)},
     "cifar10/cifar10_full_train_test.prototxt": {"data": (4, 3, 32, 32), "label": (4,)},
     "resnet50/train_val.prototxt": {"data": (1, 3, 224, 224), "label": (1,)},
-    "googlenet/train_val.prototxt": {"data": (1, 3, 224, 224), "label": (1,)},
 }
 
 
