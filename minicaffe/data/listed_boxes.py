@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from minicaffe import limits
-from minicaffe.data.window_source import BLOCK
+from minicaffe.data.window_source import block_at, read_window_file
 from minicaffe.errors import DataError
 
 
@@ -36,21 +34,11 @@ def read_boxes(path: str, difficult: bool) -> list[ListedImage]:
 
     Raises DataError for a file that cannot be read or that reads otherwise.
     """
-    where = f"window file {os.path.abspath(path)}"
-    try:
-        text = os.fsdecode(limits.read_file(path, times=32))
-    except OSError as error:
-        raise DataError(f"{where} cannot be read ({error.strerror})") from error
+    where, text = read_window_file(path)
     found: list[ListedImage] = []
     position, end = 0, len(text.rstrip())
     while position < end:
-        block = BLOCK.match(text, position)
-        if block is None or int(block["index"]) != len(found):
-            words = " ".join(text[position : position + 200].split()[:3])
-            raise DataError(
-                f"{where}: block {len(found)} must begin with '# {len(found)}', a path, channels, height, width and "
-                f"the number of objects; found '{words}'"
-            )
+        block = block_at(where, text, position, len(found), "objects")
         try:
             image, position = _image(block, text, difficult)
         except ValueError as error:

@@ -47,6 +47,27 @@ BLOCK = re.compile(
 _WINDOW = re.compile(r"\s*(\S+)" + r"\s+(\S+)" * 5)
 
 
+def read_window_file(path: str) -> tuple[str, str]:
+    """What a window file is called in messages, and its text; DataError if it cannot be read."""
+    where = f"window file {os.path.abspath(path)}"
+    try:
+        return where, os.fsdecode(limits.read_file(path, times=32))
+    except OSError as error:
+        raise DataError(f"{where} cannot be read ({error.strerror})") from error
+
+
+def block_at(where: str, text: str, position: int, number: int, things: str) -> re.Match:
+    """The beginning of block ``number`` of a window file; DataError if none stands there."""
+    block = BLOCK.match(text, position)
+    if block is None or int(block["index"]) != number:
+        found = " ".join(text[position : position + 200].split()[:3])
+        raise DataError(
+            f"{where}: block {number} must begin with '# {number}', a path, channels, height, width and the number of "
+            f"{things}; found '{found}'"
+        )
+    return block
+
+
 def read_windows(path: str, fg_threshold: float, bg_threshold: float) -> tuple[list[str], list[Window], list[Window]]:
     """Image paths, foreground and background windows of a window file.
 
@@ -58,24 +79,14 @@ def read_windows(path: str, fg_threshold: float, bg_threshold: float) -> tuple[l
 
     Raises DataError for a file that cannot be read or that reads otherwise.
     """
-    where = f"window file {os.path.abspath(path)}"
-    try:
-        text = os.fsdecode(limits.read_file(path, times=32))
-    except OSError as error:
-        raise DataError(f"{where} cannot be read ({error.strerror})") from error
+    where, text = read_window_file(path)
     paths: list[str] = []
     foreground: list[Window] = []
     background: list[Window] = []
     rounded: str | None = None
     position, end = 0, len(text.rstrip())
     while position < end:
-        block = BLOCK.match(text, position)
-        if block is None or int(block["index"]) != len(paths):
-            found = " ".join(text[position : position + 200].split()[:3])
-            raise DataError(
-                f"{where}: block {len(paths)} must begin with '# {len(paths)}', a path, channels, height, width and "
-                f"the number of windows; found '{found}'"
-            )
+        block = block_at(where, text, position, len(paths), "windows")
         paths.append(block["path"] or block["line"])
         position = block.end()
         for _ in range(int(block["count"])):

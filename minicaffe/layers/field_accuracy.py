@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from minicaffe.blob import Blob
 from minicaffe.boxes.fields import Bounds, Fields, planes_last
 from minicaffe.boxes.pixels import IOU, overlap
-from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Count
 from minicaffe.layers.box_codes import Coded
 from minicaffe.layers.box_output import expect_fields
-from minicaffe.layers.field_truth import Truth, expect_groups, expect_truth
+from minicaffe.layers.field_truth import Truth, check_field_options, expect_groups, field_of
 
 
 class FieldAccuracy(Coded):
@@ -100,21 +99,12 @@ class DetectionAccuracy(FieldAccuracy):
 
     def check_options(self) -> None:
         super().check_options()
-        self.require(self.coord_num == 4, f"must be 4; found {self.coord_num}", "coord_num")
-        for field in ("field_h", "field_w", "downsample_rate"):
-            self.require(getattr(self, field) > 0, "must be given, and positive", field)
+        check_field_options(self)
         self.require(0 < self.top_k <= self.cls_num, f"lies in 1 .. cls_num; found {self.top_k}", "top_k")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
-        expect_truth(self, bottom[0], bottom[1])
-        self.require(
-            bottom[0].shape[1] == self.cls_num + 4,
-            f"the maps must have cls_num + 4 channels, {self.cls_num + 4}; found {bottom[0].shape_string}",
-            "cls_num",
-            ShapeError,
-        )
-        self.fields = Fields([self.field_w], [self.field_h], self.downsample_rate)
+        self.fields = field_of(self, bottom)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         maps = planes_last(bottom[0].data)

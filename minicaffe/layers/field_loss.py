@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from minicaffe.backend.random import stream
 from minicaffe.blob import Blob
 from minicaffe.boxes.fields import Bounds, Fields, planes_last
-from minicaffe.errors import ShapeError
 from minicaffe.kernels.reference import FLT_MIN
 from minicaffe.layers.box_codes import Coded
-from minicaffe.layers.field_truth import Truth, expect_truth
+from minicaffe.layers.field_truth import Truth, check_field_options, field_of
 from minicaffe.layers.host_softmax import own, softmax
 from minicaffe.layers.loss import Loss
 
@@ -135,21 +134,13 @@ class DetectionLoss(FieldLoss):
 
     def check_options(self) -> None:
         super().check_options()
-        self.require(self.coord_num == 4, f"must be 4; found {self.coord_num}", "coord_num")
-        for field in ("field_h", "field_w", "downsample_rate", "field_xyr"):
-            self.require(getattr(self, field) > 0, "must be given, and positive", field)
+        check_field_options(self)
+        self.require(self.field_xyr > 0, "must be given, and positive", "field_xyr")
         self.require(self.field_whr >= 1, f"must be at least 1; found {self.field_whr:g}", "field_whr")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
-        expect_truth(self, bottom[0], bottom[1])
-        self.require(
-            bottom[0].shape[1] == self.cls_num + 4,
-            f"the maps must have cls_num + 4 channels, {self.cls_num + 4}; found {bottom[0].shape_string}",
-            "cls_num",
-            ShapeError,
-        )
-        self.fields = Fields([self.field_w], [self.field_h], self.downsample_rate)
+        self.fields = field_of(self, bottom)
         self.bounds = Bounds.of(self.field_xyr, self.field_whr).normalised(self.scaling())
         self.smooth = self.bb_smooth
 

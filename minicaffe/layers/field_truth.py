@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,27 @@ def expect_truth(layer: Layer, scores: Blob, truth: Blob) -> None:
         f"{scores.shape_string}",
         kind=ShapeError,
     )
+
+
+def check_field_options(layer: Any) -> None:
+    """In ``check_options`` of layers of one field: an error of the layer's unless its size is given."""
+    layer.require(layer.coord_num == 4, f"must be 4; found {layer.coord_num}", "coord_num")
+    for field in ("field_h", "field_w", "downsample_rate"):
+        layer.require(getattr(layer, field) > 0, "must be given, and positive", field)
+
+
+def field_of(layer: Any, bottom: Sequence[Blob]) -> Fields:
+    """In ``reshape`` of such layers: their field; a ShapeError unless the bottoms are maps (N, C + 4, H, W) of scores
+    and codes, and ground truth.
+    """
+    expect_truth(layer, bottom[0], bottom[1])
+    layer.require(
+        bottom[0].shape[1] == layer.cls_num + 4,
+        f"the maps must have cls_num + 4 channels, {layer.cls_num + 4}; found {bottom[0].shape_string}",
+        "cls_num",
+        ShapeError,
+    )
+    return Fields([layer.field_w], [layer.field_h], layer.downsample_rate)
 
 
 def expect_groups(layer: Layer, fields: Fields, bottom: Sequence[Blob]) -> None:

@@ -37,8 +37,7 @@ def write(solver: Solver, group: Communicator) -> tuple[str, str]:
     """
     p = solver.param
     stem = f"{p.snapshot_prefix}_iter_{solver.iter}"
-    own = [_own_state(solver)]
-    states = group.gather(own[0]) if group.size > 1 else own
+    states = group.gather(_own_state(solver))
     as_hdf5 = p.snapshot_format == proto.SolverParameter.HDF5
     model, state = (f"{stem}.{kind}{'.h5' if as_hdf5 else ''}" for kind in ("caffemodel", "solverstate"))
     if group.rank:
