@@ -9,6 +9,7 @@ import numpy as np
 
 from minicaffe import backend, parallel, proto, solvers
 from minicaffe.backend import ranks
+from minicaffe.kernels import fast_paths
 from minicaffe.parallel import exchange
 from minicaffe.proto.text import parse
 
@@ -74,9 +75,10 @@ def main() -> None:
             found[type] = trained(type=type)
         found["clip"] = trained(clip=0.05, iter_size=2)
         exchange.BUCKET, usual = 8, exchange.BUCKET
-        found["buckets"] = trained()
-        exchange.BUCKET = usual
-        found["whole"] = trained(layer_wise="false")
+        with fast_paths.without("shared_gradients"):
+            found["buckets"] = trained()
+            exchange.BUCKET = usual
+            found["whole"] = trained(layer_wise="false")
         with make(middle=NORMALISED) as solver:
             solver.step(3)
             solver.test_all()
