@@ -215,7 +215,7 @@ class Pooled(InOrder):
 def walk(records: Reader, data_param: Any, rank: int, shares: int, stream: Stream) -> Walk:
     """The walk that a ``data_param`` asks for; one at random draws its seed from ``stream``."""
     if data_param.shuffle:
-        return Shuffled(records, rank, shares, Stream(ranks.agreed(stream.draw())))
+        return Shuffled(records, rank, shares, Stream(ranks.agreed(stream.draw(), shares)))
     if data_param.shuffle_pool_size > 1:
         size = data_param.shuffle_pool_size * data_param.batch_size
         return Pooled(records, rank, shares, Stream(stream.draw()), size)

@@ -250,10 +250,12 @@ class WindowData(Batches):
 
     type = "WindowData"
     param = "window_data_param"
+    shares_records = True
     obeys = ()
 
     def open(self, options: Any, transform: Any) -> WindowSource:
-        return WindowSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
+        depth = self.layer_param.data_param.prefetch
+        return WindowSource(options, transform, depth, self.phase, random.stream(), *self.share())
 
 
 class MemoryData(Source):
