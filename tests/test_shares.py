@@ -49,7 +49,9 @@ def fields_of(case, folder):
 
 def definition(case, folder, shuffled):
     fields = fields_of(case, folder)
-    layer = define(case.type, {name: value for name, value in fields.items() if name not in ("tops", "params", "phase")})
+    layer = define(
+        case.type, {name: value for name, value in fields.items() if name not in ("tops", "params", "phase")}
+    )
     if shuffled:
         options = getattr(layer, registry[case.type].dialect(layer).param)
         options.shuffle = "random" if case.type == "DetectionData" else True

@@ -152,6 +152,9 @@ class ListedReader(BatchReader):
         self._shuffler.set_state(state_of_text(state["shuffler"]) or b"")
         self._stream.set_state(state_of_text(state["random"]) or b"")
 
+    def draw_anew(self, stream: Stream) -> None:
+        self._stream = Stream(stream.draw())
+
 
 def object_rows(scenes: list[np.ndarray], width: int, none: list[float]) -> np.ndarray:
     """The objects (G, 7) of all items as rows (item, x1, y1, x2, y2, label, ignored, difficult) of this width, with two

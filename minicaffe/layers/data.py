@@ -196,6 +196,9 @@ class Batches(Source):
         except DataError as error:
             raise self.data_error(error) from None
 
+    def draw_anew(self) -> None:
+        self.batches.draw_anew(random.stream())
+
     def close(self) -> None:
         """Stop reading ahead, and close what is read from."""
         self.batches.close()
