@@ -337,6 +337,13 @@ class Net(NamedPasses):
             if step.layer.name in state:
                 step.layer.restore(state[step.layer.name])
 
+    def draw_anew(self) -> None:
+        """Let data layers draw other random numbers than those that their states would go on with; the order of records
+        stays.
+        """
+        for step in self.steps:
+            step.layer.draw_anew()
+
     def close(self) -> None:
         """Close files and stop threads of the data layers."""
         for step in self.steps:
