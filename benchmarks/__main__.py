@@ -9,15 +9,17 @@ from pathlib import Path
 
 import click
 
-from benchmarks import harness, machine, report
+from benchmarks import deploy_report, harness, machine, report
 from minicaffe.errors import MinicaffeError
 from minicaffe.kernels import fast_paths
 
 FAMILIES = ("kernels", "layers", "solvers", "data", "files", "nets", "process")
+LONG = ("deploy", "deploy_layers")
+"""Families that take half an hour or more, and so run only where they are named."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("families", nargs=-1, type=click.Choice(FAMILIES))
+@click.argument("families", nargs=-1, type=click.Choice(FAMILIES + LONG))
 @click.option("--only", metavar="PATTERN", help="Cases whose family/name contains PATTERN; * and ? are wildcards.")
 @click.option(
     "--threads",
@@ -69,9 +71,10 @@ def main(
 ) -> None:
     """Time minicaffe beside PyTorch and Caffe, where they are installed, with equal threads.
 
-    FAMILIES are those to run (default: all).  Times are medians of samples taken in turn, with the least and the most;
-    "floor" is the time of the matrix products alone at the rate of a large one, or that of a copy of the same bytes,
-    measured in turn with the others.
+    FAMILIES are those to run (default: all but deploy and deploy_layers: nets run forward beside ONNX Runtime,
+    OpenVINO, OpenCV and PyTorch, and their layers one by one).  Times are medians of samples taken in turn, with the
+    least and the most, or, of single calls, their 99th percentile; "floor" is the time of the matrix products alone at
+    the rate of a large one, or that of a copy of the same bytes, measured in turn with the others.
     """
     repeat, seconds = (3, 0.002) if quick else (repeat, 0.05)
     load = os.getloadavg()[0]
@@ -90,7 +93,7 @@ def main(
                     failures.append(f"{case.title}: {type(error).__name__}: {error}")
                 else:
                     results.append(result)
-    made = report.tables(results)
+    made = report.tables(results) + deploy_report.tables(results)
     if compare:
         before, where = report.load(compare)
         made.append(report.comparison(results, before))

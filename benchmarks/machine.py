@@ -19,7 +19,7 @@ import minicaffe
 from benchmarks import peers
 from minicaffe.kernels.cpu.runtime.threads import threading_layer
 
-PACKAGES = ("minicaffe", "numpy", "numba", "torch")
+PACKAGES = ("minicaffe", "numpy", "numba", "torch", "onnxruntime", "openvino", "opencv-python-headless")
 _MATRIX = 1536
 _LARGEST_COPY = 1 << 28
 
