@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import deploy_nets, peers
+from benchmarks import deploy_nets, isa, peers
 from benchmarks.deploy_nets import NETS, Deployed
 from benchmarks.engine_process import EngineFailure, EngineProcess
 from benchmarks.engines import ENGINES, PACKAGES, Minicaffe
@@ -34,7 +34,7 @@ def _build(deployed: Deployed, batch: int, threads: int) -> Work:
     Minicaffe(folder, threads).run()  # compiles, whose memory is not the net's
     engines = {}
     for name, engine in ENGINES.items():
-        if not compat.have(PACKAGES.get(name, name)) or not (folder / engine.needs).exists():
+        if not (isa.runs(name) and installed(name) and (folder / engine.needs).exists()):
             continue
         try:
             engines[name] = EngineProcess(name, folder, child_environment(threads), threads)
@@ -47,6 +47,11 @@ def _build(deployed: Deployed, batch: int, threads: int) -> Work:
     work.run = {name: Calls(running.latencies, running.peak_memory) for name, running in engines.items()}
     work.verify = partial(_verify, engines)
     return work
+
+
+def installed(engine: str) -> bool:
+    """Whether there is an engine's package."""
+    return compat.have(PACKAGES.get(engine, engine))
 
 
 def _verify(engines: dict[str, EngineProcess]) -> None:
