@@ -98,6 +98,9 @@ class BatchReader(ABC):
     def go_to(self, state: dict[str, Any]) -> None:
         """Continue from an encoded position; DataError if there is nothing to read there."""
 
+    def rehearse(self) -> None:  # noqa: B027  (most readers call none for a whole batch)
+        """Call the kernels that ``begin`` calls, where none runs and nothing may be read."""
+
     def close(self) -> None:  # noqa: B027  (most readers hold nothing open)
         """Give up what is open; may be called twice."""
 
@@ -248,6 +251,11 @@ class BatchSource:
         batch = self._prefetcher.get()
         self._position = batch.position
         return batch
+
+    def rehearse(self) -> Batch:
+        """Call the kernels that reading calls, where none runs; a batch of anything."""
+        self._reader.rehearse()
+        return Batch(self.batch_size, self.shape, self.labels)
 
     def state(self) -> dict[str, Any]:
         """Where the source stands after the last batch that ``next_batch`` gave, as values that JSON can hold."""

@@ -24,6 +24,7 @@ _LEAST = 1 << 13  # elements: a simple pass over so many takes about as long as 
 _LEAST_PRODUCTS = 1 << 18  # multiplications: fewer take less time than waking a thread
 _held = threading.local()
 _alone = False
+_pretended: int | None = None  # threads, of a process that was forked to find out what would run on so many
 
 
 def _choose_layer() -> None:
@@ -61,6 +62,8 @@ def _after_fork() -> None:
     """In the forked process: nothing is left of a pass that was under way, nor of the threads."""
     global _alone, _held
     _held = threading.local()
+    if _pretended is not None:
+        return
     try:
         numba.threading_layer()
     except ValueError:
@@ -77,6 +80,19 @@ os.register_at_fork(
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def fork_to_rehearse() -> int:
+    """Fork a process for which there are as many threads as here, though it can run nothing on them."""
+    global _pretended
+    _pretended = get_num_threads()
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid != 0:
+            _pretended = None
+    return pid
+
+
 _number = outside("get_num_threads", 4)
 
 
@@ -91,6 +107,8 @@ def get_num_threads() -> int:
     Numba's own function of this name makes a dozen calls.  They take as long as a small layer when kernels have just
     evicted them from the caches, and a kernel that calls it could not be cached on disk.
     """
+    if _pretended is not None:
+        return _pretended
     if _alone:
         return 1
     _start()
@@ -99,7 +117,10 @@ def get_num_threads() -> int:
 
 def set_num_threads(count: int) -> None:
     """Set how many threads Numba has for this Python thread."""
-    if not _alone and get_num_threads() != count:
+    global _pretended
+    if _pretended is not None:
+        _pretended = count
+    elif not _alone and get_num_threads() != count:
         numba.set_num_threads(count)
 
 
