@@ -198,7 +198,9 @@ class Executor:
         with self._running():
             self._clear_loss()
             plan = self.plan(forward=first == 0)
-            plan.sweeps.forward.run(first, last, self._how("forward", plan)._replace(run_step=forward_step, segments={}))
+            plan.sweeps.forward.run(
+                first, last, self._how("forward", plan)._replace(run_step=forward_step, segments={})
+            )
             if backward:
                 how = self._how("backward", plan)._replace(run_step=backward_step, segments={})
                 plan.fusion.before_backward(last, first)

@@ -178,7 +178,7 @@ class Layer(interface.Layer, Configured, Costed):
         raise self.error(f"its class {type(self).__name__} does not define forward")
 
     def rehearse(self, top: Sequence[Blob]) -> None:
-        """Call the kernels that ``forward`` calls, where it may not run itself; here none runs (``Executor.rehearse``)."""
+        """Call the kernels that ``forward`` calls, where none runs and it may not itself; see ``Executor.rehearse``."""
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute the gradients of bottoms and learnable blobs."""

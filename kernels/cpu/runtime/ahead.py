@@ -22,8 +22,9 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import NamedTuple
 
 from numba import types
@@ -37,43 +38,42 @@ _PATIENCE = 300.0  # seconds without a kernel, after which the processes are end
 _MOST_PROCESSES = 16  # each takes some 100 MB
 _WORD = 4  # bytes of a job's number
 
-_Types = tuple[types.Type, ...]
+Job = tuple[Kernel, tuple[types.Type, ...]]
+"""A kernel and the types of its arguments."""
 
 
 class Compiled(NamedTuple):
-    """A kernel that was compiled, for one set of types, and how long that took, what it calls included."""
+    """A kernel that was compiled for some types, and how long that took, with the kernels that it calls."""
 
     kernel: str
-    arguments: str
     seconds: float
-    cpu: float=0
-    pid: int=0
 
 
 class _Notes:
-    """Notes which kernels are called, each once, in order; none runs."""
+    """Notes which kernels are called, each once for the same types, in order; none runs."""
 
     def __init__(self) -> None:
-        self.calls: dict[tuple[Kernel, _Types], None] = {}
+        self.jobs: dict[Job, None] = {}
         self.complete = True
 
     def passes(self, kernel: Kernel, arguments: tuple) -> bool:
-        self.calls[kernel, kernel.types_of(arguments)] = None
+        self.jobs[kernel, kernel.types_of(arguments)] = None
         return False
 
 
-def rehearsed(work: Callable[[], None]) -> list[tuple[Kernel, _Types]]:
-    """The kernels that ``work`` calls on this thread, with the types of their arguments.
+def rehearse(work: Callable[[], None]) -> list[Job]:
+    """The kernels that ``work`` calls on this thread and the disk cache does not hold.
 
-    It computes nothing, but all that it does outside kernels is done: for a forked process.
+    It computes nothing, but all that it does outside kernels is done: where that matters, in a forked process.
     """
     notes = _Notes()
-    capturing.launches = notes
-    try:
-        work()
-    finally:
-        capturing.launches = None
-    return list(notes.calls)
+    with threads.pretending():
+        capturing.launches = notes
+        try:
+            work()
+        finally:
+            capturing.launches = None
+    return missing(notes.jobs)
 
 
 class _Expected(threading.local):
@@ -98,7 +98,7 @@ class expecting(AbstractContextManager):
         if self._outermost:
             _expected.work = self._rehearsal
             if not _any_kept():
-                _missing()
+                _compile_expected()
 
     def __exit__(self, *_: object) -> None:
         if self._outermost:
@@ -113,27 +113,35 @@ def _any_kept() -> bool:
     global _kept
     if not _kept:
         _kept = True
-        kernel = launch.run_launches
-        return _is_kept(kernel, (types.intp,) * len(kernel.py_func.__code__.co_varnames[:3]))
+        return not missing([(launch.run_launches, (types.intp,) * 3)])
     return True
 
 
-def _is_kept(kernel: Kernel, arguments: _Types) -> bool:
-    kept = kernel._cache
-    return isinstance(kept, cache.Cache) and kept.holds(arguments, kernel.targetctx.codegen())
+def missing(jobs: Iterable[Job]) -> list[Job]:
+    """Those that the disk cache does not hold, but could."""
+    return [
+        (kernel, arguments)
+        for kernel, arguments in jobs
+        if keeps() and not kernel._cache.holds(arguments, kernel.targetctx.codegen())
+    ]
 
 
-def _missing() -> bool:
+def keeps() -> bool:
+    """Whether there is a folder to keep kernels in."""
+    return isinstance(launch.run_launches._cache, cache.Cache)
+
+
+def _compile_expected() -> bool:
     """Compile what the expected work will call; whether anything was."""
     work, _expected.work = _expected.work, _done
-    return work is not None and work is not _done and cores() > 1 and bool(compile_ahead(work))
+    return work is not None and work is not _done and cores() > 1 and bool(compile_ahead(partial(rehearse, work)))
 
 
 def _done() -> None:
     """Stands for work that has been looked at."""
 
 
-cache.miss = _missing
+cache.miss = _compile_expected
 
 
 def cores() -> int:
@@ -141,23 +149,24 @@ def cores() -> int:
     return min(len(os.sched_getaffinity(0)), threads.get_num_threads(), _MOST_PROCESSES)
 
 
-def compile_ahead(work: Callable[[], None]) -> list[Compiled]:
-    """Compile all kernels that ``work`` calls and the disk cache does not hold, in as many processes as cores.
+def compile_ahead(find: Callable[[], list[Job]]) -> list[Compiled]:
+    """Compile what ``find`` finds, by a rehearsal in a forked process, in as many processes as there are ``cores``.
 
-    Returns what was compiled.  Empty where no process can be started.
+    Returns what was compiled: nothing where no process can be started.
     """
     if sys.platform != "linux":
         return []
     read, write = os.pipe()
     try:
-        pid = _forked(threads.fork_to_rehearse)
+        with threads.pretending():
+            pid = _fork()
     except OSError:
         os.close(read)
         os.close(write)
         return []
     if pid == 0:
         os.close(read)
-        _leave(lambda: _compile_all(work, write))
+        _leave(lambda: _compile_all(find, write))
     os.close(write)
     try:
         return list(_followed(read))
@@ -169,37 +178,33 @@ def compile_ahead(work: Callable[[], None]) -> list[Compiled]:
             os.waitpid(pid, 0)
 
 
-def _forked(fork: Callable[[], int]) -> int:
+def _fork() -> int:
     with warnings.catch_warnings():
         # of a process with several threads, whose locks the fork might find locked: those that it needs, it has itself
         warnings.simplefilter("ignore", DeprecationWarning)
-        return fork()
+        return os.fork()
 
 
 def _leave(work: Callable[[], None]) -> None:
     """In a forked process: do this and end, without whatever the process would do at its end."""
-    try:
+    with contextlib.suppress(BaseException):  # what fails here fails again where it is called, and is told there
         work()
-    except BaseException as error:  # noqa: BLE001  (what fails here fails again where it is called, and is told there)
-        open("/tmp/start_w/err","a").write(str(error))
-    finally:
-        os._exit(0)
+    os._exit(0)
 
 
-def _compile_all(work: Callable[[], None], told: int) -> None:
+def _compile_all(find: Callable[[], list[Job]], told: int) -> None:
     """In a forked process: find out what to compile, and do it in several."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    logging.disable(logging.WARNING); os.environ.get("DBG") and print("T0", time.process_time(), file=sys.stderr)
+    logging.disable()
     gc.disable()
-    processes = cores()
-    jobs = [job for job in rehearsed(work) if not _is_kept(*job)]
+    jobs = sorted(find(), key=_begins_late)
     os.write(told, f"{len(jobs)}\n".encode())
     read, write = os.pipe()
     os.write(write, b"".join(number.to_bytes(_WORD, "little") for number in range(len(jobs))))
     os.close(write)
-    for _ in range(min(processes, len(jobs)) - 1):
-        if _forked(os.fork) == 0:
+    for _ in range(min(cores(), len(jobs)) - 1):
+        if _fork() == 0:
             _leave(lambda: _compile_some(jobs, read, told))
     _compile_some(jobs, read, told)
     with contextlib.suppress(ChildProcessError):
@@ -207,14 +212,20 @@ def _compile_all(work: Callable[[], None], told: int) -> None:
             os.wait()
 
 
-def _compile_some(jobs: list[tuple[Kernel, _Types]], numbers: int, told: int) -> None:
+def _begins_late(job: Job) -> bool:
+    """Of sort keys: those of convolution, which take longest, come first, so that processes end together."""
+    return not job[0].name.startswith("conv.")
+
+
+def _compile_some(jobs: list[Job], numbers: int, told: int) -> None:
     """Compile those whose numbers can be had from a pipe, from which others take some, too."""
     while number := os.read(numbers, _WORD):
         kernel, arguments = jobs[int.from_bytes(number, "little")]
         start = time.perf_counter()
-        kernel.compile(arguments)
-        done = Compiled(kernel.name, str(arguments), time.perf_counter() - start, time.process_time(), os.getpid())
-        os.write(told, (json.dumps(done)[: select.PIPE_BUF - 1] + "\n").encode())
+        with contextlib.suppress(Exception):
+            kernel.compile(arguments)
+            line = json.dumps(Compiled(kernel.name, time.perf_counter() - start)) + "\n"
+            os.write(told, line.encode())
 
 
 def _followed(told: int) -> Iterator[Compiled]:
@@ -226,7 +237,6 @@ def _followed(told: int) -> Iterator[Compiled]:
     begun = line_at = time.monotonic()
     for line in lines:
         done += 1
-        os.environ.get("DBG") and print(line[:60],line[-50:],file=sys.stderr)
         yield Compiled(*json.loads(line))
         if time.monotonic() - line_at > _PROGRESS:
             line_at = time.monotonic()

@@ -1,5 +1,6 @@
-"""Where compiled kernels are kept, so that of many processes one compiles each: on disk, by the types of their arguments
-and the processor that they are for.
+"""Where compiled kernels are kept: on disk, by the types of their arguments and the processor that they are for.
+
+Of many processes that need one, one compiles it.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class _Locks(AbstractContextManager):
         return waited
 
     def _file(self, folder: str) -> int:
-        """The descriptor of the file of locks, which stays open: to close any would release all; -1 if there is none."""
+        """The file of locks, which stays open: to close one of it would release all; -1 if there is none."""
         if folder not in self._files:
             try:
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -182,5 +183,3 @@ def cache(function: Callable, stamp: str = "") -> Any:
         return Cache(function, stamp)
     except RuntimeError:
         return caching.NullCache()
-
-

@@ -14,6 +14,7 @@ import functools
 import importlib
 import os
 import threading
+from collections.abc import Iterator
 
 import numba
 from numba.core.compiler_lock import global_compiler_lock
@@ -24,7 +25,7 @@ _LEAST = 1 << 13  # elements: a simple pass over so many takes about as long as 
 _LEAST_PRODUCTS = 1 << 18  # multiplications: fewer take less time than waking a thread
 _held = threading.local()
 _alone = False
-_pretended: int | None = None  # threads, of a process that was forked to find out what would run on so many
+_pretended: int | None = None  # threads, while it is only to be found out what would run on so many
 
 
 def _choose_layer() -> None:
@@ -80,17 +81,18 @@ os.register_at_fork(
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def fork_to_rehearse() -> int:
-    """Fork a process for which there are as many threads as here, though it can run nothing on them."""
+@contextlib.contextmanager
+def pretending() -> Iterator[None]:
+    """In a ``with`` block, and in processes that are forked there, have there be as many threads as now.
+
+    In those nothing can run on them, and in a rehearsal of kernels Numba cannot be asked.
+    """
     global _pretended
-    _pretended = get_num_threads()
-    pid = -1
+    earlier, _pretended = _pretended, get_num_threads()
     try:
-        pid = os.fork()
+        yield
     finally:
-        if pid != 0:
-            _pretended = None
-    return pid
+        _pretended = earlier
 
 
 _number = outside("get_num_threads", 4)
