@@ -182,6 +182,10 @@ class Net(NamedPasses):
         first = len(self.steps) - 1 if start is None else self._place(start)
         self._executor.run_backward(first, self._place(end))
 
+    def rehearse(self, backward: bool) -> None:
+        """Call the ops of a forward pass, and of a backward pass, where kernels are noted instead of run."""
+        self._executor.rehearse(0, len(self.steps) - 1, backward)
+
     def _place(self, layer: int) -> int:
         """The number of a layer; NetError if the net has none of that number."""
         number = arguments.whole(layer, "the number of a layer", NetError)
