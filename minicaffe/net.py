@@ -17,12 +17,12 @@ from minicaffe.alignment import align_crops
 from minicaffe.backend import precision as precisions
 from minicaffe.backend import usage
 from minicaffe.blob import Blob, Storage
-from minicaffe.engine import anomaly, memory_plan
+from minicaffe.engine import anomaly
 from minicaffe.engine.assembly import Assembly
-from minicaffe.engine.deploy import DeployExecutor
 from minicaffe.engine.executor import Executor
 from minicaffe.engine.params import Params
 from minicaffe.errors import NetError
+from minicaffe.forward_only import ForwardOnly
 from minicaffe.layers import TEST, TRAIN
 from minicaffe.layers.blob_vec import ParamsByLayer
 from minicaffe.matching import Matching, Report
@@ -35,7 +35,7 @@ from minicaffe.proto.upgrade import upgrade_net
 _log = logging.getLogger(__name__)
 
 
-class Net(NamedPasses):
+class Net(NamedPasses, ForwardOnly):
     """A net in one phase, made from a prototxt file, one of a shipped model ("lenet/lenet.prototxt"), or a
     NetParameter.
 
@@ -80,10 +80,10 @@ class Net(NamedPasses):
         if phase is not None:
             param = graph.with_state(param, phase, 0 if level is None else level, () if stages is None else stages)
         self._build(param, arguments.floating(dtype))
-        if deploy:
-            self._take_deploy_form(keep)
         if weights is not None:
             self.copy_from(weights)
+        if deploy:
+            self._take_deploy_form(keep)
 
     @classmethod
     def from_param(cls, param: proto.NetParameter, source: Origin, dtype: DTypeLike = np.float32) -> Net:
@@ -163,21 +163,6 @@ class Net(NamedPasses):
         """
         self._params.clear_diffs(lazily)
 
-    def reuse_memory(self, keep: Iterable[str] = ()) -> None:
-        """Let blobs that nothing reads any more in a forward pass hand their memory to later ones.
-
-        From then on the net runs forward only, from its first layer on.  Inputs, outputs and the blobs that ``keep``
-        names can still be read; all others leave ``blobs``.  NetError for a name in ``keep`` that is no blob.
-        """
-        if self.deployed:
-            raise NetError(
-                f"net '{self.name}' is in its deploy form, which reuses memory; name blobs in deploy(keep=[…])"
-            )
-        kept = {*self.outputs, *self._kept(keep)}
-        reused = memory_plan.share_memory(self.steps, self._blob_list, kept, self.dtype)
-        self.blobs = memory_plan.KeptBlobs(self._blob_list, reused)
-        self.forward_only = True
-
     def deploy(self, keep: Iterable[str] = ()) -> Net:
         """A net of its own that computes the same in the TEST phase, in less time and memory; its params are copies.
 
@@ -189,42 +174,10 @@ class Net(NamedPasses):
 
         NetError for a name in ``keep`` that is no blob of the TEST phase.
         """
-        state = self._definition.state
-        param = graph.with_state(self._definition, TEST, state.level, state.stage)
-        net = Net.from_param(graph.without_fillers(param), self.source, self.dtype)
+        net = Net.from_param(self._deploy_definition(), self.source, self.dtype)
+        net._take_over(self)
         net._take_deploy_form(keep)
-        for name, blobs in self.params.items():
-            if name in net.params:
-                for blob, other in zip(blobs, net.params[name], strict=False):
-                    if blob.shape == other.shape:
-                        other.data = blob.peek_data()
-        for name in self.inputs:
-            if name in net.inputs:
-                net.blobs[name].reshape_like(self.blobs[name])
-        net.reshape()
         return net
-
-    def _take_deploy_form(self, keep: Iterable[str]) -> None:
-        """Be in the deploy form from now on; see ``deploy``."""
-        if self.phase != TEST:
-            raise NetError(
-                f"net '{self.name}': the deploy form is of the TEST phase; found {proto.Phase.Name(self.phase)}"
-            )
-        kept = [*self.outputs, *self._kept(keep)]
-        self._executor = DeployExecutor(self.steps, self._blob_list, kept, self._params, self.dtype)
-        gone = set(self._blob_names) - self._executor.visible
-        self.blobs = memory_plan.KeptBlobs(self._blob_list, gone, "deploy")
-        self.forward_only = self.deployed = True
-
-    def _kept(self, names: Iterable[str]) -> list[str]:
-        """The names of blobs; NetError for one that is none."""
-        names = [names] if isinstance(names, str) else list(names)
-        unknown = [name for name in names if name not in self.blobs]
-        if unknown:
-            raise NetError(
-                f"net '{self.name}' has no blob {', '.join(map(str, unknown))}; it has: {', '.join(self.blobs)}"
-            )
-        return names
 
     # --- running -------------------------------------------------------------------------------------------------
 
@@ -272,11 +225,6 @@ class Net(NamedPasses):
     def _require_backward(self) -> None:
         if self.forward_only:
             raise NetError(f"net '{self.name}' {self._reuses}: it cannot run backward")
-
-    @property
-    def _reuses(self) -> str:
-        """Why it runs forward only, for messages."""
-        return "is in its deploy form" if self.deployed else "reuses its blobs' memory (reuse_memory)"
 
     @property
     def precision(self) -> str:

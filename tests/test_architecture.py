@@ -55,6 +55,7 @@ RANKS = [
         "minicaffe.raw_views",
         "minicaffe.named_passes",
         "minicaffe.batches",
+        "minicaffe.forward_only",
         "minicaffe.net",
     ),
     ("minicaffe.parallel",),

@@ -36,6 +36,7 @@ class DeployExecutor(Executor):
         self._watched = {i for i, (name, _) in enumerate(blobs) if name in kept}.union(self._sources)
         self._shapes_of_params = param_shapes(steps)
         self._placed: list[Blob] = []
+        self._as_of = -1
         super().__init__((), [name for name, _ in blobs], params, dtype)
         self._rewrite()
 
