@@ -21,6 +21,7 @@ from minicaffe.backend import ranks
 from minicaffe.data.digits import read_digits
 from minicaffe.data.pairs import draw_pairs
 from minicaffe.data.write import write_images
+from minicaffe.kernels import fast_paths
 from minicaffe.net import Net
 from minicaffe.parallel import exchange
 from minicaffe.proto.files import read_net, read_solver
@@ -121,9 +122,10 @@ def main() -> None:
             found[type] = trained(type=type)
         found["clip"] = trained(clip=0.05, iter_size=2)
         exchange.BUCKET, usual = 8, exchange.BUCKET
-        found["buckets"] = trained()
-        exchange.BUCKET = usual
-        found["whole"] = trained(layer_wise="false")
+        with fast_paths.without("shared_gradients"):
+            found["buckets"] = trained()
+            exchange.BUCKET = usual
+            found["whole"] = trained(layer_wise="false")
         with make(middle=NORMALISED) as solver:
             solver.step(3)
             solver.test_all()

@@ -102,6 +102,9 @@ class BatchReader(ABC):
     def draw_anew(self, stream: Stream) -> None:  # noqa: B027  (some draw nothing)
         """Take from ``stream`` the seeds of all random numbers but those that say in which order items come."""
 
+    def rehearse(self) -> None:  # noqa: B027  (most readers call none for a whole batch)
+        """Call the kernels that ``begin`` calls, where none runs and nothing may be read."""
+
     def close(self) -> None:  # noqa: B027  (most readers hold nothing open)
         """Give up what is open; may be called twice."""
 
@@ -255,6 +258,11 @@ class BatchSource:
         batch = self._prefetcher.get()
         self._position = batch.position
         return batch
+
+    def rehearse(self) -> Batch:
+        """Call the kernels that reading calls, where none runs; a batch of anything."""
+        self._reader.rehearse()
+        return Batch(self.batch_size, self.shape, self.labels)
 
     def state(self) -> dict[str, Any]:
         """Where the source stands after the last batch that ``next_batch`` gave, as values that JSON can hold."""

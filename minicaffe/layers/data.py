@@ -173,6 +173,9 @@ class Batches(Source):
             raise self.data_error(error) from None
         self.put(batch, top)
 
+    def rehearse(self, top: Sequence[Blob]) -> None:
+        self.put(self.batches.rehearse(), top)
+
     def put(self, batch: Batch, top: Sequence[Blob]) -> None:
         """Put a batch into the tops."""
         for blob, shape in zip(top, (self.shape_of(batch.pixels.shape), batch.label.shape), strict=False):
