@@ -174,10 +174,10 @@ class Executor:
         where = backend.current()
         return Both(where.running(self._user_layers), where.rounding(self.precision))
 
-    def forward_backward(self, loss_scale: Storage | None = None) -> None:
+    def forward_backward(self, loss_scale: Storage | None = None, keep: Callable[[Any], None] | None = None) -> None:
         """Both passes over all layers, without a pause between the two where nobody looks on.
 
-        Gradients are the first number of ``loss_scale`` times as large as they should be.
+        Gradients are the first number of ``loss_scale`` times as large as they should be; ``keep`` takes the loss.
         """
         plan, last = self.plan(forward=True), len(self._steps) - 1
         ahead, back, sweeps = self._how("forward", plan), self._how("backward", plan), plan.sweeps
@@ -186,23 +186,29 @@ class Executor:
             self.run_forward(0, last)
             with self.scaled_losses(loss_scale):
                 self.run_backward(last, 0)
+            if keep is not None:
+                with self._running():
+                    keep(self.loss.xdata)
             return
         first, first_back, turn = sweeps.turn
 
         def around() -> None:
             if first == 0:
                 self._clear_loss()
+            self._params.write_zeros()
             sweeps.forward.run(first, last, ahead._replace(segments={}))
             plan.fusion.before_backward(last, 0)
             with self.scaled_losses(loss_scale):
                 sweeps.backward.run(last, first_back, back._replace(segments={}))
+            if keep is not None:
+                keep(self.loss.xdata)
 
         with self._running():
             plan.settle()
             if first > 0:
                 self._clear_loss()
             sweeps.forward.run(0, first - 1, ahead)
-            turn.run(backend.current(), around, id(loss_scale))
+            turn.run(backend.current(), around, id(loss_scale), keep)
             sweeps.backward.run(first_back - 1, 0, back)
 
     def _weighted(self, start: int, stop: int) -> list[Blob]:

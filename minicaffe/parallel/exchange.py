@@ -67,12 +67,15 @@ class GradientExchange:
         self._net, self._diff, self._group = net, diff, group
         self._stages: Sequence[Stage] = stages(net, BUCKET) if layer_wise else ()
 
-    def run(self, loss_scale: Storage | None = None) -> None:
-        """Forward, backward and the exchange; ``loss_scale`` as in ``Net.forward_backward``."""
+    def run(self, loss_scale: Storage | None = None, keep: Callable[[Any], None] | None = None) -> None:
+        """Forward, backward and the exchange; ``loss_scale`` as in ``Net.forward_backward``, and so ``keep``, which is
+        for a group of one.
+        """
         group, diff = self._group, self._diff
         if group.size == 1 or len(self._stages) < 2:
-            self._net.forward_backward(loss_scale)
-            group.mean(diff.array())
+            self._net.forward_backward(loss_scale, keep)
+            if group.size > 1:
+                group.mean(diff.array())
             return
         self._net.run_forward()
         waits: list[Callable[[], None]] = []
