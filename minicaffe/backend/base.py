@@ -83,6 +83,12 @@ class Backend(ABC):
         """In a forked process: no pass is under way, and nobody holds the lock, for other threads are not there."""
         self._lock, self._reserving = threading.RLock(), threading.RLock()
 
+    def expecting(self, rehearsal: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Around work for which kernels may have to be compiled: ``rehearsal`` calls those that it will call, without
+        harm where none of them runs.
+        """
+        return contextlib.nullcontext()
+
     @abstractmethod
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
         """A new zero-filled, C-contiguous array of this backend."""

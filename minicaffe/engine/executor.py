@@ -23,8 +23,33 @@ from minicaffe.engine.params import Params
 from minicaffe.engine.segment import Segment
 from minicaffe.errors import ShapeError
 from minicaffe.kernels import fast_paths
+from minicaffe.layers import Layer
 
 _log = logging.getLogger(__name__)
+
+
+Shapes = list[list[tuple[int, ...]]]
+
+
+def param_shapes(steps: Sequence[Step]) -> Shapes:
+    """The shapes of the params of each layer."""
+    return [[blob.shape for blob in step.layer.blobs] for step in steps]
+
+
+def check_param_shapes(steps: Sequence[Step], expected: Shapes) -> None:
+    """ShapeError if a param was given a shape that its layer did not make: kernels would read beyond its memory.
+    A user's layer may have its own ways.
+    """
+    for step, shapes in zip(steps, expected, strict=True):
+        if step.layer.user_defined:
+            continue
+        for index, (blob, shape) in enumerate(zip(step.layer.blobs, shapes, strict=False)):
+            if blob.shape != shape:
+                raise step.layer.error(
+                    f"param {index} must keep the shape {shape_string(shape)}; found "
+                    f"{blob.shape_string}. Give it its shape back, or make the net from another definition",
+                    kind=ShapeError,
+                )
 
 
 class _How(NamedTuple):
@@ -141,19 +166,34 @@ class Executor:
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
             f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
         }
-        self._steps, self._names, self._params = steps, names, params
+        self._names, self._params = names, params
+        self._take(steps)
+
+    def _take(self, steps: Sequence[Step]) -> None:
+        """Run these from now on."""
+        self._steps = steps
         self._user_layers = any(step.layer.user_defined for step in steps)
-        self._param_shapes = [[blob.shape for blob in step.layer.blobs] for step in steps]
+        self._param_shapes = param_shapes(steps)
         self._plan = _Plan(steps)
         self._plan.settle()
         self._generation = generation.current()
         self._provisional = False
 
+    @property
+    def steps(self) -> Sequence[Step]:
+        """What runs, in order."""
+        return self._steps
+
+    def reshape(self) -> None:
+        """Give every blob the shape that follows from those of the inputs, without computing."""
+        for step in self._steps:
+            step.reshape(backend.current())
+
     # --- passes --------------------------------------------------------------------------------------------------
 
     def run_forward(self, start: int, end: int) -> None:
         """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss``."""
-        with self._running():
+        with self._expecting(start, end), self._running():
             self._clear_loss()
             plan = self.plan(forward=start == 0)
             if start == 0 and end == len(self._steps) - 1:  # else layers beyond ``end`` would lose what they keep
@@ -162,7 +202,7 @@ class Executor:
 
     def run_backward(self, start: int, end: int) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
-        with self._running():
+        with self._expecting(end, start, backward=True), self._running():
             plan = self.plan()
             plan.fusion.before_backward(start, end)
             plan.sweeps.backward.run(start, end, self._how("backward", plan))
@@ -173,6 +213,37 @@ class Executor:
         """Around passes."""
         where = backend.current()
         return Both(where.running(self._user_layers), where.rounding(self.precision))
+
+    def _expecting(self, first: int, last: int, backward: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Around passes over some layers: what they call may have to be compiled."""
+        return backend.current().expecting(partial(self.rehearse, first, last, backward))
+
+    def rehearse(self, first: int, last: int, backward: bool) -> None:
+        """Run the layers ``first`` to ``last`` forward, and then backward, where no kernel runs but each is noted.
+
+        Layers of users do not run, nor those that read or write files.  What fails for want of numbers concerns nobody.
+        """
+
+        def forward_step(index: int) -> None:
+            layer = self._steps[index].layer
+            with contextlib.suppress(Exception):
+                self._forward_step(index) if _is_pure(layer) else layer.rehearse(self._steps[index].top)
+
+        def backward_step(index: int) -> None:
+            if _is_pure(self._steps[index].layer):
+                with contextlib.suppress(Exception):
+                    self._backward_step(index)
+
+        with self._running():
+            self._clear_loss()
+            plan = self.plan(forward=first == 0)
+            plan.sweeps.forward.run(
+                first, last, self._how("forward", plan)._replace(run_step=forward_step, segments={})
+            )
+            if backward:
+                how = self._how("backward", plan)._replace(run_step=backward_step, segments={})
+                plan.fusion.before_backward(last, first)
+                plan.sweeps.backward.run(last, first, how)
 
     def forward_backward(self, loss_scale: Storage | None = None, keep: Callable[[Any], None] | None = None) -> None:
         """Both passes over all layers, without a pause between the two where nobody looks on.
@@ -203,7 +274,7 @@ class Executor:
             if keep is not None:
                 keep(self.loss.xdata)
 
-        with self._running():
+        with self._expecting(0, last, backward=True), self._running():
             plan.settle()
             if first > 0:
                 self._clear_loss()
@@ -262,7 +333,7 @@ class Executor:
         values backward reads, whether they may work in place) can follow from their attributes.
         """
         if self._generation != generation.current() or (forward and self._provisional):
-            self._check_param_shapes()
+            check_param_shapes(self._steps, self._param_shapes)
             changed = self._plan.revisions != [step.layer.revision for step in self._steps]
             if changed or (forward and self._provisional):
                 self._plan.fusion.undo()
@@ -273,21 +344,6 @@ class Executor:
                 self._plan = _Plan(self._steps)
             self._generation = generation.current()
         return self._plan
-
-    def _check_param_shapes(self) -> None:
-        """ShapeError if a param was given a shape that its layer did not make: kernels would read beyond its memory.
-        A user's layer may have its own ways.
-        """
-        for step, shapes in zip(self._steps, self._param_shapes, strict=True):
-            if step.layer.user_defined:
-                continue
-            for index, (blob, shape) in enumerate(zip(step.layer.blobs, shapes, strict=False)):
-                if blob.shape != shape:
-                    raise step.layer.error(
-                        f"param {index} must keep the shape {shape_string(shape)}; found "
-                        f"{blob.shape_string}. Give it its shape back, or make the net from another definition",
-                        kind=ShapeError,
-                    )
 
     def _how(self, direction: str, plan: _Plan) -> _How:
         """Fused passes and segments are left out while somebody looks at what is between them."""
@@ -377,6 +433,11 @@ class Executor:
             norms.append((sum(np.abs(v).sum() for v in values), np.sqrt(sum(v @ v for v in values))))
         (a, c), (b, d) = norms
         _log.error("    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)", a, b, c, d)
+
+
+def _is_pure(layer: Layer) -> bool:
+    """Whether a layer's passes change nothing but its blobs, its params and what it keeps."""
+    return layer.can_be_captured(on_host=True) or (layer.can_be_captured(on_host=False) and not layer.user_defined)
 
 
 def _zero(x: float) -> float:
