@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -112,6 +113,9 @@ class _Sweeps:
         self.forward = _Sweep(1, steps, fusion, on_host)
         self.backward = _Sweep(-1, steps, fusion, on_host)
         self.turn = self._find_turn(steps, fusion)
+        left_out = [step.layer for step in steps if not step.layer.can_be_captured(on_host)]
+        if left_out and not on_host and fast_paths.taken("replay"):
+            _tell_left_out(", ".join(f"{layer.name} ({layer.type})" for layer in left_out))
 
     def _find_turn(self, steps: Sequence[Step], fusion: Fusion) -> tuple[int, int, Segment] | None:
         last = len(steps) - 1
@@ -438,6 +442,12 @@ class Executor:
 def _is_pure(layer: Layer) -> bool:
     """Whether a layer's passes change nothing but its blobs, its params and what it keeps."""
     return layer.can_be_captured(on_host=True) or (layer.can_be_captured(on_host=False) and not layer.user_defined)
+
+
+@functools.cache
+def _tell_left_out(layers: str) -> None:
+    """Once for the same layers: each net that is made of a definition has them."""
+    _log.info("Layers that run one by one, as no graph takes them: %s", layers)
 
 
 def _zero(x: float) -> float:
