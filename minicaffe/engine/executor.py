@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -112,6 +113,9 @@ class _Sweeps:
         self.forward = _Sweep(1, steps, fusion, on_host)
         self.backward = _Sweep(-1, steps, fusion, on_host)
         self.turn = self._find_turn(steps, fusion)
+        left_out = [step.layer for step in steps if not step.layer.can_be_captured(on_host)]
+        if left_out and not on_host and fast_paths.taken("replay"):
+            _tell_left_out(", ".join(f"{layer.name} ({layer.type})" for layer in left_out))
 
     def _find_turn(self, steps: Sequence[Step], fusion: Fusion) -> tuple[int, int, Segment] | None:
         last = len(steps) - 1
@@ -249,10 +253,10 @@ class Executor:
                 plan.fusion.before_backward(last, first)
                 plan.sweeps.backward.run(last, first, how)
 
-    def forward_backward(self, loss_scale: Storage | None = None) -> None:
+    def forward_backward(self, loss_scale: Storage | None = None, keep: Callable[[Any], None] | None = None) -> None:
         """Both passes over all layers, without a pause between the two where nobody looks on.
 
-        Gradients are the first number of ``loss_scale`` times as large as they should be.
+        Gradients are the first number of ``loss_scale`` times as large as they should be; ``keep`` takes the loss.
         """
         plan, last = self.plan(forward=True), len(self._steps) - 1
         ahead, back, sweeps = self._how("forward", plan), self._how("backward", plan), plan.sweeps
@@ -261,23 +265,29 @@ class Executor:
             self.run_forward(0, last)
             with self.scaled_losses(loss_scale):
                 self.run_backward(last, 0)
+            if keep is not None:
+                with self._running():
+                    keep(self.loss.xdata)
             return
         first, first_back, turn = sweeps.turn
 
         def around() -> None:
             if first == 0:
                 self._clear_loss()
+            self._params.write_zeros()
             sweeps.forward.run(first, last, ahead._replace(segments={}))
             plan.fusion.before_backward(last, 0)
             with self.scaled_losses(loss_scale):
                 sweeps.backward.run(last, first_back, back._replace(segments={}))
+            if keep is not None:
+                keep(self.loss.xdata)
 
         with self._expecting(0, last, backward=True), self._running():
             plan.settle()
             if first > 0:
                 self._clear_loss()
             sweeps.forward.run(0, first - 1, ahead)
-            turn.run(backend.current(), around, id(loss_scale))
+            turn.run(backend.current(), around, id(loss_scale), keep)
             sweeps.backward.run(first_back - 1, 0, back)
 
     def _weighted(self, start: int, stop: int) -> list[Blob]:
@@ -446,6 +456,12 @@ class Executor:
 def _is_pure(layer: Layer) -> bool:
     """Whether a layer's passes change nothing but its blobs, its params and what it keeps."""
     return layer.can_be_captured(on_host=True) or (layer.can_be_captured(on_host=False) and not layer.user_defined)
+
+
+@functools.cache
+def _tell_left_out(layers: str) -> None:
+    """Once for the same layers: each net that is made of a definition has them."""
+    _log.info("Layers that run one by one, as no graph takes them: %s", layers)
 
 
 def _zero(x: float) -> float:

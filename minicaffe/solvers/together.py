@@ -50,15 +50,17 @@ class Together:
             if not step.bottom and not getattr(step.layer, "shares_records", True):
                 _log.warning("layer '%s' (%s) reads the same on every rank", step.layer.name, step.layer.type)
 
-    def forward_backward(self, last: bool, loss_scale: Storage | None = None) -> None:
+    def forward_backward(
+        self, last: bool, loss_scale: Storage | None = None, keep: Callable[[Any], None] | None = None
+    ) -> None:
         """A forward and backward pass; after the ``last`` of an iteration gradients are the mean of all solvers'.
 
-        ``loss_scale``: see ``Net.forward_backward``.
+        ``loss_scale`` and ``keep``: see ``Net.forward_backward``; several solvers keep no loss.
         """
         if last:
-            self._exchange.run(loss_scale)
+            self._exchange.run(loss_scale, keep)
         else:
-            self._net.forward_backward(loss_scale)
+            self._net.forward_backward(loss_scale, keep)
 
     def mean(self, value: Any) -> Any:
         """The mean of an array of each."""
