@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -73,6 +74,7 @@ class Storage:
         "_head_on_device",
         "_uploads",
         "_zeros",
+        "handed_out",
     )
 
     def __init__(self, size: int, dtype: DTypeLike) -> None:
@@ -85,6 +87,8 @@ class Storage:
         self._head_on_device = False
         self._uploads = 0
         self._zeros: dict[int, int] = {}
+        self.handed_out = 0
+        """How often somebody was given the memory, to write to it perhaps."""
 
     def grow(self, size: int) -> None:
         """Hold at least ``size`` elements; contents are lost (zero again) when that takes new memory.
@@ -99,6 +103,13 @@ class Storage:
             self._host = self._device = self._home = None
             self._head_on_device = False
             self._zeros = {}
+
+    def move_to(self, memory: NDArray) -> None:
+        """Keep the host's side in ``memory``, flat, of this size and zero, from now on."""
+        if self.touched:
+            memory[:] = self.peek()
+        self._host = memory
+        generation.advance()
 
     @property
     def nbytes(self) -> int:
@@ -177,6 +188,7 @@ class Storage:
 
     def host(self, start: int = 0, stop: float = math.inf) -> NDArray:
         """The values as a writable NumPy array, now the head."""
+        self.handed_out += 1
         if self._zeros:
             self._write_zeros(start, stop)
         if self._host is None or self._head_on_device:
@@ -188,6 +200,7 @@ class Storage:
 
     def array(self, start: int = 0, stop: float = math.inf) -> Any:
         """The values as a writable array of the current backend, now the head."""
+        self.handed_out += 1
         if self._zeros:
             self._write_zeros(start, stop)
         if _in_use.found is not None:
@@ -203,6 +216,12 @@ class Storage:
         """Bring the newest values to where the current backend computes; what only counts as zero stays so."""
         self.array(0, 0)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether anybody beside the storage itself has an array in this memory, and so may write to it later."""
+        host = self._host is not None and _references(self._host) > _OWN_REFERENCES
+        return host or (self._device is not None and _references(self._device) > _OWN_REFERENCES)
+
     def _bring(self, where: backend.Backend, start: int, stop: float) -> None:
         """Make memory on the device ``where``, or what it has already, the head."""
         if self._home is not where:
@@ -217,6 +236,22 @@ class Storage:
             where.upload(self._host, self._device, again=self._uploads > _FEW)
         self._head_on_device = True
         generation.note_move()
+
+
+def _references(array: Any) -> int:
+    """References to the array that owns the memory of this one: views of views refer to it, too."""
+    base = array.base
+    return sys.getrefcount(array if base is None or not hasattr(base, "dtype") else base)
+
+
+def _own_references() -> int:
+    """What ``_references`` finds for the memory of a storage that nobody else has an array of."""
+    storage = Storage(1, np.float32)
+    storage.peek()
+    return _references(storage._host)
+
+
+_OWN_REFERENCES = _own_references()
 
 
 class _Part:
@@ -415,17 +450,44 @@ class Blob:
         """
         return self._data, self._diff
 
+    def overlaps(self, other: Blob) -> bool:
+        """Whether both values have an element of memory in common."""
+        one, two = self._data, other._data
+        apart = one.offset + self.count <= two.offset or two.offset + other.count <= one.offset
+        return one.storage is two.storage and not apart
+
     @property
     def data_storage(self) -> Storage:
         """The memory that holds the value, perhaps other blobs' too."""
         return self._data.storage
 
     @property
+    def data_offset(self) -> int:
+        """The element of ``data_storage`` at which the value begins."""
+        return self._data.offset
+
+    @property
+    def data_room(self) -> float:
+        """Elements that the value may take there; infinite if the memory would grow."""
+        return self._data.room
+
+    def forget_views(self) -> None:
+        """Keep no array of the value, so that ``Storage.is_held`` tells of others' alone."""
+        self._data._base = self._data._view = None
+
+    def unshare_data(self, contents: bool = True) -> None:
+        """Have memory of its own for the value from now on, with its ``contents`` if these matter."""
+        part = _Part(Storage(max(self.count, 1), self.dtype))
+        if contents and self._data.storage.touched:
+            part.storage.host()[: self.count] = self.peek_data().reshape(-1)
+        self._data = self._replaced(self._data, part)
+
+    @property
     def diff_storage(self) -> Storage:
         """The memory that holds the gradient, perhaps other blobs' too."""
         return self._diff.storage
 
-    def place_data(self, storage: Storage, offset: int, room: int) -> None:
+    def place_data(self, storage: Storage, offset: int, room: float) -> None:
         """Keep the value in elements ``offset`` .. of ``storage``, which other blobs may use at other times.
 
         There is room for so many elements; when the blob grows beyond them it takes memory of its own.

@@ -20,7 +20,8 @@ class Classifier(Net):
 
     ``image_dims`` (height, width) is the size that images get before they are cropped to the net's input, whose size
     is the default.  ``mean``, ``input_scale``, ``raw_scale`` and ``channel_swap`` are settings of its ``transformer``
-    (see ``io.Transformer``).  Raises what ``Net`` raises, and ArgumentError for settings that do not fit its input.
+    (see ``io.Transformer``).  ``deploy``: in its deploy form (``Net.deploy``).  Raises what ``Net`` raises, and
+    ArgumentError for settings that do not fit its input.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class Classifier(Net):
         input_scale: float | None = None,
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
+        deploy: bool = False,
     ) -> None:
-        super().__init__(model_file, TEST, weights=pretrained_file)
+        super().__init__(model_file, TEST, weights=pretrained_file, deploy=deploy)
         name, shape = io.image_input(self.inputs, self.blobs)
         self.transformer = io.image_transformer(name, shape, mean, input_scale, raw_scale, channel_swap)
         self.crop_dims = np.array(shape[2:])

@@ -107,6 +107,21 @@ def _meets(rule: proto.NetStateRule, state: proto.NetState, layer: str) -> bool:
     return False
 
 
+def without_fillers(net: proto.NetParameter) -> proto.NetParameter:
+    """A copy of a definition whose params are zeros at first: for one that gets all its weights from elsewhere."""
+    result = proto.NetParameter()
+    result.CopyFrom(net)
+    for layer in result.layer:
+        layer.ClearField("blobs")
+        for field, options in layer.ListFields():
+            if field.message_type is None or not field.name.endswith("_param"):
+                continue
+            for inner, _ in options.ListFields():
+                if inner.message_type is not None and inner.message_type.name == "FillerParameter":
+                    getattr(options, inner.name).CopyFrom(proto.FillerParameter(type="constant"))
+    return result
+
+
 def split_name(blob: str, layer: str, top: int) -> str:
     """Name of the Split layer inserted after the ``top``-th top of ``layer``."""
     return f"{blob}_{layer}_{top}_split"

@@ -17,11 +17,12 @@ from minicaffe.alignment import align_crops
 from minicaffe.backend import precision as precisions
 from minicaffe.backend import usage
 from minicaffe.blob import Blob, Storage
-from minicaffe.engine import anomaly, memory_plan
+from minicaffe.engine import anomaly
 from minicaffe.engine.assembly import Assembly
 from minicaffe.engine.executor import Executor
 from minicaffe.engine.params import Params
 from minicaffe.errors import NetError
+from minicaffe.forward_only import ForwardOnly
 from minicaffe.layers import TEST, TRAIN
 from minicaffe.layers.blob_vec import ParamsByLayer
 from minicaffe.matching import Matching, Report
@@ -34,12 +35,13 @@ from minicaffe.proto.upgrade import upgrade_net
 _log = logging.getLogger(__name__)
 
 
-class Net(NamedPasses):
+class Net(NamedPasses, ForwardOnly):
     """A net in one phase, made from a prototxt file, one of a shipped model ("lenet/lenet.prototxt"), or a
     NetParameter.
 
     ``Net(file, phase, level=0, stages=None, weights=None)``; pycaffe's older ``Net(file, weights, phase)`` works too.
-    ``dtype`` float64 is meant for gradient checks.
+    ``dtype`` float64 is meant for gradient checks.  With ``deploy`` it is in its deploy form from the beginning, with
+    the blobs that ``keep`` names: see ``deploy``.
 
     Caffe: blobs read by several layers get a Split layer; ``outputs`` are sorted by name; params of one name are one
     blob, owned by the first layer that names it.
@@ -56,7 +58,11 @@ class Net(NamedPasses):
         stages: Iterable[str] | None = None,
         weights: str | os.PathLike | None = None,
         dtype: DTypeLike = np.float32,
+        deploy: bool = False,
+        keep: Iterable[str] = (),
     ) -> None:
+        if level is None and phase in ("TRAIN", "TEST"):
+            phase = proto.Phase.Value(phase)
         if isinstance(phase, (str, os.PathLike)):
             weights, phase, level = phase, level, None
             if phase is None:
@@ -69,11 +75,15 @@ class Net(NamedPasses):
             path = models.find(network_file)
             param, locations = read_net(path)
             self.source = Origin(path, locations)
+        if deploy and phase is None:
+            phase = TEST
         if phase is not None:
             param = graph.with_state(param, phase, 0 if level is None else level, () if stages is None else stages)
         self._build(param, arguments.floating(dtype))
         if weights is not None:
             self.copy_from(weights)
+        if deploy:
+            self._take_deploy_form(keep)
 
     @classmethod
     def from_param(cls, param: proto.NetParameter, source: Origin, dtype: DTypeLike = np.float32) -> Net:
@@ -93,12 +103,13 @@ class Net(NamedPasses):
         graph.warn_of_edge_losses(filtered)
         definition = graph.insert_splits(align_crops(filtered, self.source), self.source)
         self.name = definition.name
+        self._definition = param
         built = Assembly(definition, self.source, dtype)
         self.steps, self.learnable = built.steps, built.learnable
         self.inputs, self.outputs = built.inputs, built.outputs
         self._blob_list = built.blobs
         self.blobs: Named[Blob] = Named(built.blobs, "blob")
-        self.forward_only = False
+        self.forward_only = self.deployed = False
         self._warned_of_gradients = False
         self.blob_loss_weights = OrderedDict((name, built.loss_weights[name]) for name in self.blobs)
         layers = [step.layer for step in self.steps]
@@ -109,7 +120,7 @@ class Net(NamedPasses):
         self.top_names = Named(((s.layer.name, self._names(s.top_ids)) for s in self.steps), "layer")
         self.bottom_names = Named(((s.layer.name, self._names(s.bottom_ids)) for s in self.steps), "layer")
         self._params = Params(self.learnable, layers, dtype)
-        self._executor = Executor(self.steps, self._blob_names, self._params, dtype)
+        self._executor: Executor = Executor(self.steps, self._blob_names, self._params, dtype)
         usage.account_for(self, Net._memory_on)
         self.debug_info = param.debug_info
         _log.info("Network initialization done.")
@@ -127,7 +138,7 @@ class Net(NamedPasses):
     def _memory_on(self, where: backend.Backend) -> list[usage.Part]:
         """What the net holds on a backend."""
         name = f"{proto.Phase.Name(self.phase)} net '{self.name}'"
-        layers = [step.layer for step in self.steps]
+        layers = list({id(step): step.layer for step in (*self.steps, *self._executor.steps)}.values())
         params = [blob for layer in layers for blob in layer.blobs]
         kept = [blob for step in self.steps for _, blob in step.kept]
         return [
@@ -152,29 +163,32 @@ class Net(NamedPasses):
         """
         self._params.clear_diffs(lazily)
 
-    def reuse_memory(self, keep: Iterable[str] = ()) -> None:
-        """Let blobs that nothing reads any more in a forward pass hand their memory to later ones.
+    def deploy(self, keep: Iterable[str] = ()) -> Net:
+        """A net of its own that computes the same in the TEST phase, in less time and memory; its params are copies.
 
-        From then on the net runs forward only, from its first layer on.  Inputs, outputs and the blobs that ``keep``
-        names can still be read; all others leave ``blobs``.  NetError for a name in ``keep`` that is no blob.
+        It runs forward only, all layers at once.  BatchNorm, BN, Scale and Bias layers are folded into the convolutions
+        and inner products before them, layers that do nothing are dropped, others work in place, and blobs hand their
+        memory on.  Inputs, outputs and the blobs that ``keep`` names hold what they hold in this net, to rounding; all
+        others are not there.  ``params``, ``layers`` and weights files stay those of the definition: what is written to
+        a param, or set on a layer, counts from the next forward on.
+
+        NetError for a name in ``keep`` that is no blob of the TEST phase.
         """
-        keep = list(keep)
-        unknown = [name for name in keep if name not in self.blobs]
-        if unknown:
-            raise NetError(f"net '{self.name}' has no blob {', '.join(unknown)}; it has: {', '.join(self.blobs)}")
-        reused = memory_plan.share_memory(self.steps, self._blob_list, {*self.outputs, *keep}, self.dtype)
-        self.blobs = memory_plan.KeptBlobs(self._blob_list, reused)
-        self.forward_only = True
+        net = Net.from_param(self._deploy_definition(), self.source, self.dtype)
+        net._take_over(self)
+        net._take_deploy_form(keep)
+        return net
 
     # --- running -------------------------------------------------------------------------------------------------
 
     def run_forward(self, start: int = 0, end: int | None = None) -> None:
         """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss_array``."""
+        first, last = self._place(start), len(self.steps) - 1 if end is None else self._place(end)
         if start and self.forward_only:
-            raise NetError(
-                f"net '{self.name}' reuses its blobs' memory (reuse_memory): it runs from its first layer on"
-            )
-        self._executor.run_forward(self._place(start), len(self.steps) - 1 if end is None else self._place(end))
+            raise NetError(f"net '{self.name}' {self._reuses}: it runs from its first layer on")
+        if self.deployed and last < len(self.steps) - 1:
+            raise NetError(f"net '{self.name}' {self._reuses}: it runs to its last layer")
+        self._executor.run_forward(first, last)
 
     def run_backward(self, start: int | None = None, end: int = 0) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
@@ -214,7 +228,7 @@ class Net(NamedPasses):
 
     def _require_backward(self) -> None:
         if self.forward_only:
-            raise NetError(f"net '{self.name}' reuses its blobs' memory (reuse_memory): it cannot run backward")
+            raise NetError(f"net '{self.name}' {self._reuses}: it cannot run backward")
 
     @property
     def precision(self) -> str:
@@ -266,8 +280,7 @@ class Net(NamedPasses):
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the inputs' shapes, without computing."""
-        for step in self.steps:
-            step.reshape(backend.current())
+        self._executor.reshape()
 
     # --- callbacks -----------------------------------------------------------------------------------------------
 
@@ -340,6 +353,13 @@ class Net(NamedPasses):
         for step in self.steps:
             if step.layer.name in state:
                 step.layer.restore(state[step.layer.name])
+
+    def draw_anew(self) -> None:
+        """Let data layers draw other random numbers than those that their states would go on with; the order of records
+        stays.
+        """
+        for step in self.steps:
+            step.layer.draw_anew()
 
     def close(self) -> None:
         """Close files and stop threads of the data layers."""

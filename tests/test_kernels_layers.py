@@ -150,6 +150,15 @@ def test_rows_by_index(case, rows, index, columns):  # noqa: F811
     case.check("scatter_rows", lambda out: (y, where, out), [case.normal(rows, columns)])
 
 
+@pytest.mark.parametrize(
+    ("shape", "starts"), [((1, 1), (0, 0)), ((5, 7), (2, 0)), ((3, 300), (0, 40)), ((0, 3), (1, 1))]
+)
+def test_columns_are_copied(case, shape, starts):  # noqa: F811
+    for width in (shape[1] + 4, shape[1]):
+        x = case.normal(*shape)
+        case.check("copy_columns", lambda out: (x, starts[0], out, starts[1]), [case.normal(shape[0], width)])  # noqa: B023
+
+
 @pytest.mark.parametrize("beta", [0.75, 0.5, 0.6])
 @pytest.mark.parametrize(
     ("shape", "size"),

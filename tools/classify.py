@@ -42,11 +42,12 @@ _AT_ONCE = 64  # images that are in memory together
 )  # fmt: skip
 @click.option("--ext", default="jpg", show_default=True, help="The files of a folder that are images.")
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show the best classes of each image, so many.")
+@options.deploy
 @click.option("--labels", metavar="FILE", type=Path(), help="The names of the classes, a line each, for --top.")
 def command(
     source: str, output: str, model_def: str, pretrained_model: str, gpu: bool, mean_file: str, raw_scale: float,
     input_scale: float | None, channel_swap: tuple[int, ...], center_only: bool, images_dim: tuple[int, ...], ext: str,
-    top: int | None, labels: str | None,
+    top: int | None, deploy: bool, labels: str | None,
 ) -> None:  # fmt: skip
     """Classify images with a trained net.
 
@@ -62,7 +63,13 @@ def command(
     options.choose_device("0" if gpu else "")
     names = _names(source, ext)
     classifier = Classifier(
-        models.find(model_def), pretrained_model, images_dim, read_mean(mean_file), input_scale, raw_scale
+        models.find(model_def),
+        pretrained_model,
+        images_dim,
+        read_mean(mean_file),
+        input_scale,
+        raw_scale,
+        deploy=deploy,
     )
     with contextlib.closing(classifier):
         colour = set_channel_swap(classifier, classifier.transformer, channel_swap)

@@ -31,10 +31,11 @@ _PROGRESS_EVERY = 100  # batches
 @click.argument("mode", metavar="[CPU|GPU]", type=click.Choice(["CPU", "GPU"]), default="CPU")
 @click.argument("device", metavar="[DEVICE_ID]", type=click.IntRange(min=0), default=0)
 @click.option("--overwrite", is_flag=True, help="Replace databases that exist.")
+@options.deploy
 @options.no_python_layers
 def command(
     weights: str, model: str, blobs: str, databases: str, batches: int, backend: str, mode: str, device: int,
-    overwrite: bool,
+    overwrite: bool, deploy: bool,
 ) -> None:  # fmt: skip
     """Write what blobs of a net hold for its data.
 
@@ -52,7 +53,9 @@ def command(
         if len(set(given)) != len(given):
             raise click.UsageError(f"a {what} is named twice: {', '.join(given)}")
     options.choose_device(str(device) if mode == "GPU" else "")
-    with contextlib.closing(Net(models.find(model), TEST, weights=weights)) as net:
+    with contextlib.closing(
+        Net(models.find(model), TEST, weights=weights, deploy=deploy, keep=names if deploy else ())
+    ) as net:
         _log.info("Extracting Features")
         counts = write_features(net, dict(zip(names, paths, strict=True)), batches, backend, overwrite, _tell)
     for name, path in zip(names, paths, strict=True):

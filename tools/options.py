@@ -103,6 +103,11 @@ def net_state(command: Callable) -> Callable:
     return level(stage(no_python_layers(command)))
 
 
+deploy = click.option(
+    "--deploy", is_flag=True, help="Run the net in its deploy form: forward only, folded, in less time and memory."
+)
+
+
 def split(text: str) -> list[str]:
     """The parts of a comma-separated list that are not empty."""
     return [part for part in text.split(",") if part]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_WARM_PASSES = 3  # kernels are compiled, and the pass is captured, by then
+
 
 @click.command(
     cls=Command,
@@ -35,22 +37,28 @@ _log = logging.getLogger(__name__)
 @options.as_json
 @options.device
 @options.precision
+@options.deploy
 @options.net_state
 def command(
-    model: str, phase: str, iterations: int, as_json: bool, gpu: str, threads: int | None, precision: str, level: int,
-    stage: str,
+    model: str, phase: str, iterations: int, as_json: bool, gpu: str, threads: int | None, precision: str,
+    deploy: bool, level: int, stage: str,
 ) -> None:  # fmt: skip
     """Measure how long each layer of a net takes.
 
     Every layer is run forward and backward, also those that training would not run backward; the times are means over
-    the iterations, after one that is not counted.
+    the iterations, after one that is not counted.  With --deploy it is the TEST phase that runs, forward: all at once,
+    for the time of a pass, and then layer by layer.
     """
     from minicaffe import models, proto
     from minicaffe.net import Net
 
     options.choose_device(gpu, threads)
-    with contextlib.closing(Net(models.find(model), proto.Phase.Value(phase), level, options.split(stage))) as net:
+    state = proto.TEST if deploy else proto.Phase.Value(phase), level, options.split(stage)
+    with contextlib.closing(Net(models.find(model), *state, deploy=deploy)) as net:
         net.precision = precision
+        if deploy:
+            _time_deployed(net, iterations, as_json)
+            return
         _log.info("Performing Forward")
         net.run_forward()
         _log.info("Initial loss: %g", net.loss)
@@ -64,6 +72,59 @@ def command(
             _report(names, forward, backward)
             console.result(f"Total Time: {(sum(forward) + sum(backward)) * iterations:g} ms.")
     _log.info("*** Benchmark ends ***")
+
+
+def _time_deployed(net: Net, iterations: int, as_json: bool) -> None:
+    """Measure and tell the times of a net in its deploy form."""
+    for _ in range(_WARM_PASSES):
+        net.run_forward()
+    whole = _passes(net, iterations)
+    layers = [step.layer for step in net.running]
+    each = _between_callbacks(net, len(layers), iterations)
+    if as_json:
+        rows = [
+            {"name": layer.name, "type": layer.type, "forward_ms": mean}
+            for layer, mean in zip(layers, each, strict=True)
+        ]
+        console.result_as_json({"net": net.name, "iterations": iterations, "forward_ms": whole, "layers": rows})
+        return
+    console.result("Average time per layer: ")
+    for layer, mean in zip(layers, each, strict=True):
+        console.result(f"{layer.name:>10}\tforward: {mean:g} ms.")
+    console.result(f"Average Forward pass: {whole:g} ms.")
+
+
+def _passes(net: Net, iterations: int) -> float:
+    """The mean time of a whole pass, in milliseconds."""
+    from minicaffe import backend
+
+    start = time.perf_counter()
+    for _ in range(iterations):
+        net.run_forward()
+        backend.current().synchronize()
+    return (time.perf_counter() - start) / iterations * 1e3
+
+
+def _between_callbacks(net: Net, layers: int, iterations: int) -> list[float]:
+    """The mean time of each layer by itself, in milliseconds."""
+    from minicaffe import backend
+
+    device, totals, started = backend.current(), [0.0] * layers, [0.0]
+
+    def begin(index: int) -> None:
+        started[0] = time.perf_counter()
+
+    def end(index: int) -> None:
+        device.synchronize()
+        totals[index] += time.perf_counter() - started[0]
+
+    net.before_forward(begin)
+    net.after_forward(end)
+    for iteration in range(1 + iterations):
+        if iteration == 1:
+            totals[:] = [0.0] * layers  # the first pass by itself is not counted
+        net.run_forward()
+    return [total / iterations * 1e3 for total in totals]
 
 
 def _measure(net: Net, iterations: int) -> tuple[list[float], list[float]]:

@@ -46,7 +46,7 @@ from minicaffe.kernels.cpu.roi import (
     roi_sample,
     roi_sample_grad,
 )
-from minicaffe.kernels.cpu.rows import gather_rows, scatter_rows
+from minicaffe.kernels.cpu.rows import copy_columns, gather_rows, scatter_rows
 from minicaffe.kernels.cpu.runtime.blas import single_threaded_blas
 from minicaffe.kernels.cpu.softmax import softmax, softmax_grad, softmax_loss, softmax_loss_grad
 from minicaffe.kernels.cpu.solver_update import (
@@ -81,6 +81,7 @@ __all__ = [
     "convolve",
     "convolve_data_grad",
     "convolve_weight_grad",
+    "copy_columns",
     "dot",
     "elementwise",
     "euclidean_loss",

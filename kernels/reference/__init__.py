@@ -60,7 +60,7 @@ from minicaffe.kernels.reference.roi import (
     roi_sample,
     roi_sample_grad,
 )
-from minicaffe.kernels.reference.rows import gather_rows, scatter_rows
+from minicaffe.kernels.reference.rows import copy_columns, gather_rows, scatter_rows
 from minicaffe.kernels.reference.softmax import softmax, softmax_grad, softmax_loss, softmax_loss_grad
 from minicaffe.kernels.reference.solver_update import (
     adadelta_update,
@@ -98,6 +98,7 @@ __all__ = [
     "convolve",
     "convolve_data_grad",
     "convolve_weight_grad",
+    "copy_columns",
     "dot",
     "elementwise",
     "euclidean_loss",

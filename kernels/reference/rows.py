@@ -14,6 +14,12 @@ def gather_rows(x: Array, index: Array, y: Array) -> None:
     y[...] = np.where(inside[:, None], x[np.where(inside, row, 0)], 0)
 
 
+def copy_columns(x: Array, x_start: int, y: Array, y_start: int) -> None:
+    """Copy as many columns of x (R, K), from ``x_start`` on, to those of y (R, L) from ``y_start`` on as both have."""
+    count = min(x.shape[1] - x_start, y.shape[1] - y_start)
+    y[:, y_start : y_start + count] = x[:, x_start : x_start + count]
+
+
 def scatter_rows(y: Array, index: Array, x: Array) -> None:
     """Accumulates ``x[index[m]] += y[m]``, the transpose of ``gather_rows``."""
     row = index.astype(np.int64)

@@ -127,6 +127,12 @@ class Backend(ABC):
         """
         return contextlib.nullcontext()
 
+    def convolutions(self, library: str = "") -> Any:
+        """What has the functions of ``kernels/reference/conv.py``: a ``library`` ("cuDNN") where this backend has it;
+        else ``ops``.
+        """
+        return self.ops
+
     def rounding(self, precision: str) -> contextlib.AbstractContextManager[None]:
         """Held around ops: the factors of their float32 products are rounded to a ``precision`` of ``PRECISIONS``.
 

@@ -81,6 +81,10 @@ class RecordReader(ImageReader):
         self._walk.go_to(state)
         self._transformer.set_state(state_of_text(state["random"]))
 
+    def draw_anew(self, stream: Stream) -> None:
+        super().draw_anew(stream)
+        self._walk.draw_anew(stream)
+
     def close(self) -> None:
         super().close()
         self._records.close()

@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from minicaffe import limits
 from minicaffe.backend import threads
+from minicaffe.backend.random import Stream
 from minicaffe.data.packed import PackedImage, planes
 from minicaffe.data.prefetch import Finish, Prefetcher
 from minicaffe.data.transform import Transformer
@@ -97,6 +98,9 @@ class BatchReader(ABC):
     @abstractmethod
     def go_to(self, state: dict[str, Any]) -> None:
         """Continue from an encoded position; DataError if there is nothing to read there."""
+
+    def draw_anew(self, stream: Stream) -> None:  # noqa: B027  (some draw nothing)
+        """Take from ``stream`` the seeds of all random numbers but those that say in which order items come."""
 
     def rehearse(self) -> None:  # noqa: B027  (most readers call none for a whole batch)
         """Call the kernels that ``begin`` calls, where none runs and nothing may be read."""
@@ -218,6 +222,9 @@ class ImageReader(BatchReader):
 
         return finish
 
+    def draw_anew(self, stream: Stream) -> None:
+        self._transformer.seed(stream)
+
     def close(self) -> None:
         self._pool.shutdown()
 
@@ -268,6 +275,12 @@ class BatchSource:
         """
         self._stop()
         self._reader.go_to(state)
+        self._position = self._reader.position()
+
+    def draw_anew(self, stream: Stream) -> None:
+        """Continue from here with other random numbers, seeded from ``stream``; the order of items stays."""
+        self.restore(self.state())
+        self._reader.draw_anew(stream)
         self._position = self._reader.position()
 
     def close(self) -> None:

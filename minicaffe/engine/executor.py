@@ -28,6 +28,30 @@ from minicaffe.layers import Layer
 _log = logging.getLogger(__name__)
 
 
+Shapes = list[list[tuple[int, ...]]]
+
+
+def param_shapes(steps: Sequence[Step]) -> Shapes:
+    """The shapes of the params of each layer."""
+    return [[blob.shape for blob in step.layer.blobs] for step in steps]
+
+
+def check_param_shapes(steps: Sequence[Step], expected: Shapes) -> None:
+    """ShapeError if a param was given a shape that its layer did not make: kernels would read beyond its memory.
+    A user's layer may have its own ways.
+    """
+    for step, shapes in zip(steps, expected, strict=True):
+        if step.layer.user_defined:
+            continue
+        for index, (blob, shape) in enumerate(zip(step.layer.blobs, shapes, strict=False)):
+            if blob.shape != shape:
+                raise step.layer.error(
+                    f"param {index} must keep the shape {shape_string(shape)}; found "
+                    f"{blob.shape_string}. Give it its shape back, or make the net from another definition",
+                    kind=ShapeError,
+                )
+
+
 class _How(NamedTuple):
     """How a sweep runs steps: by these passes and segments where they lie within its range, else one by one."""
 
@@ -142,13 +166,28 @@ class Executor:
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
             f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
         }
-        self._steps, self._names, self._params = steps, names, params
+        self._names, self._params = names, params
+        self._take(steps)
+
+    def _take(self, steps: Sequence[Step]) -> None:
+        """Run these from now on."""
+        self._steps = steps
         self._user_layers = any(step.layer.user_defined for step in steps)
-        self._param_shapes = [[blob.shape for blob in step.layer.blobs] for step in steps]
+        self._param_shapes = param_shapes(steps)
         self._plan = _Plan(steps)
         self._plan.settle()
         self._generation = generation.current()
         self._provisional = False
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """What runs, in order."""
+        return self._steps
+
+    def reshape(self) -> None:
+        """Give every blob the shape that follows from those of the inputs, without computing."""
+        for step in self._steps:
+            step.reshape(backend.current())
 
     # --- passes --------------------------------------------------------------------------------------------------
 
@@ -288,7 +327,7 @@ class Executor:
         values backward reads, whether they may work in place) can follow from their attributes.
         """
         if self._generation != generation.current() or (forward and self._provisional):
-            self._check_param_shapes()
+            check_param_shapes(self._steps, self._param_shapes)
             changed = self._plan.revisions != [step.layer.revision for step in self._steps]
             if changed or (forward and self._provisional):
                 self._plan.fusion.undo()
@@ -299,21 +338,6 @@ class Executor:
                 self._plan = _Plan(self._steps)
             self._generation = generation.current()
         return self._plan
-
-    def _check_param_shapes(self) -> None:
-        """ShapeError if a param was given a shape that its layer did not make: kernels would read beyond its memory.
-        A user's layer may have its own ways.
-        """
-        for step, shapes in zip(self._steps, self._param_shapes, strict=True):
-            if step.layer.user_defined:
-                continue
-            for index, (blob, shape) in enumerate(zip(step.layer.blobs, shapes, strict=False)):
-                if blob.shape != shape:
-                    raise step.layer.error(
-                        f"param {index} must keep the shape {shape_string(shape)}; found "
-                        f"{blob.shape_string}. Give it its shape back, or make the net from another definition",
-                        kind=ShapeError,
-                    )
 
     def _how(self, direction: str, plan: _Plan) -> _How:
         """Fused passes and segments are left out while somebody looks at what is between them."""

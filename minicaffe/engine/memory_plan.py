@@ -64,7 +64,7 @@ class Place(NamedTuple):
 
     blob: Blob
     offset: int
-    room: int
+    room: float
 
 
 def plan(steps: Sequence[Step], blobs: Sequence[tuple[str, Blob]], kept: Collection[str]) -> tuple[list[Place], int]:
@@ -86,7 +86,7 @@ def plan(steps: Sequence[Step], blobs: Sequence[tuple[str, Blob]], kept: Collect
     needed = {number: span for number, span in spans(uses, rooms).items() if number not in pinned}
     starts = offsets(needed)
     places = [
-        Place(blob, starts[number], rooms[number])
+        Place(blob, starts[number] + blob.data_offset, min(blob.data_room, rooms[number] - blob.data_offset))
         for number, (_, blob) in zip(memory, blobs, strict=True)
         if number in starts
     ]
@@ -110,15 +110,18 @@ def share_memory(
 
 
 class KeptBlobs(Named[Blob]):
-    """A net's blobs by name, without those whose memory others reuse: asking for one of these is a NetError."""
+    """A net's blobs by name, without those that are ``gone``: asking for one of these is a NetError.
 
-    def __init__(self, blobs: Iterable[tuple[str, Blob]], reused: Collection[str]) -> None:
-        super().__init__(((name, blob) for name, blob in blobs if name not in reused), "blob")
-        self._reused = frozenset(reused)
+    ``how`` is the call that can keep them.
+    """
+
+    def __init__(self, blobs: Iterable[tuple[str, Blob]], gone: Collection[str], how: str = "reuse_memory") -> None:
+        super().__init__(((name, blob) for name, blob in blobs if name not in gone), "blob")
+        self._gone = frozenset(gone)
+        self._how = how
 
     def __missing__(self, name: str) -> NoReturn:
-        if name not in self._reused:
+        if name not in self._gone:
             super().__missing__(name)
-        raise NetError(
-            f"blob '{name}' gave its memory to later ones; to read it, name it in reuse_memory(keep=['{name}'])"
-        )
+        what = "gave its memory to later ones" if self._how == "reuse_memory" else "is not kept in the deploy form"
+        raise NetError(f"blob '{name}' {what}; to read it, name it in {self._how}(keep=['{name}'])")

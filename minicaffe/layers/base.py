@@ -216,6 +216,9 @@ class Layer(interface.Layer, Configured, Costed):
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a ``state``."""
 
+    def draw_anew(self) -> None:
+        """Read on in the same order, but change what is read by other random numbers than the ``state`` would."""
+
     def close(self) -> None:
         """Close files and stop threads."""
 

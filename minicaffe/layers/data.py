@@ -199,6 +199,9 @@ class Batches(Source):
         except DataError as error:
             raise self.data_error(error) from None
 
+    def draw_anew(self) -> None:
+        self.batches.draw_anew(random.stream())
+
     def close(self) -> None:
         """Stop reading ahead, and close what is read from."""
         self.batches.close()
@@ -253,10 +256,12 @@ class WindowData(Batches):
 
     type = "WindowData"
     param = "window_data_param"
+    shares_records = True
     obeys = ()
 
     def open(self, options: Any, transform: Any) -> WindowSource:
-        return WindowSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
+        depth = self.layer_param.data_param.prefetch
+        return WindowSource(options, transform, depth, self.phase, random.stream(), *self.share())
 
 
 class MemoryData(Source):

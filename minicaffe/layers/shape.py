@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from minicaffe import proto
 from minicaffe.blob import MAX_AXES, Blob
@@ -60,13 +61,29 @@ class Along(Sharing):
         field = self.older_name if self.has(self.older_name) else "axis"
         return self.axis_of(blob, getattr(self, field), field)
 
-    def ranges(self, sizes: Iterable[int]) -> Iterator[tuple[slice, ...]]:
-        """Index expressions that select consecutive parts of these sizes along the axis."""
-        lead = (slice(None),) * self.along
+    def starts(self, parts: Iterable[Blob]) -> Iterator[int]:
+        """Where in a row of the whole, which is all that follows from ``axis`` on, each of its parts starts."""
         start = 0
-        for size in sizes:
-            yield (*lead, slice(start, start + size))
-            start += size
+        for blob in parts:
+            yield start
+            start += blob.span(self.along)
+
+    def apart(self, whole: Blob, parts: Sequence[Blob]) -> Iterator[tuple[Blob, int]]:
+        """The parts that are to be copied, and where each starts in a row of the whole: all that do not lie there.
+
+        What lies elsewhere in the memory of the whole is given memory of its own, so that no copy writes over it.
+        """
+        rows = whole.span(0, self.along)
+        for blob, start in zip(parts, self.starts(parts), strict=True):
+            if not blob.overlaps(whole):
+                yield blob, start
+            elif rows != 1 or blob.data_offset != whole.data_offset + start:
+                blob.unshare_data()
+                yield blob, start
+
+    def rows(self, blob: Blob, array: Any) -> Any:
+        """The value or gradient of a blob as rows, each of which is all that follows from ``axis`` on."""
+        return array.reshape(blob.span(0, self.along), blob.span(self.along))
 
 
 class Slice(Along):
@@ -77,7 +94,7 @@ class Slice(Along):
     """
 
     type = "Slice"
-    capturable_on_device = True
+    capturable = True
     param = "slice_param"
     per_element = 0
     tops = (1, None)
@@ -109,7 +126,6 @@ class Slice(Along):
                 ShapeError,
             )
             sizes = [size // len(top)] * len(top)
-        self.parts = list(self.ranges(sizes))
         for blob, part in zip(top, sizes):
             blob.reshape(*x.shape[: self.along], part, *x.shape[self.along + 1 :])
         if len(top) == 1:
@@ -120,15 +136,14 @@ class Slice(Along):
         if len(top) == 1:
             self.copy(bottom, top)
             return
-        x = bottom[0].xdata
-        for blob, part in zip(top, self.parts):
-            blob.xdata[...] = x[part]
+        for blob, start in [*self.apart(bottom[0], top)]:
+            self.ops.copy_columns(self.rows(bottom[0], bottom[0].xdata), start, self.rows(blob, blob.xdata), 0)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0] and len(top) > 1:
-            dx = bottom[0].xdiff
-            for blob, part in zip(top, self.parts):
-                dx[part] = blob.xdiff
+            dx = self.rows(bottom[0], bottom[0].xdiff)
+            for blob, start in zip(top, self.starts(top)):
+                self.ops.copy_columns(self.rows(blob, blob.xdiff), 0, dx, start)
 
 
 class Concat(Along):
@@ -138,7 +153,7 @@ class Concat(Along):
     """
 
     type = "Concat"
-    capturable_on_device = True
+    capturable = True
     param = "concat_param"
     per_element = 0
     bottoms = (1, None)
@@ -158,7 +173,6 @@ class Concat(Along):
                     kind=ShapeError,
                 )
         sizes = [blob.shape[self.along] for blob in bottom]
-        self.parts = list(self.ranges(sizes))
         top[0].reshape(*first[: self.along], sum(sizes), *first[self.along + 1 :])
         if len(bottom) == 1:
             self.share(bottom, top)
@@ -168,16 +182,15 @@ class Concat(Along):
         if len(bottom) == 1:
             self.copy(bottom, top)
             return
-        y = top[0].xdata
-        for blob, part in zip(bottom, self.parts):
-            y[part] = blob.xdata
+        for blob, start in [*self.apart(top[0], bottom)]:
+            self.ops.copy_columns(self.rows(blob, blob.xdata), 0, self.rows(top[0], top[0].xdata), start)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if len(bottom) > 1:
-            dy = top[0].xdiff
-            for i, part in enumerate(self.parts):
-                if propagate_down[i]:
-                    bottom[i].xdiff[...] = dy[part]
+            dy = self.rows(top[0], top[0].xdiff)
+            for blob, start, wanted in zip(bottom, self.starts(bottom), propagate_down, strict=True):
+                if wanted:
+                    self.ops.copy_columns(dy, start, self.rows(blob, blob.xdiff), 0)
 
 
 class Split(Sharing):

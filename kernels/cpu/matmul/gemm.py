@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minicaffe.kernels.cpu.matmul import gemv
 from minicaffe.kernels.cpu.matmul.microkernel import (
     KC,
     MC,
@@ -176,6 +177,10 @@ class _Config(NamedTuple):
     """Takes a and b (b and a if ``transposed``), out and the scratch memory."""
 
 
+def _few_rows(parts: int, threads: int, a: Array, b: Array, out: Array, memory: Array) -> None:
+    gemv.few_rows(parts, threads, a, b, out)
+
+
 @functools.lru_cache(maxsize=1024)
 def _config(
     a_shape: tuple[int, int],
@@ -191,6 +196,8 @@ def _config(
     if m * n * k == 0:
         return None
     threads = product_threads(m * n * k, threads)
+    if m <= gemv.MOST_ROWS and transpose_b and not (transpose_a or accumulate):
+        return _Config(False, 0, functools.partial(_few_rows, queue_length(threads), threads))
     lanes = WIDTH // dtype.itemsize
     # not if the elements of B, which would then be read one at a time, are far apart
     transposed = (

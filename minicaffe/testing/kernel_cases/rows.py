@@ -18,6 +18,7 @@ def cases(sizes: Sizes) -> Iterator[KernelCase]:
         index = labels(rows, count, first=(0, -1, 50))
         yield KernelCase("gather_rows", (normal(rows, size), index, output(count, size)))
         yield KernelCase("scatter_rows", (normal(count, size), index, normal(rows, size)))
+        yield KernelCase("copy_columns", (normal(rows, size), size // 2, normal(rows, count), count // 3))
     widths = [(3, size) for size in sizes.edges]
     for n, size in [(1, 1), (3, 5), (4, 300), *widths, *([(64, sizes.large // 256)] if sizes.large else [])]:
         one, gates, cont = normal(n, size), normal(n, 4 * size), labels(2, n, first=(1, 0, 0.5))

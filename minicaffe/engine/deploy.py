@@ -1,0 +1,93 @@
+"""Runs the deploy form of a net: fewer layers than the net has, in less memory, forward only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from minicaffe import backend
+from minicaffe.backend import generation
+from minicaffe.blob import Blob
+from minicaffe.engine import deploy_graph, joined, memory_plan
+from minicaffe.engine.assembly import Step
+from minicaffe.engine.executor import Executor, check_param_shapes, param_shapes
+from minicaffe.engine.params import Params
+
+
+class DeployExecutor(Executor):
+    """Runs what ``deploy_graph`` leaves of ``steps``, and keeps it true to what these are now.
+
+    Params and attributes of the layers of ``steps`` may be written to and set at any time: what was made of them is
+    made anew before the next pass.  ``kept`` names blobs that hold what they hold in the net itself; so do those that
+    layers without bottoms bring in.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        blobs: Sequence[tuple[str, Blob]],
+        kept: Collection[str],
+        params: Params,
+        dtype: np.dtype,
+    ) -> None:
+        self._whole, self._blobs = steps, blobs
+        self._sources = [i for step in steps if not step.bottom for i in step.top_ids]
+        self._watched = {i for i, (name, _) in enumerate(blobs) if name in kept}.union(self._sources)
+        self._shapes_of_params = param_shapes(steps)
+        self._placed: list[Blob] = []
+        self._as_of = -1
+        super().__init__((), [name for name, _ in blobs], params, dtype)
+        self._rewrite()
+
+    @property
+    def visible(self) -> set[str]:
+        """The names of the blobs that hold what they hold in the net itself."""
+        return {self._blobs[i][0] for i in self._watched}
+
+    def run_forward(self, start: int, end: int) -> None:
+        """Run all there is, whatever the range of the net's own layers."""
+        self._refresh()
+        super().run_forward(0, len(self._steps) - 1)
+
+    def reshape(self) -> None:
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Be as the net's layers, params and inputs are now."""
+        if self._as_of != generation.current():
+            check_param_shapes(self._whole, self._shapes_of_params)
+            if self._revisions != self._revisions_now():
+                self._rewrite()
+            elif self._shapes != self._shapes_now():
+                self._place_blobs()
+            self._as_of = generation.current()
+        for layer in self._folded:
+            layer.refresh()
+
+    def _rewrite(self) -> None:
+        """Find out what is left of the net, and take it."""
+        self._revisions = self._revisions_now()
+        steps, self._folded = deploy_graph.rewrite(self._whole, self._blobs, self._watched)
+        self._take(steps)
+        self._place_blobs()
+        self._as_of = generation.current()
+
+    def _place_blobs(self) -> None:
+        """Give all blobs that nobody looks at memory that others use at other times, for the shapes of the inputs."""
+        for blob in self._placed:
+            blob.unshare_data(contents=False)
+        super().reshape()
+        self._placed = joined.join(self._steps) if backend.current().is_host else []
+        kept = self.visible
+        places, _ = memory_plan.plan(self._steps, self._blobs, kept)
+        self._placed += [place.blob for place in places]
+        memory_plan.share_memory(self._steps, self._blobs, kept, self.loss.dtype)
+        super().reshape()
+        self._shapes = self._shapes_now()
+
+    def _revisions_now(self) -> list[int]:
+        return [step.layer.revision for step in self._whole]
+
+    def _shapes_now(self) -> list[tuple[int, ...]]:
+        return [self._blobs[i][1].shape for i in self._sources]

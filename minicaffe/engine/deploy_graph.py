@@ -1,0 +1,207 @@
+"""The steps that are left of a net that only runs forward, with stored statistics: what does nothing is dropped,
+scales and shifts go into the layers before them, and what works element by element works in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from minicaffe import backend, folding, proto
+from minicaffe.blob import Blob
+from minicaffe.engine.assembly import Step
+from minicaffe.engine.watch import Watch
+from minicaffe.layers import Layer, create
+from minicaffe.layers.convolution import Convolution
+from minicaffe.layers.eltwise import Eltwise
+from minicaffe.layers.inner_product import InnerProduct
+from minicaffe.layers.neuron import Dropout
+from minicaffe.layers.normalisation import BatchNorm
+from minicaffe.layers.pooling import Pooling
+from minicaffe.layers.scale_bias import Scale
+from minicaffe.layers.shape import Silence, Split
+
+Blobs = Sequence[tuple[str, Blob]]
+
+_MAKERS = (Convolution, InnerProduct, Pooling, Eltwise, BatchNorm, Scale)
+"""Layers whose tops are memory of their own, where nobody else looks before the next layer does."""
+
+
+class FoldedLayer:
+    """A layer that does what several layers of a net do one after the other; theirs are the params."""
+
+    def __init__(self, layer: Layer, sources: Sequence[Layer]) -> None:
+        self.layer = layer
+        self._sources = sources
+        self._watch = Watch([blob for source in sources for blob in source.blobs])
+        self._fold()
+
+    def refresh(self) -> None:
+        """Take over what was written to the params."""
+        if self._watch.changed():
+            self._fold()
+
+    def _fold(self) -> None:
+        params = [[blob.peek_data() for blob in source.blobs] for source in self._sources]
+        values = folding.composed([source.layer_param for source in self._sources], params)
+        for blob, array in zip(self.layer.blobs, values, strict=True):
+            blob.data = array
+        del params
+        self._watch.renew()
+
+
+def rewrite(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> tuple[list[Step], list[FoldedLayer]]:
+    """The steps that a net's deploy form runs, and those of their layers that are made of several.
+
+    They work on the net's ``blobs``, of which those in ``watched``, by number, hold what they hold in the net itself.
+    """
+    left = _without_identities(steps, blobs, watched)
+    left, folded = _folded(left, blobs, watched)
+    return _behind_makers(_in_place(left, blobs, watched)), folded
+
+
+def _bound(layer: Layer, bottom_ids: Iterable[int], top_ids: Iterable[int], blobs: Blobs, like: Step) -> Step:
+    """A layer as a step that never goes backward, whose losses count as those of ``like``."""
+    bottoms, tops = list(bottom_ids), list(top_ids)
+    bottom, top = ([blobs[i][1] for i in ids] for ids in (bottoms, tops))
+    return Step(layer, bottom, top, bottoms, tops, [False] * len(bottom), weighted=like.weighted)
+
+
+def _renamed(steps: Iterable[Step], blobs: Blobs, names: Mapping[int, int]) -> list[Step]:
+    """The steps with other blobs in the place of some."""
+    return [
+        _bound(
+            step.layer,
+            (names.get(i, i) for i in step.bottom_ids),
+            (names.get(i, i) for i in step.top_ids),
+            blobs,
+            step,
+        )
+        for step in steps
+    ]
+
+
+# --- what does nothing -------------------------------------------------------------------------------------------
+
+
+def _without_identities(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> list[Step]:
+    left: list[Step] = []
+    names: dict[int, int] = {}
+    for index, step in enumerate(steps):
+        if _is_identity(step, steps[index + 1 :], watched):
+            names.update((top, names.get(bottom, bottom)) for bottom in step.bottom_ids[:1] for top in step.top_ids)
+        else:
+            left.append(step)
+    return _renamed(left, blobs, names)
+
+
+def _is_identity(step: Step, later: Sequence[Step], watched: Collection[int]) -> bool:
+    """Whether the readers of the tops can read the bottom instead."""
+    layer = step.layer
+    if layer.patched or step.weighted:
+        return False
+    if type(layer) is Silence:
+        return True
+    passes = type(layer) is Split or (type(layer) is Dropout and layer.factor == 1 and not layer.drops)
+    if step.bottom_ids == step.top_ids or not passes:
+        return passes
+    overwritten = {*step.bottom_ids, *step.top_ids}.intersection(i for other in later for i in other.top_ids)
+    return not overwritten and not set(step.top_ids).intersection(watched)
+
+
+# --- scales and shifts -------------------------------------------------------------------------------------------
+
+
+def _folded(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> tuple[list[Step], list[FoldedLayer]]:
+    definitions = [_definition(step) for step in steps]
+    params = [[blob.peek_data() for blob in step.layer.blobs] if d.type else [] for step, d in zip(steps, definitions)]
+    chains = folding.find_chains(definitions, params, watched={str(i) for i in watched})
+    del params
+    gone, left, folded = chains.gone, list[Step](), list[FoldedLayer]()
+    for index, step in enumerate(steps):
+        if index in gone:
+            continue
+        if index in chains.into:
+            row = [steps[i] for i in (index, *chains.into[index])]
+            step = _bound(_merged(row), step.bottom_ids, row[-1].top_ids, blobs, step)
+            step.layer.prepare(step.bottom, step.top)
+            step.layer.enter_net()
+            step.is_shaped(backend.current())
+            folded.append(FoldedLayer(step.layer, [each.layer for each in row]))
+        left.append(step)
+    return left, folded
+
+
+def _definition(step: Step) -> proto.LayerParameter:
+    """What folding goes by, with the blobs by number; of no type if the layer does not do what its definition says."""
+    layer, result = step.layer, proto.LayerParameter()
+    if layer.user_defined or layer.patched:
+        result.name = layer.name
+    else:
+        result.CopyFrom(layer.layer_param)
+    for field, ids in (("bottom", step.bottom_ids), ("top", step.top_ids)):
+        result.ClearField(field)
+        getattr(result, field).extend(map(str, ids))
+    result.ClearField("blobs")
+    return result
+
+
+def _merged(row: Sequence[Step]) -> Layer:
+    """A layer like the first of a row, but for its params, which are still to be computed."""
+    first = row[0].layer
+    definition = proto.LayerParameter()
+    definition.CopyFrom(first.layer_param)
+    for field in ("blobs", "param"):
+        definition.ClearField(field)
+    folding.let_add(definition)
+    for options in (definition.convolution_param, definition.inner_product_param):
+        for field in ("weight_filler", "bias_filler"):
+            options.ClearField(field)  # by default zeros, which are nowhere until they are read
+    return create(definition, first.definition, first.dtype)
+
+
+# --- in place ----------------------------------------------------------------------------------------------------
+
+
+def _in_place(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> list[Step]:
+    """Layers that can work in place do, where nobody looks at what they read: it is then the blob that they make."""
+    left = list(steps)
+    for index in range(len(left)):
+        step = left[index]
+        if _can_be_in_place(left, index, watched):
+            left = _renamed(left, blobs, {step.bottom_ids[0]: step.top_ids[0]})
+    return left
+
+
+def _can_be_in_place(steps: Sequence[Step], index: int, watched: Collection[int]) -> bool:
+    step = steps[index]
+    layer = step.layer
+    if len(step.bottom_ids) != 1 or len(step.top_ids) != 1 or step.bottom_ids == step.top_ids:
+        return False
+    blob = step.bottom_ids[0]
+    if layer.in_place == "never" or layer.user_defined or layer.patched or step.weighted or blob in watched:
+        return False
+    others = [other for other in steps if blob in (*other.bottom_ids, *other.top_ids) and other is not step]
+    maker, *between = others
+    return (
+        isinstance(maker.layer, _MAKERS)
+        and not maker.weighted
+        and len(maker.top_ids) == 1
+        and blob not in maker.bottom_ids
+        and all(other.bottom_ids == other.top_ids for other in between)
+        and steps.index(maker) < index
+    )
+
+
+def _behind_makers(steps: Sequence[Step]) -> list[Step]:
+    """Layers in place right behind the last layer that has to do with their blob, so that they can run as one."""
+    left: list[Step] = []
+    for step in steps:
+        place = len(left)
+        if step.bottom_ids == step.top_ids and len(step.bottom_ids) == 1 and not step.layer.user_defined:
+            blob = step.bottom_ids[0]
+            while place and blob not in (*left[place - 1].bottom_ids, *left[place - 1].top_ids):
+                place -= 1
+            if not place or blob not in left[place - 1].top_ids:
+                place = len(left)
+        left.insert(place, step)
+    return left

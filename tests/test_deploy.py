@@ -1,0 +1,381 @@
+"""The deploy form of a net: the same outputs from fewer layers, whatever is written, set or reshaped afterwards."""
+
+from __future__ import annotations
+
+import gc
+import json
+
+import numpy as np
+import pytest
+from cli_case import run
+
+import minicaffe
+from minicaffe import proto
+from minicaffe.engine.watch import Watch
+from minicaffe.errors import NetError, ShapeError
+from minicaffe.net import Net
+from minicaffe.proto.text import parse
+
+ROUNDING = 1e-5
+
+
+def input_of(*shape: int) -> str:
+    dims = " ".join(f"dim: {size}" for size in shape)
+    return f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {dims} }} }} }}\n'
+
+
+def layer(kind: str, bottom: str, top: str, options: str = "", name: str = "") -> str:
+    bottoms = " ".join(f'bottom: "{each}"' for each in bottom.split())
+    tops = " ".join(f'top: "{each}"' for each in top.split())
+    return f'layer {{ name: "{name or kind + "_" + top.split()[0]}" type: "{kind}" {bottoms} {tops} {options} }}\n'
+
+
+def conv(bottom: str, top: str, options: str = "num_output: 6 kernel_size: 3 pad: 1", kind: str = "Convolution") -> str:
+    return layer(kind, bottom, top, f"convolution_param {{ {options} }}")
+
+
+def net_of(definition: str, phase: str = "TEST", **options) -> Net:
+    net = Net(parse(definition, proto.NetParameter()), phase, **options)
+    randomize(net)
+    return net
+
+
+def randomize(net: Net, seed: int = 3) -> None:
+    """Noise for all params and inputs; variances and the like are positive."""
+    rng = np.random.default_rng(seed)
+    for step in net.steps:
+        for j, blob in enumerate(step.layer.blobs):
+            positive = (step.layer.type == "BatchNorm" and j > 0) or (step.layer.type == "BN" and j == 3)
+            fan = max(1, int(np.prod(blob.shape[1:])))
+            blob.data = rng.uniform(0.5, 2, blob.shape) if positive else rng.standard_normal(blob.shape) / fan**0.5
+    for name in net.inputs:
+        net.blobs[name].data = rng.standard_normal(net.blobs[name].shape)
+
+
+def difference(net: Net, deployed: Net) -> float:
+    """How far what both compute from the net's inputs is apart, relative to the largest value, over three passes."""
+    for name in net.inputs:
+        deployed.blobs[name].data = net.blobs[name].data
+    worst = 0.0
+    for _ in range(3):  # run, captured, replayed
+        net.forward()
+        deployed.forward()
+        for name, blob in deployed.blobs.items():
+            expected = net.blobs[name].data
+            scale = np.abs(expected).max(initial=0) or 1
+            worst = max(worst, float(np.abs(expected - blob.data).max(initial=0) / scale))
+    return worst
+
+
+def types(net: Net) -> list[str]:
+    return [step.layer.type for step in net.running]
+
+
+BN_SCALE = layer("BatchNorm", "x", "x") + layer("Scale", "x", "x", "scale_param { bias_term: true }")
+RELU = layer("ReLU", "x", "x")
+
+FOLDED = {
+    "batch norm, scale": conv("data", "x", "num_output: 6 kernel_size: 3 bias_term: false") + BN_SCALE + RELU,
+    "to new blobs": conv("data", "x") + layer("BatchNorm", "x", "b") + layer("Bias", "b", "s") + layer("ReLU", "s", "y"),
+    "depthwise": conv("data", "x", "kernel_size: 3 stride: 2 bias_term: false", "ConvolutionDepthwise") + BN_SCALE + RELU,
+    "deconvolution": conv("data", "x", "num_output: 4 kernel_size: 2 stride: 2 group: 2", "Deconvolution") + BN_SCALE + RELU,
+    "inner product": layer("InnerProduct", "data", "x", "inner_product_param { num_output: 5 }") + BN_SCALE + RELU,
+    "nvcaffe": conv("data", "x") + layer("BatchNorm", "x", "x", "batch_norm_param { scale_bias: true eps: 0.1 }") + RELU,
+    "pspnet": conv("data", "x") + layer("BN", "x", "x") + RELU,
+    "segnet": conv("data", "x") + layer("BN", "x", "x", "bn_param { bn_mode: INFERENCE }") + RELU,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FOLDED)
+def test_scales_and_shifts_are_folded(case):
+    net = net_of(input_of(2, 4, 8, 7) + FOLDED[case])
+    deployed = net.deploy()
+    assert difference(net, deployed) < ROUNDING
+    assert len(types(deployed)) == 3 and types(deployed)[2] == "ReLU"
+    relu = deployed.running[2]
+    assert relu.bottom_ids == relu.top_ids
+    assert np.abs(net.blobs[net.outputs[0]].data).max() > 0.1
+
+
+STAYING = {
+    "two readers": conv("data", "x") + layer("BatchNorm", "x", "b") + layer("ReLU", "x", "y"),
+    "batch statistics": conv("data", "x")
+    + layer("BatchNorm", "x", "x", "batch_norm_param { use_global_stats: false }"),
+    "another axis": conv("data", "x") + layer("Scale", "x", "x", "scale_param { axis: 2 }"),
+    "segnet, learning": conv("data", "x") + layer("BN", "x", "x"),
+    "no maker": layer("BatchNorm", "data", "x"),
+    "a train phase": conv("data", "x") + layer("BatchNorm", "x", "x", "phase: TRAIN"),
+}
+
+
+@pytest.mark.parametrize("case", STAYING)
+def test_what_must_stay_stays(case):
+    definition = STAYING[case].replace('type: "BN"', 'type: "BN" bn_param { bn_mode: LEARN shift_filler { } }')
+    net = net_of(input_of(2, 4, 8, 7) + definition)
+    deployed = net.deploy()
+    assert {"BatchNorm", "Scale", "BN"}.intersection(types(deployed))
+    assert difference(net, deployed) < ROUNDING
+
+
+def test_shared_weights_are_folded_apart():
+    shared = "num_output: 4 kernel_size: 3 bias_term: false"
+    one = conv("data", "x", shared).replace("convolution_param", 'param { name: "w" } convolution_param')
+    two = conv("data", "y", shared).replace("convolution_param", 'param { name: "w" } convolution_param')
+    net = net_of(input_of(2, 3, 8, 7) + one + layer("BatchNorm", "x", "x") + two + layer("Scale", "y", "y"))
+    deployed = net.deploy()
+    assert difference(net, deployed) < ROUNDING and "BatchNorm" not in types(deployed)
+    for each in (net, deployed):
+        each.params["Convolution_x"][0].data *= 2
+    assert difference(net, deployed) < ROUNDING
+    np.testing.assert_array_equal(deployed.params["Convolution_y"][0].data, net.params["Convolution_y"][0].data)
+
+
+def test_layers_that_do_nothing_are_dropped():
+    drop = layer("Dropout", "x", "x") + layer("Dropout", "x", "d")
+    net = net_of(
+        input_of(2, 4, 8, 7) + conv("data", "x") + drop + conv("d", "y") + layer("Eltwise", "y d", "z")
+        + 'layer { name: "silence" type: "Silence" bottom: "data" }'
+    )  # fmt: skip
+    deployed = net.deploy()
+    assert types(deployed) == ["Input", "Convolution", "Convolution", "Eltwise"]
+    assert difference(net, deployed) < ROUNDING
+    assert "Dropout" in types(net_of(input_of(1, 2) + layer("Dropout", "data", "x")).deploy(keep=["x"]))
+
+
+SHAPES = {"one image": (1, 16, 6, 8), "several": (3, 16, 6, 8)}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_joined_blobs(shape):
+    definition = (
+        input_of(*shape) + conv("data", "a", "num_output: 8 kernel_size: 1") + conv("data", "b", "num_output: 4 kernel_size: 1")
+        + layer("ReLU", "a", "a") + layer("Concat", "a b", "c") + conv("c", "d", "num_output: 4 kernel_size: 1")
+        + layer("Concat", "c d data", "e") + layer("Slice", "e", "f g", "slice_param { slice_point: 10 }")
+        + conv("f", "h", "num_output: 2 kernel_size: 1") + layer("Pooling", "g", "i", "pooling_param { kernel_size: 2 stride: 2 }")
+        + layer("Concat", "a a", "twice")
+    )  # fmt: skip
+    net = net_of(definition)
+    deployed = net.deploy()
+    assert difference(net, deployed) < ROUNDING
+    concat = next(step for step in deployed.running if step.layer.name == "Concat_c")
+    assert all(blob.overlaps(concat.top[0]) == (shape[0] == 1) for blob in concat.bottom[1:])
+    assert len(deployed._executor._plan.sweeps.forward.segments) == 1  # noqa: SLF001
+    kept = net.deploy(keep=["a", "b", "c", "f"])
+    assert difference(net, kept) < ROUNDING and set("abcf") <= set(kept.blobs)
+
+
+def test_a_concat_that_is_written_to_is_a_copy():
+    definition = input_of(1, 16, 4, 4) + conv("data", "a", "num_output: 16 kernel_size: 1")
+    definition += layer("Concat", "a data", "c") + layer("ReLU", "c", "c") + layer("Eltwise", "a data", "s")
+    net = net_of(definition)
+    assert difference(net, net.deploy()) < ROUNDING
+
+
+def test_parts_that_do_not_fit_where_they_were_put_are_moved():
+    """What the plan did not know of: parts grow, or lie elsewhere, after they were placed."""
+    definition = input_of(1, 16, 4, 4) + conv("data", "a", "num_output: 16 kernel_size: 1")
+    net = net_of(definition + conv("data", "b", "num_output: 16 kernel_size: 1") + layer("Concat", "a b", "c"))
+    deployed = net.deploy()
+    assert difference(net, deployed) < ROUNDING
+    concat = deployed.running[-1]
+    concat.bottom[0].unshare_data()
+    concat.bottom[1].place_data(concat.top[0].data_storage, concat.top[0].data_offset, 512)
+    assert difference(net, deployed) < ROUNDING
+
+
+def small_net() -> Net:
+    return net_of(
+        input_of(2, 4, 8, 7)
+        + FOLDED["batch norm, scale"]
+        + layer("InnerProduct", "x", "y", "inner_product_param { num_output: 3 }")
+    )
+
+
+def test_what_is_written_to_params_counts(tmp_path):
+    net = small_net()
+    deployed = net.deploy()
+    rng = np.random.default_rng(1)
+    held = deployed.params["Convolution_x"][0].data
+    for name, blobs in deployed.params.items():
+        for j, blob in enumerate(blobs):
+            blob.data[...] = net.params[name][j].data = rng.uniform(0.5, 1.5, blob.shape)
+            assert difference(net, deployed) < ROUNDING
+    del blob
+    for factor in (2, 0.5):
+        held *= factor  # an array that was taken before the last pass
+        net.params["Convolution_x"][0].data *= factor
+        assert difference(net, deployed) < ROUNDING
+    part = held[1:3, 0]
+    del held
+    part += 1
+    net.params["Convolution_x"][0].data[1:3, 0] += 1
+    assert difference(net, deployed) < ROUNDING
+    randomize(net, seed=7)
+    net.save(tmp_path / "w.caffemodel")
+    deployed.copy_from(tmp_path / "w.caffemodel")
+    assert difference(net, deployed) < ROUNDING
+    deployed.save(tmp_path / "again.caffemodel")
+    assert (tmp_path / "again.caffemodel").read_bytes() == (tmp_path / "w.caffemodel").read_bytes()
+    other = small_net()
+    randomize(other, seed=8)
+    deployed.share_with(other)
+    other.blobs["data"].data = net.blobs["data"].data
+    assert difference(other, deployed) < ROUNDING
+
+
+def test_a_watch_sees_what_is_written_and_forgets_what_is_let_go():
+    for size in (10, 1 << 19):  # memory of the C library, and pages of its own
+        blob = minicaffe.Blob((size,))
+        watch = Watch([blob])
+        watch.renew()
+        assert not watch.changed()
+        blob.data = 1
+        assert watch.changed()
+        watch.renew()
+        assert not watch.changed() and not blob.data_storage.is_held
+        array = blob.data[2:5]
+        assert not watch.changed() or watch.renew() is None
+        assert blob.data_storage.is_held and not watch.changed()
+        array[0] = 7
+        assert watch.changed()
+        watch.renew()
+        del array
+        assert not watch.changed()
+        gc.collect()
+        assert not blob.data_storage.is_held
+
+
+def test_attributes_that_are_set_count():
+    net = small_net()
+    deployed = net.deploy()
+    assert difference(net, deployed) < ROUNDING
+    for each in (net, deployed):
+        each.layer_dict["BatchNorm_x"].eps = 0.5
+    assert difference(net, deployed) < ROUNDING
+    for each in (net, deployed):
+        each.layer_dict["ReLU_x"].negative_slope = 0.25
+    assert difference(net, deployed) < ROUNDING
+    for each in (net, deployed):
+        each.layer_dict["BatchNorm_x"].use_global_stats = False
+    assert "BatchNorm" not in types(deployed)
+    assert difference(net, deployed) < ROUNDING and "BatchNorm" in types(deployed)
+
+
+def test_a_param_of_another_shape_is_an_error():
+    deployed = small_net().deploy()
+    deployed.params["BatchNorm_x"][0].reshape(7)
+    with pytest.raises(ShapeError, match=r"layer 'BatchNorm_x' \(BatchNorm\).*param 0 must keep the shape 6"):
+        deployed.forward()
+
+
+def test_inputs_of_other_shapes():
+    net = net_of(
+        input_of(2, 4, 8, 7) + conv("data", "x") + BN_SCALE + RELU + conv("x", "y") + layer("Concat", "y x", "z")
+    )
+    deployed = net.deploy()
+    for shape in ((2, 4, 8, 7), (5, 4, 9, 9), (1, 4, 3, 4), (2, 4, 8, 7)):
+        for each in (net, deployed):
+            each.blobs["data"].reshape(*shape)
+        net.blobs["data"].data = np.random.default_rng(2).standard_normal(shape)
+        assert difference(net, deployed) < ROUNDING
+    deployed.blobs["data"].reshape(1, 4, 6, 6)
+    deployed.reshape()
+    assert deployed.blobs["z"].shape == (1, 12, 6, 6)
+
+
+def test_blobs_that_are_not_kept_say_so():
+    net = small_net()
+    deployed = net.deploy()
+    assert list(deployed.blobs) == ["data", "y"]
+    with pytest.raises(NetError, match=r"blob 'x' is not kept in the deploy form; to read it, name it in deploy\(keep"):
+        deployed.blobs["x"]
+    assert difference(net, net.deploy(keep=["x"])) < ROUNDING
+    with pytest.raises(NetError, match="has no blob nothing; it has: data, x, y"):
+        net.deploy(keep=["nothing"])
+    for call, problem in (
+        (deployed.run_backward, "is in its deploy form: it cannot run backward"),
+        (lambda: deployed.run_forward(1), "it runs from its first layer on"),
+        (lambda: deployed.run_forward(0, 1), "it runs to its last layer"),
+        (deployed.reuse_memory, "is in its deploy form, which reuses memory"),
+        (lambda: Net(parse(input_of(1), proto.NetParameter()), "TRAIN", deploy=True), "of the TEST phase; found TRAIN"),
+    ):
+        with pytest.raises(NetError, match=problem):
+            call()
+
+
+def test_a_training_net_has_a_deploy_form():
+    definition = input_of(4, 3, 6, 6) + conv("data", "x") + BN_SCALE + layer("Dropout", "x", "x")
+    net = net_of(definition, "TRAIN")
+    deployed = net.deploy()
+    assert types(deployed) == ["Input", "Convolution"]
+    test = net_of(definition)
+    test.share_with(net)
+    assert difference(test, deployed) < ROUNDING
+
+
+def test_float64():
+    net = net_of(input_of(2, 4, 8, 7) + FOLDED["batch norm, scale"], dtype=np.float64)
+    assert difference(net, net.deploy()) < 1e-13
+
+
+def test_losses_and_callbacks():
+    net = net_of(small_net_definition() + layer("EuclideanLoss", "y y2", "loss", "loss_weight: 2"))
+    deployed = net.deploy()
+    assert difference(net, deployed) < ROUNDING and net.loss > 0.1
+    assert deployed.loss == pytest.approx(net.loss, rel=1e-5)
+    seen = []
+    deployed.after_forward(seen.append)
+    assert difference(net, deployed) < ROUNDING
+    assert seen == 3 * [*range(len(deployed.running))]
+
+
+def small_net_definition() -> str:
+    product = "inner_product_param { num_output: 3 }"
+    return (
+        input_of(2, 4, 8, 7) + FOLDED["batch norm, scale"]
+        + layer("InnerProduct", "x", "y", product) + layer("InnerProduct", "data", "y2", product)
+    )  # fmt: skip
+
+
+MODELS = {
+    "lenet/lenet.prototxt": ("ip2", 28),
+    "cifar10/cifar10_full.prototxt": ("ip1", 32),
+    "squeezenet/deploy.prototxt": ("pool10", 67),
+    "mobilenet/deploy.prototxt": ("fc7", 32),
+    "resnet50/deploy.prototxt": ("fc1000", 200),
+}
+"""The blob that is compared, which no softmax has flattened, and a small size of images that the net can take."""
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_shipped_models(model):
+    blob, size = MODELS[model]
+    net = Net(model, "TEST")
+    name = net.inputs[0]
+    if blob not in net.blobs:
+        blob = net.top_names[net._layer_names[-2]][0]  # noqa: SLF001
+    net.blobs[name].reshape(1, net.blobs[name].shape[1], size, size)
+    net.reshape()
+    randomize(net)
+    deployed = net.deploy(keep=[blob])
+    assert not {"BatchNorm", "Scale", "Dropout", "Split"}.intersection(types(deployed))
+    assert difference(net, deployed) < ROUNDING
+    assert net.blobs[blob].data.std() > 0.01
+
+
+def test_commands(capsys, tmp_path):
+    outcome = run(capsys, "time", "--model", "lenet/lenet.prototxt", "--deploy", "--iterations", "2", "--json")
+    found = json.loads(outcome.out)
+    assert outcome.status == 0 and found["forward_ms"] > 0 and found["layers"][1]["name"] == "conv1"
+    outcome = run(capsys, "time", "--model", "lenet/lenet.prototxt", "--deploy", "--iterations", "2")
+    assert "Average Forward pass: " in outcome.out and "backward" not in outcome.out
+    net = Net("lenet/lenet.prototxt", "TEST")
+    randomize(net)
+    net.save(tmp_path / "w.caffemodel")
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).random((3, 28, 28, 1)))
+    arguments = ("--model_def", "lenet/lenet.prototxt", "--pretrained_model", tmp_path / "w.caffemodel")
+    for name, more in (("plain", ()), ("deploy", ("--deploy",))):
+        path = tmp_path / f"{name}.npy"
+        options = (*arguments, "--images_dim", "28,28", "--center_only", *more)
+        assert run(capsys, "classify", tmp_path / "images.npy", path, *options).status == 0
+    np.testing.assert_allclose(np.load(tmp_path / "deploy.npy"), np.load(tmp_path / "plain.npy"), rtol=1e-5)
