@@ -5,7 +5,6 @@ fork and join of threads.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -78,12 +77,7 @@ class LaunchList:
 
     def replay(self) -> None:
         """Make all launches again, in the parts that they had when they were captured, on as many threads or on one."""
-        if self._company.settled:
-            self._replay(self._company.shared())
-            return
-        shared, start = self._company.shared(), time.perf_counter()
-        self._replay(shared)
-        self._company.took(shared, time.perf_counter() - start)
+        self._company.run(self._replay)
 
     def _replay(self, shared: bool) -> None:
         first = self._start
