@@ -35,10 +35,10 @@ _MARGIN = 1.3
 
 def candidates(problem: Problem) -> Iterator[tuple[str, Algorithm]]:
     """The algorithms that are fast enough for a problem, by name; the one that is preferred first."""
-    cycles = implicit_gemm.cycles(problem)
-    limit = math.inf if cycles is None else cycles
+    usual = implicit_gemm.cycles(problem)
+    limit = math.inf if usual is None else usual
     for name, algorithm in ALGORITHMS.items():
-        cycles = algorithm.cycles(problem)
+        cycles = usual if algorithm is implicit_gemm else algorithm.cycles(problem)
         if cycles is not None and (algorithm is implicit_gemm or _MARGIN * cycles <= limit):
             yield name, algorithm
 
