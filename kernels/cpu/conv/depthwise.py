@@ -28,6 +28,7 @@ from minicaffe.kernels.cpu.runtime.address import LINE, align, load, size_of
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.simd.memory import WIDTH, add_products, add_scaled, correlate, fill_row
+from minicaffe.kernels.cpu.simd.rectify import rectify_rows
 
 
 class _Tables(NamedTuple):
@@ -54,7 +55,7 @@ def _tables(problem: Problem) -> _Tables:
 
 
 @part_kernel()
-def _convolve_part(part, parts, worker, x, w, bias, y, memory, scratch_per_worker, tables):
+def _convolve_part(part, parts, worker, x, w, bias, y, slope, memory, scratch_per_worker, tables):
     layout, channel, taps, rows, width = tables
     like = x.dtype.type(0)
     size = size_of(like)
@@ -73,6 +74,8 @@ def _convolve_part(part, parts, worker, x, w, bias, y, memory, scratch_per_worke
                 for j in range(0, width, lanes):
                     place, source = target + (r * width + j) * size, padded + rows[r] + j * size
                     correlate(place, source, taps.ctypes.data, weights, window, start, min(lanes, width - j))
+            if slope != 1:
+                rectify_rows(target, 0, 1, positions, slope)
 
 
 @part_kernel()
@@ -140,9 +143,10 @@ def _planes(x):
 
 
 @kernel()
-def _convolve(scratch_per_worker, parts, threads, tables, x, w, bias, y, memory):
+def _convolve(scratch_per_worker, parts, threads, tables, x, w, bias, y, memory, slope):
     base = align(memory.ctypes.data)
-    parallel_queue(_convolve_part, parts, threads, (_planes(x), w, bias, _planes(y), base, scratch_per_worker, tables))
+    arguments = _planes(x), w, bias, _planes(y), x.dtype.type(slope), base, scratch_per_worker, tables
+    parallel_queue(_convolve_part, parts, threads, arguments)
 
 
 @kernel()
