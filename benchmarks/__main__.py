@@ -9,15 +9,17 @@ from pathlib import Path
 
 import click
 
-from benchmarks import harness, machine, report
+from benchmarks import deploy_report, harness, isa, machine, report
 from minicaffe.errors import MinicaffeError
 from minicaffe.kernels import fast_paths
 
 FAMILIES = ("kernels", "layers", "solvers", "data", "files", "nets", "process")
+LONG = ("deploy", "deploy_layers")
+"""Families that take half an hour or more, and so run only where they are named."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("families", nargs=-1, type=click.Choice(FAMILIES))
+@click.argument("families", nargs=-1, type=click.Choice(FAMILIES + LONG))
 @click.option("--only", metavar="PATTERN", help="Cases whose family/name contains PATTERN; * and ? are wildcards.")
 @click.option(
     "--threads",
@@ -25,6 +27,12 @@ FAMILIES = ("kernels", "layers", "solvers", "data", "files", "nets", "process")
     default=machine.cores(),
     show_default=True,
     help="Threads of every contestant.",
+)
+@click.option(
+    "--isa",
+    "isa_name",
+    type=click.Choice(list(isa.LIMITS)),
+    help="Hold all contestants to these instructions; those that cannot be held are left out.",
 )
 @click.option("--repeat", type=click.IntRange(1), default=15, show_default=True, help="Samples of each contestant.")
 @click.option(
@@ -59,6 +67,7 @@ def main(
     families: tuple[str, ...],
     only: str | None,
     threads: int,
+    isa_name: str | None,
     repeat: int,
     without: tuple[str, ...],
     quick: bool,
@@ -69,10 +78,13 @@ def main(
 ) -> None:
     """Time minicaffe beside PyTorch and Caffe, where they are installed, with equal threads.
 
-    FAMILIES are those to run (default: all).  Times are medians of samples taken in turn, with the least and the most;
-    "floor" is the time of the matrix products alone at the rate of a large one, or that of a copy of the same bytes,
-    measured in turn with the others.
+    FAMILIES are those to run (default: all but deploy and deploy_layers: nets run forward beside ONNX Runtime,
+    OpenVINO, OpenCV and PyTorch, and their layers one by one).  Times are medians of samples taken in turn, with the
+    least and the most, or, of single calls, their 99th percentile; "floor" is the time of the matrix products alone at
+    the rate of a large one, or that of a copy of the same bytes, measured in turn with the others.
     """
+    if isa_name:
+        isa.hold_to(isa_name, sys.argv[1:])
     repeat, seconds = (3, 0.002) if quick else (repeat, 0.05)
     load = os.getloadavg()[0]
     machine.set_threads(threads)
@@ -90,7 +102,7 @@ def main(
                     failures.append(f"{case.title}: {type(error).__name__}: {error}")
                 else:
                     results.append(result)
-    made = report.tables(results)
+    made = report.tables(results) + deploy_report.tables(results)
     if compare:
         before, where = report.load(compare)
         made.append(report.comparison(results, before))
@@ -119,8 +131,8 @@ def _conditions(described: dict, rates: machine.Rates, load: float) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in described["packages"].items() if version)
     busy = f"; other programs were running (load {load:.1f} before the start)" if load > 0.3 else ""
     return (
-        f"{described['cpu']}, {described['threads']} of {described['cores']} cores (threading layer "
-        f"{described['threading_layer']}), Python {described['python']}, {versions}; SGEMM up to "
+        f"{described['cpu']}, {described['isa']}, {described['threads']} of {described['cores']} cores (threading "
+        f"layer {described['threading_layer']}), Python {described['python']}, {versions}; SGEMM up to "
         f"{rates.sgemm / 1e9:.0f} GFLOP/s{busy}"
     )
 

@@ -17,9 +17,12 @@ from typing import Any
 from benchmarks import gpu_convolutions, nets, peers
 from minicaffe import backend, summary
 from minicaffe.kernels import fast_paths
+from minicaffe.layers.convolution import Convolution
+from minicaffe.proto import ConvolutionParameter
 from minicaffe.solvers import Solver
 from minicaffe.testing.gpu import target
 from minicaffe.testing.gpu.checks import Check, Options, Skip
+from minicaffe.testing.gpu.cudnn import opened
 from minicaffe.testing.gpu.profile import profile
 
 SECONDS = 0.6
@@ -30,7 +33,7 @@ _STAND_IN_NETS = ("siamese_mnist_b64", "lenet_b64")
 
 def checks(options: Options) -> Iterator[Check]:
     """minicaffe's own passes; algorithms of convolutions; PyTorch as it is; large batches; PyTorch compiled, which
-    takes its time; with TF32 and fp16.
+    takes its time; with TF32, fp16 and cuDNN.
     """
     with contextlib.suppress(Exception):  # its own checks tell what is wrong with it
         # before nvmath-python: of two versions of cuBLAS the first one loaded serves both, and it is pickier
@@ -61,6 +64,8 @@ def checks(options: Options) -> Iterator[Check]:
     for name, bench in benches.items():
         yield Check(f"{name}/step/minicaffe fp16", partial(bench.minicaffe, "step", precision="fp16"))
         yield Check(f"{name}/step/torch fp16", partial(bench.torch, "step", True, False, fp16=True))
+        for tf32 in (False, True):
+            yield Check(f"{name}/step/minicaffe cuDNN{' TF32' * tf32}", partial(bench.by_cudnn, tf32))
         bench.close()
 
 
@@ -138,6 +143,18 @@ class Bench:
         middle = statistics.median(seconds)
         achieved = {name: amount / middle for name, amount in rates.items()}
         return {**_figures(seconds), "python us": asked * 1e6, **achieved}
+
+    def by_cudnn(self, tf32: bool) -> dict[str, Any]:
+        """Time of a training step whose convolutions cuDNN computes."""
+        opened(self._where)
+        layers = [layer for layer in self.solver().net.layers if isinstance(layer, Convolution)]
+        for layer in layers:
+            layer.engine = ConvolutionParameter.CUDNN
+        try:
+            return self.minicaffe("step", tf32=tf32)
+        finally:
+            for layer in layers:
+                layer.engine = ConvolutionParameter.DEFAULT
 
     def _python_time(self, work: Callable[[], Any]) -> float:
         """Seconds that a call takes which does not wait for the device."""

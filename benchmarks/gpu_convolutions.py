@@ -1,7 +1,8 @@
 """Checks of the part "speed": each algorithm of a convolution on a GPU beside the other, on layers of the shipped nets.
 
 A check is named convolution/layer/product.  Its figures are milliseconds of each algorithm and what ``estimate`` took
-them to be, in float32 and TF32, those of the implicit GEMM on factors of fp16, and which of the first two is taken.
+them to be, in float32 and TF32, those of the implicit GEMM on factors of fp16, and which of the first two is taken;
+where cuDNN is installed, also its milliseconds in float32 and TF32.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minicaffe.kernels.cuda.conv import trial
 from minicaffe.kernels.cuda.conv.estimate import im2col_seconds, implicit_seconds
-from minicaffe.kernels.cuda.conv.problem import KINDS, Problem
+from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, KINDS, Problem
 from minicaffe.kernels.cuda.conv.select import is_implicit
 from minicaffe.kernels.window import Window
 from minicaffe.testing.gpu import target
@@ -65,11 +68,14 @@ def measure(where: Any, problem: Problem) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     with where.running():
         algorithms = trial.calls(where.ops, where.zeros, problem)
+        cudnn = _by_cudnn(where, problem)
     for tf32 in (False, True):
         name = " TF32" * tf32
         with target.tf32(tf32):
             for algorithm, call in algorithms.items():
                 figures[f"{algorithm}{name} ms"] = _milliseconds(where, call)
+            if cudnn is not None:
+                figures[f"cuDNN{name} ms"] = _milliseconds(where, cudnn)
             figures[f"taken{name}"] = "implicit" if is_implicit(problem, tf32) else "im2col"
         figures[f"im2col{name} estimate ms"] = 1e3 * im2col_seconds(problem, tf32)
         figures[f"implicit{name} estimate ms"] = 1e3 * implicit_seconds(problem, tf32)
@@ -78,6 +84,22 @@ def measure(where: Any, problem: Problem) -> dict[str, Any]:
     least = min(figures["im2col ms"], figures["implicit ms"])
     figures["TFLOP/s"] = 2e-9 * problem.multiplications / least
     return figures
+
+
+def _by_cudnn(where: Any, problem: Problem) -> Callable[[], None] | None:
+    """The product by cuDNN, on arrays of its own; None where it is not installed."""
+    convolutions = where.convolutions("cuDNN")
+    if convolutions is where.ops:
+        return None
+    w_shape = (problem.y_shape[1], problem.channels, *problem.window.kernel)
+    x, y, w = (where.zeros(shape, np.float32) for shape in (problem.x_shape, problem.y_shape, w_shape))
+    space = where.zeros((convolutions.convolution_workspace(x.shape, y.shape, problem.window, problem.group),), x.dtype)
+    how = problem.window, problem.group, space
+    if problem.kind == FORWARD:
+        return partial(convolutions.convolve, x, w, None, y, *how)
+    if problem.kind == DATA_GRAD:
+        return partial(convolutions.convolve_data_grad, y, w, x, *how)
+    return partial(convolutions.convolve_weight_grad, x, y, w, *how, False)
 
 
 def _milliseconds(where: Any, call: Callable[[], None]) -> float:

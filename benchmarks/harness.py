@@ -10,14 +10,15 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from benchmarks.machine import Rates
+from benchmarks.settling import settle
 from minicaffe import backend
 
 SECONDS, BYTES = "s", "B"
 FLOOR = "floor"
-_LOOK = 0.002  # seconds for which nobody must run
 MOST_PROBES = 5
 """Samples of a case whose contestants all measure themselves: a fresh process each, and little noise."""
 
@@ -31,19 +32,34 @@ class Probe:
     read: Callable[[], float]
 
 
+@dataclass(frozen=True)
+class Calls:
+    """A contestant that times its own calls, in a process of its own: ``read`` gives the latencies of as many as
+    fill some seconds, ``peak_memory`` the most bytes that were resident.
+    """
+
+    read: Callable[[float], list[float]]
+    peak_memory: Callable[[], float]
+
+
+Contestant: TypeAlias = "Callable[[], Any] | Probe | Calls"
+
+
 @dataclass
 class Work:
     """What a case runs and what no implementation of it can do without.
 
-    ``run`` maps a contestant to a function that does the work once, or to a Probe.  ``flops`` are those of matrix
-    products, ``moved`` the bytes that must be read and written.  ``verify`` raises Disagreement if the contestants'
-    results differ; it runs before any timing.  ``resources`` are closed after it.
+    ``run`` maps a contestant to a function that does the work once, to a Probe or to Calls.  ``flops`` are those of
+    matrix products, ``moved`` the bytes that must be read and written, ``images`` how many are taken at once.
+    ``verify`` raises Disagreement if the contestants' results differ; it runs before any timing.  ``resources`` are
+    closed after it.
     """
 
-    run: dict[str, Callable[[], Any] | Probe]
+    run: dict[str, Contestant]
     flops: float = 0.0
     moved: float = 0.0
     unit: str = SECONDS
+    images: int = 0
     verify: Callable[[], None] | None = None
     resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -64,21 +80,27 @@ class Case:
 
 @dataclass(frozen=True)
 class Spread:
-    """Samples in short, in seconds or bytes."""
+    """Samples in short, in seconds or bytes.  ``p99`` is what 99 in 100 of single calls stay within; 0 where samples
+    are means of several.
+    """
 
     least: float
     median: float
     most: float
     count: int
+    p99: float = 0.0
 
     @classmethod
-    def of(cls, samples: list[float]) -> Spread:
-        return cls(min(samples), statistics.median(samples), max(samples), len(samples))
+    def of(cls, samples: list[float], single: bool = False) -> Spread:
+        p99 = sorted(samples)[math.ceil(0.99 * len(samples)) - 1] if single else 0.0
+        return cls(min(samples), statistics.median(samples), max(samples), len(samples), p99)
 
 
 @dataclass(frozen=True)
 class Result:
-    """A case's figures; ``floor`` in seconds, the median of its samples, 0 if there is none."""
+    """A case's figures; ``floor`` in seconds, the median of its samples, 0 if there is none.  ``memory`` is the peak of
+    contestants with a process of their own, in bytes.
+    """
 
     family: str
     case: str
@@ -87,13 +109,19 @@ class Result:
     moved: float
     spreads: dict[str, Spread]
     floor: float = 0.0
+    images: int = 0
+    memory: dict[str, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
         """PyTorch's median over minicaffe's: above 1, minicaffe needs less."""
-        if not {"torch", "minicaffe"} <= self.spreads.keys():
+        return self.ratio_to("torch")
+
+    def ratio_to(self, peer: str) -> float | None:
+        """A peer's median over minicaffe's; None if one of them was not measured."""
+        if not {peer, "minicaffe"} <= self.spreads.keys():
             return None
-        return self.spreads["torch"].median / self.spreads["minicaffe"].median
+        return self.spreads[peer].median / self.spreads["minicaffe"].median
 
 
 class _Timer:
@@ -127,38 +155,33 @@ def measure(case: Case, repeat: int, seconds: float, rates: Rates) -> Result:
             work.verify()
         samplers = {name: _sampler(name, contestant, seconds) for name, contestant in work.run.items()}
         if work.flops or work.moved:
-            samplers[FLOOR] = rates.floor(work.flops, work.moved)
+            samplers[FLOOR] = _one(rates.floor(work.flops, work.moved))
         samples: dict[str, list[float]] = {name: [] for name in samplers}
         with _no_collector():
             for _ in range(repeat):
                 for name, sample in samplers.items():
                     settle()
-                    samples[name].append(sample())
-    spreads = {name: Spread.of(values) for name, values in samples.items()}
+                    samples[name].extend(sample())
+        processes = {name: it for name, it in work.run.items() if isinstance(it, Calls)}
+        memory = {name: float(it.peak_memory()) for name, it in processes.items()}
+    spreads = {name: Spread.of(values, single=name in processes) for name, values in samples.items()}
     floor = spreads.pop(FLOOR).median if FLOOR in spreads else 0.0
-    return Result(case.family, case.name, work.unit, work.flops, work.moved, spreads, floor)
+    return Result(case.family, case.name, work.unit, work.flops, work.moved, spreads, floor, work.images, memory)
 
 
-def settle(most: float = 0.3) -> None:
-    """Wait, ``most`` seconds at most, until no thread of the process runs.
-
-    A library's idle threads look for work for a while before they sleep, OpenBLAS's for some 25 ms: in that time they
-    take cores from whoever is measured next.
-    """
-    end = time.perf_counter() + most
-    while time.perf_counter() < end:
-        before = time.process_time()
-        time.sleep(_LOOK)
-        if time.process_time() - before < _LOOK / 4:
-            return
-
-
-def _sampler(name: str, contestant: Callable[[], Any] | Probe, seconds: float) -> Callable[[], float]:
+def _sampler(name: str, contestant: Contestant, seconds: float) -> Callable[[], list[float]]:
+    """What gives a contestant's samples of one turn."""
+    if isinstance(contestant, Calls):
+        return partial(contestant.read, seconds)
     if isinstance(contestant, Probe):
-        return contestant.read
+        return _one(contestant.read)
     # a kernel runs as inside a net's pass: BLAS held at one thread, once for many calls
     around = backend.current().running if name == "minicaffe" else contextlib.nullcontext
-    return _Timer(contestant, seconds, around).sample
+    return _one(_Timer(contestant, seconds, around).sample)
+
+
+def _one(read: Callable[[], float]) -> Callable[[], list[float]]:
+    return lambda: [read()]
 
 
 @contextlib.contextmanager

@@ -16,10 +16,10 @@ import numpy as np
 from threadpoolctl import ThreadpoolController, threadpool_info
 
 import minicaffe
-from benchmarks import peers
+from benchmarks import isa, peers
 from minicaffe.kernels.cpu.runtime.threads import threading_layer
 
-PACKAGES = ("minicaffe", "numpy", "numba", "torch")
+PACKAGES = ("minicaffe", "numpy", "numba", "torch", "onnxruntime", "openvino", "opencv-python-headless")
 _MATRIX = 1536
 _LARGEST_COPY = 1 << 28
 
@@ -35,6 +35,7 @@ def describe(threads: int) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": cores(),
         "threads": threads,
+        "isa": isa.current(),
         "threading_layer": threading_layer(),
         "system": platform.system(),
         "python": platform.python_version(),
@@ -46,7 +47,8 @@ def describe(threads: int) -> dict[str, Any]:
 def file_name(machine: dict[str, Any]) -> str:
     """Name of the file that holds a machine's results."""
     slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((R|TM)\)", "", machine["cpu"]).lower()).strip("-")
-    return f"{slug}-{machine['cores']}cores-{machine['threads']}threads.json"
+    limit = "" if machine["isa"] == "native" else f"-{machine['isa']}"
+    return f"{slug}-{machine['cores']}cores-{machine['threads']}threads{limit}.json"
 
 
 def set_threads(threads: int) -> None:

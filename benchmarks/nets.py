@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import peers
+from benchmarks import isa, peers
 from benchmarks.harness import Case, Probe, Work
 from benchmarks.machine import child_environment
 from minicaffe import graph, models, proto, solvers, summary
@@ -54,6 +54,8 @@ NETS = {
         "resnet50/train_val.prototxt", {"data": (8, 3, 224, 224), "label": (8,)}, 1000, checked=2
     ),
     "mobilenet_b8": Definition("mobilenet/train_val.prototxt", {"data": (8, 3, 224, 224), "label": (8,)}, 1000),
+    "googlenet_b8": Definition("googlenet/train_val.prototxt", {"data": (8, 3, 224, 224), "label": (8,)}, 1000),
+    "vgg16_b4": Definition("vgg16/train_val.prototxt", {"data": (4, 3, 224, 224), "label": (4,)}, 1000),
 }
 
 
@@ -90,7 +92,7 @@ def _build(definition: Definition, threads: int) -> Work:
         work.run["torch"] = torch_net(made).step
         work.verify = partial(same_losses, made, definition.checked)
     time_caffe = partial(peers.caffe_time, made.param.net_param, child_environment(threads))
-    if peers.have_caffe():
+    if peers.have_caffe() and isa.runs("caffe"):
         work.run["caffe"] = Probe(time_caffe)
     return work
 

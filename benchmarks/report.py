@@ -13,7 +13,7 @@ from benchmarks import machine
 from benchmarks.harness import BYTES, Result, Spread
 from minicaffe import compat
 
-CONTESTANTS = ("minicaffe", "torch", "caffe", "pillow", "file")
+CONTESTANTS = ("minicaffe", "onnxruntime", "openvino", "opencv", "torch", "caffe", "pillow", "file")
 _UNITS = {"s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")), BYTES: ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))}
 
 
@@ -41,8 +41,10 @@ def _digits(value: float) -> str:
 
 
 def _spread(spread: Spread, unit: str) -> str:
-    """The median, and in brackets the least and the most in the same unit."""
+    """The median, and in brackets the least and the most in the same unit; of single calls their 99th percentile."""
     scale, _ = _scale(spread.median, unit)
+    if spread.p99:
+        return f"{amount(spread.median, unit)} (99%: {_digits(spread.p99 / scale)})"
     return f"{amount(spread.median, unit)} ({_digits(spread.least / scale)}–{_digits(spread.most / scale)})"
 
 

@@ -19,6 +19,7 @@ FAST_PATHS = {
     "replay": "layers that run again as they ran before are replayed from a capture of their kernel launches",
     "rotated": "the data gradient of a convolution with stride 1 is a convolution with rotated filters",
     "row_dot": "the weight gradient of few filters of few channels is made of inner products of rows",
+    "shared_gradients": "gradients of ranks on one machine lie in memory that all see, and none are sent",
     "strided_1x1": "a 1 x 1 convolution with a stride first gathers the pixels that it reads",
     "winograd": "3 x 3 and 5 x 5 convolutions with stride 1 multiply transformed tiles",
 }

@@ -104,6 +104,13 @@ class Storage:
             self._head_on_device = False
             self._zeros = {}
 
+    def move_to(self, memory: NDArray) -> None:
+        """Keep the host's side in ``memory``, flat, of this size and zero, from now on."""
+        if self.touched:
+            memory[:] = self.peek()
+        self._host = memory
+        generation.advance()
+
     @property
     def nbytes(self) -> int:
         """Bytes on one side, host or device, once it is used there."""

@@ -17,6 +17,7 @@ from minicaffe.errors import MissingExtraError
 _EXTRA_OF = {
     "cupy": "cuda12 (or cuda13)",
     "nvmath": "cuda12 (or cuda13)",
+    "cudnn": "cudnn (or cudnn13)",
     "plyvel": "leveldb",
     "matplotlib": "plot",
     "pygraphviz": "draw",

@@ -1,4 +1,4 @@
-"""What a file is, and what is in it: nets, solvers, weights, solver states, databases, arrays, images."""
+"""What a file is, and what is in it: nets, solvers, weights, solver states, ONNX models, databases, arrays, images."""
 
 from __future__ import annotations
 
@@ -102,6 +102,8 @@ def _reader_of(name: str, head: bytes) -> Callable[[str], Report]:
         return _idx
     if head.startswith(_IMAGES) or head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return _image
+    if kinds.is_onnx(head):
+        return _onnx
     if kind := kinds.describe(head):
         raise DataError(f"{name} is {kind}")
     return _prototxt if kinds.may_be_text(head) else _message
@@ -245,6 +247,17 @@ def _weights(name: str) -> Report:
         report.layers = definition_rows(stored.definition)
     for key, array in stored.named().items():
         report.add(key, array)
+    return report
+
+
+def _onnx(name: str) -> Report:
+    """An ONNX model, and the statistics of the numbers that the file holds."""
+    from minicaffe.onnx import model_file
+
+    model = model_file.read(name)
+    report = Report(name, "an ONNX model", model_file.facts(model))
+    for key, values in model_file.constants(model):
+        report.add(key, values)
     return report
 
 

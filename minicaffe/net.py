@@ -196,6 +196,10 @@ class Net(NamedPasses, ForwardOnly):
         first = len(self.steps) - 1 if start is None else self._place(start)
         self._executor.run_backward(first, self._place(end))
 
+    def rehearse(self, backward: bool) -> None:
+        """Call the ops of a forward pass, and of a backward pass, where kernels are noted instead of run."""
+        self._executor.rehearse(0, len(self.steps) - 1, backward)
+
     def _place(self, layer: int) -> int:
         """The number of a layer; NetError if the net has none of that number."""
         number = arguments.whole(layer, "the number of a layer", NetError)
@@ -349,6 +353,13 @@ class Net(NamedPasses, ForwardOnly):
         for step in self.steps:
             if step.layer.name in state:
                 step.layer.restore(state[step.layer.name])
+
+    def draw_anew(self) -> None:
+        """Let data layers draw other random numbers than those that their states would go on with; the order of records
+        stays.
+        """
+        for step in self.steps:
+            step.layer.draw_anew()
 
     def close(self) -> None:
         """Close files and stop threads of the data layers."""

@@ -27,7 +27,46 @@ def describe(data: bytes) -> str | None:
         return "a gzip archive (unpack it first)"
     if head.startswith(b"\x93NUMPY"):
         return "a NumPy .npy file"
+    if is_onnx(head):
+        return "an ONNX model, which minicaffe writes and does not read ('minicaffe inspect' tells what is in it)"
     return None
+
+
+def is_onnx(data: bytes) -> bool:
+    """Whether a file begins as an ONNX ModelProto does: a small ir_version (1); perhaps the producer, its version, a
+    domain, model_version and doc_string (2 to 6); then the graph (7).
+
+    No message of Caffe's with a number for its field 1 has texts in 2 and 3 and a message in 7: a SolverState has no
+    field 7, a BlobProto numbers in 2 to 4.
+    """
+    at, before = 2, 1
+    if len(data) < 4 or data[0] != 0x08 or not 0 < data[1] < 0x80:
+        return False
+    while at < min(len(data), HEAD):
+        field, wire_type = data[at] >> 3, data[at] & 7
+        if field == _GRAPH:
+            return wire_type == _DELIMITED
+        if not before < field < _GRAPH or wire_type != (_VARINT if field == _MODEL_VERSION else _DELIMITED):
+            return False
+        size, at = _varint(data, at + 1)
+        at += size if wire_type == _DELIMITED else 0
+        before = field
+    return False
+
+
+_VARINT, _DELIMITED = 0, 2
+_MODEL_VERSION, _GRAPH = 5, 7
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number that is encoded at a place, and the place behind it; of a cut one what there is."""
+    value = shift = 0
+    while at < len(data):
+        value |= (data[at] & 0x7F) << shift
+        shift, at = shift + 7, at + 1
+        if data[at - 1] < 0x80:
+            break
+    return value, at
 
 
 def may_be_text(head: bytes) -> bool:

@@ -2,6 +2,9 @@
 
 ``python tests/kill_training.py`` kills 77 times; ``--kills N``, ``--seed S`` and ``--model lenet|siamese`` choose.  The
 exit status is 1 if a file is lost, half written or left over, if a resumed run refuses, or if its end differs by a bit.
+
+With ``--ranks 2 3 4`` it kills one rank at random of as many that train together, for each of these numbers in turn:
+then it is a fault, too, if the others do not end within 30 seconds, or if what they say does not name the rank.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import argparse
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +22,8 @@ from pathlib import Path
 
 COMMAND = "import sys; from minicaffe.tools.cli import main; sys.exit(main())"
 ITERATIONS, EVERY = 60, 3
+PATIENCE = 30
+"""Seconds after which a rank's end must have ended the others."""
 TOWER = """
 layer {{ name: "conv{p}" type: "Convolution" bottom: "{x}" top: "conv{p}" param {{ name: "conv_w" }} param {{ name: "conv_b" }}
         convolution_param {{ num_output: 8 kernel_size: 5 stride: 2 weight_filler {{ type: "xavier" }} }} }}
@@ -51,21 +57,79 @@ display: 20 max_iter: {ITERATIONS} snapshot: {EVERY} snapshot_prefix: "run" rand
 
 
 def prepare(folder: Path, model: str) -> None:
-    """Write the net, the solver and a database of noise."""
+    """Write the net, the solver and a database: pairs of digits, or noise."""
     import numpy as np
 
+    from minicaffe.data.digits import read_digits
+    from minicaffe.data.pairs import draw_pairs
     from minicaffe.data.write import write_images
 
-    channels = 2 if model == "siamese" else 1
-    images = np.random.default_rng(0).integers(0, 256, (100, channels, 28, 28), np.uint8)
-    write_images(folder / "db", images, np.arange(100) % (2 if model == "siamese" else 10))
+    if model == "siamese":
+        digits, classes = read_digits("train")
+        pairs, labels = draw_pairs(classes, 100, balance=True)
+        images = digits[pairs]
+    else:
+        images, labels = np.random.default_rng(0).integers(0, 256, (100, 1, 28, 28), np.uint8), np.arange(100) % 10
+    write_images(folder / "db", images, labels)
     (folder / "net.prototxt").write_text(NETS[model])
     (folder / "solver.prototxt").write_text(SOLVER)
 
 
-def train(folder: Path, *arguments: str) -> subprocess.Popen:
+def train(folder: Path, ranks: int, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-c", COMMAND, "train", "-solver", "solver.prototxt", *arguments]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    if ranks > 1:
+        command += ["--ranks", str(ranks)]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def ranks_of(process: subprocess.Popen) -> dict[int, int]:
+    """The processes, by their ranks, that a launcher's mpirun started."""
+    found = {}
+    for rank in (rank for mpirun in _children(process.pid) for rank in _children(mpirun)):
+        try:
+            environment = Path(f"/proc/{rank}/environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended
+            continue
+        found |= {int(entry.partition(b"=")[2]): rank for entry in environment if entry.startswith(RANK)}
+    return found
+
+
+RANK = (b"OMPI_COMM_WORLD_RANK=", b"PMI_RANK=")
+"""What launchers of MPI put into a process's environment: Open MPI's, MPICH's."""
+
+
+def _children(process: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def kill(process: subprocess.Popen, rng: random.Random) -> str:
+    """Kill a training that runs, and wait for its end: what is wrong with that, if anything."""
+    if "--ranks" not in process.args:
+        process.kill()
+        process.communicate()
+        return ""
+    running: dict[int, int] = {}
+    while not running and process.poll() is None:
+        running = ranks_of(process)
+        time.sleep(0.01)
+    if not running:
+        return ""
+    rank = rng.choice(sorted(running))
+    try:
+        os.kill(running[rank], signal.SIGKILL)
+        messages, _ = process.communicate(timeout=PATIENCE)
+    except ProcessLookupError:
+        process.communicate()
+        return ""
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return f"{PATIENCE} seconds after rank {rank} was killed the others still run"
+    if process.returncode and not re.search(rf"\brank {rank}\b", messages, re.IGNORECASE):
+        return f"rank {rank} was killed, and nobody says so: {messages[-2000:]}"
+    return ""
 
 
 def newest(folder: Path) -> list[str]:
@@ -89,7 +153,7 @@ def damaged(folder: Path) -> list[str]:
     return found
 
 
-def kill_and_resume(model: str, kills: int, seed: int) -> list[str]:
+def kill_and_resume(model: str, kills: int, seed: int, ranks: int = 1) -> list[str]:
     """What went wrong over so many kills; a run that ends before its kill starts anew."""
     rng = random.Random(seed)
     problems: list[str] = []
@@ -99,30 +163,31 @@ def kill_and_resume(model: str, kills: int, seed: int) -> list[str]:
             place.mkdir()
             prepare(place, model)
         began = time.monotonic()
-        process = train(alone)
-        _, messages = process.communicate()
+        process = train(alone, ranks)
+        messages, _ = process.communicate()
         if process.returncode:
             return [f"the run that is left alone fails: {messages[-2000:]}"]
         duration = time.monotonic() - began
         names = sorted(os.listdir(alone))
         done = 0
         while done < kills:
-            process = train(folder, *newest(folder))
+            process = train(folder, ranks, *newest(folder))
             try:
-                _, messages = process.communicate(timeout=rng.uniform(0.2, 1) * duration)
+                messages, _ = process.communicate(timeout=rng.uniform(0.2, 1) * duration)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                done += 1
+                problem = kill(process, rng)
+                problems += [problem] if problem else []
                 problems += damaged(folder)
-                continue
+                if process.returncode:
+                    done += 1
+                    continue
             if process.returncode:
                 return [*problems, f"a resumed run fails: {messages[-2000:]}"]
             problems += compare(alone, folder, names)
             for path in folder.glob("run*"):
                 path.unlink()
-        process = train(folder, *newest(folder))
-        _, messages = process.communicate()
+        process = train(folder, ranks, *newest(folder))
+        messages, _ = process.communicate()
         if process.returncode:
             problems.append(f"the last run fails: {messages[-2000:]}")
         problems += compare(alone, folder, names)
@@ -146,10 +211,15 @@ def main() -> int:
     parser.add_argument("--model", choices=list(NETS), default="lenet")
     parser.add_argument("--kills", type=int, default=77)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1], help="kill a rank of so many, for each number")
     options = parser.parse_args()
-    problems = kill_and_resume(options.model, options.kills, options.seed)
-    print(*problems or [f"{options.kills} kills: the same files to the bit"], sep="\n")
-    return bool(problems)
+    failed = False
+    for ranks in options.ranks:
+        problems = kill_and_resume(options.model, options.kills, options.seed, ranks)
+        what = f"{ranks} rank(s), {options.kills} kills"
+        print(f"{what}: {len(problems) or 'no'} problem(s)", *problems, sep="\n", flush=True)
+        failed = failed or bool(problems)
+    return failed
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import strict_cupy
+from strict_cudnn import FakeCudnn
 
 THREAD_LOCAL = 1
 
@@ -262,12 +263,13 @@ def _numbers(elements, kind):
 
 
 def install() -> None:
-    """Make ``import cupy`` and ``import nvmath.bindings.cublas`` find the models."""
+    """Make ``import cupy``, ``import nvmath.bindings.cublas`` and ``import cudnn`` find the models."""
     modules: dict[str, Any] = {
         "cupy": FakeCupy(),
         "nvmath": SimpleNamespace(__version__="0"),
         "nvmath.bindings": SimpleNamespace(),
         "nvmath.bindings.cublas": FakeCublas(),
+        "cudnn": FakeCudnn(),
     }
     for name, module in modules.items():
         module.__spec__ = ModuleSpec(name, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,21 +11,24 @@ import numpy as np
 import pytest
 
 from minicaffe import proto
+from minicaffe.backend import random
 from minicaffe.backend.random import Stream
 from minicaffe.boxes import geometry
 from minicaffe.data.annoset import write_annotated
 from minicaffe.data.annotated_image import AnnotatedImage
-from minicaffe.data.annotated_source import AnnotatedSource, AnnotatedTransformer
-from minicaffe.data.box_sampling import sample, satisfies
+from minicaffe.data.annotated_source import AnnotatedSource
+from minicaffe.data.annotated_transformer import AnnotatedTransformer
+from minicaffe.data.box_sampling import jittered, sample, satisfies
 from minicaffe.data.color import from_hsv, to_hsv
 from minicaffe.data.datum import from_array
+from minicaffe.data.db import open_db
 from minicaffe.data.distortion import Distortion
 from minicaffe.data.noise import Noise
 from minicaffe.data.opencv_resize import AREA, CUBIC, LANCZOS4, LINEAR, NEAREST, resample
 from minicaffe.data.scenes import scenes
 from minicaffe.data.source import Batch
 from minicaffe.data.write import write_images
-from minicaffe.errors import DataError, OutOfMemoryError
+from minicaffe.errors import DataError, MinicaffeError, OutOfMemoryError
 from minicaffe.net import Net
 from minicaffe.proto.text import parse
 
@@ -107,7 +111,7 @@ def test_boxes_stay_where_their_objects_are(text):
     sizes = set()
     for (seed,) in how.draw(40).tolist():
         stream = Stream(seed)
-        image = how.prepare(an_image(BOXES), stream)
+        image = how.prepare(an_image(BOXES), stream, how.next_resize())
         batch = Batch(1, how.output_shape(image.pixels.shape))
         seen = how.finish(image, stream, batch, 0)
         assert holds_its_boxes(replace(seen, pixels=batch.pixels[0]))
@@ -215,7 +219,12 @@ def test_images_are_resized_as_opencv_does(mode, name, size):
     "text, problem",
     [
         ("resize_param { height: 10 }", "height and width must be given"),
-        ("resize_param { height: 9 width: 9 } resize_param { height: 9 width: 9 }", "give one"),
+        ("resize_param { height: 9 width: 9 } resize_param { height: 8 width: 8 }", "add up to 1; found 1, 1"),
+        (
+            "resize_param { height: 9 width: 9 prob: 0.5 } "
+            "resize_param { height: 8 width: 8 prob: 0.5 resize_mode: FIT_SMALL_SIZE }",
+            "give one only",
+        ),
         ("crop_h: 10", "crop_h and crop_w"),
         ("expand_param { max_expand_ratio: 0.5 }", "must be a finite number, at least 1"),
         ("distort_param { contrast_prob: 1 contrast_lower: 2 contrast_upper: 1 }", "contrast_lower <= contrast_upper"),
@@ -290,6 +299,99 @@ def test_a_snapshot_goes_on_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(a.label, b.label)
     first.close()
     second.close()
+
+
+# --- MobileNet-YOLO ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three_images(tmp_path):
+    """A database of three gray images: one with a box and a difficult one, one with 302 boxes, one with none."""
+    many = [(1 + n % 7, (0.1, 0.2, 0.3 + n / 1000, 0.8), False) for n in range(302)]
+    boxes = [[(2, (0.25, 0.125, 0.75, 0.375), False), (5, (0, 0, 0.5, 0.5), True)], many, []]
+    with open_db(tmp_path / "db", "lmdb", "new") as db:
+        for n, listed in enumerate(boxes):
+            message = proto.AnnotatedDatum(datum=from_array(np.full((1, 20, 20), 50 * n, np.uint8)), type="BBOX")
+            for label, (x0, y0, x1, y1), difficult in listed:
+                box = proto.NormalizedBBox(xmin=x0, ymin=y0, xmax=x1, ymax=y1, difficult=difficult)
+                message.annotation_group.add(group_label=label).annotation.add(bbox=box)
+            db.put(b"%08d" % n, message.SerializeToString())
+    return tmp_path / "db"
+
+
+def yolo_net(db, annotated: str, transform: str = "resize_param { height: 20 width: 20 }") -> Net:
+    text = f"""layer {{ name: 'data' type: 'AnnotatedData' top: 'data' top: 'label'
+        data_param {{ source: '{db}' backend: LMDB batch_size: 3 }} transform_param {{ {transform} }}
+        annotated_data_param {{ {annotated or "yolo_data_type: 1"} }} }}"""
+    (db.parent / "yolo.prototxt").write_text(text)
+    return Net(db.parent / "yolo.prototxt", proto.TRAIN)
+
+
+def test_rows_for_yolos_losses(three_images):
+    with closing(yolo_net(three_images, "yolo_data_type: 1 yolo_data_jitter: 0")) as net:
+        net.forward()
+        label = net.blobs["label"].data
+    assert label.shape == (3, 1, 300, 5)
+    np.testing.assert_allclose(label[0, 0, 0], [1, 0.5, 0.25, 0.5, 0.25])
+    assert not label[0, 0, 1:].any() and not label[2].any()
+    np.testing.assert_allclose(label[1, 0, :, 0], np.arange(300) % 7)
+    np.testing.assert_allclose(label[1, 0, 299], [299 % 7, 0.3495, 0.5, 0.499, 0.6], rtol=1e-5)
+
+
+def test_difficult_objects_and_a_single_class_for_yolo(three_images):
+    with closing(
+        yolo_net(three_images, "yolo_data_type: 1 yolo_data_jitter: 0 train_diffcult: true single_class: true")
+    ) as net:
+        net.forward()
+        label = net.blobs["label"].data
+    np.testing.assert_allclose(label[0, 0, :2], [[0, 0.5, 0.25, 0.5, 0.25], [0, 0.25, 0.25, 0.5, 0.5]])
+    assert not label[:, :, :, 0].any()
+
+
+def test_the_size_changes_from_batch_to_batch(three_images):
+    sizes = "resize_param { prob: 0.75 height: 24 width: 16 } resize_param { prob: 0.25 height: 8 width: 12 }"
+    random.seed(3)
+    with closing(yolo_net(three_images, "", sizes)) as net:
+        found = []
+        for _ in range(60):
+            net.forward()
+            found.append(net.blobs["data"].shape[2:])
+            assert net.blobs["label"].shape == (3, 1, 300, 5)
+    assert set(found) == {(24, 16), (8, 12)}
+    assert 33 <= found.count((24, 16)) <= 57  # 45 expected; 12 are 3.6 standard deviations
+
+
+def test_a_jitter_cuts_no_more_than_it_says():
+    stream = Stream(1)
+    parts = [jittered(0.4, False, stream) for _ in range(400)]
+    cut = np.array([part for part in parts if part is not None])
+    assert 50 <= len(parts) - len(cut) <= 110  # a fifth
+    sides = cut[:, 2:] - cut[:, :2]
+    assert (cut >= 0).all() and (cut <= 1 + 1e-6).all() and sides.min() >= 0.6 - 1e-6
+    assert 0.6 <= sides.min() < 0.62 and sides.max() > 0.98 and cut[:, :2].max() > 0.3
+    assert abs(sides[:, 0] - sides[:, 1]).max() > 0.2
+    same = np.array([part for part in (jittered(0.4, True, stream) for _ in range(50)) if part is not None])
+    np.testing.assert_allclose(same[:, 2] - same[:, 0], same[:, 3] - same[:, 1], atol=1e-6)
+
+
+def test_boxes_follow_the_jitter():
+    param = parse("resize_param { height: 50 width: 50 }", proto.TransformationParameter())
+    how = AnnotatedTransformer(param, [], proto.TRAIN, Stream(3), jitter=0.3)
+    images = [how.prepare(an_image(BOXES), Stream(seed), how.next_resize()) for (seed,) in how.draw(30).tolist()]
+    assert all(holds_its_boxes(image) for image in images)
+    assert len({tuple(image.boxes.reshape(-1).round(3)) for image in images}) > 15
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("yolo_data_type: 1 yolo_data_jitter: 1", "less than 1; found 1"),
+        ("yolo_data_type: 2", r"must be 0 \(SSD's labels\) or 1"),
+    ],
+)
+def test_options_of_yolo_are_checked(three_images, options, problem):
+    with pytest.raises(MinicaffeError, match=problem):
+        yolo_net(three_images, options)
 
 
 def test_a_database_of_datums_is_refused(tmp_path):

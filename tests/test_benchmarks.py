@@ -20,9 +20,25 @@ from click.testing import CliRunner
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
-from benchmarks import harness, layers, machine, nets, peers, report, solvers  # noqa: E402
-from benchmarks.__main__ import FAMILIES, main  # noqa: E402
-from benchmarks.harness import Case, Probe, Result, Spread, Work  # noqa: E402
+from benchmarks import (  # noqa: E402
+    deploy,
+    deploy_nets,
+    deploy_report,
+    harness,
+    isa,
+    layers,
+    machine,
+    nets,
+    peers,
+    report,
+    solvers,
+)  # fmt: skip
+from benchmarks.__main__ import FAMILIES, LONG, main  # noqa: E402
+from benchmarks.engine_process import EngineFailure, EngineProcess  # noqa: E402
+from benchmarks.engines import ENGINES, Minicaffe  # noqa: E402
+from benchmarks.harness import Calls, Case, Probe, Result, Spread, Work  # noqa: E402
+from minicaffe import proto  # noqa: E402
+from minicaffe.proto import text  # noqa: E402
 
 SMALL = ["siamese_mnist_b64", "lenet_b64", "cifar10_full_b100"]  # the nets that a test can afford to train
 needs_torch = pytest.mark.skipif(peers.torch() is None, reason="PyTorch is not installed")
@@ -62,6 +78,14 @@ def test_contestants_and_the_floor_take_turns_and_the_medians_are_kept():
     assert result.spreads["minicaffe"] == Spread(1.0, 3.0, 8.0, 3)
     assert result.floor == 2.0
     assert result.ratio == 2.0
+
+
+def test_single_calls_are_pooled_and_their_99th_percentile_and_memory_kept():
+    turns = [[0.001 * i for i in range(1, 101)], [0.101, 0.2]]
+    work = Work({"minicaffe": Calls(lambda seconds: turns.pop(0) if seconds == 0.5 else [], lambda: 7 << 20)}, images=4)
+    result = harness.measure(Case("deploy", "x", lambda: work), 2, 0.5, _Rates([]))
+    assert result.spreads["minicaffe"] == Spread(0.001, pytest.approx(0.0515), 0.2, 102, pytest.approx(0.101))
+    assert result.memory == {"minicaffe": 7 << 20} and result.images == 4
 
 
 def test_a_function_is_called_until_its_sample_is_long_enough():
@@ -116,7 +140,9 @@ def test_agree_refuses(bad):
 
 
 def test_every_case_has_a_title_of_its_own():
-    titles = [case.title for family in FAMILIES for case in importlib.import_module(f"benchmarks.{family}").cases(1)]
+    titles = [
+        case.title for family in FAMILIES + LONG for case in importlib.import_module(f"benchmarks.{family}").cases(1)
+    ]
     assert len(titles) == len(set(titles)) > 50
 
 
@@ -184,6 +210,120 @@ def test_another_rate_of_learning_is_noticed(monkeypatch):
     monkeypatch.setattr(nets, "torch_net", hasty)
     with pytest.raises(peers.Disagreement, match="loss of step 1"):
         nets.same_losses(made, 3)
+
+
+# --- deployed nets ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, outputs, batch", [
+    ("lenet", {"prob": (2, 10)}, 2),
+    ("ssd", {"loc": (1, 2880), "conf_found": (1, 7920)}, 1),
+])  # fmt: skip
+def test_a_deployed_net_has_the_wanted_outputs(name, outputs, batch):
+    net = deploy_nets.random_net(deploy_nets.NETS[name].definition(batch))
+    net.run_forward()
+    assert {blob: net.blobs[blob].shape for blob in net.outputs} == outputs
+    assert all(np.ptp(net.blobs[blob].data) > 1e-3 and np.isfinite(net.blobs[blob].data).all() for blob in outputs)
+    assert not {"DetectionOutput", "PriorBox"} & {layer.type for layer in net.layers}
+
+
+def test_the_detectors_regions_are_shared_among_the_images():
+    net = deploy_nets.NETS["faster_rcnn_head"].definition(2)
+    shapes = {layer.name: list(layer.input_param.shape[0].dim) for layer in net.layer[:2]}
+    assert shapes == {"conv5": [2, 256, 38, 50], "rois": [128, 5]}
+    regions = deploy_nets._regions(np.random.default_rng(0), 128)
+    assert np.bincount(regions[:, 0].astype(int)).tolist() == [64, 64]
+    assert (regions[:, 1:3] >= 0).all() and (regions[:, 3:] <= [799, 607]).all()
+    assert (regions[:, 3:] - regions[:, 1:3] >= 60).all()
+
+
+SMALL_DEPLOYED = """
+name: "small"
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "n" type: "BatchNorm" bottom: "c" top: "c" }
+layer { name: "s" type: "Scale" bottom: "c" top: "c" scale_param { bias_term: true } }
+layer { name: "ip" type: "InnerProduct" bottom: "c" top: "y" inner_product_param { num_output: 5 } }
+"""
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    """A folder with a small net in every engine's format."""
+    folder = tmp_path_factory.mktemp("deployed")
+    deploy_nets.write(text.parse(SMALL_DEPLOYED, proto.NetParameter()), folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in ENGINES if name != "minicaffe"])
+def test_engines_compute_the_same(deployed, name):
+    if not (deploy.installed(name) and (deployed / ENGINES[name].needs).exists()):
+        pytest.skip(f"{name} is not installed")
+    ours, theirs = (ENGINES[engine](deployed, 1).outputs() for engine in ("minicaffe", name))
+    assert ours.keys() == theirs.keys() == {"y"}
+    peers.agree(theirs["y"], ours["y"], "y", rtol=1e-5)
+
+
+def test_an_engine_in_a_process_of_its_own(deployed):
+    running = EngineProcess("minicaffe", deployed, machine.child_environment(1), 1)
+    try:
+        expected = Minicaffe(deployed, 1).outputs()
+        np.testing.assert_allclose(running.outputs()["y"], expected["y"], rtol=1e-5)
+        assert len(running.latencies(0.0)) == 0 and len(running.latencies(0.01)) >= 1
+        assert 30 << 20 < running.peak_memory() < 2 << 30
+    finally:
+        running.close()
+
+
+def test_an_engine_that_cannot_load_its_net_is_a_failure(deployed, tmp_path, capfd):
+    with pytest.raises(EngineFailure, match="opencv ended with status 1"):
+        EngineProcess("opencv", tmp_path, machine.child_environment(1), 1)
+    assert "inputs.npz" in capfd.readouterr().err
+
+
+def test_tables_of_deployed_nets():
+    def result(case: str, **medians: float) -> Result:
+        spreads = {name: Spread.of([median] * 3, single=True) for name, median in medians.items()}
+        return Result("deploy", case, "s", 0, 0, spreads, images=4, memory=dict.fromkeys(medians, float(3 << 20)))
+
+    against, images, memory = deploy_report.tables(
+        [result("a", minicaffe=0.1, onnxruntime=0.2, torch=0.4), result("b", minicaffe=0.1, onnxruntime=0.05)]
+    )
+    assert list(against.columns) == ["case", "onnxruntime", "torch", "the fastest"]
+    assert against.rows == [
+        ["a", "2.00", "4.00", "2.00"],
+        ["b", "0.50", "", "0.50"],
+        ["geometric mean", "1.00", "4.00", "1.00"],
+    ]
+    assert images.rows[0] == ["a", "40", "20", "10"]
+    assert memory.rows[1] == ["b", "3.00 MiB", "3.00 MiB", ""]
+
+
+def test_the_layers_that_lose_most_come_first():
+    def layer(name: str, seconds: float, floor: float) -> Result:
+        return Result("deploy_layers", f"n_b1/{name}", "s", 1, 1, {"minicaffe": Spread.of([seconds])}, floor)
+
+    (table,) = deploy_report.tables([layer("a/b", 0.2, 0.19), layer("c", 0.1, 0.05), layer("d", 0.1, 0.2)])
+    assert [row[0] for row in table.rows] == ["c", "a/b", "d", "all layers"]
+    assert table.rows[0][1:] == ["100 ms", "25.0%", "50.0 ms", "2.0", "50.0 ms"]
+
+
+# --- fewer instructions -------------------------------------------------------------------------------------------
+
+
+def test_the_program_runs_again_held_to_fewer_instructions(monkeypatch):
+    started = []
+    monkeypatch.setattr(isa.os, "execve", lambda *call: started.append(call))
+    assert isa.current() == "native" and isa.runs("onnxruntime")
+    isa.hold_to("avx2", ["nets", "--isa", "avx2"])
+    ((program, arguments, environment),) = started
+    assert arguments == [program, "-m", "benchmarks", "nets", "--isa", "avx2"]
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    isa.hold_to("avx2", [])
+    assert len(started) == 1  # not for ever
+    assert isa.current() == "avx2" and isa.runs("torch") and not isa.runs("onnxruntime")
+    assert machine.file_name({**machine.describe(2), "cpu": "A", "cores": 4}) == "a-4cores-2threads-avx2.json"
 
 
 # --- Caffe --------------------------------------------------------------------------------------------------------

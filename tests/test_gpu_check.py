@@ -100,15 +100,17 @@ def test_whole_on_the_stand_in(gpu_check):
 
 @needs_compiler
 def test_the_slowest_kernels_and_the_memory_of_a_net(gpu_check):
-    text, found = gpu_check("--only", "speed", "--match", "lenet*minicaffe,lenet*/kernels,convolution/small/*Grad")
+    text, found = gpu_check(
+        "--only", "speed", "--match", "lenet*minicaffe,lenet*/kernels,lenet*cuDNN,convolution/small/*Grad"
+    )
     figures = {row["check"]: row["figures"] for row in found["speed"]["rows"]}
     slowest = figures["lenet_b64/kernels"]["slowest"]
     assert len(slowest) == 16 and [k["ms"] for k in slowest] == sorted((k["ms"] for k in slowest), reverse=True)
     assert any(k["kernel"].startswith("gemm") and k["TFLOP/s"] > 0 and k["GB/s"] > 0 for k in slowest)
     assert figures["lenet_b64/kernels"]["launches"] > 30 and "MB" in figures["lenet_b64/memory/minicaffe"]
-    assert "lenet_b64/step" in text and "milliseconds" in text
+    assert "lenet_b64/step" in text and "milliseconds" in text and "minicaffe cuDNN" in text
     for name in ("convolution/small/DataGrad", "convolution/small/WeightGrad"):
-        assert {"im2col ms", "implicit TF32 ms", "implicit fp16 ms"} <= figures[name].keys()
+        assert {"im2col ms", "implicit TF32 ms", "implicit fp16 ms", "cuDNN TF32 ms"} <= figures[name].keys()
         assert f"{name}: im2col " in text and figures[name]["taken"] == "im2col"
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from minicaffe.kernels import cpu
 from minicaffe.kernels.cpu.runtime import compile as jit
+from minicaffe.kernels.cpu.runtime.cache import CacheFile
 
 PROGRAM = """
 import gc
@@ -134,7 +135,7 @@ def test_kernels_of_one_name_are_told_apart_by_their_stamps():
 
 def test_kept_code_of_two_processes_that_save_at_once_is_not_mixed_up(tmp_path):
     index = tmp_path / "kernel.nbi"
-    ours, theirs = (jit._CacheFile(str(tmp_path), "kernel", 0) for _ in range(2))
+    ours, theirs = (CacheFile(str(tmp_path), "kernel", 0) for _ in range(2))
     ours.save(("float32", "haswell"), "ours")
     our_index = index.read_bytes()
     index.unlink()  # they have not seen it yet
@@ -170,7 +171,7 @@ def test_what_is_written_with_a_sum_is_rounded_as_it_is_written():
     [lambda content: b"", lambda content: content[:-9], lambda content: content[:60] + bytes(len(content) - 60)],
 )
 def test_a_damaged_file_of_the_cache_is_dropped_and_the_kernel_compiled_again(tmp_path, ending, damage):
-    cache = jit._CacheFile(str(tmp_path), "kernel", 0)
+    cache = CacheFile(str(tmp_path), "kernel", 0)
     cache.save(("float32", "haswell"), "x" * 100)
     (path,) = tmp_path.glob(f"*.{ending}")
     path.write_bytes(damage(path.read_bytes()))

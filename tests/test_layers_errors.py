@@ -36,6 +36,7 @@ NEVER_ASKED = {
     )
 } | {("ConvolutionDepthwise", field): "both are set to the channels" for field in ("group", "num_output")}
 NEVER_ASKED[("Pooling3D", "top")] = "it makes no mask"
+NEVER_ASKED |= {("EltwiseAffine", field): "the factors are always those of channels" for field in ("axis", "num_axes")}
 
 
 def provoke(row: Row, folder) -> None:

@@ -50,6 +50,8 @@ WITHOUT_CASE = {
     ),
     *("Convolution3D", "DataAugmentation", "Deconvolution3D", "DetectNetTransformation", "Downsample", "MalisLoss"),
     *("Pooling3D", "VideoData"),
+    *("BatchReduction", "Covariance", "EltwiseAffine", "EvalDetection", "InfimumLoss", "Insanity", "Noise"),
+    *("SpatialDropout", "TrainableData"),
 }
 """Types that other tests hold against Caffe's numbers, and those of forks that nobody has run."""
 

@@ -28,7 +28,7 @@ def layers(path, phase):
 def test_names():
     assert models.names() == [
         "alexnet", "caffenet", "cifar10", "flickr_style", "googlenet", "lenet", "mnist_autoencoder", "mobilenet",
-        "rcnn_ilsvrc13", "resnet50", "segmentation", "siamese", "squeezenet", "ssd",
+        "rcnn_ilsvrc13", "resnet50", "segmentation", "siamese", "squeezenet", "ssd", "vgg16",
     ]  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def own_folder(tmp_path):
 
 
 def test_solvers_of_the_imagenet_models_are_ready_to_train():
-    for name in ("squeezenet", "resnet50", "mobilenet"):
+    for name in ("squeezenet", "resnet50", "mobilenet", "vgg16"):
         solver = read_solver(models.find(f"{name}/solver.prototxt"))
         train = layers(f"{name}/train_val.prototxt", proto.TRAIN)[0]
         test = layers(f"{name}/train_val.prototxt", proto.TEST)[0]

@@ -37,7 +37,9 @@ FILES = {
     "siamese_train_test": "siamese/mnist_siamese_train_test.prototxt",
 }
 
-IMAGENET = {"squeezenet": 227, "resnet50": 224, "mobilenet": 224, "caffenet": 227, "alexnet": 227, "googlenet": 224}
+IMAGENET = {
+    "squeezenet": 227, "resnet50": 224, "mobilenet": 224, "caffenet": 227, "alexnet": 227, "googlenet": 224, "vgg16": 224,
+}  # fmt: skip
 """Models for ImageNet, and the side of the crops they take."""
 
 
@@ -106,7 +108,10 @@ def test_every_golden_structure_has_its_model():
     assert {case.rsplit("_", 1)[0] for case in GOLDEN} == set(FILES)
 
 
-@pytest.mark.parametrize("name, count", [("squeezenet", 1_235_496), ("resnet50", 25_557_032), ("mobilenet", 4_231_976)])
+@pytest.mark.parametrize(
+    "name, count",
+    [("squeezenet", 1_235_496), ("resnet50", 25_557_032), ("mobilenet", 4_231_976), ("vgg16", 138_357_544)],
+)
 def test_params_are_as_many_as_the_paper_counts(name, count):
     nets = [
         image_net(name, file, phase)
@@ -129,6 +134,9 @@ def test_params_are_as_many_as_the_paper_counts(name, count):
     ("mobilenet", {
         "conv1": (1, 32, 112, 112), "conv2_2/sep": (1, 128, 56, 56), "conv3_2/dw": (1, 128, 28, 28),
         "conv4_2/sep": (1, 512, 14, 14), "conv5_6/sep": (1, 1024, 7, 7), "pool6": (1, 1024, 1, 1), "prob": (1, 1000, 1, 1)}),
+    ("vgg16", {
+        "conv1_2": (1, 64, 224, 224), "pool1": (1, 64, 112, 112), "pool2": (1, 128, 56, 56), "conv3_3": (1, 256, 56, 56),
+        "conv4_3": (1, 512, 28, 28), "pool5": (1, 512, 7, 7), "fc6": (1, 4096), "prob": (1, 1000)}),
 ])  # fmt: skip
 def test_blobs_have_the_papers_shapes(name, shapes):
     net = image_net(name, "deploy", proto.TEST)

@@ -44,6 +44,7 @@ SHIPPED = {
     "siamese/mnist_siamese_train_test.prototxt": {"pair_data": (3, 2, 28, 28), "sim": (3,)},
     "squeezenet/deploy.prototxt": {"data": (1, 3, 67, 67)},
     "ssd/deploy.prototxt": {"image": (1, 1, 96, 96)},
+    "vgg16/deploy.prototxt": {"data": (1, 3, 32, 32)},
 }
 """A net of each shipped model, and sizes of its inputs, small where the net takes that."""
 

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+import ranks as together
 
 import minicaffe
 from minicaffe import backend, compat, parallel, proto
@@ -41,6 +42,7 @@ def rows(tmp_path_factory):
         file["x"] = generator.randn(30, 6).astype(np.float32)
         file["y"] = generator.randint(0, 3, 30).astype(np.float32)
     (folder / "rows.txt").write_text("rows.h5\n")
+    together.write_pairs(folder)
     return folder
 
 
@@ -73,6 +75,23 @@ def test_two_ranks_step_as_one_with_the_double_batch(found, what):
     alone, two = (np.array(one[what]) for one in found)
     assert len(set(np.round(alone[:4], 6))) > 1
     np.testing.assert_allclose(two, alone, rtol=2e-5, atol=2e-6)
+
+
+def test_two_ranks_train_the_siamese_net_on_digits_as_one_with_the_double_batch(found):
+    """``python tests/ranks.py compare 2 3 4`` shows more of them."""
+    alone, two = (np.array(one["siamese"]) for one in found)
+    assert len(alone) == together.SIAMESE_STEPS and alone[-1] < alone[0] / 2
+    np.testing.assert_allclose(two, alone, rtol=1e-11)
+
+
+def test_one_process_goes_on_from_the_state_of_two(found, rows, monkeypatch, caplog):
+    """From the same record: of twice the batch, it steps as they do."""
+    monkeypatch.chdir(rows)
+    with together.make(prefix="one") as solver, caplog.at_level("WARNING", "minicaffe"):
+        solver.restore("by2_iter_3.solverstate")
+        solver.step(3)
+        np.testing.assert_allclose(together.weights(solver), found[1]["resumed"], rtol=2e-5, atol=2e-6)
+    assert "was written by 2 process(es) that trained together, and 1 go on: from the same record" in caplog.text
 
 
 def test_buckets_change_nothing(found):
@@ -146,10 +165,7 @@ def test_the_newest_state_is_the_one_of_the_highest_iteration_since(tmp_path):
 @pytest.fixture
 def training(rows):
     """``minicaffe train --ranks 2`` of the small net for long, to be disturbed; waits for its first snapshot."""
-    net = HERE / "ranks.py"
-    namespace: dict = {"__name__": "ranks", "__file__": str(net)}
-    exec(net.read_text(), namespace)  # noqa: S102  (its NET)
-    (rows / "net.prototxt").write_text(namespace["NET"].format(batch=6, middle=""))
+    (rows / "net.prototxt").write_text(together.NET.format(batch=6, middle=""))
     (rows / "solver.prototxt").write_text(
         'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 100000000 snapshot: 200 snapshot_prefix: "t" '
         "test_iter: 1 test_interval: 100000000 test_initialization: false random_seed: 1"

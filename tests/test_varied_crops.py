@@ -104,6 +104,40 @@ def test_random_sizes_of_the_shorter_side(database, phase):
         np.testing.assert_array_equal(image, resized[:, top : top + 12, left : left + 12])
 
 
+@pytest.mark.parametrize("phase", [proto.TRAIN, proto.TEST])
+def test_nvcaffes_sizes_and_the_centre_of_the_mean(database, phase, tmp_path):
+    mean = np.arange(4 * 20 * 30, dtype=np.float32).reshape(4, 20, 30) / 50
+    path = tmp_path / "mean.binaryproto"
+    path.write_bytes(proto.BlobProto(shape=proto.BlobShape(dim=mean.shape), data=mean.reshape(-1)).SerializeToString())
+    images, stream = batch(
+        database, phase, size=30, crop_size=12, mirror=True, mean_file=str(path), img_rand_resize_lower=10,
+        img_rand_resize_upper=20, rand_resize_ratio_lower=1, rand_resize_ratio_upper=1.5, vertical_stretch_lower=0.8,
+        vertical_stretch_upper=1.1, interpolation_algo_up="INTER_LINEAR", interpolation_algo_down="INTER_LINEAR",
+    )  # fmt: skip
+    heights = set()
+    for image, record in zip(images, records(30), strict=True):
+        draws = stream.draws(4 if phase == proto.TRAIN else 2)
+        own = Stream(int(draws[1]))
+        side = 10 + own.draw() % 11
+        ratio, stretch = (low + (high - low) * own.draw() / (2**32 - 1) for low, high in ((1, 1.5), (0.8, 1.1)))
+        height = min(max(round(side * float(np.float32(stretch))), 12), 21)
+        resized = resize(record, height, min(max(round(side * ratio), 12), 33))
+        room = np.subtract(resized.shape[1:], 12)
+        top, left = draws[2:] % (room + 1) if phase == proto.TRAIN else room // 2
+        expected = resized[:, top : top + 12, left : left + 12] - mean[:, 4:16, 9:21]
+        np.testing.assert_array_equal(image, expected[..., ::-1] if draws[0] % 2 else expected)
+        heights.add(height)
+    assert len(heights) > 5
+
+
+def test_nvcaffes_images_grow_only_if_they_may(database):
+    sizes = {"img_rand_resize_lower": 42, "img_rand_resize_upper": 42, "interpolation_algo_up": "INTER_NEAREST"}
+    images, _ = batch(database, proto.TEST, size=1, crop_size=20, allow_upscale=True, **sizes)
+    np.testing.assert_array_equal(images[0], IMAGE.repeat(2, 1).repeat(2, 2)[:, 11:31, 23:43])
+    images, _ = batch(database, proto.TEST, size=1, crop_size=20, **sizes)
+    np.testing.assert_array_equal(images[0], IMAGE[:, 0:20, 6:26])
+
+
 def test_parts_of_random_area_and_aspect(database):
     options = proto.RandomAspectRatioParameter(min_area_ratio=0.125, max_area_ratio=0.25, aspect_ratio_change=0.8)
     images, stream = batch(database, proto.TEST, crop_size=8, random_aspect_ratio_param=options)
@@ -128,6 +162,11 @@ def test_parts_of_random_area_and_aspect(database):
         ({"random_resize_param": {"min_size": 5}}, "needs transform_param.crop_size"),
         ({"random_resize_param": {"min_size": 5, "max_size": 4}, "crop_size": 4}, "max_size"),
         ({"random_resize_param": {}, "is_flow": True, "crop_size": 4}, "keep one"),
+        (
+            {"img_rand_resize_lower": 5, "crop_size": 4},
+            "img_rand_resize_lower, img_rand_resize_upper: must be positive",
+        ),
+        ({"img_rand_resize_lower": 5, "img_rand_resize_upper": 9}, "needs transform_param.crop_size"),
         ({"random_aspect_ratio_param": {"min_area_ratio": 0}, "crop_size": 4}, "min_area_ratio"),
         ({"random_aspect_ratio_param": {"aspect_ratio_change": 2}, "crop_size": 4}, "aspect_ratio_change"),
     ],

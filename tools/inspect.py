@@ -32,8 +32,9 @@ def command(file: str, records: int, as_json: bool) -> None:
     """Tell what a file is, and what is in it.
 
     FILE is any of these: a prototxt (net or solver), a .caffemodel, a .solverstate, HDF5, a mean image (.binaryproto),
-    a database's folder (LMDB or LevelDB), .npz, .npy, .safetensors, IDX (MNIST), an image, a list of images.  Shows
-    layers, shapes, and the statistics of all numbers: NaN and infinity are named at the end.
+    a database's folder (LMDB or LevelDB), .npz, .npy, .safetensors, IDX (MNIST), an image, a list of images, an ONNX
+    model (with the package onnx).  Shows layers, shapes, and the statistics of all numbers: NaN and infinity are named
+    at the end.
     """
     from minicaffe import models
     from minicaffe.inspection import inspect

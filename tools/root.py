@@ -60,6 +60,7 @@ SECTIONS = {
         ),
     },
     "This machine": {
+        "warm": (_TOOLS + "warm", "Compile what nets will need, before they run."),
         "device_query": (_TOOLS + "device_query", "Show what is known about GPUs."),
         "gpu_check": (_TOOLS + "gpu_command", "Check what minicaffe computes on a GPU, and how fast it is."),
         "completion": (_TOOLS + "completion", "Print what switches on completion by Tab in a shell."),

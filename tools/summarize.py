@@ -58,7 +58,7 @@ def command(
     try:
         loaded = load(path, proto.Phase.Value(phase), level, options.split(stage), dict(shapes))
     except (DataError, MissingExtraError) as error:
-        raise DataError(f"{error}; or say what its data layers would make: {_wanted_shapes(path)}") from error
+        raise DataError(f"{error}; or say what its data layers would make: {wanted_shapes(path)}") from error
     with contextlib.closing(loaded):
         summary = summarize(loaded)
     if as_json:
@@ -71,7 +71,7 @@ def command(
     screen.print(_memory(summary.memory))
 
 
-def _wanted_shapes(path: str) -> str:
+def wanted_shapes(path: str) -> str:
     """The ``--shape`` flags that a net needs when its data is not there."""
     from minicaffe.proto.files import read_net
 

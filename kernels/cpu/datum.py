@@ -76,6 +76,8 @@ def scan(records: np.ndarray, ends: np.ndarray, fields: np.ndarray) -> None:
 @kernel()
 def gather(records: np.ndarray, starts: np.ndarray, out: np.ndarray) -> None:
     """Copy the bytes from each of n ``starts`` on into the rows of ``out`` (n, size)."""
-    size = out.shape[1]
+    size = np.uint64(out.shape[1])
     for n in range(len(starts)):
-        out[n] = records[starts[n] : starts[n] + size]
+        row, first = out[n], np.uint64(starts[n])
+        for i in range(size):  # to assign a slice compiles four times as long: it can fail, with a message
+            row[i] = records[first + i]

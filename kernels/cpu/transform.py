@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.runtime.compile import kernel
+from minicaffe.kernels.cpu.runtime.compile import called, kernel
 from minicaffe.kernels.cpu.simd.memory import copy_row, end_of_stream, stream_row
 
 STREAMED = 1 << 23
@@ -32,7 +32,8 @@ def crop(batch: np.ndarray, offsets: np.ndarray, mirror: np.ndarray, out: np.nda
                     for x in range(np.uint64(width)):
                         result[x] = row[last - x]
                 else:
-                    result[:] = row
+                    for x in range(np.uint64(width)):
+                        result[x] = row[x]
 
 
 @kernel()
@@ -83,7 +84,7 @@ def subtract_mean(
                 else:
                     for x in range(np.uint64(width)):
                         buffer[x] = (np.float32(row[x]) - means[x]) * scale
-                _put(out[n, c, y].ctypes.data, buffer, width, streamed)
+                _put(out[n, c, y].ctypes.data, buffer.ctypes.data, width, streamed)
     if streamed:
         end_of_stream()
 
@@ -96,13 +97,13 @@ def _subtract_number(pixels, mean, scale, buffer, streamed, out):
         count = min(np.uint64(_PIECE), size - start)
         for i in range(count):
             buffer[i] = (np.float32(pixels[start + i]) - mean) * scale
-        _put(out.ctypes.data + 4 * start, buffer, count, streamed)
+        _put(out.ctypes.data + 4 * start, buffer.ctypes.data, count, streamed)
 
 
-@kernel(internal=True)
-def _put(target, row, count, streamed):
-    """Write ``count`` floats to an address."""
+@called
+def _put(target, source, count, streamed):
+    """Copy ``count`` floats from one address to another."""
     if streamed:
-        stream_row(target, row.ctypes.data, np.int64(count), np.float32(0))
+        stream_row(target, source, count, np.float32(0))
     else:
-        copy_row(target, row.ctypes.data, np.int64(count), np.float32(0))
+        copy_row(target, source, count, np.float32(0))

@@ -83,6 +83,12 @@ class Backend(ABC):
         """In a forked process: no pass is under way, and nobody holds the lock, for other threads are not there."""
         self._lock, self._reserving = threading.RLock(), threading.RLock()
 
+    def expecting(self, rehearsal: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Around work for which kernels may have to be compiled: ``rehearsal`` calls those that it will call, without
+        harm where none of them runs.
+        """
+        return contextlib.nullcontext()
+
     @abstractmethod
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
         """A new zero-filled, C-contiguous array of this backend."""
@@ -120,6 +126,12 @@ class Backend(ABC):
         further: the capture is incomplete then.
         """
         return contextlib.nullcontext()
+
+    def convolutions(self, library: str = "") -> Any:
+        """What has the functions of ``kernels/reference/conv.py``: a ``library`` ("cuDNN") where this backend has it;
+        else ``ops``.
+        """
+        return self.ops
 
     def rounding(self, precision: str) -> contextlib.AbstractContextManager[None]:
         """Held around ops: the factors of their float32 products are rounded to a ``precision`` of ``PRECISIONS``.

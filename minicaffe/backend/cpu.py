@@ -13,6 +13,7 @@ from minicaffe import limits
 from minicaffe.backend import random, threads
 from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.kernels import cpu, fast_paths
+from minicaffe.kernels.cpu.runtime.ahead import expecting
 from minicaffe.kernels.cpu.runtime.capture import (
     CapturedOps,
     LaunchList,
@@ -94,6 +95,9 @@ class CpuBackend(Backend):
         super().__init__()
         self.random = CpuRandom(self)
         self._capture: CpuCapture | None = None
+
+    def expecting(self, rehearsal: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        return expecting(rehearsal)
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
         return limits.zeros(shape, dtype, "scratch memory")

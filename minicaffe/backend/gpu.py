@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import threading
@@ -20,8 +21,9 @@ from minicaffe.backend.device import DeviceBackend
 from minicaffe.backend.graph import GraphCapture
 from minicaffe.backend.precision import tf32_allowed
 from minicaffe.backend.staging import Staging
-from minicaffe.errors import DeviceError
+from minicaffe.errors import DeviceError, MinicaffeError
 from minicaffe.kernels import fast_paths
+from minicaffe.kernels.cuda.conv.cudnn import CudnnConvolutions
 from minicaffe.kernels.cuda.conv.trial import Trials
 from minicaffe.limits import amount
 
@@ -111,6 +113,20 @@ class GpuBackend(DeviceBackend):
     def settings(self) -> tuple:
         return fast_paths.left_out(), tf32_allowed(), self.ops.factors
 
+    def convolutions(self, library: str = "") -> Any:
+        return self._cudnn or self.ops if library == "cuDNN" else self.ops
+
+    @functools.cached_property
+    def _cudnn(self) -> CudnnConvolutions | None:
+        """cuDNN's convolutions; None, and a line in the log that says why, where it cannot be used."""
+        try:
+            with self._current():
+                cudnn = compat.require("cudnn")
+                return CudnnConvolutions(cudnn, self.ops, self._stream.ptr, self.zeros, self._outside_captures)
+        except (MinicaffeError, ImportError, OSError, RuntimeError) as error:
+            _log.warning("engine: CUDNN is left to minicaffe's own kernels: %s", error)
+            return None
+
     def rounding(self, precision: str) -> contextlib.AbstractContextManager[None]:
         if precision == "bf16" and self._capability < _TENSOR_CORES:
             raise DeviceError(
@@ -169,6 +185,8 @@ class GpuBackend(DeviceBackend):
             rows.append(("inputs that are copied ahead", self._staging.spare_bytes))
         if self.ops.rounded_bytes:
             rows.append(("factors of products in 16 bits", self.ops.rounded_bytes))
+        if "_cudnn" in self.__dict__ and self._cudnn is not None and self._cudnn.workspace_bytes:
+            rows.append(("workspace of cuDNN", self._cudnn.workspace_bytes))
         return usage.table(self, *rows, (f"free, of {amount(total)}", free))
 
     def synchronize(self) -> None:

@@ -65,12 +65,13 @@ def leave() -> None:
     _rank, _count, _of_first = 0, 1, None
 
 
-def agreed(value: Any) -> Any:
-    """What rank 0 passes, where the processes are connected, else ``value``: for what all must draw alike.
+def agreed(value: Any, shares: int) -> Any:
+    """What rank 0 passes, where connected processes read ``shares`` of the same records, else ``value``: for what all
+    must draw alike.
 
-    All processes call it, in the same order.
+    All processes call it, in the same order; with one share each may do so alone.
     """
-    return value if _of_first is None else _of_first(value)
+    return value if _of_first is None or shares == 1 else _of_first(value)
 
 
 def share(training: bool) -> tuple[int, int]:

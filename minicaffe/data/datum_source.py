@@ -10,7 +10,7 @@ import numpy as np
 from minicaffe import proto
 from minicaffe.backend.random import Stream
 from minicaffe.data import varied_crops
-from minicaffe.data.datum import labels, parse, raw_batch, to_packed
+from minicaffe.data.datum import labels, parse, raw_batch, rehearse_raw_batch, to_packed
 from minicaffe.data.db import open_db
 from minicaffe.data.packed import PackedImage
 from minicaffe.data.prefetch import Finish, done
@@ -81,6 +81,10 @@ class RecordReader(ImageReader):
         self._walk.go_to(state)
         self._transformer.set_state(state_of_text(state["random"]))
 
+    def draw_anew(self, stream: Stream) -> None:
+        super().draw_anew(stream)
+        self._walk.draw_anew(stream)
+
     def close(self) -> None:
         super().close()
         self._records.close()
@@ -112,6 +116,12 @@ class _DatumReader(RecordReader):
             self._fill_at_once(batch, records[0], *raw)
         batch.position = self.position()
         return finish
+
+    def rehearse(self) -> None:
+        rehearse_raw_batch()
+        if self._transformer.crop or self._transformer.mirror:
+            batch = Batch(1, (1, 1, 1))
+            crop(batch.pixels, batch.offsets, batch.mirror, batch.pixels)
 
     def _fill_at_once(self, batch: Batch, first: Record, pixels: np.ndarray, label: np.ndarray) -> None:
         """The way of raw Datums of one size."""

@@ -15,7 +15,6 @@ from minicaffe.data.distortion import Distortion, between, chance
 from minicaffe.data.field_targets import FieldTargets, Level, Rules, cells, ignore_beyond
 from minicaffe.data.listed_boxes import ListedImage
 from minicaffe.data.listed_source import ListedReader, object_rows
-from minicaffe.data.prefetch import Finish, done
 from minicaffe.data.scene_of_boxes import BoxScene, Place, place, rounded
 from minicaffe.data.source import Batch
 from minicaffe.errors import DataError
@@ -36,7 +35,7 @@ class FieldReader(ListedReader):
     no_object: Sequence[float]
 
     def __init__(
-        self, name: str, param: Any, strides: Sequence[int], rules: Rules, transform: Any, scale: float, stream: Stream
+        self, name: str, param: Any, strides: Sequence[int], rules: Rules, transform: Any, scale: float, *where: Any
     ) -> None:
         if not len(strides) == len(param.field_w) == len(param.field_h):
             raise DataError(
@@ -47,7 +46,7 @@ class FieldReader(ListedReader):
             raise DataError(f"{name}: field_w, field_h and strides must be positive")
         if param.coord_num != 4:
             raise DataError(f"{name}.coord_num: must be 4; found {param.coord_num}")
-        super().__init__(name, param, transform, scale, stream)
+        super().__init__(name, param, transform, scale, *where)
         self._levels = [Level(*each) for each in zip(strides, param.field_w, param.field_h, strict=True)]
         self._targets = FieldTargets(self._levels, rules)
         self.shape = (3, *self.first_canvas())
@@ -76,7 +75,7 @@ class FieldReader(ListedReader):
     def factors(self, scene: BoxScene, chosen: int | None) -> tuple[float, float]:
         """By what width and height are rescaled, given which object is to be seen."""
 
-    def begin(self, batch: Batch) -> Finish:
+    def fill(self, batch: Batch) -> None:
         self.start()
         found: list[np.ndarray] = []
         maps: list[list[np.ndarray]] = []
@@ -93,8 +92,6 @@ class FieldReader(ListedReader):
         batch.more = [np.stack(level) for level in zip(*maps, strict=True)]
         if self._param.output_gt_boxes:
             batch.more.append(object_rows(found, self.row_width, list(self.no_object)))
-        batch.position = self.position()
-        return done
 
     def _put(self, scene: BoxScene, out: np.ndarray) -> tuple[BoxScene, tuple[Place, Place]]:
         """Put an image onto a canvas (3, H, W); the image as it lies there, and where, along x and y."""
@@ -126,7 +123,7 @@ class ImageGtReader(FieldReader):
     row_width, no_object = 7, (0, 1, 1, 2, 2, 1, 1)
     UNWANTED, PICK_UP = 0.4, 0.2
 
-    def __init__(self, param: Any, transform_param: Any, stream: Stream) -> None:
+    def __init__(self, param: Any, transform_param: Any, *where: Any) -> None:
         rules = Rules(overlap, 0, param.fg_threshold, self.UNWANTED, True, self.PICK_UP)
         if bool(param.resize_width) != bool(param.resize_height):
             raise DataError("image_gt_data_param: give resize_width and resize_height, or neither")
@@ -141,7 +138,7 @@ class ImageGtReader(FieldReader):
                     f"{param.max_scale}"
                 )
         name = "image_gt_data_param"
-        super().__init__(name, param, list(param.downsample_rate), rules, transform_param, param.scale, stream)
+        super().__init__(name, param, list(param.downsample_rate), rules, transform_param, param.scale, *where)
 
     def listed(self, images: list[ListedImage]) -> list[ListedImage]:
         """Images with an object that is not ignored ``fg_img_multiple`` times."""
@@ -151,9 +148,11 @@ class ImageGtReader(FieldReader):
             for _ in range(self._param.fg_img_multiple if (image.objects[:, 5] == 0).any() else 1)
         ]
 
-    def shuffle(self) -> None:
+    def order(self, shuffler: Stream) -> np.ndarray:
+        numbers = super().order(shuffler)
         if self._param.shuffle:
-            self._stream.shuffle(self._order)
+            shuffler.shuffle(numbers)
+        return numbers
 
     def first_canvas(self) -> Size:
         p, last = self._param, self._images[-1].size
@@ -202,7 +201,7 @@ class DetectionReader(FieldReader):
     row_width, no_object = 8, (-1,) * 8
     SHUFFLES = ("random", "random_aspect", "random_mix_aspect")
 
-    def __init__(self, param: Any, transform_param: Any, stream: Stream) -> None:
+    def __init__(self, param: Any, transform_param: Any, *where: Any) -> None:
         margin = param.anchor_ignore_margin_ratio if param.HasField("anchor_ignore_margin_ratio") else None
         inside = param.anchor_ignore_iou_thr if param.HasField("anchor_ignore_iou_thr") else None
         how = (param.ignore_fg_threshold, False, param.pickup_iou_thr, margin, inside)
@@ -211,7 +210,7 @@ class DetectionReader(FieldReader):
         self._distortion = Distortion(param.distort_param) if param.HasField("distort_param") else None
         self._ratio = 1.0
         name, scale = "detection_data_param", transform_param.scale
-        super().__init__(name, param, list(param.stride), rules, transform_param, scale, stream)
+        super().__init__(name, param, list(param.stride), rules, transform_param, scale, *where)
 
     def _check(self, param: Any) -> None:
         def problem(what: str) -> DataError:
@@ -251,19 +250,19 @@ class DetectionReader(FieldReader):
         if min(param.template_ratio, default=1) <= 0 or not 0 <= param.multiscale_prob <= 1:
             raise problem("needs positive template_ratio, and multiscale_prob in 0 .. 1")
 
-    def shuffle(self) -> None:
-        p = self._param
+    def order(self, shuffler: Stream) -> np.ndarray:
+        p, numbers = self._param, super().order(shuffler)
         if not p.HasField("shuffle"):
-            return
+            return numbers
         if p.shuffle == "random":
-            self._stream.shuffle(self._order)
-            return
+            shuffler.shuffle(numbers)
+            return numbers
         high = np.array([image.size[1] >= image.size[2] for image in self._images])
         groups = [np.flatnonzero(high), np.flatnonzero(~high)]
         for group in groups:
-            self._stream.shuffle(group)
-        first, second = groups if self.below(2) else groups[::-1]
-        self._order = np.concatenate(
+            shuffler.shuffle(group)
+        first, second = groups if shuffler.draw() % 2 else groups[::-1]
+        return np.concatenate(
             [first, second] if p.shuffle == "random_aspect" else _in_turn(first, second, p.mix_group_size)
         )
 

@@ -169,10 +169,10 @@ class ListReader(ImageReader):
         self._before, self._after = rank, shares - rank  # images to pass before and after each that is read
         self._entries = self.read_entries()
         self._order = np.arange(len(self._entries))
-        self._shuffler = Stream(ranks.agreed(stream.draw())) if param.shuffle else None
+        self._shuffler = Stream(ranks.agreed(stream.draw(), shares)) if param.shuffle else None
         self._shuffle()
         _log.info("A total of %d images.", len(self._entries))
-        self._place = ranks.agreed(stream.draw()) % param.rand_skip if param.rand_skip else 0
+        self._place = ranks.agreed(stream.draw(), shares) % param.rand_skip if param.rand_skip else 0
         if self._place >= len(self._entries):
             raise DataError(
                 f"image_data_param.rand_skip: Not enough points to skip: {self._place} of {len(self._entries)}; set a "

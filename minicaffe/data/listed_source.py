@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minicaffe import limits
+from minicaffe.backend import ranks
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import decode_image
 from minicaffe.data.listed_boxes import ListedImage, read_boxes
@@ -27,17 +28,21 @@ class ListedSource(BatchSource):
 
 
 class ListedReader(BatchReader):
-    """Fills batches with the images of a window file, in order, or as ``shuffle`` leaves them before each round.
+    """Fills batches with the images of a window file, in the ``order`` of each round.
 
     ``param`` has ``source``, ``root_folder``, ``batch_size`` and perhaps ``cache_images``; ``name`` is its field's.
-    ``mean_value`` of ``transform_param`` is subtracted, then pixels are scaled.  Of the random stream a position holds
-    the state.  Raises DataError for a list or an image that cannot be read.
+    ``mean_value`` of ``transform_param`` is subtracted, then pixels are scaled.  Of ``shares`` readers together, whose
+    rounds are in the same orders, that of number ``rank`` takes every ``shares``-th batch: images of one batch may have
+    been put side by side for their proportions.  A position holds the state of both random streams, that of the orders
+    and that of all else.  Raises DataError for a list or an image that cannot be read.
     """
 
     difficult = True
     """Whether lines tell if an object is difficult."""
 
-    def __init__(self, name: str, param: Any, transform_param: Any, scale: float, stream: Stream) -> None:
+    def __init__(
+        self, name: str, param: Any, transform_param: Any, scale: float, stream: Stream, rank: int, shares: int
+    ) -> None:
         super().__init__()
         check_sizes(param.batch_size, 1, name)
         self._name, self._param = name, param
@@ -52,19 +57,44 @@ class ListedReader(BatchReader):
         self._mean, self._scale = mean[:, None, None], np.float32(scale)
         self._mirror = transform_param.mirror
         self._stream = Stream(stream.draw())
+        self._shuffler = Stream(ranks.agreed(self._stream.draw(), shares))
+        self._before, self._after = rank, shares - 1 - rank  # batches to pass before and after each that is read
         self._images = self.listed(read_boxes(param.source, self.difficult))
         cached = getattr(param, "cache_images", False)
         self._contents = [self._content(image) for image in self._images] if cached else None
-        self._order = np.arange(len(self._images))
-        self.shuffle()
-        self._place = 0
+        self._begin_round()
 
     def listed(self, images: list[ListedImage]) -> list[ListedImage]:
         """The images of a round, for those in the file."""
         return images
 
-    def shuffle(self) -> None:
-        """Put ``_order`` in the order of the next round."""
+    def begin(self, batch: Batch) -> Finish:
+        self._pass(self._before)
+        self.fill(batch)
+        self._pass(self._after)
+        batch.position = self.position()
+        return done
+
+    @abstractmethod
+    def fill(self, batch: Batch) -> None:
+        """Put the next images, and what belongs to them, into a batch."""
+
+    def _pass(self, batches: int) -> None:
+        for _ in range(batches * self._param.batch_size):
+            self._advance()
+
+    def _advance(self) -> None:
+        self._place += 1
+        if self._place == len(self._order):
+            self._begin_round()
+
+    def _begin_round(self) -> None:
+        """Begin a round; positions handed out before keep their orders."""
+        self._place, self._order = 0, self.order(self._shuffler)
+
+    def order(self, shuffler: Stream) -> np.ndarray:
+        """The numbers of the images in the order of the next round, drawn from a stream of its own."""
+        return np.arange(len(self._images))
 
     @abstractmethod
     def shapes(self) -> list[tuple[int, ...]]:
@@ -79,11 +109,7 @@ class ListedReader(BatchReader):
             pixels = decode_image(content, True)
         except DataError as error:
             raise DataError(f"image {self._path(image)}: {error}") from error
-        self._place += 1
-        if self._place == len(self._order):
-            self._place = 0
-            self._order = self._order.copy()  # positions handed out before keep theirs
-            self.shuffle()
+        self._advance()
         return BoxScene(pixels, image.objects, image.unwanted)
 
     def _path(self, image: ListedImage) -> str:
@@ -104,13 +130,14 @@ class ListedReader(BatchReader):
         return self._stream.draw() % limit
 
     def position(self) -> Any:
-        return self._place, self._order, self._stream.get_state()
+        return self._place, self._order, self._shuffler.get_state(), self._stream.get_state()
 
     def encode(self, position: Any) -> dict[str, Any]:
-        place, order, random = position
+        place, order, shuffler, random = position
         return {
             "place": place,
             "order": text_of_state(order.astype("<i4").tobytes()),
+            "shuffler": text_of_state(shuffler),
             "random": text_of_state(random),
         }
 
@@ -122,7 +149,11 @@ class ListedReader(BatchReader):
                 f"{len(self._images)}; resume with the list that it was trained on"
             )
         self._place, self._order = state["place"], order
+        self._shuffler.set_state(state_of_text(state["shuffler"]) or b"")
         self._stream.set_state(state_of_text(state["random"]) or b"")
+
+    def draw_anew(self, stream: Stream) -> None:
+        self._stream = Stream(stream.draw())
 
 
 def object_rows(scenes: list[np.ndarray], width: int, none: list[float]) -> np.ndarray:
@@ -140,8 +171,8 @@ class EvalReader(ListedReader):
     ``resize_height``; then both become multiples of 32.  ``Batch.more``: objects and sizes.
     """
 
-    def __init__(self, param: Any, transform_param: Any, stream: Stream) -> None:
-        super().__init__("eval_data_param", param, transform_param, transform_param.scale, stream)
+    def __init__(self, param: Any, transform_param: Any, *where: Any) -> None:
+        super().__init__("eval_data_param", param, transform_param, transform_param.scale, *where)
         fixed = param.resize_width and param.resize_height
         if not fixed and param.batch_size != 1:
             raise DataError("eval_data_param.batch_size: must be 1 where images keep their proportions")
@@ -165,7 +196,7 @@ class EvalReader(ListedReader):
         rows, columns = (max(rounded(side / 32), 1) * 32 for side in sides)
         return rows, columns
 
-    def begin(self, batch: Batch) -> Finish:
+    def fill(self, batch: Batch) -> None:
         found: list[np.ndarray] = []
         sizes = []
         for n in range(self._param.batch_size):
@@ -178,5 +209,3 @@ class EvalReader(ListedReader):
             sizes.append(scene.size)
         rows = object_rows(found, 8, [-1] * 8)
         batch.more = [rows, np.array(sizes, np.float32)[:, :, None, None]]
-        batch.position = self.position()
-        return done

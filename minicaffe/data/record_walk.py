@@ -49,6 +49,9 @@ class Walk(ABC):
     def go_to(self, state: dict[str, Any]) -> None:
         """Continue from an encoded position; DataError if it names no record, or is of another kind of walk."""
 
+    def draw_anew(self, stream: Stream) -> None:  # noqa: B027  (walks that draw alike go on so)
+        """Seed from ``stream`` what each of the walks draws for itself."""
+
     def find(self, key: bytes) -> None:
         """Go to the record of this key; DataError if there is none."""
         if not self._records.seek(key):
@@ -167,7 +170,7 @@ class Shuffled(Walk):
 
 class Pooled(InOrder):
     """Records from a pool of ``size``, which the next ones in order replace (``shuffle_pool_size`` of Tong Xiao's
-    Caffe): the first to come fill it, and pass as they are.  Walks that go on from a snapshot begin with one pool."""
+    Caffe): the first to come fill it, and pass as they are."""
 
     encoded = frozenset({"key", "offset", "pool", "shuffler"})
 
@@ -189,6 +192,9 @@ class Pooled(InOrder):
         records = [self._fetched(key) for key in drawn]
         self.find(here)
         return records
+
+    def draw_anew(self, stream: Stream) -> None:
+        self._stream = Stream(stream.draw())
 
     def _fetched(self, key: bytes) -> Record:
         self.find(key)
@@ -215,7 +221,7 @@ class Pooled(InOrder):
 def walk(records: Reader, data_param: Any, rank: int, shares: int, stream: Stream) -> Walk:
     """The walk that a ``data_param`` asks for; one at random draws its seed from ``stream``."""
     if data_param.shuffle:
-        return Shuffled(records, rank, shares, Stream(ranks.agreed(stream.draw())))
+        return Shuffled(records, rank, shares, Stream(ranks.agreed(stream.draw(), shares)))
     if data_param.shuffle_pool_size > 1:
         size = data_param.shuffle_pool_size * data_param.batch_size
         return Pooled(records, rank, shares, Stream(stream.draw()), size)

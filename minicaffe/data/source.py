@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from minicaffe import limits
 from minicaffe.backend import threads
+from minicaffe.backend.random import Stream
 from minicaffe.data.packed import PackedImage, planes
 from minicaffe.data.prefetch import Finish, Prefetcher
 from minicaffe.data.transform import Transformer
@@ -97,6 +98,12 @@ class BatchReader(ABC):
     @abstractmethod
     def go_to(self, state: dict[str, Any]) -> None:
         """Continue from an encoded position; DataError if there is nothing to read there."""
+
+    def draw_anew(self, stream: Stream) -> None:  # noqa: B027  (some draw nothing)
+        """Take from ``stream`` the seeds of all random numbers but those that say in which order items come."""
+
+    def rehearse(self) -> None:  # noqa: B027  (most readers call none for a whole batch)
+        """Call the kernels that ``begin`` calls, where none runs and nothing may be read."""
 
     def close(self) -> None:  # noqa: B027  (most readers hold nothing open)
         """Give up what is open; may be called twice."""
@@ -215,6 +222,9 @@ class ImageReader(BatchReader):
 
         return finish
 
+    def draw_anew(self, stream: Stream) -> None:
+        self._transformer.seed(stream)
+
     def close(self) -> None:
         self._pool.shutdown()
 
@@ -249,6 +259,11 @@ class BatchSource:
         self._position = batch.position
         return batch
 
+    def rehearse(self) -> Batch:
+        """Call the kernels that reading calls, where none runs; a batch of anything."""
+        self._reader.rehearse()
+        return Batch(self.batch_size, self.shape, self.labels)
+
     def state(self) -> dict[str, Any]:
         """Where the source stands after the last batch that ``next_batch`` gave, as values that JSON can hold."""
         return self._reader.encode(self._position)
@@ -260,6 +275,12 @@ class BatchSource:
         """
         self._stop()
         self._reader.go_to(state)
+        self._position = self._reader.position()
+
+    def draw_anew(self, stream: Stream) -> None:
+        """Continue from here with other random numbers, seeded from ``stream``; the order of items stays."""
+        self.restore(self.state())
+        self._reader.draw_anew(stream)
         self._position = self._reader.position()
 
     def close(self) -> None:

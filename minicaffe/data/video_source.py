@@ -128,6 +128,10 @@ class _VideoReader(ListReader):
         super().go_to(state)
         self._frames.set_state(state_of_text(state["frames"]) or b"")
 
+    def draw_anew(self, stream: Stream) -> None:
+        super().draw_anew(stream)
+        self._frames = Stream(stream.draw())
+
     def at(self, item: Any, error: DataError) -> DataError:
         return super().at(item[0], error)
 

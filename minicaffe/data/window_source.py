@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minicaffe import limits
+from minicaffe.backend import ranks
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import decode_image, read_image, resize
 from minicaffe.data.prefetch import Finish, done
@@ -135,14 +136,24 @@ class WindowSource(BatchSource):
     Without ``context_pad`` and with ``crop_mode: "warp"`` a window is resized to the crop. Else it is first widened so
     that the crop holds ``context_pad`` pixels around it, and to a square if ``crop_mode`` is "square"; what lies
     outside the image is 0. A mirrored window is flipped before the mean is subtracted. ``stream`` as for the other
-    sources.
+    sources. Of ``solver_count`` solvers, which draw alike, each takes the batches whose number modulo ``solver_count``
+    is its ``rank``.
     Caffe: the scale is that of ``param``, while mirror, crop_size and mean are those of ``transform_param``.
 
     Raises DataError: an unreadable window file or image, no windows of a kind that is asked for, no ``crop_size``, a
     window that does not lie in its image.
     """
 
-    def __init__(self, param: Any, transform_param: Any, prefetch: int, phase: int, stream: Stream) -> None:
+    def __init__(
+        self,
+        param: Any,
+        transform_param: Any,
+        prefetch: int,
+        phase: int,
+        stream: Stream,
+        rank: int = 0,
+        solver_count: int = 1,
+    ) -> None:
         check_sizes(param.batch_size, prefetch, "window_data_param")
         if not transform_param.crop_size:
             raise DataError("transform_param.crop_size: must be positive, the size to which windows are warped")
@@ -159,7 +170,7 @@ class WindowSource(BatchSource):
             if math.isnan(getattr(param, field)):
                 raise DataError(f"window_data_param.{field}: must be a number; found nan")
         transformer = Transformer(transform_param, phase, stream)
-        reader = _WindowReader(param, transform_param, Stream(stream.draw()))
+        reader = _WindowReader(param, transform_param, stream, rank, solver_count)
         transformer.seed(stream)  # Caffe makes one, and seeds it twice, but draws from a stream of its own
         stream.draw()  # Caffe's prefetch thread takes its own seed
         super().__init__(reader, param.batch_size, prefetch)
@@ -168,11 +179,12 @@ class WindowSource(BatchSource):
 class _WindowReader(BatchReader):
     """Fills batches with windows."""
 
-    def __init__(self, param: Any, transform_param: Any, stream: Stream) -> None:
+    def __init__(self, param: Any, transform_param: Any, stream: Stream, rank: int, shares: int) -> None:
         super().__init__()
         self._param = param
         self._crop, self._mirror = transform_param.crop_size, transform_param.mirror
-        self._stream = stream
+        self._stream = Stream(ranks.agreed(stream.draw(), shares))
+        self._before, self._after = rank, shares - 1 - rank  # batches to pass before and after each that is read
         self.shape = (3, self._crop, self._crop)
         paths, foreground, background = read_windows(param.source, param.fg_threshold, param.bg_threshold)
         self._paths = [param.root_folder + path for path in paths]
@@ -219,14 +231,20 @@ class _WindowReader(BatchReader):
     def begin(self, batch: Batch) -> Finish:
         batch.resize(self.shape, np.float32)
         batch.pixels.fill(0)
+        self._pass(self._before)
         for n, window in enumerate(self._draw()):
             if self.stopped.is_set():
                 break
             mirrored = self._mirror and self._stream.draw() % 2 == 1
             self._warp(window, mirrored, batch.pixels[n])
             batch.label[n] = window.label
+        self._pass(self._after)
         batch.position = self.position()
         return done
+
+    def _pass(self, batches: int) -> None:
+        """Draw what so many batches take."""
+        self._stream.draws(batches * self._param.batch_size * (2 if self._mirror else 1))
 
     def _draw(self) -> Iterator[Window]:
         for count, windows in self._kinds:

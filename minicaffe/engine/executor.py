@@ -23,6 +23,7 @@ from minicaffe.engine.params import Params
 from minicaffe.engine.segment import Segment
 from minicaffe.errors import ShapeError
 from minicaffe.kernels import fast_paths
+from minicaffe.layers import Layer
 
 _log = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ class Executor:
 
     def run_forward(self, start: int, end: int) -> None:
         """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss``."""
-        with self._running():
+        with self._expecting(start, end), self._running():
             self._clear_loss()
             plan = self.plan(forward=start == 0)
             if start == 0 and end == len(self._steps) - 1:  # else layers beyond ``end`` would lose what they keep
@@ -201,7 +202,7 @@ class Executor:
 
     def run_backward(self, start: int, end: int) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
-        with self._running():
+        with self._expecting(end, start, backward=True), self._running():
             plan = self.plan()
             plan.fusion.before_backward(start, end)
             plan.sweeps.backward.run(start, end, self._how("backward", plan))
@@ -212,6 +213,37 @@ class Executor:
         """Around passes."""
         where = backend.current()
         return Both(where.running(self._user_layers), where.rounding(self.precision))
+
+    def _expecting(self, first: int, last: int, backward: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Around passes over some layers: what they call may have to be compiled."""
+        return backend.current().expecting(partial(self.rehearse, first, last, backward))
+
+    def rehearse(self, first: int, last: int, backward: bool) -> None:
+        """Run the layers ``first`` to ``last`` forward, and then backward, where no kernel runs but each is noted.
+
+        Layers of users do not run, nor those that read or write files.  What fails for want of numbers concerns nobody.
+        """
+
+        def forward_step(index: int) -> None:
+            layer = self._steps[index].layer
+            with contextlib.suppress(Exception):
+                self._forward_step(index) if _is_pure(layer) else layer.rehearse(self._steps[index].top)
+
+        def backward_step(index: int) -> None:
+            if _is_pure(self._steps[index].layer):
+                with contextlib.suppress(Exception):
+                    self._backward_step(index)
+
+        with self._running():
+            self._clear_loss()
+            plan = self.plan(forward=first == 0)
+            plan.sweeps.forward.run(
+                first, last, self._how("forward", plan)._replace(run_step=forward_step, segments={})
+            )
+            if backward:
+                how = self._how("backward", plan)._replace(run_step=backward_step, segments={})
+                plan.fusion.before_backward(last, first)
+                plan.sweeps.backward.run(last, first, how)
 
     def forward_backward(self, loss_scale: Storage | None = None) -> None:
         """Both passes over all layers, without a pause between the two where nobody looks on.
@@ -236,7 +268,7 @@ class Executor:
             with self.scaled_losses(loss_scale):
                 sweeps.backward.run(last, first_back, back._replace(segments={}))
 
-        with self._running():
+        with self._expecting(0, last, backward=True), self._running():
             plan.settle()
             if first > 0:
                 self._clear_loss()
@@ -395,6 +427,11 @@ class Executor:
             norms.append((sum(np.abs(v).sum() for v in values), np.sqrt(sum(v @ v for v in values))))
         (a, c), (b, d) = norms
         _log.error("    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)", a, b, c, d)
+
+
+def _is_pure(layer: Layer) -> bool:
+    """Whether a layer's passes change nothing but its blobs, its params and what it keeps."""
+    return layer.can_be_captured(on_host=True) or (layer.can_be_captured(on_host=False) and not layer.user_defined)
 
 
 def _zero(x: float) -> float:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from minicaffe.backend import random
-from minicaffe.blob import Blob
-from minicaffe.data.annotated_source import FIELDS, AnnotatedSource
+from minicaffe.data.annotated_source import AnnotatedSource
+from minicaffe.data.annotated_transformer import FIELDS
 from minicaffe.data.transform import CROP_FIELDS
 from minicaffe.layers.data import Batches
 
@@ -18,9 +17,10 @@ class AnnotatedData(Batches):
     Tops: images (batch_size, C, H, W); if a second is named, rows (1, 1, G, 8) of item, label, instance, xmin, ymin,
     xmax, ymax (relative to the image), difficult; one row of -1 where there is no box.  Records without an annotation
     type give their images' labels, (batch_size, 1, 1, 1).  ``data_param`` as for Data; ``transform_param``: see
-    ``data.annotated_source.AnnotatedTransformer``; ``annotated_data_param``: ``batch_sampler`` (random parts of the
-    image, ``data.box_sampling``), ``anno_type``.
-    Source: weiliu89/caffe, branch ssd; random numbers are drawn in another order than there.
+    ``data.annotated_transformer``; ``annotated_data_param``: ``batch_sampler`` (random parts of the image,
+    ``data.box_sampling``), ``anno_type``; and of MobileNet-YOLO ``yolo_data_type: 1``, with which the second top is
+    (batch_size, 1, 300, 5), see ``data.yolo_rows``, and ``yolo_data_jitter`` cuts the images.
+    Source: weiliu89/caffe, branch ssd, and eric612/MobileNet-YOLO; random numbers are drawn in another order.
     """
 
     type = "AnnotatedData"
@@ -29,17 +29,12 @@ class AnnotatedData(Batches):
     tops = (1, 2)
     common_params = ("transform_param", "annotated_data_param")
     obeys = (*FIELDS, *CROP_FIELDS, "shuffle", "shuffle_pool_size")
-    OTHER = ("yolo_data_type", "yolo_data_jitter", "train_diffcult", "single_class")
-
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        for field in self.OTHER:
-            self.require(
-                not self.layer_param.annotated_data_param.HasField(field),
-                "is of MobileNet-YOLO, and not in minicaffe",
-                field,
-            )
-        super().setup(bottom, top)
 
     def open(self, options: Any, transform: Any) -> AnnotatedSource:
-        where = random.stream(), *self.share()
-        return AnnotatedSource(options, transform, self.layer_param.annotated_data_param, self.phase, *where)
+        annotated = self.layer_param.annotated_data_param
+        self.require(
+            annotated.yolo_data_type in (0, 1),
+            f"must be 0 (SSD's labels) or 1 (YOLO's); found {annotated.yolo_data_type}",
+            "yolo_data_type",
+        )
+        return AnnotatedSource(options, transform, annotated, self.phase, random.stream(), *self.share())

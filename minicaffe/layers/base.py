@@ -177,6 +177,9 @@ class Layer(interface.Layer, Configured, Costed):
         """Compute the tops' values."""
         raise self.error(f"its class {type(self).__name__} does not define forward")
 
+    def rehearse(self, top: Sequence[Blob]) -> None:
+        """Call the kernels that ``forward`` calls, where none runs and it may not itself; see ``Executor.rehearse``."""
+
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute the gradients of bottoms and learnable blobs."""
         if any(propagate_down):
@@ -212,6 +215,9 @@ class Layer(interface.Layer, Configured, Costed):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a ``state``."""
+
+    def draw_anew(self) -> None:
+        """Read on in the same order, but change what is read by other random numbers than the ``state`` would."""
 
     def close(self) -> None:
         """Close files and stop threads."""

@@ -327,3 +327,12 @@ class Gram(Layer):
             self.pairs /= max(1, self.planes[1] * self.planes[2])
             x, dx = bottom[0].xdata.reshape(self.planes), bottom[0].xdiff.reshape(self.planes)
             self.xp.matmul(self.pairs, x, out=dx)
+
+
+class Covariance(Gram):
+    """Products of all pairs of channels, as ``Gram``: the older name of it (happynear/caffe-windows).
+
+    There each pair of different channels counts half in the gradient.
+    """
+
+    type = "Covariance"

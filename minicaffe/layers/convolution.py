@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
+from minicaffe import backend, proto
 from minicaffe.backend import generation
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
@@ -144,7 +145,8 @@ class Convolution(Windowed):
     ``bias_term: false``. ``group`` splits input and output channels into as many independent convolutions.  Outside the
     input, x is 0.
     Caffe: output sizes truncate toward zero; without a filler the filters are 0.  Without spatial axes it is an inner
-    product over the channels.  ``engine`` is accepted and ignored.
+    product over the channels.  ``engine: CUDNN`` has cuDNN compute it, on a GPU, for float32 and two
+    spatial axes, if it is installed; other engines are accepted and ignored.
     """
 
     type = "Convolution"
@@ -156,6 +158,7 @@ class Convolution(Windowed):
     num_output: int
     group: int
     bias_term: bool
+    engine: int
     _packed: dict[Any, Any] | None = None
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -214,9 +217,15 @@ class Convolution(Windowed):
         """``array``, the filters or their gradient, with at least one axis after the channels."""
         return array if self.window.kernel else array.reshape(*array.shape, 1)
 
+    @property
+    def convolutions(self) -> Any:
+        """Whose functions convolve: cuDNN's where the layer asks for it, and it is there."""
+        library = "cuDNN" if self.engine == proto.ConvolutionParameter.CUDNN else ""
+        return backend.current().convolutions(library)
+
     def reserve_columns(self, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
         """Make the shared workspace hold the columns of a convolution from x to y."""
-        self.reserve(self.ops.convolution_workspace(x_shape, y_shape, self.moved, self.group))
+        self.reserve(self.convolutions.convolution_workspace(x_shape, y_shape, self.moved, self.group))
 
     def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * sum(blob.count for blob in top) * (self.blobs[0].count // self.num_output)
@@ -233,7 +242,7 @@ class Convolution(Windowed):
             return
         w = self.filters(self.blobs[0].xdata)
         bias = self.blobs[1].xdata if self.bias_term else None
-        ops, shared = self.ops, (self.moved, self.group, self.workspace)
+        ops, shared = self.convolutions, (self.moved, self.group, self.workspace)
         for i, blob in enumerate(bottom):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
             ops.convolve(x, w, bias, y, *shared, slope, self._packed)
@@ -250,7 +259,7 @@ class Convolution(Windowed):
         if self.x_shape[0] == 0:
             return
         w = self.blobs[0]
-        ops, shared = self.ops, (self.moved, self.group, self.workspace)
+        ops, shared = self.convolutions, (self.moved, self.group, self.workspace)
         for i, blob in enumerate(bottom):
             dy = self.images(top[i].xdiff, self.y_shape)
             dbias = self.blobs[1].xdiff if self.bias_term and self.param_propagate_down[1] else None
@@ -259,7 +268,7 @@ class Convolution(Windowed):
                 x = self.images(blob.xdata, self.x_shape)
                 ops.convolve_weight_grad(x, dy, self.filters(dw), *shared, begun, dbias)
             elif dbias is not None:
-                ops.bias_grad(dy, dbias)
+                self.ops.bias_grad(dy, dbias)
             if propagate_down[i]:
                 dx = self.images(blob.xdiff, self.x_shape)
                 ops.convolve_data_grad(dy, self.filters(w.xdata), dx, *shared)
@@ -309,22 +318,22 @@ class Deconvolution(Convolution):
         if self.x_shape[0] == 0:
             return
         w = self.filters(self.blobs[0].xdata)
-        ops, shared = self.ops, (self.moved, self.group, self.workspace)
+        ops, shared = self.convolutions, (self.moved, self.group, self.workspace)
         for i, blob in enumerate(bottom):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
             ops.convolve_data_grad(x, w, y, *shared)
             if self.bias_term:
-                ops.bias_add(y, self.blobs[1].xdata)
+                self.ops.bias_add(y, self.blobs[1].xdata)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:
             return
         w = self.blobs[0]
-        ops, shared = self.ops, (self.moved, self.group, self.workspace)
+        ops, shared = self.convolutions, (self.moved, self.group, self.workspace)
         for i, blob in enumerate(bottom):
             dy = self.images(top[i].xdiff, self.y_shape)
             if self.bias_term and self.param_propagate_down[1]:
-                ops.bias_grad(dy, self.blobs[1].xdiff)
+                self.ops.bias_grad(dy, self.blobs[1].xdiff)
             if self.param_propagate_down[0]:
                 dw, begun = w.claim_xdiff()
                 x = self.images(blob.xdata, self.x_shape)

@@ -173,6 +173,9 @@ class Batches(Source):
             raise self.data_error(error) from None
         self.put(batch, top)
 
+    def rehearse(self, top: Sequence[Blob]) -> None:
+        self.put(self.batches.rehearse(), top)
+
     def put(self, batch: Batch, top: Sequence[Blob]) -> None:
         """Put a batch into the tops."""
         for blob, shape in zip(top, (self.shape_of(batch.pixels.shape), batch.label.shape), strict=False):
@@ -195,6 +198,9 @@ class Batches(Source):
             self.batches.restore(state)
         except DataError as error:
             raise self.data_error(error) from None
+
+    def draw_anew(self) -> None:
+        self.batches.draw_anew(random.stream())
 
     def close(self) -> None:
         """Stop reading ahead, and close what is read from."""
@@ -250,10 +256,12 @@ class WindowData(Batches):
 
     type = "WindowData"
     param = "window_data_param"
+    shares_records = True
     obeys = ()
 
     def open(self, options: Any, transform: Any) -> WindowSource:
-        return WindowSource(options, transform, self.layer_param.data_param.prefetch, self.phase, random.stream())
+        depth = self.layer_param.data_param.prefetch
+        return WindowSource(options, transform, depth, self.phase, random.stream(), *self.share())
 
 
 class MemoryData(Source):

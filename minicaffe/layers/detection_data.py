@@ -17,11 +17,12 @@ class ListedData(Batches):
     """Base of layers whose tops are images (N, 3, H, W) and further blobs that a ``ListedReader`` makes of them."""
 
     tops: Count = (1, None)
+    shares_records = True
     batches: ListedSource
     reader: ClassVar[type[ListedReader]]
 
     def open(self, options: Any, transform: Any) -> ListedSource:
-        reader = self.reader(options, transform, random.stream())  # type: ignore[call-arg, arg-type]
+        reader = self.reader(options, transform, random.stream(), *self.share())  # type: ignore[call-arg, arg-type]
         return ListedSource(reader, options.batch_size, self.layer_param.data_param.prefetch)
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -54,14 +54,14 @@ class HDF5Data(Source):
         self.names = list(self.layer_param.top)
         self.files = self._listed_files()
         self.order = list(range(len(self.files)))
+        self.rank, self.ranks = self.share()
+        self.require(self.rank < self.ranks, f"solver rank {self.rank} must lie below the solver count {self.ranks}")
         self.shuffler = random.Stream(0) if self.shuffle else None
         if self.shuffler:
-            state = ranks.agreed(random.stream().get_state())  # draws nothing: the fillers get Caffe's numbers
+            state = ranks.agreed(random.stream().get_state(), self.ranks)  # draws nothing: fillers get Caffe's numbers
             self.shuffler.set_state(state)
             self.shuffler.shuffle(self.order)
         self.shapes: list[tuple[int, ...]] = []
-        self.rank, self.ranks = self.share()
-        self.require(self.rank < self.ranks, f"solver rank {self.rank} must lie below the solver count {self.ranks}")
         self.row = 0
         self._load(0)
         self._pass_ended_files()

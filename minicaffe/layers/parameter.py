@@ -1,4 +1,4 @@
-"""Parameter: what a net learns, as a blob."""
+"""Parameter and TrainableData: what a net learns, as a blob."""
 
 from __future__ import annotations
 
@@ -37,3 +37,15 @@ class Parameter(Layer):
         if self.param_propagate_down[0]:
             dw = self.blobs[0].xdiff
             dw += top[0].xdiff
+
+
+class TrainableData(Parameter):
+    """A learned blob as a top, of ``shape``, made by ``blob_filler`` (happynear/caffe-windows)."""
+
+    type = "TrainableData"
+    param = "trainable_data_param"
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        options = self.layer_param.trainable_data_param
+        self.require_sizes(options.shape)
+        self.add_param(tuple(options.shape), options.blob_filler)

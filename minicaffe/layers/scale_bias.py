@@ -1,4 +1,4 @@
-"""Bias and Scale: an operand that is stretched over the axes it does not have."""
+"""Bias, Scale and EltwiseAffine: an operand that is stretched over the axes it does not have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Count, Layer
 
 
 class Broadcast(Layer):
@@ -18,7 +18,7 @@ class Broadcast(Layer):
     0 none (one number for all of x).  A second bottom is v itself; ``num_axes`` is not read then.
     """
 
-    bottoms = (1, 2)
+    bottoms: Count = (1, 2)
     in_place = "always"
     reads_tops = ()
     fixed: ClassVar[Collection[str] | None] = ("num_axes", "filler", "bias_filler")
@@ -156,3 +156,28 @@ class Scale(Broadcast):
             self.kept = self.scratch("kept", shape)
             self.changed()
         return self.kept
+
+
+class EltwiseAffine(Scale):
+    """Multiply each channel and add to it: ``y = a_c x + b_c`` (happynear/caffe-windows).
+
+    Bottom and top: (N, C, …).  Params: a (C), b (C), or scalars if ``channel_shared``; 1.0001 and 0.0001 at first,
+    unless there are a ``slope_filler`` and a ``bias_filler``.  There gradients overwrite instead of adding up.
+    """
+
+    type = "EltwiseAffine"
+    param = "eltwise_affine_param"
+    bottoms = 1
+    fixed = ("channel_shared", "slope_filler", "bias_filler")
+    axis = 1
+    bias_term = True
+    channel_shared: bool
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.reads_bottoms = () if top[0] is bottom[0] else (0,)
+        x = bottom[0]
+        self.require(len(x.shape) >= 2, f"the input must have channels; found {x.shape_string}", kind=ShapeError)
+        for field, value in (("slope_filler", 1.0001), ("bias_filler", 0.0001)):
+            given = getattr(self.layer_param.eltwise_affine_param, field)
+            filler = given if self.has(field) else proto.FillerParameter(value=value)
+            self.add_param(() if self.channel_shared else x.shape[1:2], filler)

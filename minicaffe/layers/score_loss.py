@@ -267,3 +267,32 @@ class L1Loss(Loss):
     @staticmethod
     def sign(x: float, sign: float) -> float:
         return sign if x > 0 else -sign if x < 0 else 0.0 * x
+
+
+class InfimumLoss(Loss):
+    r"""The mean of what values fall short of a bound (happynear).
+
+    .. math:: L = \frac{1}{K} \sum_k \max(b - x_k, 0), \qquad b = \text{infimum}\ (0.25)
+
+    Bottom: K values of any shape.  Top: the loss, a scalar.
+    happynear: values that reach the bound keep the gradient that was there; here it is 0.
+    """
+
+    type = "InfimumLoss"
+    param = "infimum_loss_param"
+    bottoms = 1
+    reads_bottoms = (0,)
+    per_element = 2
+    infimum: float
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.require(bottom[0].count > 0, f"a mean needs values; found {bottom[0].shape_string}", kind=ShapeError)
+        top[0].reshape()
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].xdata[...] = self.xp.maximum(self.infimum - bottom[0].xdata, 0).mean()
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        if propagate_down[0]:
+            below = bottom[0].xdata < self.infimum
+            self.xp.multiply(below, -top[0].xdiff / bottom[0].count, out=bottom[0].xdiff)

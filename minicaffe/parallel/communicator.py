@@ -32,6 +32,10 @@ class Communicator(ABC):
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, by rank; anything that can be pickled."""
 
+    @abstractmethod
+    def wait_for_all(self) -> None:
+        """Return once all processes are here."""
+
     def sum(self, array: Any) -> None:
         """Put the sum of all processes' arrays into each."""
         self.start_sum(array)()
@@ -59,6 +63,9 @@ class Alone(Communicator):
 
     def gather(self, value: Any) -> list[Any]:
         return [value]
+
+    def wait_for_all(self) -> None:
+        pass
 
     def mean(self, array: Any) -> None:
         pass

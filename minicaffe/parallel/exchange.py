@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from minicaffe import backend
 from minicaffe.blob import Storage
+from minicaffe.kernels import fast_paths
 from minicaffe.net import Net
+from minicaffe.parallel import shared_memory
 from minicaffe.parallel.communicator import Communicator
+from minicaffe.parallel.shared_memory import SharedRows
 
 BUCKET = 4 << 20
 """Bytes of gradients that are exchanged at a time, at least: fewer messages of this size lose little to latency."""
@@ -60,16 +64,30 @@ class GradientExchange:
     """Forward and backward of a net whose gradients ``diff`` become the mean of all processes'.
 
     ``layer_wise``: each bucket's exchange begins as soon as its layers have run backward, and goes on while others do;
-    else there is one exchange, after all.
+    else there is one exchange, after all.  Processes that all see the same memory exchange nothing: there gradients lie
+    in it, and their mean is made after all layers.
     """
 
     def __init__(self, net: Net, diff: Storage, group: Communicator, layer_wise: bool) -> None:
         self._net, self._diff, self._group = net, diff, group
         self._stages: Sequence[Stage] = stages(net, BUCKET) if layer_wise else ()
+        self._rows: SharedRows | None = None
+
+    def begin(self) -> None:
+        """Move the gradients into memory that all processes see, where there can be any; all do it together."""
+        if self._group.size > 1 and fast_paths.taken("shared_gradients"):
+            self._rows = shared_memory.connect(self._group, self._diff.size, self._diff.dtype)
+        if self._rows is not None:
+            self._diff.move_to(self._rows.mine)
 
     def run(self, loss_scale: Storage | None = None) -> None:
         """Forward, backward and the exchange; ``loss_scale`` as in ``Net.forward_backward``."""
         group, diff = self._group, self._diff
+        if self._rows is not None and backend.current().is_host:
+            self._net.forward_backward(loss_scale)
+            diff.array()
+            self._rows.mean()
+            return
         if group.size == 1 or len(self._stages) < 2:
             self._net.forward_backward(loss_scale)
             group.mean(diff.array())

@@ -72,6 +72,9 @@ class Mpi(Communicator):
     def of_first(self, value: Any) -> Any:
         return self._world.bcast(value)
 
+    def wait_for_all(self) -> None:
+        self._world.Barrier()
+
     def beside(self) -> tuple[int, int]:
         """This process's number among those of its machine, and how many these are."""
         machine = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)

@@ -212,7 +212,7 @@ class Solver(UpdateRule):
         """Run ``n`` iterations.  Caffe: the smoothed loss starts anew at every call; here it goes on after
         ``restore``.
         """
-        p, net = self.param, self.net
+        p = self.param
         glog.by_default()
         if p.snapshot:
             self._lock_prefix()
@@ -223,6 +223,13 @@ class Solver(UpdateRule):
             self._losses.clear()
         self._restored = False
         self._speed.begin(self.iter)
+        with backend.current().expecting(self.rehearse):
+            self._iterate(stop)
+        for monitor in self.monitors:
+            monitor.stepped(self)
+
+    def _iterate(self, stop: int) -> None:
+        p, net = self.param, self.net
         while self.iter < stop:
             net.clear_param_diffs(lazily=True)
             if p.test_interval and self.iter % p.test_interval == 0 and (self.iter > 0 or p.test_initialization):
@@ -251,8 +258,14 @@ class Solver(UpdateRule):
             self._obey(self.requested_action(), due=bool(p.snapshot) and self.iter % p.snapshot == 0)
             if self.stopped:
                 break
-        for monitor in self.monitors:
-            monitor.stepped(self)
+
+    def rehearse(self) -> None:
+        """Call the ops of an iteration and of the tests, where kernels are noted instead of run."""
+        self.net.rehearse(backward=True)
+        for net in self.test_nets:
+            net.rehearse(backward=False)
+        if self.capturable and "update" not in vars(self):  # a user's may do more than that
+            self._stepper.take(self, self.lr)
 
     def _begin(self) -> None:
         """Tell the monitors that are new, or that a restore gave another state, that work begins."""

@@ -159,9 +159,8 @@ def _go_on(solver: Solver, path: str, resume: dict[str, Any]) -> None:
     before = [net.state() for net in nets]
     monitors_before = monitor.states(solver.monitors)
     states = [resume, *resume["others"]]
-    alike = len(states) == ranks.solver_count()
-    own = states[solver.rank] if alike else resume
-    if not alike and solver.rank == 0:
+    own = states[solver.rank % len(states)]
+    if len(states) != ranks.solver_count() and solver.rank == 0:
         _log.warning(
             "%s was written by %d process(es) that trained together, and %d go on: from the same record, with %d / %d "
             "of the records a step, and random numbers of their own",
@@ -169,12 +168,14 @@ def _go_on(solver: Solver, path: str, resume: dict[str, Any]) -> None:
         )  # fmt: skip
     try:
         random.stream().set_state(own["random"])
-        if solver.rank and not alike:  # the state is that of rank 0, and each process draws numbers of its own
+        if solver.rank >= len(states):  # the state is that of another process, and each draws numbers of its own
             random.seed(random.stream().draw() + solver.rank)
         elif where.name in own["device"]:
             where.random.set_state(own["device"][where.name])
         for net, position in zip(nets, [own["train"], *own["test"]], strict=False):
             net.restore(position)
+            if solver.rank >= len(states):
+                net.draw_anew()
         monitor.restore(solver.monitors, resume["monitors"])
     except Exception as error:
         random.stream().set_state(streams[0])

@@ -44,6 +44,7 @@ class Together:
         """Begin from the weights of rank 0."""
         if not self.several:
             return
+        self._exchange.begin()
         self.group.broadcast(self._data.array())
         for step in self._net.steps:
             if not step.bottom and not getattr(step.layer, "shares_records", True):

@@ -17,6 +17,9 @@ CASES = [
     Case("Embed", (integers(4, 5),), {"input_dim": 4, "num_output": 3}, sizes=(((2,),), ((7, 2),))),
     Case("Embed", (integers(4, 3, 2),), {"input_dim": 4, "num_output": 3, "bias_term": False}, "2-D, without bias"),
     Case("Parameter", (), {"shape": {"dim": [2, 3]}}),
+    Case("TrainableData", (), {"shape": [2, 3], "blob_filler": {"type": "gaussian"}}),
+    Case("EltwiseAffine", (normal(2, 3, 4, 5),), {"slope_filler": {"type": "gaussian"}}, sizes=IMAGES),
+    Case("EltwiseAffine", (normal(2, 3),), {"channel_shared": True}, "shared"),
     Case("Bias", (normal(2, 3, 4, 5),), sizes=IMAGES),
     Case(
         "Bias", (normal(2, 3, 4, 5),), {"axis": -2, "num_axes": 2}, "two axes", sizes=(((1, 3, 4, 5),), ((3, 7, 4, 5),))

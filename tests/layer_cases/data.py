@@ -69,8 +69,8 @@ def images(folder):
 
 def label_maps(folder):
     for i in range(3):
-        Image.fromarray(_pixels(6, 7, 3)).save(folder / f"{i}.png")
-        Image.fromarray(_pixels(6, 7, 3)[:, :, 0] % 5).save(folder / f"labels{i}.png")
+        Image.fromarray(_pixels(6, 7, 3) // (i + 1)).save(folder / f"{i}.png")
+        Image.fromarray(_pixels(6, 7, 3)[:, :, 0] % (5 - i)).save(folder / f"labels{i}.png")
     (folder / "list.txt").write_text("".join(f"{folder / f'{i}.png'} {folder / f'labels{i}.png'}\n" for i in range(3)))
     return {"source": str(folder / "list.txt")}
 

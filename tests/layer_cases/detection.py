@@ -200,4 +200,11 @@ CASES = [
         phase="TEST",
         sizes=(((1, 3, 8, 12), (1, 1, 3, 16)), ((3, 3, 20, 9), (3, 1, 5, 16))),
     ),
+    Case(
+        "EvalDetection",
+        (normal(2, 14, 3, 3), centred(2)),
+        {"side": 3, "num_object": 2, "num_class": 2, "biases": ANCHORS, "nms": 0.5, "threshold": 0.3},
+        phase="TEST",
+        sizes=(((1, 14, 3, 3), (1, 1, 300, 5)), ((3, 14, 3, 3), (3, 1, 300, 5))),
+    ),
 ]

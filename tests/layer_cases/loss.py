@@ -23,4 +23,11 @@ CASES = [
         "legacy",
         sizes=(((2, 3, 1, 1), (2, 3, 1, 1), (2, 1, 1, 1)), ((9, 3, 1, 1), (9, 3, 1, 1), (9, 1, 1, 1))),
     ),
+    Case(
+        "InfimumLoss",
+        (normal(3, 4),),
+        {"loss_weight": 2.0},
+        gradient={"kink": 0.25, "kink_range": 0.01},
+        sizes=(((1, 2),), ((5, 3, 2),)),
+    ),
 ]

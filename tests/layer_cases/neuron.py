@@ -1,4 +1,4 @@
-"""Neurons, PReLU and Dropout; Power, Exp and Log."""
+"""Neurons, PReLU and those that draw random numbers; Power, Exp and Log."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ BATCHES = (((1, 3, 4),), ((5, 3, 7),))
 def neuron(kind, x=None, variant="", gradient=None, **fields):
     return Case(kind, (x or normal(2, 3, 4),), fields, variant, sizes=SIZES, gradient=gradient or {})
 
+
+DRAWS = "each backend draws numbers of its own"
 
 CASES = [
     neuron("ReLU", gradient=KINK_AT_0),
@@ -52,4 +54,26 @@ CASES = [
     ),
     Case("Dropout", (normal(2, 3, 4),), {"dropout_ratio": 0.3}, "TEST", phase="TEST", sizes=SIZES),
     Case("Dropout", (normal(2, 3, 4),), {"scale_train": False}, "unscaled in TEST", phase="TEST", sizes=SIZES),
+    Case("SpatialDropout", (normal(2, 3, 4),), {"dropout_ratio": 0.4}, "TRAIN", sizes=SIZES, why_not={"parity": DRAWS}),
+    Case("SpatialDropout", (normal(2, 3),), {"dropout_ratio": 0.4}, "TEST", phase="TEST", sizes=(((1, 3),), ((5, 2),))),
+    Case(
+        "Noise",
+        (normal(2, 3, 4),),
+        {"gaussian_std": 0.3, "bias": 1.0},
+        "normal",
+        sizes=SIZES,
+        why_not={"parity": DRAWS},
+    ),
+    Case("Noise", (normal(2, 3),), {"uniform_range": 0.5}, "uniform", why_not={"parity": DRAWS}),
+    Case("Noise", (normal(2, 3),), {"uniform_range": 0.5}, "TEST", phase="TEST"),
+    Case(
+        "Insanity",
+        (normal(2, 3, 4),),
+        {"lb": 2.0, "ub": 4.0},
+        "TRAIN",
+        sizes=SIZES,
+        gradient=KINK_AT_0,
+        why_not={"parity": DRAWS},
+    ),
+    Case("Insanity", (normal(2, 3, 4),), {}, "TEST", phase="TEST", sizes=SIZES, gradient=KINK_AT_0),
 ]

@@ -127,6 +127,7 @@ CHANNELS = [
         sizes=(((1, 2, 3, 3), (1, 2, 1, 1)), ((3, 4, 5, 6), (3, 4))),
     ),
     Case("Gram", (normal(2, 3, 4, 5),), sizes=IMAGES),
+    Case("Covariance", (normal(2, 3, 4, 5),), sizes=IMAGES),
 ]
 
 LOSSES = [

@@ -45,6 +45,28 @@ ROWS = [
         bad=(0, [0, 3]),
     ),
     row("Parameter", "shape", r"must not be negative; found \[2, -1\]", shape={"dim": [2, -1]}),
+    row("TrainableData", "shape", r"must not be negative; found \[2, -1\]", shape=[2, -1]),
+    row("EltwiseAffine", None, r"must have channels; found 3 ", (3,)),
+    row("SpatialDropout", None, r"must have channels; found 3 ", (3,)),
+    row("SpatialDropout", "dropout_ratio", r"must lie in \[0, 1\); found 1", (2, 3), dropout_ratio=1.0),
+    row("Noise", "gaussian_std", r"must not be negative, and finite; found -1", (2,), gaussian_std=-1.0),
+    row("Insanity", "lb", r"needs lb < ub, of one sign; found -1 and 2", (2,), lb=-1.0, ub=2.0),
+    row("InfimumLoss", None, r"a mean needs values; found 0 3 ", (0, 3)),
+    *(
+        row("BatchReduction", field, problem, (4, 3), batch_reduction_param=options)
+        for field, problem, options in (
+            ("reduction_param", r"must be SUM, MEAN or TOPK", {"reduction_param": {"operation": "ASUM"}}),
+            ("reduction_param", r"has no coeff", {"reduction_param": {"coeff": 2.0}}),
+            ("reduction_param", r"axis 2 out of range", {"reduction_param": {"axis": 2}}),
+            ("reduction_param", r"k must lie in 1 .. 4; found 5", {"reduction_param": {"operation": "TOPK", "k": 5}}),
+            ("reduction_param", r"TOPK takes a single level", {"level": [1, 1], "reduction_param": {"operation": 5}}),
+            ("pos", r"takes a single level at most", {"level": [1, 1], "pos": True}),
+            ("pos", r"axes 0 and 1 must be equally long; found 4 3", {"pos": True}),
+            ("level", r"must be positive; found \[0\]", {"level": [0]}),
+            ("level", r"squares of the levels must add up to 4, .* found \[2, 1\]", {"level": [2, 1]}),
+        )
+    ),
+    row("BatchReduction", None, r"axis 0 is empty; found 0 3", (0, 3)),
     *broadcast("Bias"),
     *broadcast("Scale"),
     row("Scale", None, r"the bias has shape 3 .*, the factors 4 ", (2, 3), (3,), bias_term=True, later=((2, 4), (4,))),

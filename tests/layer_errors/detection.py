@@ -135,6 +135,8 @@ YOLO = [
     yolov3_output(None, r"2 boxes and 2 classes", (1, 15, 3, 3)),
 ]
 
+EVALUATED = {"side": 3, "num_object": 2, "num_class": 2, "biases": [1.0, 2.0, 2.0, 1.0]}
+
 ROWS = [
     *YOLO,
     row("Permute", "order", r"each once, in 0 \.\. 3; found \[0, 0\]", IMAGE, order=[0, 0]),
@@ -276,5 +278,35 @@ ROWS = [
         (1, 1, 1, 8),
         num_classes=2,
         name_size_file="missing.txt",
+    ),
+    *(
+        row("EvalDetection", field, problem, (1, 14, 3, 3), (1, 2, 5), **{**EVALUATED, **options})
+        for field, problem, options in (
+            ("side", r"must be positive; found 0", {"side": 0}),
+            ("biases", r"without anchors it is that of YOLO's first version", {"biases": []}),
+            ("biases", r"at least 2 anchors, positive; found 2 numbers", {"biases": [1.0, 1.0]}),
+            (None, r"predictions must be \(N, 14, 4, 4\); found 1 14 3 3", {"side": 4}),
+        )
+    ),
+    row(
+        "EvalDetection", None, r"rows of 5 numbers for each of 1 items; found 1 4 ", (1, 14, 3, 3), (1, 4), **EVALUATED
+    ),
+    row(
+        "EvalDetection",
+        None,
+        r"its classes lie in 0 .. 1",
+        (1, 14, 3, 3),
+        (1, 5),
+        bad=(1, [[2, 0.5, 0.5, 0.1, 0.1]]),
+        **EVALUATED,
+    ),
+    row(
+        "EvalDetection",
+        None,
+        r"the classes of the ground truth must be whole numbers; found 0.5",
+        (1, 14, 3, 3),
+        (1, 5),
+        bad=(1, [[0.5, 0.5, 0.5, 0.1, 0.1]]),
+        **EVALUATED,
     ),
 ]

@@ -55,6 +55,7 @@ ROWS = [
     row("ChannelScale", None, r"one weight for each item and position; found 2 3 4 5", IMAGE, IMAGE),
     row("BroadcastMul", None, r"one weight for each item and channel; found 2 3 4 5", IMAGE, (2, 4)),
     row("Gram", None, r"must have channels; found 3 ", (3,)),
+    row("Covariance", None, r"must have channels; found 3 ", (3,)),
     row("ConfidencePenaltyLoss", None, r"at least two items; found 1 3 ", (1, 3), (1,)),
     row("ConfidencePenaltyLoss", None, r"value number 1 .* 0 \.\. 2 among the labels", (2, 3), (2,), bad=(1, [0, 3])),
     row("CorrelationLoss", None, r"must have the same shape", (2, 3), (2, 2)),

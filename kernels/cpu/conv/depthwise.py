@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from minicaffe.kernels.cpu.conv.depthwise_tables import GradientTables, gradient_tables
 from minicaffe.kernels.cpu.conv.packing import pad_image, unpad_image
 from minicaffe.kernels.cpu.conv.problem import (
     AXES,
@@ -24,11 +25,12 @@ from minicaffe.kernels.cpu.conv.problem import (
     three_axes,
 )
 from minicaffe.kernels.cpu.conv.tables import window_tables
-from minicaffe.kernels.cpu.runtime.address import LINE, align, load, size_of
+from minicaffe.kernels.cpu.runtime.address import LINE, align, load, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
-from minicaffe.kernels.cpu.simd.memory import WIDTH, add_products, add_scaled, correlate, fill_row
+from minicaffe.kernels.cpu.simd.memory import WIDTH, fill_row
 from minicaffe.kernels.cpu.simd.rectify import rectify_rows
+from minicaffe.kernels.cpu.simd.taps import add_row_products, correlate_rows
 
 
 class _Tables(NamedTuple):
@@ -41,7 +43,7 @@ class _Tables(NamedTuple):
     taps: NDArray
     """Offset of each tap."""
     rows: NDArray
-    """Offset of the first position of each row of the output."""
+    """For each row of the output, the offset of the pixel under its first position, and of that position: (rows, 2)."""
     width: int
     """Positions in such a row."""
 
@@ -51,7 +53,9 @@ def _tables(problem: Problem) -> _Tables:
     out, size = three_axes(problem.y_shape), problem.dtype.itemsize
     window = problem.window.with_axes(AXES)
     image, taps, positions = window_tables(three_axes(problem.x_shape), out, window, 1, split=True)
-    return _Tables(image.table, image.channel, taps * size, positions[:: out[-1]] * size, out[-1])
+    sources = positions[:: out[-1]]
+    rows = np.stack([sources, np.arange(sources.size) * out[-1]], axis=1)
+    return _Tables(image.table, image.channel, taps * size, rows * size, out[-1])
 
 
 @part_kernel()
@@ -59,48 +63,49 @@ def _convolve_part(part, parts, worker, x, w, bias, y, slope, memory, scratch_pe
     layout, channel, taps, rows, width = tables
     like = x.dtype.type(0)
     size = size_of(like)
-    lanes, window = WIDTH // size, taps.size
+    window = taps.size
     n, c, pixels = x.shape
     filters, positions = y.shape[1] // c, y.shape[2]
     padded = memory + worker * scratch_per_worker
-    fill_row(padded, like, channel + lanes)
+    fill_row(padded, like, channel + WIDTH // size)
     low, high = share(part, parts, n * c)
     for item in range(low, high):
         pad_image(x.ctypes.data + item * pixels * size, padded, 1, layout, like)
         for f in range(filters):
             weights = w.ctypes.data + (item % c * filters + f) * window * size
             target, start = y.ctypes.data + (item * filters + f) * positions * size, bias[item % c * filters + f]
-            for r in range(rows.size):
-                for j in range(0, width, lanes):
-                    place, source = target + (r * width + j) * size, padded + rows[r] + j * size
-                    correlate(place, source, taps.ctypes.data, weights, window, start, min(lanes, width - j))
+            at_rows, at_taps = rows.ctypes.data, taps.ctypes.data
+            correlate_rows(target, padded, at_rows, len(rows), width, at_taps, weights, window, start)
             if slope != 1:
                 rectify_rows(target, 0, 1, positions, slope)
 
 
 @part_kernel()
 def _data_grad_part(part, parts, worker, dy, w, dx, memory, scratch_per_worker, tables):
-    layout, channel, taps, rows, width = tables
+    layout, channel, planes_layout, planes_channel, phases, taps, order, rows = tables
     like = dy.dtype.type(0)
     size = size_of(like)
-    lanes, window = WIDTH // size, taps.size
     n, c, pixels = dx.shape
     filters, positions = dy.shape[1] // c, dy.shape[2]
     padded = memory + worker * scratch_per_worker
+    weights = align(padded + (filters * channel + WIDTH // size) * size)
+    planes = align(weights + order.size * size)
+    fill_row(padded, like, filters * channel + WIDTH // size)
+    fill_row(planes, like, planes_channel)
     low, high = share(part, parts, n * c)
     for item in range(low, high):
-        fill_row(padded, like, channel)
-        for f in range(filters):
-            weights = w.ctypes.data + (item % c * filters + f) * window * size
-            gradients = dy.ctypes.data + (item * filters + f) * positions * size
-            # tap by tap over the whole channel, so that no addition has to wait for the previous one to be stored
-            for t in range(window):
-                factor = load(weights + t * size, like)
-                for r in range(rows.size):
-                    for j in range(0, width, lanes):
-                        target = padded + taps[t] + rows[r] + j * size
-                        add_scaled(target, gradients + (r * width + j) * size, factor, min(lanes, width - j))
-        unpad_image(dx.ctypes.data + item * pixels * size, padded, 1, layout, like)
+        pad_image(dy.ctypes.data + item * filters * positions * size, padded, filters, layout, like)
+        own = w.ctypes.data + item % c * order.size * size
+        for t in range(order.size):
+            store(weights + t * size, load(own + order[t] * size, like))
+        image = dx.ctypes.data + item * pixels * size
+        target = planes if planes_channel else image
+        for p in range(len(phases)):
+            tap, window, row, number, width = phases[p]
+            at_rows, at_taps, factors = rows[row:].ctypes.data, taps[tap:].ctypes.data, weights + tap * size
+            correlate_rows(target, padded, at_rows, number, width, at_taps, factors, window, like)
+        if planes_channel:
+            unpad_image(image, planes, 1, planes_layout, like)
 
 
 @part_kernel()
@@ -108,12 +113,11 @@ def _weight_grad_part(part, parts, worker, x, dy, dw, accumulate, memory, scratc
     layout, channel, taps, rows, width = tables
     like = x.dtype.type(0)
     size = size_of(like)
-    lanes, window = WIDTH // size, taps.size
+    window = taps.size
     n, c, pixels = x.shape
     filters, positions = dy.shape[1] // c, dy.shape[2]
-    sums = memory + worker * scratch_per_worker
-    padded = align(sums + window * WIDTH)
-    fill_row(padded, like, channel + lanes)
+    padded = memory + worker * scratch_per_worker
+    fill_row(padded, like, channel + WIDTH // size)
     totals = np.empty((filters, window))
     low, high = share(part, parts, c)
     for k in range(low, high):
@@ -121,15 +125,9 @@ def _weight_grad_part(part, parts, worker, x, dy, dw, accumulate, memory, scratc
         for i in range(n):
             pad_image(x.ctypes.data + (i * c + k) * pixels * size, padded, 1, layout, like)
             for f in range(filters):
-                fill_row(sums, like, window * lanes)
                 gradients = dy.ctypes.data + ((i * c + k) * filters + f) * positions * size
-                for r in range(rows.size):
-                    for j in range(0, width, lanes):
-                        factors, source = gradients + (r * width + j) * size, padded + rows[r] + j * size
-                        add_products(sums, factors, source, taps.ctypes.data, window, min(lanes, width - j), like)
-                for t in range(window):
-                    for lane in range(lanes):
-                        totals[f, t] += load(sums + t * WIDTH + lane * size, like)
+                sums, at_rows, at_taps = totals[f].ctypes.data, rows.ctypes.data, taps.ctypes.data
+                add_row_products(sums, gradients, padded, at_rows, len(rows), width, at_taps, window, like)
         for f in range(filters):
             for t in range(window):
                 before = dw[k * filters + f, t] if accumulate else like
@@ -163,6 +161,7 @@ def _weight_grad(scratch_per_worker, parts, threads, tables, x, dy, dw, memory, 
 
 
 _KERNELS = {FORWARD: _convolve, DATA_GRAD: _data_grad, WEIGHT_GRAD: _weight_grad}
+_TABLES = {FORWARD: _tables, DATA_GRAD: gradient_tables, WEIGHT_GRAD: _tables}
 
 
 def cycles(problem: Problem) -> float | None:
@@ -178,15 +177,19 @@ def workspace(problem: Problem) -> int:
 def bind(problem: Problem) -> Solver:
     """See ``Algorithm``."""
     scratch, threads = _scratch_per_worker(problem) * problem.dtype.itemsize, problem.threads
-    arguments = scratch, queue_length(threads), threads, _tables(problem._replace(kind=FORWARD, threads=1))
-    solver = functools.partial(_KERNELS[problem.kind], *arguments)
+    tables = _TABLES[problem.kind](problem._replace(kind=FORWARD, threads=1))
+    solver = functools.partial(_KERNELS[problem.kind], scratch, queue_length(threads), threads, tables)
     return then_bias_grad(solver) if problem.kind == WEIGHT_GRAD else solver
 
 
 def _scratch_per_worker(problem: Problem) -> int:
-    """In elements: a padded channel and a register behind it, a register for each tap, and room to align both, which
-    may be more than a register.
+    """In elements: what a part fills, a register behind what it reads in whole registers, and room to align each of
+    these, which may be more than a register.
     """
-    tables = _tables(problem._replace(kind=FORWARD, threads=1))
+    tables = _TABLES[problem.kind](problem._replace(kind=FORWARD, threads=1))
     itemsize = problem.dtype.itemsize
-    return tables.channel + (tables.taps.size + 1) * (WIDTH // itemsize) + 2 * LINE // itemsize
+    if isinstance(tables, GradientTables):
+        filled = problem.filters * tables.channel + tables.order.size + tables.planes_channel
+    else:
+        filled = tables.channel
+    return filled + (WIDTH + 3 * LINE) // itemsize

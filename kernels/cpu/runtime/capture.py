@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minicaffe.kernels.cpu.runtime import launch
-from minicaffe.kernels.cpu.runtime.compile import capturing
+from minicaffe.kernels.cpu.runtime.compile import Kernel, capturing
 from minicaffe.kernels.cpu.runtime.threads import thread_count
 
 Op = TypeVar("Op", bound=Callable[..., Any])
@@ -30,7 +30,7 @@ class LaunchList:
     """Launches in the order in which they were made, with their arguments.
 
     Kernels are given arrays by Python code only, and every such call hands its arguments to the list that is being
-    captured (``retain``): it owns the memory that its launches read and write, until it goes itself.
+    captured (``passes``): it owns the memory that its launches read and write, until it goes itself.
     """
 
     def __init__(self) -> None:
@@ -61,9 +61,10 @@ class LaunchList:
                 self.complete = False
                 _staging_memory(at_least=2 * used)
 
-    def retain(self, arguments: tuple) -> None:
-        """Own what a kernel was called with."""
+    def passes(self, kernel: Kernel, arguments: tuple) -> bool:
+        """Own what a kernel is called with; it is to run."""
         self._retained.append(arguments)
+        return True
 
     def call(self, function: Callable[[], None]) -> None:
         """While the list is captured: have each replay call this between the launches before and those to come.

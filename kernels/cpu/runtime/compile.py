@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import gc
-import hashlib
 import inspect
 import logging
 import os
-import pickle
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import caching, cgutils, event, sigutils
+from numba.core import cgutils, event, sigutils
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, register_jitable
+
+from minicaffe.kernels.cpu.runtime import cache
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # GNU's OpenMP, on which Numba's threads run, lets an idle thread spin for milliseconds.  If other programs compete
@@ -97,24 +96,22 @@ _uncollected = _Uncollected()
 
 
 class _Compiling(event.Listener):
-    """Hears of kernels that the disk cache does not hold, and says, once a process, that they are being compiled."""
-
-    def __init__(self) -> None:
-        self.announced = False
+    """Hears of kernels that the disk cache does not hold."""
 
     def on_start(self, event: event.Event) -> None:
-        if not _is_kernel(event):
-            return
-        _uncollected.__enter__()
-        if not self.announced:
-            self.announced = True
-            logging.getLogger("minicaffe").info(
-                "compiling kernels for this machine, once (this takes a few seconds) ..."
-            )
+        if _is_kernel(event):
+            _uncollected.__enter__()
+            announce()
 
     def on_end(self, event: event.Event) -> None:
         if _is_kernel(event):
             _uncollected.__exit__()
+
+
+@functools.cache
+def announce() -> None:
+    """Say, once a process, that kernels are being compiled."""
+    logging.getLogger("minicaffe").info("compiling kernels for this machine, once (this takes a few seconds) ...")
 
 
 def _is_kernel(event: event.Event) -> bool:
@@ -125,7 +122,9 @@ event.register("numba:compile", _Compiling())
 
 
 class _Capturing(threading.local):
-    """What captures this thread's launches (``runtime.capture``), if anything does."""
+    """What captures this thread's launches (``runtime.capture``), or only notes them (``runtime.ahead``), if anything
+    does.  It says whether a kernel is to run.
+    """
 
     launches: Any = None
 
@@ -133,95 +132,29 @@ class _Capturing(threading.local):
 capturing = _Capturing()
 
 
-class _Kernel(CPUDispatcher):
-    """A compiled kernel that hands what Python calls it with to the list of launches being captured."""
+class Kernel(CPUDispatcher):
+    """A compiled kernel that tells what captures launches what Python calls it with."""
 
     def __call__(self, *arguments: Any) -> Any:
-        if capturing.launches is not None:
-            capturing.launches.retain(arguments)
+        if capturing.launches is not None and not capturing.launches.passes(self, arguments):
+            return 0.0
         return super().__call__(*arguments)
 
+    def compile(self, signature: Any) -> Any:
+        with global_compiler_lock, cache.locks:
+            return super().compile(signature)
 
-def _package_stamp() -> tuple:
-    """Tells when any file of ``kernels/cpu`` has changed."""
-    root = Path(__file__).parent.parent
-    files = sorted((str(file.relative_to(root)), file.stat()) for file in root.rglob("*.py"))
-    return tuple((name, status.st_mtime, status.st_size) for name, status in files)
+    def types_of(self, arguments: tuple) -> tuple[types.Type, ...]:
+        """The types of arguments, for which there is a version of its own."""
+        code = self.py_func.__code__
+        if code.co_flags & inspect.CO_VARARGS:
+            arguments = *arguments[: code.co_argcount], arguments[code.co_argcount :]
+        return tuple(map(self.typeof_pyval, arguments))
 
-
-_STAMP = _package_stamp()
-
-
-class _CacheFile(caching.IndexDataCacheFile):
-    """Numba's files of a kernel, but those of compiled code are named by what it is for, not numbered.
-
-    Two processes that save at once take the same number.  Each then may run the other's code: for other types, or,
-    where machines share the folder, for another processor.
-
-    A damaged file, as after a power failure, is removed, and the kernel compiled again: code stands behind its digest,
-    since zeros in the middle of it would run.  Where the disk is full nothing is kept.
-    """
-
-    def save(self, key: tuple, data: Any) -> None:
-        name = self._data_name_pattern.format(number=int(hashlib.sha1(repr(key).encode()).hexdigest(), 16))
-        with contextlib.suppress(OSError):
-            self._save_data(name, data)
-            self._save_index(self._load_index() | {key: name})
-
-    def _load_index(self) -> dict[tuple, str]:
-        try:
-            return super()._load_index()
-        except Exception:  # noqa: BLE001  (damaged pickles raise errors of any kind)
-            _remove(self._index_path)
-            return {}
-
-    def _save_data(self, name: str, data: Any) -> None:
-        content = self._dump(data)
-        with self._open_for_write(self._data_path(name)) as file:
-            file.write(hashlib.sha256(content).digest() + content)
-
-    def _load_data(self, name: str) -> Any:
-        with open(self._data_path(name), "rb") as file:
-            digest, content = file.read(hashlib.sha256().digest_size), file.read()
-        if hashlib.sha256(content).digest() != digest:
-            _remove(self._data_path(name))
-            return None
-        return pickle.loads(content)
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
-
-
-class _Cache(caching.FunctionCache):
-    """Numba's disk cache: beside the source or, if that is read-only, in the user's cache folder.
-
-    Code is kept by the types of its arguments and by the processor it is for: its name and features.  Numba compares
-    only the file of ``function`` with the cache, but compiled code includes the kernels that it calls: here any change
-    in ``kernels/cpu`` invalidates all of the cache.
-    """
-
-    def __init__(self, function: Callable, stamp: str) -> None:
-        super().__init__(function)
-        source = self._impl.locator.get_source_stamp(), _STAMP
-        self._cache_file = _CacheFile(self._cache_path, self._impl.filename_base, source)
-        self._stamp = stamp
-
-    def _index_key(self, signature: Any, codegen: Any) -> tuple:
-        if (
-            self._stamp
-        ):  # Numba would tell by the values closed over, but kernels among these are others in each process
-            return signature, codegen.magic_tuple(), self._stamp
-        return super()._index_key(signature, codegen)
-
-
-def _cache(function: Callable, stamp: str = "") -> Any:
-    """Where compiled code is kept; where no folder can be written, every process compiles anew."""
-    try:
-        return _Cache(function, stamp)
-    except RuntimeError:
-        return caching.NullCache()
+    @property
+    def name(self) -> str:
+        """The module within ``kernels.cpu``, and the function."""
+        return _name(self.py_func).removeprefix(_PACKAGE + ".")
 
 
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
@@ -245,14 +178,13 @@ def kernel(
     function.
     """
     options = _OPTIONS | {"parallel": parallel, "fastmath": fastmath, "inline": "always" if inline else "never"}
-    if internal:
-        options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    options |= {"no_cpython_wrapper": internal, "no_cfunc_wrapper": True}  # C code calls a ``callback``, not kernels
 
     def compiled(function: Callable) -> Any:
         function.__qualname__ += stamp
         made = _kernels[_name(function)] = numba.njit(**options)(function)
-        made._cache = _cache(function, stamp)
-        made.__class__ = _Kernel
+        made._cache = cache.cache(function, stamp)
+        made.__class__ = Kernel
         return made
 
     return compiled
@@ -272,8 +204,8 @@ def callback(signature: Any) -> Callable[[Callable], Any]:
 
     def compiled(function: Callable) -> Any:
         made: Any = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
-        made._cache = _cache(function)
-        with global_compiler_lock, _uncollected:
+        made._cache = cache.cache(function)
+        with global_compiler_lock, _uncollected, cache.locks:
             made.compile()
         return made
 

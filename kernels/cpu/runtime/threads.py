@@ -14,6 +14,7 @@ import functools
 import importlib
 import os
 import threading
+from collections.abc import Iterator
 
 import numba
 from numba.core.compiler_lock import global_compiler_lock
@@ -24,6 +25,7 @@ _LEAST = 1 << 13  # elements: a simple pass over so many takes about as long as 
 _LEAST_PRODUCTS = 1 << 18  # multiplications: fewer take less time than waking a thread
 _held = threading.local()
 _alone = False
+_pretended: int | None = None  # threads, while it is only to be found out what would run on so many
 
 
 def _choose_layer() -> None:
@@ -61,6 +63,8 @@ def _after_fork() -> None:
     """In the forked process: nothing is left of a pass that was under way, nor of the threads."""
     global _alone, _held
     _held = threading.local()
+    if _pretended is not None:
+        return
     try:
         numba.threading_layer()
     except ValueError:
@@ -77,6 +81,20 @@ os.register_at_fork(
 os.register_at_fork(after_in_child=_after_fork)
 
 
+@contextlib.contextmanager
+def pretending() -> Iterator[None]:
+    """In a ``with`` block, and in processes that are forked there, have there be as many threads as now.
+
+    In those nothing can run on them, and in a rehearsal of kernels Numba cannot be asked.
+    """
+    global _pretended
+    earlier, _pretended = _pretended, get_num_threads()
+    try:
+        yield
+    finally:
+        _pretended = earlier
+
+
 _number = outside("get_num_threads", 4)
 
 
@@ -91,6 +109,8 @@ def get_num_threads() -> int:
     Numba's own function of this name makes a dozen calls.  They take as long as a small layer when kernels have just
     evicted them from the caches, and a kernel that calls it could not be cached on disk.
     """
+    if _pretended is not None:
+        return _pretended
     if _alone:
         return 1
     _start()
@@ -99,7 +119,10 @@ def get_num_threads() -> int:
 
 def set_num_threads(count: int) -> None:
     """Set how many threads Numba has for this Python thread."""
-    if not _alone and get_num_threads() != count:
+    global _pretended
+    if _pretended is not None:
+        _pretended = count
+    elif not _alone and get_num_threads() != count:
         numba.set_num_threads(count)
 
 

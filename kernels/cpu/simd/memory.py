@@ -211,7 +211,7 @@ def _masked(builder: ir.IRBuilder, kind: ir.Type, count: Any) -> Any:
     return _first(builder, count, yes, no)
 
 
-def _get_first(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int, count: Any) -> Any:
+def get_first(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int, count: Any) -> Any:
     """Code that reads the first ``count`` lanes of a vector, and no memory beyond them; the other lanes are 0."""
     mask, word = _masked(builder, kind, count), ir.IntType(32)
     pointer = builder.inttoptr(address, kind.as_pointer())
@@ -222,7 +222,7 @@ def _get_first(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int, c
     return builder.call(function, [pointer, word(align), mask, zero])
 
 
-def _put_first(builder: ir.IRBuilder, vector: Any, address: Any, align: int, count: Any) -> None:
+def put_first(builder: ir.IRBuilder, vector: Any, address: Any, align: int, count: Any) -> None:
     """Code that writes the first ``count`` lanes of a vector."""
     kind, word = vector.type, ir.IntType(32)
     mask = _masked(builder, kind, count)
@@ -241,77 +241,15 @@ def copy_first(context, target, source, count, like):
         target, source, count, _ = arguments
         size = like.bitwidth // 8
         kind = ir.VectorType(context.get_value_type(like), WIDTH // size)
-        _put_first(builder, _get_first(builder, source, kind, size, count), target, size, count)
+        put_first(builder, get_first(builder, source, kind, size, count), target, size, count)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp, like), generate
 
 
-def _word_at(builder: ir.IRBuilder, table: Any, index: Any) -> Any:
+def word_at(builder: ir.IRBuilder, table: Any, index: Any) -> Any:
     word = ir.IntType(64)
     return builder.load(builder.inttoptr(builder.add(table, builder.mul(index, word(8))), word.as_pointer()))
-
-
-@intrinsic
-def correlate(context, target, source, taps, weights, window, start, count):
-    """``start + sum of weights[t] * source[taps[t]]`` over a window, for the first ``count`` lanes of a register.
-
-    ``taps`` is the address of the offsets in bytes, ``weights`` that of the weights; whole registers are read at
-    ``source``.
-    """
-
-    def generate(context, builder, signature, arguments):
-        target, source, taps, weights, window, start, count = arguments
-        number, word = start.type, ir.IntType(64)
-        size = context.get_abi_sizeof(number)
-        kind = ir.VectorType(number, WIDTH // size)
-        total = cgutils.alloca_once_value(builder, splat(builder, start, kind.count))
-        with cgutils.for_range(builder, window) as loop:
-            weight = builder.inttoptr(builder.add(weights, builder.mul(loop.index, word(size))), number.as_pointer())
-            factor = splat(builder, builder.load(weight), kind.count)
-            pixels = get_vector(builder, builder.add(source, _word_at(builder, taps, loop.index)), kind, size)
-            builder.store(fma(builder, factor, pixels, builder.load(total)), total)
-        _put_first(builder, builder.load(total), target, size, count)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 5, start, types.intp), generate
-
-
-@intrinsic
-def add_scaled(context, target, source, factor, count):
-    """Add ``factor`` times the first ``count`` lanes of a register at ``source`` to those at ``target``."""
-
-    def generate(context, builder, signature, arguments):
-        target, source, factor, count = arguments
-        size = context.get_abi_sizeof(factor.type)
-        kind = ir.VectorType(factor.type, WIDTH // size)
-        addend, old = (_get_first(builder, place, kind, size, count) for place in (source, target))
-        _put_first(builder, fma(builder, splat(builder, factor, kind.count), addend, old), target, size, count)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, factor, types.intp), generate
-
-
-@intrinsic
-def add_products(context, sums, factors, source, taps, window, count, like):
-    """``sums[t] += factors * source[taps[t]]`` over a window, lane by lane, for the first ``count`` lanes of a
-    register.
-
-    ``sums`` is the address of one register for each tap; whole registers are read at ``source``.
-    """
-
-    def generate(context, builder, signature, arguments):
-        sums, factors, source, taps, window, count, _ = arguments
-        size, word = like.bitwidth // 8, ir.IntType(64)
-        kind = ir.VectorType(context.get_value_type(like), WIDTH // size)
-        values = _get_first(builder, factors, kind, size, count)
-        with cgutils.for_range(builder, window) as loop:
-            place = builder.add(sums, builder.mul(loop.index, word(WIDTH)))
-            pixels = get_vector(builder, builder.add(source, _word_at(builder, taps, loop.index)), kind, size)
-            put_vector(builder, fma(builder, values, pixels, get_vector(builder, place, kind, size)), place, size)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 6, like), generate
 
 
 def _prefetch(writes: bool) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from minicaffe.kernels import fast_paths
 from minicaffe.kernels.cuda.conv.estimate import im2col_seconds, implicit_seconds
+from minicaffe.kernels.cuda.conv.finish import finish
 from minicaffe.kernels.cuda.conv.im2col import Im2colGemm
 from minicaffe.kernels.cuda.conv.implicit_gemm import ImplicitGemm, fits
 from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, KINDS, WEIGHT_GRAD, Problem
@@ -27,21 +28,10 @@ def is_implicit(problem: Problem, tf32: bool) -> bool:
     return implicit_seconds(problem, tf32) < im2col_seconds(problem, tf32)
 
 
-def _rectified(x, slope):
-    return max(x, 0.0) + slope * min(x, 0.0)
-
-
-def _biased_and_rectified(x, bias, slope):
-    return max(x + bias, 0.0) + slope * min(x + bias, 0.0)
-
-
 class ConvOps:
     """The functions of ``kernels/reference/conv.py``."""
 
     launch: Launcher
-    elementwise: Callable[..., None]
-    channelwise: Callable[..., None]
-    bias_add: Callable[[Any, Any], None]
     bias_grad: Callable[[Any, Any], None]
     factors: str
     trials: Trials | None = None
@@ -99,18 +89,7 @@ class ConvOps:
             self._implicit.convolve(x, w, bias, y, window, group, slope)
         else:
             self._im2col.convolve(x, w, y, window, group, workspace)
-            self._finish(y, bias, slope)
-
-    def _finish(self, y: Any, bias: Any | None, slope: float) -> None:
-        """Add the bias and multiply negative results, in one pass."""
-        if slope == 1.0:
-            if bias is not None:
-                self.bias_add(y, bias)
-        elif bias is None:
-            self.elementwise(_rectified, (y,), (slope,), y)
-        else:
-            planes = y.reshape(*y.shape[:2], -1)
-            self.channelwise(_biased_and_rectified, (planes,), (bias,), (slope,), planes)
+            finish(self, y, bias, slope)
 
     def convolve_data_grad(self, dy: Any, w: Any, dx: Any, window: Window, group: int, workspace: Any) -> None:
         """See ``kernels.reference.convolve_data_grad``."""

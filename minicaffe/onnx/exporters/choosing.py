@@ -21,6 +21,17 @@ def reduction(w: Writer) -> str:
     return w.scaled(w.reduced(REDUCTIONS[w.layer.operation], w.x[0], axes), w.layer.coeff)
 
 
+@exports("BatchReduction")
+def batch_reduction(w: Writer) -> str:
+    layer, options = w.layer, w.layer.reduction_param
+    if layer.pos or len(layer.parts) > 1 or list(layer.level) not in ([], [1]):
+        raise w.refuse("it reduces levels, or rows at the same places")
+    x, axis = w.x[0], w.axis(options.axis)
+    if options.operation == layer.TOPK:
+        x, _ = w.ops("TopK", 2, x, w.ints([options.k]), axis=axis)
+    return w.reduced("ReduceSum" if options.operation == layer.SUM else "ReduceMean", x, [axis])
+
+
 @exports("ArgMax")
 def arg_max(w: Writer) -> str:
     """Of equal values the last comes first: operators take the first, so they get the values in reverse."""

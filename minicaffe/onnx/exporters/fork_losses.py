@@ -63,6 +63,11 @@ def _each_region(w: Writer, terms: str) -> list[str]:
     return [w.like_top(w.sum(terms, [1], keep=True), [shape[0], 1, *shape[2:]], 1)]
 
 
+@exports("InfimumLoss")
+def infimum_loss(w: Writer) -> str:
+    return w.reduced("ReduceMean", w.op("Relu", w.sub(w.number(w.layer.infimum), w.x[0])))
+
+
 @exports("SmoothL1LossOHEM")
 def smooth_l1_ohem(w: Writer) -> list[str]:
     gap = w.sub(w.x[0], w.x[1])

@@ -65,7 +65,7 @@ def channel_scale(w: Writer) -> list[str]:
     return [w.mul(w.x[0], held), held][: len(w.top)]
 
 
-@exports("Gram")
+@exports("Covariance", "Gram")
 def gram(w: Writer) -> str:
     shape = w.bottom[0]
     flat = w.reshape(w.x[0], [shape[0], shape[1], shape.span(2)], shape)

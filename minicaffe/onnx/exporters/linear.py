@@ -42,7 +42,7 @@ def bias(w: Writer) -> str:
     return w.add(w.x[0], operand(w))
 
 
-@exports("Scale")
+@exports("EltwiseAffine", "Scale")
 def scale(w: Writer) -> str:
     y = w.mul(w.x[0], operand(w))
     return w.add(y, operand(w, -1)) if w.layer.bias_term else y

@@ -116,12 +116,29 @@ def logarithm(w: Writer) -> str:
     return w.scaled(w.op("Log", w.shifted(w.scaled(w.x[0], scale), shift)), factor)
 
 
-@exports("Dropout")
-def dropout(w: Writer) -> str:
-    if w.layer.drops:
+def refuse_to_draw(w: Writer, draws: bool) -> None:
+    """An error if the layer draws random numbers."""
+    if draws:
         when = "in TRAIN phase" if w.layer.phase == TRAIN else "with sample_weights_test"
         raise w.refuse(f"{when} it draws random numbers; export the TEST phase")
+
+
+@exports("Dropout", "SpatialDropout")
+def dropout(w: Writer) -> str:
+    refuse_to_draw(w, w.layer.drops)
     return w.scaled(w.x[0], w.layer.factor)
+
+
+@exports("Noise")
+def noise(w: Writer) -> str:
+    refuse_to_draw(w, w.layer.adds)
+    return w.op("Identity", w.x[0])
+
+
+@exports("Insanity")
+def insanity(w: Writer) -> str:
+    refuse_to_draw(w, w.layer.phase == TRAIN)
+    return rectified(w, w.layer.mean_slope)
 
 
 @exports("Softmax")

@@ -109,7 +109,7 @@ def reorg(w: Writer) -> str:
     return w.like_top(w.op("Transpose", apart, perm=[0, 3, 5, 1, 2, 4]))
 
 
-@exports("Parameter")
+@exports("Parameter", "TrainableData")
 def parameter(w: Writer) -> str:
     return w.param(0)
 

@@ -7,7 +7,7 @@
 ``runner``        starts the parts one after the other, ends those that hang, and goes on behind what crashed;
 ``report``        lines while it runs, the table at the end, JSON.
 
-The parts: ``machine``, ``kernels``, ``training``, ``sanitizer``, and from a checkout ``tests/gpu_layers.py`` and
-``benchmarks/gpu.py``.  ``target`` opens the GPU and measures time on it, ``profile`` that of each kernel; ``warm``
-compiles the CPU's kernels in the background.
+The parts: ``machine``, ``kernels`` (with ``cudnn``), ``training``, ``sanitizer``, and from a checkout
+``tests/gpu_layers.py`` and ``benchmarks/gpu.py``.  ``target`` opens the GPU and measures time on it, ``profile`` that
+of each kernel; ``warm`` compiles the CPU's kernels in the background.
 """

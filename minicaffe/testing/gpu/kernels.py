@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from minicaffe import compat
 from minicaffe.kernels.cuda.launch import kernel_files, kernel_names
 from minicaffe.testing import kernel_cases
-from minicaffe.testing.gpu import target
+from minicaffe.testing.gpu import cudnn, target
 from minicaffe.testing.gpu.checks import Check, Options
 from minicaffe.testing.gpu.runner import Result
 from minicaffe.testing.kernel_cases import EDGES, KernelCase, Output, Sizes
@@ -40,6 +40,8 @@ def checks(options: Options) -> Iterator[Check]:
         for case in _one_of_each(edges) if options.bare else edges:
             yield Check(f"{case.name} {dtype}", partial(check, case, dtype, where, options.bare))
     if not options.bare:
+        for case in cudnn.cases():
+            yield Check(f"{case.name} float32", partial(check, case, "float32", where))
         known = {case.name for case in edges}
         large = [case for case in kernel_cases.cases(Sizes(small, _largest(options, where))) if case.name not in known]
         for dtype in ("float32", "float64"):

@@ -111,6 +111,7 @@ def _algorithms(figures: dict[str, Any]) -> str:
     for kind in ("", " TF32"):
         times = [f"{name} {figures[f'{name}{kind} ms']:.3g} ({figures[f'{name}{kind} estimate ms']:.3g})"
                  for name in ("im2col", "implicit")]  # fmt: skip
+        times += [f"cuDNN {figures[f'cuDNN{kind} ms']:.3g}"] * (f"cuDNN{kind} ms" in figures)
         told.append(f"{' '.join(times)} ms{kind}, {figures[f'taken{kind}']} taken")
     return f"{'; '.join(told)}; implicit fp16 {figures['implicit fp16 ms']:.3g} ms"
 

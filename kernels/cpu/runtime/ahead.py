@@ -1,0 +1,253 @@
+"""Compiles kernels on all cores before they are called, in processes that write to the disk cache.
+
+Which kernels some work calls, and with which types, is found by a rehearsal: the work is done in a forked process, in
+which kernels are noted instead of run.  So it leaves no trace, and whatever made the arguments has run as it will.  The
+kernels are compiled in further forks of that process: it has all that they need in memory, where a new interpreter
+would take a second to import it.
+
+Nothing depends on it: what a rehearsal does not meet, or a process that fails does not compile, is compiled when it is
+called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import NamedTuple
+
+from numba import types
+
+from minicaffe.kernels.cpu.runtime import cache, launch, threads
+from minicaffe.kernels.cpu.runtime.compile import Kernel, announce, capturing
+
+_log = logging.getLogger("minicaffe")
+_PROGRESS = 2.0  # seconds between two lines
+_PATIENCE = 300.0  # seconds without a kernel, after which the processes are ended
+_MOST_PROCESSES = 16  # each takes some 100 MB
+_WORD = 4  # bytes of a job's number
+
+Job = tuple[Kernel, tuple[types.Type, ...]]
+"""A kernel and the types of its arguments."""
+
+
+class Compiled(NamedTuple):
+    """A kernel that was compiled for some types, and how long that took, with the kernels that it calls."""
+
+    kernel: str
+    seconds: float
+
+
+class _Notes:
+    """Notes which kernels are called, each once for the same types, in order; none runs."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[Job, None] = {}
+        self.complete = True
+
+    def passes(self, kernel: Kernel, arguments: tuple) -> bool:
+        self.jobs[kernel, kernel.types_of(arguments)] = None
+        return False
+
+
+def rehearse(work: Callable[[], None]) -> list[Job]:
+    """The kernels that ``work`` calls on this thread and the disk cache does not hold.
+
+    It computes nothing, but all that it does outside kernels is done: where that matters, in a forked process.
+    """
+    notes = _Notes()
+    with threads.pretending():
+        capturing.launches = notes
+        try:
+            work()
+        finally:
+            capturing.launches = None
+    return missing(notes.jobs)
+
+
+class _Expected(threading.local):
+    work: Callable[[], None] | None = None
+
+
+_expected = _Expected()
+
+
+class expecting(AbstractContextManager):
+    """Around work on this thread: if a kernel is missing, ``rehearsal`` shows which others will be.
+
+    The outermost block counts.
+    """
+
+    def __init__(self, rehearsal: Callable[[], None]) -> None:
+        self._rehearsal = rehearsal
+        self._outermost = False
+
+    def __enter__(self) -> None:
+        self._outermost = _expected.work is None and capturing.launches is None
+        if self._outermost:
+            _expected.work = self._rehearsal
+            if not _any_kept():
+                _compile_expected()
+
+    def __exit__(self, *_: object) -> None:
+        if self._outermost:
+            _expected.work = None
+
+
+_kept = False
+
+
+def _any_kept() -> bool:
+    """Whether the cache is one for this machine and these sources: it then holds what all kernels call."""
+    global _kept
+    if not _kept:
+        _kept = True
+        return not missing([(launch.run_launches, (types.intp,) * 3)])
+    return True
+
+
+def missing(jobs: Iterable[Job]) -> list[Job]:
+    """Those that the disk cache does not hold, but could."""
+    return [
+        (kernel, arguments)
+        for kernel, arguments in jobs
+        if keeps() and not kernel._cache.holds(arguments, kernel.targetctx.codegen())
+    ]
+
+
+def keeps() -> bool:
+    """Whether there is a folder to keep kernels in."""
+    return isinstance(launch.run_launches._cache, cache.Cache)
+
+
+def _compile_expected() -> bool:
+    """Compile what the expected work will call; whether anything was."""
+    work, _expected.work = _expected.work, _done
+    return work is not None and work is not _done and cores() > 1 and bool(compile_ahead(partial(rehearse, work)))
+
+
+def _done() -> None:
+    """Stands for work that has been looked at."""
+
+
+cache.miss = _compile_expected
+
+
+def cores() -> int:
+    """How many processes to compile in: one for each thread that kernels have, if there are as many cores."""
+    return min(len(os.sched_getaffinity(0)), threads.get_num_threads(), _MOST_PROCESSES)
+
+
+def compile_ahead(find: Callable[[], list[Job]]) -> list[Compiled]:
+    """Compile what ``find`` finds, by a rehearsal in a forked process, in as many processes as there are ``cores``.
+
+    Returns what was compiled: nothing where no process can be started.
+    """
+    if sys.platform != "linux":
+        return []
+    read, write = os.pipe()
+    try:
+        with threads.pretending():
+            pid = _fork()
+    except OSError:
+        os.close(read)
+        os.close(write)
+        return []
+    if pid == 0:
+        os.close(read)
+        _leave(lambda: _compile_all(find, write))
+    os.close(write)
+    try:
+        return list(_followed(read))
+    finally:
+        os.close(read)
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            os.waitpid(pid, 0)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # of a process with several threads, whose locks the fork might find locked: those that it needs, it has itself
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _leave(work: Callable[[], None]) -> None:
+    """In a forked process: do this and end, without whatever the process would do at its end."""
+    with contextlib.suppress(BaseException):  # what fails here fails again where it is called, and is told there
+        work()
+    os._exit(0)
+
+
+def _compile_all(find: Callable[[], list[Job]], told: int) -> None:
+    """In a forked process: find out what to compile, and do it in several."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    logging.disable()
+    gc.disable()
+    jobs = sorted(find(), key=_begins_late)
+    os.write(told, f"{len(jobs)}\n".encode())
+    read, write = os.pipe()
+    os.write(write, b"".join(number.to_bytes(_WORD, "little") for number in range(len(jobs))))
+    os.close(write)
+    for _ in range(min(cores(), len(jobs)) - 1):
+        if _fork() == 0:
+            _leave(lambda: _compile_some(jobs, read, told))
+    _compile_some(jobs, read, told)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
+def _begins_late(job: Job) -> bool:
+    """Of sort keys: those of convolution, which take longest, come first, so that processes end together."""
+    return not job[0].name.startswith("conv.")
+
+
+def _compile_some(jobs: list[Job], numbers: int, told: int) -> None:
+    """Compile those whose numbers can be had from a pipe, from which others take some, too."""
+    while number := os.read(numbers, _WORD):
+        kernel, arguments = jobs[int.from_bytes(number, "little")]
+        start = time.perf_counter()
+        with contextlib.suppress(Exception):
+            kernel.compile(arguments)
+            line = json.dumps(Compiled(kernel.name, time.perf_counter() - start)) + "\n"
+            os.write(told, line.encode())
+
+
+def _followed(told: int) -> Iterator[Compiled]:
+    """What the processes tell, with a line of progress now and then."""
+    lines = _lines(told)
+    total, done = int(next(lines, "0")), 0
+    if total:
+        announce()
+    begun = line_at = time.monotonic()
+    for line in lines:
+        done += 1
+        yield Compiled(*json.loads(line))
+        if time.monotonic() - line_at > _PROGRESS:
+            line_at = time.monotonic()
+            _log.info("compiling kernels: %d of %d", done, total)
+    if total:
+        _log.info("compiling kernels: %d in %.1f s", done, time.monotonic() - begun)
+
+
+def _lines(told: int) -> Iterator[str]:
+    """Lines from a pipe until its end, or until long nothing comes."""
+    rest = b""
+    while select.select([told], [], [], _PATIENCE)[0] and (more := os.read(told, 1 << 16)):
+        *whole, rest = (rest + more).split(b"\n")
+        yield from (line.decode() for line in whole)

@@ -1,0 +1,185 @@
+"""Where compiled kernels are kept: on disk, by the types of their arguments and the processor that they are for.
+
+Of many processes that need one, one compiles it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pickle
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from numba.core import caching
+
+_PATIENCE = 120.0  # seconds to wait for another process; a kernel takes a few
+_PAUSE = 0.005  # seconds between two attempts to lock
+
+
+def _package_stamp() -> tuple:
+    """Tells when any file of ``kernels/cpu`` has changed."""
+    root = Path(__file__).parent.parent
+    files = sorted((str(file.relative_to(root)), file.stat()) for file in root.rglob("*.py"))
+    return tuple((name, status.st_mtime, status.st_size) for name, status in files)
+
+
+_STAMP = _package_stamp()
+
+
+class _Locks(AbstractContextManager):
+    """Locks of kernels that this process compiles, held until the end of the ``with`` block in which it got them.
+
+    Each is a byte of a file in the cache's folder, locked for the process, so it goes with that, however it ends.  A
+    kernel waits for those that it calls, never the other way round, so nobody waits in a circle.  Blocks are entered
+    under Numba's compiler lock: one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, int] = {}
+        self._held: list[list[tuple[int, int]]] = []
+
+    def __enter__(self) -> None:
+        self._held.append([])
+
+    def __exit__(self, *_: object) -> None:
+        for file, place in self._held.pop():
+            fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
+
+    def wait(self, folder: str, kernel: str, signature: Any) -> bool:
+        """Lock what a kernel is compiled to for some types; whether another process had locked it, which may have kept
+        it since.
+
+        Where files cannot be locked, or somebody is stopped while it holds a lock, the same is compiled twice.
+        """
+        file = self._file(folder)
+        place = int.from_bytes(hashlib.sha1(f"{kernel}{signature}".encode()).digest()[:7], "big")
+        give_up = time.monotonic() + _PATIENCE
+        waited = False
+        while file >= 0 and time.monotonic() < give_up:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            except (BlockingIOError, PermissionError):
+                waited = True
+                time.sleep(_PAUSE)
+            except OSError:
+                break
+            else:
+                self._held[-1].append((file, place))
+                break
+        return waited
+
+    def _file(self, folder: str) -> int:
+        """The file of locks, which stays open: to close one of it would release all; -1 if there is none."""
+        if folder not in self._files:
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._files[folder] = os.open(os.path.join(folder, "compiling.lock"), flags, 0o666)
+            except OSError:
+                self._files[folder] = -1
+        return self._files[folder]
+
+    def _after_fork(self) -> None:
+        """In the forked process: it holds none."""
+        self._held = [[] for _ in self._held]
+
+
+locks = _Locks()
+os.register_at_fork(after_in_child=locks._after_fork)
+
+
+def _nothing() -> bool:
+    return False
+
+
+miss: Callable[[], bool] = _nothing
+"""Called when a kernel is not kept; whether to look again (``runtime.ahead``)."""
+
+
+class CacheFile(caching.IndexDataCacheFile):
+    """Numba's files of a kernel, but those of compiled code are named by what it is for, not numbered.
+
+    Two processes that save at once take the same number.  Each then may run the other's code: for other types, or,
+    where machines share the folder, for another processor.
+
+    A damaged file, as after a power failure, is removed, and the kernel compiled again: code stands behind its digest,
+    since zeros in the middle of it would run.  Where the disk is full nothing is kept.
+    """
+
+    def save(self, key: tuple, data: Any) -> None:
+        name = self._data_name_pattern.format(number=int(hashlib.sha1(repr(key).encode()).hexdigest(), 16))
+        with contextlib.suppress(OSError):
+            self._save_data(name, data)
+            self._save_index(self._load_index() | {key: name})
+
+    def _load_index(self) -> dict[tuple, str]:
+        try:
+            return super()._load_index()
+        except Exception:  # noqa: BLE001  (damaged pickles raise errors of any kind)
+            _remove(self._index_path)
+            return {}
+
+    def _save_data(self, name: str, data: Any) -> None:
+        content = self._dump(data)
+        with self._open_for_write(self._data_path(name)) as file:
+            file.write(hashlib.sha256(content).digest() + content)
+
+    def _load_data(self, name: str) -> Any:
+        with open(self._data_path(name), "rb") as file:
+            digest, content = file.read(hashlib.sha256().digest_size), file.read()
+        if hashlib.sha256(content).digest() != digest:
+            _remove(self._data_path(name))
+            return None
+        return pickle.loads(content)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+class Cache(caching.FunctionCache):
+    """Numba's disk cache: beside the source or, if that is read-only, in the user's cache folder.
+
+    Code is kept by the types of its arguments and by the processor it is for: its name and features.  Numba compares
+    only the file of ``function`` with the cache, but compiled code includes the kernels that it calls: here any change
+    in ``kernels/cpu`` invalidates all of the cache.
+
+    What is not there is compiled by whoever locks it first; others wait, and load it then.
+    """
+
+    def __init__(self, function: Callable, stamp: str) -> None:
+        super().__init__(function)
+        source = self._impl.locator.get_source_stamp(), _STAMP
+        self._cache_file = CacheFile(self._cache_path, self._impl.filename_base, source)
+        self._stamp = stamp
+
+    def holds(self, signature: Any, codegen: Any) -> bool:
+        """Whether code for these types is kept."""
+        return self._index_key(signature, codegen) in self._cache_file._load_index()
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        found = super().load_overload(signature, target)
+        if found is None and (miss() or locks.wait(self._cache_path, self._impl.filename_base, signature)):
+            return super().load_overload(signature, target)
+        return found
+
+    def _index_key(self, signature: Any, codegen: Any) -> tuple:
+        if (
+            self._stamp
+        ):  # Numba would tell by the values closed over, but kernels among these are others in each process
+            return signature, codegen.magic_tuple(), self._stamp
+        return super()._index_key(signature, codegen)
+
+
+def cache(function: Callable, stamp: str = "") -> Any:
+    """Where compiled code is kept; where no folder can be written, every process compiles anew."""
+    try:
+        return Cache(function, stamp)
+    except RuntimeError:
+        return caching.NullCache()

@@ -1,0 +1,209 @@
+"""Kernels are compiled before they are called: in processes, each once, found by a rehearsal."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+from cli_case import run, write_case
+from numba.core import event
+
+from minicaffe import TEST, TRAIN, Net, proto, solvers
+from minicaffe.kernels import cpu
+from minicaffe.kernels.cpu.runtime import ahead, cache, threads
+from minicaffe.kernels.cpu.runtime.compile import capturing
+from minicaffe.layers import Layer
+from minicaffe.proto.text import parse
+
+KERNELS = """
+from minicaffe.kernels.cpu.runtime.compile import kernel
+@kernel()
+def one(x):
+    return x + 1
+@kernel()
+def two(x, *more):
+    return x + 2 * len(more)
+@kernel()
+def wrong(x):
+    return x.nothing
+"""
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A module of kernels that have never been compiled."""
+    path = tmp_path / "fresh.py"
+    path.write_text(KERNELS)
+    spec = importlib.util.spec_from_file_location(f"minicaffe.kernels.cpu.fresh_{tmp_path.name}", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def compiled_here():
+    """The kernels that this process compiles."""
+    listener = event.RecordingListener()
+    with event.install_listener("numba:compile", listener):
+        yield lambda: {e.data["dispatcher"].py_func.__qualname__ for _, e in listener.buffer}
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr(ahead, "cores", lambda: 2)
+
+
+def test_kernels_are_compiled_in_other_processes_and_loaded_here(fresh, compiled_here, two_cores):
+    types = fresh.two.types_of((1.0, 2, 3.0))
+    jobs = [(fresh.one, fresh.one.types_of((1.0,))), (fresh.two, types), (fresh.wrong, types[:1])]
+    made = ahead.compile_ahead(lambda: jobs)
+    assert sorted(item.kernel.rpartition(".")[2] for item in made) == ["one", "two"]
+    assert ahead.missing(jobs) == jobs[2:]
+    assert (fresh.one(1.0), fresh.two(1.0, 2, 3.0)) == (2.0, 5.0)
+    assert not compiled_here()
+
+
+def test_the_first_kernel_that_is_missing_has_those_compiled_that_follow(fresh, compiled_here, two_cores):
+    calls = []
+
+    def work():
+        calls.append(fresh.one(1.0))
+        calls.append(fresh.two(calls[-1], 1))
+
+    with ahead.expecting(work):
+        work()
+    assert calls == [2.0, 4.0]
+    assert not compiled_here()
+
+
+def test_a_rehearsal_that_fails_leaves_all_to_the_first_call(fresh, compiled_here, two_cores):
+    def rehearsal():
+        os._exit(1)
+
+    with ahead.expecting(rehearsal):
+        assert fresh.one(1) == 2
+    assert compiled_here() == {"one"}
+
+
+def test_a_rehearsal_runs_no_kernel(monkeypatch):
+    monkeypatch.setattr(ahead, "missing", list)
+    x, y = np.ones((2, 2), np.float32), np.zeros((2, 2), np.float32)
+    jobs = ahead.rehearse(lambda: [cpu.gemm(x, x, y) for _ in range(2)])
+    assert [kernel.name for kernel, _ in jobs] == ["matmul.gemm._gemm"]
+    assert not y.any()
+
+
+class Noted:
+    """Notes the kernels that run."""
+
+    def __init__(self):
+        self.jobs, self.complete = [], True
+
+    def passes(self, kernel, arguments):
+        self.jobs.append((kernel, kernel.types_of(arguments)))
+        return True
+
+
+TINY = """\
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 9 dim: 8 } } }
+layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 2 } } }
+layer { name: "a" type: "Convolution" bottom: "x" top: "a" convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "r" type: "ReLU" bottom: "a" top: "a" }
+layer { name: "p" type: "Pooling" bottom: "a" top: "p" pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "b" type: "InnerProduct" bottom: "p" top: "b" inner_product_param { num_output: 5 } }
+%s
+layer { name: "l" type: "SoftmaxWithLoss" bottom: "b" bottom: "y" top: "l" }
+"""
+
+
+def test_what_a_solver_rehearses_is_what_it_calls(monkeypatch):
+    param = parse('base_lr: 0.1 momentum: 0.9 lr_policy: "fixed"', proto.SolverParameter())
+    parse(TINY % "", param.net_param)
+    solver = solvers.create(param)
+    noted = Noted()
+    with threads.pretending():  # it asks Numba by a kernel
+        capturing.launches = noted
+        try:
+            solver.step(1)
+        finally:
+            capturing.launches = None
+    monkeypatch.setattr(ahead, "missing", list)
+    assert set(noted.jobs) <= set(ahead.rehearse(solver.rehearse))
+    assert len(set(noted.jobs)) > 8
+
+
+class Counting(Layer):
+    type = "Counting"
+    calls = 0
+
+    def reshape(self, bottom, top):
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom, top):
+        type(self).calls += 1
+
+    def backward(self, top, propagate_down, bottom):
+        type(self).calls += 1
+
+
+def test_layers_of_users_are_not_rehearsed():
+    users = 'layer { name: "u" type: "Counting" bottom: "b" top: "u" } '
+    param = parse("force_backward: true " + TINY % users, proto.NetParameter())
+    net = Net(param, TRAIN)
+    ahead.rehearse(lambda: net.rehearse(backward=True))
+    assert Counting.calls == 0
+    net.forward_backward()
+    assert Counting.calls >= 1
+
+
+def test_of_two_processes_one_compiles_and_the_other_waits_for_it(tmp_path):
+    locks = cache._Locks()
+    told, tell = os.pipe()
+    go, let_go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with locks:
+            locks.wait(str(tmp_path), "kernel", "types")
+            os.write(tell, b"locked")
+            os.read(go, 1)
+        os._exit(0)
+    os.read(told, 6)
+    with locks:
+        assert not locks.wait(str(tmp_path), "kernel", "other types")
+        os.write(let_go, b"x")
+        assert locks.wait(str(tmp_path), "kernel", "types")
+    os.waitpid(pid, 0)
+    assert not locks._held
+
+
+def test_where_nothing_can_be_locked_nobody_waits(tmp_path):
+    locks = cache._Locks()
+    with locks:
+        assert not locks.wait(str(tmp_path / "not there"), "kernel", "types")
+
+
+def test_warm_compiles_for_both_phases(tmp_path, capsys):
+    write_case(tmp_path)
+    net = tmp_path / "net.prototxt"
+    first, second = run(capsys, "warm", net, net), run(capsys, "warm", net)
+    assert (first.status, second.status) == (0, 0)
+    assert "kernels compiled for 2 nets" in first.out
+    assert second.out.startswith("0 kernels compiled for 1 nets")
+    for phase in (TRAIN, TEST):
+        made = Net(str(net), phase)
+        assert ahead.rehearse(partial(made.rehearse, backward=phase == TRAIN)) == []
+
+
+def test_warm_says_what_a_net_without_its_data_needs(tmp_path, capsys):
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "d" type: "Data" top: "x" top: "y" data_param { source: "nowhere" batch_size: 2 } } '
+    )
+    outcome = run(capsys, "warm", tmp_path / "net.prototxt")
+    assert outcome.status == 1
+    assert "--shape x=N,C,H,W --shape y=N" in outcome.errors[0]
+    assert run(capsys, "warm", tmp_path / "net.prototxt", "--shape", "x=2,1,4,4", "--shape", "y=2").status == 0
