@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.runtime.address import size_of
 from minicaffe.kernels.cpu.runtime.compile import kernel
-from minicaffe.kernels.cpu.simd.memory import WIDTH, _get_first, _put_first, get_vector, put_vector, splat
+from minicaffe.kernels.cpu.simd.memory import WIDTH, get_first, get_vector, put_first, put_vector, splat
 
 
 def _rectified(builder: ir.IRBuilder, vector: Any, slope: Any) -> Any:
@@ -43,8 +43,8 @@ def _rectify_first(context, place, slope, count):
         place, slope, count = arguments
         size = signature.args[1].bitwidth // 8
         kind = ir.VectorType(slope.type, WIDTH // size)
-        vector = _rectified(builder, _get_first(builder, place, kind, size, count), slope)
-        _put_first(builder, vector, place, size, count)
+        vector = _rectified(builder, get_first(builder, place, kind, size, count), slope)
+        put_first(builder, vector, place, size, count)
         return context.get_dummy_value()
 
     return types.void(types.intp, slope, types.intp), generate
