@@ -39,17 +39,17 @@ ALGORITHMS: dict[str, Algorithm] = {
 """In the order in which they are preferred."""
 
 _MARGIN = 1.3
-"""Estimates are rough, and the sums of ``implicit_gemm`` are the most exact: the others must be so many times as fast.
-"""
+"""Estimates are rough, and the sums of ``implicit_gemm`` are the most exact: the others must be so many times as fast,
+unless their weights stay the same: what they take is then overestimated."""
 
 
 def candidates(problem: Problem) -> Iterator[tuple[str, Algorithm]]:
     """The algorithms that are fast enough for a problem, by name; the one that is preferred first."""
     cycles = implicit_gemm.cycles(problem)
-    limit = math.inf if cycles is None else cycles
+    limit, margin = math.inf if cycles is None else cycles, 1.0 if problem.packed else _MARGIN
     for name, algorithm in ALGORITHMS.items():
         cycles = algorithm.cycles(problem)
-        if cycles is not None and (algorithm is implicit_gemm or _MARGIN * cycles <= limit):
+        if cycles is not None and (algorithm is implicit_gemm or margin * cycles <= limit):
             yield name, algorithm
 
 

@@ -252,7 +252,8 @@ def _tiled_cycles(problem: Problem, outputs: int) -> float:
     if _weights(problem, outputs) > L2:
         batches = -(-n // _images_together(problem, outputs))
         times = _parts(problem, outputs) if problem.kind == WEIGHT_GRAD else batches
-        total += _weights(problem, outputs) * (2 + 2 * times) / _BYTES_PER_CYCLE
+        passes = times if problem.packed else 2 + 2 * times
+        total += _weights(problem, outputs) * passes / _BYTES_PER_CYCLE
     return total
 
 
