@@ -341,7 +341,7 @@ def small_net_definition() -> str:
 
 CONVOLUTIONS = {
     "winograd": ((2, 64, 13, 14), 70, Window((3, 3), (1, 1), (1, 1), (1, 1)), 1),
-    "winograd, groups": ((1, 64, 13, 13), 96, Window((3, 3), (1, 1), (1, 0), (1, 1)), 2),
+    "winograd, groups": ((1, 64, 28, 28), 96, Window((3, 3), (1, 1), (1, 0), (1, 1)), 2),
     "implicit": ((3, 20, 9, 7), 33, Window((3, 3), (2, 2), (1, 1), (1, 1)), 1),
     "several images a panel": ((9, 3, 4, 4), 5, Window((1, 1), (1, 1), (0, 0), (1, 1)), 1),
     "strided 1 x 1": ((2, 20, 8, 8), 12, Window((1, 1), (2, 2), (0, 0), (1, 1)), 1),

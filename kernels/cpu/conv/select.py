@@ -38,15 +38,15 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 """In the order in which they are preferred."""
 
-_MARGIN = 1.3
+_MARGIN, _PACKED_MARGIN = 1.3, 1.25
 """Estimates are rough, and the sums of ``implicit_gemm`` are the most exact: the others must be so many times as fast,
-unless their weights stay the same: what they take is then overestimated."""
+in general and with weights that stay the same."""
 
 
 def candidates(problem: Problem) -> Iterator[tuple[str, Algorithm]]:
     """The algorithms that are fast enough for a problem, by name; the one that is preferred first."""
     cycles = implicit_gemm.cycles(problem)
-    limit, margin = math.inf if cycles is None else cycles, 1.0 if problem.packed else _MARGIN
+    limit, margin = math.inf if cycles is None else cycles, _PACKED_MARGIN if problem.packed else _MARGIN
     for name, algorithm in ALGORITHMS.items():
         cycles = algorithm.cycles(problem)
         if cycles is not None and (algorithm is implicit_gemm or margin * cycles <= limit):
