@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from minicaffe.kernels.cpu.elementwise import formula_stamp
+from minicaffe.kernels.cpu.elementwise import elements_at, formula_stamp
 from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, as_written, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
@@ -22,26 +22,6 @@ from minicaffe.kernels.cpu.simd.mathlib import vectorizable
 from minicaffe.kernels.reference import Array
 
 _PIECE = 1024  # elements that are summed in the arrays' dtype; the sums of pieces are added up in float64
-
-
-@register_jitable
-def _none(vectors, i):
-    return ()
-
-
-@register_jitable
-def _one(vectors, i):
-    return (vectors[0][i],)
-
-
-@register_jitable
-def _two(vectors, i):
-    return vectors[0][i], vectors[1][i]
-
-
-@register_jitable
-def _three(vectors, i):
-    return vectors[0][i], vectors[1][i], vectors[2][i]
 
 
 @register_jitable
@@ -54,7 +34,6 @@ def _two_rows(matrices, r, first, last):
     return matrices[0][r, first:last], matrices[1][r, first:last]
 
 
-_AT = (_none, _one, _two, _three)
 _ROW = (None, _one_row, _two_rows)
 
 
@@ -62,7 +41,7 @@ _ROW = (None, _one_row, _two_rows)
 def _loops(function: Callable[..., float], arrays: int, vectors: int, dtype: np.dtype) -> dict[tuple[str, str], Any]:
     """The loops around a formula of so many arrays and vectors, by task and direction; compiled at their first call."""
     formula = as_written(vectorizable(function, dtype))
-    at, of_channel, row = _AT[arrays], _AT[vectors], _ROW[arrays]
+    at, of_channel, row = elements_at(arrays), elements_at(vectors), _ROW[arrays]
     stamp = formula_stamp(function, arrays, vectors, dtype)
 
     @part_kernel(stamp=stamp)

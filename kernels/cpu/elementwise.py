@@ -26,47 +26,35 @@ def formula_stamp(function: Callable[..., float], *kinds: object) -> str:
     return "_" + hashlib.sha1(code.co_code + repr((code.co_consts, code.co_names, kinds)).encode()).hexdigest()
 
 
-_Take = Callable[[tuple, int], tuple]
-
-
-def _with_element(before: _Take, k: int) -> _Take:
-    return register_jitable(lambda operands, i: before(operands, i) + (operands[k][i],))
-
-
-def _with_number(before: _Take, k: int, real: type) -> _Take:
-    return register_jitable(lambda operands, i: before(operands, i) + (real(operands[k]),))
-
-
-def _arguments(arrays: int, scalars: int, real: type) -> _Take:
-    """A compiled function of a tuple of arrays and scalars, and of i: the arguments of the formula at index i."""
-    take: _Take = register_jitable(lambda operands, i: ())
-    for k in range(arrays):
-        take = _with_element(take, k)
-    for k in range(arrays, arrays + scalars):
-        take = _with_number(take, k, real)
-    return take
+@functools.cache
+def elements_at(count: int) -> Callable[[tuple, int], tuple]:
+    """A function for compiled code: of a tuple of so many arrays, and i, the elements at index i."""
+    if count == 0:
+        return register_jitable(lambda arrays, i: ())
+    before, k = elements_at(count - 1), count - 1
+    return register_jitable(lambda arrays, i: before(arrays, i) + (arrays[k][i],))
 
 
 @functools.cache
 def _loop(function: Callable[..., float], arrays: int, scalars: int, dtype: np.dtype) -> Callable[..., None]:
-    formula, take = as_written(vectorizable(function, dtype)), _arguments(arrays, scalars, dtype.type)
+    formula, at = as_written(vectorizable(function, dtype)), elements_at(arrays)
     stamp = formula_stamp(function, arrays, scalars, dtype)
 
     @part_kernel(stamp=stamp)
-    def loop_part(part, parts, out, operands):
+    def loop_part(part, parts, out, arrays, scalars):
         low, high = share(part, parts, out.size)
         # results pass through a buffer, so that the loop is vectorised even if the output is one of the inputs
         buffer = np.empty(_PIECE, out.dtype)
         for first in range(np.uintp(low), np.uintp(high), _PIECE):
             count = min(_PIECE, np.uintp(high) - first)
             for i in range(_START, count):
-                buffer[i] = formula(*take(operands, first + i))
+                buffer[i] = formula(*(at(arrays, first + i) + scalars))
             for i in range(_START, count):
                 out[first + i] = buffer[i]
 
     @kernel(stamp=stamp)
-    def loop(parts, out, *operands):
-        parallel(loop_part, parts, (out, operands))
+    def loop(parts, out, arrays, scalars):
+        parallel(loop_part, parts, (out, arrays, scalars))
 
     return loop
 
@@ -75,4 +63,4 @@ def _loop(function: Callable[..., float], arrays: int, scalars: int, dtype: np.d
 def elementwise(function: Callable[..., float], arrays: Sequence[Array], scalars: Sequence[float], out: Array) -> None:
     """See ``reference.elementwise``.  The formula is evaluated in the arrays' dtype."""
     loop = _loop(function, len(arrays), len(scalars), out.dtype)
-    loop(parts(out.size), out.ravel(), *[a.ravel() for a in arrays], *map(float, scalars))
+    loop(parts(out.size), out.ravel(), tuple(a.ravel() for a in arrays), tuple(map(out.dtype.type, scalars)))
