@@ -53,9 +53,10 @@ def command(
 ) -> None:
     """Compile what nets will need, before they run.
 
-    Their first pass then begins at once; do it while a container is built, say.  Each NET is compiled for in both phases: forward, in TRAIN backward, too, with the update by SGD.  Without NET:
-    for the models that come with minicaffe.  Kernels are kept beside the package's files or, if nothing can be written
-    there, in the user's cache folder; NUMBA_CACHE_DIR names another.  They are for this machine's kind of CPU.
+    Their first pass then begins at once; do it while a container is built, say.  Each NET is compiled for in both
+    phases: forward, in TRAIN backward, too, with the update by SGD.  Without NET: for the models that come with
+    minicaffe.  Kernels are kept beside the package's files or, if nothing can be written there, in the user's cache
+    folder; NUMBA_CACHE_DIR names another.  They are for this machine's kind of CPU.
     """
     from minicaffe import models
     from minicaffe.kernels.cpu.runtime import ahead
