@@ -34,7 +34,7 @@ from minicaffe.kernels.cpu.runtime.compile import Kernel, announce, capturing
 
 _log = logging.getLogger("minicaffe")
 _PROGRESS = 2.0  # seconds between two lines
-_PATIENCE = 300.0  # seconds without a kernel, after which the processes are ended
+_PATIENCE_WITH_REHEARSAL, _PATIENCE = 30.0, 300.0  # seconds without a word, after which the processes are ended
 _MOST_PROCESSES = 16  # each takes some 100 MB
 _WORD = 4  # bytes of a job's number
 
@@ -249,8 +249,9 @@ def _followed(told: int) -> Iterator[Compiled]:
 
 
 def _lines(told: int) -> Iterator[str]:
-    """Lines from a pipe until its end, or until long nothing comes."""
-    rest = b""
-    while select.select([told], [], [], _PATIENCE)[0] and (more := os.read(told, 1 << 16)):
+    """Lines from a pipe until its end, or until long nothing comes: a fork may find a lock of another thread locked."""
+    rest, patience = b"", _PATIENCE_WITH_REHEARSAL
+    while select.select([told], [], [], patience)[0] and (more := os.read(told, 1 << 16)):
+        patience = _PATIENCE
         *whole, rest = (rest + more).split(b"\n")
         yield from (line.decode() for line in whole)
