@@ -54,7 +54,8 @@ def connect(group: Communicator, size: int, dtype: DTypeLike) -> SharedRows | No
     dtype = np.dtype(dtype)
     row = -(-size * dtype.itemsize // _PAGE) * _PAGE
     end = _PAGE + group.size * row
-    made, place = -1, None
+    made = -1
+    place: tuple[str, bytes] | None = None
     if group.rank == 0:
         with contextlib.suppress(OSError, AttributeError):  # AttributeError: a system other than Linux
             limits.require_memory(end, "gradients that the ranks share")
