@@ -52,11 +52,12 @@ _SIZES: dict[str, Callable[[Any], int]] = {
 def command(
     nets: Sequence[str], shapes: tuple[tuple[str, tuple[int, ...]], ...], as_json: bool, level: int, stage: str
 ) -> None:
-    """Compile the kernels of nets ahead, so that their first pass begins at once: while a container is built, say.
+    """Compile what nets will need, before they run.
 
-    Each NET is compiled for in both phases: forward, in TRAIN backward, too, with the update by SGD.  Without NET:
-    for the models that come with minicaffe.  Kernels are kept beside the package's files or, if nothing can be written
-    there, in the user's cache folder; NUMBA_CACHE_DIR names another.  They are for this machine's kind of CPU.
+    Their first pass then begins at once; do it while a container is built, say.  Each NET is compiled for in both
+    phases: forward, in TRAIN backward, too, with the update by SGD.  Without NET: for the models that come with
+    minicaffe.  Kernels are kept beside the package's files or, if nothing can be written there, in the user's cache
+    folder; NUMBA_CACHE_DIR names another.  They are for this machine's kind of CPU.
     """
     from minicaffe import models
     from minicaffe.kernels.cpu.runtime import ahead
