@@ -64,7 +64,7 @@ def connect(group: Communicator, size: int, dtype: DTypeLike) -> SharedRows | No
             os.pwrite(made, token, 0)
             place = f"/proc/{os.getpid()}/fd/{made}", token
     place = group.of_first(place)
-    memory = _open(*place, end) if place else None
+    memory = _open(place[0], place[1], end) if place else None
     everyone = group.gather(memory is not None)
     if made >= 0:
         os.close(made)
