@@ -45,10 +45,10 @@ in general and with weights that stay the same."""
 
 def candidates(problem: Problem) -> Iterator[tuple[str, Algorithm]]:
     """The algorithms that are fast enough for a problem, by name; the one that is preferred first."""
-    cycles = implicit_gemm.cycles(problem)
-    limit, margin = math.inf if cycles is None else cycles, _PACKED_MARGIN if problem.packed else _MARGIN
+    usual = implicit_gemm.cycles(problem)
+    limit, margin = math.inf if usual is None else usual, _PACKED_MARGIN if problem.packed else _MARGIN
     for name, algorithm in ALGORITHMS.items():
-        cycles = algorithm.cycles(problem)
+        cycles = usual if algorithm is implicit_gemm else algorithm.cycles(problem)
         if cycles is not None and (algorithm is implicit_gemm or margin * cycles <= limit):
             yield name, algorithm
 
