@@ -80,7 +80,8 @@ class Checked:
         problem = str(error).removeprefix(NOT_ENOUGH)
         if isinstance(error, OutOfMemoryError) and f"layer '{self.name}'" in problem:
             return error
-        remedy = "" if isinstance(error, OutOfMemoryError) else "; check the shapes"
+        own = isinstance(error, OutOfMemoryError)  # that says itself what to do
+        remedy = "" if own else f"; check the shapes{backend.current().memory_use()}"
         return OutOfMemoryError(f"{NOT_ENOUGH}{self.error(problem + remedy)}")
 
     def data_error(self, problem: object, field: str | None = None) -> DataError:
@@ -104,6 +105,13 @@ class Checked:
         definition may have others, and attributes that were set later may ask for others.
         """
         found = [blob.shape for blob in self.blobs[: len(shapes)]]
+        self.require(
+            bool(self.layer_param.blobs) or found != list(shapes)[:-1] or "bias_term" not in self._options,
+            f"asks for a bias of shape {shapes[-1]}, and the layer has no blob for it: it was made without; make a net "
+            "of a definition with one",
+            "bias_term",
+            ShapeError,
+        )
         self.require(
             found == list(shapes), f"the blobs must have shapes {list(shapes)}; found {found}", "blobs", ShapeError
         )
