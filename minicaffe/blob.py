@@ -130,16 +130,26 @@ class Storage:
         now.
         """
         self._zeros = {}
-        values, end, now = self.array(), 0, []
+        values, end = self.array(), 0
         for start, stop in (*later, (self.size, self.size)):
             if end < start:
-                now.append((end, start))
+                values[end:start].fill(0)
             end = stop
-        if len(now) > 1 and self._head_on_device and self.size <= _FILLED_AT_ONCE:
-            now = [(now[0][0], now[-1][1])]  # to fill what lies between takes less time than another launch
-        for start, stop in now:
-            values[start:stop].fill(0)
         self._zeros = dict(later)
+
+    def write_zeros(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Write the zeros of those of ``ranges``, in order, that only count as zero so far."""
+        left = [(start, stop) for start, stop in ranges if self._zeros.get(start) == stop]
+        if not left:
+            return
+        values, first, last = self.array(0, 0), left[0][0], left[-1][1]
+        between = sum(stop - start for start, stop in self._zeros.items() if first <= start and stop <= last)
+        for start, _ in left:
+            del self._zeros[start]
+        if between == last - first <= _FILLED_AT_ONCE:
+            left = [(first, last)]  # what lies between counts as zero, too, and takes less time than another launch
+        for start, stop in left:
+            values[start:stop].fill(0)
 
     @property
     def zeros(self) -> tuple[tuple[int, int], ...]:

@@ -138,7 +138,7 @@ class Net(NamedPasses, ForwardOnly):
     def _memory_on(self, where: backend.Backend) -> list[usage.Part]:
         """What the net holds on a backend."""
         name = f"{proto.Phase.Name(self.phase)} net '{self.name}'"
-        layers = list({id(step): step.layer for step in (*self.steps, *self._executor.steps)}.values())
+        layers = list({id(step.layer): step.layer for step in (*self.steps, *self._executor.steps)}.values())
         params = [blob for layer in layers for blob in layer.blobs]
         kept = [blob for step in self.steps for _, blob in step.kept]
         return [
@@ -207,14 +207,15 @@ class Net(NamedPasses, ForwardOnly):
             raise NetError(f"net '{self.name}' has {len(self.steps)} layers, numbered from 0; found {number}")
         return number
 
-    def forward_backward(self, loss_scale: Storage | None = None) -> None:
+    def forward_backward(self, loss_scale: Storage | None = None, keep: Callable[[Any], None] | None = None) -> None:
         """``run_forward`` and ``run_backward`` over all layers, without a pause between the two where nobody
         looks on.
 
-        Gradients are the first number of ``loss_scale``, float64, times as large as they should be.
+        Gradients are the first number of ``loss_scale``, float64, times as large as they should be.  ``keep``, the same
+        function each time, is given ``loss_array`` at the end; what it does to it by ops is replayed with the rest.
         """
         self._require_backward()
-        self._executor.forward_backward(loss_scale)
+        self._executor.forward_backward(loss_scale, keep)
 
     def scaled_losses(self, loss_scale: Storage | None) -> contextlib.AbstractContextManager[None]:
         """Around ``run_backward``: the loss weights, which it begins with, are times the first number of

@@ -11,7 +11,7 @@ from minicaffe.kernels.cuda.translate import translate
 
 nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="CuPy is not installed")
 
-ARCHITECTURES = (75, 80, 90, 100)
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 TYPES = {  # template arguments after the dtype
     "im2col": (", 1, {T}", ", 2, {T}", ", 3, {T}", ", 10, {T}", ", 2, Half", ", 2, BFloat16"),
     "solver_update": (
@@ -84,7 +84,7 @@ def test_kernels_compile(file, dtype, architecture):
     assert len(compile_for(architecture, source, names)) > 0
 
 
-@pytest.mark.parametrize("architecture", (*ARCHITECTURES, 86, 89, 120))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_implicit_gemm_compiles_for_tensor_cores(architecture):
     if architecture not in nvrtc.getSupportedArchs():
         pytest.skip(f"this NVRTC {nvrtc.getVersion()} does not know sm_{architecture}")

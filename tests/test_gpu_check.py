@@ -83,7 +83,7 @@ def problem(part, name):
 
 @needs_compiler
 def test_whole_on_the_stand_in(gpu_check):
-    text, found = gpu_check("--every", "25", "--minutes", "5")
+    text, found = gpu_check("--every", "60", "--minutes", "5")
     lines = text.splitlines()
     assert len(lines) <= report.LONGEST and lines[-2].startswith("passed: ")
     assert list(found) == [part.name for part in parts.PARTS]

@@ -16,17 +16,18 @@ import numpy as np
 import pytest
 import strict_cupy
 from layer_cases import CASES
-from strict_cuda import FakeCublas, FakeCupy
+from strict_cuda import FakeCublas, FakeCupy, OutOfMemoryError
 from test_capture import rolled
 
 import minicaffe
-from minicaffe import backend, compat, testing
+from minicaffe import backend, compat, proto, testing
 from minicaffe.backend import staging
 from minicaffe.backend.gpu import GpuBackend
-from minicaffe.errors import DeviceError, LayerError
+from minicaffe.errors import DeviceError, LayerError, MinicaffeError
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import interface
 from minicaffe.layers.neuron import ReLU
+from minicaffe.proto.origin import Origin
 from minicaffe.solvers.callbacks import Callbacks
 from minicaffe.testing.gpu import training
 
@@ -312,3 +313,39 @@ def test_memory_that_runs_out_is_accounted_for(gpu):
     count = sum(blob.count for blobs in made.net.params.values() for blob in blobs)
     for name, copies in ((f"{net}params and their gradients", 2), ("history of the SGD solver", 1)):
         assert float(rows[name].removesuffix(" MiB")) == pytest.approx(copies * count * 4 / 2**20, rel=0.01)
+
+
+def test_memory_that_runs_out_inside_a_layer_is_accounted_for_and_so_are_test_nets(gpu, monkeypatch):
+    made = training.make(training.LENET, 2)
+    param = training.LENET.net(2)
+    param.state.phase = proto.TEST
+    test_net = minicaffe.Net.from_param(param, Origin())
+    test_net.run_forward()
+    training.train(made, 1)
+
+    def forward(self, bottom, top):
+        raise OutOfMemoryError("Out of memory allocating 80 bytes")
+
+    monkeypatch.setattr(interface, "is_patched", lambda cls: False)
+    monkeypatch.setattr(ReLU, "forward", forward)
+    with fast_paths.without("replay", "fusion"), pytest.raises(MinicaffeError) as error:
+        training.train(made, 1)
+    text = str(error.value)
+    assert text.startswith(
+        "not enough memory: layer 'relu1' (ReLU): Out of memory allocating 80 bytes; check the shapes"
+    )
+    assert "history of the SGD solver" in text and all(
+        f"{phase} net 'LeNet': blobs" in text for phase in ("TRAIN", "TEST")
+    )
+    assert "smaller batch_size" in text
+
+
+def test_layers_that_no_graph_takes_are_named_once(gpu, launches, caplog):
+    caplog.set_level("INFO")
+    nets = [training.make(training.LENET, 2) for _ in range(2)]
+    for made in nets:
+        layer = made.net.layer_dict["relu1"]
+        layer.forward = layer.forward  # somebody's own
+        training.train(made, 4)
+    lines = [record.getMessage() for record in caplog.records if "one by one" in record.getMessage()]
+    assert len(lines) == 1 and "relu1 (ReLU)" in lines[0] and "conv1" not in lines[0]

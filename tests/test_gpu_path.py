@@ -15,13 +15,13 @@ from minicaffe.proto.files import read_net
 from minicaffe.solvers import create
 
 NET = Path(__file__).parent / "golden" / "nets" / "siamese_train.prototxt"
-BATCH = 8
+BATCH = 3
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ builds the CUDA kernels for the CPU")
 
 
 def solver(**options):
-    """A solver of the siamese net with a batch of 8 pairs, filled from seed 3; ``options`` are fields of its own."""
+    """A solver of the siamese net with a batch of three pairs, filled from seed 3; ``options`` are fields of its own."""
     net, _ = read_net(NET)
     for layer in net.layer:
         for shape in layer.input_param.shape:

@@ -115,6 +115,10 @@ class Backend(ABC):
     def synchronize(self) -> None:
         """Wait for everything issued so far."""
 
+    def memory_use(self) -> str:
+        """What takes the memory of a device, line by line, and what to change, to end an error message with."""
+        return ""
+
     def settings(self) -> tuple:
         """What the choice of kernels depends on beside their arguments."""
         return ()

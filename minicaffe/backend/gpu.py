@@ -172,13 +172,10 @@ class GpuBackend(DeviceBackend):
         except self._out_of_memory as error:
             raise DeviceError(
                 f"GPU {self._device.id} has no memory left for an array of shape {tuple(shape)}, {np.dtype(dtype)}: "
-                f"{error}\n{self._usage()}\nUse a smaller batch_size (of test nets, too), which takes less for blobs, "
-                "scratch and workspace; Net.reuse_memory for nets that only run forward; or end other programs on this "
-                "GPU"
+                f"{error}{self.memory_use()}"
             ) from error
 
-    def _usage(self) -> str:
-        """What takes the memory of this GPU, as a table."""
+    def memory_use(self) -> str:
         free, total = self.xp.cuda.runtime.memGetInfo()
         rows = [("workspace that all layers share", self.workspace_bytes())]
         if self._staging.spare_bytes:
@@ -187,7 +184,11 @@ class GpuBackend(DeviceBackend):
             rows.append(("factors of products in 16 bits", self.ops.rounded_bytes))
         if "_cudnn" in self.__dict__ and self._cudnn is not None and self._cudnn.workspace_bytes:
             rows.append(("workspace of cuDNN", self._cudnn.workspace_bytes))
-        return usage.table(self, *rows, (f"free, of {amount(total)}", free))
+        return (
+            f"\n{usage.table(self, *rows, (f'free, of {amount(total)}', free))}\nUse a smaller batch_size (of test "
+            "nets, too), which takes less for blobs, scratch and workspace; Net.reuse_memory for nets that only run "
+            "forward; or end other programs on this GPU"
+        )
 
     def synchronize(self) -> None:
         self._stream.synchronize()

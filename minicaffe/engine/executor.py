@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Fusion, Pass
 from minicaffe.engine.params import Params
 from minicaffe.engine.segment import Segment
-from minicaffe.errors import ShapeError
+from minicaffe.errors import NetError, ShapeError
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import Layer
 
@@ -112,6 +113,9 @@ class _Sweeps:
         self.forward = _Sweep(1, steps, fusion, on_host)
         self.backward = _Sweep(-1, steps, fusion, on_host)
         self.turn = self._find_turn(steps, fusion)
+        left_out = [step.layer for step in steps if not step.layer.can_be_captured(on_host)]
+        if left_out and not on_host and fast_paths.taken("replay"):
+            _tell_left_out(", ".join(f"{layer.name} ({layer.type})" for layer in left_out))
 
     def _find_turn(self, steps: Sequence[Step], fusion: Fusion) -> tuple[int, int, Segment] | None:
         last = len(steps) - 1
@@ -201,7 +205,11 @@ class Executor:
             plan.sweeps.forward.run(start, end, self._how("forward", plan))
 
     def run_backward(self, start: int, end: int) -> None:
-        """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
+        """Run the layers ``start`` down to ``end`` (included) backward, those that need it.
+
+        NetError if a blob was reshaped since they ran forward.
+        """
+        self._check_shapes(start, end)
         with self._expecting(end, start, backward=True), self._running():
             plan = self.plan()
             plan.fusion.before_backward(start, end)
@@ -245,10 +253,10 @@ class Executor:
                 plan.fusion.before_backward(last, first)
                 plan.sweeps.backward.run(last, first, how)
 
-    def forward_backward(self, loss_scale: Storage | None = None) -> None:
+    def forward_backward(self, loss_scale: Storage | None = None, keep: Callable[[Any], None] | None = None) -> None:
         """Both passes over all layers, without a pause between the two where nobody looks on.
 
-        Gradients are the first number of ``loss_scale`` times as large as they should be.
+        Gradients are the first number of ``loss_scale`` times as large as they should be; ``keep`` takes the loss.
         """
         plan, last = self.plan(forward=True), len(self._steps) - 1
         ahead, back, sweeps = self._how("forward", plan), self._how("backward", plan), plan.sweeps
@@ -257,23 +265,29 @@ class Executor:
             self.run_forward(0, last)
             with self.scaled_losses(loss_scale):
                 self.run_backward(last, 0)
+            if keep is not None:
+                with self._running():
+                    keep(self.loss.xdata)
             return
         first, first_back, turn = sweeps.turn
 
         def around() -> None:
             if first == 0:
                 self._clear_loss()
+            self._params.write_zeros()
             sweeps.forward.run(first, last, ahead._replace(segments={}))
             plan.fusion.before_backward(last, 0)
             with self.scaled_losses(loss_scale):
                 sweeps.backward.run(last, first_back, back._replace(segments={}))
+            if keep is not None:
+                keep(self.loss.xdata)
 
         with self._expecting(0, last, backward=True), self._running():
             plan.settle()
             if first > 0:
                 self._clear_loss()
             sweeps.forward.run(0, first - 1, ahead)
-            turn.run(backend.current(), around, id(loss_scale))
+            turn.run(backend.current(), around, id(loss_scale), keep)
             sweeps.backward.run(first_back - 1, 0, back)
 
     def _weighted(self, start: int, stop: int) -> list[Blob]:
@@ -338,6 +352,16 @@ class Executor:
                 self._plan = _Plan(self._steps)
             self._generation = generation.current()
         return self._plan
+
+    def _check_shapes(self, start: int, end: int) -> None:
+        """NetError if layers would read and write beyond what their last forward pass left."""
+        for step in self._steps[end : start + 1]:
+            if step.need_backward and (place := step.reshaped_since) is not None:
+                name, shape = self._names[step.bottom_ids[place]], step.bottom[place].shape_string
+                raise NetError(
+                    f"layer '{step.layer.name}' ({step.layer.type}) cannot run backward: its bottom '{name}' was given "
+                    f"the shape {shape} since it ran forward; run the net forward first"
+                )
 
     def _how(self, direction: str, plan: _Plan) -> _How:
         """Fused passes and segments are left out while somebody looks at what is between them."""
@@ -432,6 +456,12 @@ class Executor:
 def _is_pure(layer: Layer) -> bool:
     """Whether a layer's passes change nothing but its blobs, its params and what it keeps."""
     return layer.can_be_captured(on_host=True) or (layer.can_be_captured(on_host=False) and not layer.user_defined)
+
+
+@functools.cache
+def _tell_left_out(layers: str) -> None:
+    """Once for the same layers: each net that is made of a definition has them."""
+    _log.info("Layers that run one by one, as no graph takes them: %s", layers)
 
 
 def _zero(x: float) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from minicaffe import backend
 from minicaffe.blob import Blob, Storage
 from minicaffe.layers import Layer
 
@@ -76,12 +79,34 @@ class Params:
         return self._packed
 
     def clear_diffs(self, lazily: bool = False) -> None:
-        """Set all gradients to zero; ``lazily``: those that layers claim only count as zero (``Storage.clear``)."""
+        """Set all gradients to zero; ``lazily``: those that layers claim only count as zero (``Storage.clear``).
+
+        On a device all others do so as well, until ``write_zeros``, which can be captured, or until somebody asks.
+        """
         if self._packed is not None:
-            self._packed[1].clear(self._claimed if lazily else ())
+            later = self._claimed if backend.current().is_host else self._parts
+            self._packed[1].clear(later if lazily else ())
         else:
             for param in self.learnable:
                 param.blob.xdiff.fill(0)
+
+    def write_zeros(self) -> None:
+        """Write the zeros of gradients that no layer claims, where they only count as zero so far."""
+        if self._packed is not None:
+            self._packed[1].write_zeros(self._unclaimed)
+
+    @functools.cached_property
+    def _parts(self) -> list[tuple[int, int]]:
+        """All ranges of the packed params, those that are claimed and those between."""
+        return sorted([*self._claimed, *self._unclaimed])
+
+    @functools.cached_property
+    def _unclaimed(self) -> list[tuple[int, int]]:
+        """The ranges of the packed params between those that are claimed."""
+        assert self._packed is not None
+        ends = [0, *itertools.chain.from_iterable(self._claimed), self._packed[1].size]
+        pairs = zip(ends[::2], ends[1::2], strict=True)
+        return [(start, stop) for start, stop in pairs if start < stop]
 
     def _is_claimed(self, param: Param) -> bool:
         """Whether each layer that has this param claims its gradient."""

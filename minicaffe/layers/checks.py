@@ -80,7 +80,8 @@ class Checked:
         problem = str(error).removeprefix(NOT_ENOUGH)
         if isinstance(error, OutOfMemoryError) and f"layer '{self.name}'" in problem:
             return error
-        remedy = "" if isinstance(error, OutOfMemoryError) else "; check the shapes"
+        own = isinstance(error, OutOfMemoryError)  # that says itself what to do
+        remedy = "" if own else f"; check the shapes{backend.current().memory_use()}"
         return OutOfMemoryError(f"{NOT_ENOUGH}{self.error(problem + remedy)}")
 
     def data_error(self, problem: object, field: str | None = None) -> DataError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from minicaffe import backend
 from minicaffe.blob import Storage
@@ -80,8 +81,10 @@ class GradientExchange:
         if self._rows is not None:
             self._diff.move_to(self._rows.mine)
 
-    def run(self, loss_scale: Storage | None = None) -> None:
-        """Forward, backward and the exchange; ``loss_scale`` as in ``Net.forward_backward``."""
+    def run(self, loss_scale: Storage | None = None, keep: Callable[[Any], None] | None = None) -> None:
+        """Forward, backward and the exchange; ``loss_scale`` as in ``Net.forward_backward``, and so ``keep``, which is
+        for a group of one.
+        """
         group, diff = self._group, self._diff
         if self._rows is not None and backend.current().is_host:
             self._net.forward_backward(loss_scale)
@@ -89,8 +92,9 @@ class GradientExchange:
             self._rows.mean()
             return
         if group.size == 1 or len(self._stages) < 2:
-            self._net.forward_backward(loss_scale)
-            group.mean(diff.array())
+            self._net.forward_backward(loss_scale, keep)
+            if group.size > 1:
+                group.mean(diff.array())
             return
         self._net.run_forward()
         waits: list[Callable[[], None]] = []

@@ -242,8 +242,10 @@ class Solver(UpdateRule):
             net.debug_info = show and p.debug_info
             scale = self.loss_scale.storage if self.loss_scale else None
             for k in range(p.iter_size):
-                self._together.forward_backward(k == p.iter_size - 1, scale)
-                self._losses.add(self._together.mean(net.loss_array), k == 0, p.iter_size)
+                keep = None if self._together.several else self._losses.add_within(p.iter_size)
+                self._together.forward_backward(k == p.iter_size - 1, scale, keep)
+                if keep is None:
+                    self._losses.add(self._together.mean(net.loss_array), k == 0, p.iter_size)
             if backend.current().is_host or show:
                 backend.current().run_checks()
                 progress.require_finite(self._losses.last, self.iter, net)
@@ -408,6 +410,7 @@ class Solver(UpdateRule):
         The monitors, those too that are appended before the work goes on, get the state back that they had.
         """
         path = arguments.path(path, "a solver state", SnapshotError)
+        together.check_same_state(self._together.group, path)
         self._unclaimed = snapshots.read(self, path)
         self.restored_from, self._begun = path, []
         self._share_with_test_nets()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minicaffe import backend
 from minicaffe.blob import Blob
+from minicaffe.layers.base import same
 
 
 class SmoothedLoss:
@@ -33,6 +36,18 @@ class SmoothedLoss:
             losses[self._slot] = share
         else:
             losses[self._slot] += share
+
+    def add_within(self, passes: int) -> Callable[[Any], None] | None:
+        """What takes the only loss of an iteration as part of the work that computes it, the same way each time, so
+        that a device captures it; None where ``add`` has to do it afterwards.
+        """
+        if self._length > 1 or passes > 1 or backend.current().is_host:
+            return None
+        self._slot, self._stored = 0, self._stored + 1
+        return self._store
+
+    def _store(self, loss: Any) -> None:
+        backend.current().ops.elementwise(same, (loss,), (), self._losses.xdata)
 
     @property
     def last(self) -> float:

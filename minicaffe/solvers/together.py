@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicaffe import proto, weights
 from minicaffe.blob import Storage
-from minicaffe.errors import DeviceError
+from minicaffe.errors import DeviceError, WeightsError
 from minicaffe.parallel import Communicator
 from minicaffe.parallel.exchange import GradientExchange
 from minicaffe.solvers.monitor import Scalar
@@ -50,15 +50,17 @@ class Together:
             if not step.bottom and not getattr(step.layer, "shares_records", True):
                 _log.warning("layer '%s' (%s) reads the same on every rank", step.layer.name, step.layer.type)
 
-    def forward_backward(self, last: bool, loss_scale: Storage | None = None) -> None:
+    def forward_backward(
+        self, last: bool, loss_scale: Storage | None = None, keep: Callable[[Any], None] | None = None
+    ) -> None:
         """A forward and backward pass; after the ``last`` of an iteration gradients are the mean of all solvers'.
 
-        ``loss_scale``: see ``Net.forward_backward``.
+        ``loss_scale`` and ``keep``: see ``Net.forward_backward``; several solvers keep no loss.
         """
         if last:
-            self._exchange.run(loss_scale)
+            self._exchange.run(loss_scale, keep)
         else:
-            self._net.forward_backward(loss_scale)
+            self._net.forward_backward(loss_scale, keep)
 
     def mean(self, value: Any) -> Any:
         """The mean of an array of each."""
@@ -107,7 +109,22 @@ def check_agreement(group: Communicator, param: proto.SolverParameter, resolve: 
     """
     if group.size == 1:
         return
-    everyone = group.gather(_facts(param, resolve))
+    _compare(group, _facts(param, resolve))
+
+
+def check_same_state(group: Communicator, path: str) -> None:
+    """DeviceError, on all, if a solver of the group would go on from another solver state."""
+    if group.size == 1:
+        return
+    try:
+        found = weights.checksum(path)
+    except WeightsError:  # told by who reads it, unless the others can
+        found = ""
+    _compare(group, {f"the solver state {path}": found})
+
+
+def _compare(group: Communicator, facts: dict[str, Any]) -> None:
+    everyone = group.gather(facts)
     for rank, theirs in enumerate(everyone):
         differing = [what for what, first in everyone[0].items() if theirs[what] != first]
         if differing:
