@@ -1,4 +1,7 @@
-"""The layers of the deployed nets one by one, beside their floors: where the next gap is."""
+"""The layers of the deployed nets one by one, beside their floors: where the next gap is.
+
+They are those of the plain net: what the deploy form does in one pass over memory counts apart here.
+"""
 
 from __future__ import annotations
 

@@ -26,10 +26,13 @@ def _present(results: Sequence[Result]) -> list[str]:
 def _against(results: Sequence[Result]) -> Table:
     """Each peer's median over minicaffe's, that of the fastest, and their geometric means."""
     names = [name for name in _present(results) if name != "minicaffe"]
-    columns: list[list[float | None]] = [[result.ratio_to(name) for result in results] for name in names]
-    columns.append([min((r for r in row if r is not None), default=None) for row in zip(*columns, strict=True)])
-    rows = [[result.case, *map(_ratio, row)] for result, row in zip(results, zip(*columns, strict=True), strict=True)]
-    rows.append(["geometric mean", *(_ratio(_mean([r for r in column if r is not None])) for column in columns)])
+    table: list[list[float | None]] = []
+    for result in results:
+        ratios = [result.ratio_to(name) for name in names]
+        table.append([*ratios, min((ratio for ratio in ratios if ratio is not None), default=None)])
+    rows = [[result.case, *map(_ratio, row)] for result, row in zip(results, table, strict=True)]
+    means = [_mean([ratio for ratio in column if ratio is not None]) for column in zip(*table, strict=True)]
+    rows.append(["geometric mean", *map(_ratio, means)])
     return Table("deploy: a peer's median over minicaffe's", ["case", *names, "the fastest"], rows)
 
 

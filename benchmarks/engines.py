@@ -39,7 +39,7 @@ class Engine(ABC):
 
 
 class Minicaffe(Engine):
-    """The net in its TEST phase, blobs sharing memory."""
+    """The net in its deploy form."""
 
     needs = "net.caffemodel"
 
@@ -47,8 +47,8 @@ class Minicaffe(Engine):
         import minicaffe
 
         minicaffe.set_num_threads(threads)
-        self._net = minicaffe.Net(str(folder / "net.prototxt"), str(folder / self.needs), minicaffe.TEST)
-        self._net.reuse_memory()
+        net, weights = str(folder / "net.prototxt"), str(folder / self.needs)
+        self._net = minicaffe.Net(net, minicaffe.TEST, weights=weights, deploy=True)
         for name, values in self.inputs.items():
             self._net.blobs[name].data[...] = values
 

@@ -138,7 +138,7 @@ class Net(NamedPasses, ForwardOnly):
     def _memory_on(self, where: backend.Backend) -> list[usage.Part]:
         """What the net holds on a backend."""
         name = f"{proto.Phase.Name(self.phase)} net '{self.name}'"
-        layers = list({id(step): step.layer for step in (*self.steps, *self._executor.steps)}.values())
+        layers = list({id(step.layer): step.layer for step in (*self.steps, *self._executor.steps)}.values())
         params = [blob for layer in layers for blob in layer.blobs]
         kept = [blob for step in self.steps for _, blob in step.kept]
         return [

@@ -46,7 +46,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_DEVICE_LIST = re.compile(r"(?m)^[^#\"']*\bdevice_id\s*:\s*\[")
+_QUOTED = r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'"""  # what a text holds beside names and numbers
+_DEVICE_LIST = re.compile(r"\bdevice_id\s*:\s*\[")
 
 Path = str | os.PathLike[str]
 M = TypeVar("M", bound=Message)
@@ -126,8 +127,10 @@ def open_net_binary(path: Path) -> Lifted:
 
 def _one_device(characters: str) -> str:
     """A solver's text with ``device_id``, if it is a list (yjxiong/caffe), under the name of the field for one."""
-    several = len([*scan(characters)[0].named("device_id")]) > 1 or _DEVICE_LIST.search(characters)
-    return re.sub(r"\bdevice_id\b", "device_ids", characters) if several else characters
+    listed = _DEVICE_LIST.search(re.sub(_QUOTED, " ", characters))
+    if not listed and len([*scan(characters)[0].named("device_id")]) < 2:
+        return characters
+    return re.sub(rf"({_QUOTED})|\bdevice_id\b", lambda found: found[1] or "device_ids", characters)
 
 
 def read_net_binary(path: Path) -> Any:

@@ -37,7 +37,7 @@ NO_EFFECT = frozenset(
 _FIELDS: dict[str, tuple[str, ...]] = {
     _SSD: ("resize_param", "noise_param", "distort_param", "expand_param", "emit_constraint", "crop_h", "crop_w"),
     _CASCADE: ("ceil_mode",),
-    _DEEPDETECT: ("scaling_temperature",),
+    _DEEPDETECT: ("scaling_temperature", "geometry_param", "all_effects", "random_order", "decolorize_prob"),
     _HAPPYNEAR: (
         *("normalize", "min_is_better", "disable_mean", "disable_variance", "hard_ratio", "hard_mining_label"),
         *("cutting_point", "normalize_type", "sqrt_scale", "blob_filler", "face_transform", "face_mirror", "min_value"),

@@ -81,6 +81,17 @@ def test_the_first_kernel_that_is_missing_has_those_compiled_that_follow(fresh, 
     assert not compiled_here()
 
 
+def test_once_is_enough_and_work_that_was_not_expected_does_not_count(fresh, compiled_here, two_cores):
+    rehearsals, told = os.pipe()
+    assert fresh.one(1) == 2
+    for argument in (1.0, 1j):
+        with ahead.expecting(lambda: os.write(told, b"x")):
+            fresh.one(argument)
+            fresh.two(argument)
+    assert compiled_here() == {"one", "two"}
+    assert os.read(rehearsals, 9) == b"xx"
+
+
 def test_a_rehearsal_that_fails_leaves_all_to_the_first_call(fresh, compiled_here, two_cores):
     def rehearsal():
         os._exit(1)

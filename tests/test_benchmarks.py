@@ -297,6 +297,8 @@ def test_tables_of_deployed_nets():
     ]
     assert images.rows[0] == ["a", "40", "20", "10"]
     assert memory.rows[1] == ["b", "3.00 MiB", "3.00 MiB", ""]
+    alone = deploy_report.tables([result("a", minicaffe=0.1)])[0]
+    assert alone.rows == [["a", ""], ["geometric mean", ""]]
 
 
 def test_the_layers_that_lose_most_come_first():

@@ -61,7 +61,7 @@ def test_the_effect_of_sigterm_is_a_flag(tmp_path, in_folder):
     assert process.returncode == 0
 
 
-DELAYS = (0, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 1.1, 1.5, 2, 3)
+DELAYS = (0, 0.03, 0.1, 0.2, 0.4, 0.8, 1.5, 3)
 
 
 @pytest.mark.parametrize("delay", DELAYS)

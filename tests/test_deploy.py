@@ -13,6 +13,8 @@ import minicaffe
 from minicaffe import proto
 from minicaffe.engine.watch import Watch
 from minicaffe.errors import NetError, ShapeError
+from minicaffe.kernels import cpu, reference
+from minicaffe.kernels.window import Window
 from minicaffe.net import Net
 from minicaffe.proto.text import parse
 
@@ -335,6 +337,41 @@ def small_net_definition() -> str:
         input_of(2, 4, 8, 7) + FOLDED["batch norm, scale"]
         + layer("InnerProduct", "x", "y", product) + layer("InnerProduct", "data", "y2", product)
     )  # fmt: skip
+
+
+CONVOLUTIONS = {
+    "winograd": ((2, 64, 13, 14), 70, Window((3, 3), (1, 1), (1, 1), (1, 1)), 1),
+    "winograd, groups": ((1, 64, 28, 28), 96, Window((3, 3), (1, 1), (1, 0), (1, 1)), 2),
+    "implicit": ((3, 20, 9, 7), 33, Window((3, 3), (2, 2), (1, 1), (1, 1)), 1),
+    "several images a panel": ((9, 3, 4, 4), 5, Window((1, 1), (1, 1), (0, 0), (1, 1)), 1),
+    "strided 1 x 1": ((2, 20, 8, 8), 12, Window((1, 1), (2, 2), (0, 0), (1, 1)), 1),
+    "depthwise": ((2, 8, 6, 7), 8, Window((3, 3), (1, 1), (1, 1), (1, 1)), 8),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_rectified_convolutions_with_weights_that_stay(case):
+    shape, outputs, window, group = CONVOLUTIONS[case]
+    sizes = zip(shape[2:], window.extent, window.stride, window.pad, strict=True)
+    y_shape = (shape[0], outputs, *((size + 2 * p - e) // s + 1 for size, e, s, p in sizes))
+    rng = np.random.default_rng(5)
+    x, bias = (rng.standard_normal(size).astype(np.float32) for size in (shape, outputs))
+    w = rng.standard_normal((outputs, shape[1] // group, *window.kernel)).astype(np.float32)
+    x[0, 0, 0, 0] = np.nan
+    memory = np.full(
+        max(ops.convolution_workspace(shape, y_shape, window, group) for ops in (cpu, reference)), np.nan, np.float32
+    )
+    packed: dict = {}
+    for slope in (0.0, 0.25, 1.0):
+        expected, actual = (np.full(y_shape, np.nan, np.float32) for _ in range(2))
+        reference.convolve(x, w, bias, expected, window, group, memory, slope)
+        cpu.convolve(x, w, bias, actual, window, group, memory, slope, packed)
+        if case.startswith("winograd"):  # NaN spreads over the tile
+            assert len(packed) == 1 and np.isnan(actual[0, 0, 0, 0])
+            actual, expected = actual[-1, :, 6:], expected[-1, :, 6:]
+        np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-4)
+        if slope == 0:
+            assert not np.signbit(actual[actual == 0]).any()
 
 
 MODELS = {

@@ -12,7 +12,7 @@ from cli_case import run
 from minicaffe.tools.cli import COMMANDS, cli
 
 GUIDE = Path(__file__).parent.parent / "docs" / "migrating.md"
-OURS = {"embed", "models", "gpu_check", "help", "data"}
+OURS = {"embed", "models", "gpu_check", "help", "data", "warm"}
 """Commands with no counterpart in Caffe that other pages tell of; of data, the table names the parts."""
 CAFFES = (
     """

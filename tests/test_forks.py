@@ -101,3 +101,20 @@ def test_dropout_scales_in_train_or_in_test():
     np.testing.assert_allclose(test.bottom_diffs[0], x / 4, rtol=1e-6)
     in_place = testing.run("Dropout", [x], phase="TEST", in_place=True, **options)
     np.testing.assert_allclose(in_place.tops[0], x / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("how", [{"tops": 2}, {"normalize_param": {"normalize_type": "L1"}}])
+def test_options_of_the_other_dialect_of_normalize_are_refused_later_too(how):
+    rig = testing.Rig("Normalize", [np.ones((2, 3, 4, 4))], **how)
+    for _ in range(2):
+        with pytest.raises(LayerError, match="give one of them"):
+            rig.layer.eps = 1.0
+    rig.forward()
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "ConvolutionDepthwise"])
+def test_a_bias_that_a_layer_was_made_without_is_named(kind):
+    rig = testing.Rig(kind, [np.ones((1, 3, 4, 4))], kernel_size=3, num_output=3, bias_term=False)
+    rig.layer.bias_term = True
+    with pytest.raises(LayerError, match=r"bias_term: asks for a bias of shape \(3,\)"):
+        rig.forward()

@@ -608,7 +608,8 @@ def test_convolution_stays_inside_its_workspace(case):
         count = cpu.convolution_workspace(shape, y_shape, w, group)
         memory = np.full(count + 1000, 7e5, case.dtype)
         x, dy, weights = case.normal(*shape), case.normal(*y_shape), case.normal(outputs, shape[1] // group, *w.kernel)
-        cpu.convolve(x, weights, None, dy.copy(), w, group, memory[:count])
+        for packed in (None, {}):
+            cpu.convolve(x, weights, None, dy.copy(), w, group, memory[:count], 0.5, packed)
         cpu.convolve_data_grad(dy, weights, x.copy(), w, group, memory[:count])
         cpu.convolve_weight_grad(x, dy, weights.copy(), w, group, memory[:count], True, case.normal(outputs))
         assert (memory[count:] == 7e5).all()
@@ -626,7 +627,7 @@ def test_a_depthwise_worker_stays_inside_its_memory(case, kind, size, kernel):
     room = np.full(own + 1064, 7e5, case.dtype)
     memory = room[-room.ctypes.data % 64 // case.dtype.itemsize :]  # the first worker's begins where a cache line does
     x, y, weights, bias = case.normal(*shape), case.normal(*y_shape), case.normal(2, 1, *kernel), case.normal(2)
-    given = {FORWARD: (x, weights, bias, y, memory), WEIGHT_GRAD: (x, y, weights, bias, memory, True)}
+    given = {FORWARD: (x, weights, bias, y, memory, 1.0), WEIGHT_GRAD: (x, y, weights, bias, memory, True)}
     depthwise.bind(problem)(*given.get(kind, (y, weights, x, memory)))
     assert (memory[own:] == 7e5).all()
 

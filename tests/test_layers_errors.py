@@ -26,6 +26,7 @@ FIRST_CASE = {case.type: case for case in reversed(CASES)}
 ELSEWHERE = {
     ("HDF5Data", None): "files that are damaged or do not fit together: test_layers_data",
     ("MemoryData", "batch_size"): "what reset is given: test_layers_data",
+    ("AnnotatedData", "yolo_data_type"): "it needs a database: test_annotated_data",
     **{(kind, "top"): "it needs a file: test_detection_data" for kind in ("DetectionData", "EvalData", "ImageGtData")},
 }
 NEVER_ASKED = {

@@ -80,9 +80,9 @@ def test_weight_decay_grows_as_its_policy_says():
 @pytest.mark.parametrize("text", ["device_id: [2, 0, 1]", "device_id: 2\ndevice_id: 0", "device_id : [2]"])
 def test_of_a_list_of_devices_the_first_counts(text):
     with open("solver.prototxt", "w") as file:
-        file.write(f'# device_id: [7]\nnet: "device_id: [9]"\n{text}\n')
+        file.write(f'# device_id: [7]\nnet: "device_id: [9]" {text}  # device_id\n')
     solver = read_solver("solver.prototxt")
-    assert solver.device_id == 2
+    assert solver.device_id == 2 and solver.net == "device_id: [9]"
 
 
 def test_one_device_and_the_fields_of_detection_are_kept():

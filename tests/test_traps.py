@@ -11,6 +11,7 @@ from PIL import Image
 import minicaffe
 from minicaffe import proto
 from minicaffe.data.image_source import read_list
+from minicaffe.errors import NetError
 from minicaffe.proto import text
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
@@ -35,6 +36,18 @@ def test_backward_without_gradients_of_the_inputs(warnings):
     net.backward()
     (message,) = warnings()
     assert "no gradient of x, which stays 0; set force_backward: true" in message
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_backward_after_a_blob_was_reshaped_needs_a_forward(rows):
+    net = build(INPUT, IP, more="force_backward: true ")
+    net.forward(x=np.ones((2, 3)))
+    net.blobs["x"].reshape(rows, 3)
+    with pytest.raises(NetError, match=r"layer 'ip' \(InnerProduct\) cannot run backward: its bottom 'x' was given"):
+        net.backward()
+    net.forward()
+    net.backward()
+    assert net.blobs["x"].diff.shape == (rows, 3)
 
 
 def test_backward_with_them(warnings):

@@ -6,10 +6,10 @@ from minicaffe.kernels.cpu.channel import channel_sum, channelwise
 from minicaffe.kernels.cpu.conv.im2col import col2im, im2col
 from minicaffe.kernels.cpu.conv.select import (
     convolution_workspace,
+    convolve,
     convolve_data_grad,
     convolve_weight_grad,
 )
-from minicaffe.kernels.cpu.convolution import convolve
 from minicaffe.kernels.cpu.dot import dot, gradient_scale
 from minicaffe.kernels.cpu.elementwise import elementwise
 from minicaffe.kernels.cpu.focal_loss import focal_loss, focal_loss_grad

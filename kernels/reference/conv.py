@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -74,10 +75,12 @@ def convolve(
     group: int,
     workspace: Array,
     slope: float = 1.0,
+    packed: dict[Any, Any] | None = None,
 ) -> None:
     """Cross-correlation: x (N, C, *in), w (M, C / group, *kernel), bias (M,) or None -> y (N, M, *out).
 
-    ``slope`` multiplies negative results: 0 makes a ReLU of them.
+    ``slope`` multiplies negative results: 0 makes a ReLU of them.  In ``packed`` can be kept what was made of the
+    weights, for calls with the same ones: whoever writes to these empties it.
     """
     n, m = y.shape[:2]
     columns = _columns_of(x, y.shape, window, workspace).reshape(n, group, w[0].size, -1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from numpy.typing import NDArray
 
 from minicaffe.boxes import coding
@@ -25,6 +27,12 @@ class PriorBoxes:
     def decode(self, codes: NDArray) -> NDArray:
         """The boxes (…, P, 4) that are meant by ``codes``, as a net predicts them."""
         return coding.decode(self.boxes, codes if self.in_target else codes * self.variances, self.code_type)
+
+    def refined(self, codes: NDArray) -> PriorBoxes:
+        """Prior boxes of the same variances where ``codes`` (P, 4) say that these should lie (RefineDet)."""
+        moved = copy.copy(self)
+        moved.boxes = self.decode(codes)
+        return moved
 
     def encode(self, boxes: NDArray, which: NDArray) -> NDArray:
         """What a net should predict at the priors numbered ``which`` (M,) for ``boxes`` (M, 4)."""

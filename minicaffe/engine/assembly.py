@@ -56,6 +56,12 @@ class Step:
         """Note that the layer has reshaped for its blobs and attributes as they are now."""
         self.reshaped_for = self._shapes(where)
 
+    @property
+    def reshaped_since(self) -> int | None:
+        """The first bottom, by its place, that has another shape than the layer's last ``reshape`` went by."""
+        now, then = tuple(blob.shape for blob in self.bottom), self.reshaped_for[2] if self.reshaped_for else ()
+        return None if now == then else next((k for k, shape in enumerate(then) if shape != now[k]), 0)
+
     def _shapes(self, where: backend.Backend) -> tuple:
         bottoms, tops = (tuple(blob.shape for blob in blobs) for blobs in (self.bottom, self.top))
         return where, self.layer.revision, bottoms, tops, [blob.memory for blob in self.bottom]

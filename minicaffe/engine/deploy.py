@@ -49,6 +49,9 @@ class DeployExecutor(Executor):
         """Run all there is, whatever the range of the net's own layers."""
         self._refresh()
         super().run_forward(0, len(self._steps) - 1)
+        if not (self._user_layers or any(self.callbacks.values())):  # these may have written to params, too
+            for layer in self._derived:
+                layer.has_run()
 
     def reshape(self) -> None:
         self._refresh()
@@ -62,13 +65,14 @@ class DeployExecutor(Executor):
             elif self._shapes != self._shapes_now():
                 self._place_blobs()
             self._as_of = generation.current()
-        for layer in self._folded:
+        for layer in self._derived:
             layer.refresh()
 
     def _rewrite(self) -> None:
         """Find out what is left of the net, and take it."""
         self._revisions = self._revisions_now()
-        steps, self._folded = deploy_graph.rewrite(self._whole, self._blobs, self._watched)
+        steps, folded = deploy_graph.rewrite(self._whole, self._blobs, self._watched)
+        self._derived = deploy_graph.refreshed_layers(steps, folded)
         self._take(steps)
         self._place_blobs()
         self._as_of = generation.current()

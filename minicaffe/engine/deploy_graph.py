@@ -5,13 +5,14 @@ scales and shifts go into the layers before them, and what works element by elem
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from minicaffe import backend, folding, proto
 from minicaffe.blob import Blob
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.watch import Watch
 from minicaffe.layers import Layer, create
-from minicaffe.layers.convolution import Convolution
+from minicaffe.layers.convolution import Convolution, Deconvolution
 from minicaffe.layers.eltwise import Eltwise
 from minicaffe.layers.inner_product import InnerProduct
 from minicaffe.layers.neuron import Dropout
@@ -30,7 +31,7 @@ class FoldedLayer:
     """A layer that does what several layers of a net do one after the other; theirs are the params."""
 
     def __init__(self, layer: Layer, sources: Sequence[Layer]) -> None:
-        self.layer = layer
+        self.layer: Any = layer
         self._sources = sources
         self._watch = Watch([blob for source in sources for blob in source.blobs])
         self._fold()
@@ -40,13 +41,52 @@ class FoldedLayer:
         if self._watch.changed():
             self._fold()
 
+    def has_run(self) -> None:
+        """After a pass."""
+
     def _fold(self) -> None:
         params = [[blob.peek_data() for blob in source.blobs] for source in self._sources]
         values = folding.composed([source.layer_param for source in self._sources], params)
         for blob, array in zip(self.layer.blobs, values, strict=True):
             blob.data = array
         del params
+        if packs(self.layer):
+            self.layer.pack_filters()
         self._watch.renew()
+
+
+class PackedLayer:
+    """A convolution of the net's own that works with what was made of its filters in advance."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer: Any = layer
+        self._watch = Watch([layer.blobs[0]])
+        self._pack()
+
+    def refresh(self) -> None:
+        """Take over what was written to the filters."""
+        if self._watch.changed():
+            self._pack()
+
+    def has_run(self) -> None:
+        """After a pass: that it asked for the filters means nothing."""
+        self._watch.excuse()
+
+    def _pack(self) -> None:
+        self.layer.pack_filters()
+        self._watch.renew()
+
+
+def packs(layer: Layer) -> bool:
+    """Whether something is to be made of a layer's filters in advance."""
+    built_in = isinstance(layer, Convolution) and not isinstance(layer, Deconvolution)
+    return built_in and not (layer.user_defined or layer.patched) and len(layer.blobs) > 0
+
+
+def refreshed_layers(steps: Sequence[Step], folded: Sequence[FoldedLayer]) -> list[FoldedLayer | PackedLayer]:
+    """Those that are to be told of what is written to params."""
+    made = {id(item.layer) for item in folded}
+    return [*folded, *(PackedLayer(step.layer) for step in steps if id(step.layer) not in made and packs(step.layer))]
 
 
 def rewrite(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> tuple[list[Step], list[FoldedLayer]]:

@@ -22,7 +22,7 @@ from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Fusion, Pass
 from minicaffe.engine.params import Params
 from minicaffe.engine.segment import Segment
-from minicaffe.errors import ShapeError
+from minicaffe.errors import NetError, ShapeError
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import Layer
 
@@ -205,7 +205,11 @@ class Executor:
             plan.sweeps.forward.run(start, end, self._how("forward", plan))
 
     def run_backward(self, start: int, end: int) -> None:
-        """Run the layers ``start`` down to ``end`` (included) backward, those that need it."""
+        """Run the layers ``start`` down to ``end`` (included) backward, those that need it.
+
+        NetError if a blob was reshaped since they ran forward.
+        """
+        self._check_shapes(start, end)
         with self._expecting(end, start, backward=True), self._running():
             plan = self.plan()
             plan.fusion.before_backward(start, end)
@@ -348,6 +352,16 @@ class Executor:
                 self._plan = _Plan(self._steps)
             self._generation = generation.current()
         return self._plan
+
+    def _check_shapes(self, start: int, end: int) -> None:
+        """NetError if layers would read and write beyond what their last forward pass left."""
+        for step in self._steps[end : start + 1]:
+            if step.need_backward and (place := step.reshaped_since) is not None:
+                name, shape = self._names[step.bottom_ids[place]], step.bottom[place].shape_string
+                raise NetError(
+                    f"layer '{step.layer.name}' ({step.layer.type}) cannot run backward: its bottom '{name}' was given "
+                    f"the shape {shape} since it ran forward; run the net forward first"
+                )
 
     def _how(self, direction: str, plan: _Plan) -> _How:
         """Fused passes and segments are left out while somebody looks at what is between them."""

@@ -17,6 +17,7 @@ from minicaffe.engine.handed_on import find_handed_on
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import Layer
 from minicaffe.layers.convolution import Convolution
+from minicaffe.layers.depthwise import ConvolutionDepthwise, DepthwiseConvolution
 from minicaffe.layers.eltwise import Eltwise
 from minicaffe.layers.neuron import ReLU
 from minicaffe.layers.normalisation import BatchNorm, Standardized
@@ -237,7 +238,7 @@ class RectifiedSum(ForwardPass):
 class RectifiedConvolution(ForwardPass):
     """Forward of a convolution and a ReLU in place."""
 
-    chains = ((Convolution, ReLU),)
+    chains = ((Convolution, ReLU), (ConvolutionDepthwise, ReLU), (DepthwiseConvolution, ReLU))
 
     def fits(self) -> bool:
         return len(self.steps[0].top) == 1

@@ -32,7 +32,7 @@ class BatchReduction(Layer):
     pos: bool
     reduction_param: Any
 
-    SUM, MEAN, TOPK = 1, 4, 5
+    SUM, MEAN, TOPK = 1, 4, 20001
 
     def check_options(self) -> None:
         options, levels = self.reduction_param, list(self.level)

@@ -106,6 +106,13 @@ class Checked:
         """
         found = [blob.shape for blob in self.blobs[: len(shapes)]]
         self.require(
+            bool(self.layer_param.blobs) or found != list(shapes)[:-1] or "bias_term" not in self._options,
+            f"asks for a bias of shape {shapes[-1]}, and the layer has no blob for it: it was made without; make a net "
+            "of a definition with one",
+            "bias_term",
+            ShapeError,
+        )
+        self.require(
             found == list(shapes), f"the blobs must have shapes {list(shapes)}; found {found}", "blobs", ShapeError
         )
 

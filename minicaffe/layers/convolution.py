@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from minicaffe import backend, proto
+from minicaffe.backend import generation
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.window import MOST_PIXELS, Window
@@ -158,6 +159,7 @@ class Convolution(Windowed):
     group: int
     bias_term: bool
     engine: int
+    _packed: dict[Any, Any] | None = None
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
@@ -243,7 +245,15 @@ class Convolution(Windowed):
         ops, shared = self.convolutions, (self.moved, self.group, self.workspace)
         for i, blob in enumerate(bottom):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
-            ops.convolve(x, w, bias, y, *shared, slope)
+            ops.convolve(x, w, bias, y, *shared, slope, self._packed)
+
+    def pack_filters(self) -> None:
+        """From the next forward on, work with what can be made of the filters in advance; call it whenever they change.
+
+        Forward only: who changes them must know of it.
+        """
+        self._packed = {}
+        generation.advance()
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:

@@ -36,12 +36,25 @@ def expect_predictions(layer: Layer, blob: Blob, count: int, what: str) -> None:
     )
 
 
+def expect_first_stage(layer: Layer, bottom: Sequence[Blob], items: int, count: int, share_location: bool) -> None:
+    """Errors unless the blobs are confidences (items, 2 count) and codes (items, 4 count) of RefineDet's first stage,
+    or the former alone."""
+    layer.require(share_location, "must be true where priors are refined", "share_location")
+    layer.require(
+        all(blob.shape[:1] == (items,) for blob in bottom),
+        f"the first stage must be of {items} items, too; found {' and '.join(blob.shape_string for blob in bottom)}",
+        kind=ShapeError,
+    )
+    for blob, each, what in zip(bottom, (2, 4), ("objectness", "first location"), strict=False):
+        expect_predictions(layer, blob, count * each, what)
+
+
 class DetectionOutput(Layer):
     """Decode the boxes that an SSD predicts, keep the best of each class, and drop those that overlap them.
 
     Bottoms: codes of boxes (N, 4 P [classes]), confidences (N, P classes), prior boxes (1, 2, 4P); a fourth (the
-    images) is ignored.  Top (1, 1, K, 7): a row for each box found: item, label, confidence, xmin, ymin, xmax, ymax
-    relative to the image, ordered by item, label, falling confidence.  If nothing at all is found, a row
+    images) is ignored, but see below.  Top (1, 1, K, 7): a row for each box found: item, label, confidence, xmin, ymin,
+    xmax, ymax relative to the image, ordered by item, label, falling confidence.  If nothing at all is found, a row
     (item, -1, -1, …) for each item.
 
     For each item and class but ``background_label_id``: the ``nms_param.top_k`` most confident boxes above
@@ -50,6 +63,10 @@ class DetectionOutput(Layer):
     ``share_location: false``: codes for each class.  ``code_type``, ``variance_encoded_in_target``: see
     ``boxes.coding``.  ``clip`` (OpenCV): boxes end where the image does.
 
+    RefineDet (Zhang et al. 2018) has two more bottoms: confidences of its first stage (N, 2 P), of no object and of
+    any, and its codes (N, 4 P).  Priors with less than ``objectness_score`` for an object find nothing; the others are
+    first moved to where these codes say.  Without the codes the fourth bottom is that if ``objectness_score`` is given.
+
     ``save_output_param`` and ``visualize`` are without effect, and logged so.
     Computed on the host, since the number of boxes depends on their values: a device is waited for.
     Source: weiliu89/caffe, branch ssd.  Of equally confident boxes the one of the lower prior wins.
@@ -57,7 +74,7 @@ class DetectionOutput(Layer):
 
     type = "DetectionOutput"
     param = "detection_output_param"
-    bottoms: Count = (3, 4)
+    bottoms: Count = (3, 5)
     differentiable = forcible = ()
     reads_bottoms = reads_tops = ()
     per_element = 0
@@ -75,6 +92,7 @@ class DetectionOutput(Layer):
     visualize: bool
     nms_threshold: float
     top_k: int
+    objectness_score: float
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.save_output_param.output_directory or self.visualize:
@@ -110,10 +128,17 @@ class DetectionOutput(Layer):
         count = expect_priors(self, priors)
         expect_predictions(self, codes, count * 4 * (1 if self.share_location else self.num_classes), "location")
         expect_predictions(self, confidences, count * self.num_classes, "confidence")
+        self._expect_first_stage(bottom, count)
         self.threshold = self.given("confidence_threshold", -np.inf)
         self.overlap, self.most, self.eta = self._suppression()
         self.classes = [label for label in range(self.num_classes) if label != self.background_label_id]
         top[0].reshape(1, 1, 1, 7)
+
+    def _expect_first_stage(self, bottom: Sequence[Blob], count: int) -> None:
+        """Note whether there are predictions of RefineDet's first stage; errors unless they fit."""
+        self.has_objectness = len(bottom) == 5 or (len(bottom) == 4 and self.has("objectness_score"))
+        if self.has_objectness:
+            expect_first_stage(self, bottom[3:], bottom[0].shape[0], count, self.share_location)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         priors = PriorBoxes(bottom[2].data, self.code_type, self.variance_encoded_in_target)
@@ -121,13 +146,24 @@ class DetectionOutput(Layer):
         codes = bottom[0].data.reshape(items, count, -1, 4)
         confidences = bottom[1].data.reshape(items, count, self.num_classes)
         self.require(not np.isnan(confidences).any(), "the confidences must be numbers; found NaN")
-        rows = [self._detect(n, priors, codes[n], confidences[n]) for n in range(items)]
+        if self.has_objectness:
+            confidences = self._of_objects(confidences, bottom[3].data.reshape(items, count, 2)[..., 1])
+        places = [priors] * items
+        if len(bottom) == 5:
+            places = [priors.refined(moves) for moves in bottom[4].data.reshape(items, count, 4)]
+        rows = [self._detect(n, places[n], codes[n], confidences[n]) for n in range(items)]
         found = np.concatenate(rows) if rows else np.empty((0, 7))
         if len(found) == 0:
             found = np.full((items, 7), -1.0)
             found[:, 0] = np.arange(items)
         top[0].reshape(1, 1, len(found), 7)
         top[0].data[0, 0] = found
+
+    def _of_objects(self, confidences: NDArray, objectness: NDArray) -> NDArray:
+        """The confidences (N, P, classes), of nothing where ``objectness`` (N, P) is too small."""
+        self.require(not np.isnan(objectness).any(), "the confidences of the first stage must be numbers; found NaN")
+        nothing = np.arange(self.num_classes) == self.background_label_id
+        return np.where((objectness >= np.float32(self.objectness_score))[..., None], confidences, nothing)
 
     def _detect(self, item: int, priors: PriorBoxes, codes: NDArray, confidences: NDArray) -> NDArray:
         """The rows of one item: codes (P, 1 or classes, 4), confidences (P, classes)."""

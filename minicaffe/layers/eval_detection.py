@@ -24,7 +24,7 @@ class EvalDetection(Layer):
     Top: (N, num_class + 4 num_object side^2): how many objects there are of each class, then rows of class, score, 1
     for a box that finds an object, 1 for one that does not; classes in order, the best score of each first; then 0.
     A box finds the object of its class that it overlaps most, if by ``threshold`` and no better box has found it.
-    A box's class is the most likely one; its score, by ``score_type``, objectness (OBJ), that likelihood (PROB) or their
+    A box's class is the likeliest one; its score, by ``score_type``, objectness (OBJ), that likelihood (PROB) or their
     product.  Boxes that a better one of any class overlaps by ``nms`` are left out, unless that is negative, and those
     with a score below 0.005.
     Source: Intel Caffe; there a box that overlaps too little is marked neither way.  Computed on the host.

@@ -59,17 +59,19 @@ class Examples:
         for label in classes:
             self.matches[label] = np.where(found == label, indices, matching.UNMATCHED), overlaps
 
-    def mine(self, options: Any, losses: NDArray, boxes: NDArray | None) -> None:
+    def mine(self, options: Any, losses: NDArray, boxes: NDArray | None, eligible: NDArray | None = None) -> None:
         """Choose the priors that count by their ``losses`` (P,), the largest first.
 
         MAX_NEGATIVE: of those that no ground truth overlaps by ``neg_overlap``, ``neg_pos_ratio`` times as many as are
         matched become negatives.  HARD_EXAMPLE: of all, ``sample_size``; matches of others are forgotten.  Given
-        ``boxes`` (P, 4), those are passed over that overlap ones with larger losses, by ``nms_param``.
+        ``boxes`` (P, 4), those are passed over that overlap ones with larger losses, by ``nms_param``.  Only
+        ``eligible`` (P,) ones are chosen.
         """
         for label, (indices, overlaps) in self.matches.items():
             hard = options.mining_type == HARD_EXAMPLE
             free = (indices == matching.UNMATCHED) & (overlaps < np.float32(options.neg_overlap))
-            candidates = np.arange(len(indices)) if hard else np.flatnonzero(free)
+            may = np.ones(len(indices), bool) if eligible is None else eligible
+            candidates = np.flatnonzero(may if hard else free & may)
             positives = np.float32((indices >= 0).sum())
             limit = options.sample_size if hard else int(positives * np.float32(options.neg_pos_ratio))
             order = _largest(losses[candidates], options.nms_param, None if boxes is None else boxes[candidates])

@@ -14,7 +14,7 @@ from minicaffe.blob import Blob
 from minicaffe.boxes.priors import PriorBoxes
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, FULL, VALID
-from minicaffe.layers.detection_output import expect_predictions, expect_priors
+from minicaffe.layers.detection_output import expect_first_stage, expect_predictions, expect_priors
 from minicaffe.layers.host_softmax import own, softmax
 from minicaffe.layers.loss import Loss
 from minicaffe.layers.multibox_examples import HARD_EXAMPLE, NO_MINING, SHARED, Examples
@@ -30,7 +30,10 @@ class MultiBoxLoss(Loss):
 
     Bottoms: codes of boxes (N, 4 P [classes]), confidences (N, P classes), prior boxes (1, 2, 4P), ground truth
     (1, 1, G, 8): rows of item (-1: none), label, instance, xmin, ymin, xmax, ymax, difficult.  Top: the loss, a scalar.
-    Codes and confidences get gradients.
+    Codes and confidences get gradients.  RefineDet (Zhang et al. 2018) has two more: the confidences of its first
+    stage (N, 2 P), of no object and of any, and its codes (N, 4 P).  Then only priors with at least
+    ``objectness_score`` for an object are mined, and all are first moved to where these codes say.  Where
+    ``objectness_score`` is given and there are two classes, any label above 1 counts as 1.
 
     Each ground truth is matched with priors (``match_type``, ``overlap_threshold``, ``use_prior_for_matching``,
     ``use_difficult_gt``, ``ignore_cross_boundary_bbox``).  Chosen are these, and as negatives those of the others that
@@ -49,7 +52,7 @@ class MultiBoxLoss(Loss):
     type = "MultiBoxLoss"
     param = "multibox_loss_param"
     common_params: ClassVar[Sequence[str]] = ("loss_param",)
-    bottoms = 4
+    bottoms = (4, 6)
     differentiable = forcible = (0, 1)
     reads_bottoms = ()
     empty_batch = True
@@ -72,6 +75,7 @@ class MultiBoxLoss(Loss):
     sample_size: int
     neg_pos_ratio: float
     normalize: bool
+    objectness_score: float
 
     def check_options(self) -> None:
         self.require(self.num_classes > 0, "must be given, and positive", "num_classes")
@@ -110,6 +114,8 @@ class MultiBoxLoss(Loss):
             f"the ground truth must be rows of 8; found {bottom[3].shape_string}",
             kind=ShapeError,
         )
+        if len(bottom) > 4:
+            expect_first_stage(self, bottom[4:], bottom[0].shape[0], count, self.share_location)
         self.options = copy.deepcopy(self.layer_param.multibox_loss_param)
         self.options.mining_type = self._mining()
         self.mines = self._mining() != NO_MINING
@@ -121,16 +127,16 @@ class MultiBoxLoss(Loss):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         items, (codes, scores) = bottom[0].shape[0], self._predictions(bottom)
-        priors = PriorBoxes(bottom[2].data, self.code_type, self.encode_variance_in_target)
+        priors = self._priors(bottom)
         self._check_matchable(priors, codes)
         examples = self._examples(items, bottom[3].data.reshape(-1, 8))
         for n, each in examples.items():
-            each.match(self.options, priors, codes[n])
+            each.match(self.options, priors[n], codes[n])
             if self.mines:
-                self._mine(each, priors, codes[n], scores[n])
+                self._mine(each, priors[n], codes[n], scores[n], self._eligible(bottom, n))
         self._compare_boxes(examples, priors, codes)
         self._compare_confidences(examples, scores)
-        divisors = {FULL: items * len(priors), VALID: len(self.difference), BATCH_SIZE: items}
+        divisors = {FULL: items * codes.shape[1], VALID: len(self.difference), BATCH_SIZE: items}
         self.normalizer = max(divisors.get(self.divides_by, 1), 1)
         loss = 0.0
         if self.counts_boxes:
@@ -145,9 +151,26 @@ class MultiBoxLoss(Loss):
         own = 1 if self.share_location else self.num_classes
         return bottom[0].data.reshape(items, count, own, 4), bottom[1].data.reshape(items, count, self.num_classes)
 
-    def _check_matchable(self, priors: PriorBoxes, codes: NDArray) -> None:
+    def _priors(self, bottom: Sequence[Blob]) -> list[PriorBoxes]:
+        """The prior boxes of each item."""
+        priors, items = PriorBoxes(bottom[2].data, self.code_type, self.encode_variance_in_target), bottom[0].shape[0]
+        if len(bottom) < 6:
+            return [priors] * items
+        return [priors.refined(moves) for moves in bottom[5].data.reshape(items, -1, 4)]
+
+    def _eligible(self, bottom: Sequence[Blob], n: int) -> NDArray | None:
+        """Which priors of an item may be mined, (P,); None for all."""
+        if len(bottom) < 5:
+            return None
+        objectness = bottom[4].data.reshape(bottom[0].shape[0], -1, 2)[n, :, 1]
+        self.require(not np.isnan(objectness).any(), "the confidences of the first stage must be numbers; found NaN")
+        return objectness >= np.float32(self.objectness_score)
+
+    def _check_matchable(self, priors: list[PriorBoxes], codes: NDArray) -> None:
         """An error if NaN is among what ground truth is matched with."""
-        self.require(not np.isnan(priors.boxes).any(), "the prior boxes must be numbers; found NaN")
+        self.require(
+            not any(np.isnan(each.boxes).any() for each in priors), "the prior boxes must be numbers; found NaN"
+        )
         self.require(
             self.use_prior_for_matching or not np.isnan(codes).any(),
             "the predicted boxes, which the ground truth is matched with, must be numbers; found NaN",
@@ -159,6 +182,8 @@ class MultiBoxLoss(Loss):
         rows = rows[rows[:, 0] != -1]
         self.require(not np.isnan(rows).any(), "the ground truth must be numbers; found NaN in a row of it")
         self.require_whole(rows[:, :2], "the numbers of items and the labels in the ground truth")
+        if self.num_classes == 2 and self.has("objectness_score"):
+            rows = np.column_stack([rows[:, :1], np.minimum(rows[:, 1], 1), rows[:, 2:]])
         self._check_labels(rows[:, 1])
         if not self.use_difficult_gt:
             rows = rows[rows[:, 7] == 0]
@@ -177,7 +202,9 @@ class MultiBoxLoss(Loss):
                 "num_classes",
             )
 
-    def _mine(self, each: Examples, priors: PriorBoxes, codes: NDArray, scores: NDArray) -> None:
+    def _mine(
+        self, each: Examples, priors: PriorBoxes, codes: NDArray, scores: NDArray, eligible: NDArray | None
+    ) -> None:
         """Let ``each`` choose the priors that count by their losses."""
         [(_, matched, truths)] = each.pairs()
         labels = np.full(len(priors), self.background_label_id)
@@ -189,16 +216,16 @@ class MultiBoxLoss(Loss):
         boxes = None
         if self.options.HasField("nms_param"):
             boxes = priors.boxes if self.use_prior_for_nms else priors.decode(codes[:, 0])
-        each.mine(self.options, losses, boxes)
+        each.mine(self.options, losses, boxes, eligible)
 
-    def _compare_boxes(self, examples: dict[int, Examples], priors: PriorBoxes, codes: NDArray) -> None:
+    def _compare_boxes(self, examples: dict[int, Examples], priors: list[PriorBoxes], codes: NDArray) -> None:
         """Set ``places``, the (item, prior, label) of each matched box, and ``difference``, of its code, (M, 4)."""
         places, differences = [np.empty((3, 0), int)], [np.empty((0, 4), codes.dtype)]
         for n, each in examples.items():
             for label, which, truths in each.pairs():
                 slot = 0 if label == SHARED else label
                 places.append(np.stack([np.full(len(which), n), which, np.full(len(which), slot)]))
-                differences.append(self._box_differences(each.truth[truths], which, codes[n, which, slot], priors))
+                differences.append(self._box_differences(each.truth[truths], which, codes[n, which, slot], priors[n]))
         self.places, self.difference = np.concatenate(places, axis=1), np.concatenate(differences)
 
     def _box_differences(self, truth: NDArray, which: NDArray, codes: NDArray, priors: PriorBoxes) -> NDArray:

@@ -35,13 +35,21 @@ class Normalize(Layer):
 
     reads_tops = ()
     fixed = ("channel_shared", "scale_filler")
+    by_position = False
+    """Whether it is happynear's dialect."""
 
     def check_options(self) -> None:
-        theirs = self.layer_param.normalize_param
+        theirs, ours = self.layer_param.normalize_param, self.layer_param.norm_param.ListFields()
         self.require(
-            not (self.layer_param.HasField("normalize_param") and self.layer_param.HasField("norm_param")),
+            not (self.layer_param.HasField("normalize_param") and ours),
             "is happynear's dialect of Normalize, and norm_param SSD's: give one of them",
             "normalize_param",
+        )
+        self.require(
+            not (self.by_position and ours),
+            "is SSD's dialect of Normalize, which has no second top, and a second top is happynear's, which has no "
+            "norm_param: give one of them",
+            "norm_param",
         )
         self.require(
             theirs.normalize_type in ("L1", "L2"), f'must be "L1" or "L2"; found {theirs.normalize_type!r}',
@@ -51,12 +59,7 @@ class Normalize(Layer):
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.by_position = self.layer_param.HasField("normalize_param") or len(top) > 1
-        self.require(
-            not (self.by_position and self.layer_param.HasField("norm_param")),
-            "is SSD's dialect of Normalize, which has no second top, and a second top is happynear's, which has no "
-            "norm_param: give one of them",
-            "norm_param",
-        )
+        self.check_options()
         self.require(len(bottom[0].shape) >= 2, f"needs channels; found {bottom[0].shape_string}", kind=ShapeError)
         if not self.by_position:
             filler = self.given("scale_filler", proto.FillerParameter(value=1))

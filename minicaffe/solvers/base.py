@@ -410,6 +410,7 @@ class Solver(UpdateRule):
         The monitors, those too that are appended before the work goes on, get the state back that they had.
         """
         path = arguments.path(path, "a solver state", SnapshotError)
+        together.check_same_state(self._together.group, path)
         self._unclaimed = snapshots.read(self, path)
         self.restored_from, self._begun = path, []
         self._share_with_test_nets()

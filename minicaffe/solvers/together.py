@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicaffe import proto, weights
 from minicaffe.blob import Storage
-from minicaffe.errors import DeviceError
+from minicaffe.errors import DeviceError, WeightsError
 from minicaffe.parallel import Communicator
 from minicaffe.parallel.exchange import GradientExchange
 from minicaffe.solvers.monitor import Scalar
@@ -109,7 +109,22 @@ def check_agreement(group: Communicator, param: proto.SolverParameter, resolve: 
     """
     if group.size == 1:
         return
-    everyone = group.gather(_facts(param, resolve))
+    _compare(group, _facts(param, resolve))
+
+
+def check_same_state(group: Communicator, path: str) -> None:
+    """DeviceError, on all, if a solver of the group would go on from another solver state."""
+    if group.size == 1:
+        return
+    try:
+        found = weights.checksum(path)
+    except WeightsError:  # told by who reads it, unless the others can
+        found = ""
+    _compare(group, {f"the solver state {path}": found})
+
+
+def _compare(group: Communicator, facts: dict[str, Any]) -> None:
+    everyone = group.gather(facts)
     for rank, theirs in enumerate(everyone):
         differing = [what for what, first in everyone[0].items() if theirs[what] != first]
         if differing:

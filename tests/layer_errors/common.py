@@ -59,7 +59,11 @@ ROWS = [
             ("reduction_param", r"has no coeff", {"reduction_param": {"coeff": 2.0}}),
             ("reduction_param", r"axis 2 out of range", {"reduction_param": {"axis": 2}}),
             ("reduction_param", r"k must lie in 1 .. 4; found 5", {"reduction_param": {"operation": "TOPK", "k": 5}}),
-            ("reduction_param", r"TOPK takes a single level", {"level": [1, 1], "reduction_param": {"operation": 5}}),
+            (
+                "reduction_param",
+                r"TOPK takes a single level",
+                {"level": [1, 1], "reduction_param": {"operation": "TOPK"}},
+            ),
             ("pos", r"takes a single level at most", {"level": [1, 1], "pos": True}),
             ("pos", r"axes 0 and 1 must be equally long; found 4 3", {"pos": True}),
             ("level", r"must be positive; found \[0\]", {"level": [0]}),

@@ -7,6 +7,7 @@ output positions are neighbours in memory, whatever the stride.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from minicaffe.kernels.cpu.runtime.address import LINE, align, load, size_of, st
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.simd.memory import WIDTH, fill_row
+from minicaffe.kernels.cpu.simd.rectify import rectify_rows
 from minicaffe.kernels.cpu.simd.taps import add_row_products, correlate_rows
 
 
@@ -58,7 +60,7 @@ def _tables(problem: Problem) -> _Tables:
 
 
 @part_kernel()
-def _convolve_part(part, parts, worker, x, w, bias, y, memory, scratch_per_worker, tables):
+def _convolve_part(part, parts, worker, x, w, bias, y, slope, memory, scratch_per_worker, tables):
     layout, channel, taps, rows, width = tables
     like = x.dtype.type(0)
     size = size_of(like)
@@ -75,6 +77,8 @@ def _convolve_part(part, parts, worker, x, w, bias, y, memory, scratch_per_worke
             target, start = y.ctypes.data + (item * filters + f) * positions * size, bias[item % c * filters + f]
             at_rows, at_taps = rows.ctypes.data, taps.ctypes.data
             correlate_rows(target, padded, at_rows, len(rows), width, at_taps, weights, window, start)
+            if slope != 1:
+                rectify_rows(target, 0, 1, positions, slope)
 
 
 @part_kernel()
@@ -138,9 +142,10 @@ def _planes(x):
 
 
 @kernel()
-def _convolve(scratch_per_worker, parts, threads, tables, x, w, bias, y, memory):
+def _convolve(scratch_per_worker, parts, threads, tables, x, w, bias, y, memory, slope):
     base = align(memory.ctypes.data)
-    parallel_queue(_convolve_part, parts, threads, (_planes(x), w, bias, _planes(y), base, scratch_per_worker, tables))
+    arguments = _planes(x), w, bias, _planes(y), x.dtype.type(slope), base, scratch_per_worker, tables
+    parallel_queue(_convolve_part, parts, threads, arguments)
 
 
 @kernel()
@@ -157,7 +162,11 @@ def _weight_grad(scratch_per_worker, parts, threads, tables, x, dy, dw, memory, 
 
 
 _KERNELS = {FORWARD: _convolve, DATA_GRAD: _data_grad, WEIGHT_GRAD: _weight_grad}
-_TABLES = {FORWARD: _tables, DATA_GRAD: gradient_tables, WEIGHT_GRAD: _tables}
+_TABLES: dict[int, Callable[[Problem], _Tables | GradientTables]] = {
+    FORWARD: _tables,
+    DATA_GRAD: gradient_tables,
+    WEIGHT_GRAD: _tables,
+}
 
 
 def cycles(problem: Problem) -> float | None:

@@ -27,6 +27,7 @@ from minicaffe.kernels.cpu.runtime.address import align, load, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
 from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH, fill_row, prefetch_rows, prefetch_rows_to_write, transpose
+from minicaffe.kernels.cpu.simd.rectify import rectify_rows
 from minicaffe.kernels.cpu.simd.sums import add_partial_sums_part, row_sum
 
 
@@ -76,7 +77,7 @@ def _panels_at_a_time(rows):
 
 
 @part_kernel()
-def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, scratch_per_worker, like, tables):
+def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, slope, base, scratch_per_worker, like, tables):
     layout, in_place, channel, together, taps, offsets, panels, runs = tables
     size = size_of(like)
     n, group, c = x.shape[:3]
@@ -143,6 +144,9 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, base, sc
                             b, vectors, initial, initial_row, out, out_row, scratch,
                         )  # fmt: skip
                         initial, initial_row = product, row
+                    if slope != 1:
+                        done, done_row = (y_at, positions * size) if alone else (product, row)
+                        rectify_rows(done, done_row, rows, last - first, slope)
                     if not alone:
                         panel_to_columns(
                             product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, like
@@ -316,11 +320,14 @@ def _add_up_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
 
 
 @kernel()
-def convolve(row_parts, code, scratch_per_worker, parts, threads, packed, x, w, bias, y, memory):
+def convolve(row_parts, code, scratch_per_worker, parts, threads, packed, x, w, bias, y, memory, slope):
     like, tables = x.dtype.type(0), unpack(packed)
     weights, base = w.ctypes.data, align(memory.ctypes.data)
     parallel_queue(
-        _convolve_part, parts, threads, (row_parts, code, x, weights, bias, y, base, scratch_per_worker, like, tables)
+        _convolve_part,
+        parts,
+        threads,
+        (row_parts, code, x, weights, bias, y, x.dtype.type(slope), base, scratch_per_worker, like, tables),
     )
 
 
@@ -331,7 +338,10 @@ def rotated_grad(row_parts, code, zeros, scratch_per_worker, parts, threads, pac
     base = align(wt + w.size * w.itemsize)
     parallel(_rotate_weights_part, threads, (w, wt, like))
     parallel_queue(
-        _convolve_part, parts, threads, (row_parts, code, dy, wt, zeros, dx, base, scratch_per_worker, like, tables)
+        _convolve_part,
+        parts,
+        threads,
+        (row_parts, code, dy, wt, zeros, dx, dy.dtype.type(1), base, scratch_per_worker, like, tables),
     )
 
 

@@ -18,6 +18,7 @@ from minicaffe.kernels.cpu.simd.memory import (
     prefetch,
     prefetch_to_write,
 )
+from minicaffe.kernels.cpu.simd.pairs import join_row, split_row
 
 _AHEAD = 8  # rows to prefetch ahead
 _IN, _OUT = np.bool_(False), np.bool_(True)  # NumPy's: Numba takes Python's for literals, and compiles for each
@@ -64,6 +65,10 @@ def _move_image(image, padded, channels, layout, outward, like):
                 line = padded + (line + (d // d_step * h_size + h // h_step) * w_size) * size
                 if w_step == 1:
                     _move_row(line + left * size, pixels, width, outward, like)
+                elif w_step == 2 and w_phases == 2:
+                    first = line + (left % 2 * phase + left // 2) * size
+                    second = line + ((left + 1) % 2 * phase + (left + 1) // 2) * size
+                    _move_pairs(first, second, pixels, width, outward, like)
                 else:
                     for p in range(w_phases):
                         first = (p - left) % w_step
@@ -79,6 +84,14 @@ def _move_row(inside, outside, count, outward, like):
         copy_row(outside, inside, count, like)
     else:
         copy_row(inside, outside, count, like)
+
+
+@kernel(internal=True)
+def _move_pairs(first, second, outside, count, outward, like):
+    if outward:
+        join_row(first, second, outside, count, like)
+    else:
+        split_row(first, second, outside, count, like)
 
 
 @kernel(internal=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from minicaffe.kernels.cpu.runtime.address import LINE
 from minicaffe.kernels.cpu.simd.sums import add_channel_sums
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
@@ -22,8 +23,8 @@ AXES = 3
 Axes = tuple[int, ...]
 
 Solver = Callable[..., None]
-"""Solves a problem: a function of (x, w, bias, y, workspace), (dy, w, dx, workspace) or (x, dy, dw, dbias, workspace,
-accumulate), with arrays as ``reference.convolve`` and its gradients take them.
+"""Solves a problem: a function of (x, w, bias, y, workspace, slope), (dy, w, dx, workspace) or (x, dy, dw, dbias,
+workspace, accumulate), with arrays as ``reference.convolve`` and its gradients take them.
 
 ``dbias`` is empty if the gradient of the bias is not wanted.
 """
@@ -40,6 +41,8 @@ class Problem(NamedTuple):
     dtype: np.dtype
     threads: int
     """How many threads may share the work."""
+    packed: bool = False
+    """Whether the weights stay the same for many calls, so that what is made of them once costs nothing."""
 
     @property
     def channels(self) -> int:
@@ -81,6 +84,18 @@ class Problem(NamedTuple):
         return len(self.x_shape) <= AXES + 2 and not (self.kind == WEIGHT_GRAD and self.x_shape[0] == 0) and inside
 
 
+class Packing(NamedTuple):
+    """A way to solve a forward problem with weights from which something is made once.
+
+    It is that of an algorithm whose module has a function ``bind_packed(problem)``.
+    """
+
+    pack: Callable[[Array], Array]
+    """Makes it of the weights."""
+    solve: Callable[..., None]
+    """Takes (x, what ``pack`` made, bias, y, workspace, slope)."""
+
+
 class Algorithm(Protocol):
     """A way to solve problems.  The modules that ``select`` lists have these functions."""
 
@@ -92,6 +107,13 @@ class Algorithm(Protocol):
 
     def bind(self, problem: Problem) -> Solver:
         """The solver of a problem: all that can be worked out from shapes is worked out here, once."""
+
+
+def aligned_zeros(count: int, dtype: np.dtype) -> Array:
+    """An array that begins at a cache line."""
+    memory = np.zeros(count * dtype.itemsize + LINE, np.uint8)
+    first = -memory.ctypes.data % LINE
+    return memory[first : first + count * dtype.itemsize].view(dtype)
 
 
 def three_axes(shape: Axes) -> Axes:

@@ -16,11 +16,10 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from minicaffe.kernels.cpu.conv.packing import pad_image
 from minicaffe.kernels.cpu.conv.problem import AXES, WEIGHT_GRAD, Problem, Solver, grouped, three_axes
-from minicaffe.kernels.cpu.conv.tables import tap_columns, unpack
+from minicaffe.kernels.cpu.conv.tables import Tables, tap_columns, unpack
 from minicaffe.kernels.cpu.matmul.microkernel import L2
 from minicaffe.kernels.cpu.runtime.address import align, size_of
 from minicaffe.kernels.cpu.runtime.compile import callback, caller, kernel, part_kernel
@@ -202,8 +201,8 @@ def _weight_grad(code, sizes, count, scratch_per_worker, parts, threads, packed,
 class _Config(NamedTuple):
     """What the kernel needs for a convolution."""
 
-    packed: NDArray
-    """The tables of the padded image."""
+    tables: Tables
+    """Those of the padded image."""
     sizes: tuple[int, int, int, int]
     """Filters at once; elements of a row of dy, of the padded image, and of the window."""
     scratch_per_worker: int
@@ -237,7 +236,7 @@ def bind(problem: Problem) -> Solver:
     parts = min(problem.x_shape[0], queue_length(threads))
     code = _dots(problem.window.kernel[1], problem.dtype).address
     scratch_per_worker = config.scratch_per_worker * problem.dtype.itemsize
-    arguments = code, config.sizes, config.sums, scratch_per_worker, parts, threads, config.packed
+    arguments = code, config.sizes, config.sums, scratch_per_worker, parts, threads, config.tables.packed
     return grouped(problem, functools.partial(_weight_grad, *arguments))
 
 
@@ -266,7 +265,7 @@ def _shape_config(problem: Problem) -> _Config | None:
     step = at_once * taps * lanes / _MULTIPLICATIONS_PER_CYCLE + _OVERHEAD
     tables = tap_columns(c, three_axes(x_shape), three_axes(y_shape), window.with_axes(AXES), itemsize)
     return _Config(
-        tables.packed,
+        tables,
         (at_once, columns, row, taps),
         scratch_per_worker=m * registers * lanes + (-(-(tables.channel * c + taps) // lanes) + 2) * lanes,
         sums=sums,

@@ -6,14 +6,24 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numba import config
 
 from minicaffe.kernels import fast_paths
 from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm, row_dot, strided_1x1, uncompiled, winograd
-from minicaffe.kernels.cpu.conv.problem import DATA_GRAD, FORWARD, KINDS, WEIGHT_GRAD, Algorithm, Problem, Solver
-from minicaffe.kernels.cpu.runtime.capture import capturable
+from minicaffe.kernels.cpu.conv.problem import (
+    DATA_GRAD,
+    FORWARD,
+    KINDS,
+    WEIGHT_GRAD,
+    Algorithm,
+    Packing,
+    Problem,
+    Solver,
+)
+from minicaffe.kernels.cpu.runtime.capture import capturable, not_capturable
 from minicaffe.kernels.cpu.runtime.threads import thread_count
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
@@ -28,18 +38,18 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 """In the order in which they are preferred."""
 
-_MARGIN = 1.3
-"""Estimates are rough, and the sums of ``implicit_gemm`` are the most exact: the others must be so many times as fast.
-"""
+_MARGIN, _PACKED_MARGIN = 1.3, 1.25
+"""Estimates are rough, and the sums of ``implicit_gemm`` are the most exact: the others must be so many times as fast,
+in general and with weights that stay the same."""
 
 
 def candidates(problem: Problem) -> Iterator[tuple[str, Algorithm]]:
     """The algorithms that are fast enough for a problem, by name; the one that is preferred first."""
-    cycles = implicit_gemm.cycles(problem)
-    limit = math.inf if cycles is None else cycles
+    usual = implicit_gemm.cycles(problem)
+    limit, margin = math.inf if usual is None else usual, _PACKED_MARGIN if problem.packed else _MARGIN
     for name, algorithm in ALGORITHMS.items():
-        cycles = algorithm.cycles(problem)
-        if cycles is not None and (algorithm is implicit_gemm or _MARGIN * cycles <= limit):
+        cycles = usual if algorithm is implicit_gemm else algorithm.cycles(problem)
+        if cycles is not None and (algorithm is implicit_gemm or margin * cycles <= limit):
             yield name, algorithm
 
 
@@ -47,8 +57,9 @@ def candidates(problem: Problem) -> Iterator[tuple[str, Algorithm]]:
 def _workspace(x_shape: tuple[int, ...], y_shape: tuple[int, ...], window: Window, group: int) -> int:
     dtypes, threads = map(np.dtype, (np.float32, np.float64)), range(1, config.NUMBA_NUM_THREADS + 1)
     problems = (
-        Problem(kind, x_shape, y_shape, window, group, dtype, count)
-        for kind, dtype, count in itertools.product(KINDS, dtypes, threads)
+        Problem(kind, x_shape, y_shape, window, group, dtype, count, packed)
+        for kind, dtype, count, packed in itertools.product(KINDS, dtypes, threads, (False, True))
+        if kind == FORWARD or not packed
     )
     return max(algorithm.workspace(problem) for problem in problems for _, algorithm in candidates(problem))
 
@@ -74,13 +85,47 @@ def solver(
     return next(algorithm for name, algorithm in candidates(problem) if name not in left_out).bind(problem)
 
 
+@functools.lru_cache(maxsize=1024)
+def packing(
+    x_shape: tuple[int, ...],
+    y_shape: tuple[int, ...],
+    window: Window,
+    group: int,
+    dtype: np.dtype,
+    threads: int,
+    left_out: frozenset[str],
+) -> Packing | None:
+    """How to solve a forward problem with weights that stay the same; None where nothing is made of them in advance."""
+    problem = Problem(FORWARD, x_shape, y_shape, window, group, dtype, threads, packed=True)
+    algorithm = next(algorithm for name, algorithm in candidates(problem) if name not in left_out)
+    bind_packed = getattr(algorithm, "bind_packed", None)
+    return bind_packed(problem) if bind_packed else None
+
+
 @capturable
-def convolve(x: Array, w: Array, bias: Array | None, y: Array, window: Window, group: int, workspace: Array) -> None:
+def convolve(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    y: Array,
+    window: Window,
+    group: int,
+    workspace: Array,
+    slope: float = 1.0,
+    packed: dict[Any, Any] | None = None,
+) -> None:
     """See ``reference.convolve``."""
     if bias is None:
         bias = _zeros(len(w), w.dtype)
-    solve = solver(FORWARD, x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out())
-    solve(x, w, bias, y, workspace)
+    how = x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out()
+    packs = packing(*how) if packed is not None else None
+    if packed is None or packs is None:
+        solver(FORWARD, *how)(x, w, bias, y, workspace, slope)
+        return
+    if how not in packed:
+        not_capturable()
+        packed[how] = packs.pack(w)
+    packs.solve(x, packed[how], bias, y, workspace, slope)
 
 
 @capturable

@@ -91,10 +91,10 @@ def bind(problem: Problem) -> Solver:
     def split(workspace: Array) -> tuple[Array, Array]:
         return workspace[:size].reshape(shape), workspace[size:]
 
-    def convolve(x: Array, w: Array, bias: Array, y: Array, workspace: Array) -> None:
+    def convolve(x: Array, w: Array, bias: Array, y: Array, workspace: Array, slope: float) -> None:
         pixels, rest = split(workspace)
         _gather_pixels(x, pixels, window)
-        solve(pixels, w, bias, y, rest)
+        solve(pixels, w, bias, y, rest, slope)
 
     def data_grad(dy: Array, w: Array, dx: Array, workspace: Array) -> None:
         pixels, rest = split(workspace)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -63,17 +64,25 @@ class PaddedImage(NamedTuple):
         return total.reshape(-1)
 
 
-class Tables(NamedTuple):
-    """The tables of a matrix product whose panels are gathered from padded images."""
+class Tables:
+    """The tables of a matrix product whose panels are gathered from padded images.
 
-    channel: int
-    """Elements of a channel of a padded image."""
-    together: int
-    """Images whose columns lie side by side."""
-    panels: int
-    """Panels that the columns of so many images fill."""
-    packed: NDArray
-    """All of it in one array, which is passed in a third of the time that its parts take; see ``unpack``."""
+    ``channel`` is the number of elements of a channel of a padded image, ``together`` that of images whose columns lie
+    side by side, and ``panels`` how many panels the columns of so many images fill.
+    """
+
+    def __init__(self, image: PaddedImage, together: int, columns: int, itemsize: int, pack: Callable[[], NDArray]):
+        self.channel, self.together = image.channel, together
+        self.panels = -(-columns // (PANEL // itemsize))
+        self._pack = pack
+
+    @functools.cached_property
+    def packed(self) -> NDArray:
+        """All of it in one array, which is passed in a third of the time that its parts take; see ``unpack``.
+
+        It is made for the algorithm that is chosen: the others' only tell how much memory they would take.
+        """
+        return self._pack()
 
 
 @kernel(internal=True)
@@ -123,9 +132,9 @@ def window_tables(
     return image, (np.arange(channels)[:, None] * image.channel + taps).reshape(-1), positions
 
 
-def _tables(
+def _packed(
     image: PaddedImage, images: int, taps: NDArray, positions: NDArray, columns: NDArray, itemsize: int
-) -> Tables:
+) -> NDArray:
     width = PANEL // itemsize
     index = np.arange(columns.size)
     breaks = (index % width == 0) | (np.diff(columns, prepend=-2) != 1)
@@ -140,8 +149,7 @@ def _tables(
     )
     arrays = taps * itemsize, positions * itemsize, panels, runs
     sizes = [image.is_image, image.channel, images, *map(len, arrays)]
-    packed = np.concatenate([sizes, image.table.reshape(-1), *(array.reshape(-1) for array in arrays)])
-    return Tables(image.channel, images, panels.size - 1, packed)
+    return np.concatenate([sizes, image.table.reshape(-1), *(array.reshape(-1) for array in arrays)])
 
 
 def _images_together(positions: int, batch: int, itemsize: int) -> int:
@@ -158,14 +166,24 @@ def _images_together(positions: int, batch: int, itemsize: int) -> int:
 @functools.lru_cache(maxsize=1024)
 def position_columns(channels: int, pixels: Axes, out: Axes, window: Window, batch: int, itemsize: int) -> Tables:
     """Panels whose columns are output positions: for the convolution itself and its data gradient."""
-    image, taps, positions = window_tables(pixels, out, window, channels, split=True)
-    images = _images_together(math.prod(out), batch, itemsize)
-    columns = np.arange(images)[:, None] * (channels * image.channel) + positions
-    return _tables(image, images, taps, positions, columns.reshape(-1), itemsize)
+    count = math.prod(out)
+    images = _images_together(count, batch, itemsize)
+
+    def pack() -> NDArray:
+        image, taps, positions = window_tables(pixels, out, window, channels, split=True)
+        columns = np.arange(images)[:, None] * (channels * image.channel) + positions
+        return _packed(image, images, taps, positions, columns.reshape(-1), itemsize)
+
+    return Tables(_padded_image(pixels, window, split=True), images, images * count, itemsize, pack)
 
 
 @functools.lru_cache(maxsize=1024)
 def tap_columns(channels: int, pixels: Axes, out: Axes, window: Window, itemsize: int) -> Tables:
     """Panels whose columns are the taps of all channels: for the weight gradient."""
-    image, taps, positions = window_tables(pixels, out, window, channels, split=window.taps == 1)
-    return _tables(image, 1, taps, positions, taps, itemsize)
+    split = window.taps == 1
+
+    def pack() -> NDArray:
+        image, taps, positions = window_tables(pixels, out, window, channels, split)
+        return _packed(image, 1, taps, positions, taps, itemsize)
+
+    return Tables(_padded_image(pixels, window, split), 1, channels * window.taps, itemsize, pack)

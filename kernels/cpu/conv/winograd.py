@@ -22,10 +22,14 @@ from minicaffe.kernels.cpu.conv.problem import (
     FORWARD,
     WEIGHT_GRAD,
     Axes,
+    Packing,
     Problem,
     Solver,
+    aligned_zeros,
+    by_group,
     grouped,
     then_bias_grad,
+    weights_by_group,
 )
 from minicaffe.kernels.cpu.conv.winograd_transforms import (
     FILTER,
@@ -46,6 +50,7 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
 )
 from minicaffe.kernels.cpu.runtime.launch import queue_length
 from minicaffe.kernels.cpu.simd.memory import WIDTH
+from minicaffe.kernels.reference import Array
 
 _DTYPE = np.dtype(np.float32)
 """The transforms are for single precision."""
@@ -143,11 +148,34 @@ def bind(problem: Problem) -> Solver:
     codes, rows = (compiled_macro_kernel(_DTYPE).address, first, second), (config.source_row, config.target_row)
     arguments = codes, of_weights, rows, config.scratch_per_worker, config.parts, problem.threads, config.tiling
     if problem.kind == FORWARD:
-        return grouped(problem, functools.partial(kernels.convolve, *arguments, 1))
+        return grouped(problem, functools.partial(kernels.convolve, *arguments, 1, 0))
     if problem.kind == WEIGHT_GRAD:
         return then_bias_grad(grouped(problem, functools.partial(kernels.weight_grad, *arguments)))
     zeros = np.zeros((problem.group, problem.channels), _DTYPE)
-    return grouped(problem, lambda dy, w, dx, memory: kernels.convolve(*arguments, 2, dy, w, zeros, dx, memory))
+    return grouped(problem, lambda dy, w, dx, memory: kernels.convolve(*arguments, 2, 0, dy, w, zeros, dx, memory, 1.0))
+
+
+def bind_packed(problem: Problem) -> Packing:
+    """See ``Packing``: the weights are transformed once."""
+    config, taps = _config(problem), problem.window.kernel[0]
+    into, out_of, of_weights = (transform(kind, config.outputs, taps, _DTYPE).address for kind in _TRANSFORMS[FORWARD])
+    codes, rows = (compiled_macro_kernel(_DTYPE).address, into, out_of), (config.source_row, config.target_row)
+    arguments = codes, of_weights, rows, config.scratch_per_worker, config.parts, problem.threads, config.tiling
+
+    no_weights = np.zeros((1, 1, 1, 1), _DTYPE)  # so that a captured call holds on to none
+
+    def pack(w: Array) -> Array:
+        u = aligned_zeros(config.weights // _SIZE, _DTYPE)
+        kernels.transform_weights(
+            of_weights, rows, problem.threads, config.tiling, weights_by_group(w, problem.group), u
+        )
+        return u
+
+    def convolve(x: Array, u: Array, bias: Array, y: Array, workspace: Array, slope: float) -> None:
+        arrays = by_group(x, problem.group), no_weights, bias.reshape(problem.group, -1)
+        kernels.convolve(*arguments, 1, u.ctypes.data, *arrays, by_group(y, problem.group), workspace, slope)
+
+    return Packing(pack, convolve)
 
 
 def _is_tiled(problem: Problem) -> bool:
@@ -219,11 +247,13 @@ def _tiled_cycles(problem: Problem, outputs: int) -> float:
     products = _side(problem, outputs) ** 2 * written * (depth * lanes / MULTIPLICATIONS_PER_CYCLE + _STORE_CYCLES)
     total = n * group * math.prod(_tiles(problem, outputs)) * (products + read * of_source + written * of_target)
     total += n * group * (pixels[0] * read + pixels[1] * written) * lanes / _TRANSPOSED_PER_CYCLE
-    total += group * depth * written * of_weights
+    if not problem.packed:
+        total += group * depth * written * of_weights
     if _weights(problem, outputs) > L2:
         batches = -(-n // _images_together(problem, outputs))
         times = _parts(problem, outputs) if problem.kind == WEIGHT_GRAD else batches
-        total += _weights(problem, outputs) * (2 + 2 * times) / _BYTES_PER_CYCLE
+        passes = times if problem.packed else 2 + 2 * times
+        total += _weights(problem, outputs) * passes / _BYTES_PER_CYCLE
     return total
 
 

@@ -14,6 +14,7 @@ from minicaffe.kernels.cpu.runtime.address import align, load, size_of
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
 from minicaffe.kernels.cpu.simd.memory import WIDTH, fill_row, transpose
+from minicaffe.kernels.cpu.simd.rectify import rectify_rows
 
 # --- weights ------------------------------------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ def _transform_tiles(code, target, offsets, row, nhwc, image, table, images, fir
 
 @part_kernel()
 def _product_part(
-    part, parts, worker, codes, x, u, bias, y, rows_of_pixels, overlap, memory, scratch_per_worker, like, tiling
+    part, parts, worker, codes, x, u, bias, y, slope, rows_of_pixels, overlap, memory, scratch_per_worker, like, tiling
 ):
     """The convolution of x with transformed weights u; image by image if tiles of its result overlap (``overlap``)."""
     code, into, out_of = codes
@@ -172,6 +173,9 @@ def _product_part(
                 target, table = y_nhwc + i * y_image, tiling.targets[tile].ctypes.data
                 apply(out_of, target, table, source, tiling.products.ctypes.data, row // WIDTH, start.ctypes.data)
                 source += row
+        if slope != 1:
+            elements = (last_out - first_out) * row // size
+            rectify_rows(y_nhwc + first_out * row, y_image, images, elements, slope)
         _nhwc_to_nchw(y_nhwc, images, first_out, last_out, row, y, first_image, g, like)
 
 
@@ -240,18 +244,29 @@ def _weight_grad_part(
 
 
 @kernel()
+def transform_weights(weight_code, rows_of_pixels, threads, tiling, w, u):
+    """Weights as ``convolve`` multiplies with them, into u, which begins at a cache line."""
+    arguments = weight_code, w, 1, u.ctypes.data, rows_of_pixels[1], w.dtype.type(0), tiling
+    parallel(_transform_weights_part, threads, arguments)
+
+
+@kernel()
 def convolve(
-    codes, weight_code, rows_of_pixels, scratch_per_worker, parts, threads, tiling, made_axis, x, w, bias, y, memory
-):
+    codes, weight_code, rows_of_pixels, scratch_per_worker, parts, threads, tiling, made_axis, transformed,
+    x, w, bias, y, memory, slope,
+):  # fmt: skip
+    """The weights were ``transformed`` already to memory at this address; or, if it is 0, are now."""
     like = x.dtype.type(0)
-    u = align(memory.ctypes.data)
-    base = align(u + len(w) * tiling.weights.size * tiling.weights[1])
-    parallel(_transform_weights_part, threads, (weight_code, w, made_axis, u, rows_of_pixels[1], like, tiling))
+    u, base = transformed, align(memory.ctypes.data)
+    if u == 0:
+        u, base = base, align(base + len(w) * tiling.weights.size * tiling.weights[1])
+        parallel(_transform_weights_part, threads, (weight_code, w, made_axis, u, rows_of_pixels[1], like, tiling))
+    overlap, factor = made_axis == 2, x.dtype.type(slope)
     parallel_queue(
         _product_part,
         parts,
         threads,
-        (codes, x, u, bias, y, rows_of_pixels, made_axis == 2, base, scratch_per_worker, like, tiling),
+        (codes, x, u, bias, y, factor, rows_of_pixels, overlap, base, scratch_per_worker, like, tiling),
     )
 
 

@@ -133,8 +133,11 @@ def keeps() -> bool:
 
 def _compile_expected() -> bool:
     """Compile what the expected work will call; whether anything was."""
-    work, _expected.work = _expected.work, _done
-    return work is not None and work is not _done and cores() > 1 and bool(compile_ahead(partial(rehearse, work)))
+    work = _expected.work
+    if work is None or work is _done:
+        return False
+    _expected.work = _done
+    return cores() > 1 and bool(compile_ahead(partial(rehearse, work)))
 
 
 def _done() -> None:

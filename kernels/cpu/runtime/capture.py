@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minicaffe.kernels.cpu.runtime import launch
+from minicaffe.kernels.cpu.runtime.company import Company
 from minicaffe.kernels.cpu.runtime.compile import Kernel, capturing
 from minicaffe.kernels.cpu.runtime.threads import thread_count
 
@@ -39,6 +40,7 @@ class LaunchList:
         self._retained: list[tuple] = []
         self._calls: list[tuple[int, Callable[[], None]]] = []
         self._threads = 0
+        self._company = Company(1)
         self._memory = np.zeros(0, np.uint8)
         self._start = self._end = 0
 
@@ -74,20 +76,23 @@ class LaunchList:
         self._calls.append((launch.captured_bytes(), function))
 
     def replay(self) -> None:
-        """Make all launches again, on as many threads as when they were captured."""
+        """Make all launches again, in the parts that they had when they were captured, on as many threads or on one."""
+        self._company.run(self._replay)
+
+    def _replay(self, shared: bool) -> None:
         first = self._start
         for offset, function in self._calls:
-            self._run(first, self._start + offset)
+            self._run(first, self._start + offset, shared)
             function()
             first = self._start + offset
-        self._run(first, self._end)
+        self._run(first, self._end, shared)
 
-    def _run(self, first: int, end: int) -> None:
+    def _run(self, first: int, end: int, shared: bool) -> None:
         if end > first:
-            if self._threads == 1:
-                launch.run_launches_alone(first, end)
-            else:
+            if shared:
                 launch.run_launches(first, end, self._threads)
+            else:
+                launch.run_launches_alone(first, end)
 
     def _copy(self, staging: np.ndarray, start: int, used: int) -> None:
         """Move the launches to memory of their own; they hold no addresses within the list."""
@@ -96,6 +101,7 @@ class LaunchList:
         self._end = self._start + used
         first, source = self._start - self._memory.ctypes.data, start - staging.ctypes.data
         self._memory[first : first + used] = staging[source : source + used]
+        self._company = Company(min(self._threads, launch.most_workers(staging[source : source + used])))
 
 
 def _staging_memory(at_least: int = 0) -> np.ndarray:

@@ -200,6 +200,18 @@ def run_launches_alone(first, end):
         launch += _word(launch + 4 * _SIZE)
 
 
+def most_workers(launches: np.ndarray) -> int:
+    """Among how many workers, at most, the parts of launches that lie one behind the other in ``launches`` can be
+    divided.
+    """
+    words, at, most = launches.view(np.intp), 0, 1
+    while at < len(words):
+        _, _, parts, workers, length = words[at : at + 5].tolist()
+        most = max(most, min(parts, workers))
+        at += length // _SIZE
+    return most
+
+
 @called
 def _note(function, arguments, size, parts, workers):
     """Add a launch to those captured, arguments included."""

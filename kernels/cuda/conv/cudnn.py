@@ -80,6 +80,7 @@ class CudnnConvolutions:
         group: int,
         workspace: Any,
         slope: float = 1.0,
+        packed: dict[Any, Any] | None = None,
     ) -> None:
         """See ``kernels.reference.convolve``."""
         plan = self._plan(Problem(FORWARD, x.shape, y.shape, window, group), x, w, y)

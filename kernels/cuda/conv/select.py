@@ -82,6 +82,7 @@ class ConvOps:
         group: int,
         workspace: Any,
         slope: float = 1.0,
+        packed: dict[Any, Any] | None = None,
     ) -> None:
         """See ``kernels.reference.convolve``."""
         if self._takes_implicit(FORWARD, x, y, window, group):

@@ -83,6 +83,8 @@ def detection_output(w: Writer) -> str:
     layer, classes, items = w.layer, w.layer.num_classes, w.bottom[0][0]
     if layer.eta < 1:
         raise w.refuse("nms_param.eta changes its threshold from box to box")
+    if layer.has_objectness:
+        raise w.refuse("it has two stages, those of RefineDet")
     count = w.bottom[2][2].number // 4
     priors, variances = w.ops("Split", 2, w.reshape(w.x[2], [2, count, 4]), axis=0, num_outputs=2)
     by_class = not layer.share_location

@@ -1,0 +1,64 @@
+"""The rectification of what a kernel has just written, while it is in the L1 cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from minicaffe.kernels.cpu.runtime.address import size_of
+from minicaffe.kernels.cpu.runtime.compile import kernel
+from minicaffe.kernels.cpu.simd.memory import WIDTH, get_first, get_vector, put_first, put_vector, splat
+
+
+def _rectified(builder: ir.IRBuilder, vector: Any, slope: Any) -> Any:
+    """Code for ``max(x, 0) + slope min(x, 0)``: an added 0 makes no negative zeros of what a slope of 0 takes away."""
+    kind = vector.type
+    zero = ir.Constant(kind, [0.0] * kind.count)
+    scaled = builder.fadd(builder.fmul(vector, splat(builder, slope, kind.count)), zero)
+    return builder.select(builder.fcmp_ordered(">", vector, zero), vector, scaled)
+
+
+@intrinsic
+def _rectify_register(context, place, slope):
+    """Rectify a register's worth of elements."""
+
+    def generate(context, builder, signature, arguments):
+        place, slope = arguments
+        size = signature.args[1].bitwidth // 8
+        kind = ir.VectorType(slope.type, WIDTH // size)
+        put_vector(builder, _rectified(builder, get_vector(builder, place, kind, size), slope), place, size)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, slope), generate
+
+
+@intrinsic
+def _rectify_first(context, place, slope, count):
+    """Rectify the first ``count`` elements of a register, and touch no memory beyond them."""
+
+    def generate(context, builder, signature, arguments):
+        place, slope, count = arguments
+        size = signature.args[1].bitwidth // 8
+        kind = ir.VectorType(slope.type, WIDTH // size)
+        vector = _rectified(builder, get_first(builder, place, kind, size, count), slope)
+        put_first(builder, vector, place, size, count)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, slope, types.intp), generate
+
+
+@kernel(internal=True)
+def rectify_rows(place, row, rows, count, slope):
+    """Multiply what is negative in ``rows`` rows of ``count`` elements, ``row`` bytes apart, by ``slope``."""
+    size = size_of(slope)
+    lanes = WIDTH // size
+    for r in range(rows):
+        first, j = place + r * row, 0
+        while j + lanes <= count:
+            _rectify_register(first + j * size, slope)
+            j += lanes
+        if j < count:
+            _rectify_first(first + j * size, slope, count - j)

@@ -1,0 +1,93 @@
+"""Replays are shared with other threads only where that is faster: by counts, on a host that the test makes up."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from minicaffe import TEST, Net, models
+from minicaffe.backend import threads
+from minicaffe.kernels.cpu.runtime import company
+from minicaffe.kernels.cpu.runtime.company import SHORT, Company
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """Runs work that takes one thread some seconds, and takes others with it some; says how often it was shared.
+
+    ``waits`` are seconds that the calling thread is not running.
+    """
+    clock = {"now": 0.0, "running": 0.0}
+    monkeypatch.setattr(company, "time", SimpleNamespace(
+        perf_counter=lambda: clock["now"], thread_time=lambda: clock["running"]
+    ))  # fmt: skip
+
+    def run(made, count, alone, shared, waits=0.0):
+        chosen = []
+
+        def work(with_others):
+            chosen.append(with_others)
+            busy = shared if with_others else alone
+            clock["running"] += busy
+            clock["now"] += busy + waits * with_others
+
+        for _ in range(count):
+            made.run(work)
+        return sum(chosen)
+
+    return run
+
+
+def test_on_an_idle_host_work_is_shared_but_for_a_few_trials(host):
+    assert host(Company(2), 5000, alone=0.0002, shared=0.0001) >= 4985
+
+
+def test_on_a_busy_host_short_work_is_done_alone_but_for_a_few_trials(host):
+    assert host(Company(2), 5000, alone=0.0002, shared=0.0001, waits=0.06) <= 15
+
+
+def test_a_neighbour_that_comes_is_noticed_at_once_and_one_that_goes_after_a_while(host):
+    made = Company(2)
+    host(made, 1000, alone=0.0002, shared=0.0001)
+    assert host(made, 1000, alone=0.0002, shared=0.0001, waits=0.009) <= 12
+    assert host(made, 8192, alone=0.0002, shared=0.0001) > 2000
+
+
+def test_one_slow_run_changes_nothing(host):
+    made = Company(2)
+    host(made, 50, alone=0.0002, shared=0.0001)
+    assert host(made, 1, alone=0.0002, shared=0.02) == 1
+    assert host(made, 1, alone=0.0002, shared=0.0001) == 1
+
+
+def test_long_work_is_shared_after_one_trial(host):
+    made = Company(2)
+    assert host(made, 100, alone=2 * SHORT, shared=1.1 * SHORT) == 99
+    assert made.settled
+
+
+def test_what_one_thread_would_take_long_for_is_never_tried_alone(host):
+    assert host(Company(64), 10, alone=30.0, shared=0.5) == 10
+
+
+def test_one_thread_has_no_choice(host):
+    made = Company(1)
+    assert made.settled
+    assert host(made, 10, alone=1.0, shared=0.5) == 0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_replays_give_the_same_bits_shared_or_alone(monkeypatch, shared):
+    if threads.get_num_threads() < 2:
+        pytest.skip("one core")
+    net = Net(models.find("lenet/lenet.prototxt"), TEST)
+    net.blobs["data"].reshape(2, 1, 28, 28)
+    rng = np.random.default_rng(1)
+    for blob in (net.blobs["data"], *(blob for blobs in net.params.values() for blob in blobs)):
+        blob.data[...] = rng.normal(0, 0.1, blob.data.shape)
+    eager = net.forward()["prob"].copy()
+    monkeypatch.setattr(Company, "run", lambda self, work: work(shared))
+    for _ in range(3):
+        assert net.forward()["prob"].tobytes() == eager.tobytes()
