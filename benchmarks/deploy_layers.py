@@ -1,6 +1,7 @@
 """The layers of the deployed nets one by one, beside their floors: where the next gap is.
 
-They are those of the plain net: what the deploy form does in one pass over memory counts apart here.
+They are those of the plain net: what the deploy form does in one pass over memory counts apart here, and each layer is
+a call of its own, which takes some 20 us of Python.
 """
 
 from __future__ import annotations

@@ -42,9 +42,9 @@ def _digits(value: float) -> str:
 
 def _spread(spread: Spread, unit: str) -> str:
     """The median, and in brackets the least and the most in the same unit; of single calls their 99th percentile."""
-    scale, _ = _scale(spread.median, unit)
     if spread.p99:
-        return f"{amount(spread.median, unit)} (99%: {_digits(spread.p99 / scale)})"
+        return f"{amount(spread.median, unit)} (99%: {amount(spread.p99, unit)})"
+    scale, _ = _scale(spread.median, unit)
     return f"{amount(spread.median, unit)} ({_digits(spread.least / scale)}–{_digits(spread.most / scale)})"
 
 

@@ -289,6 +289,8 @@ def test_tables_of_deployed_nets():
     against, images, memory = deploy_report.tables(
         [result("a", minicaffe=0.1, onnxruntime=0.2, torch=0.4), result("b", minicaffe=0.1, onnxruntime=0.05)]
     )
+    calls = Result("deploy", "c", "s", 0, 0, {"minicaffe": Spread(1e-4, 2e-4, 0.9, 200, p99=0.05)}, images=1)
+    assert report.tables([calls])[0].rows[0][1] == "200 µs (99%: 50.0 ms)"
     assert list(against.columns) == ["case", "onnxruntime", "torch", "the fastest"]
     assert against.rows == [
         ["a", "2.00", "4.00", "2.00"],

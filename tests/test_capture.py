@@ -121,7 +121,7 @@ GROUND_TRUTH = {
     *("MultiBoxLoss", "MultiBoxFocalLoss", "DetectionEvaluate", "ROIPooling", "PSROIPooling", "ROIAlign"),
     *("ProposalTarget", "DecodeBBox", "ScaleRoute", "HardMining", "BboxAccuracy", "FrcnnOutput"),
     *("Detection", "DetectionLoss", "DetectionAccuracy", "DetectionGroupLoss", "DetectionGroupAccuracy"),
-    *("DetectNetTransformation", "RegionLoss", "Yolov3"),
+    *("DetectNetTransformation", "EvalDetection", "RegionLoss", "Yolov3"),
 }
 """Types whose bottoms hold rows of items or labels, and boxes."""
 

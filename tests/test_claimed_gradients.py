@@ -80,6 +80,24 @@ def test_what_does_not_count_as_zero_is_zero_at_once_and_the_rest_only_when_it_i
     np.testing.assert_array_equal(kept, [0, 0, 0, 3, 0, 0, 0, 0, 0])
 
 
+@pytest.mark.parametrize(
+    ("counting", "written"),
+    [
+        ([(0, 2), (2, 5), (5, 9)], [0, 0, 0, 0, 0, 0, 0, 0, 0]),  # all at once, with what lies between
+        ([(0, 2), (5, 9)], [0, 0, 7, 7, 7, 0, 0, 0, 0]),
+        ([(2, 5), (5, 9)], [7, 7, 7, 7, 7, 0, 0, 0, 0]),
+        ([(2, 5)], [7, 7, 7, 7, 7, 7, 7, 7, 7]),
+    ],
+)
+def test_zeros_are_written_when_asked_for(where, counting, written):
+    _, storage = blobs_of_sevens(2, 3, 4)
+    storage.zeros = tuple(counting)
+    storage.write_zeros([(0, 2), (5, 9)])
+    assert storage.zeros == ((2, 5),) * ((2, 5) in counting)
+    storage.zeros = ()
+    np.testing.assert_array_equal(numbers(storage.array()), written)
+
+
 def test_a_gradient_is_claimed_unwritten_once(where):
     (_, blob, after), storage = blobs_of_sevens(2, 3, 4)
     assert blob.claim_xdiff()[1]

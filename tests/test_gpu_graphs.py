@@ -29,6 +29,7 @@ from minicaffe.layers import interface
 from minicaffe.layers.neuron import ReLU
 from minicaffe.proto.origin import Origin
 from minicaffe.solvers.callbacks import Callbacks
+from minicaffe.solvers.smoothing import SmoothedLoss
 from minicaffe.testing.gpu import training
 
 pytestmark = pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ builds the CUDA kernels for the CPU")
@@ -349,3 +350,33 @@ def test_layers_that_no_graph_takes_are_named_once(gpu, launches, caplog):
         training.train(made, 4)
     lines = [record.getMessage() for record in caplog.records if "one by one" in record.getMessage()]
     assert len(lines) == 1 and "relu1 (ReLU)" in lines[0] and "conv1" not in lines[0]
+
+
+def test_an_iteration_issues_nothing_but_its_two_graphs(gpu, launches, monkeypatch):
+    made = training.make(training.LENET, 2)
+    training.train(made, 4)
+    made._callbacks, issued, issue = Callbacks(), [], strict_cupy.issue
+    made.step(1)
+    launches.clear()
+    monkeypatch.setattr(strict_cupy, "issue", lambda run, *arrays: (issued.append(run), issue(run, *arrays)))
+    made.step(3)
+    assert len(launches) == 2 * 3 and not issued
+    assert made.smoothed_loss == made.net.loss
+
+
+@pytest.mark.parametrize("options", [{}, {"average_loss": 3}, {"iter_size": 2}], ids=str)
+def test_the_smoothed_loss_is_that_of_all_iterations(options, gpu, launches):
+    def run():
+        made = training.make(training.LENET, 2)
+        for name, value in options.items():
+            setattr(made.param, name, value)
+        made._losses = SmoothedLoss(made.param.average_loss, made.net.dtype)
+        found = []
+        for _ in range(5):
+            training.train(made, 1)
+            made._restored = True  # so that the next call of step goes on with these losses
+            found.append(made.smoothed_loss)
+        return found, [np.array(found)]
+
+    same_bits(*with_and_without(run))
+    assert launches

@@ -142,6 +142,9 @@ IN_PLACE = {
     "PReLU": 'type: "PReLU" prelu_param { filler { type: "gaussian" } }',
     "Dropout": 'type: "Dropout"',
     "Dropout TEST": 'type: "Dropout" phase: TEST',
+    "SpatialDropout": 'type: "SpatialDropout"',
+    "Noise": 'type: "Noise" noise_param { gaussian_std: 0.3 bias: 1 }',
+    "Insanity": 'type: "Insanity"',
     "Linear": 'type: "Power" power_param { scale: -2 shift: 0.5 }',
     "Softmax": 'type: "Softmax"',
     "BatchNorm": 'type: "BatchNorm"',
@@ -149,6 +152,7 @@ IN_PLACE = {
     "SegNet's BN": 'type: "BN" bn_param { scale_filler { type: "gaussian" } shift_filler { type: "gaussian" } }',
     "Scale": 'type: "Scale" scale_param { filler { type: "gaussian" } bias_term: true bias_filler { type: "gaussian" } }',
     "Scale by": 'type: "Scale" bottom: "v" scale_param { axis: 0 }',
+    "EltwiseAffine": 'type: "EltwiseAffine" eltwise_affine_param { slope_filler { type: "gaussian" } }',
     "Bias": 'type: "Bias" bias_param { filler { type: "gaussian" } }',
     "LabelSpecificAdd": 'type: "LabelSpecificAdd" bottom: "labels" label_specific_add_param { bias: 9 }',
 }

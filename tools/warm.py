@@ -26,6 +26,7 @@ _SOLVER = """base_lr: 1 momentum: 0.9 lr_policy: "fixed" net_param {
   layer { name: "y" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 1 } }
   layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "x" } }"""
 _Shapes = Mapping[str, Sequence[int]]
+_Net = tuple[str, Callable[[int], _Shapes]]
 
 _IMAGES = {"lenet": (1, 28, 28), "mnist_autoencoder": (1, 28, 28), "siamese": (2, 28, 28), "cifar10": (3, 32, 32)}
 """Channels, height and width of the images that shipped models are trained on, where no crop tells."""
@@ -64,7 +65,8 @@ def command(
     if not ahead.keeps():
         raise click.ClickException("no folder to keep kernels in can be written; set NUMBA_CACHE_DIR to one")
     start = time.perf_counter()
-    chosen = [(models.find(name), lambda phase: dict(shapes)) for name in nets] or list(_shipped())
+    named: list[_Net] = [(models.find(name), lambda phase: dict(shapes)) for name in nets]
+    chosen = named or list(_shipped())
     jobs = dict.fromkeys(_beside_nets())
     for path, given in chosen:
         jobs.update(dict.fromkeys(_needed(path, level, options.split(stage), given)))
@@ -121,7 +123,7 @@ def _beside_nets() -> list[Job]:
     return ahead.rehearse(work)
 
 
-def _shipped() -> Iterator[tuple[str, Callable[[int], _Shapes]]]:
+def _shipped() -> Iterator[_Net]:
     """The nets that come with minicaffe, and the shapes that their data layers' tops have in a phase.
 
     Left out are those whose data is more than images and labels, or that need a stage to be named.

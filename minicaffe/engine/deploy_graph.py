@@ -58,23 +58,26 @@ class FoldedLayer:
 class PackedLayer:
     """A convolution of the net's own that works with what was made of its filters in advance."""
 
-    def __init__(self, layer: Layer) -> None:
-        self.layer: Any = layer
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
         self._watch = Watch([layer.blobs[0]])
-        self._pack()
+        self._watches = False
+        layer.pack_filters()
 
     def refresh(self) -> None:
-        """Take over what was written to the filters."""
-        if self._watch.changed():
-            self._pack()
+        """Take over what was written to the filters: where nothing was made of them, they are read anew anyway."""
+        if self.layer.has_packed and (not self._watches or self._watch.changed()):
+            self.layer.pack_filters()
+            self._watches = False
 
     def has_run(self) -> None:
-        """After a pass: that it asked for the filters means nothing."""
-        self._watch.excuse()
-
-    def _pack(self) -> None:
-        self.layer.pack_filters()
-        self._watch.renew()
+        """After a pass, in which nobody else wrote to the filters: that it asked for them means nothing."""
+        if self.layer.has_packed:
+            if self._watches:
+                self._watch.excuse()
+            else:
+                self._watch.renew()
+                self._watches = True
 
 
 def packs(layer: Layer) -> bool:

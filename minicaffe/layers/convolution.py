@@ -255,6 +255,11 @@ class Convolution(Windowed):
         self._packed = {}
         generation.advance()
 
+    @property
+    def has_packed(self) -> bool:
+        """Whether anything was made of the filters."""
+        return bool(self._packed)
+
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:
             return

@@ -54,7 +54,8 @@ def connect(group: Communicator, size: int, dtype: DTypeLike) -> SharedRows | No
     dtype = np.dtype(dtype)
     row = -(-size * dtype.itemsize // _PAGE) * _PAGE
     end = _PAGE + group.size * row
-    made, place = -1, None
+    made = -1
+    place: tuple[str, bytes] | None = None
     if group.rank == 0:
         with contextlib.suppress(OSError, AttributeError):  # AttributeError: a system other than Linux
             limits.require_memory(end, "gradients that the ranks share")
@@ -63,7 +64,7 @@ def connect(group: Communicator, size: int, dtype: DTypeLike) -> SharedRows | No
             os.pwrite(made, token, 0)
             place = f"/proc/{os.getpid()}/fd/{made}", token
     place = group.of_first(place)
-    memory = _open(*place, end) if place else None
+    memory = _open(place[0], place[1], end) if place else None
     everyone = group.gather(memory is not None)
     if made >= 0:
         os.close(made)

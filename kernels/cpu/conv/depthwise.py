@@ -7,6 +7,7 @@ output positions are neighbours in memory, whatever the stride.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -161,7 +162,11 @@ def _weight_grad(scratch_per_worker, parts, threads, tables, x, dy, dw, memory, 
 
 
 _KERNELS = {FORWARD: _convolve, DATA_GRAD: _data_grad, WEIGHT_GRAD: _weight_grad}
-_TABLES = {FORWARD: _tables, DATA_GRAD: gradient_tables, WEIGHT_GRAD: _tables}
+_TABLES: dict[int, Callable[[Problem], _Tables | GradientTables]] = {
+    FORWARD: _tables,
+    DATA_GRAD: gradient_tables,
+    WEIGHT_GRAD: _tables,
+}
 
 
 def cycles(problem: Problem) -> float | None:

@@ -34,6 +34,7 @@ from minicaffe.kernels.cpu.runtime.compile import Kernel, announce, capturing
 
 _log = logging.getLogger("minicaffe")
 _PROGRESS = 2.0  # seconds between two lines
+_WORTH_TELLING = 1.0  # seconds that compiling took
 _PATIENCE_WITH_REHEARSAL, _PATIENCE = 30.0, 300.0  # seconds without a word, after which the processes are ended
 _MOST_PROCESSES = 16  # each takes some 100 MB
 _WORD = 4  # bytes of a job's number
@@ -244,8 +245,8 @@ def _followed(told: int) -> Iterator[Compiled]:
         if time.monotonic() - line_at > _PROGRESS:
             line_at = time.monotonic()
             _log.info("compiling kernels: %d of %d", done, total)
-    if total:
-        _log.info("compiling kernels: %d in %.1f s", done, time.monotonic() - begun)
+    if (seconds := time.monotonic() - begun) > _WORTH_TELLING:
+        _log.info("compiling kernels: %d in %.1f s", done, seconds)
 
 
 def _lines(told: int) -> Iterator[str]:
