@@ -851,7 +851,8 @@ def test_an_attribute_that_the_params_do_not_fit_is_refused(layer, field, value)
     for _ in range(3):
         made.forward()
     setattr(made.layer_dict["learns"], field, value)
-    with pytest.raises(ShapeError, match="layer 'learns'.*: the blobs must have shapes"):
+    expected = "bias_term: asks for a bias of shape" if field == "bias_term" else ": the blobs must have shapes"
+    with pytest.raises(ShapeError, match=f"layer 'learns'.*{expected}"):
         made.forward()
 
 
