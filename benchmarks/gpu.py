@@ -28,7 +28,8 @@ from minicaffe.testing.gpu.profile import profile
 SECONDS = 0.6
 _AHEAD = 5  # calls whose launches fit in the queue of a device
 PASSES = ("step", "forward")
-_STAND_IN_NETS = ("siamese_mnist_b64", "lenet_b64")
+_NETS = ("siamese_mnist_b64", "lenet_b64", "cifar10_full_b100", "caffenet_b16", "resnet50_b8", "mobilenet_b8")
+_STAND_IN_NETS = _NETS[:2]
 
 
 def checks(options: Options) -> Iterator[Check]:
@@ -39,7 +40,7 @@ def checks(options: Options) -> Iterator[Check]:
         # before nvmath-python: of two versions of cuBLAS the first one loaded serves both, and it is pickier
         peers.torch()
     where = target.open_backend(options)
-    usual = _small_nets() if options.small else nets.NETS
+    usual = _small_nets() if options.small else {name: nets.NETS[name] for name in _NETS}
     large = {} if options.small else _large_nets()
     benches = {name: Bench(where, options, definition) for name, definition in {**usual, **large}.items()}
     for name in usual:
