@@ -1,4 +1,5 @@
-"""Processors that kernels are compiled for in the tests: ``python tests/targets.py`` runs pytest for each.
+"""Processors that kernels are compiled for in the tests: ``python tests/targets.py`` runs pytest for the usual ones, with
+``--all`` for each.
 
 ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` make Numba compile for a lesser processor than the one at hand, which runs
 that code, too.  Arguments are passed on to pytest.
@@ -52,20 +53,24 @@ TARGETS = {
     "avx2": Target("haswell", _AVX2),
     "avx512": Target("skylake-avx512", (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")),
 }
-"""One for each kind of SIMD register, with and without the rounded-once multiply-add; the last that a machine can run is
-its own kind, on which all tests run anyway."""
+"""One for each kind of SIMD register, with and without the rounded-once multiply-add."""
+USUAL = ("generic", "avx2")
+"""Those without and with it: what every x86-64 has, and what most have."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run pytest for every target but the machine's own kind; the number of those for which it failed."""
+    """Run pytest for the targets; the number of those for which it failed.
+
+    The usual ones are without the machine's own kind, on which all tests run anyway.
+    """
+    every, arguments = "--all" in arguments, [word for word in arguments if word != "--all"]
     tests = (
         [] if any(Path(word.split("::")[0]).exists() for word in arguments) else [f"tests/{name}" for name in SUBSET]
     )
     own = [name for name, target in TARGETS.items() if not target.missing][-1:]
     failed = 0
     for name, target in TARGETS.items():
-        if [name] == own:
-            print(f"-- {name} ({target.cpu}): skipped, it is this machine's own kind", flush=True)
+        if not every and (name not in USUAL or [name] == own):
             continue
         if target.missing:
             print(f"-- {name} ({target.cpu}): skipped, this machine has no {', '.join(target.missing)}", flush=True)
