@@ -8,10 +8,9 @@ import platform
 import re
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,6 +30,7 @@ from benchmarks import (  # noqa: E402
     nets,
     peers,
     report,
+    settling,
     solvers,
 )  # fmt: skip
 from benchmarks.__main__ import FAMILIES, LONG, main  # noqa: E402
@@ -97,25 +97,18 @@ def test_a_function_is_called_until_its_sample_is_long_enough():
     assert result.ratio is None and result.floor == 0
 
 
-def test_a_sample_waits_for_the_threads_of_the_one_before():
-    until = time.perf_counter() + 0.1
-
-    def spin():
-        while time.perf_counter() < until:
-            sum(range(100))
-
-    busy = threading.Thread(target=spin)
-    busy.start()
-    harness.settle()
-    assert time.perf_counter() >= until - 0.01
-    busy.join()
-    stop = threading.Event()
-    busy = threading.Thread(target=lambda: [sum(range(100)) for _ in iter(stop.is_set, True)])
-    busy.start()
-    harness.settle(0.05)  # it returns, though the thread goes on
-    assert busy.is_alive()
-    stop.set()
-    busy.join()
+@pytest.mark.parametrize("busy, waited", [(0.02, 0.022), (0, 0.002), (9, 0.05)])
+def test_a_sample_waits_for_the_threads_of_the_one_before(monkeypatch, busy, waited):
+    """A thread that is busy for so many seconds of a made-up clock."""
+    now = [0.0]
+    clock = SimpleNamespace(
+        perf_counter=lambda: now[0],
+        process_time=lambda: min(now[0], busy),
+        sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
+    )
+    monkeypatch.setattr(settling, "time", clock)
+    harness.settle(0.05)
+    assert now[0] == pytest.approx(waited)
 
 
 def test_nothing_is_timed_when_results_differ():
