@@ -119,6 +119,15 @@ def test_negatives_are_priors_that_may_hold_objects():
     assert (everywhere.bottom_diffs[1].reshape(PRIORS, CLASSES).any(axis=1) & ~matched)[::2].any()
 
 
+def test_a_batch_may_be_empty():
+    given = drawn(0)
+    bottoms = [given["codes"].reshape(0, PRIORS * 4), given["scores"].reshape(0, PRIORS * CLASSES)]
+    stage = [np.zeros((0, PRIORS * size)) for size in (2, 4)]
+    truth = np.full((1, 1, 1, 8), -1.0)
+    found = testing.run("MultiBoxLoss", [*bottoms, blob_of(drawn(1)["boxes"]), truth, *stage], **LOSS)
+    assert found.tops[0] == 0
+
+
 def test_two_classes_are_an_object_and_none():
     given = drawn(1, seed=3)
     bottoms = [given["codes"].reshape(1, -1), given["scores"][:, :, :2].reshape(1, -1), blob_of(given["boxes"])]

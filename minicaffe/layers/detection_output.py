@@ -15,38 +15,15 @@ from minicaffe.boxes.priors import PriorBoxes
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.cpu.boxes import best_first, suppress
 from minicaffe.layers.base import Count, Layer
+from minicaffe.layers.prior_bottoms import (
+    expect_first_stage,
+    expect_predictions,
+    expect_priors,
+    may_hold_objects,
+    refined,
+)
 
 _log = logging.getLogger(__name__)
-
-
-def expect_priors(layer: Layer, priors: Blob) -> int:
-    """The number P of boxes in the blob ``priors`` (1, 2, 4P); a ShapeError if it has another shape."""
-    good = len(priors.shape) >= 3 and priors.shape[1] == 2 and priors.span(2) % 4 == 0 and priors.shape[0] == 1
-    layer.require(good, f"the prior boxes must be (1, 2, 4P); found {priors.shape_string}", kind=ShapeError)
-    return priors.span(2) // 4
-
-
-def expect_predictions(layer: Layer, blob: Blob, count: int, what: str) -> None:
-    """A ShapeError unless the blob has ``count`` predictions for each item."""
-    layer.require(
-        len(blob.shape) >= 1 and blob.span(1) == count,
-        f"the number of priors must match the number of {what} predictions: {count} for each item; "
-        f"found {blob.shape_string}",
-        kind=ShapeError,
-    )
-
-
-def expect_first_stage(layer: Layer, bottom: Sequence[Blob], items: int, count: int, share_location: bool) -> None:
-    """Errors unless the blobs are confidences (items, 2 count) and codes (items, 4 count) of RefineDet's first stage,
-    or the former alone."""
-    layer.require(share_location, "must be true where priors are refined", "share_location")
-    layer.require(
-        all(blob.shape[:1] == (items,) for blob in bottom),
-        f"the first stage must be of {items} items, too; found {' and '.join(blob.shape_string for blob in bottom)}",
-        kind=ShapeError,
-    )
-    for blob, each, what in zip(bottom, (2, 4), ("objectness", "first location"), strict=False):
-        expect_predictions(layer, blob, count * each, what)
 
 
 class DetectionOutput(Layer):
@@ -138,7 +115,7 @@ class DetectionOutput(Layer):
         """Note whether there are predictions of RefineDet's first stage; errors unless they fit."""
         self.has_objectness = len(bottom) == 5 or (len(bottom) == 4 and self.has("objectness_score"))
         if self.has_objectness:
-            expect_first_stage(self, bottom[3:], bottom[0].shape[0], count, self.share_location)
+            expect_first_stage(self, bottom[3:], bottom[0].shape[0], count)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         priors = PriorBoxes(bottom[2].data, self.code_type, self.variance_encoded_in_target)
@@ -147,10 +124,9 @@ class DetectionOutput(Layer):
         confidences = bottom[1].data.reshape(items, count, self.num_classes)
         self.require(not np.isnan(confidences).any(), "the confidences must be numbers; found NaN")
         if self.has_objectness:
-            confidences = self._of_objects(confidences, bottom[3].data.reshape(items, count, 2)[..., 1])
-        places = [priors] * items
-        if len(bottom) == 5:
-            places = [priors.refined(moves) for moves in bottom[4].data.reshape(items, count, 4)]
+            nothing = np.arange(self.num_classes) == self.background_label_id
+            confidences = np.where(may_hold_objects(self, bottom[3])[..., None], confidences, nothing)
+        places = refined(priors, bottom[4]) if len(bottom) == 5 else [priors] * items
         rows = [self._detect(n, places[n], codes[n], confidences[n]) for n in range(items)]
         found = np.concatenate(rows) if rows else np.empty((0, 7))
         if len(found) == 0:
@@ -158,12 +134,6 @@ class DetectionOutput(Layer):
             found[:, 0] = np.arange(items)
         top[0].reshape(1, 1, len(found), 7)
         top[0].data[0, 0] = found
-
-    def _of_objects(self, confidences: NDArray, objectness: NDArray) -> NDArray:
-        """The confidences (N, P, classes), of nothing where ``objectness`` (N, P) is too small."""
-        self.require(not np.isnan(objectness).any(), "the confidences of the first stage must be numbers; found NaN")
-        nothing = np.arange(self.num_classes) == self.background_label_id
-        return np.where((objectness >= np.float32(self.objectness_score))[..., None], confidences, nothing)
 
     def _detect(self, item: int, priors: PriorBoxes, codes: NDArray, confidences: NDArray) -> NDArray:
         """The rows of one item: codes (P, 1 or classes, 4), confidences (P, classes)."""

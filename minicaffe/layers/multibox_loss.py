@@ -14,10 +14,16 @@ from minicaffe.blob import Blob
 from minicaffe.boxes.priors import PriorBoxes
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.reference import BATCH_SIZE, FLT_MIN, FULL, VALID
-from minicaffe.layers.detection_output import expect_first_stage, expect_predictions, expect_priors
 from minicaffe.layers.host_softmax import own, softmax
 from minicaffe.layers.loss import Loss
 from minicaffe.layers.multibox_examples import HARD_EXAMPLE, NO_MINING, SHARED, Examples
+from minicaffe.layers.prior_bottoms import (
+    expect_first_stage,
+    expect_predictions,
+    expect_priors,
+    may_hold_objects,
+    refined,
+)
 
 L2, SMOOTH_L1 = 0, 1
 SOFTMAX, LOGISTIC = 0, 1
@@ -115,7 +121,7 @@ class MultiBoxLoss(Loss):
             kind=ShapeError,
         )
         if len(bottom) > 4:
-            expect_first_stage(self, bottom[4:], bottom[0].shape[0], count, self.share_location)
+            expect_first_stage(self, bottom[4:], bottom[0].shape[0], count)
         self.options = copy.deepcopy(self.layer_param.multibox_loss_param)
         self.options.mining_type = self._mining()
         self.mines = self._mining() != NO_MINING
@@ -127,13 +133,17 @@ class MultiBoxLoss(Loss):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         items, (codes, scores) = bottom[0].shape[0], self._predictions(bottom)
-        priors = self._priors(bottom)
+        given = PriorBoxes(bottom[2].data, self.code_type, self.encode_variance_in_target)
+        priors = refined(given, bottom[5]) if len(bottom) == 6 else [given] * items
         self._check_matchable(priors, codes)
         examples = self._examples(items, bottom[3].data.reshape(-1, 8))
+        eligible: Sequence[Any] = [None] * items
+        if self.mines and len(bottom) > 4:
+            eligible = may_hold_objects(self, bottom[4])
         for n, each in examples.items():
             each.match(self.options, priors[n], codes[n])
             if self.mines:
-                self._mine(each, priors[n], codes[n], scores[n], self._eligible(bottom, n))
+                self._mine(each, priors[n], codes[n], scores[n], eligible[n])
         self._compare_boxes(examples, priors, codes)
         self._compare_confidences(examples, scores)
         divisors = {FULL: items * codes.shape[1], VALID: len(self.difference), BATCH_SIZE: items}
@@ -147,24 +157,13 @@ class MultiBoxLoss(Loss):
 
     def _predictions(self, bottom: Sequence[Blob]) -> tuple[NDArray, NDArray]:
         """Codes (N, P, 1 or classes, 4) and confidences (N, P, classes)."""
+        of_codes, of_confidences = self._shapes(bottom)
+        return bottom[0].data.reshape(of_codes), bottom[1].data.reshape(of_confidences)
+
+    def _shapes(self, bottom: Sequence[Blob]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shapes in which ``_predictions`` are seen."""
         items, count = bottom[0].shape[0], bottom[2].span(2) // 4
-        own = 1 if self.share_location else self.num_classes
-        return bottom[0].data.reshape(items, count, own, 4), bottom[1].data.reshape(items, count, self.num_classes)
-
-    def _priors(self, bottom: Sequence[Blob]) -> list[PriorBoxes]:
-        """The prior boxes of each item."""
-        priors, items = PriorBoxes(bottom[2].data, self.code_type, self.encode_variance_in_target), bottom[0].shape[0]
-        if len(bottom) < 6:
-            return [priors] * items
-        return [priors.refined(moves) for moves in bottom[5].data.reshape(items, -1, 4)]
-
-    def _eligible(self, bottom: Sequence[Blob], n: int) -> NDArray | None:
-        """Which priors of an item may be mined, (P,); None for all."""
-        if len(bottom) < 5:
-            return None
-        objectness = bottom[4].data.reshape(bottom[0].shape[0], -1, 2)[n, :, 1]
-        self.require(not np.isnan(objectness).any(), "the confidences of the first stage must be numbers; found NaN")
-        return objectness >= np.float32(self.objectness_score)
+        return (items, count, 1 if self.share_location else self.num_classes, 4), (items, count, self.num_classes)
 
     def _check_matchable(self, priors: list[PriorBoxes], codes: NDArray) -> None:
         """An error if NaN is among what ground truth is matched with."""
@@ -321,11 +320,12 @@ class MultiBoxLoss(Loss):
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         weight = top[0].diff[()] / self.normalizer
+        of_codes, of_confidences = self._shapes(bottom)
         if propagate_down[0]:
-            gradient = self._cleared(bottom[0], (*bottom[0].shape[:1], bottom[2].span(2) // 4, -1, 4))
+            gradient = self._cleared(bottom[0], of_codes)
             gradient[tuple(self.places)] = self._box_gradient(self.difference) * (self.loc_weight * weight)
         if propagate_down[1]:
-            gradient = self._cleared(bottom[1], (*bottom[1].shape[:1], bottom[2].span(2) // 4, self.num_classes))
+            gradient = self._cleared(bottom[1], of_confidences)
             gradient[self.chosen] = self._confidence_gradient(self.rows, self.target) * weight
 
     @staticmethod
