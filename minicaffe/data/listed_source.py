@@ -13,9 +13,8 @@ from minicaffe.backend import ranks
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import decode_image
 from minicaffe.data.listed_boxes import ListedImage, read_boxes
-from minicaffe.data.prefetch import Finish, done
 from minicaffe.data.scene_of_boxes import BoxScene, rounded
-from minicaffe.data.source import Batch, BatchReader, BatchSource, check_sizes, state_of_text, text_of_state
+from minicaffe.data.source import Batch, BatchSource, TurnTaking, check_sizes, state_of_text, text_of_state
 from minicaffe.errors import DataError
 
 
@@ -27,7 +26,7 @@ class ListedSource(BatchSource):
         self.shapes = reader.shapes()
 
 
-class ListedReader(BatchReader):
+class ListedReader(TurnTaking):
     """Fills batches with the images of a window file, in the ``order`` of each round.
 
     ``param`` has ``source``, ``root_folder``, ``batch_size`` and perhaps ``cache_images``; ``name`` is its field's.
@@ -43,7 +42,7 @@ class ListedReader(BatchReader):
     def __init__(
         self, name: str, param: Any, transform_param: Any, scale: float, stream: Stream, rank: int, shares: int
     ) -> None:
-        super().__init__()
+        super().__init__(rank, shares)
         check_sizes(param.batch_size, 1, name)
         self._name, self._param = name, param
         for field in ("mean_file", "crop_size"):
@@ -58,7 +57,6 @@ class ListedReader(BatchReader):
         self._mirror = transform_param.mirror
         self._stream = Stream(stream.draw())
         self._shuffler = Stream(ranks.agreed(self._stream.draw(), shares))
-        self._before, self._after = rank, shares - 1 - rank  # batches to pass before and after each that is read
         self._images = self.listed(read_boxes(param.source, self.difficult))
         cached = getattr(param, "cache_images", False)
         self._contents = [self._content(image) for image in self._images] if cached else None
@@ -68,18 +66,7 @@ class ListedReader(BatchReader):
         """The images of a round, for those in the file."""
         return images
 
-    def begin(self, batch: Batch) -> Finish:
-        self._pass(self._before)
-        self.fill(batch)
-        self._pass(self._after)
-        batch.position = self.position()
-        return done
-
-    @abstractmethod
-    def fill(self, batch: Batch) -> None:
-        """Put the next images, and what belongs to them, into a batch."""
-
-    def _pass(self, batches: int) -> None:
+    def pass_over(self, batches: int) -> None:
         for _ in range(batches * self._param.batch_size):
             self._advance()
 

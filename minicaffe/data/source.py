@@ -18,7 +18,7 @@ from minicaffe import limits
 from minicaffe.backend import threads
 from minicaffe.backend.random import Stream
 from minicaffe.data.packed import PackedImage, planes
-from minicaffe.data.prefetch import Finish, Prefetcher
+from minicaffe.data.prefetch import Finish, Prefetcher, done
 from minicaffe.data.transform import Transformer
 from minicaffe.errors import DataError
 from minicaffe.kernels.cpu.transform import crop, subtract_mean
@@ -107,6 +107,31 @@ class BatchReader(ABC):
 
     def close(self) -> None:  # noqa: B027  (most readers hold nothing open)
         """Give up what is open; may be called twice."""
+
+
+class TurnTaking(BatchReader):
+    """Base of readers of which ``shares`` together go through the same batches: that of number ``rank`` takes every
+    ``shares``-th.
+    """
+
+    def __init__(self, rank: int, shares: int) -> None:
+        super().__init__()
+        self._before, self._after = rank, shares - 1 - rank
+
+    def begin(self, batch: Batch) -> Finish:
+        self.pass_over(self._before)
+        self.fill(batch)
+        self.pass_over(self._after)
+        batch.position = self.position()
+        return done
+
+    @abstractmethod
+    def fill(self, batch: Batch) -> None:
+        """Put the next items, and what belongs to them, into a batch."""
+
+    @abstractmethod
+    def pass_over(self, batches: int) -> None:
+        """Go on as if so many batches were filled."""
 
 
 class ImageReader(BatchReader):

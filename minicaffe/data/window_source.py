@@ -15,8 +15,7 @@ from minicaffe import limits
 from minicaffe.backend import ranks
 from minicaffe.backend.random import Stream
 from minicaffe.data.image import decode_image, read_image, resize
-from minicaffe.data.prefetch import Finish, done
-from minicaffe.data.source import Batch, BatchReader, BatchSource, check_sizes, state_of_text, text_of_state
+from minicaffe.data.source import Batch, BatchSource, TurnTaking, check_sizes, state_of_text, text_of_state
 from minicaffe.data.transform import Transformer, read_mean
 from minicaffe.errors import DataError
 
@@ -176,15 +175,14 @@ class WindowSource(BatchSource):
         super().__init__(reader, param.batch_size, prefetch)
 
 
-class _WindowReader(BatchReader):
+class _WindowReader(TurnTaking):
     """Fills batches with windows."""
 
     def __init__(self, param: Any, transform_param: Any, stream: Stream, rank: int, shares: int) -> None:
-        super().__init__()
+        super().__init__(rank, shares)
         self._param = param
         self._crop, self._mirror = transform_param.crop_size, transform_param.mirror
         self._stream = Stream(ranks.agreed(stream.draw(), shares))
-        self._before, self._after = rank, shares - 1 - rank  # batches to pass before and after each that is read
         self.shape = (3, self._crop, self._crop)
         paths, foreground, background = read_windows(param.source, param.fg_threshold, param.bg_threshold)
         self._paths = [param.root_folder + path for path in paths]
@@ -228,22 +226,17 @@ class _WindowReader(BatchReader):
         except OSError as error:
             raise DataError(f"image {os.path.abspath(path)}: cannot be read ({error.strerror})") from error
 
-    def begin(self, batch: Batch) -> Finish:
+    def fill(self, batch: Batch) -> None:
         batch.resize(self.shape, np.float32)
         batch.pixels.fill(0)
-        self._pass(self._before)
         for n, window in enumerate(self._draw()):
             if self.stopped.is_set():
                 break
             mirrored = self._mirror and self._stream.draw() % 2 == 1
             self._warp(window, mirrored, batch.pixels[n])
             batch.label[n] = window.label
-        self._pass(self._after)
-        batch.position = self.position()
-        return done
 
-    def _pass(self, batches: int) -> None:
-        """Draw what so many batches take."""
+    def pass_over(self, batches: int) -> None:
         self._stream.draws(batches * self._param.batch_size * (2 if self._mirror else 1))
 
     def _draw(self) -> Iterator[Window]:
