@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers
+from benchmarks.engines import INPUTS, NET, ONNX, PLAN, WEIGHTS
 from minicaffe import TEST, Net, graph, models, proto
 from minicaffe.compat import have
 from minicaffe.errors import MinicaffeError
@@ -21,7 +22,6 @@ from minicaffe.proto.files import read_net
 REGIONS = 64
 """Regions of an image for the detector's head."""
 
-NET, WEIGHTS, ONNX, PLAN, INPUTS = "net.prototxt", "net.caffemodel", "net.onnx", "net.plan", "inputs.npz"
 _HERE = Path(__file__).parent
 
 

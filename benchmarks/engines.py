@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+NET, WEIGHTS, ONNX, PLAN, INPUTS = "net.prototxt", "net.caffemodel", "net.onnx", "net.plan", "inputs.npz"
+"""The files of a folder that ``deploy_nets`` wrote."""
+
 
 class Engine(ABC):
     """Base: a net loaded, its inputs in place."""
@@ -21,7 +24,7 @@ class Engine(ABC):
     """The file that is there if the net can be run."""
 
     def __init__(self, folder: Path, threads: int) -> None:
-        with np.load(folder / "inputs.npz") as stored:
+        with np.load(folder / INPUTS) as stored:
             self.inputs = dict(stored)
         self.load(folder, threads)
 
@@ -41,13 +44,13 @@ class Engine(ABC):
 class Minicaffe(Engine):
     """The net in its deploy form."""
 
-    needs = "net.caffemodel"
+    needs = WEIGHTS
 
     def load(self, folder: Path, threads: int) -> None:
         import minicaffe
 
         minicaffe.set_num_threads(threads)
-        net, weights = str(folder / "net.prototxt"), str(folder / self.needs)
+        net, weights = str(folder / NET), str(folder / self.needs)
         self._net = minicaffe.Net(net, minicaffe.TEST, weights=weights, deploy=True)
         for name, values in self.inputs.items():
             self._net.blobs[name].data[...] = values
@@ -62,7 +65,7 @@ class Minicaffe(Engine):
 class OnnxRuntime(Engine):
     """The exported model, on the CPU, with all of its optimisations."""
 
-    needs = "net.onnx"
+    needs = ONNX
 
     def load(self, folder: Path, threads: int) -> None:
         import onnxruntime
@@ -83,7 +86,7 @@ class OnnxRuntime(Engine):
 class OpenVino(Engine):
     """The exported model in single precision, which is not its choice on every processor, for the shortest latency."""
 
-    needs = "net.onnx"
+    needs = ONNX
 
     def load(self, folder: Path, threads: int) -> None:
         import openvino
@@ -110,7 +113,7 @@ class OpenVino(Engine):
 class OpenCv(Engine):
     """The exported model in OpenCV's ``dnn``."""
 
-    needs = "net.onnx"
+    needs = ONNX
 
     def load(self, folder: Path, threads: int) -> None:
         import cv2
@@ -131,7 +134,7 @@ class OpenCv(Engine):
 class Torch(Engine):
     """The net's layers as PyTorch's functions, run one by one."""
 
-    needs = "net.plan"
+    needs = PLAN
 
     def load(self, folder: Path, threads: int) -> None:
         from benchmarks.torch_net import TorchNet, torch

@@ -49,7 +49,7 @@ class FoldedLayer:
         values = folding.composed([source.layer_param for source in self._sources], params)
         for blob, array in zip(self.layer.blobs, values, strict=True):
             blob.data = array
-        del params
+        del params  # to hold arrays of the sources' memory means that somebody may write there (Watch)
         if packs(self.layer):
             self.layer.pack_filters()
         self._watch.renew()
@@ -158,7 +158,7 @@ def _folded(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> tu
     definitions = [_definition(step) for step in steps]
     params = [[blob.peek_data() for blob in step.layer.blobs] if d.type else [] for step, d in zip(steps, definitions)]
     chains = folding.find_chains(definitions, params, watched={str(i) for i in watched})
-    del params
+    del params  # as in FoldedLayer
     gone, left, folded = chains.gone, list[Step](), list[FoldedLayer]()
     for index, step in enumerate(steps):
         if index in gone:

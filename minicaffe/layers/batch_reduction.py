@@ -82,9 +82,10 @@ class BatchReduction(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         shape = (self.rows[0], len(self.parts), self.rows[2])
         if self.reduction_param.operation == self.TOPK:
-            self._choose(bottom[0].peek_data().reshape(self.rows)[:, :: self.every])
-            values = np.where(self.chosen, bottom[0].peek_data().reshape(self.rows)[:, :: self.every], 0)
-            top[0].data.reshape(shape)[:, 0] = values.sum(axis=1) / self.reduction_param.k
+            values = bottom[0].peek_data().reshape(self.rows)[:, :: self.every]
+            self._choose(values)
+            largest = np.where(self.chosen, values, 0)
+            top[0].data.reshape(shape)[:, 0] = largest.sum(axis=1) / self.reduction_param.k
             return
         x, y, start = bottom[0].xdata.reshape(self.rows)[:, :: self.every], top[0].xdata.reshape(shape), 0
         for n, steps in enumerate(self.parts):

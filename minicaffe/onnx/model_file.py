@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -47,7 +48,7 @@ def facts(model: Any) -> dict[str, Any]:
         "nodes": len(graph.node),
         "types": dict(nodes.most_common()),
         "initializers": len(stored),
-        "numbers": sum(_count(tensor.dims) for tensor in graph.initializer),
+        "numbers": sum(math.prod(tensor.dims) for tensor in graph.initializer),
         "initializer_bytes": _by_type(graph.initializer),
     }
     if outside := _outside(graph.initializer):
@@ -96,13 +97,6 @@ def _type_name(number: int) -> str:
     return kinds.Name(number).lower() if number in kinds.values() else f"type {number}"
 
 
-def _count(sizes: Iterable[int]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total
-
-
 def _by_type(tensors: Iterable[Any]) -> dict[str, int]:
     """The bytes of initializers by the type of their numbers, those in other files included."""
     helper = compat.require("onnx.helper")
@@ -112,7 +106,7 @@ def _by_type(tensors: Iterable[Any]) -> dict[str, int]:
             size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         except (KeyError, ValueError):  # a type of a later version of ONNX
             size = 0
-        total[_type_name(tensor.data_type)] += size * _count(tensor.dims)
+        total[_type_name(tensor.data_type)] += size * math.prod(tensor.dims)
     return dict(total)
 
 

@@ -75,8 +75,8 @@ class GradientExchange:
         self._rows: SharedRows | None = None
 
     def begin(self) -> None:
-        """Move the gradients into memory that all processes see, where there can be any; all do it together."""
-        if self._group.size > 1 and fast_paths.taken("shared_gradients"):
+        """Move the gradients of several processes into memory that all see, if there can be any; all do it together."""
+        if fast_paths.taken("shared_gradients"):
             self._rows = shared_memory.connect(self._group, self._diff.size, self._diff.dtype)
         if self._rows is not None:
             self._diff.move_to(self._rows.mine)

@@ -28,7 +28,7 @@ class SharedRows:
         self.mine = rows[group.rank, :size]
         """The row of this process, which alone writes there but for ``mean``."""
         bounds = [-(-size * rank // group.size) // 16 * 16 for rank in range(group.size)] + [size]
-        self._share = range(bounds[group.rank], bounds[group.rank + 1], _CHUNK), bounds[group.rank + 1]
+        self._share = range(bounds[group.rank], bounds[group.rank + 1], _CHUNK)
 
     def mean(self) -> None:
         """Put the mean of all rows, summed by rank, times 1 / their number, into each; all processes do it together.
@@ -36,10 +36,9 @@ class SharedRows:
         Each process makes its share of the mean.
         """
         self._group.wait_for_all()
-        starts, end = self._share
         total = np.empty(_CHUNK, self._rows.dtype)
-        for start in starts:
-            stop = min(start + _CHUNK, end)
+        for start in self._share:
+            stop = min(start + _CHUNK, self._share.stop)
             rows, sums = self._rows[:, start:stop], total[: stop - start]
             np.add(rows[0], rows[1], out=sums)
             for row in rows[2:]:

@@ -69,6 +69,11 @@ def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window
     return _workspace(tuple(x_shape), tuple(y_shape), window, group)
 
 
+def _chosen(problem: Problem, left_out: frozenset[str]) -> Algorithm:
+    """The algorithm that is preferred for a problem, without those that are left out."""
+    return next(algorithm for name, algorithm in candidates(problem) if name not in left_out)
+
+
 @functools.lru_cache(maxsize=1024)
 def solver(
     kind: int,
@@ -82,7 +87,7 @@ def solver(
 ) -> Solver:
     """The fastest solver of a problem, without the ``fast_paths`` that are left out: the one look-up of a call."""
     problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads)
-    return next(algorithm for name, algorithm in candidates(problem) if name not in left_out).bind(problem)
+    return _chosen(problem, left_out).bind(problem)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -97,8 +102,7 @@ def packing(
 ) -> Packing | None:
     """How to solve a forward problem with weights that stay the same; None where nothing is made of them in advance."""
     problem = Problem(FORWARD, x_shape, y_shape, window, group, dtype, threads, packed=True)
-    algorithm = next(algorithm for name, algorithm in candidates(problem) if name not in left_out)
-    bind_packed = getattr(algorithm, "bind_packed", None)
+    bind_packed = getattr(_chosen(problem, left_out), "bind_packed", None)
     return bind_packed(problem) if bind_packed else None
 
 

@@ -170,9 +170,8 @@ class Cache(caching.FunctionCache):
         return found
 
     def _index_key(self, signature: Any, codegen: Any) -> tuple:
-        if (
-            self._stamp
-        ):  # Numba would tell by the values closed over, but kernels among these are others in each process
+        # Numba would tell by the values closed over, but kernels among these are others in each process
+        if self._stamp:
             return signature, codegen.magic_tuple(), self._stamp
         return super()._index_key(signature, codegen)
 

@@ -26,21 +26,17 @@ class Company:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._settled = threads == 1
+        self.settled = threads == 1
+        """Whether nothing is to be learned any more."""
         self._best = threads > 1
         self._seconds: dict[bool, float] = {}
         """The last time of either way: shared, alone."""
         self._until_trial, self._pause = 2, _FIRST_PAUSE
         self._slow = 0
 
-    @property
-    def settled(self) -> bool:
-        """Whether nothing is to be learned any more."""
-        return self._settled
-
     def run(self, work: Callable[[bool], None]) -> None:
         """Do the work once: ``work(shared)``."""
-        if self._settled:
+        if self.settled:
             work(self._best)
             return
         self._until_trial -= 1
@@ -51,7 +47,7 @@ class Company:
         work(shared)
         seconds = self._seconds[shared] = time.perf_counter() - start
         if first:
-            self._settled = (time.thread_time() - running) * self._threads > _LONGEST_TRIAL
+            self.settled = (time.thread_time() - running) * self._threads > _LONGEST_TRIAL
         elif trial:
             self._judge(shared, seconds, time.thread_time() - running)
         else:
@@ -64,7 +60,7 @@ class Company:
         if seconds < self._seconds[not shared]:
             self._turn()
         elif not shared and running > SHORT:
-            self._settled = True
+            self.settled = True
         else:
             self._until_trial = self._pause = min(2 * self._pause, _LAST_PAUSE)
 
