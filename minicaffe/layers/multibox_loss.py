@@ -137,7 +137,7 @@ class MultiBoxLoss(Loss):
         priors = refined(given, bottom[5]) if len(bottom) == 6 else [given] * items
         self._check_matchable(priors, codes)
         examples = self._examples(items, bottom[3].data.reshape(-1, 8))
-        eligible: Sequence[Any] = [None] * items
+        eligible: Any = [None] * items
         if self.mines and len(bottom) > 4:
             eligible = may_hold_objects(self, bottom[4])
         for n, each in examples.items():
