@@ -44,6 +44,7 @@ layer {{ name: "frozen" type: "InnerProduct" bottom: "b" top: "d" param {{ lr_mu
   inner_product_param {{ num_output: 3 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "d" bottom: "y" top: "loss" }}
 """
+DROPPED = 'layer { name: "n" type: "Dropout" bottom: "a" top: "a" }'
 NORMALISED = 'layer { name: "n" type: "BatchNorm" bottom: "a" top: "a" }'
 SOLVER = """
 type: "{type}" base_lr: 0.05 lr_policy: "step" gamma: 0.5 stepsize: 4 weight_decay: 0.01 random_seed: 3
@@ -111,6 +112,22 @@ def trained(steps=8, **how):
         return [*losses_of(solver, steps), *weights(solver)]
 
 
+def gradients(solver):
+    return np.concatenate([param.blob.diff.ravel() for param in solver.net.learnable]).tolist()
+
+
+def own_and_exchanged():
+    """What a rank drops in its first pass, the gradients of that alone, and those by which its solver then steps."""
+    with make(middle=DROPPED) as solver:
+        solver.net.forward_backward()
+        own = (solver.net.blobs["a"].data == 0).ravel().tolist(), gradients(solver)
+    exchanged = []
+    with make(middle=DROPPED) as solver:
+        solver.add_callback(lambda: None, lambda: exchanged.extend(gradients(solver)))
+        solver.step(1)
+    return own, exchanged
+
+
 def same_on_all(group, values):
     return all(other == values for other in group.gather(values))
 
@@ -126,6 +143,8 @@ def main() -> None:
             found["buckets"] = trained()
             exchange.BUCKET = usual
             found["whole"] = trained(layer_wise="false")
+        own, found["dropout"] = own_and_exchanged()
+        found["own dropout"] = group.gather(own)
         with make(middle=NORMALISED) as solver:
             solver.step(3)
             solver.test_all()

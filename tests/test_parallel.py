@@ -98,6 +98,12 @@ def test_buckets_change_nothing(found):
     assert found[1]["buckets"] == found[1]["whole"] == found[1]["SGD"]
 
 
+def test_with_dropout_ranks_step_by_the_mean_of_gradients_with_masks_of_their_own(found):
+    dropped, gradients = zip(*found[1]["own dropout"], strict=True)
+    assert any(dropped[0]) and any(dropped[1]) and dropped[0] != dropped[1]
+    np.testing.assert_allclose(found[1]["dropout"], np.mean(gradients, axis=0), rtol=1e-5, atol=1e-7)
+
+
 def test_a_test_that_ranks_split_has_the_results_of_one(found):
     np.testing.assert_allclose(found[1]["test"], found[0]["test"], rtol=1e-5)
 
