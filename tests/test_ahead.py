@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import time
 from functools import partial
 
 import numpy as np
@@ -173,7 +174,7 @@ def test_layers_of_users_are_not_rehearsed():
     assert Counting.calls >= 1
 
 
-def test_of_two_processes_one_compiles_and_the_other_waits_for_it(tmp_path):
+def test_of_two_processes_one_compiles_and_the_other_waits_for_it(tmp_path, monkeypatch):
     locks = cache._Locks()
     told, tell = os.pipe()
     go, let_go = os.pipe()
@@ -187,7 +188,13 @@ def test_of_two_processes_one_compiles_and_the_other_waits_for_it(tmp_path):
     os.read(told, 6)
     with locks:
         assert not locks.wait(str(tmp_path), "kernel", "other types")
-        os.write(let_go, b"x")
+        pause = time.sleep
+
+        def pause_and_let_go(seconds):
+            os.write(let_go, b"x")
+            pause(seconds)
+
+        monkeypatch.setattr(time, "sleep", pause_and_let_go)  # it is let go once somebody waits for it
         assert locks.wait(str(tmp_path), "kernel", "types")
     os.waitpid(pid, 0)
     assert not locks._held
