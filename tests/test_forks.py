@@ -23,19 +23,19 @@ def test_all_unknown_types_are_told_with_their_forks_and_how_to_add_one(tmp_path
     with pytest.raises(LayerError) as caught:
         net(
             tmp_path,
-            'layer { name: "a" type: "MultiStageMeanfield" bottom: "data" top: "a" }\n'
+            'layer { name: "a" type: "DataHeatmap" bottom: "data" top: "a" }\n'
             'layer { name: "b" type: "Relu" bottom: "a" top: "a" }\n'
             'layer { name: "c" type: "SimplerNMS" bottom: "a" bottom: "data" top: "c" }\n'
             'layer { name: "d" type: "CPMData" top: "d" }\n',
         )
     told = str(caught.value)
     assert (
-        "net.prototxt:2: layer 'a': Unknown layer type: MultiStageMeanfield; it is of a fork of Caffe: crfasrnn" in told
+        "net.prototxt:2: layer 'a': Unknown layer type: DataHeatmap; it is of a fork of Caffe: caffe-heatmap" in told
     )
     assert "net.prototxt:3: layer 'b': Unknown layer type: Relu; did you mean 'ReLU'?" in told
     assert "net.prototxt:4: layer 'c': Unknown layer type: SimplerNMS; it is of a fork of Caffe: Intel Caffe" in told
     assert "net.prototxt:5: layer 'd': Unknown layer type: CPMData; it is of a fork of Caffe: OpenPose" in told
-    assert 'class MultiStageMeanfield(minicaffe.Layer):\n        type = "MultiStageMeanfield"' in told
+    assert 'class DataHeatmap(minicaffe.Layer):\n        type = "DataHeatmap"' in told
 
 
 @pytest.mark.parametrize(
