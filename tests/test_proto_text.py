@@ -204,8 +204,7 @@ def test_an_unknown_field_is_told_with_all_else_that_is_missing():
     )
     assert 'LayerParameter has no field "zork"; no such fields either: line 4: LayerParameter.affinity_param [' in told
     assert (
-        "[naibaf7/caffe], line 5: ReLUParameter.slope; no such layer types: line 3: DataHeatmap [caffe-heatmap"
-        in told
+        "[naibaf7/caffe], line 5: ReLUParameter.slope; no such layer types: line 3: DataHeatmap [caffe-heatmap" in told
     )
 
 
