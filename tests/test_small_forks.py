@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minicaffe import testing
+from minicaffe.errors import DataError
 
 RNG = np.random.default_rng
 
@@ -150,3 +151,28 @@ def test_eval_detection():
     np.testing.assert_allclose(rows[:3], [[0, 0.8, 0, 1], [1, 0.9, 1, 0], [0, 0, 0, 0]], rtol=1e-5)
     rows = table(nms=0.5)  # a third is less than a half
     np.testing.assert_allclose(rows[2], [1, 0.6, 0, 1], rtol=1e-5)
+
+
+def test_mat_write_writes_what_matlab_reads(tmp_path):
+    scipy_io = pytest.importorskip("scipy.io")
+    (tmp_path / "list.txt").write_text("a.jpg 0\nb.jpg 1\nc.jpg 2\n")
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    how = {"prefix": f"{tmp_path}/out_", "source": f"{tmp_path}/list.txt", "strip": 4, "period": 2}
+    rig = testing.Rig("MatWrite", [x, x[0, 0, 0]], backward=False, **how)
+    for _ in range(3):
+        rig.forward()
+    assert {path.name for path in tmp_path.glob("*.mat")} == {f"out_{n}_blob_{i}.mat" for n in "ac" for i in (0, 1)}
+    found = scipy_io.loadmat(tmp_path / "out_c_blob_0.mat")["data"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, x.transpose(3, 2, 1, 0))
+    with pytest.raises(DataError, match=r"source: lists 3 names, and this is pass 5"):
+        rig.forward()
+        rig.forward()
+
+
+def test_mat_write_replaces_no_other_file(tmp_path):
+    pytest.importorskip("scipy.io")
+    (tmp_path / "iter_0_blob_0.mat").write_text("mine")
+    with pytest.raises(DataError, match=r"prefix: cannot write .*it exists and is no file of MATLAB"):
+        testing.run("MatWrite", [np.zeros(2)], backward=False, prefix=f"{tmp_path}/")
+    assert (tmp_path / "iter_0_blob_0.mat").read_text() == "mine"
