@@ -224,3 +224,17 @@ def test_textboxes_finds_nothing():
     how = {"num_classes": 2, "code_type": "CENTER_SIZE", "use_polygon": True, "confidence_threshold": 0.5}
     rows = testing.run("DetectionOutput", bottoms, backward=False, phase="TEST", **how).tops[0][0, 0]
     np.testing.assert_array_equal(rows, [[0] + [-1] * 14, [1] + [-1] * 14])
+
+
+def test_inner_product_with_weights_of_length_1():
+    rng = RNG(6)
+    x, w, dy = rng.standard_normal((3, 4)), rng.standard_normal((2, 4)), rng.standard_normal((3, 2))
+    how = {"num_output": 2, "bias_term": False, "normalize": True}
+    rig = testing.Rig("InnerProduct", [x], params=[w], dtype=np.float64, **how)
+    rig.forward()
+    unit = w / np.sqrt((w * w).sum(axis=1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(rig.layer.blobs[0].data, unit, rtol=1e-9)
+    np.testing.assert_allclose(rig.top[0].data, x @ unit.T, rtol=1e-9)
+    found = testing.run("InnerProduct", [x], params=[w], top_diffs=[dy], dtype=np.float64, **how)
+    np.testing.assert_allclose(found.bottom_diffs[0], dy @ unit, rtol=1e-6)
+    np.testing.assert_allclose(found.param_diffs[0], dy.T @ x, rtol=1e-6)
