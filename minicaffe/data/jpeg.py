@@ -1,8 +1,8 @@
 """The pixels of JPEG files as most are, without what else Pillow reads in them.
 
-``Image.open`` takes a file apart in Python, segment by segment, which holds the interpreter's lock: of 256 x 256 pixels a
-tenth of all time, and what threads that decode wait for.  Here only the size is looked for, then Pillow's decoder gets
-the file as it is: the same pixels.  Segments and markers: ISO/IEC 10918-1, annex B.
+``Image.open`` takes a file apart in Python, segment by segment, which holds the interpreter's lock: a tenth of the time
+that 256 x 256 pixels take.  Here only the size is looked for; then Pillow's decoder gets the file as it is, and gives
+the same pixels.  Segments and markers: ISO/IEC 10918-1, annex B.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import numpy as np
 from minicaffe.data.packed import PackedImage, exported
 
 _START = b"\xff\xd8"
-_SEGMENT = struct.Struct(">BBH")  # 255, the marker, the length from here on
+_SEGMENT = struct.Struct(">BBH")  # 255, the kind, the length from there on
 _FRAME = struct.Struct(">BHHB")  # bits of a sample, height, width, components
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # of Huffman codes: baseline, extended, progressive
 _SCAN = 0xDA
 _PASSED_OVER = frozenset({0xC4, 0xDB, 0xDD, 0xE0, *range(0xE2, 0xF0), 0xFE})
-"""Tables, comments and what applications say; but for APP1, which may tell how the camera was held."""
-
+"""Tables, comments and what applications add; but for APP1, which may tell how the camera was held."""
 
 _KEPT = 1 << 20  # pixels at most of an image whose memory is kept
 _spare: deque[tuple[Any, np.ndarray | None]] = deque(maxlen=8)
@@ -35,13 +34,13 @@ def size_of_plain(content: bytes) -> tuple[int, int] | None:
     if not content.startswith(_START):
         return None
     size, position = None, len(_START)
-    while position + _SEGMENT.size <= len(content):
+    while position + _SEGMENT.size + _FRAME.size <= len(content):
         mark, kind, length = _SEGMENT.unpack_from(content, position)
         if mark != 0xFF:
             return None
         if kind == _SCAN:
             return size
-        if kind in _FRAMES and size is None and position + _SEGMENT.size + _FRAME.size <= len(content):
+        if kind in _FRAMES and size is None:
             bits, height, width, components = _FRAME.unpack_from(content, position + _SEGMENT.size)
             if bits != 8 or components != 3:
                 return None
