@@ -47,12 +47,17 @@ class GridLoss(Loss):
     delta: NDArray
 
     def check_truth(self, rows: NDArray) -> None:
-        """An error unless the rows of ground truth that are read are finite."""
-        read = max(len(truths(rows, 1)), len(truths(rows, 3)))
+        """An error unless the rows of ground truth that are read are finite, and their boxes not negative."""
+        read = rows[: max(len(truths(rows, 1)), len(truths(rows, 3)))]
         self.require(
-            bool(np.isfinite(rows[:read]).all()),
+            bool(np.isfinite(read).all()),
             "the ground truth must be finite; found NaN or infinity in a row of it",
         )
+        for row in read:
+            self.require(
+                bool((row[1:] >= 0).all()),
+                f"centres and sides of the ground truth must not be negative; found {row[1:].tolist()}",
+            )
 
     def mark_unknown(self, boxes: NDArray) -> None:
         """NaN for the objectness of predicted boxes (N, B, H, W, 4) that are NaN: what they overlap is unknown."""

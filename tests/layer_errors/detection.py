@@ -91,12 +91,13 @@ def yolov3_output(field, problem, *shapes, **how):
 
 
 def unknown(kind):
-    """A row of ground truth that is not finite, in each column."""
+    """A row of ground truth that is not finite, or whose box is negative, in each column."""
     for k in range(5):
-        for value in (NAN, float("inf")):
+        for value in (NAN, float("inf"), *[-0.5] * (k > 0)):
             truth = [0, 0.5, 0.5, 0.2, 0.2]
             truth[k] = value
-            yield kind(None, r"ground truth must be finite", bad=(1, [[[truth] + [[0] * 5] * 299]]))
+            problem = r"must not be negative; found" if value < 0 else r"must be finite"
+            yield kind(None, rf"ground truth {problem}", bad=(1, [[[truth] + [[0] * 5] * 299]]))
 
 
 YOLO = [
