@@ -129,7 +129,7 @@ def missing(jobs: Iterable[Job]) -> list[Job]:
 
 def keeps() -> bool:
     """Whether there is a folder to keep kernels in."""
-    return isinstance(launch.run_launches._cache, cache.Cache)
+    return getattr(launch.run_launches._cache, "keeps", False)
 
 
 def _compile_expected() -> bool:
@@ -150,6 +150,8 @@ cache.miss = _compile_expected
 
 def cores() -> int:
     """How many processes to compile in: one for each thread that kernels have, if there are as many cores."""
+    if sys.platform != "linux":
+        return 1
     return min(len(os.sched_getaffinity(0)), threads.get_num_threads(), _MOST_PROCESSES)
 
 
@@ -207,9 +209,10 @@ def _compile_all(find: Callable[[], list[Job]], told: int) -> None:
     read, write = os.pipe()
     os.write(write, b"".join(number.to_bytes(_WORD, "little") for number in range(len(jobs))))
     os.close(write)
-    for _ in range(min(cores(), len(jobs)) - 1):
-        if _fork() == 0:
-            _leave(lambda: _compile_some(jobs, read, told))
+    with contextlib.suppress(OSError):  # no more processes may be started: those that there are do all
+        for _ in range(min(cores(), len(jobs)) - 1):
+            if _fork() == 0:
+                _leave(lambda: _compile_some(jobs, read, told))
     _compile_some(jobs, read, told)
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -222,14 +225,18 @@ def _begins_late(job: Job) -> bool:
 
 
 def _compile_some(jobs: list[Job], numbers: int, told: int) -> None:
-    """Compile those whose numbers can be had from a pipe, from which others take some, too."""
+    """Compile those whose numbers can be had from a pipe, from which others take some, too.
+
+    BrokenPipeError ends it when nobody listens any more, as after the process that wanted them was killed.
+    """
     while number := os.read(numbers, _WORD):
         kernel, arguments = jobs[int.from_bytes(number, "little")]
         start = time.perf_counter()
+        line = "\n"
         with contextlib.suppress(Exception):
             kernel.compile(arguments)
             line = json.dumps(Compiled(kernel.name, time.perf_counter() - start)) + "\n"
-            os.write(told, line.encode())
+        os.write(told, line.encode())
 
 
 def _followed(told: int) -> Iterator[Compiled]:
@@ -239,7 +246,7 @@ def _followed(told: int) -> Iterator[Compiled]:
     if total:
         announce()
     begun = line_at = time.monotonic()
-    for line in lines:
+    for line in filter(None, lines):  # of one that failed nothing is told
         done += 1
         yield Compiled(*json.loads(line))
         if time.monotonic() - line_at > _PROGRESS:
@@ -252,7 +259,9 @@ def _followed(told: int) -> Iterator[Compiled]:
 def _lines(told: int) -> Iterator[str]:
     """Lines from a pipe until its end, or until long nothing comes: a fork may find a lock of another thread locked."""
     rest, patience = b"", _PATIENCE_WITH_REHEARSAL
-    while select.select([told], [], [], patience)[0] and (more := os.read(told, 1 << 16)):
+    ready = select.poll()  # select takes no number of a file above 1023
+    ready.register(told, select.POLLIN)
+    while ready.poll(1000 * patience) and (more := os.read(told, 1 << 16)):
         patience = _PATIENCE
         *whole, rest = (rest + more).split(b"\n")
         yield from (line.decode() for line in whole)
