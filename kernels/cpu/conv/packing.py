@@ -50,32 +50,36 @@ def _move_image(image, padded, channels, layout, outward, like):
         _move_row(padded, image, channels * depth * height * width, outward, like)
         return
     phase = d_size * h_size * w_size
+    first_line, second_line = left % w_step * phase + left // w_step, (left + 1) % w_step * phase + (left + 1) // w_step
     for c in range(channels):
+        d_phase, d_place = front % d_step, front // d_step  # counted on: a division takes as long as a short row
         for z in range(depth):
-            d = z + front
+            h_phase, h_place = top % h_step, top // h_step
             for y in range(height):
-                h = y + top
                 pixels = image + ((c * depth + z) * height + y) * width * size
-                kept = d % d_step < d_phases and h % h_step < h_phases
+                kept = d_phase < d_phases and h_phase < h_phases
                 if outward and (not kept or w_phases < w_step):
                     fill_row(pixels, like, width)
-                if not kept:
-                    continue
-                line = ((c * d_phases + d % d_step) * h_phases + h % h_step) * w_phases * phase
-                line = padded + (line + (d // d_step * h_size + h // h_step) * w_size) * size
-                if w_step == 1:
-                    _move_row(line + left * size, pixels, width, outward, like)
-                elif w_step == 2 and w_phases == 2:
-                    first = line + (left % 2 * phase + left // 2) * size
-                    second = line + ((left + 1) % 2 * phase + (left + 1) // 2) * size
-                    _move_pairs(first, second, pixels, width, outward, like)
-                else:
-                    for p in range(w_phases):
-                        first = (p - left) % w_step
-                        inside = line + (p * phase + (first + left) // w_step) * size
-                        _move_strided(
-                            inside, pixels + first * size, -(-(width - first) // w_step), w_step, outward, like
-                        )
+                if kept:
+                    line = ((c * d_phases + d_phase) * h_phases + h_phase) * w_phases * phase
+                    line = padded + (line + (d_place * h_size + h_place) * w_size) * size
+                    if w_step == 1:
+                        _move_row(line + left * size, pixels, width, outward, like)
+                    elif w_step == 2 and w_phases == 2:
+                        _move_pairs(line + first_line * size, line + second_line * size, pixels, width, outward, like)
+                    else:
+                        for p in range(w_phases):
+                            first = (p - left) % w_step
+                            inside = line + (p * phase + (first + left) // w_step) * size
+                            _move_strided(
+                                inside, pixels + first * size, -(-(width - first) // w_step), w_step, outward, like
+                            )
+                h_phase += 1
+                if h_phase == h_step:
+                    h_phase, h_place = 0, h_place + 1
+            d_phase += 1
+            if d_phase == d_step:
+                d_phase, d_place = 0, d_place + 1
 
 
 @kernel(internal=True)
