@@ -35,7 +35,6 @@ from minicaffe.kernels.cpu.simd.memory import (
     prefetch_rows_to_write,
     transpose,
 )
-from minicaffe.kernels.cpu.simd.rectify import rectify_rows
 from minicaffe.kernels.cpu.simd.sums import add_partial_sums_part, row_sum
 
 
@@ -140,6 +139,8 @@ def _convolve_part(
     scratch = product + MC * PANEL
     if not padded_before and (layout[1].sum() > 0 or n % together > 0):
         fill_row(own, like, together * padded_size // size)
+    slope_at = scratch + MR_MAX * PANEL
+    store(slope_at, slope)
     in_place = in_place and (group == 1 or together == 1)
     unbroken = taps.size == c and together == 1  # so that of the last image, too, nothing beyond its end is read
 
@@ -187,15 +188,14 @@ def _convolve_part(
                         if not early and (first_m == low_m or not kept):
                             _fill_up(b, row, columns, ks.size, like)
                             gather(b, row, padded, ks, runs[panels[p] : panels[p + 1]], like)
-                        out, out_row = (y_at, positions * size) if alone and r + depth >= k else (product, row)
+                        last_k = r + depth >= k
+                        out, out_row = (y_at, positions * size) if alone and last_k else (product, row)
                         macro_kernel(
                             code, rows, last - first, ks.size, weights + r * size, k * size, size,
                             b, vectors, initial, initial_row, out, out_row, scratch,
+                            slope_at if last_k and slope != 1 else 0, p == first_p,
                         )  # fmt: skip
                         initial, initial_row = product, row
-                    if slope != 1:
-                        done, done_row = (y_at, positions * size) if alone else (product, row)
-                        rectify_rows(done, done_row, rows, last - first, slope)
                     if not alone:
                         panel_to_columns(
                             product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, like
@@ -252,7 +252,7 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, scra
                         a, b = weights + (first_k * m + r) * size, panel + (p - first_p) * m * PANEL + r * row
                         macro_kernel(
                             code, rows, row // size, depth, a, m * size, size, b, vectors, product if r > 0 else 0, row,
-                            product, row, scratch,
+                            product, row, scratch, 0, 0,
                         )  # fmt: skip
                     ks = row_offsets[first_k : first_k + rows]
                     scatter(padded, product, row, ks, runs[panels[p] : panels[p + 1]], like)
@@ -326,7 +326,7 @@ def _weight_grad_part(
                     a = dy_at + k * size
                     macro_kernel(
                         code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, out, row,
-                        scratch,
+                        scratch, 0, 0,
                     )  # fmt: skip
                 following = dy_at + (k + depth) * size
                 if k + depth == positions:
