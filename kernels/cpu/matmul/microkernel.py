@@ -214,8 +214,8 @@ macro_kernel = caller(
 
 The initial value is the matrix at ``initial``, whose rows are ``initial_row`` bytes apart; if that is 0, one number for
 each row; and 0 if ``initial`` is 0.  What is negative in C is multiplied by the number at ``slope``, unless that is 0.
-Addresses and distances are in bytes.  ``scratch`` has room for one tile.  ``first`` is 1 if A is read for the first time,
-so that it may be far away, and 0 if not.  ``code`` is the address of the dtype's ``compiled_macro_kernel``.
+Addresses and distances are in bytes.  ``scratch`` has room for one tile.  ``first`` is 1 if A is read for the first
+time, so that it may be far away, and 0 if not.  ``code`` is the address of the dtype's ``compiled_macro_kernel``.
 """
 
 
