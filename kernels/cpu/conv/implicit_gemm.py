@@ -20,6 +20,7 @@ the number of threads.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ from minicaffe.kernels.cpu.conv.problem import (
     WEIGHT_GRAD,
     Problem,
     Solver,
+    finished,
     grouped,
     three_axes,
 )
@@ -211,20 +213,17 @@ def _row_parts(depth: int, rows: int, columns: int, batches: int, itemsize: int,
     last = -(-(columns - (panels - 1) * width) // register) * register
     per_column = depth * rows / MULTIPLICATIONS_PER_CYCLE
 
-    def cycles(row_parts: int) -> float:
-        loads = [0.0] * threads
+    def cycles(row_parts: int) -> Iterator[float]:
+        """Those that each part takes."""
         for part in range(parts // row_parts):
             first, end = (batches * panels * p // (parts // row_parts) for p in (part, part + 1))
             count = (end - first) * width - (end // panels - first // panels) * (width - last)
-            if not count:
-                continue
-            own = per_column * count / row_parts + _GATHERED_AGAIN * depth * count
-            for _ in range(row_parts):  # each part is taken by the thread that is free next
-                loads[loads.index(min(loads))] += own + _READ_AGAIN * depth * rows / row_parts * itemsize
-        return max(loads)
+            multiplied = per_column * count / row_parts
+            moved = _GATHERED_AGAIN * depth * count + _READ_AGAIN * depth * rows / row_parts * itemsize
+            yield from [multiplied + moved if count else 0.0] * row_parts
 
     splits = (split for split in range(1, parts + 1) if parts % split == 0 and rows >= MR_MAX * split)
-    return min(splits, key=cycles, default=1)
+    return min(splits, key=lambda split: finished(cycles(split), threads), default=1)
 
 
 def _weight_grad_parts(problem: Problem, config: _Config, threads: int) -> tuple[int, int]:
