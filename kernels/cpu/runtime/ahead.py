@@ -202,7 +202,7 @@ def _compile_all(find: Callable[[], list[Job]], told: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     logging.disable()
     gc.disable()
-    jobs = sorted(find(), key=_begins_late)
+    jobs = _in_order(find())
     os.write(told, f"{len(jobs)}\n".encode())
     read, write = os.pipe()
     os.write(write, b"".join(number.to_bytes(_WORD, "little") for number in range(len(jobs))))
@@ -216,9 +216,23 @@ def _compile_all(find: Callable[[], list[Job]], told: int) -> None:
             os.wait()
 
 
-def _begins_late(job: Job) -> bool:
-    """Of sort keys: those of convolution, which take longest, come first, so that processes end together."""
-    return not job[0].name.startswith("conv.")
+def _in_order(jobs: list[Job]) -> list[Job]:
+    """Those of convolution take longest and come first, so that processes end together.
+
+    Of these one of each module comes before all others, which call much of what it does: processes that compile two at
+    once wait for one another.
+    """
+    modules: set[str] = set()
+
+    def turn(job: Job) -> int:
+        module = job[0].name.rpartition(".")[0]
+        if not module.startswith("conv."):
+            return 2
+        first = module not in modules
+        modules.add(module)
+        return 0 if first else 1
+
+    return sorted(jobs, key=turn)
 
 
 def _compile_some(jobs: list[Job], numbers: int, told: int) -> None:

@@ -306,9 +306,7 @@ def caller(*words: str) -> Any:
 
 
 def outside(name: str, size: int) -> Any:
-    """A function of the C library, or of Numba's threads once they run, that takes nothing and gives an integer of
-    ``size`` bytes.
-    """
+    """A function of the C library that takes nothing and gives an integer of ``size`` bytes."""
 
     def define(context):
         def generate(target, builder, signature, values):
