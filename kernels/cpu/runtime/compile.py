@@ -127,6 +127,8 @@ class _Capturing(threading.local):
     """
 
     launches: Any = None
+    callbacks: dict | None = None
+    """Notes callbacks, and that they are to be compiled later, in a process that calls none."""
 
 
 capturing = _Capturing()
@@ -199,14 +201,42 @@ def _name(function: Callable) -> str:
     return f"{function.__module__}.{function.__qualname__}"
 
 
-def callback(signature: Any) -> Callable[[Callable], Any]:
-    """Decorator: compile now, or take from the disk cache, a function that compiled code calls at its ``address``."""
+class Callback(CFunc):
+    """A function that compiled code calls at its ``address``, compiled when that is first asked for."""
 
-    def compiled(function: Callable) -> Any:
-        made: Any = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
-        made._cache = cache.cache(function)
+    @property
+    def name(self) -> str:
+        """See ``Kernel``."""
+        return _name(self._pyfunc).removeprefix(_PACKAGE + ".")
+
+    @property
+    def targetctx(self) -> Any:
+        """What it is compiled for."""
+        return self._targetdescr.target_context
+
+    def compile(self, signature: Any = None) -> None:
+        """Compile it, or take it from the disk cache; it has one signature."""
         with global_compiler_lock, _uncollected, cache.locks:
-            made.compile()
+            if self._wrapper_address is None:
+                super().compile()
+
+    @property
+    def address(self) -> int:
+        """Where its code begins; 0 while callbacks are only noted."""
+        if self._wrapper_address is None:
+            if capturing.callbacks is not None:
+                capturing.callbacks[self, self._sig] = None
+                return 0
+            self.compile()
+        return self._wrapper_address
+
+
+def callback(signature: Any) -> Callable[[Callable], Callback]:
+    """Decorator: a function that compiled code calls at its ``address``."""
+
+    def compiled(function: Callable) -> Callback:
+        made = Callback(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
+        made._cache = cache.cache(function)
         return made
 
     return compiled
