@@ -1115,6 +1115,13 @@ def _brief(value: Any) -> str:
 
 def fault(program: Program) -> str:
     """What is wrong with the replays, or the fused layers, of a program; nothing if they are right."""
+    try:
+        return _fault(program)
+    except Exception as error:
+        return f"raised: {type(error).__name__}: {error}"
+
+
+def _fault(program: Program) -> str:
     eager = run_without(program, "replay")
     found = differing(run_without(program), eager)
     if found:
