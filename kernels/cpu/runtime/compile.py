@@ -23,6 +23,7 @@ from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, register_jitable
 
 from minicaffe.kernels.cpu.runtime import cache
+from minicaffe.kernels.cpu.runtime.optimization import optimized
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # GNU's OpenMP, on which Numba's threads run, lets an idle thread spin for milliseconds.  If other programs compete
@@ -143,7 +144,7 @@ class Kernel(CPUDispatcher):
         return super().__call__(*arguments)
 
     def compile(self, signature: Any) -> Any:
-        with global_compiler_lock, cache.locks:
+        with global_compiler_lock, cache.locks, optimized(self.targetctx.codegen(), self.name.startswith(_WRITTEN_OUT)):
             return super().compile(signature)
 
     def types_of(self, arguments: tuple) -> tuple[types.Type, ...]:
@@ -159,6 +160,8 @@ class Kernel(CPUDispatcher):
         return _name(self.py_func).removeprefix(_PACKAGE + ".")
 
 
+_WRITTEN_OUT = ("conv.", "matmul.", "runtime.", "simd.memory.", "simd.pairs.", "simd.rectify.", "simd.taps.")
+"""Where kernels leave no loop to LLVM to make vectors of that takes long."""
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
@@ -216,7 +219,7 @@ class Callback(CFunc):
 
     def compile(self, signature: Any = None) -> None:
         """Compile it, or take it from the disk cache; it has one signature."""
-        with global_compiler_lock, _uncollected, cache.locks:
+        with global_compiler_lock, _uncollected, cache.locks, optimized(self.targetctx.codegen(), once=True):
             if self._wrapper_address is None:
                 super().compile()
 
