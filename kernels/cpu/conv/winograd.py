@@ -129,6 +129,11 @@ class _Config(NamedTuple):
     """How many of them have the same tiles, and different panels of the weights."""
 
 
+def heeds_threads(problem: Problem) -> bool:
+    """Whether the estimate of ``cycles`` may depend on the number of threads; those of other algorithms never do."""
+    return _is_tiled(problem) and any(_weights(problem, outputs) > L2 for outputs in _sizes(problem))
+
+
 def cycles(problem: Problem) -> float | None:
     """See ``Algorithm``."""
     return min(_tiled_cycles(problem, outputs) for outputs in _sizes(problem)) if _is_tiled(problem) else None

@@ -62,7 +62,9 @@ class ConvOps:
         source = program("im2col", x.dtype, len(out), stored_type(columns.dtype))
         self.launch.planes(source, "col2im", planes, size, columns, x, struct)
 
-    def convolution_workspace(self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
+    def convolution_workspace(
+        self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int, dtype: Any = None
+    ) -> int:
         """See ``kernels.reference.convolution_workspace``; enough for each algorithm that may be taken."""
         shapes = tuple(x_shape), tuple(y_shape)
         problems = [Problem(kind, *shapes, window, group) for kind in KINDS]
