@@ -17,6 +17,8 @@ import numpy as np
 import strict_cupy
 from strict_cudnn import FakeCudnn
 
+from minicaffe.testing.kernel_cases.halves import to_bf16
+
 THREAD_LOCAL = 1
 
 

@@ -59,6 +59,7 @@ class ReLU(Neuron):
 
     type = "ReLU"
     capturable = True
+    takes_halves = True
     param = "relu_param"
     reads_bottoms, reads_tops = (0,), ()
     reads_sign = True

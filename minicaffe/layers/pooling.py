@@ -41,6 +41,7 @@ class Pooling(Layer):
 
     type = "Pooling"
     capturable = True
+    takes_halves = True
     capturable_on_device = True
     param = "pooling_param"
     fixed = ()
@@ -63,6 +64,7 @@ class Pooling(Layer):
         return cls if given.isdisjoint((*_OF_AXES, "dilation", "kstride")) else AxesPooling
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.takes_halves = self.takes_halves and len(top) == 1  # a mask has larger numbers
         self._declare(top)
 
     def _declare(self, top: Sequence[Blob]) -> None:
