@@ -331,7 +331,8 @@ class Blob:
 
     ``data`` and ``diff`` are always writable NumPy arrays, in sync with whatever a device computed; touching them makes
     the host the head.  ``xdata`` and ``xdiff`` are arrays of the current backend, for built-in layers and solvers; on
-    the CPU they are the same memory, on a GPU they may hold 16 bits (``minicaffe.engine.narrow``).  Growing in ``reshape`` loses the contents; shrinking keeps the memory.
+    the CPU they are the same memory, on a GPU they may hold 16 bits (``minicaffe.engine.narrow``).  Growing in
+    ``reshape`` loses the contents; shrinking keeps the memory.
     """
 
     def __init__(self, shape: Sequence[int] = (), dtype: DTypeLike = np.float32) -> None:

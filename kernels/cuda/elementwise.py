@@ -17,6 +17,6 @@ class ElementwiseOps:
     def elementwise(
         self, function: Callable[..., float], arrays: Sequence[Any], scalars: Sequence[float], out: Any
     ) -> None:
-        """See ``kernels.reference.elementwise``; ``function`` is computed in the dtype of ``out``, in float32 if that holds 16 bits."""
+        """See ``kernels.reference.elementwise``; ``function`` is computed in the dtype of ``out``, or float32."""
         source, values = formula("elementwise", translate(function), out, arrays, 0, scalars)
         self.launch.flat(source, "elementwise", out.size, out, *arrays, *values)

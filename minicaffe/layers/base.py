@@ -95,8 +95,8 @@ class Layer(interface.Layer, Configured, Costed):
     """The same for layers that use ``xp`` or assign to ``xdata`` and ``xdiff``, too, without making arrays, and draw
     random numbers: the host cannot capture all of that, a device can.  None: as ``capturable``."""
     takes_halves: bool = False
-    """Whether its bottoms and tops may be arrays of 16 bits on a GPU (``minicaffe.engine.narrow``): forward and backward
-    then hand them to ops of convolution, product, bias, normalisation, pooling and formulas alone, never to ``xp``.
+    """Whether its bottoms and tops may be arrays of 16 bits on a GPU (``minicaffe.engine.narrow``): forward and
+    backward then hand them to ops of convolution, product, bias, normalisation, pooling and formulas, never to ``xp``.
     Each class says so for itself, or its ``setup``: it is not inherited."""
     reshape_always: ClassVar[bool] = False
     """Whether ``reshape`` looks at more than shapes and attributes, so that it must run before every forward, as Caffe

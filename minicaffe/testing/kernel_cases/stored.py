@@ -39,7 +39,7 @@ KEPT = {
 
 
 def cases(sizes: Sizes) -> Iterator[KernelCase]:
-    """See the package.  Both formats are told apart by conversions alone, so half of the kernels are tried with each."""
+    """See the package.  The formats differ in their conversions alone, so half of the kernels are tried with each."""
     for shape in ((2, 3, 33), *([(4, 32, sizes.large // 128)] if sizes.large else [])):
         for case in channels.standardize_cases(shape):
             yield kept(case, "bf16", KEPT[case.op])
