@@ -99,7 +99,8 @@ def checks(options: Options) -> Iterator[Check]:
     for precision in ("fp16", "bf16"):
         by_graphs = partial(_by_graphs, where, DROPOUT, size, few, precision=precision)
         yield Check(f"LeNet with dropout in {precision}, the same bits by graphs", by_graphs)
-        yield Check(f"LeNet in {precision}", partial(_in_16_bits, where, LENET, size, few, precision))
+        for name, task in (("LeNet", LENET), *NETS.items()):
+            yield Check(f"{name} in {precision}", partial(_in_16_bits, where, task, size, few, precision))
     yield Check("a loss scale that is too large", partial(_too_large_a_scale, where, LENET, size))
     for kind in SOLVERS:
         yield Check(f"solver {kind}", partial(_against_cpu, where, LENET, size, few, kind))
