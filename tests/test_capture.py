@@ -612,11 +612,23 @@ def test_what_a_captured_layer_computes_from_cannot_change_in_place():
         assert layer.coefficients == (5.0, 2.0)
         for _ in range(4):
             assert made.forward()["sum"].tolist() == [15] * 4
-    layer.coefficients = [5.0]
     with pytest.raises(LayerError, match="coeff: must be given for each of the 2 bottoms, or not at all; found"):
-        made.forward()
+        layer.coefficients = [5.0]
+    assert layer.coefficients == (5.0, 2.0)
     with pytest.raises(LayerError, match="its attribute 'table' follows from its definition and cannot be set"):
         layer.table = {}
+
+
+def test_an_option_that_does_not_go_with_the_tops_is_refused_where_it_is_set():
+    made = net(
+        """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 4 dim: 4 } } }
+        layer { name: "p" type: "Pooling" bottom: "x" top: "p" top: "m" pooling_param { kernel_size: 2 stride: 2 } }"""
+    )
+    layer = made.layer_dict["p"]
+    with pytest.raises(LayerError, match="only MAX pooling makes a second top"):
+        layer.pool = layer.AVE
+    made.blobs["x"].data[...] = np.arange(16).reshape(1, 1, 4, 4)
+    assert made.forward()["p"].ravel().tolist() == [5, 7, 13, 15]
 
 
 def test_a_blob_put_in_the_place_of_a_param_takes_over_its_memory():

@@ -26,14 +26,23 @@ class Eltwise(Layer):
     operation: int
     coeff: Sequence[float]
     stable_prod_grad: bool
+    ones: Sequence[float] = ()
+    """A coefficient for each bottom, once there are any."""
 
     PROD, SUM, MAX = range(3)
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.ones = (1.0,) * len(bottom)
+        self.check_options()
         self._declare(len(bottom))
 
     def check_options(self) -> None:
         self.require(not (self.coeff and self.operation == self.PROD), "only SUM takes coefficients", "coeff")
+        self.require(
+            not (self.coeff and self.ones) or len(self.coeff) == len(self.ones),
+            f"must be given for each of the {len(self.ones)} bottoms, or not at all; found {list(self.coeff)}",
+            "coeff",
+        )
 
     @property
     def coefficients(self) -> Sequence[float]:
@@ -49,17 +58,11 @@ class Eltwise(Layer):
         product = self.operation == self.PROD
         self.in_place = "forward" if product else "never"
         self.reads_bottoms = range(bottoms) if product else ()
-        self.ones = (1.0,) * bottoms
         self.reads_tops = () if not product or self.stable_prod_grad else (0,)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._declare(len(bottom))
         self.require_same_shape(*bottom)
-        self.require(
-            len(self.coefficients) == len(bottom),
-            f"must be given for each of the {len(bottom)} bottoms, or not at all; found {list(self.coeff)}",
-            "coeff",
-        )
         top[0].reshape_like(bottom[0])
         if self.operation == self.MAX:
             self.winner = self.scratch("winner", bottom[0].shape)

@@ -53,6 +53,8 @@ class Pooling(Layer):
     round_mode: int
     ceil_mode: bool
     round_below: bool
+    _masks = False
+    """Whether there is a second top."""
 
     MAX, AVE, STOCHASTIC = range(3)
     CEIL, FLOOR = range(2)
@@ -64,12 +66,17 @@ class Pooling(Layer):
         return cls if given.isdisjoint((*_OF_AXES, "dilation", "kstride")) else AxesPooling
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.takes_halves = self.takes_halves and len(top) == 1  # a mask has larger numbers
+        self._masks = len(top) == 2
+        self.takes_halves = self.takes_halves and not self._masks  # which holds larger numbers
+        self._check_mask()
         self._declare(top)
+
+    def _check_mask(self) -> None:
+        """LayerError if a mask is wanted of what has none."""
+        self.require(self.pool == self.MAX or not self._masks, "only MAX pooling makes a second top, the mask", "top")
 
     def _declare(self, top: Sequence[Blob]) -> None:
         """What may be captured follows from the way of pooling."""
-        self.require(self.pool == self.MAX or len(top) == 1, "only MAX pooling makes a second top, the mask", "top")
         self.capturable = self.pool != self.STOCHASTIC and len(top) == 1
 
     def check_options(self) -> None:
@@ -97,6 +104,7 @@ class Pooling(Layer):
         self.require(
             self.pool != self.STOCHASTIC or pad == (0, 0), f"STOCHASTIC pooling takes no pad; found {pad}", "pad"
         )
+        self._check_mask()
         down = self._rounds_down()
         self.require(
             down is None or not self.has("round_mode") or (self.round_mode == self.FLOOR) == down,
@@ -227,6 +235,8 @@ class AxesPooling(Pooling):
         self.require(min(gaps, default=1) > 0, f"must be positive; found {list(gaps)}", "dilation")
         if self._has_no_gaps():
             super().check_options()
+        else:
+            self._check_mask()
 
     def _has_no_gaps(self) -> bool:
         """Whether the options are those of Pooling."""

@@ -47,7 +47,7 @@ class GridLoss(Loss):
     delta: NDArray
 
     def check_truth(self, rows: NDArray) -> None:
-        """An error unless the rows of ground truth that are read are finite, with centres and sides of no less than 0."""
+        """An error unless the rows of ground truth that are read are finite, and their boxes not negative."""
         read = rows[: max(len(truths(rows, 1)), len(truths(rows, 3)))]
         self.require(
             bool(np.isfinite(read).all()),
