@@ -155,6 +155,7 @@ class Convolution(Windowed):
     equal_counts = True
     claims = (0,)
     capturable = True
+    takes_halves = True
     num_output: int
     group: int
     bias_term: bool
@@ -292,6 +293,7 @@ class Deconvolution(Convolution):
 
     type = "Deconvolution"
     capturable = True
+    takes_halves = True
 
     def filter_channels(self) -> tuple[int, int]:
         return self.in_channels, self.num_output // self.group

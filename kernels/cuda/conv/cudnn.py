@@ -134,10 +134,10 @@ class CudnnConvolutions:
 
     def _unsuited(self, problem: Problem, arrays: tuple[Any, ...]) -> str:
         """Why cuDNN is not even asked, or nothing."""
-        if any(array.dtype != np.float32 for array in arrays):
-            return "it is for float32"
         if self._ops.factors != "fp32":
             return f"it does not multiply in {self._ops.factors}"
+        if any(array.dtype != np.float32 for array in arrays):
+            return "it is for float32"
         if len(problem.window.kernel) != 2:
             return "it is for images of two axes"
         if problem.y_shape[2:] != _positions(problem):
