@@ -610,7 +610,7 @@ def test_weights_get_no_gradient_from_no_images(case, shape, outputs, w, group):
 def test_convolution_stays_inside_its_workspace(case):
     for shape, outputs, w, group in CONVOLUTION + TILED + ROW_DOT:
         y_shape = (shape[0], outputs, *positions(shape[2:], w))
-        count = cpu.convolution_workspace(shape, y_shape, w, group)
+        count = cpu.convolution_workspace(shape, y_shape, w, group, case.dtype)
         memory = np.full(count + 1000, 7e5, case.dtype)
         x, dy, weights = case.normal(*shape), case.normal(*y_shape), case.normal(outputs, shape[1] // group, *w.kernel)
         for packed in (None, {}):

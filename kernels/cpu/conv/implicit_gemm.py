@@ -166,7 +166,7 @@ def _kernel(problem: Problem) -> Solver:
 
 
 def _config(problem: Problem) -> _Config:
-    return _shape_config(problem._replace(kind=FORWARD, threads=1))
+    return _shape_config(problem._replace(kind=FORWARD, threads=1, packed=False))
 
 
 @functools.lru_cache(maxsize=1024)

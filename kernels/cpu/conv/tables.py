@@ -60,7 +60,7 @@ class PaddedImage(NamedTuple):
                 math.prod(self.phases[axis + 1 :]) * math.prod(self.size),
             )
             place = at // self.step[axis] * within + at % self.step[axis] * outside
-            total = total + np.expand_dims(place, tuple({0, 1, 2} - {axis}))
+            total = total + place.reshape((1,) * axis + (-1,) + (1,) * (2 - axis))
         return total.reshape(-1)
 
 

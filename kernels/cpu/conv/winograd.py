@@ -129,6 +129,11 @@ class _Config(NamedTuple):
     """How many of them have the same tiles, and different panels of the weights."""
 
 
+def heeds_threads(problem: Problem) -> bool:
+    """Whether the estimate of ``cycles`` may depend on the number of threads; those of other algorithms never do."""
+    return _is_tiled(problem) and any(_weights(problem, outputs) > L2 for outputs in _sizes(problem))
+
+
 def cycles(problem: Problem) -> float | None:
     """See ``Algorithm``."""
     return min(_tiled_cycles(problem, outputs) for outputs in _sizes(problem)) if _is_tiled(problem) else None
@@ -300,7 +305,7 @@ def _cycles_of(problem: Problem, outputs: int) -> tuple[float, float, float]:
     lanes, tiles = WIDTH // _SIZE, math.prod(_tiles(problem, outputs))
     read, written = (-(-count // lanes) for count in (problem.channels, problem.filters))
     into, out_of, _ = (_CYCLES[outputs, problem.window.kernel[0]][kind] for kind in _TRANSFORMS[FORWARD])
-    products = _side(problem, outputs) ** 2 * written
+    products: float = _side(problem, outputs) ** 2 * written
     products *= problem.channels * lanes / MULTIPLICATIONS_PER_CYCLE + _STORE_CYCLES
     transposed = lanes / _TRANSPOSED_PER_CYCLE / tiles
     reading = read * (into + problem.pixels * transposed)
