@@ -100,18 +100,18 @@ def _pad_part(part, parts, x, base, scratch_per_worker, like, tables):
     """
     layout, _, channel, together = tables[:4]
     size = size_of(like)
-    n, group, c = x.shape[:3]
-    image, padded_size = x[0, 0].size * size, c * channel * size
+    n, group, c, pixels = x.shape
+    padded_size, pads = c * channel * size, layout[1, 0] + layout[1, 1] + layout[1, 2] > 0
     low, high = share(part, parts, c)
     for batch in range(-(-n // together) * group):
         first_image, g = batch // group * together, batch % group
         for i in range(together):
             padded = base + batch * scratch_per_worker + i * padded_size + low * channel * size
-            if layout[1].sum() > 0 or first_image + i >= n:
+            if pads or first_image + i >= n:
                 fill_row(padded, like, (high - low) * channel)
             if first_image + i < n:
-                pixels = x.ctypes.data + ((first_image + i) * group + g) * image + low * (image // c)
-                pad_image(pixels, padded, high - low, layout, like)
+                image = x.ctypes.data + (((first_image + i) * group + g) * c + low) * pixels * size
+                pad_image(image, padded, high - low, layout, like)
 
 
 @part_kernel()
