@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from minicaffe import arguments, backend, limits, proto
 from minicaffe.backend import generation
 from minicaffe.errors import MinicaffeError, ShapeError
+from minicaffe.kernels.halves import Halves
 from minicaffe.proto.blobs import MAX_AXES
 from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
 
@@ -60,11 +61,14 @@ class Storage:
 
     ``clear`` may leave ranges of elements as they are, which only count as zero from then on.  Whoever asks for memory
     says which elements are of interest to him, ``start`` to ``stop`` (default: all), and finds the zeros written there.
+
+    A device may hold float32 in 16 bits (``keep_in``); the host has float32 always.
     """
 
     __slots__ = (
         "size",
         "dtype",
+        "halves",
         "shared",
         "_least",
         "_refused",
@@ -80,6 +84,8 @@ class Storage:
     def __init__(self, size: int, dtype: DTypeLike) -> None:
         self.size = self._least = size
         self.dtype = np.dtype(dtype)
+        self.halves: Halves | None = None
+        """The format of 16 bits in which devices hold it; None: as the host."""
         self.shared = self._refused = False
         self._host: NDArray | None = None
         self._device: Any = None
@@ -118,7 +124,26 @@ class Storage:
 
     def bytes_on(self, where: backend.Backend) -> int:
         """Bytes of memory that there are on the device ``where``."""
-        return self.nbytes if self._home is where else 0
+        return self.size * self.dtype_on(where).itemsize if self._home is where else 0
+
+    def dtype_on(self, where: backend.Backend) -> np.dtype:
+        """The dtype of the array that a backend has."""
+        return self.dtype if where.is_host or self.halves is None else self.halves.dtype
+
+    def keep_in(self, halves: Halves | None) -> bool:
+        """Have devices hold it in this format from now on, what it holds included; whether that is another one.
+
+        Whoever asks for ``array`` must then know of it.
+        """
+        if halves is self.halves:
+            return False
+        if self._device is not None:
+            self.peek()
+            self._device = self._home = None
+            self._head_on_device = False
+            generation.advance()
+        self.halves = halves
+        return True
 
     @property
     def touched(self) -> bool:
@@ -193,8 +218,19 @@ class Storage:
         if self._host is None:
             self._host = self._allocated(lambda: limits.zeros(self.size, self.dtype, f"a blob of {self.size} elements"))
         if self._head_on_device and self._home is not None:
-            self._home.download(self._device, self._host)
+            self._download(self._home, self._host)
         return self._host
+
+    def _download(self, where: backend.Backend, host: NDArray) -> None:
+        if self.halves is None:
+            where.download(self._device, host)
+        else:
+            kept = np.empty(self.size, self.halves.dtype)
+            where.download(self._device, kept)
+            host[:] = self.halves.decode(kept)
+
+    def _upload(self, where: backend.Backend, host: NDArray, again: bool = False) -> None:
+        where.upload(host if self.halves is None else self.halves.encode(host), self._device, again)
 
     def host(self, start: int = 0, stop: float = math.inf) -> NDArray:
         """The values as a writable NumPy array, now the head."""
@@ -236,14 +272,14 @@ class Storage:
         """Make memory on the device ``where``, or what it has already, the head."""
         if self._home is not where:
             values = self.peek(start, stop) if self.touched else None
-            self._device = self._allocated(lambda: where.zeros((self.size,), self.dtype))
+            self._device = self._allocated(lambda: where.zeros((self.size,), self.dtype_on(where)))
             self._home = where
             if values is not None:
-                where.upload(values, self._device)
+                self._upload(where, values)
             generation.advance()
         elif self._host is not None:
             self._uploads += 1
-            where.upload(self._host, self._device, again=self._uploads > _FEW)
+            self._upload(where, self._host, again=self._uploads > _FEW)
         self._head_on_device = True
         generation.note_move()
 
@@ -262,6 +298,12 @@ def _own_references() -> int:
 
 
 _OWN_REFERENCES = _own_references()
+
+
+def _hold_alike(one: Storage, other: Storage) -> None:
+    """Before one blob takes the ``other`` memory: whoever does not read 16 bits must not find them there."""
+    if one.halves is not other.halves:
+        other.keep_in(None)
 
 
 class _Part:
@@ -289,7 +331,8 @@ class Blob:
 
     ``data`` and ``diff`` are always writable NumPy arrays, in sync with whatever a device computed; touching them makes
     the host the head.  ``xdata`` and ``xdiff`` are arrays of the current backend, for built-in layers and solvers; on
-    the CPU they are the same memory.  Growing in ``reshape`` loses the contents; shrinking keeps the memory.
+    the CPU they are the same memory, on a GPU they may hold 16 bits (``minicaffe.engine.narrow``).  Growing in
+    ``reshape`` loses the contents; shrinking keeps the memory.
     """
 
     def __init__(self, shape: Sequence[int] = (), dtype: DTypeLike = np.float32) -> None:
@@ -431,16 +474,19 @@ class Blob:
     def share_data(self, other: Blob) -> None:
         """Use the memory of ``other``'s value from now on; counts must be equal, shapes may differ."""
         self._require_count(other)
+        _hold_alike(self._data.storage, other._data.storage)
         self._data = self._replaced(self._data, _Part(other._data.storage, other._data.offset, other._data.room))
 
     def share_diff(self, other: Blob) -> None:
         """Use the memory of ``other``'s gradient from now on; counts must be equal, shapes may differ."""
         self._require_count(other)
+        _hold_alike(self._diff.storage, other._diff.storage)
         self._diff = self._replaced(self._diff, _Part(other._diff.storage, other._diff.offset))
 
     def unshare_diff(self) -> None:
         """Have memory of its own for the gradient from now on, with the values that it has."""
         part = _Part(Storage(max(self.count, 1), self.dtype))
+        part.storage.keep_in(self._diff.storage.halves)
         if self._diff.storage.touched:
             part.storage.host()[: self.count] = self.peek_diff().reshape(-1)
         self._diff = self._replaced(self._diff, part)
@@ -488,6 +534,7 @@ class Blob:
     def unshare_data(self, contents: bool = True) -> None:
         """Have memory of its own for the value from now on, with its ``contents`` if these matter."""
         part = _Part(Storage(max(self.count, 1), self.dtype))
+        part.storage.keep_in(self._data.storage.halves)
         if contents and self._data.storage.touched:
             part.storage.host()[: self.count] = self.peek_data().reshape(-1)
         self._data = self._replaced(self._data, part)

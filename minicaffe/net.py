@@ -235,7 +235,9 @@ class Net(NamedPasses, ForwardOnly):
     def precision(self) -> str:
         """What the factors of matrix products and convolutions are rounded to on a GPU: "fp32", "fp16" or "bf16".
 
-        Sums, blobs and params stay float32.  ArgumentError for any other, or if the net is of float64.
+        The blobs between layers that take them so are kept in these 16 bits there; ``data`` and ``diff`` show them as
+        float32.  Sums, params, inputs, outputs and losses stay float32.  ArgumentError for any other, or if the net is
+        of float64.
         """
         return self._executor.precision
 

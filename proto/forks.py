@@ -112,7 +112,7 @@ _TYPES: dict[str, tuple[str, ...]] = {
     "ENet (TimoSaemann/ENet)": ("SpatialDropout",),
     "naibaf7/caffe": ("MergeCrop", "MalisLoss", "Affinity", "ConnectedComponent", "ConvolutionSK", "PoolingSK"),
     "SSTD (BestSonny/SSTD)": ("MaskPooling", "MaskResize"),
-    "crfasrnn (bittnt/caffe)": ("MultiStageMeanfield",),
+    "CRF-RNN (torrvision/crfasrnn)": ("MultiStageMeanfield",),
     "caffe-heatmap (tpfister/caffe-heatmap)": ("DataHeatmap", "EuclideanLossHeatmap"),
     "OpenPose (CMU-Perceptual-Computing-Lab/caffe_train and caffe_rtpose)": ("CPMData", "ImResize", "Nms"),
     "Deformable ConvNets (unsky/Deformable-ConvNets-caffe)": ("DeformableConvolution",),

@@ -17,6 +17,8 @@ import numpy as np
 import strict_cupy
 from strict_cudnn import FakeCudnn
 
+from minicaffe.testing.kernel_cases.halves import to_bf16
+
 THREAD_LOCAL = 1
 
 
@@ -220,13 +222,13 @@ class FakeCublas:
 
     def gemm_strided_batched_ex(self, handle, transa, transb, m, n, k, alpha, *rest):
         a, b, beta, c, (batch, mode, algorithm) = rest[:4], rest[4:8], rest[8], rest[9:13], rest[13:]
-        assert (mode, algorithm) == (68, -1) and a[1] == b[1] and c[1] == FLOAT
+        assert (mode, algorithm) == (68, -1) and a[1] == b[1] and a[1] in (HALF, BFLOAT16) and c[1] in (FLOAT, a[1])
         self._multiply(handle, transa, transb, m, n, k, alpha, beta, a, b, c, batch)
 
     def _multiply(self, handle, transa, transb, m, n, k, alpha, beta, a, b, c, batch):
-        """Each matrix is (address, type, leading dimension, stride); a result of float has float sums."""
+        """Each matrix is (address, type, leading dimension, stride); a result of float or less has float sums."""
         assert handle == 7 and self.stream and self.workspace
-        element = ctypes.POINTER(ELEMENTS[c[1]])
+        element = ctypes.POINTER(ctypes.c_double if c[1] == DOUBLE else ctypes.c_float)
         alpha, beta = (ctypes.cast(pointer, element)[0] for pointer in (alpha, beta))
 
         def run():
@@ -236,7 +238,7 @@ class FakeCublas:
                 out = _matrix(c, m, n, i)
                 with np.errstate(all="ignore"):  # a GPU does not warn
                     product = alpha * (left.T if transa else left) @ (right.T if transb else right)
-                    out[...] = product + (beta * out if beta else 0)
+                    _write(product + (beta * _numbers(out, c[1]) if beta else 0), out, c[1])
 
         strict_cupy.issue(run)
 
@@ -260,6 +262,15 @@ def _numbers(elements, kind):
     return (
         strict_cupy.wide(elements, np.float16 if kind == HALF else np.uint16) if kind in (HALF, BFLOAT16) else elements
     )
+
+
+def _write(values, elements, kind):
+    """Put numbers into the elements of a matrix."""
+    if kind == HALF:
+        values = np.ascontiguousarray(values).astype(np.float16).view(np.uint16)
+    elif kind == BFLOAT16:
+        values = to_bf16(values).view(np.uint32) >> 16
+    elements[...] = values
 
 
 def install() -> None:

@@ -70,7 +70,7 @@ def agrees(backend, monkeypatch):
 @pytest.mark.parametrize("op", OPS)
 def test_kernels_agree_with_the_reference(agrees, dtype, op):
     for case in CASES:
-        if case.op == op:
+        if case.op == op and case.suits(dtype):
             agrees(case, dtype)
 
 
@@ -161,7 +161,7 @@ def test_ops_do_not_allocate_the_second_time(backend, dtype):
 def test_a_row_too_long_for_a_kernel_is_refused(backend):
     y = strict_cupy.zeros((1, 1, 1), np.float32)
     with pytest.raises(ShapeError, match="2147483648 elements"):
-        backend.ops.launch.planes(program("linear", np.float32), "bias_add", 1, 1 << 31, y, y, 1)
+        backend.ops.launch.planes(program("bias", np.float32, "float"), "bias_add", 1, 1 << 31, y, y, 1)
 
 
 def test_half_precision_is_refused(backend):

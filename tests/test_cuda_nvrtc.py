@@ -13,7 +13,14 @@ nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="CuPy is not
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 TYPES = {  # template arguments after the dtype
-    "im2col": (", 1, {T}", ", 2, {T}", ", 3, {T}", ", 10, {T}", ", 2, Half", ", 2, BFloat16"),
+    "im2col": (
+        *(f", {axes}, {{T}}, {{T}}" for axes in (1, 2, 3, 10)),
+        ", 2, {T}, Half",
+        ", 2, BFloat16, BFloat16",
+    ),
+    "bias": (", {T}", ", Half", ", BFloat16"),
+    "batch_norm": (", {T}, {T}, {T}", ", Half, {T}, Half", ", BFloat16, BFloat16, BFloat16"),
+    "pooling": (", {T}, {T}", ", Half, {T}", ", BFloat16, BFloat16"),
     "solver_update": (
         ", double, double",
         ", double, const double*",
@@ -21,20 +28,20 @@ TYPES = {  # template arguments after the dtype
         ", const double*, const double*",
     ),
     "rounding": (", Half", ", BFloat16"),
-    "elementwise": (", const {T}*, const {T}*, {T}",),
-    "channel": (", const {T}*, const Channel<{T}>*, {T}",),
+    "elementwise": (", {T}, const {T}*, const {T}*, {T}", ", Half, const {T}*, const BFloat16*, {T}"),
+    "channel": (", {T}, const {T}*, const Channel<{T}>*, {T}", ", BFloat16, const Half*, const Channel<{T}>*, {T}"),
     "implicit_gemm": (
-        ", 1, Forward, Scalar<{T}, 64>",
-        ", 2, DataGrad, Scalar<{T}, 64>",
-        ", 3, WeightGrad, Scalar<{T}, 64>",
+        ", 1, Forward, Scalar<{T}, 64>, {T}, {T}, {T}",
+        ", 2, DataGrad, Scalar<{T}, 64>, {T}, {T}, {T}",
+        ", 3, WeightGrad, Scalar<{T}, 64>, {T}, {T}, {T}",
     ),
 }
 TENSOR_CORES = [  # the largest kernels; 75 has none for these factors, and is never asked
-    "implicit_gemm<float, 2, Forward, TensorCore<Tf32, 128>>",
-    "implicit_gemm<float, 2, WeightGrad, TensorCore<Tf32, 64>>",
-    "implicit_gemm<float, 2, WeightGrad, TensorCore<Halves<Half>, 128>>",
-    "implicit_gemm<float, 2, DataGrad, TensorCore<Halves<BFloat16>, 128>>",
-    "implicit_gemm<float, 2, WeightGrad, Scalar<float, 128>>",
+    "implicit_gemm<float, 2, Forward, TensorCore<Tf32, 128>, float, float, float>",
+    "implicit_gemm<float, 2, WeightGrad, TensorCore<Tf32, 64>, float, float, float>",
+    "implicit_gemm<float, 2, WeightGrad, TensorCore<Halves<Half>, 128>, Half, Half, float>",
+    "implicit_gemm<float, 2, DataGrad, TensorCore<Halves<BFloat16>, 128>, float, BFloat16, BFloat16>",
+    "implicit_gemm<float, 2, WeightGrad, Scalar<float, 128>, float, float, float>",
 ]
 
 

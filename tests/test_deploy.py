@@ -85,6 +85,7 @@ FOLDED = {
     "inner product": layer("InnerProduct", "data", "x", "inner_product_param { num_output: 5 }") + BN_SCALE + RELU,
     "nvcaffe": conv("data", "x") + layer("BatchNorm", "x", "x", "batch_norm_param { scale_bias: true eps: 0.1 }") + RELU,
     "pspnet": conv("data", "x") + layer("BN", "x", "x") + RELU,
+    "happynear": conv("data", "x") + layer("BN", "x", "x", 'fork: "happynear"') + RELU,
     "segnet": conv("data", "x") + layer("BN", "x", "x", "bn_param { bn_mode: INFERENCE }") + RELU,
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from test_gpu_graphs import gpu, launches  # noqa: F401  (fixtures)
 
 import minicaffe
 from minicaffe import backend, proto
-from minicaffe.blob import Storage
+from minicaffe.blob import Blob, Storage
 from minicaffe.errors import ArgumentError, DeviceError
 from minicaffe.kernels import fast_paths, reference
 from minicaffe.kernels.cuda.conv import select
@@ -37,6 +37,8 @@ NET = """
             inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
     layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
 """
+UNITS = {"fp16": 2.0**-11, "bf16": 2.0**-8}
+"""How far the nearest number may be, of a number's size."""
 INFINITE = 2.0**32
 """A loss scale at which gradients are infinite in fp16."""
 
@@ -92,7 +94,7 @@ class OurReLU(ReLU):
 
 @pytest.mark.parametrize("implicit", [False, True], ids=["im2col", "implicit GEMM"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_factors_are_rounded_and_nothing_else(precision, implicit, gpu, monkeypatch):  # noqa: F811
+def test_what_is_rounded(precision, implicit, gpu, monkeypatch):  # noqa: F811
     monkeypatch.setattr(select, "is_implicit", lambda problem, tf32: implicit)
     solver, rounded = solver_of(precision), ROUNDINGS[precision]
     feed(solver)
@@ -110,15 +112,17 @@ def test_factors_are_rounded_and_nothing_else(precision, implicit, gpu, monkeypa
     reference.convolve_weight_grad(x, dy, dw, window, 1, np.empty(10_000), False)
     reference.convolve_data_grad(dy, w, dx, window, 1, np.empty(10_000))
     hidden, dip = blobs["conv"].data.reshape(4, -1), blobs["ip"].diff
-    for found, expected in (
-        (blobs["conv"].data, np.maximum(y, 0)),
-        (blobs["ip"].data, product(hidden, ip_w.data.T)),
-        (ip_w.diff, product(dip.T, hidden)),
-        (conv_w.diff, dw),
-        (blobs["data"].diff, dx),
+    for found, expected, kept in (
+        (blobs["conv"].data, np.maximum(y, 0), True),
+        (blobs["ip"].data, product(hidden, ip_w.data.T), False),
+        (ip_w.diff, product(dip.T, hidden), False),
+        (conv_w.diff, dw, False),
+        (blobs["data"].diff, dx, False),
+        (blobs["conv"].diff.reshape(4, -1), product(dip, ip_w.data) * (hidden > 0), True),
     ):
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+        assert found.dtype == np.float32 and np.array_equal(found, rounded(found)) == kept
+        unit = UNITS[precision] if kept else 1e-5
+        np.testing.assert_allclose(found, expected, rtol=unit, atol=1e-5 * np.abs(expected).max())
     together = ip_w.diff.copy()
     solver.net.clear_param_diffs()
     solver.net.backward_layer(solver.net.layer_index("ip"))
@@ -146,8 +150,8 @@ def test_precision_may_change_between_iterations(gpu, launches):  # noqa: F811
     with fast_paths.without("replay"):
         expected = run()
     same_bits(expected, run())
-    # a pass and a step each, but for bf16, which steps as fp32; the loss scale takes new memory, which ends the first
-    assert len({id(graph) for graph in launches}) == 2 * 3 + 1
+    # a pass and a step each: blobs are kept in other memory, which ends the graphs before
+    assert len({id(graph) for graph in launches}) == 2 * 4
 
 
 def test_another_thread_may_run_a_net_of_another_precision(gpu):  # noqa: F811
@@ -322,3 +326,179 @@ def test_a_memory_table_names_rounded_factors(gpu):  # noqa: F811
     trained(solver_of("fp16"), 1)
     with pytest.raises(DeviceError, match="factors of products in 16 bits +[1-9]"):
         gpu.zeros((10**7, 10**7), np.float32)
+
+
+# --- blobs of 16 bits
+
+IN_PLACE = ("BatchNorm", "Scale", "ReLU")
+FILTERS = "num_output: 4 kernel_size: 3 weight_filler { type: 'msra' }"
+RESIDUAL = [  # name, type, bottoms, options
+    ("conv1", "Convolution", "data", f"convolution_param {{ {FILTERS} bias_term: false }}"),
+    ("bn1", "BatchNorm", "conv1", ""),
+    ("scale1", "Scale", "bn1", "scale_param { bias_term: true }"),
+    ("relu1", "ReLU", "scale1", ""),
+    ("pool1", "Pooling", "relu1", "pooling_param { kernel_size: 3 stride: 2 }"),
+    ("conv2", "Convolution", "pool1", f"convolution_param {{ {FILTERS} pad: 1 }}"),
+    ("bn2", "BatchNorm", "conv2", ""),
+    ("scale2", "Scale", "bn2", "scale_param { bias_term: true }"),
+    ("sum", "Eltwise", "pool1 scale2", ""),
+    ("relu2", "ReLU", "sum", ""),
+    ("pool2", "Pooling", "relu2", "pooling_param { pool: AVE global_pooling: true }"),
+    ("ip", "InnerProduct", "pool2", "inner_product_param { num_output: 5 weight_filler { type: 'xavier' } }"),
+    ("loss", "SoftmaxWithLoss", "ip label", ""),
+]
+
+
+def residual_net(in_place):
+    """A net with a shortcut, whose layers work in place where they can, or never."""
+    text = """name: "residual" layer { name: "data" type: "Input" top: "data" top: "label"
+              input_param { shape { dim: 4 dim: 2 dim: 9 dim: 9 } shape { dim: 4 } } }"""
+    tops = {"data": "data", "label": "label"}
+    for name, kind, bottoms, options in RESIDUAL:
+        read = [tops[bottom] for bottom in bottoms.split()]
+        tops[name] = read[0] if in_place and kind in IN_PLACE else name
+        listed = " ".join(f'bottom: "{bottom}"' for bottom in read)
+        text += f' layer {{ name: "{name}" type: "{kind}" {listed} top: "{tops[name]}" {options} }}'
+    return text
+
+
+NARROW = {"conv1", "pool1", "pool1_pool1_0_split_0", "pool1_pool1_0_split_1", "conv2", "sum", "pool2"}
+
+
+def residual(precision="fp32", in_place=True):
+    fields = dict(type="SGD", base_lr=0.05, momentum=0.9, lr_policy="fixed", random_seed=3)
+    param = proto.SolverParameter(**fields, snapshot_after_train=False)
+    parse(residual_net(in_place), param.net_param)
+    made = create(param)
+    made.use_precision(precision)
+    rng = np.random.default_rng(7)
+    made.net.blobs["data"].data[...] = rng.standard_normal((4, 2, 9, 9))
+    made.net.blobs["label"].data[...] = [1, 4, 0, 2]
+    return made
+
+
+def narrow_blobs(net):
+    """Names of those whose arrays hold 16 bits."""
+    with backend.current().running():
+        return {name for name, blob in net.blobs.items() if blob.xdata.dtype.itemsize == 2 == blob.xdiff.dtype.itemsize}
+
+
+def test_a_net_with_blobs_of_16_bits_trains_as_one_of_float32(gpu, launches):  # noqa: F811
+    expected = trained(residual(), 8)
+    solver = residual("bf16")
+    found = trained(solver, 8)
+    assert narrow_blobs(solver.net) == NARROW and not gpu.not_captured
+    assert all(blob.data.dtype == np.float32 for blob in solver.net.blobs.values())
+    with fast_paths.without("replay"):
+        same_bits(found, trained(residual("bf16"), 8))
+    with fast_paths.without("fusion"):  # layers one by one round what lies between them
+        alone = trained(residual("bf16"), 8)
+    for others in (expected, alone):
+        apart = np.abs(np.subtract(others[0], found[0])).max() / max(others[0])
+        assert 0 < apart < 0.03
+
+
+def test_each_layer_rounds_what_it_makes_of_rounded_numbers(gpu):  # noqa: F811
+    """One after the other on the CPU, from what the GPU left before each."""
+    rounded = ROUNDINGS["fp16"]
+    with fast_paths.without("fusion"):
+        net = residual("fp16", in_place=False).net
+        net.blobs["data"].data[...] = rounded(net.blobs["data"].data)
+        for blobs in net.params.values():
+            blobs[0].data[...] = rounded(blobs[0].data)
+        net.clear_param_diffs()
+        net.forward_backward()
+    kept = narrow_blobs(net)
+    assert kept == {*NARROW, "bn1", "scale1", "relu1", "bn2", "scale2", "relu2"}
+    found = {name: (blob.data.copy(), blob.diff.copy()) for name, blob in net.blobs.items()}
+    found["ip"] = found["ip"][0], rounded(found["ip"][1])  # as a factor of a product
+    gradients = {name: [blob.diff.copy() for blob in blobs] for name, blobs in net.params.items()}
+    gradients["ip"].pop()  # its bias is none
+    values = {name: [blob.data.copy() for blob in blobs] for name, blobs in net.params.items()}
+    with backend.use(backend.host_backend()), fast_paths.without("fusion", "replay"):
+        param = proto.NetParameter()
+        parse(residual_net(in_place=False), param)
+        host = minicaffe.Net(param, minicaffe.TRAIN)
+        for name, blobs in host.params.items():
+            for blob, value in zip(blobs, values[name], strict=True):
+                blob.data[...] = value
+        for index, step in enumerate(host.steps[1:-1], start=1):
+            check_layer(host, index, step, found, gradients, kept)
+
+
+def check_layer(host, index, step, found, gradients, kept):
+    """Forward and backward of one layer, from what was found before it and behind it."""
+
+    def compare(got, want, narrow, what):
+        limit = 2e-5 * np.abs(want).max(initial=0) + UNITS["fp16"] * narrow * np.abs(want)
+        assert (np.abs(got - want) <= limit).all(), f"{step.layer.name}, {what}: {np.abs(got - want).max()}"
+
+    tops, bottoms = host.top_names[step.layer.name], host.bottom_names[step.layer.name]
+    for name in bottoms:
+        host.blobs[name].data[...] = found[name][0]
+    host.run_forward(index, index)
+    for name in tops:
+        compare(found[name][0], host.blobs[name].data, name in kept, "value")
+        host.blobs[name].data[...] = found[name][0]
+        host.blobs[name].diff[...] = found[name][1]
+    host.clear_param_diffs()
+    host.backward_layer(index)
+    for k, name in enumerate(bottoms):
+        if step.propagate_down[k]:
+            compare(found[name][1], host.blobs[name].diff, name in kept, "gradient")
+    for got, blob in zip(gradients.get(step.layer.name, ()), step.layer.blobs, strict=False):
+        compare(got, blob.diff, False, "gradient of a param")
+
+
+def test_numbers_written_and_read_are_float32(gpu):  # noqa: F811
+    net = residual("bf16").net
+    net.forward()
+    blob = net.blobs["conv2"]
+    values = np.random.default_rng(0).standard_normal(blob.shape).astype(np.float32)
+    blob.data[...] = values
+    np.testing.assert_array_equal(blob.data, values)  # the host has what was written
+    with gpu.running():
+        assert blob.xdata.dtype == np.uint16
+    np.testing.assert_array_equal(blob.data, ROUNDINGS["bf16"](values))
+    net.precision = "fp32"
+    np.testing.assert_array_equal(blob.data, ROUNDINGS["bf16"](values))
+    with gpu.running():
+        assert blob.xdata.dtype == np.float32
+
+
+def test_memory_that_is_shared_with_others_is_float32_again(gpu):  # noqa: F811
+    net = residual("fp16").net
+    net.forward()
+    before = net.blobs["pool2"].data.copy()
+    other = Blob(before.shape)
+    other.share_data(net.blobs["pool2"])
+    with gpu.running():
+        assert other.xdata.dtype == np.float32
+    np.testing.assert_array_equal(other.data, before)
+    net.forward()
+    assert other.data.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "wide"),
+    [
+        ({"relu1": {"type": "Dropout"}}, {"conv1"}),
+        ({"pool2": {"loss_weight": [1]}}, {"pool2"}),
+        ({"pool1": {"top": ["pool1", "mask"]}}, {"conv1", "pool1"}),
+    ],
+)
+def test_blobs_of_other_layers_stay_float32(change, wide, gpu):  # noqa: F811
+    param = proto.NetParameter()
+    parse(residual_net(in_place=True), param)
+    for layer in param.layer:
+        for field, value in change.get(layer.name, {}).items():
+            if field == "type":
+                layer.type = value
+            else:
+                del getattr(layer, field)[:]
+                getattr(layer, field).extend(value)
+    net = minicaffe.Net(param, minicaffe.TRAIN)
+    net.precision = "fp16"
+    net.forward()
+    found = narrow_blobs(net)
+    assert not wide & found and "conv2" in found

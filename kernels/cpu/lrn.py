@@ -8,7 +8,7 @@ from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
-from minicaffe.kernels.cpu.simd.mathlib import exp, log
+from minicaffe.kernels.cpu.simd.mathlib import exp, inverse_fourth_root, log
 from minicaffe.kernels.reference import Array
 
 _BLOCK = 256  # pixels at a time: so many of all channels of a window stay in the L2 cache
@@ -43,28 +43,53 @@ def _sum_planes(planes, first, last, total):
             total[i] += plane[i]
 
 
+@kernel()
+def _sum_five(planes, total):
+    """Like ``_sum_planes``, in one pass."""
+    a, b, c, d, e = planes[0], planes[1], planes[2], planes[3], planes[4]
+    for i in range(total.size):
+        total[i] = a[i] + b[i] + c[i] + d[i] + e[i]
+
+
+@kernel()
+def _cubed_inverse_roots(total):
+    """``total ** -0.75``; False, and nothing done, if a number is out of the range of ``inverse_fourth_root``."""
+    outside = 0
+    for i in range(total.size):
+        outside += not (1e-30 < total[i] < 1e30)
+    if outside == 0:
+        for i in range(total.size):
+            root = inverse_fourth_root(total[i])
+            total[i] = root * root * root
+    return outside == 0
+
+
 @part_kernel()
 def _lrn_part(part, parts, x, scale, y, half, factor, exponent, k):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
     # in float64: nets with several LRN layers are sensitive to the rounding errors of these sums and roots
-    squares, totals = np.empty((c, _BLOCK)), np.empty(_BLOCK)
+    squares, totals = np.zeros((half + c + half, _BLOCK)), np.empty(_BLOCK)
     low, high = share(part, parts, n * blocks)
     for item in range(low, high):
         image, first = item // blocks, item % blocks * _BLOCK
         last = min(first + _BLOCK, inner)
         for j in range(c):
-            source, square = x[image, j, first:last], squares[j, : last - first]
+            source, square = x[image, j, first:last], squares[half + j, : last - first]
             for i in range(square.size):
                 square[i] = np.float64(source[i]) * source[i]
         for j in range(c):
-            total = totals[: last - first]
-            _sum_planes(squares, j - half, j + half + 1, total)
             source, kept, out = x[image, j, first:last], scale[image, j, first:last], y[image, j, first:last]
+            total, window = totals[: last - first], squares[j : j + 2 * half + 1, : last - first]
+            if half == 2:
+                _sum_five(window, total)
+            else:
+                _sum_planes(window, 0, len(window), total)
             for i in range(total.size):
                 total[i] = k + factor * total[i]
                 kept[i] = total[i]
-            _power(total, exponent)
+            if exponent != -0.75 or not _cubed_inverse_roots(total):
+                _power(total, exponent)
             for i in range(total.size):
                 out[i] = source[i] * total[i]
 

@@ -1,6 +1,7 @@
 // Mean and variance of the channels of x (N, channels, inner), and what their gradients need: two sums down each channel
 // in one pass.  length = N * inner; element i of a channel lies in image i / inner.
 #include "common.cuh"
+#include "half.cuh"
 
 __device__ long long place(int i, int channel, int channels, int inner) {
     return ((long long)(i / inner) * channels + channel) * inner + i % inner;
@@ -13,8 +14,8 @@ __device__ void keep_partials(double first, double second, int column, int colum
 }
 
 // Sums of the distances from the channel's first value, and of their squares: there is little to cancel.
-template <typename T>
-__global__ void moments_partials(int channels, int length, double* partials, const T* x, int inner) {
+template <typename T, typename X, typename Dy, typename Y>
+__global__ void moments_partials(int channels, int length, double* partials, const X* x, int inner) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     double sum = 0, squares = 0;
     if (c < channels) {
@@ -28,8 +29,8 @@ __global__ void moments_partials(int channels, int length, double* partials, con
     keep_partials(sum, squares, c, channels, partials);
 }
 
-template <typename T>
-__global__ void moments(int channels, int length, const double* partials, const T* x, int inner, double count,
+template <typename T, typename X, typename Dy, typename Y>
+__global__ void moments(int channels, int length, const double* partials, const X* x, int inner, double count,
                         double eps, T* mean, T* variance, T* factor) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     const double sum = sum_partials(partials, length, c, channels);
@@ -43,8 +44,8 @@ __global__ void moments(int channels, int length, const double* partials, const 
 }
 
 // Sums of the gradient behind a rectifier of this slope, and of its product with the standardized x.
-template <typename T>
-__global__ void standard_grad_partials(int channels, int length, double* partials, const T* x, const T* dy, const T* y,
+template <typename T, typename X, typename Dy, typename Y>
+__global__ void standard_grad_partials(int channels, int length, double* partials, const X* x, const Dy* dy, const Y* y,
                                        const T* mean, const T* factor, double slope, int inner) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     double sum = 0, dot = 0;
@@ -52,7 +53,7 @@ __global__ void standard_grad_partials(int channels, int length, double* partial
         const T centre = mean[c], scale = factor[c];
         FOR_EACH_REDUCED(i, length) {
             const long long at = place(i, c, channels, inner);
-            const T gradient = y[at] > 0 ? dy[at] : dy[at] * T(slope);
+            const T above = dy[at], gradient = y[at] > 0 ? above : above * T(slope);
             sum += gradient;
             dot += (double)gradient * ((x[at] - centre) * scale);
         }
@@ -61,7 +62,7 @@ __global__ void standard_grad_partials(int channels, int length, double* partial
 }
 
 // Their means; and the sums added to the gradients of the factor and of the bias behind, where those learn.
-template <typename T>
+template <typename T, typename X, typename Dy, typename Y>
 __global__ void standard_grad_means(int channels, int length, const double* partials, double count, T* mean,
                                     T* dot_mean, bool with_factor, T* factor_grad, bool with_bias, T* bias_grad) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;

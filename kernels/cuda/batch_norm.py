@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from minicaffe.kernels.cuda.launch import Launcher, program
+from minicaffe.kernels.cuda.launch import Launcher, stored
+
+
+def _same(x):
+    return x
 
 
 def _standard(x, mean, factor, slope):
@@ -44,6 +48,7 @@ class BatchNormOps:
     """The functions of ``kernels/reference/batch_norm.py``."""
 
     launch: Launcher
+    elementwise: Callable[..., None]
     channelwise: Callable[..., None]
     channel_sum: Callable[..., None]
     bias_grad: Callable[[Any, Any], None]
@@ -63,8 +68,8 @@ class BatchNormOps:
     ) -> None:
         """See ``kernels.reference.standardize``."""
         if kept is not None:
-            kept[...] = x
-        norm, (n, c, inner) = program("batch_norm", x.dtype), x.shape
+            self.elementwise(_same, (x,), (), kept)
+        norm, (n, c, inner) = stored("batch_norm", x, x, x), x.shape
         sums = self.launch.partial_sums(norm, "moments_partials", c, n * inner, x, inner, contiguous=inner > 1, each=2)
         results = mean, variance, factor
         self.launch.reduction(norm, "moments", *sums, x, inner, float(n * inner), float(eps), *results)
@@ -90,7 +95,7 @@ class BatchNormOps:
     ) -> None:
         """See ``kernels.reference.standardize_grad``."""
         y, slope = (x, 1.0) if y is None else (y, slope)
-        norm, (n, c, inner) = program("batch_norm", x.dtype), x.shape
+        norm, (n, c, inner) = stored("batch_norm", x, dy, y), x.shape
         args = x, dy, y, mean, factor, float(slope), inner
         sums = self.launch.partial_sums(
             norm, "standard_grad_partials", c, n * inner, *args, contiguous=inner > 1, each=2
@@ -116,7 +121,7 @@ class BatchNormOps:
     ) -> None:
         """See ``kernels.reference.scale``."""
         if kept is not None:
-            kept[...] = x
+            self.elementwise(_same, (x,), (), kept)
         if b is None:
             self.channelwise(_scaled, (x,), (v,), (slope,), y)
         elif centre is None:

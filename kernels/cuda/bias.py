@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minicaffe.kernels.cuda.launch import Launcher, program
+from minicaffe.kernels.cuda.launch import Launcher, stored
 
 
 class BiasOps:
@@ -17,12 +17,12 @@ class BiasOps:
         """See ``kernels.reference.bias_add``."""
         n, c, *rest = y.shape
         inner = math.prod(rest)
-        self.launch.planes(program("linear", y.dtype), "bias_add", n * c, inner, y, bias, c)
+        self.launch.planes(stored("bias", y), "bias_add", n * c, inner, y, bias, c)
 
     def bias_grad(self, dy: Any, dbias: Any) -> None:
         """See ``kernels.reference.bias_grad``."""
         n, c, *rest = dy.shape
         inner = math.prod(rest)
         self.launch.add_sums(
-            program("linear", dy.dtype), "bias_grad_partials", c, n * inner, (dy, inner), dbias, contiguous=inner > 1
+            stored("bias", dy), "bias_grad_partials", c, n * inner, (dy, inner), dbias, contiguous=inner > 1
         )

@@ -1,6 +1,7 @@
 // Applies a scalar function to arrays (N, C, inner) and to vectors (C,) with one value a channel.  `function` comes
 // from Python, as for elementwise.cu.
 #include "common.cuh"
+#include "half.cuh"
 
 // Marks a vector among a kernel's arguments.
 template <typename T>
@@ -24,8 +25,8 @@ __device__ T at(T scalar, long long, int) {
 }
 
 // A plane is one channel of one image: plane = n * channels + c.
-template <typename T, typename... Arguments>
-__global__ void channelwise(int planes, int size, T* out, int channels, Arguments... arguments) {
+template <typename T, typename Out, typename... Arguments>
+__global__ void channelwise(int planes, int size, Out* out, int channels, Arguments... arguments) {
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
         const long long place = (long long)plane * size + i;
         out[place] = function<T>(at(arguments, place, plane % channels)...);
@@ -33,7 +34,7 @@ __global__ void channelwise(int planes, int size, T* out, int channels, Argument
 }
 
 // length = N * inner, as in bias_grad_partials.
-template <typename T, typename... Arguments>
+template <typename T, typename, typename... Arguments>
 __global__ void channel_sum_partials(int channels, int length, double* partials, int inner, Arguments... arguments) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     double sum = 0;

@@ -22,9 +22,9 @@ class ChannelOps:
         scalars: Sequence[float],
         out: Any,
     ) -> None:
-        """See ``kernels.reference.channelwise``; ``function`` is computed in the dtype of ``out``."""
+        """See ``kernels.reference.channelwise``; ``function`` is computed as by ``elementwise``."""
         n, c, inner = out.shape
-        source, values = formula("channel", translate(function), out.dtype, len(arrays), len(vectors), scalars)
+        source, values = formula("channel", translate(function), out, arrays, len(vectors), scalars)
         self.launch.planes(source, "channelwise", n * c, inner, out, c, *arrays, *vectors, *values)
 
     def channel_sum(
@@ -35,8 +35,8 @@ class ChannelOps:
         scalars: Sequence[float],
         out: Any,
     ) -> None:
-        """See ``kernels.reference.channel_sum``; ``function`` is computed in the dtype of ``out``."""
+        """See ``kernels.reference.channel_sum``; ``function`` is computed as by ``elementwise``."""
         n, c, inner = arrays[0].shape
-        source, values = formula("channel", translate(function), out.dtype, len(arrays), len(vectors), scalars)
+        source, values = formula("channel", translate(function), out, arrays, len(vectors), scalars)
         args = (inner, *arrays, *vectors, *values)
         self.launch.add_sums(source, "channel_sum_partials", c, n * inner, args, out, contiguous=inner > 1)

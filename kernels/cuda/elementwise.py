@@ -17,6 +17,6 @@ class ElementwiseOps:
     def elementwise(
         self, function: Callable[..., float], arrays: Sequence[Any], scalars: Sequence[float], out: Any
     ) -> None:
-        """See ``kernels.reference.elementwise``; ``function`` is computed in the dtype of ``out``."""
-        source, values = formula("elementwise", translate(function), out.dtype, len(arrays), 0, scalars)
+        """See ``kernels.reference.elementwise``; ``function`` is computed in the dtype of ``out``, or float32."""
+        source, values = formula("elementwise", translate(function), out, arrays, 0, scalars)
         self.launch.flat(source, "elementwise", out.size, out, *arrays, *values)

@@ -4,17 +4,16 @@
 
 // Copies the pixels under a window into a column: the taps of axis AXIS and of those after it.  `corner` is the pixel
 // under the window's first tap; `tap` and `pixel` number the tap and the pixel chosen on the axes before.
-template <typename T, int AXES, typename Column, int AXIS>
-__device__ void spread(const T* x, Column* column, const int (&corner)[AXES], const Window<AXES>& window, int positions,
+template <typename T, int AXES, int AXIS, typename Pixel, typename Column>
+__device__ void spread(const Pixel* x, Column* column, const int (&corner)[AXES], const Window<AXES>& window, int positions,
                        int tap, int pixel, bool inside) {
     if constexpr (AXIS == AXES) {
-        column[(long long)tap * positions] = Column(inside ? x[pixel] : T(0));
+        column[(long long)tap * positions] = Column(inside ? T(x[pixel]) : T(0));
     } else {
         for (int q = 0; q < window.kernel[AXIS]; ++q) {
             const int at = corner[AXIS] + q * window.dilation[AXIS];
-            spread<T, AXES, Column, AXIS + 1>(x, column, corner, window, positions, tap * window.kernel[AXIS] + q,
-                                              pixel * window.in[AXIS] + at,
-                                              inside && at >= 0 && at < window.in[AXIS]);
+            spread<T, AXES, AXIS + 1>(x, column, corner, window, positions, tap * window.kernel[AXIS] + q,
+                                      pixel * window.in[AXIS] + at, inside && at >= 0 && at < window.in[AXIS]);
         }
     }
 }
@@ -27,8 +26,8 @@ __device__ void spread(const T* x, Column* column, const int (&corner)[AXES], co
 //     tap 1     b c d
 //
 // Columns of 16 bits are rounded as they are written.
-template <typename T, int AXES, typename Column>
-__global__ void im2col(int planes, int size, const T* x, Column* columns, Window<AXES> window) {
+template <typename T, int AXES, typename Pixel, typename Column>
+__global__ void im2col(int planes, int size, const Pixel* x, Column* columns, Window<AXES> window) {
     const long long pixels = volume(window.in), column_size = (long long)volume(window.kernel) * size;
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
         int corner[AXES];
@@ -36,14 +35,14 @@ __global__ void im2col(int planes, int size, const T* x, Column* columns, Window
             corner[axis] = rest % window.out[axis] * window.stride[axis] - window.pad[axis];
             rest /= window.out[axis];
         }
-        spread<T, AXES, Column, 0>(x + plane * pixels, columns + plane * column_size + i, corner, window, size, 0, 0, true);
+        spread<T, AXES, 0>(x + plane * pixels, columns + plane * column_size + i, corner, window, size, 0, 0, true);
     }
 }
 
 // Sum of the column entries that came from the pixel at `place`, over the taps of axis AXIS and of those after it;
 // `tap` and `position` number the taps and output positions chosen on the axes before.
-template <typename T, int AXES, int AXIS>
-__device__ T gather(const T* columns, const int (&place)[AXES], const Window<AXES>& window, int positions, int tap,
+template <typename T, int AXES, int AXIS, typename Column>
+__device__ T gather(const Column* columns, const int (&place)[AXES], const Window<AXES>& window, int positions, int tap,
                     int position) {
     if constexpr (AXIS == AXES) {
         return columns[(long long)tap * positions + position];
@@ -62,8 +61,8 @@ __device__ T gather(const T* columns, const int (&place)[AXES], const Window<AXE
 }
 
 // One thread a pixel gathers what im2col spread, so that no two threads add to the same place.
-template <typename T, int AXES, typename>
-__global__ void col2im(int planes, int size, const T* columns, T* x, Window<AXES> window) {
+template <typename T, int AXES, typename Pixel, typename Column>
+__global__ void col2im(int planes, int size, const Column* columns, Pixel* x, Window<AXES> window) {
     const int positions = volume(window.out);
     const long long column_size = (long long)volume(window.kernel) * positions;
     FOR_EACH_IN_PLANES(plane, planes, i, size) {

@@ -54,15 +54,15 @@ struct Side {
     int at[AXES];
 };
 
-// The left factor: values (row, k) of a matrix.  A thread brings COUNT rows, 32 apart, of whatever k.
-template <typename T, int COUNT>
+// The left factor: values (row, k) of a matrix, of type T whatever holds them.  A thread brings COUNT rows, 32 apart, of whatever k.
+template <typename T, typename Stored, int COUNT>
 struct MatrixRows {
     typedef long long Depth;
-    const T* data;
+    const Stored* data;
     const Matrix& matrix;
     int offset[COUNT];
 
-    __device__ MatrixRows(const T* group, const Matrix& matrix, int first) : data(group), matrix(matrix) {
+    __device__ MatrixRows(const Stored* group, const Matrix& matrix, int first) : data(group), matrix(matrix) {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
             const int row = first + 32 * i;
@@ -73,19 +73,19 @@ struct MatrixRows {
     __device__ Depth depth(int k) const { return k < matrix.depth ? matrix.at(k) : -1; }
 
     __device__ T value(int i, Depth depth) const {
-        return offset[i] >= 0 && depth >= 0 ? data[offset[i] + depth] : T(0);
+        return offset[i] >= 0 && depth >= 0 ? T(data[offset[i] + depth]) : T(0);
     }
 };
 
 // The right factor: COUNT places, each under whatever tap; or COUNT taps, each at whatever place.
-template <typename T, int AXES, bool OF_PLACES, int COUNT>
+template <typename T, typename Stored, int AXES, bool OF_PLACES, int COUNT>
 struct PixelRows {
     typedef Side<AXES> Depth;
-    const T* data;
+    const Stored* data;
     const Gather<AXES>& gather;
     Side<AXES> rows[COUNT];
 
-    __device__ PixelRows(const T* group, const Gather<AXES>& gather, int first) : data(group), gather(gather) {
+    __device__ PixelRows(const Stored* group, const Gather<AXES>& gather, int first) : data(group), gather(gather) {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) rows[i] = OF_PLACES ? place(first + 32 * i) : tap(first + 32 * i);
     }
@@ -129,7 +129,7 @@ struct PixelRows {
             inside = inside && sum >= 0 && rest == 0 && at < gather.size[axis];
             pixel = pixel * gather.size[axis] + at;
         }
-        return inside ? data[rows[i].offset + other.offset + pixel] : T(0);
+        return inside ? T(data[rows[i].offset + other.offset + pixel]) : T(0);
     }
 };
 
@@ -215,15 +215,15 @@ __device__ void multiply(Unit& unit, const Left& left, const Right& right, int b
 
 // A block makes one tile of a group's results, over k of its share.  blockIdx.x counts tiles, those that gather the same
 // pixels next to each other; y counts groups, z shares of k, each of which has an output of its own.
-template <typename T, int AXES, class Product, class Unit>
+template <typename T, int AXES, class Product, class Unit, typename Left, typename Right, typename Out>
 __launch_bounds__(THREADS, 2)
-__global__ void implicit_gemm(const T* left, Matrix matrix, const T* x, Gather<AXES> gather, int share,
-                              T* out, Matrix result, bool has_bias, const T* bias, double slope, bool accumulate) {
+__global__ void implicit_gemm(const Left* left, Matrix matrix, const Right* x, Gather<AXES> gather, int share,
+                              Out* out, Matrix result, bool has_bias, const T* bias, double slope, bool accumulate) {
     const int group = blockIdx.y, tiles = (result.rows + Unit::ROWS - 1) / Unit::ROWS;
     const int first_row = blockIdx.x % tiles * Unit::ROWS, first_column = blockIdx.x / tiles * Unit::COLUMNS;
-    const MatrixRows<T, Unit::ROWS / 32> rows(left + group * matrix.group_step, matrix,
+    const MatrixRows<T, Left, Unit::ROWS / 32> rows(left + group * matrix.group_step, matrix,
                                               first_row + Loading<Product::LEFT_ALONG_DEPTH>::row());
-    const PixelRows<T, AXES, Product::GATHERS_PLACES, Unit::COLUMNS / 32> pixels(
+    const PixelRows<T, Right, AXES, Product::GATHERS_PLACES, Unit::COLUMNS / 32> pixels(
         x + group * gather.group_step, gather, first_column + Loading<!Product::GATHERS_PLACES>::row());
     const int begin = blockIdx.z * share;
     Unit unit;
@@ -235,7 +235,7 @@ __global__ void implicit_gemm(const T* left, Matrix matrix, const T* x, Gather<A
         if (row >= result.rows || column >= result.depth) return;
         if (has_bias) sum += bias[group * result.rows + row];
         if (!(sum > 0)) sum *= T(slope);
-        T& there = out[row * (long long)result.row_step + result.at(column)];
+        Out& there = out[row * (long long)result.row_step + result.at(column)];
         there = accumulate ? there + sum : sum;
     });
 }

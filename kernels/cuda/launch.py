@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minicaffe.errors import ShapeError
+from minicaffe.kernels.halves import FORMATS
 from minicaffe.kernels.window import Window
 
 THREADS = 256
@@ -21,7 +22,8 @@ _MAX_GRID_Y = 65535
 MAX_INT = 2**31 - 2**25
 """The largest count that kernels take: a loop's index may pass the end by a grid's threads without overflowing."""
 _PARTIAL_BLOCKS = 1024  # blocks among which a long sum is divided
-_C_TYPE = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+_C_TYPE: dict[np.dtype[Any], str] = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+_STORED_TYPE: dict[np.dtype[Any], str] = {**_C_TYPE, **{halves.dtype: halves.c_type for halves in FORMATS.values()}}
 
 
 def kernel_files() -> list[str]:
@@ -55,6 +57,16 @@ def c_type(dtype: Any) -> str:
         raise TypeError(f"the kernels compute in float32 and float64, not in {np.dtype(dtype)}") from None
 
 
+def stored_type(dtype: Any) -> str:
+    """The C++ name of what an array of a dtype holds: numbers of 16 bits, too."""
+    return _STORED_TYPE.get(np.dtype(dtype)) or c_type(dtype)
+
+
+def computed(dtype: Any) -> np.dtype:
+    """The dtype in which is computed what arrays of ``dtype`` hold: float32 for 16 bits."""
+    return np.dtype(np.float32) if np.dtype(dtype).itemsize == 2 else np.dtype(dtype)
+
+
 class Program(NamedTuple):
     """What is compiled at once: the kernels of a file, all with the same template arguments."""
 
@@ -68,13 +80,23 @@ def program(file: str, dtype: Any, *more: Any) -> Program:
     return Program(file, ", ".join(map(str, (c_type(dtype), *more))))
 
 
+def stored(file: str, *arrays: Any) -> Program:
+    """The kernels of ``file.cu`` for what each of ``arrays`` holds, computed in the dtype that suits the first."""
+    return program(file, computed(arrays[0].dtype), *[stored_type(array.dtype) for array in arrays])
+
+
 def formula(
-    file: str, source: str, dtype: Any, arrays: int, vectors: int, scalars: Sequence[float]
+    file: str, source: str, out: Any, arrays: Sequence[Any], vectors: int, scalars: Sequence[float]
 ) -> tuple[Program, tuple]:
-    """The kernels of ``file.cu`` behind the C++ function ``source``, and its scalars as the kernels take them."""
+    """The kernels of ``file.cu`` behind the C++ function ``source``, and its scalars as the kernels take them.
+
+    ``out`` and ``arrays`` may hold 16 bits each.
+    """
+    dtype = computed(out.dtype)
     c = c_type(dtype)
-    arguments = [c, *[f"const {c}*"] * arrays, *[f"const Channel<{c}>*"] * vectors, *[c] * len(scalars)]
-    return Program(file, ", ".join(arguments), source), tuple(np.dtype(dtype).type(scalar) for scalar in scalars)
+    pointers = [f"const {stored_type(array.dtype)}*" for array in arrays]
+    arguments = [c, stored_type(out.dtype), *pointers, *[f"const Channel<{c}>*"] * vectors, *[c] * len(scalars)]
+    return Program(file, ", ".join(arguments), source), tuple(dtype.type(scalar) for scalar in scalars)
 
 
 @functools.lru_cache(maxsize=1024)

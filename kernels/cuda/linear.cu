@@ -1,25 +1,5 @@
-// Bias, inner products, and sums of matrices: what surrounds a matrix product.
+// Inner products and sums of matrices: what surrounds a matrix product.
 #include "common.cuh"
-
-// A plane is one channel of one image of y (N, C, inner): plane = n * channels + c.
-template <typename T>
-__global__ void bias_add(int planes, int size, T* y, const T* bias, int channels) {
-    FOR_EACH_IN_PLANES(plane, planes, i, size) y[(long long)plane * size + i] += bias[plane % channels];
-}
-
-// length = N * inner, the elements of a channel of dy (N, C, inner): element i lies in image i / inner.
-template <typename T>
-__global__ void bias_grad_partials(int channels, int length, double* partials, const T* dy, int inner) {
-    const int c = blockIdx.x * blockDim.x + threadIdx.x;
-    double sum = 0;
-    if (c < channels) {
-        FOR_EACH_REDUCED(i, length) {
-            const int n = i / inner;
-            sum += dy[((long long)n * channels + c) * inner + i % inner];
-        }
-    }
-    keep_partial(sum, c, channels, partials);
-}
 
 // Accumulates the partial sums of every column into out.
 template <typename T>

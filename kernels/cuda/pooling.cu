@@ -1,5 +1,6 @@
 // Pooling of images: x (planes, H, W) -> y (planes, P, Q), a plane for each image and channel.
 #include "common.cuh"
+#include "half.cuh"
 
 const float LOWEST = -3.402823466e+38f;  // -FLT_MAX
 
@@ -36,12 +37,12 @@ struct Cover {
     for (int h = patch.top; h < patch.bottom; ++h) \
         for (int w = patch.left; w < patch.right; ++w)
 
-template <typename T>
-__global__ void max_pool(int planes, int size, const T* x, T* y, int* mask, Window<2> window) {
+template <typename T, typename X, typename Y>
+__global__ void max_pool(int planes, int size, const X* x, Y* y, int* mask, Window<2> window) {
     const int width = window.in[1];
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
         const Patch patch(window, i / window.out[1], i % window.out[1]);
-        const T* image = x + (long long)plane * volume(window.in);
+        const X* image = x + (long long)plane * volume(window.in);
         T best = LOWEST;
         int place = -1;
         FOR_EACH_PIXEL(h, w, patch) {
@@ -56,8 +57,8 @@ __global__ void max_pool(int planes, int size, const T* x, T* y, int* mask, Wind
 }
 
 // One thread a pixel looks at the windows that cover it: which of them chose it?
-template <typename T>
-__global__ void max_pool_grad(int planes, int size, const T* dy, const int* mask, T* dx, Window<2> window) {
+template <typename T, typename X, typename Y>
+__global__ void max_pool_grad(int planes, int size, const Y* dy, const int* mask, X* dx, Window<2> window) {
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
         const Cover rows(window, 0, i / window.in[1]), columns(window, 1, i % window.in[1]);
         const long long start = (long long)plane * volume(window.out);
@@ -72,22 +73,22 @@ __global__ void max_pool_grad(int planes, int size, const T* dy, const int* mask
     }
 }
 
-template <typename T>
-__global__ void average_pool(int planes, int size, const T* x, T* y, Window<2> window) {
+template <typename T, typename X, typename Y>
+__global__ void average_pool(int planes, int size, const X* x, Y* y, Window<2> window) {
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
         const Patch patch(window, i / window.out[1], i % window.out[1]);
-        const T* image = x + (long long)plane * volume(window.in);
+        const X* image = x + (long long)plane * volume(window.in);
         T sum = 0;
         FOR_EACH_PIXEL(h, w, patch) sum += image[h * window.in[1] + w];
         y[(long long)plane * size + i] = sum / patch.area;  // NaN where the area is 0
     }
 }
 
-template <typename T>
-__global__ void average_pool_grad(int planes, int size, const T* dy, T* dx, Window<2> window) {
+template <typename T, typename X, typename Y>
+__global__ void average_pool_grad(int planes, int size, const Y* dy, X* dx, Window<2> window) {
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
         const Cover rows(window, 0, i / window.in[1]), columns(window, 1, i % window.in[1]);
-        const T* image = dy + (long long)plane * volume(window.out);
+        const Y* image = dy + (long long)plane * volume(window.out);
         T sum = 0;
         for (int p = rows.first; p < rows.last; ++p)
             for (int q = columns.first; q < columns.last; ++q)
@@ -96,12 +97,12 @@ __global__ void average_pool_grad(int planes, int size, const T* dy, T* dx, Wind
     }
 }
 
-template <typename T>
-__global__ void stochastic_pool(int planes, int size, const T* x, const T* u, T* y, int* mask, Window<2> window) {
+template <typename T, typename X, typename Y>
+__global__ void stochastic_pool(int planes, int size, const X* x, const T* u, Y* y, int* mask, Window<2> window) {
     const int width = window.in[1];
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
         const Patch patch(window, i / window.out[1], i % window.out[1]);
-        const T* image = x + (long long)plane * volume(window.in);
+        const X* image = x + (long long)plane * volume(window.in);
         T total = 0, running = 0;
         FOR_EACH_PIXEL(h, w, patch) total += image[h * width + w];
         const T threshold = u[(long long)plane * size + i] * total;
@@ -114,16 +115,16 @@ __global__ void stochastic_pool(int planes, int size, const T* x, const T* u, T*
                 reached = running >= threshold || running != running;
             }
         }
-        y[(long long)plane * size + i] = place < 0 ? T(0) : image[place];
+        y[(long long)plane * size + i] = place < 0 ? T(0) : T(image[place]);
         mask[(long long)plane * size + i] = place;
     }
 }
 
-template <typename T>
-__global__ void stochastic_pool_mean(int planes, int size, const T* x, T* y, Window<2> window) {
+template <typename T, typename X, typename Y>
+__global__ void stochastic_pool_mean(int planes, int size, const X* x, Y* y, Window<2> window) {
     FOR_EACH_IN_PLANES(plane, planes, i, size) {
         const Patch patch(window, i / window.out[1], i % window.out[1]);
-        const T* image = x + (long long)plane * volume(window.in);
+        const X* image = x + (long long)plane * volume(window.in);
         T total = 0, squares = 0;
         FOR_EACH_PIXEL(h, w, patch) {
             const T value = image[h * window.in[1] + w];

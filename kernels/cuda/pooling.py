@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-from minicaffe.kernels.cuda.launch import Launcher, program, window_struct
+from minicaffe.kernels.cuda.launch import Launcher, stored, window_struct
 from minicaffe.kernels.window import Window
 
 
@@ -17,38 +16,30 @@ class PoolingOps:
 
     def max_pool(self, x: Any, y: Any, mask: Any, window: Window) -> None:
         """See ``kernels.reference.max_pool``."""
-        self._pool("max_pool", x.shape, y.shape, window, y.shape, x, y, mask)
+        self._pool("max_pool", x, y, window, y, x, y, mask)
 
     def max_pool_grad(self, dy: Any, mask: Any, dx: Any, window: Window) -> None:
         """See ``kernels.reference.max_pool_grad``."""
-        self._pool("max_pool_grad", dx.shape, dy.shape, window, dx.shape, dy, mask, dx)
+        self._pool("max_pool_grad", dx, dy, window, dx, dy, mask, dx)
 
     def average_pool(self, x: Any, y: Any, window: Window) -> None:
         """See ``kernels.reference.average_pool``."""
-        self._pool("average_pool", x.shape, y.shape, window, y.shape, x, y)
+        self._pool("average_pool", x, y, window, y, x, y)
 
     def average_pool_grad(self, dy: Any, dx: Any, window: Window) -> None:
         """See ``kernels.reference.average_pool_grad``."""
-        self._pool("average_pool_grad", dx.shape, dy.shape, window, dx.shape, dy, dx)
+        self._pool("average_pool_grad", dx, dy, window, dx, dy, dx)
 
     def stochastic_pool(self, x: Any, u: Any, y: Any, mask: Any, window: Window) -> None:
         """See ``kernels.reference.stochastic_pool``."""
-        self._pool("stochastic_pool", x.shape, y.shape, window, y.shape, x, u, y, mask)
+        self._pool("stochastic_pool", x, y, window, y, x, u, y, mask)
 
     def stochastic_pool_mean(self, x: Any, y: Any, window: Window) -> None:
         """See ``kernels.reference.stochastic_pool_mean``."""
-        self._pool("stochastic_pool_mean", x.shape, y.shape, window, y.shape, x, y)
+        self._pool("stochastic_pool_mean", x, y, window, y, x, y)
 
-    def _pool(
-        self,
-        kernel: str,
-        x_shape: Sequence[int],
-        y_shape: Sequence[int],
-        window: Window,
-        over: Sequence[int],
-        *arrays: Any,
-    ) -> None:
-        """Launches one thread for each element of shape ``over``, which is that of x or of y."""
-        struct = window_struct(window, tuple(x_shape[2:]), tuple(y_shape[2:]))
-        source = program("pooling", arrays[0].dtype)
-        self.launch.planes(source, kernel, math.prod(over[:2]), math.prod(over[2:]), *arrays, struct)
+    def _pool(self, kernel: str, x: Any, y: Any, window: Window, over: Any, *arrays: Any) -> None:
+        """Launches one thread for each element of ``over``, which is the larger array, x or dx, or the smaller one."""
+        struct = window_struct(window, tuple(x.shape[2:]), tuple(y.shape[2:]))
+        planes, size = math.prod(over.shape[:2]), math.prod(over.shape[2:])
+        self.launch.planes(stored("pooling", x, y), kernel, planes, size, *arrays, struct)

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from minicaffe.kernels.cuda.launch import Launcher, c_type, program
-
-
-class Halves(NamedTuple):
-    """A format of 16 bits: the type of half.cuh, and the dtype of arrays that hold it."""
-
-    c_type: str
-    dtype: np.dtype
-
-
-FORMATS = {"fp16": Halves("Half", np.dtype(np.float16)), "bf16": Halves("BFloat16", np.dtype(np.uint16))}
-"""By their names.  NumPy and CuPy have no bfloat16: its bits are kept in uint16."""
-
-
-def stored_type(dtype: Any) -> str:
-    """The C++ name of what an array of a dtype holds; raises TypeError for what the kernels do not know."""
-    return next((halves.c_type for halves in FORMATS.values() if halves.dtype == dtype), None) or c_type(dtype)
+from minicaffe.kernels.cuda.launch import Launcher, program
+from minicaffe.kernels.halves import Halves
 
 
 class FactorRounding:

@@ -216,7 +216,7 @@ def _check_device(cupy: Any, index: int) -> None:
 class CublasGemm:
     """Products of row-major float32 or float64 matrices, or of batches of them, by cuBLAS on one stream.
 
-    A float32 product can have factors of 16 bits, float16 or the bits of bfloat16 in uint16; its sums are float32, too.
+    Factors can be of 16 bits, float16 or the bits of bfloat16 in uint16, and so can their product; sums are float32.
 
     ``retain`` is called with the arrays of each.
     """
@@ -259,11 +259,13 @@ class CublasGemm:
         if self._tf32 != tf32_allowed():
             self._set_math(not self._tf32)
         self._retain((a, b, out))
-        one, beta = self._scalars[out.dtype, 1], self._scalars[out.dtype, int(accumulate)]
+        plain = a.dtype == out.dtype and out.dtype in self._routines
+        numbers = out.dtype if out.dtype in self._routines else np.dtype(np.float32)
+        one, beta = self._scalars[numbers, 1], self._scalars[numbers, int(accumulate)]
         product = self.handle, int(transpose_b), int(transpose_a), columns, rows, inner, one.ctypes.data
-        place = _place if a.dtype == out.dtype else _typed_place
+        place = _place if plain else _typed_place
         arguments = *product, *place(b), *place(a), beta.ctypes.data, *place(out), batch
-        if a.dtype == out.dtype:
+        if plain:
             self._routines[out.dtype](*arguments)
         else:
             self._cublas.gemm_strided_batched_ex(*arguments, *self._of_halves)

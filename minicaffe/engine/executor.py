@@ -17,7 +17,7 @@ from minicaffe.backend import generation
 from minicaffe.backend.contexts import Both
 from minicaffe.backend.precision import FLOAT32
 from minicaffe.blob import Blob, Storage, shape_string
-from minicaffe.engine import anomaly, in_place, segment
+from minicaffe.engine import anomaly, in_place, narrow, segment
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Fusion, Pass
 from minicaffe.engine.params import Params
@@ -164,7 +164,7 @@ class Executor:
 
     def __init__(self, steps: Sequence[Step], names: Sequence[str], params: Params, dtype: np.dtype) -> None:
         self.debug_info = self.detect_anomaly = False
-        self.precision = FLOAT32
+        self._precision = FLOAT32
         self.loss = Blob((), dtype)
         """The weighted loss of the last forward pass."""
         self.callbacks: dict[str, list[Callable[[int], Any]]] = {
@@ -176,6 +176,7 @@ class Executor:
     def _take(self, steps: Sequence[Step]) -> None:
         """Run these from now on."""
         self._steps = steps
+        narrow.keep(steps, self._precision)
         self._user_layers = any(step.layer.user_defined for step in steps)
         self._param_shapes = param_shapes(steps)
         self._plan = _Plan(steps)
@@ -187,6 +188,16 @@ class Executor:
     def steps(self) -> Sequence[Step]:
         """What runs, in order."""
         return self._steps
+
+    @property
+    def precision(self) -> str:
+        """What factors of products are rounded to on a GPU, and blobs kept in where layers take them so."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, precision: str) -> None:
+        self._precision = precision
+        narrow.keep(self._steps, precision)
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from those of the inputs, without computing."""
@@ -349,6 +360,7 @@ class Executor:
                 for step in self._steps if forward else ():
                     if not step.layer.reshape_always:
                         step.reshape(backend.current())
+                narrow.keep(self._steps, self._precision)
                 self._plan = _Plan(self._steps)
             self._generation = generation.current()
         return self._plan

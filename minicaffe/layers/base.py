@@ -94,6 +94,10 @@ class Layer(interface.Layer, Configured, Costed):
     capturable_on_device: bool | None = None
     """The same for layers that use ``xp`` or assign to ``xdata`` and ``xdiff``, too, without making arrays, and draw
     random numbers: the host cannot capture all of that, a device can.  None: as ``capturable``."""
+    takes_halves: bool = False
+    """Whether its bottoms and tops may be arrays of 16 bits on a GPU (``minicaffe.engine.narrow``): forward and
+    backward then hand them to ops of convolution, product, bias, normalisation, pooling and formulas, never to ``xp``.
+    Each class says so for itself, or its ``setup``: it is not inherited."""
     reshape_always: ClassVar[bool] = False
     """Whether ``reshape`` looks at more than shapes and attributes, so that it must run before every forward, as Caffe
     runs all of them.  In a class outside minicaffe that is not ``capturable`` it is so unless the class says otherwise.
@@ -119,6 +123,7 @@ class Layer(interface.Layer, Configured, Costed):
         super().__init_subclass__(**kwargs)
         cls.capturable = cls.__dict__.get("capturable", False)
         cls.capturable_on_device = cls.__dict__.get("capturable_on_device")
+        cls.takes_halves = cls.__dict__.get("takes_halves", False)
         if "user_defined" not in cls.__dict__:
             cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
         if "setup" in cls.__dict__ and "fixed" not in cls.__dict__ and not cls.user_defined:
@@ -228,6 +233,7 @@ class Layer(interface.Layer, Configured, Costed):
         """Check the declared facts, then set up, reshape, and install the loss weights."""
         self._check_counts(len(bottom), len(top))
         self.check_fork_fields()
+        self.check_dialect()
         with self.named_in_errors():
             self.check_options()
             self.setup(bottom, top)
@@ -329,8 +335,9 @@ class Layer(interface.Layer, Configured, Costed):
         where = backend.current()
         count = math.prod(shape)
         kept = self._scratch.get(name)
-        if kept is None or kept[0] is not where or kept[1].size < count:
-            kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype or self.dtype))
+        dtype = np.dtype(dtype or self.dtype)
+        if kept is None or kept[0] is not where or kept[1].size < count or kept[1].dtype != dtype:
+            kept = self._scratch[name] = (where, where.zeros((max(count, 1),), dtype))
             generation.advance()
         return kept[1][:count].reshape(tuple(shape))
 
@@ -347,7 +354,7 @@ class Layer(interface.Layer, Configured, Costed):
         None.
         """
         wanted = top[0] is bottom[0] and self.goes_backward and not self.fused
-        return self.scratch("kept", shape) if wanted else None
+        return self.scratch("kept", shape, bottom[0].data_storage.dtype_on(backend.current())) if wanted else None
 
     @property
     def scratch_bytes(self) -> int:

@@ -155,6 +155,7 @@ class Convolution(Windowed):
     equal_counts = True
     claims = (0,)
     capturable = True
+    takes_halves = True
     num_output: int
     group: int
     bias_term: bool
@@ -225,7 +226,8 @@ class Convolution(Windowed):
 
     def reserve_columns(self, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
         """Make the shared workspace hold the columns of a convolution from x to y."""
-        self.reserve(self.convolutions.convolution_workspace(x_shape, y_shape, self.moved, self.group))
+        shapes = x_shape, y_shape
+        self.reserve(self.convolutions.convolution_workspace(*shapes, self.moved, self.group, self.dtype))
 
     def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * sum(blob.count for blob in top) * (self.blobs[0].count // self.num_output)
@@ -291,6 +293,7 @@ class Deconvolution(Convolution):
 
     type = "Deconvolution"
     capturable = True
+    takes_halves = True
 
     def filter_channels(self) -> tuple[int, int]:
         return self.in_channels, self.num_output // self.group

@@ -20,6 +20,7 @@ class ConvolutionDepthwise(Convolution):
     type = "ConvolutionDepthwise"
     fixed = Convolution.fixed
     capturable = True
+    takes_halves = True
 
     def check_options(self) -> None:
         """What Convolution checks is not read."""
@@ -42,3 +43,4 @@ class DepthwiseConvolution(Convolution):
 
     type = "DepthwiseConvolution"
     capturable = True
+    takes_halves = True

@@ -19,6 +19,7 @@ class Eltwise(Layer):
 
     type = "Eltwise"
     capturable = True
+    takes_halves = True
     param = "eltwise_param"
     fixed = ()
     bottoms = (2, None)

@@ -24,6 +24,7 @@ class InnerProduct(Layer):
     reads_tops = ()
     claims = (0,)
     capturable = True
+    takes_halves = True
     fixed = ("weight_filler", "bias_filler")
     num_output: int
     bias_term: bool

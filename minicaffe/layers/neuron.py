@@ -59,6 +59,7 @@ class ReLU(Neuron):
 
     type = "ReLU"
     capturable = True
+    takes_halves = True
     param = "relu_param"
     reads_bottoms, reads_tops = (0,), ()
     reads_sign = True
@@ -86,6 +87,7 @@ class Sigmoid(Neuron):
 
     type = "Sigmoid"
     capturable = True
+    takes_halves = True
     param = "sigmoid_param"
     per_element = 4
 
@@ -103,6 +105,7 @@ class TanH(Neuron):
 
     type = "TanH"
     capturable = True
+    takes_halves = True
     param = "tanh_param"
 
     @staticmethod
@@ -119,6 +122,7 @@ class ELU(Neuron):
 
     type = "ELU"
     capturable = True
+    takes_halves = True
     param = "elu_param"
     per_element = 3
     reads_bottoms = (0,)
@@ -348,6 +352,7 @@ class Dropout(Layer):
     param = "dropout_param"
     obeys = ("sample_weights_test", "scale_train")
     capturable = True
+    takes_halves = True
     in_place = "always"
     reads_bottoms = reads_tops = ()
     dropout_ratio: float

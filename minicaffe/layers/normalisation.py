@@ -140,6 +140,7 @@ class BatchNorm(Standardized):
     type = "BatchNorm"
     obeys = ("scale_bias", "scale_filler", "bias_filler")
     capturable = True
+    takes_halves = True
     param = "batch_norm_param"
     fixed = ("scale_bias", "scale_filler", "bias_filler")
     in_place = "always"

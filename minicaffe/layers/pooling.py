@@ -41,6 +41,7 @@ class Pooling(Layer):
 
     type = "Pooling"
     capturable = True
+    takes_halves = True
     capturable_on_device = True
     param = "pooling_param"
     fixed = ()
@@ -66,6 +67,7 @@ class Pooling(Layer):
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._masks = len(top) == 2
+        self.takes_halves = self.takes_halves and not self._masks  # which holds larger numbers
         self._check_mask()
         self._declare(top)
 

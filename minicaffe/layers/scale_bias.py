@@ -107,6 +107,7 @@ class Scale(Broadcast):
 
     type = "Scale"
     capturable = True
+    takes_halves = True
     capturable_on_device = True
     param = "scale_param"
     fixed = Broadcast.fixed
@@ -114,6 +115,7 @@ class Scale(Broadcast):
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.capturable = len(bottom) == 1
+        self.takes_halves = self.takes_halves and len(bottom) == 1
         self.reads_bottoms = range(1 if top[0] is bottom[0] else 0, len(bottom))
         self.add_operand(
             bottom, self.layer_param.scale_param.filler if self.has("filler") else proto.FillerParameter(value=1)

@@ -201,6 +201,7 @@ class Split(Sharing):
 
     type = "Split"
     capturable = True
+    takes_halves = True
     capturable_on_device = True
     per_element = 0
     moves = False
@@ -222,7 +223,7 @@ class Split(Sharing):
             return
         dx = bottom[0].xdiff
         if len(top) == 1:
-            dx[...] = top[0].xdiff
+            self.ops.elementwise(same, (top[0].xdiff,), (), dx)
             return
         self.ops.elementwise(Split.total, (top[0].xdiff, top[1].xdiff), (), dx)
         for blob in top[2:]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -107,6 +107,16 @@ class Algorithm(Protocol):
 
     def bind(self, problem: Problem) -> Solver:
         """The solver of a problem: all that can be worked out from shapes is worked out here, once."""
+
+
+def finished(parts: Iterable[float], threads: int) -> float:
+    """When the last of some parts of the work is done, which take so long, and each of which is taken by the thread
+    that is free next.
+    """
+    busy = [0.0] * threads
+    for part in parts:
+        busy[busy.index(min(busy))] += part
+    return max(busy)
 
 
 def aligned_zeros(count: int, dtype: np.dtype) -> Array:

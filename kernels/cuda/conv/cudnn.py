@@ -66,9 +66,11 @@ class CudnnConvolutions:
         """Memory that is held for cuDNN alone."""
         return 0 if self._held is None else self._held.nbytes
 
-    def convolution_workspace(self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
+    def convolution_workspace(
+        self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int, dtype: Any = None
+    ) -> int:
         """See ``kernels.reference.convolution_workspace``; for ``ops``, which may have to do the work."""
-        return self._ops.convolution_workspace(x_shape, y_shape, window, group)
+        return self._ops.convolution_workspace(x_shape, y_shape, window, group, dtype)
 
     def convolve(
         self,
@@ -132,10 +134,10 @@ class CudnnConvolutions:
 
     def _unsuited(self, problem: Problem, arrays: tuple[Any, ...]) -> str:
         """Why cuDNN is not even asked, or nothing."""
-        if any(array.dtype != np.float32 for array in arrays):
-            return "it is for float32"
         if self._ops.factors != "fp32":
             return f"it does not multiply in {self._ops.factors}"
+        if any(array.dtype != np.float32 for array in arrays):
+            return "it is for float32"
         if len(problem.window.kernel) != 2:
             return "it is for images of two axes"
         if problem.y_shape[2:] != _positions(problem):

@@ -6,10 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from minicaffe.kernels.cuda.launch import program
-from minicaffe.kernels.cuda.rounding import FORMATS
 from minicaffe.kernels.window import Window
 
 CHUNK_ELEMENTS = 1 << 26
@@ -107,7 +104,7 @@ class Im2colGemm:
         """
         if window.is_pointwise:
             return _grouped(x, group)
-        halves = FORMATS.get(self._ops.factors) if x.dtype == np.float32 else None
+        halves = self._ops.rounds_to(x)
         columns = _column_buffer(x, y_shape, window, workspace if halves is None else workspace.view(halves.dtype))
         self._ops.im2col(x, columns, window)
         return _grouped(columns, group)

@@ -11,8 +11,7 @@ from numpy.typing import DTypeLike
 
 from minicaffe.kernels.cuda.conv.im2col import CHUNK_ELEMENTS
 from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, WEIGHT_GRAD, Problem
-from minicaffe.kernels.cuda.launch import MAX_INT, c_type, divisor, program, struct
-from minicaffe.kernels.cuda.rounding import FORMATS
+from minicaffe.kernels.cuda.launch import MAX_INT, c_type, computed, divisor, program, stored_type, struct
 from minicaffe.kernels.window import Window
 
 WORDS = 16
@@ -80,7 +79,7 @@ class ImplicitGemm:
     """The convolutions of ``kernels/reference/conv.py``, for shapes that ``fits``.
 
     ``tensor_cores(dtype)`` says whether these multiply factors of a dtype, for which float32 is rounded to TF32; to 16
-    bits, where they take these, it is rounded if ``ops.factors`` says so.
+    bits, where they take these, it is rounded if ``ops.rounds_to`` says so.
     """
 
     def __init__(self, ops: Any, tensor_cores: Callable[[Any], bool]) -> None:
@@ -109,7 +108,7 @@ class ImplicitGemm:
         Blocks sum over shares of the images; what they come to is then added up, in the same order each time.
         """
         problem = Problem(WEIGHT_GRAD, x.shape, dy.shape, window, group)
-        splits = Cut.of(problem, x.dtype).splits
+        splits = Cut.of(problem, dw.dtype).splits
         if splits == 1:
             self._launch(problem, dy, x, dw, accumulate=accumulate)
         else:
@@ -128,19 +127,22 @@ class ImplicitGemm:
         slope: float = 1.0,
         accumulate: bool = False,
     ) -> None:
-        cut = Cut.of(problem, right.dtype)
+        dtype = computed(right.dtype)
+        cut = Cut.of(problem, dtype)
         matrix, gather, result = _structs(problem)
         axes = len(problem.window.kernel)
-        source = program("implicit_gemm", right.dtype, axes, problem.kind, self._unit(right.dtype, cut.tile))
+        unit, held = self._unit(dtype, cut.tile, left, right), [stored_type(a.dtype) for a in (left, right, out)]
+        source = program("implicit_gemm", dtype, axes, problem.kind, unit, *held)
         grid = blocks(problem, cut.tile) // problem.group, problem.group, cut.splits
-        finish = (bias is not None, right if bias is None else bias, float(slope), accumulate)
+        params = out if problem.kind == WEIGHT_GRAD else left  # of the dtype that a bias has
+        finish = (bias is not None, params if bias is None else bias, float(slope), accumulate)
         args = (left, matrix, right, gather, cut.share, out, result, *finish)
         self._ops.launch.tiles(source, "implicit_gemm", grid, *args)
 
-    def _unit(self, dtype: Any, tile: int) -> str:
+    def _unit(self, dtype: Any, tile: int, *factors: Any) -> str:
         """The type of tile.cuh that multiplies."""
-        name, halves = c_type(dtype), FORMATS.get(self._ops.factors)
-        if name == "float" and halves is not None and self._tensor_cores(np.float16):
+        name, halves = c_type(dtype), self._ops.rounds_to(*factors)
+        if halves is not None and self._tensor_cores(np.float16):
             return f"TensorCore<Halves<{halves.c_type}>, {tile}>"
         if name == "float" and self._tensor_cores(dtype):
             return f"TensorCore<Tf32, {tile}>"

@@ -17,8 +17,7 @@ from minicaffe.kernels.cuda.conv.im2col import Im2colGemm
 from minicaffe.kernels.cuda.conv.implicit_gemm import ImplicitGemm, fits
 from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, KINDS, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cuda.conv.trial import Trials
-from minicaffe.kernels.cuda.launch import Launcher, program, window_struct
-from minicaffe.kernels.cuda.rounding import stored_type
+from minicaffe.kernels.cuda.launch import Launcher, computed, program, stored_type, window_struct
 from minicaffe.kernels.window import Window
 
 
@@ -34,6 +33,7 @@ class ConvOps:
     launch: Launcher
     bias_grad: Callable[[Any, Any], None]
     factors: str
+    rounds_to: Callable[..., Any]
     trials: Trials | None = None
     """What is faster by measurement; without it, estimates say."""
     tensor_cores: Callable[[Any], bool]
@@ -51,7 +51,7 @@ class ConvOps:
         planes, out = x.shape[0] * x.shape[1], columns.shape[2:]
         size = math.prod(out)
         struct = window_struct(window, x.shape[2:], out)
-        source = program("im2col", x.dtype, len(out), stored_type(columns.dtype))
+        source = program("im2col", computed(x.dtype), len(out), *map(stored_type, (x.dtype, columns.dtype)))
         self.launch.planes(source, "im2col", planes, size, x, columns, struct)
 
     def col2im(self, columns: Any, x: Any, window: Window) -> None:
@@ -59,10 +59,12 @@ class ConvOps:
         planes, out = x.shape[0] * x.shape[1], columns.shape[2:]
         size = math.prod(x.shape[2:])
         struct = window_struct(window, x.shape[2:], out)
-        source = program("im2col", x.dtype, len(out), stored_type(columns.dtype))
+        source = program("im2col", computed(x.dtype), len(out), *map(stored_type, (x.dtype, columns.dtype)))
         self.launch.planes(source, "col2im", planes, size, columns, x, struct)
 
-    def convolution_workspace(self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
+    def convolution_workspace(
+        self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int, dtype: Any = None
+    ) -> int:
         """See ``kernels.reference.convolution_workspace``; enough for each algorithm that may be taken."""
         shapes = tuple(x_shape), tuple(y_shape)
         problems = [Problem(kind, *shapes, window, group) for kind in KINDS]
@@ -108,10 +110,10 @@ class ConvOps:
         algorithm.weight_grad(x, dy, dw, window, group, workspace, accumulate)
 
     def _takes_implicit(self, kind: str, x: Any, y: Any, window: Window, group: int) -> bool:
-        if x.dtype != np.float32 or not fast_paths.taken("implicit"):
+        if x.dtype == np.float64 or not fast_paths.taken("implicit"):
             return False
-        problem, tf32 = Problem(kind, x.shape, y.shape, window, group), self.tensor_cores(x.dtype)
-        rounded = self.factors != "fp32"
+        problem, tf32 = Problem(kind, x.shape, y.shape, window, group), self.tensor_cores(np.float32)
+        rounded = self.rounds_to(x, y) is not None
         if rounded and not self.tensor_cores(np.float16):
             return False  # only cuBLAS has tensor cores for these factors
         if self.trials is not None and fits(problem):

@@ -37,7 +37,7 @@ def checks(options: Options) -> Iterator[Check]:
     small = (1, 33, 257) if options.small or options.bare else EDGES
     edges = list(kernel_cases.cases(Sizes(small)))
     for dtype in ("float32", "float64"):
-        for case in _one_of_each(edges) if options.bare else edges:
+        for case in filter(lambda case: case.suits(dtype), _one_of_each(edges) if options.bare else edges):
             yield Check(f"{case.name} {dtype}", partial(check, case, dtype, where, options.bare))
     if not options.bare:
         for case in cudnn.cases():
@@ -45,18 +45,18 @@ def checks(options: Options) -> Iterator[Check]:
         known = {case.name for case in edges}
         large = [case for case in kernel_cases.cases(Sizes(small, _largest(options, where))) if case.name not in known]
         for dtype in ("float32", "float64"):
-            for case in _two_of_each(large):
+            for case in filter(lambda case: case.suits(dtype), _two_of_each(large)):
                 yield Check(f"{case.name} {dtype}", partial(check, case, dtype, where))
 
 
 def _one_of_each(cases: list[KernelCase]) -> list[KernelCase]:
-    """The last case of every op: not the smallest."""
-    return list({case.op: case for case in cases}.values())
+    """The last case of every op, of float32 and of 16 bits: not the smallest."""
+    return list({(case.op, bool(case.narrow)): case for case in cases}.values())
 
 
 def _two_of_each(cases: list[KernelCase]) -> list[KernelCase]:
     """The first and the last case of every op, which differ in what they go along: large ones take their time."""
-    first = {case.op: case for case in reversed(cases)}
+    first = {(case.op, bool(case.narrow)): case for case in reversed(cases)}
     chosen = {id(case) for case in (*first.values(), *_one_of_each(cases))}
     return [case for case in cases if id(case) in chosen]
 

@@ -75,12 +75,11 @@ class Task:
 LENET = Task("lenet/lenet_train_test.prototxt", {"data": (1, 28, 28), "label": ()}, 0.01)
 SIAMESE = Task("siamese/mnist_siamese_train_test.prototxt", {"pair_data": (2, 28, 28), "sim": ()}, 0.01)
 DROPOUT = Task(LENET.model, LENET.inputs, 0.01, dropout="ip1")
+NORMALISED = "CIFAR-10 with BatchNorm"
 NETS = {
     "siamese": SIAMESE,
     "LeNet with dropout": DROPOUT,
-    "CIFAR-10 with BatchNorm": Task(
-        "cifar10/cifar10_full_sigmoid_train_test_bn.prototxt", {"data": (3, 32, 32), "label": ()}, 0.001
-    ),
+    NORMALISED: Task("cifar10/cifar10_full_sigmoid_train_test_bn.prototxt", {"data": (3, 32, 32), "label": ()}, 0.001),
 }
 
 
@@ -99,7 +98,9 @@ def checks(options: Options) -> Iterator[Check]:
     for precision in ("fp16", "bf16"):
         by_graphs = partial(_by_graphs, where, DROPOUT, size, few, precision=precision)
         yield Check(f"LeNet with dropout in {precision}, the same bits by graphs", by_graphs)
-        yield Check(f"LeNet in {precision}", partial(_in_16_bits, where, LENET, size, few, precision))
+        # the siamese net's losses are too far apart after a few iterations of any rounding
+        for name, task in (("LeNet", LENET), (NORMALISED, NETS[NORMALISED])):
+            yield Check(f"{name} in {precision}", partial(_in_16_bits, where, task, size, few, precision))
     yield Check("a loss scale that is too large", partial(_too_large_a_scale, where, LENET, size))
     for kind in SOLVERS:
         yield Check(f"solver {kind}", partial(_against_cpu, where, LENET, size, few, kind))

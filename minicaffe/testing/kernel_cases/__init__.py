@@ -21,6 +21,7 @@ from minicaffe.testing.kernel_cases import (
     random,
     regions,
     rows,
+    stored,
     updates,
     windows,
 )
@@ -31,7 +32,21 @@ __all__ = ["EDGES", "KernelCase", "Output", "Sizes", "cases", "disagreement"]
 EDGES = (1, 2, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 5003)
 """Around the edges of warps and blocks, and a prime above several blocks."""
 
-_FAMILIES = (linear, halves, windows, implicit_gemm, pooling, neurons, channels, regions, rows, losses, updates, random)
+_FAMILIES = (
+    linear,
+    halves,
+    windows,
+    implicit_gemm,
+    pooling,
+    neurons,
+    channels,
+    regions,
+    rows,
+    losses,
+    updates,
+    random,
+    stored,
+)
 
 
 def cases(sizes: Sizes) -> Iterator[KernelCase]:

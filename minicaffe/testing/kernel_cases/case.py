@@ -101,7 +101,8 @@ class KernelCase:
     """``op(*args)``, where args are numbers, ``Values``, lists of these, or whatever else the op takes.
 
     ``prepare`` gets the drawn arguments and may change them, where one depends on another.  ``reference`` computes what
-    is expected, in place; ``run`` does so on a backend.  ``unlike`` numbers arguments whose contents do not matter.
+    is expected, in place; ``run`` does so on a backend.  ``unlike`` numbers arguments whose contents do not matter,
+    ``narrow`` those that the backend keeps in numbers of which the nearest is as far as ``unit``, of their size.
     """
 
     op: str
@@ -112,6 +113,8 @@ class KernelCase:
     run: Callable[..., None] | None = None
     unlike: tuple[int, ...] = ()
     exact: bool = False
+    narrow: tuple[int, ...] = ()
+    unit: float = 0.0
 
     @property
     def name(self) -> str:
@@ -121,6 +124,10 @@ class KernelCase:
     def renamed(self, name: str) -> KernelCase:
         """The same case under a name of its own."""
         return dataclasses.replace(self, label=name.removeprefix(self.op).strip())
+
+    def suits(self, dtype: DTypeLike) -> bool:
+        """Whether the case is one of this dtype: numbers of 16 bits stand for float32 alone."""
+        return not self.narrow or np.dtype(dtype) == np.float32
 
     def draw(self, dtype: DTypeLike) -> list[Any]:
         """The arguments, arrays in ``dtype``; always the same."""
@@ -133,8 +140,12 @@ class KernelCase:
     def expected(self, args: Sequence[Any]) -> list[Any]:
         """Copies of the arguments after the reference has run on them."""
         copies = [on_arrays(np.array, arg) for arg in args]
-        (self.reference or _default(self.op))(*copies)
+        self.compute(copies)
         return copies
+
+    def compute(self, args: Sequence[Any]) -> None:
+        """Run the reference on the arguments."""
+        (self.reference or _default(self.op))(*args)
 
     def call(self, backend: Any, args: Sequence[Any]) -> None:
         """Run it on ``backend``, on arrays of that."""
@@ -147,21 +158,24 @@ class KernelCase:
         """The first difference between two lists of arguments after a call, or None."""
         for number, (w, g) in enumerate(zip(want, got, strict=True)):
             if isinstance(w, np.ndarray) and number not in self.unlike:
-                problem = disagreement(w, g, exact=self.exact)
+                problem = disagreement(w, g, self.exact, self.unit if number in self.narrow else 0.0)
                 if problem:
                     return f"argument {number}, {problem}"
         return None
 
 
-def disagreement(want: NDArray, got: NDArray, exact: bool = False) -> str | None:
-    """Where and by how much an array differs from what is expected, or None; NaN equals NaN."""
+def disagreement(want: NDArray, got: NDArray, exact: bool = False, unit: float = 0.0) -> str | None:
+    """Where and by how much an array differs from what is expected, or None; NaN equals NaN.
+
+    Numbers may have been rounded by ``unit`` of their size.
+    """
     tolerance = 0.0 if exact else TOLERANCE.get(want.dtype, 0.0)
     if _clearly_right(want, got, tolerance):
         return None
     with np.errstate(invalid="ignore", over="ignore"):
         if tolerance:
             finite = np.isfinite(want)
-            limit = tolerance * (np.abs(want) + np.abs(want[finite]).max(initial=0))
+            limit = tolerance * (np.abs(want) + np.abs(want[finite]).max(initial=0)) + unit * np.abs(want)
             right = (want == got) | (np.abs(want - got) <= limit) | (np.isnan(want) & np.isnan(got))
         else:
             right = (want == got) | ((want != want) & (got != got))

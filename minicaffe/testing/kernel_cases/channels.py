@@ -11,9 +11,9 @@ def cases(sizes: Sizes) -> Iterator[KernelCase]:
     """See the package."""
     edges: list[Shape] = [shape for size in sizes.edges for shape in ((2, 3, size), (3, size, 2))]
     for shape in [(1, 1, 1), (5, 7, 1), (2, 3, 300), *edges]:
-        yield from _standardize(shape)
+        yield from standardize_cases(shape)
     if sizes.large:
-        yield from _standardize((4, 32, sizes.large // 128))
+        yield from standardize_cases((4, 32, sizes.large // 128))
     for shape in [(1, 1, 1), (2, 2, 9), (3, 20, 5), (2, 7, 300), *edges]:
         for size in (1, 3, 5):
             yield from _lrn(shape, size)
@@ -25,7 +25,8 @@ def cases(sizes: Sizes) -> Iterator[KernelCase]:
         yield from _lrn_within((8, 64, 32, max(1, sizes.large // (512 * 32))), 3)
 
 
-def _standardize(shape: Shape) -> Iterator[KernelCase]:
+def standardize_cases(shape: Shape) -> Iterator[KernelCase]:
+    """The calls of BatchNorm and Scale layers on arrays of a shape."""
     c = shape[1]
     x, dy, y = normal(*shape), normal(*shape), normal(*shape)
     a, b, signs = uniform(1, 3, c), uniform(1, 3, c), normal(c)

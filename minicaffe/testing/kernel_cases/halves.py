@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe.kernels import reference
-from minicaffe.kernels.cuda.rounding import FORMATS
+from minicaffe.kernels.halves import FORMATS
 from minicaffe.kernels.window import Window
 from minicaffe.testing.kernel_cases.case import KernelCase, Sizes, Values, normal, output
 from minicaffe.testing.kernel_cases.windows import window

@@ -29,15 +29,15 @@ def cases(sizes: Sizes) -> Iterator[KernelCase]:
     """See the package."""
     rows = [((1, size), ROW, (1, size)) for size in sizes.edges if size < 300]  # the reference is slow
     for in_shape, win, out_shape in [*POOLINGS, *rows]:
-        yield from _layer((2, 3, *in_shape), (2, 3, *out_shape), win)
+        yield from layer_cases((2, 3, *in_shape), (2, 3, *out_shape), win)
     arrays = normal(1, 1, 2, 6), output(1, 1, 1, 3), output(1, 1, 1, 3, dtype=np.int32)
     yield KernelCase("max_pool", (*arrays, window(2, 2)), "of NaN and very small numbers", _small)
     if sizes.large:
         planes = max(1, sizes.large // (16 * 32))
-        yield from _layer((8, planes // 8 + 1, 16, 32), (8, planes // 8 + 1, 8, 16), window(2, 2))
+        yield from layer_cases((8, planes // 8 + 1, 16, 32), (8, planes // 8 + 1, 8, 16), window(2, 2))
 
 
-def _layer(x_shape: Shape, y_shape: Shape, win: Window) -> Iterator[KernelCase]:
+def layer_cases(x_shape: Shape, y_shape: Shape, win: Window) -> Iterator[KernelCase]:
     """The calls of one pooling layer."""
     label = f"{'x'.join(map(str, x_shape))} kernel {'x'.join(map(str, win.kernel))} stride {win.stride[0]}"
     mask = output(*y_shape, dtype=np.int32)
