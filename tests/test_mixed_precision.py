@@ -482,7 +482,7 @@ def test_memory_that_is_shared_with_others_is_float32_again(gpu):  # noqa: F811
 @pytest.mark.parametrize(
     ("change", "wide"),
     [
-        ({"relu1": {"type": "Dropout"}}, {"conv1"}),
+        ({"relu1": {"type": "PReLU"}}, {"conv1"}),
         ({"pool2": {"loss_weight": [1]}}, {"pool2"}),
         ({"pool1": {"top": ["pool1", "mask"]}}, {"conv1", "pool1"}),
     ],
