@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from minicaffe import proto
 from minicaffe.blob import Blob
-from minicaffe.layers.base import Layer, LayerClass
+from minicaffe.layers.base import Count, Layer, LayerClass
 
 
 class Eltwise(Layer):
@@ -23,7 +23,7 @@ class Eltwise(Layer):
     takes_halves = True
     param = "eltwise_param"
     fixed = ()
-    bottoms = (2, None)
+    bottoms: Count = (2, None)
     operation: int
     coeff: Sequence[float]
     stable_prod_grad: bool
