@@ -209,7 +209,7 @@ def _row_parts(depth: int, rows: int, columns: int, batches: int, itemsize: int,
     Every part of the panels reads all weights; every part of the rows gathers all panels.
     """
     width, register = PANEL // itemsize, WIDTH // itemsize
-    panels = -(-columns // width)
+    panels = max(1, -(-columns // width))
     last = -(-(columns - (panels - 1) * width) // register) * register
     per_column = depth * rows / MULTIPLICATIONS_PER_CYCLE
 

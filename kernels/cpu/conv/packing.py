@@ -22,7 +22,9 @@ from minicaffe.kernels.cpu.simd.memory import (
 from minicaffe.kernels.cpu.simd.pairs import join_rows, split_rows
 
 _AHEAD = 8  # rows to prefetch ahead
-_IN, _OUT = np.bool_(False), np.bool_(True)  # NumPy's: Numba takes Python's for literals, and compiles for each
+# NumPy's: Numba takes Python's for literals, and compiles for each
+_IN, _OUT = np.bool_(False), np.bool_(True)
+_NONE, _ONE = np.intp(0), np.intp(1)
 
 
 @kernel(inline=True)
@@ -42,13 +44,13 @@ def unpad_image(image, padded, channels, layout, like):
 @called
 def _move_image(image, padded, channels, layout, outward, like):
     size = size_of(like)
-    depth, height, width = layout[0]
-    front, top, left = layout[1]
-    d_step, h_step, w_step = layout[2]
-    d_phases, h_phases, w_phases = layout[3]
-    d_size, h_size, w_size = layout[4]
+    depth, height, width = layout[0, 0], layout[0, 1], layout[0, 2]  # an array's elements at once take long to compile
+    front, top, left = layout[1, 0], layout[1, 1], layout[1, 2]
+    d_step, h_step, w_step = layout[2, 0], layout[2, 1], layout[2, 2]
+    d_phases, h_phases, w_phases = layout[3, 0], layout[3, 1], layout[3, 2]
+    d_size, h_size, w_size = layout[4, 0], layout[4, 1], layout[4, 2]
     if front + top + left == 0 and d_step * h_step * w_step == 1:
-        _move_rows(padded, 0, image, 0, 1, channels * depth * height * width, outward, like)
+        _move_rows(padded, _NONE, image, _NONE, _ONE, channels * depth * height * width, outward, like)
         return
     phase, row, line_row = d_size * h_size * w_size, width * size, w_size * size
     even_place, odd_place = (left % 2 * phase + left // 2) * size, ((left + 1) % 2 * phase + (left + 1) // 2) * size
@@ -130,7 +132,8 @@ def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
             if outward:  # rows are too far apart for the hardware to prefetch the next one
                 for line in range(0, count * size, 64):
                     prefetch_to_write(outside + _AHEAD * positions * size + line)
-            _move_rows(panel + (r - low) * row + (column - first) * size, 0, outside, 0, 1, count, outward, like)
+            inside = panel + (r - low) * row + (column - first) * size
+            _move_rows(inside, _NONE, outside, _NONE, _ONE, count, outward, like)
         column += count
 
 
