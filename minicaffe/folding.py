@@ -168,6 +168,8 @@ def _obstacle(layer: proto.LayerParameter, other: proto.LayerParameter, shared: 
         if covered.axis != 1 or covered.num_axes != 1:
             verb = "scales" if other.type == "Scale" else "shifts"
             return f"it {verb} axis {covered.axis}, {covered.num_axes} axes; expected axis 1 alone"
+    if layer.type == "InnerProduct" and layer.inner_product_param.normalize:
+        return f"'{layer.name}' scales its weights (normalize)"
     axis = layer.inner_product_param.axis if layer.type == "InnerProduct" else layer.convolution_param.axis
     if axis != 1:
         return f"'{layer.name}' has its outputs along another axis ({axis}) than 1"

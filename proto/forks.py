@@ -36,6 +36,7 @@ NO_EFFECT = frozenset(
 
 _FIELDS: dict[str, tuple[str, ...]] = {
     _SSD: ("resize_param", "noise_param", "distort_param", "expand_param", "emit_constraint", "crop_h", "crop_w"),
+    "TextBoxes++ (MhLiao/TextBoxes_plusplus)": ("use_polygon", "denser_prior_boxes"),
     _CASCADE: ("ceil_mode",),
     _DEEPDETECT: ("scaling_temperature", "geometry_param", "all_effects", "random_order", "decolorize_prob"),
     _HAPPYNEAR: (

@@ -39,7 +39,7 @@ class BN(Standardized):
     param = "bn_param"
     fixed: ClassVar[Collection[str] | None] = ("slope_filler", "bias_filler", "frozen")
     in_place = "always"
-    dialects = ("PSPNet", "happynear")
+    dialects: ClassVar[Sequence[str]] = ("PSPNet", "happynear")
     momentum: float
     eps: float
     frozen: bool

@@ -41,6 +41,15 @@ CASES = [
         phase="TEST",
         params=(normal(1, 3, 1, 1), normal(1, 3, 1, 1), normal(1, 3, 1, 1), uniform(0.5, 2, 1, 3, 1, 1)),
     ),
+    Case("BN", (normal(2, 3, 2, 4),), {"fork": "happynear"}, "happynear's"),
+    Case(
+        "BN",
+        (normal(2, 3, 2, 4),),
+        {"fork": "happynear"},
+        "happynear's, test",
+        phase="TEST",
+        params=(normal(1, 3), normal(1, 3), normal(1, 3), uniform(0.5, 2, 1, 3)),
+    ),
     Case(
         "BN",
         (normal(3, 2, 3, 4),),

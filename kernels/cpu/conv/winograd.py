@@ -305,7 +305,7 @@ def _cycles_of(problem: Problem, outputs: int) -> tuple[float, float, float]:
     lanes, tiles = WIDTH // _SIZE, math.prod(_tiles(problem, outputs))
     read, written = (-(-count // lanes) for count in (problem.channels, problem.filters))
     into, out_of, _ = (_CYCLES[outputs, problem.window.kernel[0]][kind] for kind in _TRANSFORMS[FORWARD])
-    products = _side(problem, outputs) ** 2 * written
+    products: float = _side(problem, outputs) ** 2 * written
     products *= problem.channels * lanes / MULTIPLICATIONS_PER_CYCLE + _STORE_CYCLES
     transposed = lanes / _TRANSPOSED_PER_CYCLE / tiles
     reading = read * (into + problem.pixels * transposed)
