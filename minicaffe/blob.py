@@ -79,6 +79,7 @@ class Storage:
         "_uploads",
         "_zeros",
         "handed_out",
+        "users",
     )
 
     def __init__(self, size: int, dtype: DTypeLike) -> None:
@@ -95,6 +96,8 @@ class Storage:
         self._zeros: dict[int, int] = {}
         self.handed_out = 0
         """How often somebody was given the memory, to write to it perhaps."""
+        self.users = 0
+        """How many values and gradients of blobs lie here."""
 
     def grow(self, size: int) -> None:
         """Hold at least ``size`` elements; contents are lost (zero again) when that takes new memory.
@@ -313,11 +316,15 @@ class _Part:
 
     def __init__(self, storage: Storage, offset: int = 0, room: float = math.inf) -> None:
         self.storage = storage
+        storage.users += 1
         self.offset = offset
         self.room = room
         self._base: Any = None
         self._view: Any = None
         self._shape: tuple[int, ...] | None = None
+
+    def __del__(self) -> None:
+        self.storage.users -= 1
 
     def view(self, base: Any, shape: tuple[int, ...], count: int) -> Any:
         if base is not self._base or shape is not self._shape:

@@ -6,6 +6,7 @@ import numpy as np
 import strict_cupy
 
 from minicaffe.backend.device import DeviceBackend
+from minicaffe.kernels import halves
 
 
 class StrictBackend(DeviceBackend):
@@ -30,9 +31,13 @@ def gemm(
         matrix = array._host if array.ndim == 2 else array._host[0]
         if array.dtype not in (out.dtype, a.dtype) or not matrix.flags.c_contiguous:
             raise ValueError(f"gemm takes contiguous matrices of one dtype, not {array!r} with strides {array.strides}")
-    factors = [x._host if x.dtype == out.dtype else strict_cupy.wide(x._host, x.dtype) for x in (a, b)]
+    kept = halves.held_by(out)
+    factors = [strict_cupy.wide(x._host, x.dtype) if x.dtype.itemsize == 2 else x._host for x in (a, b)]
     left, right = (x.swapaxes(-1, -2) if t else x for x, t in zip(factors, (transpose_a, transpose_b), strict=True))
-    if accumulate:
+    if kept is not None:
+        before = strict_cupy.wide(out._host, out.dtype) if accumulate else 0
+        out._host[...] = kept.encode(before + left @ right)
+    elif accumulate:
         out._host[...] += left @ right
     else:
         np.matmul(left, right, out=out._host)

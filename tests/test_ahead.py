@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import importlib.util
 import os
@@ -17,13 +18,19 @@ from numba.core import event
 
 from minicaffe import TEST, TRAIN, Net, proto, solvers
 from minicaffe.kernels import cpu
-from minicaffe.kernels.cpu.runtime import ahead, cache, threads
+from minicaffe.kernels.cpu.conv import implicit_gemm_kernels as gemm
+from minicaffe.kernels.cpu.conv import row_dot
+from minicaffe.kernels.cpu.runtime import ahead, cache, optimization, threads
 from minicaffe.kernels.cpu.runtime.compile import capturing
 from minicaffe.layers import Layer
 from minicaffe.proto.text import parse
 
 KERNELS = """
-from minicaffe.kernels.cpu.runtime.compile import kernel
+from numba import types
+from minicaffe.kernels.cpu.runtime.compile import callback, kernel
+@callback(types.intp(types.intp))
+def twice(x):
+    return 2 * x
 @kernel()
 def one(x):
     return x + 1
@@ -83,6 +90,37 @@ def test_the_first_kernel_that_is_missing_has_those_compiled_that_follow(fresh, 
         work()
     assert calls == [2.0, 4.0]
     assert not compiled_here()
+
+
+def test_callbacks_are_compiled_beside_the_kernels_that_are_told_their_address(fresh, compiled_here, two_cores):
+    made = ahead.compile_ahead(partial(ahead.rehearse, lambda: fresh.one(fresh.twice.address)))
+    assert sorted(item.kernel.rpartition(".")[2] for item in made) == ["one", "twice"]
+    assert fresh.one(fresh.twice.address) > 1
+    assert fresh.twice._cache_hits == 1
+    assert ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_ssize_t)(fresh.twice.address)(4) == 8
+    assert not compiled_here()
+
+
+def test_a_rehearsal_that_is_no_process_of_its_own_finds_addresses_that_stay(fresh):
+    found = []
+    ahead.rehearse(lambda: found.append(fresh.twice.address))
+    assert found == [fresh.twice.address] != [0]
+
+
+def test_convolutions_are_compiled_first_and_those_of_one_module_not_at_once(fresh):
+    names = fresh.one, gemm.scatter_grad, gemm.convolve, fresh.two, row_dot._weight_grad, gemm.weight_grad
+    ordered = [job[0] for job in ahead._in_order([(kernel, ()) for kernel in names])]
+    assert ordered == [gemm.scatter_grad, row_dot._weight_grad, gemm.convolve, gemm.weight_grad, fresh.one, fresh.two]
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_what_others_compile_is_optimized_as_ever(fresh, once):
+    codegen = fresh.one.targetctx.codegen()
+    usual = codegen._library_class
+    with pytest.raises(ValueError, match="stop"), optimization.optimized(codegen, once):
+        assert (codegen._library_class is usual) == (not once or not optimization._KNOWN)
+        raise ValueError("stop")
+    assert codegen._library_class is usual
 
 
 def test_once_is_enough_and_work_that_was_not_expected_does_not_count(fresh, compiled_here, two_cores):

@@ -56,14 +56,34 @@ def test_plain_files_need_not_be_opened(options, color, monkeypatch):
     [
         (encoded(NOISE.convert("L")), (1, 13, 21)),
         (encoded(NOISE.convert("CMYK")), (3, 13, 21)),
-        (encoded(exif=TURNED), (3, 21, 13)),
         (encoded()[:20] + b"\0" + encoded()[20:], (3, 13, 21)),
     ],
-    ids=["gray", "CMYK", "turned", "something between segments"],
+    ids=["gray", "CMYK", "something between segments"],
 )
 def test_others_are_opened(content, shape):
     assert jpeg.size_of_plain(content) is None
     assert decode_image(content, color=None if shape[0] == 1 else True).shape == shape
+
+
+def test_what_tells_the_orientation_is_read_only_where_it_counts(monkeypatch):
+    content = encoded(exif=TURNED)
+    turned = decode_image(content, color=True)
+    monkeypatch.setattr(Image, "open", None)
+    as_stored = decode_image(content)
+    np.testing.assert_array_equal(turned, np.rot90(as_stored, -1, (1, 2)))
+
+
+@pytest.mark.parametrize(
+    "inserted",
+    [b"\0", b"\xff", b"\xff\xe3\0\0", b"\xff\xe3\0\1", b"\xff\xd8", encoded()[158:177], b"\xff\xdc\0\4\0\1"],
+    ids=["a byte", "a fill byte", "length 0", "length 1", "a second start", "a second frame", "another height"],
+)
+def test_files_that_could_be_read_in_two_ways_are_opened(inserted):
+    content = encoded()
+    assert content[158:160] == b"\xff\xc0" and content[177:179] == b"\xff\xc4"
+    assert jpeg.size_of_plain(content) == NOISE.size
+    assert jpeg.size_of_plain(content[:158] + inserted + content[158:]) is None
+    assert jpeg.size_of_plain(content[:177] + inserted + content[177:]) is None
 
 
 def test_files_cut_short_anywhere_are_refused():
@@ -93,7 +113,7 @@ def test_damaged_files_are_what_image_open_makes_of_them(monkeypatch):
             damaged.append(bytes(content))
             plain += size is not None
     found = [outcome(content) for content in damaged]
-    monkeypatch.setattr(images, "_plain_jpeg", lambda content: None)
+    monkeypatch.setattr(images, "_plain_jpeg", lambda content, upright: None)
     assert found == [outcome(content) for content in damaged]
     assert plain > 50
 

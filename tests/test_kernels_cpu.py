@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import math
 import os
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from minicaffe.kernels import cpu, fast_paths, reference
-from minicaffe.kernels.cpu.conv import depthwise, select, winograd_transforms
+from minicaffe.kernels.cpu.conv import depthwise, select, winograd, winograd_transforms
 from minicaffe.kernels.cpu.conv.problem import FORWARD, KINDS, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cpu.conv.select import candidates
 from minicaffe.kernels.cpu.runtime import threads as shares
@@ -87,7 +88,7 @@ def use(threads):
 @contextlib.contextmanager
 def always():
     """Take an algorithm wherever it can be taken, be it the fastest on this processor or not."""
-    caches = select.solver, select._workspace
+    caches = select.solver, select._workspace, select._candidates
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(select, "_MARGIN", 0)
         for cache in caches:
@@ -437,7 +438,7 @@ TILED = [  # done by Winograd's transforms
     ((3, 40, 17, 13), 72, window((5, 5), pad=2), 1),
     ((4, 64, 13, 13), 96, window((3, 3), pad=(1, 0)), 2),
     ((1, 64, 57, 41), 64, window((3, 3)), 1),  # one image, shared out by rows of tiles
-    ((1, 20, 13, 14), 140, window((3, 3), pad=1), 1),  # shared out by panels of the weights
+    ((1, 64, 24, 24), 128, window((3, 3), pad=1), 1),  # shared out by panels of the weights
     ((9, 130, 14, 14), 70, window((5, 5), pad=(3, 1)), 1),  # more channels than a panel has
 ]
 
@@ -618,6 +619,22 @@ def test_convolution_stays_inside_its_workspace(case):
         cpu.convolve_data_grad(dy, weights, x.copy(), w, group, memory[:count])
         cpu.convolve_weight_grad(x, dy, weights.copy(), w, group, memory[:count], True, case.normal(outputs))
         assert (memory[count:] == 7e5).all()
+
+
+def test_a_workspace_is_enough_for_any_number_of_threads(case):
+    """Also where the choice of an algorithm depends on it: by then nothing can grow any more."""
+    heeded = set()
+    wide = (4, 256, 14, 14), 512, window((3, 3), pad=1), 1
+    for shape, outputs, w, group in [*CONVOLUTION, *TILED, *ROW_DOT, wide]:
+        y_shape = (shape[0], outputs, *positions(shape[2:], w))
+        room = cpu.convolution_workspace(shape, y_shape, w, group, case.dtype)
+        for kind, threads in itertools.product(KINDS, range(1, numba.config.NUMBA_NUM_THREADS + 1)):
+            problem = Problem(kind, shape, y_shape, w, group, case.dtype, threads)
+            heeded.add(winograd.heeds_threads(problem))
+            found = select._candidates.__wrapped__(problem)
+            assert found == candidates(problem)
+            assert max(algorithm.workspace(problem) for _, algorithm in found) <= room
+    assert heeded == ({False, True} if case.dtype == np.float32 else {False})
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (1, 2), (3, 1), (2, 2), (1, 5), (2, 3), (1, 7), (2, 4), (3, 3)])

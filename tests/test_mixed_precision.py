@@ -475,14 +475,24 @@ def test_memory_that_is_shared_with_others_is_float32_again(gpu):  # noqa: F811
     with gpu.running():
         assert other.xdata.dtype == np.float32
     np.testing.assert_array_equal(other.data, before)
+    for precision in ("fp32", "fp16"):
+        net.precision = precision
+        assert not {"pool2"} & narrow_blobs(net)
+    before = Blob(net.blobs["conv2"].shape)
+    net.precision = "fp32"
+    before.share_data(net.blobs["conv2"])
+    net.precision = "fp16"
     net.forward()
-    assert other.data.any()
+    assert narrow_blobs(net) == NARROW - {"pool2", "conv2"}
+    del other, before
+    net.precision = "bf16"
+    assert narrow_blobs(net) == NARROW
 
 
 @pytest.mark.parametrize(
     ("change", "wide"),
     [
-        ({"relu1": {"type": "Dropout"}}, {"conv1"}),
+        ({"relu1": {"type": "PReLU"}}, {"conv1"}),
         ({"pool2": {"loss_weight": [1]}}, {"pool2"}),
         ({"pool1": {"top": ["pool1", "mask"]}}, {"conv1", "pool1"}),
     ],

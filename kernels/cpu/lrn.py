@@ -44,11 +44,28 @@ def _sum_planes(planes, first, last, total):
 
 
 @kernel()
-def _sum_five(planes, total):
-    """Like ``_sum_planes``, in one pass."""
-    a, b, c, d, e = planes[0], planes[1], planes[2], planes[3], planes[4]
-    for i in range(total.size):
-        total[i] = a[i] + b[i] + c[i] + d[i] + e[i]
+def _sum_ring(planes, first, total):
+    """Sum of planes that begin with number ``first`` and go on with the first after the last; five, the usual number,
+    in one pass.
+    """
+    size = len(planes)
+    if size == 5:
+        a, b, c = planes[first], planes[(first + 1) % 5], planes[(first + 2) % 5]
+        d, e = planes[(first + 3) % 5], planes[(first + 4) % 5]
+        for i in range(total.size):
+            total[i] = a[i] + b[i] + c[i] + d[i] + e[i]
+    else:
+        _sum_planes(planes, first, size, total)
+        for p in range(first):
+            plane = planes[p]
+            for i in range(total.size):
+                total[i] += plane[i]
+
+
+@kernel()
+def _square(source, square):
+    for i in range(square.size):
+        square[i] = np.float64(source[i]) * source[i]
 
 
 @kernel()
@@ -69,22 +86,23 @@ def _lrn_part(part, parts, x, scale, y, half, factor, exponent, k):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
     # in float64: nets with several LRN layers are sensitive to the rounding errors of these sums and roots
-    squares, totals = np.zeros((half + c + half, _BLOCK)), np.empty(_BLOCK)
+    size, totals = half + 1 + half, np.empty(_BLOCK)
+    ring = np.zeros((size, _BLOCK))  # the squares of a window's channels: those of channel j are in row j modulo size
     low, high = share(part, parts, n * blocks)
     for item in range(low, high):
         image, first = item // blocks, item % blocks * _BLOCK
         last = min(first + _BLOCK, inner)
+        squares, total = ring[:, : last - first], totals[: last - first]
+        squares[:] = 0
+        for j in range(min(half, c)):
+            _square(x[image, j, first:last], squares[j])
         for j in range(c):
-            source, square = x[image, j, first:last], squares[half + j, : last - first]
-            for i in range(square.size):
-                square[i] = np.float64(source[i]) * source[i]
-        for j in range(c):
-            source, kept, out = x[image, j, first:last], scale[image, j, first:last], y[image, j, first:last]
-            total, window = totals[: last - first], squares[j : j + 2 * half + 1, : last - first]
-            if half == 2:
-                _sum_five(window, total)
+            if j + half < c:
+                _square(x[image, j + half, first:last], squares[(j + half) % size])
             else:
-                _sum_planes(window, 0, len(window), total)
+                squares[(j + half) % size] = 0
+            source, kept, out = x[image, j, first:last], scale[image, j, first:last], y[image, j, first:last]
+            _sum_ring(squares, (j + half + 1) % size, total)
             for i in range(total.size):
                 total[i] = k + factor * total[i]
                 kept[i] = total[i]

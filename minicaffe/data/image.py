@@ -83,7 +83,7 @@ def decode_packed(content: bytes, color: bool | None = None, numbers: bool = Fal
 
     ``numbers``: of an image with a palette of colours take the number of each pixel's colour.
     """
-    if color is not False and (plain := _plain_jpeg(content)):
+    if color is not False and (plain := _plain_jpeg(content, upright=bool(color))):
         return plain
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -114,9 +114,9 @@ def decode_packed(content: bytes, color: bool | None = None, numbers: bool = Fal
     return _gray(pixels, kind == "PNG")[np.newaxis] if color is False else pixels
 
 
-def _plain_jpeg(content: bytes) -> PackedImage | None:
+def _plain_jpeg(content: bytes, upright: bool) -> PackedImage | None:
     """The image of a JPEG file, if it asks for nothing else than to be decoded, and is whole."""
-    size = jpeg.size_of_plain(content)
+    size = jpeg.size_of_plain(content, upright)
     if size is None or not 0 < size[0] * size[1] <= MOST_PIXELS:
         return None
     _require_memory(size)

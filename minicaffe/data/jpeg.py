@@ -2,7 +2,8 @@
 
 ``Image.open`` takes a file apart in Python, segment by segment, which holds the interpreter's lock: a tenth of the time
 that 256 x 256 pixels take.  Here only the size is looked for; then Pillow's decoder gets the file as it is, and gives
-the same pixels.  Segments and markers: ISO/IEC 10918-1, annex B.
+the same pixels.  Old ones believe the size that they are told, whatever the file says, and write past their memory: so
+files that could be read in two ways are none of these.  Segments and markers: ISO/IEC 10918-1, annex B.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ _SEGMENT = struct.Struct(">BBH")  # 255, the kind, the length from there on
 _FRAME = struct.Struct(">BHHB")  # bits of a sample, height, width, components
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # of Huffman codes: baseline, extended, progressive
 _SCAN = 0xDA
-_PASSED_OVER = frozenset({0xC4, 0xDB, 0xDD, 0xE0, *range(0xE2, 0xF0), 0xFE})
-"""Tables, comments and what applications add; but for APP1, which may tell how the camera was held."""
+_PASSED_OVER = frozenset({0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE})
+"""Tables, comments and what applications add."""
+_ORIENTATION = 0xE1  # where applications tell, perhaps, how the camera was held
 
 _KEPT = 1 << 20  # pixels at most of an image whose memory is kept
 _spare: deque[tuple[Any, np.ndarray | None]] = deque(maxlen=8)
 
 
-def size_of_plain(content: bytes) -> tuple[int, int] | None:
-    """Width and height of the image in a JPEG file of three components of 8 bits that need not be turned; None of any
-    other file.
+def size_of_plain(content: bytes, upright: bool = False) -> tuple[int, int] | None:
+    """Width and height of the image in a JPEG file of three components of 8 bits; None of any other file.
+
+    ``upright``: None also of one that may have to be turned.
     """
     if not content.startswith(_START):
         return None
@@ -45,7 +48,7 @@ def size_of_plain(content: bytes) -> tuple[int, int] | None:
             if bits != 8 or components != 3:
                 return None
             size = width, height
-        elif kind not in _PASSED_OVER:
+        elif kind not in _PASSED_OVER or (upright and kind == _ORIENTATION):
             return None
         position += 2 + length
     return None

@@ -92,7 +92,7 @@ class Step:
     def settle(self, goes_backward: bool, lost: Sequence[Blob] = ()) -> None:
         """Keep what backward needs and nothing else: copies of the blobs that are ``lost`` before it runs."""
         if [id(blob) for blob, _ in self.kept] != [id(blob) for blob in lost]:
-            self.kept = [(blob, Blob(blob.shape, blob.dtype)) for blob in lost]
+            self.kept = [(blob, _kept_alike(blob)) for blob in lost]
             self._reshape_kept()
             generation.advance()
         self.layer.settle(self.bottom, self.top, goes_backward=goes_backward)
@@ -131,6 +131,14 @@ class Step:
         for blob, copy in self.kept:
             if not copy.shares_diff_with(blob):
                 copy.share_diff(blob)
+
+
+def _kept_alike(blob: Blob) -> Blob:
+    """A blob of the same shape, which a device keeps in the same format."""
+    made = Blob(blob.shape, blob.dtype)
+    made.data_storage.keep_in(blob.data_storage.halves)
+    made.diff_storage.keep_in(blob.diff_storage.halves)
+    return made
 
 
 class Assembly:

@@ -6,6 +6,7 @@ and outputs of the net, losses, and the blobs of all other layers stay float32, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from minicaffe.blob import Blob, Storage
@@ -16,13 +17,17 @@ from minicaffe.kernels.halves import FORMATS
 def keep(steps: Sequence[Step], precision: str) -> None:
     """Keep the blobs between these steps in 16 bits, or in float32 again, as ``precision`` says; their numbers stay.
 
-    Layers that must reshape for it will.  Memory that several blobs share is kept as all of them can be.
+    Layers that must reshape for it will.  Memory that several blobs share is kept as all of them can be; where blobs of
+    others lie in it, too, in float32.
     """
     halves = FORMATS.get(precision)
+    blobs = {id(blob): blob for step in steps for blob in _blobs(step)}.values()
+    own = Counter(id(storage) for blob in blobs for storage in _memory(blob))
     wide = {id(storage) for blob in _wide_blobs(steps) for storage in _memory(blob)}
     for step in steps:
-        memory = {id(storage): storage for blob in _blobs(step) for storage in _memory(blob)}
-        anew = [storage.keep_in(None if key in wide else halves) for key, storage in memory.items()]
+        memory = [storage for blob in _blobs(step) for storage in _memory(blob)]
+        shared = [id(storage) in wide or storage.users > own[id(storage)] for storage in memory]
+        anew = [storage.keep_in(None if others else halves) for storage, others in zip(memory, shared, strict=True)]
         if any(anew):
             step.layer.changed()
 

@@ -61,7 +61,7 @@ taken if there are at most so many times as many pixels."""
 _GATHERED, _GATHERED_TAPS, _SCATTERED = 0.12, 0.25, 0.4
 """Cycles to gather an element of a panel whose columns are positions, or taps, and to scatter one of a product; roughly
 measured."""
-_GATHERED_AGAIN, _READ_AGAIN = 0.3, 0.06
+_GATHERED_AGAIN, _READ_AGAIN = 0.5, 0.06
 """Cycles to gather an element from beyond the L2 cache, and to read a byte of the weights from there."""
 _FEW_REGISTERS = 8  # of a row of a product: if there are more, what fills up the last panel is neglected
 
@@ -142,21 +142,21 @@ def _kernel(problem: Problem) -> Solver:
     threads = product_threads(problem.multiplications, problem.threads)
     parts = queue_length(threads)
 
-    def shares(tables: Tables, rows: int) -> tuple[int, bool]:
-        """Parts of the rows, and whether images are padded before: where several parts would read each."""
+    def shares(tables: Tables, rows: int) -> tuple[int, int, bool]:
+        """All parts, those of the rows, and whether images are padded before: where several parts would read each."""
         batches = -(-images // tables.together) * problem.group
         pads = tables.padded and threads > 1 and batches <= threads
         work = config.weights // (problem.group * rows), rows, tables.columns, batches
-        return _row_parts(*work, itemsize, parts, threads), pads
+        return *_row_parts(*work, itemsize, threads), pads
 
     if problem.kind == FORWARD:
-        how, packed = shares(config.positions, m), config.positions.packed
+        (parts, *how), packed = shares(config.positions, m), config.positions.packed
         return functools.partial(kernels.convolve, *how, code, scratch_per_worker, parts, threads, packed)
     if problem.kind == WEIGHT_GRAD:
         split = _weight_grad_parts(problem, config, threads)
         return functools.partial(kernels.weight_grad, code, *split, scratch_per_worker, threads, config.taps.packed)
     if config.rotated is not None and fast_paths.taken("rotated"):
-        how, packed = shares(config.rotated, c), config.rotated.packed
+        (parts, *how), packed = shares(config.rotated, c), config.rotated.packed
         zeros = np.zeros((problem.group, c), problem.dtype)
         return functools.partial(kernels.rotated_grad, *how, code, zeros, scratch_per_worker, parts, threads, packed)
     # with few images, channels are shared out, too
@@ -202,18 +202,18 @@ def _shape_config(problem: Problem) -> _Config:
 
 
 @functools.lru_cache(maxsize=1024)
-def _row_parts(depth: int, rows: int, columns: int, batches: int, itemsize: int, parts: int, threads: int) -> int:
-    """Into how many parts to split the rows of the weights (filters, or channels of the rotated ones), ``depth``
-    numbers each, for ``batches`` products with so many columns to be finished first.
+def _row_parts(depth: int, rows: int, columns: int, batches: int, itemsize: int, threads: int) -> tuple[int, int]:
+    """Into how many parts to split the work, and into how many of them the rows of the weights (filters, or channels of
+    the rotated ones), ``depth`` numbers each, for ``batches`` products with so many columns to be finished first.
 
     Every part of the panels reads all weights; every part of the rows gathers all panels.
     """
     width, register = PANEL // itemsize, WIDTH // itemsize
-    panels = -(-columns // width)
+    panels = max(1, -(-columns // width))
     last = -(-(columns - (panels - 1) * width) // register) * register
     per_column = depth * rows / MULTIPLICATIONS_PER_CYCLE
 
-    def cycles(row_parts: int) -> Iterator[float]:
+    def cycles(parts: int, row_parts: int) -> Iterator[float]:
         """Those that each part takes."""
         for part in range(parts // row_parts):
             first, end = (batches * panels * p // (parts // row_parts) for p in (part, part + 1))
@@ -222,8 +222,12 @@ def _row_parts(depth: int, rows: int, columns: int, batches: int, itemsize: int,
             moved = _GATHERED_AGAIN * depth * count + _READ_AGAIN * depth * rows / row_parts * itemsize
             yield from [multiplied + moved if count else 0.0] * row_parts
 
-    splits = (split for split in range(1, parts + 1) if parts % split == 0 and rows >= MR_MAX * split)
-    return min(splits, key=lambda split: finished(cycles(split), threads), default=1)
+    most = queue_length(threads)
+    splits = [(most, split) for split in range(1, most + 1) if most % split == 0]
+    if threads > 1:
+        splits += [(2 * threads, 2 * threads), (threads, threads)]  # each gathers all panels: the fewer the better
+    some = [(parts, split) for parts, split in splits if split == 1 or rows >= MR_MAX * split]
+    return min(some, key=lambda split: finished(cycles(*split), threads))
 
 
 def _weight_grad_parts(problem: Problem, config: _Config, threads: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from minicaffe.kernels.cpu.conv.packing import (
     scatter,
     unpad_image,
 )
-from minicaffe.kernels.cpu.conv.tables import unpack
+from minicaffe.kernels.cpu.conv.tables import is_padded, unpack
 from minicaffe.kernels.cpu.matmul.microkernel import (
     KC,
     L2,
@@ -100,18 +100,18 @@ def _pad_part(part, parts, x, base, scratch_per_worker, like, tables):
     """
     layout, _, channel, together = tables[:4]
     size = size_of(like)
-    n, group, c = x.shape[:3]
-    image, padded_size = x[0, 0].size * size, c * channel * size
+    n, group, c, pixels = x.shape
+    padded_size = c * channel * size
     low, high = share(part, parts, c)
     for batch in range(-(-n // together) * group):
         first_image, g = batch // group * together, batch % group
         for i in range(together):
             padded = base + batch * scratch_per_worker + i * padded_size + low * channel * size
-            if layout[1].sum() > 0 or first_image + i >= n:
+            if is_padded(layout) or first_image + i >= n:
                 fill_row(padded, like, (high - low) * channel)
             if first_image + i < n:
-                pixels = x.ctypes.data + ((first_image + i) * group + g) * image + low * (image // c)
-                pad_image(pixels, padded, high - low, layout, like)
+                image = x.ctypes.data + (((first_image + i) * group + g) * c + low) * pixels * size
+                pad_image(image, padded, high - low, layout, like)
 
 
 @part_kernel()
@@ -132,12 +132,12 @@ def _convolve_part(
     count, step = panels.size - 1, _panels_at_a_time(k)
     # a panel that is multiplied with more than MC filters is kept whole, and gathered in advance if it stays in the L2
     # cache; other panels are gathered KC rows at a time, right before these are multiplied, into the L1 cache
-    kept = int(high_m - low_m > MC)
+    kept = 1 if high_m - low_m > MC else 0
     early = kept and k * PANEL <= L2
     panel = align(own + together * padded_size + CHUNK)
     product = align(panel + min(count, step) * k * PANEL + CHUNK)
     scratch = product + MC * PANEL
-    if not padded_before and (layout[1].sum() > 0 or n % together > 0):
+    if not padded_before and (is_padded(layout) or n % together > 0):
         fill_row(own, like, together * padded_size // size)
     slope_at = scratch + MR_MAX * PANEL
     store(slope_at, slope)
@@ -297,7 +297,7 @@ def _weight_grad_part(
         first, last = first_p * width // window, -(-min(last_p * width, taps.size) // window)
         summed = dy_sums.size > 0 and first_p == 0
         totals[:] = 0
-        if layout[1].sum() > 0:
+        if is_padded(layout):
             fill_row(padded + first * channel * size, like, (last - first) * channel)
         for i in range(first_image, last_image):
             pixels, dy_at = (

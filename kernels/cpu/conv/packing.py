@@ -22,7 +22,9 @@ from minicaffe.kernels.cpu.simd.memory import (
 from minicaffe.kernels.cpu.simd.pairs import join_rows, split_rows
 
 _AHEAD = 8  # rows to prefetch ahead
-_IN, _OUT = np.bool_(False), np.bool_(True)  # NumPy's: Numba takes Python's for literals, and compiles for each
+# NumPy's: Numba takes Python's for literals, and compiles for each
+_IN, _OUT = np.bool_(False), np.bool_(True)
+_NONE, _ONE = np.intp(0), np.intp(1)
 
 
 @kernel(inline=True)
@@ -42,15 +44,17 @@ def unpad_image(image, padded, channels, layout, like):
 @called
 def _move_image(image, padded, channels, layout, outward, like):
     size = size_of(like)
-    depth, height, width = layout[0]
-    front, top, left = layout[1]
-    d_step, h_step, w_step = layout[2]
-    d_phases, h_phases, w_phases = layout[3]
-    d_size, h_size, w_size = layout[4]
+    depth, height, width = layout[0, 0], layout[0, 1], layout[0, 2]  # an array's elements at once take long to compile
+    front, top, left = layout[1, 0], layout[1, 1], layout[1, 2]
+    d_step, h_step, w_step = layout[2, 0], layout[2, 1], layout[2, 2]
+    d_phases, h_phases, w_phases = layout[3, 0], layout[3, 1], layout[3, 2]
+    d_size, h_size, w_size = layout[4, 0], layout[4, 1], layout[4, 2]
     if front + top + left == 0 and d_step * h_step * w_step == 1:
-        _move_rows(padded, 0, image, 0, 1, channels * depth * height * width, outward, like)
+        _move_rows(padded, _NONE, image, _NONE, _ONE, channels * depth * height * width, outward, like)
         return
-    phase, row = d_size * h_size * w_size, width * size
+    phase, row, line_row = d_size * h_size * w_size, width * size, w_size * size
+    even_place, odd_place = (left % 2 * phase + left // 2) * size, ((left + 1) % 2 * phase + (left + 1) // 2) * size
+    places = left, w_step, w_phases, phase
     for plane in range(channels * depth):
         c, d = plane // depth, plane % depth + front
         pixels = image + plane * height * row
@@ -63,49 +67,41 @@ def _move_image(image, padded, channels, layout, outward, like):
             rows = -(-(height - first) // h_step)
             line = ((c * d_phases + d % d_step) * h_phases + p) * w_phases * phase
             line = padded + (line + (d // d_step * h_size + (first + top) // h_step) * w_size) * size
-            _move_phase(line, pixels + first * row, h_step * row, rows, width, layout, outward, like)
-
-
-@kernel(internal=True)
-def _move_phase(inside, outside, step, rows, width, layout, outward, like):
-    """Move rows that are ``step`` bytes apart in an image between it and their places in its padded copy."""
-    size = size_of(like)
-    left, w_step, w_phases, row = layout[1, 2], layout[2, 2], layout[3, 2], layout[4, 2] * size
-    phase = layout[4, 0] * layout[4, 1] * row
-    if w_step == 1:
-        _move_rows(inside + left * size, row, outside, step, rows, width, outward, like)
-    elif w_step == 2 and w_phases == 2:
-        even = inside + left % 2 * phase + left // 2 * size
-        odd = inside + (left + 1) % 2 * phase + (left + 1) // 2 * size
-        if outward:
-            join_rows(even, odd, row, outside, step, rows, width, like)
-        else:
-            split_rows(even, odd, row, outside, step, rows, width, like)
-    else:
-        for p in range(w_phases):
-            first = (p - left) % w_step
-            count = -(-(width - first) // w_step)
-            for r in range(rows):
-                at = inside + p * phase + r * row + (first + left) // w_step * size
-                _move_strided(at, outside + r * step + first * size, count, w_step, outward, like)
+            outside = pixels + first * row
+            if w_step == 1:
+                _move_rows(line + left * size, line_row, outside, h_step * row, rows, width, outward, like)
+            elif w_step == 2 and w_phases == 2:
+                even, odd = line + even_place, line + odd_place
+                if outward:
+                    join_rows(even, odd, line_row, outside, h_step * row, rows, width, like)
+                else:
+                    split_rows(even, odd, line_row, outside, h_step * row, rows, width, like)
+            else:
+                for r in range(rows):
+                    _move_strided(line + r * line_row, outside + r * h_step * row, width, places, outward, like)
 
 
 @kernel(internal=True)
 def _move_rows(inside, inside_row, outside, outside_row, rows, count, outward, like):
+    target, target_row, source, source_row = inside, inside_row, outside, outside_row
     if outward:
-        copy_rows(outside, outside_row, inside, inside_row, rows, count, like)
-    else:
-        copy_rows(inside, inside_row, outside, outside_row, rows, count, like)
+        target, target_row, source, source_row = outside, outside_row, inside, inside_row
+    copy_rows(target, target_row, source, source_row, rows, count, like)
 
 
 @kernel(internal=True)
-def _move_strided(inside, outside, count, step, outward, like):
+def _move_strided(inside, outside, width, places, outward, like):
+    """A row, phase by phase; ``places`` are its padding, the step, how many phases are kept, and elements of one."""
     size = size_of(like)
-    for i in range(count):
-        if outward:
-            store(outside + i * step * size, load(inside + i * size, like))
-        else:
-            store(inside + i * size, load(outside + i * step * size, like))
+    left, step, phases, phase = places
+    for p in range(phases):
+        first = (p - left) % step
+        at = inside + (p * phase + (first + left) // step) * size
+        for i in range(-(-(width - first) // step)):
+            if outward:
+                store(outside + (first + i * step) * size, load(at + i * size, like))
+            else:
+                store(at + i * size, load(outside + (first + i * step) * size, like))
 
 
 @kernel(inline=True)
@@ -136,7 +132,8 @@ def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
             if outward:  # rows are too far apart for the hardware to prefetch the next one
                 for line in range(0, count * size, 64):
                     prefetch_to_write(outside + _AHEAD * positions * size + line)
-            _move_rows(panel + (r - low) * row + (column - first) * size, 0, outside, 0, 1, count, outward, like)
+            inside = panel + (r - low) * row + (column - first) * size
+            _move_rows(inside, _NONE, outside, _NONE, _ONE, count, outward, like)
         column += count
 
 

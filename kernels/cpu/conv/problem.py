@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
@@ -110,12 +111,16 @@ class Algorithm(Protocol):
 
 
 def finished(parts: Iterable[float], threads: int) -> float:
-    """When the last of some parts of the work is done, which take so long, and each of which is taken by the thread
-    that is free next.
+    """When the last of some parts of the work is done, which take so long; a thread takes those of its own share, and
+    then what is left of the others' (``launch.parallel_queue``).
     """
+    left = list(parts)
+    queues = [deque(left[len(left) * t // threads : len(left) * (t + 1) // threads]) for t in range(threads)]
     busy = [0.0] * threads
-    for part in parts:
-        busy[busy.index(min(busy))] += part
+    while any(queues):
+        thread = busy.index(min(busy))
+        queue = next(each for each in (*queues[thread:], *queues[:thread]) if each)
+        busy[thread] += queue.popleft()
     return max(busy)
 
 

@@ -117,6 +117,12 @@ def unpack(packed):
     )
 
 
+@kernel(inline=True)
+def is_padded(layout):
+    """Whether there is padding around the image of a ``layout`` that ``unpack`` gives."""
+    return layout[1, 0] + layout[1, 1] + layout[1, 2] > 0
+
+
 def _padded_image(pixels: Axes, window: Window, split: bool) -> PaddedImage:
     step = window.stride if split else (1, 1, 1)
     phases = tuple(min(s, e) for s, e in zip(step, window.extent, strict=True))

@@ -296,7 +296,8 @@ def _shares(problem: Problem, outputs: int) -> tuple[int, int]:
                 own = (panels * (p + 1) // panel_parts - panels * p // panel_parts) / panels
                 yield tiles * (read + made * own) + (high - low) * weights * own
 
-    some = [(r, p) for r in range(usual, 0, -1) for p in range(1, panels + 1) if parts % p == 0]
+    heights = sorted({min(usual, -(-rows // blocks)) for blocks in range(1, 2 * problem.threads + 1)}, reverse=True)
+    some = [(height, p) for height in heights for p in range(1, panels + 1) if parts % p == 0]
     return min(some, key=lambda share: finished(cycles(share), problem.threads))
 
 

@@ -107,21 +107,14 @@ def _correlation(count: int) -> Any:
             begin = splat(builder, start, kind.count)
             kept = builder.or_(builder.not_(ends), _is_one(builder, slope))
 
-            def sums(adds: bool) -> At:
-                def body(first: Any, place: Any, left: Any) -> None:
-                    total = _get(builder, place, kind, size, left) if adds else begin
-                    for factor, offset in zip(factors, offsets, strict=True):
-                        pixels = get_vector(builder, builder.add(first, offset), kind, size)
-                        total = fma(builder, factor, pixels, total)
-                    _put(builder, builder.select(kept, total, rectified(builder, total, slope)), place, size, left)
+            def body(first: Any, place: Any, left: Any) -> None:
+                total = builder.select(adds, _get(builder, place, kind, size, left), begin)
+                for factor, offset in zip(factors, offsets, strict=True):
+                    pixels = get_vector(builder, builder.add(first, offset), kind, size)
+                    total = fma(builder, factor, pixels, total)
+                _put(builder, builder.select(kept, total, rectified(builder, total, slope)), place, size, left)
 
-                return body
-
-            with builder.if_else(adds) as (adding, setting):
-                with adding:
-                    _at_positions(builder, source, target, (rows, number, width), size, sums(adds=True))
-                with setting:
-                    _at_positions(builder, source, target, (rows, number, width), size, sums(adds=False))
+            _at_positions(builder, source, target, (rows, number, width), size, body)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 7, start, slope, types.boolean, types.boolean), generate

@@ -10,6 +10,7 @@ from minicaffe import compat
 from minicaffe.backend.gpu import GpuBackend
 from minicaffe.backend.precision import allow_tf32
 from minicaffe.errors import DeviceError, MissingExtraError
+from minicaffe.kernels.cuda.launch import computed
 from minicaffe.testing.gpu.checks import Options
 
 
@@ -38,23 +39,29 @@ class _WithoutNvmath(GpuBackend):
         def gemm(
             a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False
         ) -> None:
-            left, right = (_widened(cupy, x, out.dtype) for x in (a, b))
+            dtype = computed(out.dtype)
+            left, right = (_widened(cupy, x, dtype) for x in (a, b))
             left = left.swapaxes(-1, -2) if transpose_a else left
             right = right.swapaxes(-1, -2) if transpose_b else right
             product = cupy.matmul(left, right)
             if accumulate:
-                out += product
-            else:
-                out[...] = product
+                product += _widened(cupy, out, dtype)
+            out[...] = _to_bf16(cupy, product) if out.dtype == cupy.uint16 else product
 
         return gemm
 
 
 def _widened(cupy: Any, factor: Any, dtype: Any) -> Any:
-    """A factor of 16 bits, float16 or the bits of bfloat16 in uint16, in the dtype of the result."""
+    """An array of 16 bits, float16 or the bits of bfloat16 in uint16, in a dtype to compute in."""
     if factor.dtype == cupy.uint16:
         return (factor.astype(cupy.uint32) << 16).view(dtype)
     return factor if factor.dtype == dtype else factor.astype(dtype)
+
+
+def _to_bf16(cupy: Any, numbers: Any) -> Any:
+    """The bits of the nearest bfloat16s, as half.cuh makes them."""
+    bits = numbers.view(cupy.uint32)
+    return cupy.where(numbers != numbers, 0x7FFF, (bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(cupy.uint16)
 
 
 @contextlib.contextmanager

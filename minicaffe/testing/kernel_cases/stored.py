@@ -92,6 +92,7 @@ def _columns(name: str) -> Iterator[KernelCase]:
     """Matrix products, and convolutions that are such, by columns or without."""
     product = KernelCase("gemm", (normal(70, 33), normal(31, 70), output(33, 31), True, True))
     yield kept(product, name, (0, 1, 2))
+    yield kept(product, "bf16", (0, 1, 2))
     yield kept(product, name, (1, 2), factors=(0,))
     yield kept(product, name, (0, 1))
     for kernel, group in ((3, 1), (1, 2)):
