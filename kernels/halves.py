@@ -39,3 +39,11 @@ _OF_DTYPE = {halves.dtype: halves for halves in FORMATS.values()}
 def held_by(*arrays: Any) -> Halves | None:
     """The format of the first of some arrays that holds 16 bits, if any does."""
     return next((_OF_DTYPE[array.dtype] for array in arrays if array.dtype in _OF_DTYPE), None)
+
+
+def rounded_to(factors: str, *arrays: Any) -> Halves | None:
+    """The format of 16 bits to which factors are rounded where a product reads and writes ``arrays``: that in which one
+    of them is kept already, or that named ``factors``, if any has this name; None for float64.
+    """
+    kept = held_by(*arrays)
+    return FORMATS.get(factors) if kept is None and arrays[0].dtype == np.float32 else kept

@@ -68,7 +68,8 @@ class BoxDetector(Net):
             self.blobs[name].reshape(1, *self.blobs[name].shape[1:])
         self.blobs[name].data[0] = self.transformer.preprocess(name, image)
         self.run_forward()
-        rows = self.blobs[self.found].data.reshape(-1, 7)
+        found = self.blobs[self.found]
+        rows = found.data.reshape(-1, found.shape[-1])[:, :7]
         rows = rows[(rows[:, 1] >= 0) & (rows[:, 2] >= np.float32(threshold))]
         rows = rows[np.argsort(-rows[:, 2], kind="stable")]
         corners = np.clip(rows[:, 3:], 0, 1) * np.array([width, height, width, height])

@@ -1,4 +1,4 @@
-"""Initial values of blobs: Caffe's seven fillers, drawn from Caffe's random stream bit for bit.
+"""Initial values of blobs: Caffe's seven fillers and one of a fork, drawn from Caffe's random stream bit for bit.
 
 A filler is a function ``(values, param, stream)`` that overwrites ``values``, an array of one axis or more; ``param``
 is a FillerParameter message. In what follows ``n`` is, by ``variance_norm``, the number of inputs of one output
@@ -73,6 +73,13 @@ def _gaussian(values: np.ndarray, param: Any, stream: random.Stream) -> None:
         values *= stream.bernoulli(np.float32(param.sparse) / np.float32(outputs), values.size).reshape(values.shape)
 
 
+def _gaussian_unitball(values: np.ndarray, param: Any, stream: random.Stream) -> None:
+    """N(mean, std^2), then each slice along axis 0 is divided by its length (happynear/caffe-windows)."""
+    _gaussian(values, param, stream)
+    rows = values.reshape(len(values), -1)
+    values[...] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).reshape(values.shape)
+
+
 def _positive_unitball(values: np.ndarray, param: Any, stream: random.Stream) -> None:
     """U[0, 1], then each slice along axis 0 is divided by its sum."""
     rows = stream.uniform(0, 1, values.size).reshape(len(values), -1)
@@ -116,6 +123,7 @@ FILLERS: dict[str, Callable[[np.ndarray, Any, random.Stream], None]] = {
     "bilinear": _bilinear,
     "constant": _constant,
     "gaussian": _gaussian,
+    "gaussian_unitball": _gaussian_unitball,
     "msra": _msra,
     "positive_unitball": _positive_unitball,
     "uniform": _uniform,

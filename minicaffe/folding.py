@@ -168,6 +168,8 @@ def _obstacle(layer: proto.LayerParameter, other: proto.LayerParameter, shared: 
         if covered.axis != 1 or covered.num_axes != 1:
             verb = "scales" if other.type == "Scale" else "shifts"
             return f"it {verb} axis {covered.axis}, {covered.num_axes} axes; expected axis 1 alone"
+    if layer.type == "InnerProduct" and layer.inner_product_param.normalize:
+        return f"'{layer.name}' scales its weights (normalize)"
     axis = layer.inner_product_param.axis if layer.type == "InnerProduct" else layer.convolution_param.axis
     if axis != 1:
         return f"'{layer.name}' has its outputs along another axis ({axis}) than 1"
@@ -242,13 +244,13 @@ def _batch_norm(layer: proto.LayerParameter, params: Sequence[NDArray]) -> tuple
 
 
 def _bn(layer: proto.LayerParameter, params: Sequence[NDArray]) -> tuple[NDArray, NDArray]:
-    """Of PSPNet's BN: scale, shift, mean and variance; or of SegNet's: scale and shift."""
+    """Of SegNet's BN: scale and shift; of others: these, a mean, and PSPNet's variance or happynear's 1 / deviation."""
     if len(params) not in (2, 4) or len({p.size for p in params}) != 1:
         raise _wrong(layer, params, "a scale and a shift, and perhaps a mean and a variance")
     if len(params) == 2:
         return params[0], params[1]
-    scale, shift, mean, variance = params
-    factor = scale / np.sqrt(variance + layer.bn_param.eps)
+    scale, shift, mean, spread = params
+    factor = scale * spread if layer.fork == "happynear" else scale / np.sqrt(spread + layer.bn_param.eps)
     return factor, shift - mean * factor
 
 

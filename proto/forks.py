@@ -36,6 +36,7 @@ NO_EFFECT = frozenset(
 
 _FIELDS: dict[str, tuple[str, ...]] = {
     _SSD: ("resize_param", "noise_param", "distort_param", "expand_param", "emit_constraint", "crop_h", "crop_w"),
+    "TextBoxes++ (MhLiao/TextBoxes_plusplus)": ("use_polygon", "denser_prior_boxes"),
     _CASCADE: ("ceil_mode",),
     _DEEPDETECT: ("scaling_temperature", "geometry_param", "all_effects", "random_order", "decolorize_prob"),
     _HAPPYNEAR: (
@@ -112,7 +113,7 @@ _TYPES: dict[str, tuple[str, ...]] = {
     "ENet (TimoSaemann/ENet)": ("SpatialDropout",),
     "naibaf7/caffe": ("MergeCrop", "MalisLoss", "Affinity", "ConnectedComponent", "ConvolutionSK", "PoolingSK"),
     "SSTD (BestSonny/SSTD)": ("MaskPooling", "MaskResize"),
-    "crfasrnn (bittnt/caffe)": ("MultiStageMeanfield",),
+    "CRF-RNN (torrvision/crfasrnn)": ("MultiStageMeanfield",),
     "caffe-heatmap (tpfister/caffe-heatmap)": ("DataHeatmap", "EuclideanLossHeatmap"),
     "OpenPose (CMU-Perceptual-Computing-Lab/caffe_train and caffe_rtpose)": ("CPMData", "ImResize", "Nms"),
     "Deformable ConvNets (unsky/Deformable-ConvNets-caffe)": ("DeformableConvolution",),

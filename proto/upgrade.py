@@ -191,6 +191,8 @@ _V1_TYPES = {
     "INTERP": "Interp",
     "LOCAL": "Local",
     "LSTM": "LSTM",
+    "MAT_WRITE": "MatWrite",
+    "MULTI_STAGE_MEANFIELD": "MultiStageMeanfield",
     "NOISE": "Noise",
     "NORMALIZE": "Normalize",
     "POOLING3D": "Pooling3D",

@@ -705,9 +705,16 @@ def other_batch_size(run: Run) -> None:
         for blob, shape in zip(inputs, before, strict=True):
             blob.reshape(*shape)
         run.net.reshape()
-    for blob, count in counts:  # what a gradient that has grown holds follows from nothing
-        if blob.count > count and blob.diff_storage.touched and not run.net.forward_only:
-            blob.diff[...] = 0
+    clear_if_grown(run, counts)
+
+
+def clear_if_grown(run: Run, counts: list[tuple[Blob, int]]) -> None:
+    """Zero all gradients between layers if one of the blobs has more elements than it had: growing loses the contents,
+    also those of others that are the same memory, and which are follows from what is fused."""
+    if not run.net.forward_only and any(blob.count > count for blob, count in counts):
+        for _, blob in run.net._blob_list:
+            if blob.diff_storage.touched:
+                blob.diff[...] = 0
 
 
 def reshaped_and_back(run: Run) -> None:
@@ -722,9 +729,11 @@ def reshaped_and_back(run: Run) -> None:
 def reshape_any_blob(run: Run) -> None:
     """One between layers: the next forward pass gives it its shape back."""
     blobs = [blob for name, blob in run.net.blobs.items() if name not in run.net.inputs]
-    blob = run.choose(blobs)
+    blob, counts = run.choose(blobs), [(blob, blob.count) for _, blob in run.net._blob_list]
     blob.reshape(*run.rng.choice([(1,), (2, 3), (100,), (2000,), blob.shape[::-1]]))
+    clear_if_grown(run, counts)
     run.net.reshape()
+    clear_if_grown(run, counts)
 
 
 ATTRIBUTES: dict[str, dict[str, list]] = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
+import resource
 import sys
 import time
 from functools import partial
@@ -101,6 +103,32 @@ def test_a_rehearsal_that_fails_leaves_all_to_the_first_call(fresh, compiled_her
     with ahead.expecting(rehearsal):
         assert fresh.one(1) == 2
     assert compiled_here() == {"one"}
+
+
+def test_nothing_more_is_compiled_once_nobody_listens(fresh, compiled_here):
+    read, write = os.pipe()
+    numbers, tell = os.pipe()
+    os.write(tell, bytes(2 * ahead._WORD))
+    os.close(tell)
+    os.close(read)
+    with pytest.raises(BrokenPipeError):
+        ahead._compile_some([(fresh.one, fresh.one.types_of((1,)))], numbers, write)
+    assert len(os.read(numbers, 99)) == ahead._WORD
+
+
+def test_what_processes_tell_is_read_where_many_files_are_open():
+    read, write = os.pipe()
+    os.write(write, b"1\n")
+    os.close(write)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, limits[1]), limits[1]))
+    try:
+        high = fcntl.fcntl(read, fcntl.F_DUPFD, 1500)
+        assert list(ahead._lines(high)) == ["1"]
+        os.close(high)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    os.close(read)
 
 
 def test_a_rehearsal_runs_no_kernel(monkeypatch):

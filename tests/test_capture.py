@@ -446,6 +446,15 @@ def test_a_bad_label_is_told_from_a_replay():
     assert len(set(told)) == 1
 
 
+def test_a_bad_label_in_a_replay_that_is_timed_leaves_the_net_as_it_was():
+    made = net(TOWER + LABEL + CLASSES)
+    for label in (4, 4, 4, 99, 4, 99, 99, 4, 4):
+        made.blobs["y"].data[...] = label
+        with pytest.raises(LayerError, match="not an integer in 0") if label == 99 else contextlib.nullcontext():
+            made.forward_backward()
+    assert captures(made) == 1
+
+
 def test_segments_cut_no_layers_in_two_that_run_as_one(monkeypatch):
     monkeypatch.setattr(BatchNorm, "capturable", False)
     block = """

@@ -78,6 +78,18 @@ def test_one_thread_has_no_choice(host):
     assert host(made, 10, alone=1.0, shared=0.5) == 0
 
 
+def test_work_that_raised_has_not_been_timed(host):
+    def broken(shared):
+        raise ValueError
+
+    for done in range(4):
+        made = Company(2)
+        host(made, done, alone=0.0001, shared=0.0002)
+        with pytest.raises(ValueError):
+            made.run(broken)
+        assert host(made, 100, alone=0.0001, shared=0.0002) <= 10
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_replays_give_the_same_bits_shared_or_alone(monkeypatch, shared):
     if threads.get_num_threads() < 2:

@@ -56,11 +56,11 @@ def randomize(net: Net, seed: int = 3) -> None:
 
 
 def difference(net: Net, deployed: Net) -> float:
-    """How far what both compute from the net's inputs is apart, relative to the largest value, over three passes."""
+    """How far what both compute from the net's inputs is apart, relative to the largest value, over four passes."""
     for name in net.inputs:
         deployed.blobs[name].data = net.blobs[name].data
     worst = 0.0
-    for _ in range(3):  # run, captured, replayed
+    for _ in range(4):  # run, captured, replayed, replayed at once
         net.forward()
         deployed.forward()
         for name, blob in deployed.blobs.items():
@@ -85,6 +85,7 @@ FOLDED = {
     "inner product": layer("InnerProduct", "data", "x", "inner_product_param { num_output: 5 }") + BN_SCALE + RELU,
     "nvcaffe": conv("data", "x") + layer("BatchNorm", "x", "x", "batch_norm_param { scale_bias: true eps: 0.1 }") + RELU,
     "pspnet": conv("data", "x") + layer("BN", "x", "x") + RELU,
+    "happynear": conv("data", "x") + layer("BN", "x", "x", 'fork: "happynear"') + RELU,
     "segnet": conv("data", "x") + layer("BN", "x", "x", "bn_param { bn_mode: INFERENCE }") + RELU,
 }  # fmt: skip
 
@@ -367,7 +368,31 @@ def test_losses_and_callbacks():
     seen = []
     deployed.after_forward(seen.append)
     assert difference(net, deployed) < ROUNDING
-    assert seen == 3 * [*range(len(deployed.running))]
+    assert seen == 4 * [*range(len(deployed.running))]
+
+
+def test_what_changes_between_replays_is_seen():
+    definition = input_of(2, 3, 8, 8) + conv("data", "conv") + layer("ReLU", "conv", "conv") + conv("conv", "out")
+    net = net_of(definition)
+    deployed = net.deploy()
+    assert difference(net, deployed) < ROUNDING
+    threads = minicaffe.get_num_threads()
+    for count in (1, threads):
+        minicaffe.set_num_threads(count)
+        assert difference(net, deployed) < ROUNDING
+    for each in (net, deployed):
+        each.params["Convolution_conv"][0].data[...] *= 2
+    assert difference(net, deployed) < ROUNDING
+    for each in (net, deployed):
+        each.layer_dict["ReLU_conv"].negative_slope = 0.5
+    assert difference(net, deployed) < ROUNDING
+    net.blobs["data"].reshape(1, 3, 6, 9)
+    deployed.blobs["data"].reshape(1, 3, 6, 9)
+    assert difference(net, deployed) < ROUNDING
+    seen = []
+    deployed.after_forward(seen.append)
+    deployed.forward()
+    assert seen == list(range(len(deployed.running)))
 
 
 def small_net_definition() -> str:

@@ -109,7 +109,25 @@ def test_labels_and_resizing(photos, capsys):
     [
         ("xml", XML.replace("dog", "cow"), "Unknown name: 'cow'"),
         ("xml", "<annotation>", "not a file of boxes"),
+        (
+            "xml",
+            XML.replace("<annotation>", "<?xml version='1.0' encoding='none'?><annotation>"),
+            "not a file of boxes",
+        ),
+        (
+            "xml",
+            re.sub("<width>.*?</width>", "<width>0</width>", XML),
+            "size of the image must be positive; found .* x 0",
+        ),
         ("json", "[1, 2]", "not a file of boxes"),
+        ("json", "[" * 99999, "not a file of boxes"),
+        (
+            "json",
+            json.dumps(WHOLE).replace("true", "1").replace('"bbox": [', f'"bbox": [{10**400}, '),
+            "not a file of boxes",
+        ),
+        ("txt", "1 1e400 1 2 2\n", "corners of boxes must be numbers"),
+        ("txt", "3000000000 1 1 2 2\n", "labels must be whole numbers of 32 bits; found 3000000000"),
         ("txt", "1 2 3\n", "line 1: expected 'label xmin ymin xmax ymax'"),
         ("json", json.dumps({**WHOLE, "images": []}), "not a file of boxes|has no image"),
     ],

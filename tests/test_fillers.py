@@ -43,6 +43,12 @@ def test_drawn_values_are_caffes(name, seed):
     assert np.array_equal(filled(expected.shape, Stream(seed), np.float64, **DRAWN[name]), expected)
 
 
+def test_gaussian_values_whose_rows_have_length_1():
+    drawn = filled((4, 3, 2), Stream(1), type="gaussian", mean=1, std=2).reshape(4, -1)
+    found = filled((4, 3, 2), Stream(1), type="gaussian_unitball", mean=1, std=2).reshape(4, -1)
+    np.testing.assert_allclose(found, drawn / np.sqrt((drawn * drawn).sum(axis=1, keepdims=True)), rtol=1e-6)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_net_is_initialised_layer_by_layer_and_then_drops_out_from_the_same_stream(seed):
     stream = Stream(seed)

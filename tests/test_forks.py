@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from minicaffe import proto, testing
-from minicaffe.errors import LayerError
+from minicaffe.errors import LayerError, WeightsError
+from minicaffe.layers import checks
 from minicaffe.net import Net
 from minicaffe.proto import text
 
@@ -23,19 +24,17 @@ def test_all_unknown_types_are_told_with_their_forks_and_how_to_add_one(tmp_path
     with pytest.raises(LayerError) as caught:
         net(
             tmp_path,
-            'layer { name: "a" type: "MultiStageMeanfield" bottom: "data" top: "a" }\n'
+            'layer { name: "a" type: "DataHeatmap" bottom: "data" top: "a" }\n'
             'layer { name: "b" type: "Relu" bottom: "a" top: "a" }\n'
             'layer { name: "c" type: "SimplerNMS" bottom: "a" bottom: "data" top: "c" }\n'
             'layer { name: "d" type: "CPMData" top: "d" }\n',
         )
     told = str(caught.value)
-    assert (
-        "net.prototxt:2: layer 'a': Unknown layer type: MultiStageMeanfield; it is of a fork of Caffe: crfasrnn" in told
-    )
+    assert "net.prototxt:2: layer 'a': Unknown layer type: DataHeatmap; it is of a fork of Caffe: caffe-heatmap" in told
     assert "net.prototxt:3: layer 'b': Unknown layer type: Relu; did you mean 'ReLU'?" in told
     assert "net.prototxt:4: layer 'c': Unknown layer type: SimplerNMS; it is of a fork of Caffe: Intel Caffe" in told
     assert "net.prototxt:5: layer 'd': Unknown layer type: CPMData; it is of a fork of Caffe: OpenPose" in told
-    assert 'class MultiStageMeanfield(minicaffe.Layer):\n        type = "MultiStageMeanfield"' in told
+    assert 'class DataHeatmap(minicaffe.Layer):\n        type = "DataHeatmap"' in told
 
 
 @pytest.mark.parametrize(
@@ -120,3 +119,61 @@ def test_a_bias_that_a_layer_was_made_without_is_named(kind):
     rig.layer.bias_term = True
     with pytest.raises(LayerError, match=r"bias_term: asks for a bias of shape \(3,\)"):
         rig.forward()
+
+
+def data_and(layer: str) -> str:
+    return f'layer {{ name: "x" bottom: "data" top: "x" {layer} }}'
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        ('type: "Normalize"', "Normalize is taken for SSD's; happynear's divides"),
+        (
+            'type: "CenterLoss" bottom: "label" center_loss_param { num_output: 2 }',
+            "CenterLoss is taken for caffe-face's",
+        ),
+    ],
+)
+def test_where_the_text_leaves_open_whose_a_layer_is_it_is_told_once_what_it_is_taken_for(
+    tmp_path, caplog, layer, told
+):
+    checks._warn.cache_clear()
+    layers = 'layer { name: "labels" type: "Input" top: "label" input_param { shape { dim: 2 } } }\n' + data_and(layer)
+    for _ in range(2):
+        net(tmp_path, layers)
+    assert [told in record.message for record in caplog.records].count(True) == 1
+    assert 'or "happynear" in such layers' in caplog.text
+    caplog.clear()
+    checks._warn.cache_clear()
+    for fork in ("happynear", told.split("'s;")[0].split()[-1].removesuffix("'s")):
+        net(tmp_path, layers.replace('name: "x"', f'name: "x" fork: "{fork}"'))
+    assert "taken for" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("layer", "problem"),
+    [
+        ('type: "BN" fork: "SSD"', r"layer 'x' \(BN\), fork: must be \"PSPNet\" or \"happynear\"; found 'SSD'"),
+        ('type: "ReLU" fork: "SSD"', r"layer 'x' \(ReLU\), fork: is not needed: this type has one meaning"),
+        (
+            'type: "Normalize" fork: "happynear" norm_param { eps: 1 }',
+            r"norm_param: is SSD's dialect .* give one of them",
+        ),
+    ],
+)
+def test_a_fork_without_a_dialect_of_that_type_is_refused(tmp_path, layer, problem):
+    with pytest.raises(LayerError, match=problem):
+        net(tmp_path, data_and(layer))
+
+
+def test_weights_of_happynears_bn_say_how_to_read_them(tmp_path):
+    plain = data_and('type: "BN" bn_param { momentum: 0.9 }')
+    net(tmp_path, plain.replace('name: "x"', 'name: "x" fork: "happynear"')).save(tmp_path / "bn.caffemodel")
+    with pytest.raises(WeightsError, match=r"as happynear's BN has them; if it is that, say fork: \"happynear\""):
+        net(tmp_path, plain).copy_from(tmp_path / "bn.caffemodel")
+
+
+def test_nearest_interp_says_that_deepdetects_leaves_channels_out(tmp_path, caplog):
+    net(tmp_path, data_and('type: "Interp" interp_param { height: 2 width: 2 mode: NEAREST }'))
+    assert "DeepDetect's Caffe, on a CPU, resizes the first and leaves 0 in the others" in caplog.text

@@ -87,7 +87,7 @@ def use(threads):
 @contextlib.contextmanager
 def always():
     """Take an algorithm wherever it can be taken, be it the fastest on this processor or not."""
-    caches = select.solver, select._workspace
+    caches = select.solver, select._workspace, select._candidates
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(select, "_MARGIN", 0)
         for cache in caches:
@@ -415,6 +415,10 @@ CONVOLUTION = [  # x (N, C, *in), output channels, window, groups
     ((9, 3, 4, 4), 5, window((3, 3), pad=1), 1),  # several images a panel
     ((9, 3, 9, 11), 5, window((3, 2), stride=(2, 3), pad=(1, 2), dilation=(2, 1)), 1),
     ((2, 8, 6, 7), 8, window((3, 3), stride=2, pad=1), 8),  # depthwise
+    ((1, 2, 90, 70), 2, window((3, 3), pad=1), 2),  # depthwise, in bands of rows
+    ((1, 2, 231, 40), 4, window((5, 3), stride=(3, 2), pad=(2, 0), dilation=(1, 2)), 2),
+    ((1, 24, 23, 21), 40, window((3, 3), stride=2, pad=1), 2),  # padded once for all threads
+    ((1, 130, 15, 9), 70, window((1, 1)), 1),  # read in place
     ((2, 3, 30, 30), 16, window((11, 11), stride=4), 1),
     ((2, 6, 10), 8, window((3,), stride=2, pad=1), 1),
     ((2, 3, 5, 6, 7), 4, window((2, 3, 2), stride=(1, 2, 2), pad=(0, 1, 1)), 1),
@@ -433,6 +437,7 @@ TILED = [  # done by Winograd's transforms
     ((3, 40, 17, 13), 72, window((5, 5), pad=2), 1),
     ((4, 64, 13, 13), 96, window((3, 3), pad=(1, 0)), 2),
     ((1, 64, 57, 41), 64, window((3, 3)), 1),  # one image, shared out by rows of tiles
+    ((1, 64, 24, 24), 128, window((3, 3), pad=1), 1),  # shared out by panels of the weights
     ((9, 130, 14, 14), 70, window((5, 5), pad=(3, 1)), 1),  # more channels than a panel has
 ]
 
@@ -605,7 +610,7 @@ def test_weights_get_no_gradient_from_no_images(case, shape, outputs, w, group):
 def test_convolution_stays_inside_its_workspace(case):
     for shape, outputs, w, group in CONVOLUTION + TILED + ROW_DOT:
         y_shape = (shape[0], outputs, *positions(shape[2:], w))
-        count = cpu.convolution_workspace(shape, y_shape, w, group)
+        count = cpu.convolution_workspace(shape, y_shape, w, group, case.dtype)
         memory = np.full(count + 1000, 7e5, case.dtype)
         x, dy, weights = case.normal(*shape), case.normal(*y_shape), case.normal(outputs, shape[1] // group, *w.kernel)
         for packed in (None, {}):

@@ -35,9 +35,11 @@ print(len(names), gc.isenabled(), y.tobytes().hex())
 """
 
 
-def in_child(code, **environment):
+def in_child(code, *arguments, **environment):
     """The words that a fresh interpreter prints."""
-    result = subprocess.run([sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=os.environ | environment, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout.split()
 
@@ -145,6 +147,29 @@ def test_kept_code_of_two_processes_that_save_at_once_is_not_mixed_up(tmp_path):
     assert ours.load(("float64", "nehalem")) is None
 
 
+def test_what_others_compiled_is_read_where_it_cannot_be_written(tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
+    CacheFile(str(theirs), "kernel", 0).save(("float32", "haswell"), "theirs")
+    before = sorted(theirs.iterdir())
+    cache = CacheFile(str(ours), "kernel", 0, [str(theirs)])
+    assert cache.load(("float32", "haswell")) == "theirs" and cache.holds(("float32", "haswell"))
+    assert cache.load(("float64", "haswell")) is None and not cache.holds(("float64", "haswell"))
+    cache.save(("float64", "haswell"), "ours")
+    assert cache.load(("float64", "haswell")) == "ours"
+    assert sorted(theirs.iterdir()) == before
+
+
+def test_an_index_that_cannot_be_opened_now_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
+    cache = CacheFile(str(tmp_path), "kernel", 0)
+    cache.save(("float32", "haswell"), "kept")
+    with monkeypatch.context() as context:
+        context.setattr("builtins.open", lambda *_: os.open(os.devnull, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        assert cache.load(("float32", "haswell")) is None
+    assert cache.load(("float32", "haswell")) == "kept"
+
+
 def test_processors_that_share_a_folder_keep_their_own_code(tmp_path):
     generic = {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
     here = {"NUMBA_CACHE_DIR": str(tmp_path)}
@@ -181,19 +206,32 @@ def test_a_damaged_file_of_the_cache_is_dropped_and_the_kernel_compiled_again(tm
     assert cache.load(("float32", "haswell")) == "again"
 
 
-def test_kernels_work_where_no_folder_can_be_written(tmp_path):
+def test_what_is_kept_in_a_folder_that_cannot_be_written_is_read_and_the_rest_compiled(tmp_path):
     """As in a container that runs as another user: neither the package's folder nor HOME takes a cache."""
     code = """
-import os
-from numba.core import caching
+import os, shutil, sys
+from numba.core import caching, config, event
 def unwritable(self):
     raise OSError("read-only")
-for locator in caching.FunctionCache._impl_class._locator_classes:
-    locator.ensure_cache_path = unwritable
+if "read-only" in sys.argv:
+    for locator in caching.FunctionCache._impl_class._locator_classes:
+        locator.ensure_cache_path = unwritable
 import numpy as np
 from minicaffe.kernels.cpu.transform import subtract_mean
-out = np.empty((1, 1, 1, 2), np.float32)
-subtract_mean(np.ones((1, 1, 1, 2), np.uint8), np.zeros((1, 1, 1), np.float32), np.float32(3), np.zeros((1, 2), np.int64), np.ones(1, bool), out)
-print(out.ravel().tolist())
+compiled = event.RecordingListener()
+event.register("numba:compile", compiled)
+def minus_mean(images):
+    out = np.empty((1, 1, 1, 2), np.float32)
+    subtract_mean(images, np.zeros((1, 1, 1), np.float32), np.float32(3), np.zeros((1, 2), np.int64), np.ones(1, bool), out)
+    return out.sum(), len(compiled.buffer) > 0
+kept = minus_mean(np.ones((1, 1, 1, 2), np.uint8))
+if "gone" in sys.argv:
+    os.rename(config.CACHE_DIR, config.CACHE_DIR + " moved")
+    open(config.CACHE_DIR, "w").close()
+print(*kept, *minus_mean(np.ones((1, 1, 1, 2), np.uint16)))
 """
-    assert in_child(code, NUMBA_CACHE_DIR=str(tmp_path)) == ["[3.0,", "3.0]"]
+    folder = tmp_path / "cache"
+    assert in_child(code, "gone", NUMBA_CACHE_DIR=str(folder)) == ["6.0", "True", "6.0", "True"]
+    folder.unlink()
+    folder.with_name("cache moved").rename(folder)
+    assert in_child(code, "read-only", NUMBA_CACHE_DIR=str(folder)) == ["6.0", "False", "6.0", "True"]

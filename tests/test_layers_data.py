@@ -170,6 +170,13 @@ def test_an_unreadable_image_is_named_with_its_line(images):
     net.close()
 
 
+@pytest.mark.parametrize("line", ["image 0.png 1 0.5 2", "image 0.png -1e3 2"])
+def test_a_line_of_several_labels_is_told_from_a_name_with_spaces(images, line):
+    (images / "list.txt").write_text(f"{line}\n")
+    with pytest.raises(DataError, match="line 1.*ends in a number.*convert_imageset --labels"):
+        image_net(images)
+
+
 def test_images_of_different_sizes_need_a_crop(images):
     Image.fromarray(np.zeros((6, 6), np.uint8)).save(images / "image 1.png")
     net = image_net(images)

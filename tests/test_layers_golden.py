@@ -49,7 +49,7 @@ WITHOUT_CASE = {
         "SoftmaxWithWeightedLoss",
     ),
     *("Convolution3D", "DataAugmentation", "Deconvolution3D", "DetectNetTransformation", "Downsample", "MalisLoss"),
-    *("Pooling3D", "VideoData"),
+    *("MatWrite", "MultiStageMeanfield", "Pooling3D", "VideoData"),
     *("BatchReduction", "Covariance", "EltwiseAffine", "EvalDetection", "InfimumLoss", "Insanity", "Noise"),
     *("SpatialDropout", "TrainableData"),
 }

@@ -23,7 +23,7 @@ SHAPED = {"Crop": 1, "AutoCrop": 1, "ChannelScale-not at all": 1, "ChannelScale-
 CHOSEN = {"AutoCrop", "BatchReindex", "Crop", "Filter", "LSTM", "LSTMUnit", "MergeCrop", "MultinomialLogisticLoss",
           "Pooling", "SPP"}  # fmt: skip
 """Layers that may not look at every element."""
-COUNTING = {"ArgMax", "Accuracy", "Silence", "HDF5Output"}
+COUNTING = {"ArgMax", "Accuracy", "Silence", "HDF5Output", "MatWrite"}
 """Layers whose tops are places, shares, or none."""
 PASSED_OVER = {
     ("ConvolutionDepthwise-stride, dilation", 0): "pixels that the stride passes over",

@@ -136,6 +136,7 @@ def test_the_python_layer_of_py_faster_rcnn_is_built_in(param_str, tmp_path):
         ("'feat_stride': 1e400", "feat_stride"), ("'feat_stride': 'x'", "feat_stride"), ("-" * 9999 + "1", "feat_stride"),
         ("'feat_stride': 16, 'scales': 8", "scales"), ("'feat_stride': 16, 'scales': []", "scales"),
         ("'feat_stride': 16, 'scales': (8, 'a')", "scales"), ("'feat_stride': 16, 'ratios': (1, 0)", "ratios"),
+        (f"'feat_stride': {10**400}", "feat_stride"), (f"'feat_stride': 16, 'scales': ({10**400},)", "scales"),
         ("feat_stride: 16\\nscales: !!python/tuple [8]", "scales"),
     ],
     ids=lambda words: words[-30:],

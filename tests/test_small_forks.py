@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minicaffe import testing
+from minicaffe.errors import DataError
 
 RNG = np.random.default_rng
 
@@ -150,3 +151,90 @@ def test_eval_detection():
     np.testing.assert_allclose(rows[:3], [[0, 0.8, 0, 1], [1, 0.9, 1, 0], [0, 0, 0, 0]], rtol=1e-5)
     rows = table(nms=0.5)  # a third is less than a half
     np.testing.assert_allclose(rows[2], [1, 0.6, 0, 1], rtol=1e-5)
+
+
+def test_mat_write_writes_what_matlab_reads(tmp_path):
+    scipy_io = pytest.importorskip("scipy.io")
+    (tmp_path / "list.txt").write_text("a.jpg 0\nb.jpg 1\nc.jpg 2\n")
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    how = {"prefix": f"{tmp_path}/out_", "source": f"{tmp_path}/list.txt", "strip": 4, "period": 2}
+    rig = testing.Rig("MatWrite", [x, x[0, 0, 0]], backward=False, **how)
+    for _ in range(3):
+        rig.forward()
+    assert {path.name for path in tmp_path.glob("*.mat")} == {f"out_{n}_blob_{i}.mat" for n in "ac" for i in (0, 1)}
+    found = scipy_io.loadmat(tmp_path / "out_c_blob_0.mat")["data"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, x.transpose(3, 2, 1, 0))
+    with pytest.raises(DataError, match=r"source: lists 3 names, and this is pass 5"):
+        rig.forward()
+        rig.forward()
+
+
+def test_mat_write_replaces_no_other_file(tmp_path):
+    pytest.importorskip("scipy.io")
+    (tmp_path / "iter_0_blob_0.mat").write_text("mine")
+    with pytest.raises(DataError, match=r"prefix: cannot write .*it exists and is no file of MATLAB"):
+        testing.run("MatWrite", [np.zeros(2)], backward=False, prefix=f"{tmp_path}/")
+    assert (tmp_path / "iter_0_blob_0.mat").read_text() == "mine"
+
+
+def test_priors_of_textboxes_lie_on_the_border_of_cells_too():
+    maps = [np.zeros((1, 1, 2, 3)), np.zeros((1, 3, 40, 60))]
+    how = {"min_size": [10.0], "max_size": [20.0], "aspect_ratio": [2.0], "step": 20.0, "offset": 0.5}
+    plain, dense = (
+        testing.run("PriorBox", maps, backward=False, denser_prior_boxes=denser, **how)
+        .tops[0][0]
+        .reshape(2, 2, 3, -1, 4)
+        for denser in (False, True)
+    )
+    np.testing.assert_array_equal(dense[..., ::2, :], plain)
+    lower = plain.copy()
+    lower[0, ..., [1, 3]] += 10 / 40
+    np.testing.assert_allclose(dense[..., 1::2, :], lower, atol=1e-6)
+
+
+def test_textboxes_finds_quadrilaterals():
+    count, rng = 5, RNG(4)
+    corner, side = rng.uniform(0, 0.5, (2, count, 2))
+    priors = np.concatenate([corner, corner + side + 0.1], axis=1)
+    variances = np.tile([0.1, 0.15, 0.2, 0.25], (count, 1))
+    codes, scores = rng.standard_normal((1, count, 12)), rng.uniform(0.1, 0.9, (1, count, 2))
+    how = {"num_classes": 2, "code_type": "CENTER_SIZE", "use_polygon": True, "nms_param": {"nms_threshold": 1.0}}
+    bottoms = [codes.reshape(1, -1), scores.reshape(1, -1), np.stack([priors, variances]).reshape(1, 2, -1)]
+    rows = testing.run("DetectionOutput", bottoms, backward=False, phase="TEST", **how).tops[0][0, 0]
+    assert rows.shape == (count, 15)
+    for row, p in zip(rows, np.argsort(-scores[0, :, 1]), strict=True):
+        (left, top, right, bottom), code = priors[p], codes[0, p]
+        width, height = right - left, bottom - top
+        quadrilateral = [
+            *(left + 0.1 * code[4] * width, top + 0.15 * code[5] * height),
+            *(right + 0.1 * code[6] * width, top + 0.15 * code[7] * height),
+            *(right + 0.1 * code[8] * width, bottom + 0.15 * code[9] * height),
+            *(left + 0.1 * code[10] * width, bottom + 0.15 * code[11] * height),
+        ]
+        np.testing.assert_allclose(row[7:], quadrilateral, rtol=1e-5, atol=1e-6)
+        centre = (left + right) / 2 + 0.1 * code[0] * width
+        half = width * math.exp(0.2 * code[2]) / 2
+        np.testing.assert_allclose(row[[3, 5]], [centre - half, centre + half], rtol=1e-5, atol=1e-6)
+        assert row[2] == np.float32(scores[0, p, 1])
+
+
+def test_textboxes_finds_nothing():
+    bottoms = [np.zeros((2, 12)), np.zeros((2, 2)), np.ones((1, 2, 4))]
+    how = {"num_classes": 2, "code_type": "CENTER_SIZE", "use_polygon": True, "confidence_threshold": 0.5}
+    rows = testing.run("DetectionOutput", bottoms, backward=False, phase="TEST", **how).tops[0][0, 0]
+    np.testing.assert_array_equal(rows, [[0] + [-1] * 14, [1] + [-1] * 14])
+
+
+def test_inner_product_with_weights_of_length_1():
+    rng = RNG(6)
+    x, w, dy = rng.standard_normal((3, 4)), rng.standard_normal((2, 4)), rng.standard_normal((3, 2))
+    how = {"num_output": 2, "bias_term": False, "normalize": True}
+    rig = testing.Rig("InnerProduct", [x], params=[w], dtype=np.float64, **how)
+    rig.forward()
+    unit = w / np.sqrt((w * w).sum(axis=1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(rig.layer.blobs[0].data, unit, rtol=1e-9)
+    np.testing.assert_allclose(rig.top[0].data, x @ unit.T, rtol=1e-9)
+    found = testing.run("InnerProduct", [x], params=[w], top_diffs=[dy], dtype=np.float64, **how)
+    np.testing.assert_allclose(found.bottom_diffs[0], dy @ unit, rtol=1e-6)
+    np.testing.assert_allclose(found.param_diffs[0], dy.T @ x, rtol=1e-6)

@@ -34,6 +34,11 @@ def _two_rows(matrices, r, first, last):
     return matrices[0][r, first:last], matrices[1][r, first:last]
 
 
+@register_jitable
+def _no_elements(channels, i):
+    return ()
+
+
 _ROW = (None, _one_row, _two_rows)
 
 
@@ -41,7 +46,7 @@ _ROW = (None, _one_row, _two_rows)
 def _loops(function: Callable[..., float], arrays: int, vectors: int, dtype: np.dtype) -> dict[tuple[str, str], Any]:
     """The loops around a formula of so many arrays and vectors, by task and direction; compiled at their first call."""
     formula = as_written(vectorizable(function, dtype))
-    at, of_channel, row = elements_at(arrays), elements_at(vectors), _ROW[arrays]
+    row, of_channel = _ROW[arrays], elements_at if vectors else _no_elements
     stamp = formula_stamp(function, arrays, vectors, dtype)
 
     @part_kernel(stamp=stamp)
@@ -50,7 +55,7 @@ def _loops(function: Callable[..., float], arrays: int, vectors: int, dtype: np.
         for r in range(low, high):
             inputs, y = row(matrices, r, 0, out.shape[1]), out[r]
             for i in range(y.size):
-                y[i] = formula(*(at(inputs, i) + of_channel(channels, i) + scalars))
+                y[i] = formula(*(elements_at(inputs, i) + of_channel(channels, i) + scalars))
 
     @kernel(stamp=stamp)
     def apply_along(out, matrices, channels, scalars, parts):
@@ -66,7 +71,7 @@ def _loops(function: Callable[..., float], arrays: int, vectors: int, dtype: np.
             inputs, y = row(matrices, r, first, last), out[r, first:last]
             values = of_channel(channels, r % channels[0].size) + scalars
             for i in range(y.size):
-                y[i] = formula(*(at(inputs, i) + values))
+                y[i] = formula(*(elements_at(inputs, i) + values))
             place += last - first
 
     @kernel(stamp=stamp)
@@ -80,7 +85,7 @@ def _loops(function: Callable[..., float], arrays: int, vectors: int, dtype: np.
         for r in range(low, high):
             inputs = row(matrices, r, 0, total.size)
             for i in range(total.size):
-                total[i] += formula(*(at(inputs, i) + of_channel(channels, i) + scalars))
+                total[i] += formula(*(elements_at(inputs, i) + of_channel(channels, i) + scalars))
 
     @kernel(stamp=stamp)
     def sum_along(out, matrices, channels, scalars, parts):
@@ -101,7 +106,7 @@ def _loops(function: Callable[..., float], arrays: int, vectors: int, dtype: np.
             values = of_channel(channels, r % total.size) + scalars
             piece = matrices[0].dtype.type(0)
             for i in range(last - first):
-                piece += formula(*(at(inputs, i) + values))
+                piece += formula(*(elements_at(inputs, i) + values))
             total[r % total.size] += piece
             place += last - first
 

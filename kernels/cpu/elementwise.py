@@ -7,7 +7,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numba.extending import register_jitable
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import load_item
 
 from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import as_written, kernel, part_kernel
@@ -26,18 +29,25 @@ def formula_stamp(function: Callable[..., float], *kinds: object) -> str:
     return "_" + hashlib.sha1(code.co_code + repr((code.co_consts, code.co_names, kinds)).encode()).hexdigest()
 
 
-@functools.cache
-def elements_at(count: int) -> Callable[[tuple, int], tuple]:
-    """A function for compiled code: of a tuple of so many arrays, and i, the elements at index i."""
-    if count == 0:
-        return register_jitable(lambda arrays, i: ())
-    before, k = elements_at(count - 1), count - 1
-    return register_jitable(lambda arrays, i: before(arrays, i) + (arrays[k][i],))
+@intrinsic
+def elements_at(context, arrays, i):
+    """Of a tuple of arrays of one axis, the elements at index i, which is not negative."""
+    kinds = arrays.types
+
+    def generate(context, builder, signature, arguments):
+        elements = []
+        for k, kind in enumerate(kinds):
+            array = context.make_array(kind)(context, builder, builder.extract_value(arguments[0], k))
+            place = cgutils.get_item_pointer(context, builder, kind, array, [arguments[1]])
+            elements.append(load_item(context, builder, kind, place))
+        return context.make_tuple(builder, signature.return_type, elements)
+
+    return types.Tuple([kind.dtype for kind in kinds])(arrays, i), generate
 
 
 @functools.cache
 def _loop(function: Callable[..., float], arrays: int, scalars: int, dtype: np.dtype) -> Callable[..., None]:
-    formula, at = as_written(vectorizable(function, dtype)), elements_at(arrays)
+    formula = as_written(vectorizable(function, dtype))
     stamp = formula_stamp(function, arrays, scalars, dtype)
 
     @part_kernel(stamp=stamp)
@@ -48,7 +58,7 @@ def _loop(function: Callable[..., float], arrays: int, scalars: int, dtype: np.d
         for first in range(np.uintp(low), np.uintp(high), _PIECE):
             count = min(_PIECE, np.uintp(high) - first)
             for i in range(_START, count):
-                buffer[i] = formula(*(at(arrays, first + i) + scalars))
+                buffer[i] = formula(*(elements_at(arrays, first + i) + scalars))
             for i in range(_START, count):
                 out[first + i] = buffer[i]
 

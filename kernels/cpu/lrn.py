@@ -8,7 +8,7 @@ from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
-from minicaffe.kernels.cpu.simd.mathlib import exp, log
+from minicaffe.kernels.cpu.simd.mathlib import exp, inverse_fourth_root, log
 from minicaffe.kernels.reference import Array
 
 _BLOCK = 256  # pixels at a time: so many of all channels of a window stay in the L2 cache
@@ -43,28 +43,71 @@ def _sum_planes(planes, first, last, total):
             total[i] += plane[i]
 
 
+@kernel()
+def _sum_ring(planes, first, total):
+    """Sum of planes that begin with number ``first`` and go on with the first after the last; five, the usual number,
+    in one pass.
+    """
+    size = len(planes)
+    if size == 5:
+        a, b, c = planes[first], planes[(first + 1) % 5], planes[(first + 2) % 5]
+        d, e = planes[(first + 3) % 5], planes[(first + 4) % 5]
+        for i in range(total.size):
+            total[i] = a[i] + b[i] + c[i] + d[i] + e[i]
+    else:
+        _sum_planes(planes, first, size, total)
+        for p in range(first):
+            plane = planes[p]
+            for i in range(total.size):
+                total[i] += plane[i]
+
+
+@kernel()
+def _square(source, square):
+    for i in range(square.size):
+        square[i] = np.float64(source[i]) * source[i]
+
+
+@kernel()
+def _cubed_inverse_roots(total):
+    """``total ** -0.75``; False, and nothing done, if a number is out of the range of ``inverse_fourth_root``."""
+    outside = 0
+    for i in range(total.size):
+        outside += not (1e-30 < total[i] < 1e30)
+    if outside == 0:
+        for i in range(total.size):
+            root = inverse_fourth_root(total[i])
+            total[i] = root * root * root
+    return outside == 0
+
+
 @part_kernel()
 def _lrn_part(part, parts, x, scale, y, half, factor, exponent, k):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
     # in float64: nets with several LRN layers are sensitive to the rounding errors of these sums and roots
-    squares, totals = np.empty((c, _BLOCK)), np.empty(_BLOCK)
+    size, totals = half + 1 + half, np.empty(_BLOCK)
+    ring = np.zeros((size, _BLOCK))  # the squares of a window's channels: those of channel j are in row j modulo size
     low, high = share(part, parts, n * blocks)
     for item in range(low, high):
         image, first = item // blocks, item % blocks * _BLOCK
         last = min(first + _BLOCK, inner)
+        squares, total = ring[:, : last - first], totals[: last - first]
+        squares[:] = 0
+        for j in range(min(half, c)):
+            _square(x[image, j, first:last], squares[j])
         for j in range(c):
-            source, square = x[image, j, first:last], squares[j, : last - first]
-            for i in range(square.size):
-                square[i] = np.float64(source[i]) * source[i]
-        for j in range(c):
-            total = totals[: last - first]
-            _sum_planes(squares, j - half, j + half + 1, total)
+            if j + half < c:
+                _square(x[image, j + half, first:last], squares[(j + half) % size])
+            else:
+                squares[(j + half) % size] = 0
             source, kept, out = x[image, j, first:last], scale[image, j, first:last], y[image, j, first:last]
+            _sum_ring(squares, (j + half + 1) % size, total)
             for i in range(total.size):
                 total[i] = k + factor * total[i]
                 kept[i] = total[i]
-            _power(total, exponent)
+            if exponent != -0.75 or not _cubed_inverse_roots(total):
+                _power(total, exponent)
             for i in range(total.size):
                 out[i] = source[i] * total[i]
 

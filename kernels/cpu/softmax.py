@@ -67,7 +67,9 @@ def _rows_part(part, parts, x, y):
         for k in range(_START, whole, _LANES):
             for i in range(_START, _LANES):
                 lanes[i] = max(lanes[i], x[o, k + i])  # a NaN that is lost here shows in the total
-        largest = lanes.max()
+        largest = lanes[0]
+        for i in range(_START, _LANES):
+            largest = max(largest, lanes[i])
         for k in range(whole, c):
             largest = max(largest, x[o, k])
         for k in range(_START, c):

@@ -29,7 +29,7 @@ from minicaffe.kernels.cuda.rounding import FactorRounding
 from minicaffe.kernels.cuda.rows import RowsOps
 from minicaffe.kernels.cuda.softmax import SoftmaxOps
 from minicaffe.kernels.cuda.solver_update import SolverUpdateOps
-from minicaffe.kernels.halves import FORMATS, Halves, held_by
+from minicaffe.kernels.halves import rounded_to
 
 
 class CudaOps(
@@ -77,18 +77,11 @@ class CudaOps(
         """Memory that is held for rounded factors."""
         return self._rounded.nbytes
 
-    def rounds_to(self, *arrays: Any) -> Halves | None:
-        """The format of 16 bits to which factors are rounded where a product reads and writes ``arrays``: that in which
-        one of them is kept already, or that of ``factors``; None for float64.
-        """
-        kept = held_by(*arrays)
-        return FORMATS.get(self.factors) if kept is None and arrays[0].dtype == np.float32 else kept
-
     def gemm(
         self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False, accumulate: bool = False
     ) -> None:
         """See ``kernels.reference.gemm``."""
-        halves = self.rounds_to(a, b, out)
+        halves = rounded_to(self.factors, a, b, out)
         if halves is not None and a.size and b.size:
             a, b = (self._rounded(i, x, halves) if x.dtype == np.float32 else x for i, x in enumerate((a, b)))
         self._gemm(a, b, out, transpose_a, transpose_b, accumulate)

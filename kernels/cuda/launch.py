@@ -22,8 +22,8 @@ _MAX_GRID_Y = 65535
 MAX_INT = 2**31 - 2**25
 """The largest count that kernels take: a loop's index may pass the end by a grid's threads without overflowing."""
 _PARTIAL_BLOCKS = 1024  # blocks among which a long sum is divided
-_C_TYPE = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-_STORED_TYPE = {**_C_TYPE, **{halves.dtype: halves.c_type for halves in FORMATS.values()}}
+_C_TYPE: dict[np.dtype[Any], str] = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+_STORED_TYPE: dict[np.dtype[Any], str] = {**_C_TYPE, **{halves.dtype: halves.c_type for halves in FORMATS.values()}}
 
 
 def kernel_files() -> list[str]:

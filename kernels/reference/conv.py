@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minicaffe.kernels.reference.arrays import Array
 from minicaffe.kernels.reference.bias import bias_add, bias_grad
@@ -53,8 +54,12 @@ def col2im(columns: Array, x: Array, window: Window) -> None:
         x[(slice(None), slice(None), *source)] += view[(slice(None), slice(None), tap, *target)]
 
 
-def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
-    """Elements of scratch memory that the three convolution functions need for these shapes."""
+def convolution_workspace(
+    x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int, dtype: DTypeLike | None = None
+) -> int:
+    """Elements of scratch memory that the three convolution functions need for arrays of these shapes, and of this
+    dtype if one is given.
+    """
     return int(np.prod(x_shape[:2]) * window.taps * np.prod(y_shape[2:]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe.boxes import coding
@@ -27,6 +28,13 @@ class PriorBoxes:
     def decode(self, codes: NDArray) -> NDArray:
         """The boxes (…, P, 4) that are meant by ``codes``, as a net predicts them."""
         return coding.decode(self.boxes, codes if self.in_target else codes * self.variances, self.code_type)
+
+    def decode_corners(self, codes: NDArray) -> NDArray:
+        """The quadrilaterals (…, P, 8), x and y of corners clockwise from the upper left, that are meant by ``codes``,
+        as a net predicts them: how far they are from those of the priors, in sides of these (TextBoxes++)."""
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        scales = sides if self.in_target else sides * self.variances[:, :2]
+        return self.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]] + codes * np.tile(scales, 4)
 
     def refined(self, codes: NDArray) -> PriorBoxes:
         """Prior boxes of the same variances where ``codes`` (P, 4) say that these should lie (RefineDet)."""

@@ -15,6 +15,18 @@ from minicaffe.errors import DataError
 from minicaffe.proto.text import read_text
 
 _log = logging.getLogger(__name__)
+_LABELS = range(-(2**31), 2**31)  # those that a record holds
+_FARTHEST = 2.0**31  # pixels
+_DAMAGES = (
+    ElementTree.ParseError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading something that is not a file of boxes ends in."""
 
 
 class Box(NamedTuple):
@@ -80,7 +92,7 @@ class Annotations:
             raise DataError(f"annotation {path}: cannot be read ({error.strerror})") from None
         except DataError as error:
             raise DataError(f"annotation {path}: {error}") from None
-        except (ElementTree.ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except _DAMAGES as error:
             raise DataError(
                 f"annotation {path}: not a file of boxes ({self._kind}): {type(error).__name__}: {error}"
             ) from None
@@ -162,7 +174,13 @@ def _of_set(content: Any, labels: LabelMap | None) -> dict[str, list[Box]]:
 
 
 def _box(label: int, corners: list[float], height: int, width: int, difficult: bool = False) -> Box:
-    xmin, ymin, xmax, ymax = corners
+    xmin, ymin, xmax, ymax = map(float, corners)
+    if not (height > 0 and width > 0):
+        raise DataError(f"the size of the image must be positive; found {height} x {width} (height, width)")
+    if not all(abs(value) < _FARTHEST for value in (xmin, ymin, xmax, ymax, height, width)):
+        raise DataError(f"corners of boxes must be numbers, of pixels; found {corners}")
+    if type(label) is not int or label not in _LABELS:
+        raise DataError(f"labels must be whole numbers of 32 bits; found {label!r}")
     return Box(label, xmin / width, ymin / height, xmax / width, ymax / height, difficult)
 
 

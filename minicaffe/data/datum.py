@@ -54,7 +54,7 @@ def labels(datum: Any) -> np.ndarray:
 
     Caffe: ``float_data`` beside ``data`` is ignored.
     """
-    beside = datum.data and len(datum.float_data)
+    beside = len(datum.float_data) and datum.data  # which is a copy
     return np.array(datum.float_data if beside else datum.label, np.float32)
 
 

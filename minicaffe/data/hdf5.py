@@ -266,9 +266,10 @@ class _Process:
         return bytes(content)
 
     def _take_into(self, target: memoryview) -> None:
+        ready = select.poll()  # select takes no number of a file above 1023
+        ready.register(self._answers, select.POLLIN)
         while len(target):
-            ready, _, _ = select.select([self._answers], [], [], PATIENCE)
-            if not ready:
+            if not ready.poll(1000 * PATIENCE):
                 raise _Ended(f"reading it made no progress for {PATIENCE:.0f} seconds, and was ended: it is damaged")
             count = os.readv(self._answers, [target])
             if not count:

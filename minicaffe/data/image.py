@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minicaffe import limits
+from minicaffe.data import jpeg
 from minicaffe.data.packed import PackedImage, planes
 from minicaffe.errors import DataError, MinicaffeError
 
@@ -82,6 +83,8 @@ def decode_packed(content: bytes, color: bool | None = None, numbers: bool = Fal
 
     ``numbers``: of an image with a palette of colours take the number of each pixel's colour.
     """
+    if color is not False and (plain := _plain_jpeg(content, upright=bool(color))):
+        return plain
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -91,7 +94,7 @@ def decode_packed(content: bytes, color: bool | None = None, numbers: bool = Fal
                     f"an image of {image.width} x {image.height} pixels; up to {MOST_PIXELS} are decoded: make it "
                     "smaller"
                 )
-            limits.require_memory(_BYTES_A_PIXEL * image.width * image.height, "an image", "make it smaller")
+            _require_memory(image.size)
             kind = image.format
             if color is False:
                 image.draft("L", image.size)  # a JPEG holds its gray image ready
@@ -109,6 +112,19 @@ def decode_packed(content: bytes, color: bool | None = None, numbers: bool = Fal
     except Exception as error:  # decoders of damaged files raise errors of any kind
         raise DataError(f"an image that cannot be decoded ({str(error) or type(error).__name__})") from error
     return _gray(pixels, kind == "PNG")[np.newaxis] if color is False else pixels
+
+
+def _plain_jpeg(content: bytes, upright: bool) -> PackedImage | None:
+    """The image of a JPEG file, if it asks for nothing else than to be decoded, and is whole."""
+    size = jpeg.size_of_plain(content, upright)
+    if size is None or not 0 < size[0] * size[1] <= MOST_PIXELS:
+        return None
+    _require_memory(size)
+    return jpeg.decoded(content, size)
+
+
+def _require_memory(size: tuple[int, int]) -> None:
+    limits.require_memory(_BYTES_A_PIXEL * size[0] * size[1], "an image", "make it smaller")
 
 
 def _has_colored_palette(image: Any) -> bool:
@@ -132,6 +148,7 @@ def _high_bytes(image: Any, kind: str | None, color: bool | None) -> Any:
 def _pixels(image: Any) -> np.ndarray | PackedImage:
     """The pixels (channels, height, width) of a Pillow image: gray, or blue, green, red and perhaps transparency."""
     if image.mode == "RGB":
+        image.load()  # before its file is closed
         return PackedImage(image)
     bands = {"L": "L", "RGBA": "BGRA"}[image.mode]
     content = bytearray().join(image.tobytes("raw", band) for band in bands)

@@ -49,6 +49,11 @@ def read_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
     return entries
 
 
+def ends_in_number(name: str) -> bool:
+    """Whether an image's name, as a list of images has it, ends in what may be another label."""
+    return re.search(r"\s[-+.\deE]*\d\.?$", name) is not None
+
+
 def _means(text: str, number: int) -> bool:
     try:
         return float(text) == number
@@ -254,7 +259,15 @@ class ListReader(ImageReader):
     def read(self, item: int) -> tuple[np.ndarray | PackedImage, Any]:
         """The image of a line, uint8 (channels, height, width), resized if the layer asks for it, and its label."""
         name, label = self._entries[item]
-        return self.read_image(name), label
+        try:
+            return self.read_image(name), label
+        except DataError as error:
+            if not ends_in_number(name) or os.path.exists(self._param.root_folder + name):
+                raise
+            raise DataError(
+                f"{error}; '{name}' ends in a number, but only the last one of a line is its label: for images of "
+                "several labels, make a database (convert_imageset --labels 2), or use HDF5Data"
+            ) from error
 
     def read_image(self, name: str) -> np.ndarray | PackedImage:
         """The image of this name, resized if the layer asks for it."""

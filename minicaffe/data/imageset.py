@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from minicaffe import limits, proto
 from minicaffe.data.datum import from_array, set_label
 from minicaffe.data.db import open_db
 from minicaffe.data.image import read_image, resize
+from minicaffe.data.image_source import ends_in_number
 from minicaffe.data.store import COMMIT_EVERY
 from minicaffe.data.write import Written
 from minicaffe.errors import DataError
@@ -149,7 +149,7 @@ def write_imageset(
         if database.count % COMMIT_EVERY:
             _log.info("Processed %d files.", database.count)
         if not database.count:
-            several = skipped and re.search(r"\s[-+.\deE]*\d\.?$", skipped[0])
+            several = skipped and ends_in_number(skipped[0])
             raise DataError(
                 f"{backend} database {database.path}: not one of {len(skipped)} images could be read"
                 + (f"; '{skipped[0]}' ends in a number: tell how many --labels an image has" if several else "")

@@ -18,14 +18,20 @@ class PackedImage:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, image: Any) -> None:
-        """``image``: one of Pillow's, of mode RGB."""
-        self.shape = (3, image.height, image.width)
-        self._pixels = _pixels(image)
+    def __init__(self, canvas: Any, view: np.ndarray | None = None) -> None:
+        """``canvas``: an image of Pillow's, of mode RGB; ``view``: what `exported` gave for it, if it was asked."""
+        self.shape = (3, canvas.height, canvas.width)
+        self.canvas, self.view = canvas, exported(canvas) if view is None else view
 
     def crop(self, offset: np.ndarray, mirrored: np.bool_, out: np.ndarray) -> None:
         """The planes of the part from row and column ``offset`` on, perhaps mirrored, into ``out`` (3, h, w)."""
-        crop_packed(self._pixels, offset[0], offset[1], mirrored, out)
+        crop_packed(self._pixels(), offset[0], offset[1], mirrored, out)
+
+    def _pixels(self) -> np.ndarray:
+        """The pixels (height, width) uint32, as ``crop_packed`` takes them; not to be written to."""
+        if self.view is not None:
+            return self.view
+        return np.frombuffer(self.canvas.tobytes("raw", "RGBX"), np.uint32).reshape(self.shape[1:])
 
     def planes(self) -> np.ndarray:
         """All of the image, uint8 (3, height, width)."""
@@ -39,13 +45,13 @@ def planes(image: np.ndarray | PackedImage) -> np.ndarray:
     return image.planes() if isinstance(image, PackedImage) else image
 
 
-def _pixels(image: Any) -> np.ndarray:
-    """The pixels (height, width) uint32 of a Pillow image of mode RGB, as ``crop_packed`` takes them; not to be written
-    to."""
+def exported(image: Any) -> np.ndarray | None:
+    """The memory of a Pillow image of mode RGB, (height, width) uint32, whatever is written there later; None if Pillow
+    lets nobody look: before 11.2, or where an image lies in several pieces."""
     try:
         return np.asarray(_Exported(image))
-    except (AttributeError, ValueError):  # a Pillow before 11.2, or an image in several pieces
-        return np.frombuffer(image.tobytes("raw", "RGBX"), np.uint32).reshape(image.height, image.width)
+    except (AttributeError, ValueError):
+        return None
 
 
 class _ArrowArray(ctypes.Structure):

@@ -209,11 +209,14 @@ class Executor:
     def run_forward(self, start: int, end: int) -> None:
         """Run the layers ``start`` to ``end`` (included); their weighted losses add up in ``loss``."""
         with self._expecting(start, end), self._running():
-            self._clear_loss()
-            plan = self.plan(forward=start == 0)
-            if start == 0 and end == len(self._steps) - 1:  # else layers beyond ``end`` would lose what they keep
-                plan.settle()
-            plan.sweeps.forward.run(start, end, self._how("forward", plan))
+            self._forward(start, end)
+
+    def _forward(self, start: int, end: int) -> None:
+        self._clear_loss()
+        plan = self.plan(forward=start == 0)
+        if start == 0 and end == len(self._steps) - 1:  # else layers beyond ``end`` would lose what they keep
+            plan.settle()
+        plan.sweeps.forward.run(start, end, self._how("forward", plan))
 
     def run_backward(self, start: int, end: int) -> None:
         """Run the layers ``start`` down to ``end`` (included) backward, those that need it.
@@ -380,11 +383,15 @@ class Executor:
         forward = direction == "forward"
         run_step = self._forward_step if forward else self._backward_step
         sweep = plan.sweeps.forward if forward else plan.sweeps.backward
-        calls = self.callbacks["before_" + direction] or self.callbacks["after_" + direction]
-        watched = self.debug_info or self.detect_anomaly or calls
+        watched = self._is_watched(direction)
         passes = sweep.passes if not watched and fast_paths.taken("fusion") else {}
         segments = sweep.segments if not watched and fast_paths.taken("replay") else {}
         return _How(run_step, passes, segments)
+
+    def _is_watched(self, direction: str) -> bool:
+        """Whether somebody looks at what is between the layers."""
+        calls = self.callbacks["before_" + direction] or self.callbacks["after_" + direction]
+        return bool(self.debug_info or self.detect_anomaly or calls)
 
     # --- single steps ---------------------------------------------------------------------------------------------
 

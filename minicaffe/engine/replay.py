@@ -61,6 +61,19 @@ class Replay:
     def __init__(self) -> None:
         self._generation = -1
         self._seen: dict[Hashable, _Seen] = {}
+        self._replayed: _Seen | None = None
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the last run was a replay."""
+        return self._replayed is not None
+
+    def again(self, work: Work) -> None:
+        """The replay of the last run once more: what ``run`` goes by has not changed since."""
+        assert self._replayed is not None and self._replayed.capture is not None
+        self._replayed.make_heads()
+        self._replayed.capture.replay()
+        work.leave(self._replayed.left)
 
     @property
     def captures(self) -> list[Capture]:
@@ -75,15 +88,14 @@ class Replay:
             self._seen.clear()
             self._generation = generation.current()
         seen = self._seen.get(state)
+        self._replayed = seen if seen is not None and seen.capture is not None else None
         if seen is None:
             # the first time kernels are compiled, and scratch memory grows
             seen = self._seen[state] = _Seen()
             with storages_in_use() as seen.storages:
                 do()
-        elif seen.capture is not None:
-            seen.make_heads()
-            seen.capture.replay()
-            work.leave(seen.left)
+        elif self._replayed is not None:
+            self.again(work)
         elif seen.attempts < _MOST_ATTEMPTS:
             self._capture(where, seen, work, do)
         else:

@@ -233,6 +233,7 @@ class Layer(interface.Layer, Configured, Costed):
         """Check the declared facts, then set up, reshape, and install the loss weights."""
         self._check_counts(len(bottom), len(top))
         self.check_fork_fields()
+        self.check_dialect()
         with self.named_in_errors():
             self.check_options()
             self.setup(bottom, top)

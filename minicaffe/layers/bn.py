@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
 
 from minicaffe import proto
 from minicaffe.blob import Blob
-from minicaffe.errors import ShapeError
+from minicaffe.errors import ShapeError, WeightsError
 from minicaffe.layers.base import TEST, LayerClass
 from minicaffe.layers.normalisation import Standardized
 
@@ -28,9 +30,8 @@ class BN(Standardized):
     the running mean and variance, which no solver changes.  While training, mean and variance are those of the batch,
     and the running ones become ``momentum`` (0.9) times themselves plus the rest of the new; in TEST phase, and with
     ``frozen``, they are the running ones, and ``frozen`` gives no gradient of params.
-    PSPNet: the running variance is not corrected, and 0 at first (1 if frozen).  happynear's fork, under the same
-    fields, keeps 1 / deviation as the fourth param: convert such weights.
-    SegNet's BN, with 2 params, is ``SegNetBN``: see ``dialect``.
+    PSPNet: the running variance is not corrected, and 0 at first (1 if frozen).
+    SegNet's BN, with 2 params, is ``SegNetBN``, and that of happynear, ``HappynearBN``: see ``dialect``.
     """
 
     type = "BN"
@@ -38,6 +39,7 @@ class BN(Standardized):
     param = "bn_param"
     fixed: ClassVar[Collection[str] | None] = ("slope_filler", "bias_filler", "frozen")
     in_place = "always"
+    dialects: ClassVar[Sequence[str]] = ("PSPNet", "happynear")
     momentum: float
     eps: float
     frozen: bool
@@ -48,7 +50,9 @@ class BN(Standardized):
 
     @classmethod
     def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
-        """SegNet's BN if a field or top that only it has is given, or its two blobs; else PSPNet's."""
+        """SegNet's BN if a field or top that only it has is given, or its two blobs; else PSPNet's, or ``fork``'s."""
+        if layer_param.fork == "happynear":
+            return HappynearBN
         given = {field.name for field, _ in layer_param.bn_param.ListFields()}
         segnet = not given.isdisjoint(_SEGNET) or len(layer_param.top) > 1 or len(layer_param.blobs) == 2
         return SegNetBN if segnet and given.isdisjoint(_PSPNET) else BN
@@ -71,12 +75,20 @@ class BN(Standardized):
             ShapeError,
         )
 
+    def adapted(self, index: int, values: NDArray) -> NDArray | None:
+        if values.shape == (1, self.channels):
+            raise WeightsError(
+                f"its blobs are (1, {self.channels}), as happynear's BN has them; if it is that, say fork: "
+                '"happynear" in the layer'
+            )
+        return None
+
     def make_params(self) -> None:
         """In ``setup``: scale, shift and running statistics."""
         running = proto.FillerParameter(value=float(self.frozen))
         slope = self.given("slope_filler", proto.FillerParameter(value=1))
         for filler in (slope, self.given("bias_filler", None), None, running):
-            self.add_param((1, self.channels, 1, 1), filler)
+            self.add_param(self.param_shape(), filler)
         specs = self.layer_param.param
         while len(specs) < 4:
             specs.add()
@@ -102,6 +114,9 @@ class BN(Standardized):
         self.kept = self.input_copy(bottom, top, self.rows)
         self.slope = self.scratch("slope", (self.channels,))
 
+    def param_shape(self) -> tuple[int, ...]:
+        return (1, self.channels, 1, 1)
+
     def measures(self) -> bool:
         """Whether mean and variance are those of the batch."""
         return self.phase != TEST and not self.frozen
@@ -120,15 +135,23 @@ class BN(Standardized):
             self.ops.standardize(x, self.eps, *how, y, self.kept, scale, shift)
             self.remember(top)
             return
-        mean, variance = (blob.xdata.reshape(-1) for blob in self.blobs[2:4])
-        self.ops.elementwise(Standardized.inverse_deviation, (variance,), (self.eps,), self.factor)
-        self.ops.elementwise(Standardized.same, (mean,), (1.0,), self.mean)
+        self.recall()
         self.ops.elementwise(BN.product, (self.factor, scale), (), self.slope)
         self.ops.scale(x, self.slope, shift, y, self.kept, self.mean)
 
+    def recall(self) -> None:
+        """Set ``mean`` and ``factor`` to what the running statistics say."""
+        mean, variance = (blob.xdata.reshape(-1) for blob in self.blobs[2:4])
+        self.ops.elementwise(Standardized.inverse_deviation, (variance,), (self.eps,), self.factor)
+        self.ops.elementwise(Standardized.same, (mean,), (1.0,), self.mean)
+
     def remember(self, top: Sequence[Blob]) -> None:
         """Mix this batch's mean and variance into the running ones."""
-        for blob, new in ((self.blobs[2], self.mean), (self.blobs[3], self.variance)):
+        self.mix(self.mean, self.variance)
+
+    def mix(self, *statistics: Any) -> None:
+        """Mix this batch's statistics into the running ones."""
+        for blob, new in zip(self.blobs[2:], statistics, strict=True):
             old = blob.xdata.reshape(-1)
             self.ops.elementwise(BN.mixed, (old, new), (self.momentum,), old)
 
@@ -169,6 +192,30 @@ class BN(Standardized):
         return dy * factor * scale
 
 
+class HappynearBN(BN):
+    """BN of happynear/caffe-windows, said by ``fork: "happynear"``: as PSPNet's, but for what it remembers.
+
+    Params, each (1, C): scale, shift, and the running means of the mean and of 1 / deviation (with ``eps``).
+    """
+
+    type = ""
+    capturable = True
+    fixed = BN.fixed
+
+    def adapted(self, index: int, values: NDArray) -> NDArray | None:
+        return None
+
+    def param_shape(self) -> tuple[int, ...]:
+        return (1, self.channels)
+
+    def recall(self) -> None:
+        for blob, values in ((self.blobs[2], self.mean), (self.blobs[3], self.factor)):
+            self.ops.elementwise(Standardized.same, (blob.xdata.reshape(-1),), (1.0,), values)
+
+    def remember(self, top: Sequence[Blob]) -> None:
+        self.mix(self.mean, self.factor)
+
+
 class SegNetBN(BN):
     r"""Batch normalisation, then a scale and a shift for each channel, as SegNet has it.
 
@@ -188,6 +235,7 @@ class SegNetBN(BN):
     LEARN, INFERENCE = range(2)
     foreign = _PSPNET
     blob_count = 2
+    dialects = ("SegNet",)
 
     def make_params(self) -> None:
         for name in ("scale_filler", "shift_filler"):

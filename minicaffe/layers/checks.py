@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,6 +19,14 @@ from minicaffe.limits import NOT_ENOUGH
 from minicaffe.proto import forks
 from minicaffe.proto.origin import Origin
 
+_log = logging.getLogger(__name__)
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Log a warning, the first time."""
+    _log.warning(text)
+
 
 class Checked:
     """Base of Layer: checks of its options and of the blobs that it is given."""
@@ -29,6 +39,11 @@ class Checked:
     obeys: ClassVar[Collection[str]] = ()
     """Of the fields that forks added to Caffe's own messages, those that this layer obeys.  It refuses others, but for
     those without effect."""
+    dialects: ClassVar[Sequence[str]] = ()
+    """Where forks mean different things by the same fields: the forks that ``fork`` may name, the first of which counts
+    if it names none."""
+    ambiguity: ClassVar[str] = ""
+    """What the others do, for those who name none; empty where they are told anyway, by an error."""
     layer_param: proto.LayerParameter
     definition: Origin
     name: str
@@ -62,6 +77,26 @@ class Checked:
                         f" has, and {self.type} of minicaffe has not; without it the results differ",
                         field.name,
                     )
+
+    def check_dialect(self) -> None:
+        """Refuse a ``fork`` without a dialect of this type; where none is named, and nothing else tells, say once what
+        the layer is taken for."""
+        fork, choices = self.layer_param.fork, " or ".join(f'"{name}"' for name in self.dialects)
+        self.require(
+            not fork or fork in self.dialects,
+            f"must be {choices}; found {fork!r}"
+            if choices
+            else "is not needed: this type has one meaning; leave it out",
+            "fork",
+        )
+        if self.ambiguity and not fork and self.is_ambiguous():
+            _warn(
+                f"{self.type} is taken for {self.dialects[0]}'s; {self.ambiguity}: say fork: {choices} in such layers"
+            )
+
+    def is_ambiguous(self) -> bool:
+        """Whether the definition leaves open whose dialect the layer is of."""
+        return True
 
     @contextlib.contextmanager
     def named_in_errors(self) -> Iterator[None]:

@@ -226,7 +226,8 @@ class Convolution(Windowed):
 
     def reserve_columns(self, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
         """Make the shared workspace hold the columns of a convolution from x to y."""
-        self.reserve(self.convolutions.convolution_workspace(x_shape, y_shape, self.moved, self.group))
+        shapes = x_shape, y_shape
+        self.reserve(self.convolutions.convolution_workspace(*shapes, self.moved, self.group, self.dtype))
 
     def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * sum(blob.count for blob in top) * (self.blobs[0].count // self.num_output)

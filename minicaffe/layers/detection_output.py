@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicaffe.blob import Blob
-from minicaffe.boxes import geometry
+from minicaffe.boxes import coding, geometry
 from minicaffe.boxes.priors import PriorBoxes
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.cpu.boxes import best_first, suppress
@@ -44,6 +44,10 @@ class DetectionOutput(Layer):
     any, and its codes (N, 4 P).  Priors with less than ``objectness_score`` for an object find nothing; the others are
     first moved to where these codes say.  Without the codes the fourth bottom is that if ``objectness_score`` is given.
 
+    TextBoxes++ (Liao et al. 2018), said by ``use_polygon``, has codes (N, 12 P [classes]), of which the last 8 of a
+    prior are those of a quadrilateral, and rows of 15 numbers, which end with its corners, x1, y1, …, x4, y4; boxes
+    alone decide which are dropped.  It needs ``code_type: CENTER_SIZE``, and no ``variance_encoded_in_target``.
+
     ``save_output_param`` and ``visualize`` are without effect, and logged so.
     Computed on the host, since the number of boxes depends on their values: a device is waited for.
     Source: weiliu89/caffe, branch ssd.  Of equally confident boxes the one of the lower prior wins.
@@ -70,6 +74,7 @@ class DetectionOutput(Layer):
     nms_threshold: float
     top_k: int
     objectness_score: float
+    use_polygon: bool
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.save_output_param.output_directory or self.visualize:
@@ -81,6 +86,11 @@ class DetectionOutput(Layer):
 
     def check_options(self) -> None:
         self.require(self.num_classes > 0, "must be given, and positive", "num_classes")
+        self.require(
+            not self.use_polygon or (self.code_type == coding.CENTER_SIZE and not self.variance_encoded_in_target),
+            "needs code_type: CENTER_SIZE, and no variance_encoded_in_target",
+            "use_polygon",
+        )
         self.require(self.normalized_bbox, "boxes in pixels are not in minicaffe", "normalized_bbox")
         overlap, _, eta = self._suppression()
         self.require(overlap >= 0, f"nms_threshold must not be negative; found {overlap:g}", "nms_param")
@@ -103,13 +113,16 @@ class DetectionOutput(Layer):
             kind=ShapeError,
         )
         count = expect_priors(self, priors)
-        expect_predictions(self, codes, count * 4 * (1 if self.share_location else self.num_classes), "location")
+        self.numbers = 12 if self.use_polygon else 4
+        expect_predictions(
+            self, codes, count * self.numbers * (1 if self.share_location else self.num_classes), "location"
+        )
         expect_predictions(self, confidences, count * self.num_classes, "confidence")
         self._expect_first_stage(bottom, count)
         self.threshold = self.given("confidence_threshold", -np.inf)
         self.overlap, self.most, self.eta = self._suppression()
         self.classes = [label for label in range(self.num_classes) if label != self.background_label_id]
-        top[0].reshape(1, 1, 1, 7)
+        top[0].reshape(1, 1, 1, 3 + self.numbers)
 
     def _expect_first_stage(self, bottom: Sequence[Blob], count: int) -> None:
         """Note whether there are predictions of RefineDet's first stage; errors unless they fit."""
@@ -120,7 +133,7 @@ class DetectionOutput(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         priors = PriorBoxes(bottom[2].data, self.code_type, self.variance_encoded_in_target)
         count, items = len(priors), bottom[0].shape[0]
-        codes = bottom[0].data.reshape(items, count, -1, 4)
+        codes = bottom[0].data.reshape(items, count, -1, self.numbers)
         confidences = bottom[1].data.reshape(items, count, self.num_classes)
         self.require(not np.isnan(confidences).any(), "the confidences must be numbers; found NaN")
         if self.has_objectness:
@@ -128,17 +141,17 @@ class DetectionOutput(Layer):
             confidences = np.where(may_hold_objects(self, bottom[3])[..., None], confidences, nothing)
         places = refined(priors, bottom[4]) if len(bottom) == 5 else [priors] * items
         rows = [self._detect(n, places[n], codes[n], confidences[n]) for n in range(items)]
-        found = np.concatenate(rows) if rows else np.empty((0, 7))
+        found = np.concatenate(rows) if rows else np.empty((0, 3 + self.numbers))
         if len(found) == 0:
-            found = np.full((items, 7), -1.0)
+            found = np.full((items, 3 + self.numbers), -1.0)
             found[:, 0] = np.arange(items)
-        top[0].reshape(1, 1, len(found), 7)
+        top[0].reshape(1, 1, *found.shape)
         top[0].data[0, 0] = found
 
     def _detect(self, item: int, priors: PriorBoxes, codes: NDArray, confidences: NDArray) -> NDArray:
-        """The rows of one item: codes (P, 1 or classes, 4), confidences (P, classes)."""
+        """The rows of one item: codes (P, 1 or classes, 4 or 12), confidences (P, classes)."""
         decoded = [self._decode(priors, codes[:, 0])] if self.share_location else None
-        labels, boxes, scores = [], [], []
+        labels, boxes, corners, scores = [], [], [], []
         for label in self.classes:
             order = best_first(confidences[:, label], self.threshold, self.most)
             if len(order) == 0:
@@ -147,16 +160,19 @@ class DetectionOutput(Layer):
             kept = suppress(candidates, order, self.overlap, self.eta)
             labels.append(np.full(len(kept), label))
             boxes.append(candidates[kept])
+            if self.use_polygon:
+                corners.append(priors.decode_corners(codes[:, 0 if self.share_location else label, 4:])[kept])
             scores.append(confidences[kept, label])
         if not labels:
-            return np.empty((0, 7))
+            return np.empty((0, 3 + self.numbers))
+        places = [*_columns(boxes), *(_columns(corners) if corners else ())]
         rows = np.column_stack(
-            [np.full(sum(map(len, labels)), item), np.concatenate(labels), np.concatenate(scores), *_columns(boxes)]
+            [np.full(sum(map(len, labels)), item), np.concatenate(labels), np.concatenate(scores), *places]
         )
         return self._best(rows)
 
     def _decode(self, priors: PriorBoxes, codes: NDArray) -> NDArray:
-        boxes = priors.decode(codes)
+        boxes = priors.decode(codes[..., :4])
         return np.ascontiguousarray(geometry.clip(boxes) if self.clip else boxes)
 
     def _best(self, rows: NDArray) -> NDArray:

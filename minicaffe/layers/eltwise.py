@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minicaffe import proto
 from minicaffe.blob import Blob
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Count, Layer, LayerClass
 
 
 class Eltwise(Layer):
     """Join blobs of one shape element by element: their product, weighted sum or maximum.
 
-    Bottoms: two or more.  Top: as they are.  ``operation``: PROD, SUM (default, weighted by ``coeff``, one a bottom),
-    MAX (NaN if one is NaN). The gradient of PROD multiplies the other bottoms if ``stable_prod_grad`` (default), else
-    divides: NaN or infinite at 0. Caffe (CPU): of equal maxima the gradient goes to the earlier bottom, but to bottom 1
-    rather than 0.
+    Bottoms: two or more; or one, which is multiplied by its ``coeff`` (FlowNet2).  Top: as they are.  ``operation``:
+    PROD, SUM (default, weighted by ``coeff``, one a bottom), MAX (NaN if one is NaN). The gradient of PROD multiplies
+    the other bottoms if ``stable_prod_grad`` (default), else divides: NaN or infinite at 0. Caffe (CPU): of equal
+    maxima the gradient goes to the earlier bottom, but to bottom 1 rather than 0.
     """
 
     type = "Eltwise"
@@ -22,7 +23,7 @@ class Eltwise(Layer):
     takes_halves = True
     param = "eltwise_param"
     fixed = ()
-    bottoms = (2, None)
+    bottoms: Count = (2, None)
     operation: int
     coeff: Sequence[float]
     stable_prod_grad: bool
@@ -30,6 +31,11 @@ class Eltwise(Layer):
     """A coefficient for each bottom, once there are any."""
 
     PROD, SUM, MAX = range(3)
+
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        """FlowNet2's if there is one bottom."""
+        return EltwiseOfOne if len(layer_param.bottom) == 1 else cls
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self.ones = (1.0,) * len(bottom)
@@ -140,3 +146,30 @@ class Eltwise(Layer):
     @staticmethod
     def quotient(y: float, x: float, dy: float) -> float:
         return y / x * dy
+
+
+class EltwiseOfOne(Eltwise):
+    """A blob times its ``coeff``: what a sum of one is."""
+
+    type = ""
+    capturable = True
+    fixed = ()
+    bottoms = 1
+
+    def _declare(self, bottoms: int) -> None:
+        self.in_place = "always"
+        self.reads_bottoms = self.reads_tops = ()
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        top[0].reshape_like(bottom[0])
+
+    def factor(self) -> float:
+        return self.coefficients[0] if self.operation == self.SUM else 1.0
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        self.ops.elementwise(Eltwise.weighted, (bottom[0].xdata,), (self.factor(),), top[0].xdata)
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        handed_on = self.hands_on_gradient(0) and bottom[0].diff_storage is top[0].diff_storage
+        if propagate_down[0] and not handed_on:
+            self.ops.elementwise(Eltwise.weighted, (top[0].xdiff,), (self.factor(),), bottom[0].xdiff)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Layer, LayerClass
 
 
 class InnerProduct(Layer):
@@ -15,7 +16,7 @@ class InnerProduct(Layer):
 
     Bottom: (…, K…), the axes from ``axis`` (1) on flattened into K inputs; the M rows before them are kept.  Top: (…,
     num_output). Params: w (num_output, K), or (K, num_output) with ``transpose``; b (num_output,) unless ``bias_term:
-    false``.
+    false``.  ``normalize`` (happynear): see ``NormalizedInnerProduct``.
     Caffe: without a filler the weights are 0.
     """
 
@@ -30,6 +31,11 @@ class InnerProduct(Layer):
     bias_term: bool
     transpose: bool
     axis: int
+
+    @classmethod
+    def dialect(cls, layer_param: proto.LayerParameter) -> LayerClass:
+        """happynear's if ``normalize`` asks for it."""
+        return NormalizedInnerProduct if layer_param.inner_product_param.normalize else cls
 
     def check_options(self) -> None:
         self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
@@ -83,6 +89,35 @@ class InnerProduct(Layer):
             ops.bias_grad(dy, self.blobs[1].xdiff)
         if propagate_down[0]:
             ops.gemm(dy, w.xdata, self.matrix(bottom[0].xdiff, self.inputs), transpose_b=self.transpose)
+
+
+class NormalizedInnerProduct(InnerProduct):
+    r"""InnerProduct with ``normalize``: before each forward pass each row of w is divided, in the param itself, by its
+    length :math:`\sqrt{10^{-6} + \sum w^2}` (happynear/caffe-windows).
+
+    happynear: backward takes the divided weights for what is learned.
+    """
+
+    type = ""
+    obeys = ("normalize",)
+
+    def check_options(self) -> None:
+        super().check_options()
+        self.require(not self.transpose, "does not go with normalize, which is of rows", "transpose")
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom, top)
+        self.squares = self.scratch("squares", self.blobs[0].shape)
+        self.lengths = self.scratch("lengths", (self.num_output, 1))
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        w = self.blobs[0].xdata
+        self.xp.multiply(w, w, out=self.squares)
+        self.xp.sum(self.squares, axis=1, keepdims=True, out=self.lengths)
+        self.lengths += 1e-6
+        self.xp.sqrt(self.lengths, out=self.lengths)
+        w /= self.lengths
+        super().forward(bottom, top)
 
 
 class Embed(Layer):

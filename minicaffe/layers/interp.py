@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.layers.base import Layer
 
+_log = logging.getLogger(__name__)
 _NAMES = {"bilinear": 0, "nearest_neighbor": 1}
 
 
@@ -22,7 +24,8 @@ class Interp(Layer):
     Bottom: (N, C, H, W).  Top: (N, C, height, width).  The size is ``(H - 1) / shrink_factor + 1``, or ``H + (H - 1)
     (zoom_factor - 1)``, if one of these is given; else ``height`` and ``width``; else first shrunk and then zoomed.
     Negative ``pad_beg`` and ``pad_end`` take pixels off before, on all sides.  ``mode: NEAREST`` (DeepDetect), or
-    ``interp_type: "nearest_neighbor"``, takes the nearest pixel, the later one of two.
+    ``interp_type: "nearest_neighbor"``, takes the nearest pixel, the later one of two, in all channels; DeepDetect's,
+    on a CPU, in the first one, and leaves 0 in the others: a warning says so.
     Both directions are products with a matrix for each axis: a NaN spreads over its row and column.
     """
 
@@ -59,6 +62,14 @@ class Interp(Layer):
             f"must be one of {', '.join(_NAMES)}; found '{self.interp_type}'",
             "interp_type",
         )
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        if self.mode == self.NEAREST and bottom[0].count > bottom[0].span(2) * bottom[0].shape[0]:
+            _log.warning(
+                "layer '%s' (Interp): mode: NEAREST resizes all channels; DeepDetect's Caffe, on a CPU, resizes the "
+                "first and leaves 0 in the others, so that what was trained there gives other results here",
+                self.name,
+            )
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]

@@ -25,8 +25,8 @@ class CenterLoss(Layer):
     Bottoms: x (…, K…), the axes from ``axis`` (1) on flattened into K; integer labels, one for each of the M rows.
     Top: L, a scalar, which counts as a loss only if ``loss_weight`` is given.  Param: c (num_output, K).  The step of
     c does not depend on the loss weight.
-    happynear's dialect, said by ``distance_type``: "L1" is the sum of absolute differences over M, and the step of a
-    centre is taken as often as its class is among the labels.
+    happynear's dialect, said by ``distance_type`` or ``fork: "happynear"``: "L1" is the sum of absolute differences
+    over M, and the step of a centre is taken as often as its class is among the labels.
     """
 
     type = "CenterLoss"
@@ -42,8 +42,18 @@ class CenterLoss(Layer):
     distance_type: str
 
     fixed = ("axis", "center_filler")
+    dialects = ("caffe-face", "happynear")
+    ambiguity = "happynear's takes the step of a centre as often as its class is among the labels"
+
+    def is_ambiguous(self) -> bool:
+        return not self.has("distance_type")
 
     def check_options(self) -> None:
+        self.require(
+            self.layer_param.fork != "caffe-face" or not self.has("distance_type"),
+            "is happynear's, not caffe-face's: leave it out, or the fork",
+            "distance_type",
+        )
         self.require(self.num_output > 0, f"must be positive; found {self.num_output}", "num_output")
         self.require(
             self.distance_type in ("L1", "L2"), f"must be L1 or L2; found {self.distance_type}", "distance_type"
@@ -104,7 +114,7 @@ class CenterLoss(Layer):
         self.ops.scatter_rows(self.terms, label, self.sums)
         self.ops.scatter_rows(self.ones, label, self.counts)
         self.steps[...] = self.counts
-        often = self.has("distance_type")
+        often = self.has("distance_type") or self.layer_param.fork == "happynear"
         self.ops.elementwise(step_often if often else step_once, (self.sums, self.steps), (), self.steps)
         self.blobs[0].xdiff[...] += self.steps
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection
-from math import inf
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -14,6 +13,9 @@ from minicaffe.layers.base import Layer
 
 _BASE = 16
 """Pixels of the side of an anchor's square before it is scaled."""
+
+_MOST = 2**31
+"""Above all numbers that make sense: Python's integers may be larger than any float."""
 
 
 class Worded(Layer):
@@ -25,7 +27,7 @@ class Worded(Layer):
     def number(self, name: str, default: float | None = None) -> float:
         """A positive option, or without a sign the ``default``; one without a default must be given."""
         value = options_of(self.param_str).get(name, default)
-        good = isinstance(value, (int, float)) and abs(value) < inf and (default is not None or value > 0)
+        good = isinstance(value, (int, float)) and abs(value) < _MOST and (default is not None or value > 0)
         kind = "a positive number" if default is None else "a number"
         self.require(good, f"param_str must give {name!r}, {kind}; found {self.param_str!r:.80}", "python_param")
         return value or 0
@@ -36,7 +38,7 @@ class Worded(Layer):
         for name, default in (("ratios", (0.5, 1, 2)), ("scales", (8, 16, 32))):
             values = given.get(name, default)
             good = isinstance(values, (list, tuple)) and all(
-                isinstance(v, (int, float)) and 0 < v < inf for v in values
+                isinstance(v, (int, float)) and 0 < v < _MOST for v in values
             )
             self.require(
                 good and len(values) > 0,

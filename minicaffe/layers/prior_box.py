@@ -25,7 +25,8 @@ class PriorBox(Layer):
     ``flip``.  Ratios of 1 and ratios seen before are left out, each together with its inverse.  The centre of a cell
     lies ``offset`` of a ``step`` (``step_h``, ``step_w``; else image over feature map) from its corner.  ``img_size``
     (``img_h``, ``img_w``) counts in the place of the image's size.  ``clip`` cuts boxes off at the borders.
-    ``variance``: one (default 0.1) or four.
+    ``variance``: one (default 0.1) or four.  ``denser_prior_boxes`` (TextBoxes++): each box is followed by one whose
+    centre is on the lower border of the cell.
     Caffe: sizes are cut to whole pixels.
     """
 
@@ -50,6 +51,7 @@ class PriorBox(Layer):
     step_h: float
     step_w: float
     offset: float
+    denser_prior_boxes: bool
     OTHER = ("offset_h", "offset_w", "width", "height", "fixed_size", "fixed_ratio", "density")
 
     def check_options(self) -> None:
@@ -106,6 +108,10 @@ class PriorBox(Layer):
         y, x = ((np.arange(n) + self.offset) * step for n, step in ((rows, step_h), (columns, step_w)))
         centers = np.stack(np.broadcast_arrays(x[None, :, None], y[:, None, None]), axis=-1)
         half = np.array(self.shapes()) / 2
+        if self.denser_prior_boxes:
+            half = np.repeat(half, 2, axis=0)
+            centers = np.repeat(centers, len(half), axis=2)
+            centers[:, :, 1::2, 1] = ((np.arange(rows) + 1) * step_h)[:, None, None]
         boxes = np.concatenate([centers - half, centers + half], axis=-1) / np.array([width, height, width, height])
         if self.clip:
             boxes = np.clip(boxes, 0, 1)

@@ -19,8 +19,9 @@ class Normalize(Layer):
     The sum runs over an item (``across_spatial``, the default) or over the channels at each position.  Bottom and top:
     (N, C, …).  Param: s, a scalar (``channel_shared``, the default) or (C,), 1 at first unless there is a
     ``scale_filler``.
-    happynear's dialect, said by ``normalize_param`` or a second top, has no scale: it divides each position by its norm
-    over channels, :math:`\sqrt{10^{-6} + \sum x^2}` (``normalize_type: "L2"``) or :math:`10^{-6} + \sum |x|` ("L1").
+    happynear's dialect, said by ``normalize_param``, a second top or ``fork: "happynear"``, has no scale: it divides
+    each position by its norm over channels, :math:`\sqrt{10^{-6} + \sum x^2}` (``normalize_type: "L2"``) or
+    :math:`10^{-6} + \sum |x|` ("L1").
     The second top (N, 1, …) is that norm, whose gradient counts if ``bp_norm`` is set.  ``fix_gradient`` is refused.
     Caffe: with a scale for each channel the gradient is multiplied by it last, so that it is not the true one.
     """
@@ -35,6 +36,8 @@ class Normalize(Layer):
 
     reads_tops = ()
     fixed = ("channel_shared", "scale_filler")
+    dialects = ("SSD", "happynear")
+    ambiguity = "happynear's divides each position by its norm over channels, and has no scale to learn"
     by_position = False
     """Whether it is happynear's dialect."""
 
@@ -47,7 +50,7 @@ class Normalize(Layer):
         )
         self.require(
             not (self.by_position and ours),
-            "is SSD's dialect of Normalize, which has no second top, and a second top is happynear's, which has no "
+            "is SSD's dialect of Normalize, and a second top or fork: \"happynear\" say happynear's, which has no "
             "norm_param: give one of them",
             "norm_param",
         )
@@ -57,8 +60,14 @@ class Normalize(Layer):
         )  # fmt: skip
         self.require(not theirs.fix_gradient, "is not in minicaffe; leave it out", "normalize_param.fix_gradient")
 
+    def is_ambiguous(self) -> bool:
+        return not (self.layer_param.HasField("norm_param") or self._says_happynear(len(self.layer_param.top)))
+
+    def _says_happynear(self, tops: int) -> bool:
+        return self.layer_param.HasField("normalize_param") or tops > 1 or self.layer_param.fork == "happynear"
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        self.by_position = self.layer_param.HasField("normalize_param") or len(top) > 1
+        self.by_position = self._says_happynear(len(top))
         self.check_options()
         self.require(len(bottom[0].shape) >= 2, f"needs channels; found {bottom[0].shape_string}", kind=ShapeError)
         if not self.by_position:

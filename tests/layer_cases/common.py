@@ -33,6 +33,8 @@ CASES = [
     Case("Scale", (normal(2, 3, 4), normal(3, 4)), {"bias_term": True}, "given, with bias"),
     Case("Scale", (normal(2, 3, 4), normal()), {"axis": 5 - 4}, "given number"),
     Case("Eltwise", (normal(2, 3, 4),) * 2, sizes=TWO),
+    Case("Eltwise", (normal(2, 3, 4),), {"coeff": [0.05]}, "of one", sizes=(((1, 2, 2),), ((3, 3, 5),))),
+    Case("Eltwise", (normal(2, 3, 4),), {"operation": "MAX"}, "largest of one"),
     Case("Eltwise", (normal(2, 3, 4),) * 3, {"coeff": [2.0, -1.0, 0.5]}, "weighted", sizes=THREE),
     Case("Eltwise", (normal(2, 3, 4),) * 3, {"operation": "PROD"}, "product", sizes=THREE),
     Case(

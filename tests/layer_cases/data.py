@@ -108,6 +108,10 @@ def output(folder):
     return {"file_name": str(folder / "out.h5")}
 
 
+def matrices(folder):
+    return {"prefix": str(folder / "out_")}
+
+
 CASES = [
     Case("Input", (), {"shape": [{"dim": [2, 3]}, {"dim": [4]}]}, tops=2),
     Case("DummyData", (), {"shape": {"dim": [2, 3]}, "data_filler": {"value": 2.5}}),
@@ -142,6 +146,9 @@ CASES = [
         {"batch_size": 2, "channels": 3, "height": 4, "width": 5},
         tops=2,
         why_not={"parity": "a program hands it arrays with reset, which test_layers_data.py does"},
+    ),
+    Case(
+        "MatWrite", (normal(2, 3, 2, 4), normal(4)), sizes=(((1, 3, 2, 2), (2,)), ((3, 3, 2, 5), (7,))), files=matrices
     ),
     Case("HDF5Output", (normal(4, 3), normal(4)), sizes=(((2, 3), (2,)), ((7, 3), (7,))), files=output),
     Case("Python", (normal(2, 3, 4),), {"module": __name__, "layer": "Cubed"}, sizes=(((1, 2),), ((4, 5, 6),))),

@@ -8,6 +8,8 @@ from layer_cases.case import Case, Values, integers, normal, uniform
 
 MAPS = (((1, 3, 2, 3), (1, 1, 2, 3)), ((3, 3, 5, 6), (3, 1, 5, 6)))
 
+MEANFIELD = {"spatial_filter_weights_str": "1 2 3", "bilateral_filter_weights_str": "2 1 0.5"}
+
 
 def mask(pooled: int, *shape: int) -> Values:
     """What 2 x 2 max pooling gives as its mask for maps of width ``pooled``: places all different."""
@@ -39,6 +41,15 @@ CASES = [
         phase="TEST",
         params=(normal(1, 3, 1, 1), normal(1, 3, 1, 1), normal(1, 3, 1, 1), uniform(0.5, 2, 1, 3, 1, 1)),
     ),
+    Case("BN", (normal(2, 3, 2, 4),), {"fork": "happynear"}, "happynear's"),
+    Case(
+        "BN",
+        (normal(2, 3, 2, 4),),
+        {"fork": "happynear"},
+        "happynear's, test",
+        phase="TEST",
+        params=(normal(1, 3), normal(1, 3), normal(1, 3), uniform(0.5, 2, 1, 3)),
+    ),
     Case(
         "BN",
         (normal(3, 2, 3, 4),),
@@ -62,6 +73,13 @@ CASES = [
         (normal(1, 2, 3, 4), mask(7, 1, 2, 3, 4)),
         {"upsample_h": 9, "upsample_w": 7},
         "mask of a size",
+    ),
+    Case(
+        "MultiStageMeanfield",
+        (normal(2, 3, 3, 4), normal(2, 3, 3, 4), uniform(0, 9, 2, 3, 3, 4)),
+        {"num_iterations": 2, "theta_alpha": 4, "theta_beta": 3, "theta_gamma": 2, **MEANFIELD},
+        params=(normal(1, 1, 3, 3), normal(1, 1, 3, 3), normal(1, 1, 3, 3)),
+        sizes=(((1, 3, 2, 2),) * 3, ((1, 3, 4, 5),) * 3),
     ),
     Case("SegAccuracy", (normal(2, 3, 4, 5), integers(3, 2, 1, 4, 5)), sizes=MAPS),
     Case("SegAccuracy", (normal(2, 3, 4, 5), integers(3, 2, 1, 4, 5)), {"ignore_label": [1, 255]}, "ignoring",

@@ -74,6 +74,9 @@ ROWS = [
     *broadcast("Bias"),
     *broadcast("Scale"),
     row("Scale", None, r"the bias has shape 3 .*, the factors 4 ", (2, 3), (3,), bias_term=True, later=((2, 4), (4,))),
+    row(
+        "InnerProduct", "transpose", r"does not go with normalize", (2, 3), num_output=2, transpose=True, normalize=True
+    ),
     row("Eltwise", "coeff", r"must be given for each of the 2 bottoms", (2, 3), (2, 3), coeff=1.0),
     row("Eltwise", "coeff", r"only SUM takes coefficients", (2, 3), (2, 3), operation="PROD", coeff=[1.0, 1.0]),
     row("Eltwise", None, r"must have the same shape; found 2 3 .*3 2", (2, 3), (3, 2)),

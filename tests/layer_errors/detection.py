@@ -205,6 +205,7 @@ ROWS = [
     *multibox("MultiBoxLoss"),
     *multibox("MultiBoxFocalLoss"),
     output("num_classes", r"must be given, and positive", num_classes=0),
+    output("use_polygon", r"needs code_type: CENTER_SIZE", use_polygon=True),
     output("normalized_bbox", r"boxes in pixels are not in minicaffe", normalized_bbox=False),
     output("nms_param", r"nms_threshold must not be negative", nms_param={"nms_threshold": -1.0}),
     output("nms_param", r"eta must lie above 0", nms_param={"eta": 0.0}),

@@ -7,6 +7,7 @@ import numpy as np
 from layer_errors.row import row
 
 IMAGE, MAP = (2, 3, 4, 5), (2, 1, 4, 5)
+CRF = {"spatial_filter_weights_str": "1 2 3", "bilateral_filter_weights_str": "2 1 0.5"}
 WEIGHED = {"weight_by_label_freqs": True}
 
 ROWS = [
@@ -36,6 +37,20 @@ ROWS = [
     row("Upsample", "pad_out_h", r"needs a scale of 2; found 3", IMAGE, IMAGE, scale=3, pad_out_h=True),
     row("Upsample", None, r"a mask of that shape; found 2 3 4 5 .*2 1 4 5", IMAGE, MAP, scale=2),
     row("Upsample", None, r"the mask says pixel 80 of maps of 8 x 10", IMAGE, IMAGE, scale=2, bad=(1, [[[[80.0] * 5] * 4] * 3] * 2)),
+    row("MultiStageMeanfield", "num_iterations", r"2 at least; found 1", *[(2, 3, 4, 5)] * 3, **CRF),
+    row("MultiStageMeanfield", "theta_beta", r"must be positive; found 0", *[IMAGE] * 3, num_iterations=2, theta_beta=0,
+        **CRF),
+    row("MultiStageMeanfield", "ho_potentials_enabled", r"is of torrvision/caffe-tvg", *[IMAGE] * 3, num_iterations=2,
+        ho_potentials_enabled=True, **CRF),
+    row("MultiStageMeanfield", "spatial_filter_weights_str", r"each of 4 classes; found 3", *[(2, 4, 4, 5)] * 3,
+        num_iterations=2, **CRF),
+    row("MultiStageMeanfield", "bilateral_filter_weights_str", r"must hold numbers.*x", *[IMAGE] * 3, num_iterations=2,
+        **CRF | {"bilateral_filter_weights_str": "1 x 2"}),
+    row("MultiStageMeanfield", None, r"scores must be \(N, C, H, W\); found 2 3 ", (2, 3), (2, 3), IMAGE, num_iterations=2, **CRF),
+    row("MultiStageMeanfield", None, r"images \(N, 3, H, W\) of their size; found 2 3 4 5 .*2 1 4 5", IMAGE, IMAGE, MAP,
+        num_iterations=2, **CRF),
+    row("MultiStageMeanfield", None, r"must be numbers below 1e\+08", *[IMAGE] * 3, num_iterations=2, **CRF,
+        bad=(2, np.full(IMAGE, np.nan))),
     row("SegAccuracy", None, r"labels \(N, 1, H, W\); found 2 3 4 5 .*2 3 4 5", IMAGE, IMAGE),
     row("SegAccuracy", None, r"label 3 is no whole number in 0 .. 2", IMAGE, MAP, bad=(1, [[[[3.0] * 5] * 4]] * 2)),
     row("SegAccuracy", None, r"label 0.5 is no whole number in 0 .. 2", IMAGE, MAP, bad=(1, [[[[0.5] * 5] * 4]] * 2)),

@@ -20,6 +20,7 @@ from minicaffe.kernels.cpu.conv.problem import (
     DATA_GRAD,
     FORWARD,
     WEIGHT_GRAD,
+    Axes,
     Problem,
     Solver,
     then_bias_grad,
@@ -30,12 +31,14 @@ from minicaffe.kernels.cpu.runtime.address import LINE, align, load, size_of, st
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.simd.memory import WIDTH, fill_row
-from minicaffe.kernels.cpu.simd.rectify import rectify_rows
 from minicaffe.kernels.cpu.simd.taps import add_row_products, correlate_rows
+
+_BAND = 1 << 14
+"""Bytes of the padded rows of an image that are in the L1 cache together with what is made of them."""
 
 
 class _Tables(NamedTuple):
-    """A window over one channel, as compiled code takes it; offsets in bytes."""
+    """A window over one channel, or over a band of its rows, as compiled code takes it; offsets in bytes."""
 
     layout: NDArray
     """The ``table`` of the padded image."""
@@ -47,38 +50,83 @@ class _Tables(NamedTuple):
     """For each row of the output, the offset of the pixel under its first position, and of that position: (rows, 2)."""
     width: int
     """Positions in such a row."""
+    height: int
+    """Rows of the padded image, if it is a band."""
 
 
 @functools.lru_cache(maxsize=1024)
 def _tables(problem: Problem) -> _Tables:
-    out, size = three_axes(problem.y_shape), problem.dtype.itemsize
+    """Those of whole channels."""
+    return _window_tables(problem, three_axes(problem.x_shape), three_axes(problem.y_shape))
+
+
+@functools.lru_cache(maxsize=1024)
+def _band_tables(problem: Problem) -> _Tables:
+    """Those of as many rows of the output as make a band; of all, where that is not a part of a larger image."""
+    (depth, _, width), out = three_axes(problem.x_shape), three_axes(problem.y_shape)
     window = problem.window.with_axes(AXES)
-    image, taps, positions = window_tables(three_axes(problem.x_shape), out, window, 1, split=True)
+    (_, extent, _), (_, stride, _), (_, pad, _) = window.extent, window.stride, window.pad
+    rows = (_BAND // ((width + 2 * window.pad[2]) * problem.dtype.itemsize) - extent) // stride + 1
+    padded = (rows - 1) * stride + extent
+    if max(depth, out[0]) > 1 or rows >= out[1] or rows < 1 or padded <= 2 * pad:
+        return _tables(problem)
+    return _window_tables(problem, (depth, padded - 2 * pad, width), (out[0], rows, out[2]))
+
+
+def _window_tables(problem: Problem, pixels: Axes, out: Axes) -> _Tables:
+    size, window = problem.dtype.itemsize, problem.window.with_axes(AXES)
+    image, taps, positions = window_tables(pixels, out, window, 1, split=True)
     sources = positions[:: out[-1]]
     rows = np.stack([sources, np.arange(sources.size) * out[-1]], axis=1)
-    return _Tables(image.table, image.channel, taps * size, rows * size, out[-1])
+    return _Tables(image.table, image.channel, taps * size, rows * size, out[-1], pixels[1] + 2 * window.pad[1])
+
+
+@kernel(internal=True)
+def _pad_band(image, first, height, rows, padded, layout, band, like):
+    """Pad the rows from number ``first`` on, which may be outside the image of ``height`` rows; what is outside is 0.
+
+    ``rows`` is how many the padded band has, ``band`` a copy of its ``layout`` to work with.
+    """
+    size = size_of(like)
+    low, high = max(first, 0), max(min(first + rows, height), 0)
+    step, phases, row = layout[2, 1], layout[3, 1], layout[4, 2]
+    parts, phase = layout[3, 2], layout[4, 1] * row
+    for r in range(rows):
+        if (r < low - first or r >= high - first) and r % step < phases:
+            for p in range(parts):
+                place = ((r % step * parts + p) * phase + r // step * row) * size
+                fill_row(padded + place, like, row)
+    if low < high:
+        band[0, 1], band[1, 1] = high - low, low - first
+        pad_image(image + low * layout[0, 2] * size, padded, 1, band, like)
 
 
 @part_kernel()
 def _convolve_part(part, parts, worker, x, w, bias, y, slope, memory, scratch_per_worker, tables):
-    layout, channel, taps, rows, width = tables
+    layout, channel, taps, rows, width, height = tables
     like = x.dtype.type(0)
     size = size_of(like)
-    window = taps.size
+    window, at_rows, at_taps = taps.size, rows.ctypes.data, taps.ctypes.data
     n, c, pixels = x.shape
     filters, positions = y.shape[1] // c, y.shape[2]
-    padded = memory + worker * scratch_per_worker
+    padded, band = memory + worker * scratch_per_worker, layout.copy()
     fill_row(padded, like, channel + WIDTH // size)
     low, high = share(part, parts, n * c)
     for item in range(low, high):
-        pad_image(x.ctypes.data + item * pixels * size, padded, 1, layout, like)
-        for f in range(filters):
-            weights = w.ctypes.data + (item % c * filters + f) * window * size
-            target, start = y.ctypes.data + (item * filters + f) * positions * size, bias[item % c * filters + f]
-            at_rows, at_taps = rows.ctypes.data, taps.ctypes.data
-            correlate_rows(target, padded, at_rows, len(rows), width, at_taps, weights, window, start)
-            if slope != 1:
-                rectify_rows(target, 0, 1, positions, slope)
+        image = x.ctypes.data + item * pixels * size
+        for first in range(0, positions // width, len(rows)):
+            count = min(len(rows), positions // width - first)
+            if len(rows) * width == positions:
+                pad_image(image, padded, 1, layout, like)
+            else:
+                above = first * layout[2, 1] - layout[1, 1]
+                _pad_band(image, above, pixels // layout[0, 2], height, padded, layout, band, like)
+            for f in range(filters):
+                channel_of_y = item % c * filters + f
+                weights = w.ctypes.data + channel_of_y * window * size
+                target = y.ctypes.data + ((item * filters + f) * positions + first * width) * size
+                start = bias[channel_of_y]
+                correlate_rows(target, padded, at_rows, count, width, at_taps, weights, window, start, slope)
 
 
 @part_kernel()
@@ -104,14 +152,14 @@ def _data_grad_part(part, parts, worker, dy, w, dx, memory, scratch_per_worker, 
         for p in range(len(phases)):
             tap, window, row, number, width = phases[p]
             at_rows, at_taps, factors = rows[row:].ctypes.data, taps[tap:].ctypes.data, weights + tap * size
-            correlate_rows(target, padded, at_rows, number, width, at_taps, factors, window, like)
+            correlate_rows(target, padded, at_rows, number, width, at_taps, factors, window, like, dy.dtype.type(1))
         if planes_channel:
             unpad_image(image, planes, 1, planes_layout, like)
 
 
 @part_kernel()
 def _weight_grad_part(part, parts, worker, x, dy, dw, accumulate, memory, scratch_per_worker, tables):
-    layout, channel, taps, rows, width = tables
+    layout, channel, taps, rows, width, _ = tables
     like = x.dtype.type(0)
     size = size_of(like)
     window = taps.size
@@ -163,7 +211,7 @@ def _weight_grad(scratch_per_worker, parts, threads, tables, x, dy, dw, memory, 
 
 _KERNELS = {FORWARD: _convolve, DATA_GRAD: _data_grad, WEIGHT_GRAD: _weight_grad}
 _TABLES: dict[int, Callable[[Problem], _Tables | GradientTables]] = {
-    FORWARD: _tables,
+    FORWARD: _band_tables,
     DATA_GRAD: gradient_tables,
     WEIGHT_GRAD: _tables,
 }

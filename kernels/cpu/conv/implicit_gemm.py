@@ -20,6 +20,7 @@ the number of threads.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ from minicaffe.kernels.cpu.conv.problem import (
     WEIGHT_GRAD,
     Problem,
     Solver,
+    finished,
     grouped,
     three_axes,
 )
@@ -59,6 +61,8 @@ taken if there are at most so many times as many pixels."""
 _GATHERED, _GATHERED_TAPS, _SCATTERED = 0.12, 0.25, 0.4
 """Cycles to gather an element of a panel whose columns are positions, or taps, and to scatter one of a product; roughly
 measured."""
+_GATHERED_AGAIN, _READ_AGAIN = 0.5, 0.06
+"""Cycles to gather an element from beyond the L2 cache, and to read a byte of the weights from there."""
 _FEW_REGISTERS = 8  # of a row of a product: if there are more, what fills up the last panel is neglected
 
 
@@ -138,20 +142,23 @@ def _kernel(problem: Problem) -> Solver:
     threads = product_threads(problem.multiplications, problem.threads)
     parts = queue_length(threads)
 
-    def row_parts(tables: Tables, rows: int) -> int:
+    def shares(tables: Tables, rows: int) -> tuple[int, int, bool]:
+        """All parts, those of the rows, and whether images are padded before: where several parts would read each."""
         batches = -(-images // tables.together) * problem.group
-        return _row_parts(batches * tables.panels, config.weights * itemsize, rows, parts)
+        pads = tables.padded and threads > 1 and batches <= threads
+        work = config.weights // (problem.group * rows), rows, tables.columns, batches
+        return *_row_parts(*work, itemsize, threads), pads
 
     if problem.kind == FORWARD:
-        rows, packed = row_parts(config.positions, m), config.positions.packed
-        return functools.partial(kernels.convolve, rows, code, scratch_per_worker, parts, threads, packed)
+        (parts, *how), packed = shares(config.positions, m), config.positions.packed
+        return functools.partial(kernels.convolve, *how, code, scratch_per_worker, parts, threads, packed)
     if problem.kind == WEIGHT_GRAD:
         split = _weight_grad_parts(problem, config, threads)
         return functools.partial(kernels.weight_grad, code, *split, scratch_per_worker, threads, config.taps.packed)
     if config.rotated is not None and fast_paths.taken("rotated"):
-        rows, packed = row_parts(config.rotated, c), config.rotated.packed
+        (parts, *how), packed = shares(config.rotated, c), config.rotated.packed
         zeros = np.zeros((problem.group, c), problem.dtype)
-        return functools.partial(kernels.rotated_grad, rows, code, zeros, scratch_per_worker, parts, threads, packed)
+        return functools.partial(kernels.rotated_grad, *how, code, zeros, scratch_per_worker, parts, threads, packed)
     # with few images, channels are shared out, too
     blocks = min(c, -(-parts // max(1, images // config.positions.together * problem.group)))
     packed = config.positions.packed
@@ -159,7 +166,7 @@ def _kernel(problem: Problem) -> Solver:
 
 
 def _config(problem: Problem) -> _Config:
-    return _shape_config(problem._replace(kind=FORWARD, threads=1))
+    return _shape_config(problem._replace(kind=FORWARD, threads=1, packed=False))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -194,13 +201,33 @@ def _shape_config(problem: Problem) -> _Config:
     )
 
 
-def _row_parts(panels: int, weights: int, rows: int, parts: int) -> int:
-    """Into how many parts to split the rows of the weights (filters, or channels of the rotated ones): 1, except where
-    few panels are multiplied with many weights.
+@functools.lru_cache(maxsize=1024)
+def _row_parts(depth: int, rows: int, columns: int, batches: int, itemsize: int, threads: int) -> tuple[int, int]:
+    """Into how many parts to split the work, and into how many of them the rows of the weights (filters, or channels of
+    the rotated ones), ``depth`` numbers each, for ``batches`` products with so many columns to be finished first.
 
-    Every part of the panels reads all ``weights`` (bytes); every part of the rows gathers all panels.
+    Every part of the panels reads all weights; every part of the rows gathers all panels.
     """
-    return parts if weights > 2 * L2 and panels < 2 * parts and rows >= MR_MAX * parts else 1
+    width, register = PANEL // itemsize, WIDTH // itemsize
+    panels = -(-columns // width)
+    last = -(-(columns - (panels - 1) * width) // register) * register
+    per_column = depth * rows / MULTIPLICATIONS_PER_CYCLE
+
+    def cycles(parts: int, row_parts: int) -> Iterator[float]:
+        """Those that each part takes."""
+        for part in range(parts // row_parts):
+            first, end = (batches * panels * p // (parts // row_parts) for p in (part, part + 1))
+            count = (end - first) * width - (end // panels - first // panels) * (width - last)
+            multiplied = per_column * count / row_parts
+            moved = _GATHERED_AGAIN * depth * count + _READ_AGAIN * depth * rows / row_parts * itemsize
+            yield from [multiplied + moved if count else 0.0] * row_parts
+
+    most = queue_length(threads)
+    splits = [(most, split) for split in range(1, most + 1) if most % split == 0]
+    if threads > 1:
+        splits += [(2 * threads, 2 * threads), (threads, threads)]  # each gathers all panels: the fewer the better
+    some = [(parts, split) for parts, split in splits if split == 1 or rows >= MR_MAX * split]
+    return min(some, key=lambda split: finished(cycles(*split), threads))
 
 
 def _weight_grad_parts(problem: Problem, config: _Config, threads: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from minicaffe.kernels.cpu.conv.packing import (
     scatter,
     unpad_image,
 )
-from minicaffe.kernels.cpu.conv.tables import unpack
+from minicaffe.kernels.cpu.conv.tables import is_padded, unpack
 from minicaffe.kernels.cpu.matmul.microkernel import (
     KC,
     L2,
@@ -26,8 +26,15 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
 from minicaffe.kernels.cpu.runtime.address import align, load, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
-from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH, fill_row, prefetch_rows, prefetch_rows_to_write, transpose
-from minicaffe.kernels.cpu.simd.rectify import rectify_rows
+from minicaffe.kernels.cpu.simd.memory import (
+    CHUNK,
+    WIDTH,
+    fill_chunk,
+    fill_row,
+    prefetch_rows,
+    prefetch_rows_to_write,
+    transpose,
+)
 from minicaffe.kernels.cpu.simd.sums import add_partial_sums_part, row_sum
 
 
@@ -73,11 +80,47 @@ def _panels_at_a_time(rows):
     return max(1, L2 // (rows * PANEL))
 
 
+@kernel(inline=True)
+def _fill_up(panel, row, columns, rows, like):
+    """Zeros where a panel's rows, ``row`` bytes long, have no columns: these are multiplied, too, and slowly if they
+    happen to be denormal.
+    """
+    for place in range(columns * size_of(like) // CHUNK * CHUNK, row, CHUNK):
+        for r in range(rows):
+            fill_chunk(panel + r * row + place, like)
+
+
 # --- a part of the work -----------------------------------------------------------------------------------------
 
 
 @part_kernel()
-def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, slope, base, scratch_per_worker, like, tables):
+def _pad_part(part, parts, x, base, scratch_per_worker, like, tables):
+    """Pad some channels of all images, of which no more lie side by side than there are workers: each in the scratch
+    memory of one.
+    """
+    layout, _, channel, together = tables[:4]
+    size = size_of(like)
+    n, group, c = x.shape[:3]
+    image, padded_size = x[0, 0].size * size, c * channel * size
+    low, high = share(part, parts, c)
+    for batch in range(-(-n // together) * group):
+        first_image, g = batch // group * together, batch % group
+        for i in range(together):
+            padded = base + batch * scratch_per_worker + i * padded_size + low * channel * size
+            if is_padded(layout) or first_image + i >= n:
+                fill_row(padded, like, (high - low) * channel)
+            if first_image + i < n:
+                pixels = x.ctypes.data + ((first_image + i) * group + g) * image + low * (image // c)
+                pad_image(pixels, padded, high - low, layout, like)
+
+
+@part_kernel()
+def _convolve_part(
+    part, parts, worker, row_parts, padded_before, code, x, w, bias, y, slope, base, scratch_per_worker, like, tables
+):
+    """Convolve: ``row_parts`` parts of the filters for each part of the panels.  Images that ``_pad_part`` has not
+    padded before are padded here, by each part that reads them.
+    """
     layout, in_place, channel, together, taps, offsets, panels, runs = tables
     size = size_of(like)
     n, group, c = x.shape[:3]
@@ -89,16 +132,17 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, slope, b
     count, step = panels.size - 1, _panels_at_a_time(k)
     # a panel that is multiplied with more than MC filters is kept whole, and gathered in advance if it stays in the L2
     # cache; other panels are gathered KC rows at a time, right before these are multiplied, into the L1 cache
-    kept = int(high_m - low_m > MC)
+    kept = 1 if high_m - low_m > MC else 0
     early = kept and k * PANEL <= L2
     panel = align(own + together * padded_size + CHUNK)
     product = align(panel + min(count, step) * k * PANEL + CHUNK)
     scratch = product + MC * PANEL
-    # padding is 0; so is what fills up a panel, which is multiplied, too, and slowly if it happens to be denormal
-    if layout[1].sum() > 0 or n % together > 0:
+    if not padded_before and (is_padded(layout) or n % together > 0):
         fill_row(own, like, together * padded_size // size)
-    fill_row(panel - CHUNK, like, (product - panel + CHUNK) // size)
+    slope_at = scratch + MR_MAX * PANEL
+    store(slope_at, slope)
     in_place = in_place and (group == 1 or together == 1)
+    unbroken = taps.size == c and together == 1  # so that of the last image, too, nothing beyond its end is read
 
     low, high = share(part // row_parts, parts // row_parts, -(-n // together) * group * count)
     for batch in range(low // count, -(-high // count)):
@@ -106,8 +150,10 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, slope, b
         images = min(together, n - first_image)
         places = first_image, g, group, m, positions
         padded = own
-        if in_place and first_image + together < n:  # not the last image, beyond whose end up to a chunk is read
+        if in_place and (unbroken or first_image + together < n):  # beyond the end of others up to a chunk is read
             padded = x.ctypes.data + (first_image * group + g) * image
+        elif padded_before:
+            padded = base + batch * scratch_per_worker
         else:
             for i in range(images):
                 pixels = x.ctypes.data + ((first_image + i) * group + g) * image
@@ -116,8 +162,10 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, slope, b
         for first_p in range(low_p, high_p, step):
             last_p = min(first_p + step, high_p)
             for p in range(first_p, last_p if early else first_p):
-                row = panel_vectors(min(width, together * positions - p * width), WIDTH // size) * WIDTH
+                columns = min(width, together * positions - p * width)
+                row = panel_vectors(columns, WIDTH // size) * WIDTH
                 b = panel + (p - first_p) * k * PANEL
+                _fill_up(b, row, columns, k, like)
                 for r in range(0, k, KC):
                     ks = taps[r : min(r + KC, k)]
                     gather(b + r * row, row, padded, ks, runs[panels[p] : panels[p + 1]], like)
@@ -125,7 +173,8 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, slope, b
                 rows, weights = min(MC, high_m - first_m), w + (g * m + first_m) * k * size
                 for p in range(first_p, last_p):
                     first, last = p * width, min((p + 1) * width, images * positions)
-                    vectors = panel_vectors(min(width, together * positions - first), WIDTH // size)
+                    columns = min(width, together * positions - first)
+                    vectors = panel_vectors(columns, WIDTH // size)
                     row, depth = vectors * WIDTH, panel_kc(vectors)
                     i, q = first // positions, first % positions
                     y_at = y.ctypes.data + ((((first_image + i) * group + g) * m + first_m) * positions + q) * size
@@ -137,16 +186,16 @@ def _convolve_part(part, parts, worker, row_parts, code, x, w, bias, y, slope, b
                         ks = taps[r : min(r + depth, k)]
                         b = panel + (kept * (p - first_p) * k * PANEL + kept * r * row)
                         if not early and (first_m == low_m or not kept):
+                            _fill_up(b, row, columns, ks.size, like)
                             gather(b, row, padded, ks, runs[panels[p] : panels[p + 1]], like)
-                        out, out_row = (y_at, positions * size) if alone and r + depth >= k else (product, row)
+                        last_k = r + depth >= k
+                        out, out_row = (y_at, positions * size) if alone and last_k else (product, row)
                         macro_kernel(
                             code, rows, last - first, ks.size, weights + r * size, k * size, size,
                             b, vectors, initial, initial_row, out, out_row, scratch,
+                            slope_at if last_k and slope != 1 else 0, p == first_p,
                         )  # fmt: skip
                         initial, initial_row = product, row
-                    if slope != 1:
-                        done, done_row = (y_at, positions * size) if alone else (product, row)
-                        rectify_rows(done, done_row, rows, last - first, slope)
                     if not alone:
                         panel_to_columns(
                             product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, like
@@ -203,7 +252,7 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, scra
                         a, b = weights + (first_k * m + r) * size, panel + (p - first_p) * m * PANEL + r * row
                         macro_kernel(
                             code, rows, row // size, depth, a, m * size, size, b, vectors, product if r > 0 else 0, row,
-                            product, row, scratch,
+                            product, row, scratch, 0, 0,
                         )  # fmt: skip
                     ks = row_offsets[first_k : first_k + rows]
                     scatter(padded, product, row, ks, runs[panels[p] : panels[p + 1]], like)
@@ -248,7 +297,7 @@ def _weight_grad_part(
         first, last = first_p * width // window, -(-min(last_p * width, taps.size) // window)
         summed = dy_sums.size > 0 and first_p == 0
         totals[:] = 0
-        if layout[1].sum() > 0:
+        if is_padded(layout):
             fill_row(padded + first * channel * size, like, (last - first) * channel)
         for i in range(first_image, last_image):
             pixels, dy_at = (
@@ -277,7 +326,7 @@ def _weight_grad_part(
                     a = dy_at + k * size
                     macro_kernel(
                         code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, out, row,
-                        scratch,
+                        scratch, 0, 0,
                     )  # fmt: skip
                 following = dy_at + (k + depth) * size
                 if k + depth == positions:
@@ -320,28 +369,45 @@ def _add_up_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
 
 
 @kernel()
-def convolve(row_parts, code, scratch_per_worker, parts, threads, packed, x, w, bias, y, memory, slope):
+def convolve(row_parts, pads_before, code, scratch_per_worker, parts, threads, packed, x, w, bias, y, memory, slope):
     like, tables = x.dtype.type(0), unpack(packed)
     weights, base = w.ctypes.data, align(memory.ctypes.data)
+    if pads_before:
+        parallel(_pad_part, threads, (x, base, scratch_per_worker, like, tables))
     parallel_queue(
         _convolve_part,
         parts,
         threads,
-        (row_parts, code, x, weights, bias, y, x.dtype.type(slope), base, scratch_per_worker, like, tables),
+        (
+            row_parts,
+            pads_before,
+            code,
+            x,
+            weights,
+            bias,
+            y,
+            x.dtype.type(slope),
+            base,
+            scratch_per_worker,
+            like,
+            tables,
+        ),
     )
 
 
 @kernel()
-def rotated_grad(row_parts, code, zeros, scratch_per_worker, parts, threads, packed, dy, w, dx, memory):
+def rotated_grad(row_parts, pads_before, code, zeros, scratch_per_worker, parts, threads, packed, dy, w, dx, memory):
     like, tables = dy.dtype.type(0), unpack(packed)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
     parallel(_rotate_weights_part, threads, (w, wt, like))
+    if pads_before:
+        parallel(_pad_part, threads, (dy, base, scratch_per_worker, like, tables))
     parallel_queue(
         _convolve_part,
         parts,
         threads,
-        (row_parts, code, dy, wt, zeros, dx, dy.dtype.type(1), base, scratch_per_worker, like, tables),
+        (row_parts, pads_before, code, dy, wt, zeros, dx, dy.dtype.type(1), base, scratch_per_worker, like, tables),
     )
 
 

@@ -14,14 +14,17 @@ from minicaffe.kernels.cpu.simd.memory import (
     copy_part,
     copy_register,
     copy_row,
+    copy_rows,
     fill_row,
     prefetch,
     prefetch_to_write,
 )
-from minicaffe.kernels.cpu.simd.pairs import join_row, split_row
+from minicaffe.kernels.cpu.simd.pairs import join_rows, split_rows
 
 _AHEAD = 8  # rows to prefetch ahead
-_IN, _OUT = np.bool_(False), np.bool_(True)  # NumPy's: Numba takes Python's for literals, and compiles for each
+# NumPy's: Numba takes Python's for literals, and compiles for each
+_IN, _OUT = np.bool_(False), np.bool_(True)
+_NONE, _ONE = np.intp(0), np.intp(1)
 
 
 @kernel(inline=True)
@@ -41,57 +44,60 @@ def unpad_image(image, padded, channels, layout, like):
 @called
 def _move_image(image, padded, channels, layout, outward, like):
     size = size_of(like)
-    depth, height, width = layout[0]
-    front, top, left = layout[1]
-    d_step, h_step, w_step = layout[2]
-    d_phases, h_phases, w_phases = layout[3]
-    d_size, h_size, w_size = layout[4]
+    depth, height, width = layout[0, 0], layout[0, 1], layout[0, 2]  # an array's elements at once take long to compile
+    front, top, left = layout[1, 0], layout[1, 1], layout[1, 2]
+    d_step, h_step, w_step = layout[2, 0], layout[2, 1], layout[2, 2]
+    d_phases, h_phases, w_phases = layout[3, 0], layout[3, 1], layout[3, 2]
+    d_size, h_size, w_size = layout[4, 0], layout[4, 1], layout[4, 2]
     if front + top + left == 0 and d_step * h_step * w_step == 1:
-        _move_row(padded, image, channels * depth * height * width, outward, like)
+        _move_rows(padded, _NONE, image, _NONE, _ONE, channels * depth * height * width, outward, like)
         return
-    phase = d_size * h_size * w_size
-    for c in range(channels):
-        for z in range(depth):
-            d = z + front
-            for y in range(height):
-                h = y + top
-                pixels = image + ((c * depth + z) * height + y) * width * size
-                kept = d % d_step < d_phases and h % h_step < h_phases
-                if outward and (not kept or w_phases < w_step):
-                    fill_row(pixels, like, width)
-                if not kept:
-                    continue
-                line = ((c * d_phases + d % d_step) * h_phases + h % h_step) * w_phases * phase
-                line = padded + (line + (d // d_step * h_size + h // h_step) * w_size) * size
-                if w_step == 1:
-                    _move_row(line + left * size, pixels, width, outward, like)
-                elif w_step == 2 and w_phases == 2:
-                    first = line + (left % 2 * phase + left // 2) * size
-                    second = line + ((left + 1) % 2 * phase + (left + 1) // 2) * size
-                    _move_pairs(first, second, pixels, width, outward, like)
-                else:
-                    for p in range(w_phases):
-                        first = (p - left) % w_step
-                        inside = line + (p * phase + (first + left) // w_step) * size
-                        _move_strided(
-                            inside, pixels + first * size, -(-(width - first) // w_step), w_step, outward, like
-                        )
+    phase, row = d_size * h_size * w_size, width * size
+    for plane in range(channels * depth):
+        c, d = plane // depth, plane % depth + front
+        pixels = image + plane * height * row
+        if outward and (d_phases < d_step or h_phases < h_step or w_phases < w_step):
+            fill_row(pixels, like, height * width)
+        if d % d_step >= d_phases:
+            continue
+        for p in range(h_phases):  # the rows of a phase are equally far apart
+            first = (p - top) % h_step
+            rows = -(-(height - first) // h_step)
+            line = ((c * d_phases + d % d_step) * h_phases + p) * w_phases * phase
+            line = padded + (line + (d // d_step * h_size + (first + top) // h_step) * w_size) * size
+            _move_phase(line, pixels + first * row, h_step * row, rows, width, layout, outward, like)
 
 
 @kernel(internal=True)
-def _move_row(inside, outside, count, outward, like):
-    if outward:
-        copy_row(outside, inside, count, like)
+def _move_phase(inside, outside, step, rows, width, layout, outward, like):
+    """Move rows that are ``step`` bytes apart in an image between it and their places in its padded copy."""
+    size = size_of(like)
+    left, w_step, w_phases, row = layout[1, 2], layout[2, 2], layout[3, 2], layout[4, 2] * size
+    phase = layout[4, 0] * layout[4, 1] * row
+    if w_step == 1:
+        _move_rows(inside + left * size, row, outside, step, rows, width, outward, like)
+    elif w_step == 2 and w_phases == 2:
+        even = inside + left % 2 * phase + left // 2 * size
+        odd = inside + (left + 1) % 2 * phase + (left + 1) // 2 * size
+        if outward:
+            join_rows(even, odd, row, outside, step, rows, width, like)
+        else:
+            split_rows(even, odd, row, outside, step, rows, width, like)
     else:
-        copy_row(inside, outside, count, like)
+        for p in range(w_phases):
+            first = (p - left) % w_step
+            count = -(-(width - first) // w_step)
+            for r in range(rows):
+                at = inside + p * phase + r * row + (first + left) // w_step * size
+                _move_strided(at, outside + r * step + first * size, count, w_step, outward, like)
 
 
 @kernel(internal=True)
-def _move_pairs(first, second, outside, count, outward, like):
+def _move_rows(inside, inside_row, outside, outside_row, rows, count, outward, like):
     if outward:
-        join_row(first, second, outside, count, like)
+        copy_rows(outside, outside_row, inside, inside_row, rows, count, like)
     else:
-        split_row(first, second, outside, count, like)
+        copy_rows(inside, inside_row, outside, outside_row, rows, count, like)
 
 
 @kernel(internal=True)
@@ -132,7 +138,8 @@ def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
             if outward:  # rows are too far apart for the hardware to prefetch the next one
                 for line in range(0, count * size, 64):
                     prefetch_to_write(outside + _AHEAD * positions * size + line)
-            _move_row(panel + (r - low) * row + (column - first) * size, outside, count, outward, like)
+            inside = panel + (r - low) * row + (column - first) * size
+            _move_rows(inside, _NONE, outside, _NONE, _ONE, count, outward, like)
         column += count
 
 

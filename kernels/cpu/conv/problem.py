@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -107,6 +108,20 @@ class Algorithm(Protocol):
 
     def bind(self, problem: Problem) -> Solver:
         """The solver of a problem: all that can be worked out from shapes is worked out here, once."""
+
+
+def finished(parts: Iterable[float], threads: int) -> float:
+    """When the last of some parts of the work is done, which take so long; a thread takes those of its own share, and
+    then what is left of the others' (``launch.parallel_queue``).
+    """
+    left = list(parts)
+    queues = [deque(left[len(left) * t // threads : len(left) * (t + 1) // threads]) for t in range(threads)]
+    busy = [0.0] * threads
+    while any(queues):
+        thread = busy.index(min(busy))
+        queue = next(each for each in (*queues[thread:], *queues[:thread]) if each)
+        busy[thread] += queue.popleft()
+    return max(busy)
 
 
 def aligned_zeros(count: int, dtype: np.dtype) -> Array:

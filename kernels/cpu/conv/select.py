@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numba import config
+from numpy.typing import DTypeLike
 
 from minicaffe.kernels import fast_paths
 from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm, row_dot, strided_1x1, uncompiled, winograd
@@ -43,30 +43,45 @@ _MARGIN, _PACKED_MARGIN = 1.3, 1.25
 in general and with weights that stay the same."""
 
 
-def candidates(problem: Problem) -> Iterator[tuple[str, Algorithm]]:
+def candidates(problem: Problem) -> tuple[tuple[str, Algorithm], ...]:
     """The algorithms that are fast enough for a problem, by name; the one that is preferred first."""
-    usual = implicit_gemm.cycles(problem)
-    limit, margin = math.inf if usual is None else usual, _PACKED_MARGIN if problem.packed else _MARGIN
-    for name, algorithm in ALGORITHMS.items():
-        cycles = usual if algorithm is implicit_gemm else algorithm.cycles(problem)
-        if cycles is not None and (algorithm is implicit_gemm or margin * cycles <= limit):
-            yield name, algorithm
+    return _candidates(problem if winograd.heeds_threads(problem) else problem._replace(threads=1))
 
 
 @functools.lru_cache(maxsize=1024)
-def _workspace(x_shape: tuple[int, ...], y_shape: tuple[int, ...], window: Window, group: int) -> int:
-    dtypes, threads = map(np.dtype, (np.float32, np.float64)), range(1, config.NUMBA_NUM_THREADS + 1)
-    problems = (
-        Problem(kind, x_shape, y_shape, window, group, dtype, count, packed)
-        for kind, dtype, count, packed in itertools.product(KINDS, dtypes, threads, (False, True))
-        if kind == FORWARD or not packed
-    )
-    return max(algorithm.workspace(problem) for problem in problems for _, algorithm in candidates(problem))
+def _candidates(problem: Problem) -> tuple[tuple[str, Algorithm], ...]:
+    usual = implicit_gemm.cycles(problem)
+    limit, margin = math.inf if usual is None else usual, _PACKED_MARGIN if problem.packed else _MARGIN
+
+    def fast_enough(algorithm: Algorithm) -> bool:
+        if algorithm is implicit_gemm:
+            return usual is not None
+        cycles = algorithm.cycles(problem)
+        return cycles is not None and margin * cycles <= limit
+
+    return tuple(item for item in ALGORITHMS.items() if fast_enough(item[1]))
 
 
-def convolution_workspace(x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
-    """See ``reference.convolution_workspace``; enough for each of the algorithms, dtypes and numbers of threads."""
-    return _workspace(tuple(x_shape), tuple(y_shape), window, group)
+@functools.lru_cache(maxsize=1024)
+def _workspace(x_shape: tuple[int, ...], y_shape: tuple[int, ...], window: Window, group: int, dtype: np.dtype) -> int:
+    asked = [(FORWARD, True), *((kind, False) for kind in KINDS)]
+    problems = (Problem(kind, x_shape, y_shape, window, group, dtype, 1, packed) for kind, packed in asked)
+    return max(map(_most_workspace, problems))
+
+
+def _most_workspace(problem: Problem) -> int:
+    """What any candidate uses for a problem, on any number of threads."""
+    found = None if winograd.heeds_threads(problem) else _candidates(problem)
+    shared = [problem._replace(threads=threads) for threads in range(1, config.NUMBA_NUM_THREADS + 1)]
+    return max(algorithm.workspace(same) for same in shared for _, algorithm in found or _candidates(same))
+
+
+def convolution_workspace(
+    x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int, dtype: DTypeLike | None = None
+) -> int:
+    """See ``reference.convolution_workspace``; enough for each of the algorithms and numbers of threads."""
+    dtypes = (np.float32, np.float64) if dtype is None else (dtype,)
+    return max(_workspace(tuple(x_shape), tuple(y_shape), window, group, np.dtype(kind)) for kind in dtypes)
 
 
 def _chosen(problem: Problem, left_out: frozenset[str]) -> Algorithm:

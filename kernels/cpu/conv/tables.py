@@ -60,7 +60,7 @@ class PaddedImage(NamedTuple):
                 math.prod(self.phases[axis + 1 :]) * math.prod(self.size),
             )
             place = at // self.step[axis] * within + at % self.step[axis] * outside
-            total = total + np.expand_dims(place, tuple({0, 1, 2} - {axis}))
+            total = total + place.reshape((1,) * axis + (-1,) + (1,) * (2 - axis))
         return total.reshape(-1)
 
 
@@ -68,11 +68,15 @@ class Tables:
     """The tables of a matrix product whose panels are gathered from padded images.
 
     ``channel`` is the number of elements of a channel of a padded image, ``together`` that of images whose columns lie
-    side by side, and ``panels`` how many panels the columns of so many images fill.
+    side by side, ``columns`` how many columns they have, ``panels`` how many panels these fill, and ``padded`` whether
+    images are copied at all: they are not where each row of a panel is an unbroken piece of one.
     """
 
-    def __init__(self, image: PaddedImage, together: int, columns: int, itemsize: int, pack: Callable[[], NDArray]):
-        self.channel, self.together = image.channel, together
+    def __init__(
+        self, image: PaddedImage, taps: int, together: int, columns: int, itemsize: int, pack: Callable[[], NDArray]
+    ):
+        self.channel, self.together, self.columns = image.channel, together, columns
+        self.padded = not (image.is_image and taps == 1 and together == 1)
         self.panels = -(-columns // (PANEL // itemsize))
         self._pack = pack
 
@@ -111,6 +115,12 @@ def unpack(packed):
         packed[at_panels:at_runs],
         packed[at_runs:].reshape(runs, 3),
     )
+
+
+@kernel(inline=True)
+def is_padded(layout):
+    """Whether there is padding around the image of a ``layout`` that ``unpack`` gives."""
+    return layout[1, 0] + layout[1, 1] + layout[1, 2] > 0
 
 
 def _padded_image(pixels: Axes, window: Window, split: bool) -> PaddedImage:
@@ -174,7 +184,7 @@ def position_columns(channels: int, pixels: Axes, out: Axes, window: Window, bat
         columns = np.arange(images)[:, None] * (channels * image.channel) + positions
         return _packed(image, images, taps, positions, columns.reshape(-1), itemsize)
 
-    return Tables(_padded_image(pixels, window, split=True), images, images * count, itemsize, pack)
+    return Tables(_padded_image(pixels, window, split=True), window.taps, images, images * count, itemsize, pack)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -186,4 +196,4 @@ def tap_columns(channels: int, pixels: Axes, out: Axes, window: Window, itemsize
         image, taps, positions = window_tables(pixels, out, window, channels, split)
         return _packed(image, 1, taps, positions, taps, itemsize)
 
-    return Tables(_padded_image(pixels, window, split), 1, channels * window.taps, itemsize, pack)
+    return Tables(_padded_image(pixels, window, split), window.taps, 1, channels * window.taps, itemsize, pack)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from minicaffe.kernels.cpu.conv.problem import (
     Solver,
     aligned_zeros,
     by_group,
+    finished,
     grouped,
     then_bias_grad,
     weights_by_group,
@@ -123,6 +125,13 @@ class _Config(NamedTuple):
     """Bytes of the transformed weights, or of the sums of their gradient."""
     parts: int
     """Into how many parts to split the work."""
+    panel_parts: int
+    """How many of them have the same tiles, and different panels of the weights."""
+
+
+def heeds_threads(problem: Problem) -> bool:
+    """Whether the estimate of ``cycles`` may depend on the number of threads; those of other algorithms never do."""
+    return _is_tiled(problem) and any(_weights(problem, outputs) > L2 for outputs in _sizes(problem))
 
 
 def cycles(problem: Problem) -> float | None:
@@ -148,11 +157,13 @@ def bind(problem: Problem) -> Solver:
     codes, rows = (compiled_macro_kernel(_DTYPE).address, first, second), (config.source_row, config.target_row)
     arguments = codes, of_weights, rows, config.scratch_per_worker, config.parts, problem.threads, config.tiling
     if problem.kind == FORWARD:
-        return grouped(problem, functools.partial(kernels.convolve, *arguments, 1, 0))
+        return grouped(problem, functools.partial(kernels.convolve, *arguments, config.panel_parts, 1, 0))
     if problem.kind == WEIGHT_GRAD:
         return then_bias_grad(grouped(problem, functools.partial(kernels.weight_grad, *arguments)))
     zeros = np.zeros((problem.group, problem.channels), _DTYPE)
-    return grouped(problem, lambda dy, w, dx, memory: kernels.convolve(*arguments, 2, 0, dy, w, zeros, dx, memory, 1.0))
+    return grouped(
+        problem, lambda dy, w, dx, memory: kernels.convolve(*arguments, 1, 2, 0, dy, w, zeros, dx, memory, 1.0)
+    )
 
 
 def bind_packed(problem: Problem) -> Packing:
@@ -162,6 +173,7 @@ def bind_packed(problem: Problem) -> Packing:
     codes, rows = (compiled_macro_kernel(_DTYPE).address, into, out_of), (config.source_row, config.target_row)
     arguments = codes, of_weights, rows, config.scratch_per_worker, config.parts, problem.threads, config.tiling
 
+    how = *arguments, config.panel_parts, 1
     no_weights = np.zeros((1, 1, 1, 1), _DTYPE)  # so that a captured call holds on to none
 
     def pack(w: Array) -> Array:
@@ -173,7 +185,7 @@ def bind_packed(problem: Problem) -> Packing:
 
     def convolve(x: Array, u: Array, bias: Array, y: Array, workspace: Array, slope: float) -> None:
         arrays = by_group(x, problem.group), no_weights, bias.reshape(problem.group, -1)
-        kernels.convolve(*arguments, 1, u.ctypes.data, *arrays, by_group(y, problem.group), workspace, slope)
+        kernels.convolve(*how, u.ctypes.data, *arrays, by_group(y, problem.group), workspace, slope)
 
     return Packing(pack, convolve)
 
@@ -257,6 +269,50 @@ def _tiled_cycles(problem: Problem, outputs: int) -> float:
     return total
 
 
+def _shares(problem: Problem, outputs: int) -> tuple[int, int]:
+    """How many rows of tiles to work on together, and how many parts of the work have the same tiles.
+
+    Tiles of few images are shared out, too: by their rows, where each part reads all transformed weights, and by panels
+    of the weights, where each transforms all tiles; whichever is finished first.
+    """
+    rows, columns = _tiles(problem, outputs)
+    usual = min(rows, -(-(KC if problem.kind == WEIGHT_GRAD else _TILES) // columns))
+    if _images_together(problem, outputs) > 1:
+        return rows, 1
+    images, parts = problem.x_shape[0] * problem.group, _parts(problem, outputs)
+    if problem.kind != FORWARD or images * -(-rows // usual) >= parts:
+        return usual, 1
+    read, made, weights = _cycles_of(problem, outputs)
+    panels = -(-problem.filters * _SIZE // PANEL)
+
+    def cycles(share: tuple[int, int]) -> Iterator[float]:
+        """Those that each part takes."""
+        together, panel_parts = share
+        blocks = [min(together, rows - first) * columns for first in range(0, rows, together)] * images
+        for part in range(parts // panel_parts):
+            low, high = (len(blocks) * p // (parts // panel_parts) for p in (part, part + 1))
+            tiles = sum(blocks[low:high])
+            for p in range(panel_parts if tiles else 0):
+                own = (panels * (p + 1) // panel_parts - panels * p // panel_parts) / panels
+                yield tiles * (read + made * own) + (high - low) * weights * own
+
+    some = [(r, p) for r in range(usual, 0, -1) for p in range(1, panels + 1) if parts % p == 0]
+    return min(some, key=lambda share: finished(cycles(share), problem.threads))
+
+
+def _cycles_of(problem: Problem, outputs: int) -> tuple[float, float, float]:
+    """Rough estimates of the cycles to read a tile of a group and to make one of it, and to read its weights again."""
+    lanes, tiles = WIDTH // _SIZE, math.prod(_tiles(problem, outputs))
+    read, written = (-(-count // lanes) for count in (problem.channels, problem.filters))
+    into, out_of, _ = (_CYCLES[outputs, problem.window.kernel[0]][kind] for kind in _TRANSFORMS[FORWARD])
+    products: float = _side(problem, outputs) ** 2 * written
+    products *= problem.channels * lanes / MULTIPLICATIONS_PER_CYCLE + _STORE_CYCLES
+    transposed = lanes / _TRANSPOSED_PER_CYCLE / tiles
+    reading = read * (into + problem.pixels * transposed)
+    making = products + written * (out_of + problem.positions * transposed)
+    return reading, making, _weights(problem, outputs) / problem.group / _BYTES_PER_CYCLE
+
+
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
@@ -305,8 +361,7 @@ def _config(problem: Problem) -> _Config:
     pixels, out = problem.x_shape[2:], problem.y_shape[2:]
     outputs = min(_sizes(problem), key=lambda outputs: _tiled_cycles(problem, outputs))
     tiles, side, together = _tiles(problem, outputs), _side(problem, outputs), _images_together(problem, outputs)
-    least = KC if problem.kind == WEIGHT_GRAD else _TILES
-    rows_of_tiles = tiles[0] if together > 1 else min(tiles[0], -(-least // tiles[1]))
+    rows_of_tiles, panel_parts = _shares(problem, outputs)
     most = together * rows_of_tiles * tiles[1]
     tables = (
         _pixel_table(tiles, outputs, pixels, problem.window.pad, side),
@@ -334,4 +389,5 @@ def _config(problem: Problem) -> _Config:
         scratch_per_worker=images + side**2 * (spans[0] + spans[1]) + MR_MAX * PANEL + 5 * 64,
         weights=problem.group * side**2 * spans[2],
         parts=_parts(problem, outputs),
+        panel_parts=panel_parts,
     )

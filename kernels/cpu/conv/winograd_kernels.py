@@ -92,13 +92,14 @@ def _nchw_to_nhwc(nhwc, images, low, high, row, x, first_image, g, like):
 
 
 @kernel(internal=True)
-def _nhwc_to_nchw(nhwc, images, low, high, row, y, first_image, g, like):
-    """Copy pixels [low, high) of some images y (n, group, m, pixels) back, channels first."""
+def _nhwc_to_nchw(nhwc, images, low, high, row, y, first_image, g, first_channel, last_channel, like):
+    """Copy some channels of pixels [low, high) of some images y (n, group, m, pixels) back, channels first."""
     size = size_of(like)
     group, m, pixels = y.shape[1:]
     for i in range(images):
-        target = y.ctypes.data + (((first_image + i) * group + g) * m * pixels + low) * size
-        transpose(target, pixels * size, nhwc + (i * (pixels + 1) + low) * row, row, high - low, m, like)
+        target = y.ctypes.data + ((((first_image + i) * group + g) * m + first_channel) * pixels + low) * size
+        source = nhwc + (i * (pixels + 1) + low) * row + first_channel * size
+        transpose(target, pixels * size, source, row, high - low, last_channel - first_channel, like)
 
 
 @kernel(internal=True)
@@ -113,9 +114,13 @@ def _transform_tiles(code, target, offsets, row, nhwc, image, table, images, fir
 
 @part_kernel()
 def _product_part(
-    part, parts, worker, codes, x, u, bias, y, slope, rows_of_pixels, overlap, memory, scratch_per_worker, like, tiling
-):
-    """The convolution of x with transformed weights u; image by image if tiles of its result overlap (``overlap``)."""
+    part, parts, worker, panel_parts, codes, x, u, bias, y, slope, rows_of_pixels, overlap, memory, scratch_per_worker,
+    like, tiling,
+):  # fmt: skip
+    """The convolution of x with transformed weights u; image by image if tiles of its result overlap (``overlap``).
+
+    ``panel_parts`` parts have the same tiles, and some panels of u each.
+    """
     code, into, out_of = codes
     source_row, row = rows_of_pixels
     size = size_of(like)
@@ -129,10 +134,16 @@ def _product_part(
     products = align(tiles + squares * tiling.tiles[1])
     scratch = align(products + squares * tiling.products[1])
     start = np.zeros(row // size, x.dtype)
-    fill_row(nhwc, like, together * image // size)
+    if depth * size < source_row:
+        fill_row(nhwc, like, together * image // size)
+    for i in range(together):  # the pixel that those outside the image are read from
+        fill_row(nhwc + (i + 1) * image - source_row, like, source_row // size)
 
+    low, high = share(part % panel_parts, panel_parts, -(-row // PANEL))
+    first_byte, last_byte = low * PANEL, min(high * PANEL, row)
+    first_channel, last_channel = first_byte // size, min(last_byte // size, made)
     blocks = -(-n // together) * group * count
-    low, high = share(part, parts, blocks // count if overlap else blocks)
+    low, high = share(part // panel_parts, parts // panel_parts, blocks // count if overlap else blocks)
     if overlap:
         low, high = low * count, high * count
     copied = 0
@@ -156,27 +167,29 @@ def _product_part(
                 weights + tiling.weights[square],
                 products + tiling.products[square],
             )
-            for panel in range(0, row, PANEL):
+            for panel in range(first_byte, last_byte, PANEL):
                 vectors = min(PANEL, row - panel) // WIDTH
                 width = vectors * WIDTH
                 for k in range(0, depth, panel_kc(vectors)):
                     macro_kernel(
                         code, rows, width // size, min(panel_kc(vectors), depth - k), a + k * size, source_row, size,
                         b + panel * depth + k * width, vectors, out + panel if k > 0 else 0, row, out + panel, row,
-                        scratch,
+                        scratch, 0, 0,
                     )  # fmt: skip
         for i in range(made):
             start[i] = bias[g, i]
-        source = products
+        source = products + first_byte
         for i in range(images):
+            target = y_nhwc + i * y_image + first_byte
             for tile in range(first, last):
-                target, table = y_nhwc + i * y_image, tiling.targets[tile].ctypes.data
-                apply(out_of, target, table, source, tiling.products.ctypes.data, row // WIDTH, start.ctypes.data)
+                table, registers = tiling.targets[tile].ctypes.data, (last_byte - first_byte) // WIDTH
+                begin = start.ctypes.data + first_byte
+                apply(out_of, target, table, source, tiling.products.ctypes.data, registers, begin)
                 source += row
-        if slope != 1:
-            elements = (last_out - first_out) * row // size
-            rectify_rows(y_nhwc + first_out * row, y_image, images, elements, slope)
-        _nhwc_to_nchw(y_nhwc, images, first_out, last_out, row, y, first_image, g, like)
+            if slope != 1:
+                written = target + first_out * row
+                rectify_rows(written, row, last_out - first_out, (last_byte - first_byte) // size, slope)
+        _nhwc_to_nchw(y_nhwc, images, first_out, last_out, row, y, first_image, g, first_channel, last_channel, like)
 
 
 @part_kernel()
@@ -236,7 +249,7 @@ def _weight_grad_part(
                     macro_kernel(
                         code, c, width // size, min(panel_kc(vectors), rows - k), a + k * source_row, size, source_row,
                         b + panel * rows + k * width, vectors, out + panel * c if started or k > 0 else 0, width,
-                        out + panel * c, width, scratch,
+                        out + panel * c, width, scratch, 0, 0,
                     )  # fmt: skip
 
 
@@ -252,7 +265,7 @@ def transform_weights(weight_code, rows_of_pixels, threads, tiling, w, u):
 
 @kernel()
 def convolve(
-    codes, weight_code, rows_of_pixels, scratch_per_worker, parts, threads, tiling, made_axis, transformed,
+    codes, weight_code, rows_of_pixels, scratch_per_worker, parts, threads, tiling, panel_parts, made_axis, transformed,
     x, w, bias, y, memory, slope,
 ):  # fmt: skip
     """The weights were ``transformed`` already to memory at this address; or, if it is 0, are now."""
@@ -266,7 +279,7 @@ def convolve(
         _product_part,
         parts,
         threads,
-        (codes, x, u, bias, y, factor, rows_of_pixels, overlap, base, scratch_per_worker, like, tiling),
+        (panel_parts, codes, x, u, bias, y, factor, rows_of_pixels, overlap, base, scratch_per_worker, like, tiling),
     )
 
 

@@ -27,10 +27,12 @@ from minicaffe.kernels.cpu.simd.memory import (
     copy_row,
     fma,
     get_vector,
+    prefetch_rows,
     prefetch_rows_to_write,
     put_vector,
     splat,
 )
+from minicaffe.kernels.cpu.simd.rectify import rectified
 
 VECTORS = 4 if REGISTERS == 32 else 2
 """Registers in a row of a full panel.  With six rows of C they make as many accumulators as the 32 or 16 registers of
@@ -54,16 +56,18 @@ MULTIPLICATIONS_PER_CYCLE = 26
 def _define_micro_kernel(
     module: ir.Module, name: str, rows: int, vectors: int, scalar: ir.Type, size: int
 ) -> ir.Function:
-    """The LLVM function behind ``_micro_kernel``: ``C = initial + A B`` for C (rows, vectors registers)."""
+    """The LLVM function behind ``_micro_kernel``: ``C = initial + A B`` for C (rows, vectors registers), rectified
+    unless ``slope`` is 0.
+    """
     word = ir.IntType(64)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 10), name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 11), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row = function.args
+    k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope = function.args
     lanes = WIDTH // size
     kind = ir.VectorType(scalar, lanes)
-    labels = "entry", "started", "numbers", "matrix", "loop", "done"
-    entry, started, numbers, matrix, loop, done = map(function.append_basic_block, labels)
+    labels = "entry", "started", "numbers", "matrix", "loop", "done", "rectifying", "plain"
+    entry, started, numbers, matrix, loop, done, rectifying, plain = map(function.append_basic_block, labels)
     places = [(r, v) for r in range(rows) for v in range(vectors)]
 
     builder = ir.IRBuilder(entry)
@@ -118,22 +122,32 @@ def _define_micro_kernel(
     builder.cbranch(builder.icmp_signed(">", next_left, word(0)), loop, done)
 
     builder.position_at_end(done)
-    for place, at in places_of(c, c_row).items():
-        put_vector(builder, totals[place], at, size)
-    builder.ret_void()
+    builder.cbranch(builder.icmp_signed("!=", slope, word(0)), rectifying, plain)
+
+    def finish(block: ir.Block, result: Callable[[Any], Any]) -> None:
+        builder.position_at_end(block)
+        for place, at in places_of(c, c_row).items():
+            put_vector(builder, result(totals[place]), at, size)
+        builder.ret_void()
+
+    finish(plain, lambda total: total)
+    builder.position_at_end(rectifying)
+    factor = builder.load(builder.inttoptr(slope, scalar.as_pointer()))
+    finish(rectifying, lambda total: rectified(builder, total, factor))
     return function
 
 
 def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
-    """A function of ``(k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, like)`` that computes a tile.
+    """A function of ``(k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope, like)`` that computes a
+    tile.
 
     C (rows, vectors registers) becomes the initial value plus A (a_rows <= rows, k > 0) times the panel b (k, vectors).
     a_row, a_step, initial_row and c_row are the distances in bytes between rows, and between neighbours in a row of A;
-    ``like`` has the dtype.  See ``macro_kernel`` for ``initial``.
+    ``like`` has the dtype.  See ``macro_kernel`` for ``initial`` and ``slope``.
     """
 
     @intrinsic
-    def micro_kernel(context, k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, like):
+    def micro_kernel(context, k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope, like):
         def generate(context, builder, signature, arguments):
             size = like.bitwidth // 8
             name = f"minicaffe.micro_kernel.{rows}x{vectors}.{like}"
@@ -143,7 +157,7 @@ def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
             builder.call(function, arguments[:-1])
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 10, like), generate
+        return types.void(*[types.intp] * 11, like), generate
 
     return micro_kernel
 
@@ -193,12 +207,15 @@ macro_kernel = caller(
     "c",
     "c_row",
     "scratch",
+    "slope",
+    "first",
 )
 """``macro_kernel(code, ...)``: C (rows, columns) = an initial value + A (rows, k) times a panel (k, vectors).
 
 The initial value is the matrix at ``initial``, whose rows are ``initial_row`` bytes apart; if that is 0, one number for
-each row; and 0 if ``initial`` is 0.  Addresses and distances are in bytes.  ``scratch`` has room for one tile, ``code``
-is the address of the dtype's ``compiled_macro_kernel``.
+each row; and 0 if ``initial`` is 0.  What is negative in C is multiplied by the number at ``slope``, unless that is 0.
+Addresses and distances are in bytes.  ``scratch`` has room for one tile.  ``first`` is 1 if A is read for the first
+time, so that it may be far away, and 0 if not.  ``code`` is the address of the dtype's ``compiled_macro_kernel``.
 """
 
 
@@ -207,8 +224,10 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
     """The code behind ``macro_kernel``: compiled once, apart from the many kernels that call it at its ``address``."""
     like = dtype.type(0)
 
-    @callback(types.void(*[types.intp] * 13))
-    def compiled(rows, columns, k, a, a_row, a_step, panel, vectors, initial, initial_row, c, c_row, scratch):
+    @callback(types.void(*[types.intp] * 15))
+    def compiled(
+        rows, columns, k, a, a_row, a_step, panel, vectors, initial, initial_row, c, c_row, scratch, slope, first
+    ):
         size = size_of(like)
         mr = _choose_mr(rows, vectors)
         for i in range(0, rows, mr):
@@ -221,6 +240,8 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
             if c_row > PANEL:  # rows are too far apart for the hardware to prefetch the next ones
                 following = min(mr, rows - i - inside)
                 prefetch_rows_to_write(c_tile + mr * c_row, c_row, following, columns * size)
+            if first != 0 and a_step == size:  # rows of A are too far apart, too
+                prefetch_rows(a_tile + mr * a_row, a_row, min(mr, rows - i - inside), k * size)
             if not whole:
                 tile, tile_row = scratch, vectors * WIDTH
                 if initial != 0 and initial_row != 0:
@@ -228,15 +249,15 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
                         copy_row(tile + r * tile_row, start + r * initial_row, columns, like)
                     start, start_row = tile, tile_row
             if vectors == 1:
-                _micro_8x1(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
+                _micro_8x1(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, like)
             elif vectors < VECTORS:
-                _micro_8x2(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
+                _micro_8x2(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, like)
             elif mr == 6:
-                _micro_6x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
+                _micro_6x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, like)
             elif mr == 5:
-                _micro_5x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
+                _micro_5x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, like)
             else:
-                _micro_4x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, like)
+                _micro_4x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, like)
             if not whole:
                 for r in range(inside):
                     copy_row(c_tile + r * c_row, tile + r * tile_row, columns, like)

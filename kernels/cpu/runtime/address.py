@@ -42,6 +42,16 @@ def store(context, address, number):
     return types.void(types.intp, number), generate
 
 
+@intrinsic
+def quotient(context, a, b):
+    """``a // b`` of words that are not negative, b > 0: code for other numbers takes ten times as long to compile."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.udiv(*arguments)
+
+    return types.intp(types.intp, types.intp), generate
+
+
 LINE = 64
 """Bytes of a cache line."""
 
@@ -49,4 +59,4 @@ LINE = 64
 @kernel(inline=True)
 def align(address):
     """The next address at which a cache line begins: ``address`` itself if one begins there."""
-    return (address + LINE - 1) // LINE * LINE
+    return quotient(address + LINE - 1, LINE) * LINE

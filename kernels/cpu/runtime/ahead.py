@@ -25,12 +25,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from numba import types
 
 from minicaffe.kernels.cpu.runtime import cache, launch, threads
-from minicaffe.kernels.cpu.runtime.compile import Kernel, announce, capturing
+from minicaffe.kernels.cpu.runtime.compile import Callback, Kernel, announce, capturing
 
 _log = logging.getLogger("minicaffe")
 _PROGRESS = 2.0  # seconds between two lines
@@ -39,8 +39,8 @@ _PATIENCE_WITH_REHEARSAL, _PATIENCE = 30.0, 300.0  # seconds without a word, aft
 _MOST_PROCESSES = 16  # each takes some 100 MB
 _WORD = 4  # bytes of a job's number
 
-Job = tuple[Kernel, tuple[types.Type, ...]]
-"""A kernel and the types of its arguments."""
+Job = tuple[Kernel | Callback, Any]
+"""A kernel and the types of its arguments, or a callback and its signature."""
 
 
 class Compiled(NamedTuple):
@@ -70,11 +70,15 @@ def rehearse(work: Callable[[], None]) -> list[Job]:
     notes = _Notes()
     with threads.pretending():
         capturing.launches = notes
+        capturing.callbacks = notes.jobs if _forked else None  # another process would keep the addresses
         try:
             work()
         finally:
-            capturing.launches = None
+            capturing.launches = capturing.callbacks = None
     return missing(notes.jobs)
+
+
+_forked = False  # to compile, and nothing else
 
 
 class _Expected(threading.local):
@@ -129,7 +133,7 @@ def missing(jobs: Iterable[Job]) -> list[Job]:
 
 def keeps() -> bool:
     """Whether there is a folder to keep kernels in."""
-    return isinstance(launch.run_launches._cache, cache.Cache)
+    return getattr(launch.run_launches._cache, "keeps", False)
 
 
 def _compile_expected() -> bool:
@@ -150,6 +154,8 @@ cache.miss = _compile_expected
 
 def cores() -> int:
     """How many processes to compile in: one for each thread that kernels have, if there are as many cores."""
+    if sys.platform != "linux":
+        return 1
     return min(len(os.sched_getaffinity(0)), threads.get_num_threads(), _MOST_PROCESSES)
 
 
@@ -161,6 +167,8 @@ def compile_ahead(find: Callable[[], list[Job]]) -> list[Compiled]:
     if sys.platform != "linux":
         return []
     read, write = os.pipe()
+    for context in (launch.run_launches.typingctx, launch.run_launches.targetctx):
+        context.refresh()  # what Numba imports with its first kernel is there in all processes then
     try:
         with threads.pretending():
             pid = _fork()
@@ -198,38 +206,59 @@ def _leave(work: Callable[[], None]) -> None:
 
 def _compile_all(find: Callable[[], list[Job]], told: int) -> None:
     """In a forked process: find out what to compile, and do it in several."""
+    global _forked
+    _forked = True
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     logging.disable()
     gc.disable()
-    jobs = sorted(find(), key=_begins_late)
+    jobs = _in_order(find())
     os.write(told, f"{len(jobs)}\n".encode())
     read, write = os.pipe()
     os.write(write, b"".join(number.to_bytes(_WORD, "little") for number in range(len(jobs))))
     os.close(write)
-    for _ in range(min(cores(), len(jobs)) - 1):
-        if _fork() == 0:
-            _leave(lambda: _compile_some(jobs, read, told))
+    with contextlib.suppress(OSError):  # no more processes may be started: those that there are do all
+        for _ in range(min(cores(), len(jobs)) - 1):
+            if _fork() == 0:
+                _leave(lambda: _compile_some(jobs, read, told))
     _compile_some(jobs, read, told)
     with contextlib.suppress(ChildProcessError):
         while True:
             os.wait()
 
 
-def _begins_late(job: Job) -> bool:
-    """Of sort keys: those of convolution, which take longest, come first, so that processes end together."""
-    return not job[0].name.startswith("conv.")
+def _in_order(jobs: list[Job]) -> list[Job]:
+    """Those of convolution take longest and come first, so that processes end together.
+
+    Of these one of each module comes before all others, which call much of what it does: processes that compile two at
+    once wait for one another.
+    """
+    modules: set[str] = set()
+
+    def turn(job: Job) -> int:
+        module = job[0].name.rpartition(".")[0]
+        if not module.startswith("conv."):
+            return 2
+        first = module not in modules
+        modules.add(module)
+        return 0 if first else 1
+
+    return sorted(jobs, key=turn)
 
 
 def _compile_some(jobs: list[Job], numbers: int, told: int) -> None:
-    """Compile those whose numbers can be had from a pipe, from which others take some, too."""
+    """Compile those whose numbers can be had from a pipe, from which others take some, too.
+
+    BrokenPipeError ends it when nobody listens any more, as after the process that wanted them was killed.
+    """
     while number := os.read(numbers, _WORD):
         kernel, arguments = jobs[int.from_bytes(number, "little")]
         start = time.perf_counter()
+        line = "\n"
         with contextlib.suppress(Exception):
             kernel.compile(arguments)
             line = json.dumps(Compiled(kernel.name, time.perf_counter() - start)) + "\n"
-            os.write(told, line.encode())
+        os.write(told, line.encode())
 
 
 def _followed(told: int) -> Iterator[Compiled]:
@@ -239,7 +268,7 @@ def _followed(told: int) -> Iterator[Compiled]:
     if total:
         announce()
     begun = line_at = time.monotonic()
-    for line in lines:
+    for line in filter(None, lines):  # of one that failed nothing is told
         done += 1
         yield Compiled(*json.loads(line))
         if time.monotonic() - line_at > _PROGRESS:
@@ -252,7 +281,9 @@ def _followed(told: int) -> Iterator[Compiled]:
 def _lines(told: int) -> Iterator[str]:
     """Lines from a pipe until its end, or until long nothing comes: a fork may find a lock of another thread locked."""
     rest, patience = b"", _PATIENCE_WITH_REHEARSAL
-    while select.select([told], [], [], patience)[0] and (more := os.read(told, 1 << 16)):
+    ready = select.poll()  # select takes no number of a file above 1023
+    ready.register(told, select.POLLIN)
+    while ready.poll(1000 * patience) and (more := os.read(told, 1 << 16)):
         patience = _PATIENCE
         *whole, rest = (rest + more).split(b"\n")
         yield from (line.decode() for line in whole)

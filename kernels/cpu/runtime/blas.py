@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import os
 import threading
 from contextlib import AbstractContextManager
@@ -20,6 +22,8 @@ class _SingleThread(AbstractContextManager):
 
     @functools.cached_property
     def _libraries(self) -> list:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("scipy.linalg.cython_blas")  # as Numba does for its first kernel, if SciPy is there
         return ThreadpoolController().select(user_api="blas").lib_controllers
 
     def __enter__(self) -> None:

@@ -8,25 +8,31 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import inspect
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from numba.core import caching
+from numba.core import caching, config
 
 _PATIENCE = 120.0  # seconds to wait for another process; a kernel takes a few
 _PAUSE = 0.005  # seconds between two attempts to lock
 
 
-def _package_stamp() -> tuple:
-    """Tells when any file of ``kernels/cpu`` has changed."""
+def _package_stamp() -> str:
+    """Tells when any file of ``kernels/cpu`` has changed: by its content, since an image of a container, or a copy, may
+    have other times.
+    """
     root = Path(__file__).parent.parent
-    files = sorted((str(file.relative_to(root)), file.stat()) for file in root.rglob("*.py"))
-    return tuple((name, status.st_mtime, status.st_size) for name, status in files)
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(root)} {len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
 _STAMP = _package_stamp()
@@ -109,7 +115,24 @@ class CacheFile(caching.IndexDataCacheFile):
 
     A damaged file, as after a power failure, is removed, and the kernel compiled again: code stands behind its digest,
     since zeros in the middle of it would run.  Where the disk is full nothing is kept.
+
+    What is not in ``folder`` may be in one of the ``others``, which are only read.
     """
+
+    def __init__(self, folder: str, name: str, stamp: Any, others: Iterable[str] = ()) -> None:
+        super().__init__(folder, name, stamp)
+        self._others = [CacheFile(other, name, stamp) for other in others]
+
+    def holds(self, key: tuple) -> bool:
+        """Whether there is an entry."""
+        return key in self._load_index() or any(other.holds(key) for other in self._others)
+
+    def load(self, key: tuple) -> Any:
+        found = super().load(key)
+        for other in self._others:
+            if found is None:
+                found = other.load(key)
+        return found
 
     def save(self, key: tuple, data: Any) -> None:
         name = self._data_name_pattern.format(number=int(hashlib.sha1(repr(key).encode()).hexdigest(), 16))
@@ -120,6 +143,8 @@ class CacheFile(caching.IndexDataCacheFile):
     def _load_index(self) -> dict[tuple, str]:
         try:
             return super()._load_index()
+        except OSError:  # it may be another user's, or too many files are open
+            return {}
         except Exception:  # noqa: BLE001  (damaged pickles raise errors of any kind)
             _remove(self._index_path)
             return {}
@@ -143,8 +168,22 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
+class _Unwritable(caching.InTreeCacheLocator):
+    """The folder beside the source, for reading: where neither that nor the user's cache folder takes anything."""
+
+    def ensure_cache_path(self) -> None:
+        pass
+
+
+class _Place(caching.CompileResultCacheImpl):
+    _locator_classes = [*caching.CompileResultCacheImpl._locator_classes, _Unwritable]
+
+
 class Cache(caching.FunctionCache):
     """Numba's disk cache: beside the source or, if that is read-only, in the user's cache folder.
+
+    What another user has put beside the source, or where NUMBA_CACHE_DIR points, is read also where it cannot be
+    written: in a container, say, for whose image it was compiled.
 
     Code is kept by the types of its arguments and by the processor it is for: its name and features.  Numba compares
     only the file of ``function`` with the cache, but compiled code includes the kernels that it calls: here any change
@@ -153,21 +192,32 @@ class Cache(caching.FunctionCache):
     What is not there is compiled by whoever locks it first; others wait, and load it then.
     """
 
+    _impl_class = _Place
+
     def __init__(self, function: Callable, stamp: str) -> None:
         super().__init__(function)
-        source = self._impl.locator.get_source_stamp(), _STAMP
-        self._cache_file = CacheFile(self._cache_path, self._impl.filename_base, source)
+        locator, name = self._impl.locator, self._impl.filename_base
+        self.keeps = not isinstance(locator, _Unwritable)
+        """Whether there is a folder to keep code in."""
+        stamps = locator.get_source_stamp(), _STAMP
+        self._cache_file = CacheFile(self._cache_path, name, stamps, _unwritable_places(function, self._cache_path))
         self._stamp = stamp
 
     def holds(self, signature: Any, codegen: Any) -> bool:
         """Whether code for these types is kept."""
-        return self._index_key(signature, codegen) in self._cache_file._load_index()
+        return self._cache_file.holds(self._index_key(signature, codegen))
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         found = super().load_overload(signature, target)
-        if found is None and (miss() or locks.wait(self._cache_path, self._impl.filename_base, signature)):
-            return super().load_overload(signature, target)
+        if found is None and self.keeps:
+            if miss() or locks.wait(self._cache_path, self._impl.filename_base, signature):
+                return super().load_overload(signature, target)
         return found
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        if self.keeps:
+            with contextlib.suppress(OSError):  # the disk may be full by now, or the folder gone
+                super().save_overload(signature, compiled)
 
     def _index_key(self, signature: Any, codegen: Any) -> tuple:
         # Numba would tell by the values closed over, but kernels among these are others in each process
@@ -176,9 +226,19 @@ class Cache(caching.FunctionCache):
         return super()._index_key(signature, codegen)
 
 
+def _unwritable_places(function: Callable, chosen: str) -> Iterator[str]:
+    """The folders that Numba prefers to the chosen one: they cannot be written."""
+    kinds = [caching.UserProvidedCacheLocator] if config.CACHE_DIR else []
+    for kind in (*kinds, caching.InTreeCacheLocator):
+        folder = kind(function, inspect.getfile(function)).get_cache_path()
+        if folder == chosen:
+            break
+        yield folder
+
+
 def cache(function: Callable, stamp: str = "") -> Any:
-    """Where compiled code is kept; where no folder can be written, every process compiles anew."""
+    """Where compiled code is kept; where no folder can be written, every process compiles anew what it cannot read."""
     try:
         return Cache(function, stamp)
-    except RuntimeError:
+    except RuntimeError:  # there is no source, by whose content Numba knows code
         return caching.NullCache()

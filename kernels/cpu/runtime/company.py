@@ -39,13 +39,13 @@ class Company:
         if self.settled:
             work(self._best)
             return
-        self._until_trial -= 1
-        trial, first = self._until_trial == 0, not self._seconds
+        first, trial = not self._seconds, self._until_trial <= 1
         shared = self._best is not trial
         running = time.thread_time() if trial or first else 0.0
         start = time.perf_counter()
-        work(shared)
+        work(shared)  # what raises counts as never done
         seconds = self._seconds[shared] = time.perf_counter() - start
+        self._until_trial -= 1
         if first:
             self.settled = (time.thread_time() - running) * self._threads > _LONGEST_TRIAL
         elif trial:

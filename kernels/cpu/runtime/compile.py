@@ -23,6 +23,7 @@ from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, register_jitable
 
 from minicaffe.kernels.cpu.runtime import cache
+from minicaffe.kernels.cpu.runtime.optimization import optimized
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # GNU's OpenMP, on which Numba's threads run, lets an idle thread spin for milliseconds.  If other programs compete
@@ -127,6 +128,8 @@ class _Capturing(threading.local):
     """
 
     launches: Any = None
+    callbacks: dict | None = None
+    """Notes callbacks, and that they are to be compiled later, in a process that calls none."""
 
 
 capturing = _Capturing()
@@ -141,7 +144,7 @@ class Kernel(CPUDispatcher):
         return super().__call__(*arguments)
 
     def compile(self, signature: Any) -> Any:
-        with global_compiler_lock, cache.locks:
+        with global_compiler_lock, cache.locks, optimized(self.targetctx.codegen(), self.name.startswith(_WRITTEN_OUT)):
             return super().compile(signature)
 
     def types_of(self, arguments: tuple) -> tuple[types.Type, ...]:
@@ -157,6 +160,8 @@ class Kernel(CPUDispatcher):
         return _name(self.py_func).removeprefix(_PACKAGE + ".")
 
 
+_WRITTEN_OUT = ("conv.", "matmul.", "runtime.", "simd.memory.", "simd.pairs.", "simd.rectify.", "simd.taps.")
+"""Where kernels leave no loop to LLVM to make vectors of that takes long."""
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
@@ -199,14 +204,42 @@ def _name(function: Callable) -> str:
     return f"{function.__module__}.{function.__qualname__}"
 
 
-def callback(signature: Any) -> Callable[[Callable], Any]:
-    """Decorator: compile now, or take from the disk cache, a function that compiled code calls at its ``address``."""
+class Callback(CFunc):
+    """A function that compiled code calls at its ``address``, compiled when that is first asked for."""
 
-    def compiled(function: Callable) -> Any:
-        made: Any = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
+    @property
+    def name(self) -> str:
+        """See ``Kernel``."""
+        return _name(self._pyfunc).removeprefix(_PACKAGE + ".")
+
+    @property
+    def targetctx(self) -> Any:
+        """What it is compiled for."""
+        return self._targetdescr.target_context
+
+    def compile(self, signature: Any = None) -> None:
+        """Compile it, or take it from the disk cache; it has one signature."""
+        with global_compiler_lock, _uncollected, cache.locks, optimized(self.targetctx.codegen(), once=True):
+            if self._wrapper_address is None:
+                super().compile()
+
+    @property
+    def address(self) -> int:
+        """Where its code begins; 0 while callbacks are only noted."""
+        if self._wrapper_address is None:
+            if capturing.callbacks is not None:
+                capturing.callbacks[self, self._sig] = None
+                return 0
+            self.compile()
+        return self._wrapper_address
+
+
+def callback(signature: Any) -> Callable[[Callable], Callback]:
+    """Decorator: a function that compiled code calls at its ``address``."""
+
+    def compiled(function: Callable) -> Callback:
+        made = Callback(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
         made._cache = cache.cache(function)
-        with global_compiler_lock, _uncollected, cache.locks:
-            made.compile()
         return made
 
     return compiled
@@ -306,9 +339,7 @@ def caller(*words: str) -> Any:
 
 
 def outside(name: str, size: int) -> Any:
-    """A function of the C library, or of Numba's threads once they run, that takes nothing and gives an integer of
-    ``size`` bytes.
-    """
+    """A function of the C library that takes nothing and gives an integer of ``size`` bytes."""
 
     def define(context):
         def generate(target, builder, signature, values):

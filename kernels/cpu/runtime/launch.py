@@ -29,7 +29,7 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.runtime.address import LINE, align, load, store
+from minicaffe.kernels.cpu.runtime.address import LINE, align, load, quotient, store
 from minicaffe.kernels.cpu.runtime.compile import by_name, call_by_name, called, caller, kernel, outside
 
 _WORD = ir.IntType(64)
@@ -115,7 +115,7 @@ _call_part = caller("part", "parts", "worker", "arguments")
 @kernel(inline=True)
 def share(part: int, parts: int, size: int) -> tuple[int, int]:
     """The range [first, last) of part number ``part`` when ``size`` items are divided into ``parts``."""
-    return size * part // parts, size * (part + 1) // parts
+    return quotient(size * part, parts), quotient(size * (part + 1), parts)
 
 
 @kernel(inline=True)

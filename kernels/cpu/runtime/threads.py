@@ -10,16 +10,16 @@ no parallel loop: OpenMP would end it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import llvmlite.binding as llvm
 import numba
 from numba.core.compiler_lock import global_compiler_lock
-
-from minicaffe.kernels.cpu.runtime.compile import kernel, outside
 
 _LEAST = 1 << 13  # elements: a simple pass over so many takes about as long as waking a thread
 _LEAST_PRODUCTS = 1 << 18  # multiplications: fewer take less time than waking a thread
@@ -95,26 +95,24 @@ def pretending() -> Iterator[None]:
         _pretended = earlier
 
 
-_number = outside("get_num_threads", 4)
-
-
-@kernel()
-def _numbas():
-    return _number()
+@functools.cache
+def _numbas() -> Callable[[], int]:
+    """Numba's own C function, called with the interpreter's lock held: it only looks."""
+    _start()
+    return ctypes.PYFUNCTYPE(ctypes.c_int)(llvm.address_of_symbol("get_num_threads"))
 
 
 def get_num_threads() -> int:
     """How many threads Numba has for this Python thread.
 
     Numba's own function of this name makes a dozen calls.  They take as long as a small layer when kernels have just
-    evicted them from the caches, and a kernel that calls it could not be cached on disk.
+    evicted them from the caches.
     """
     if _pretended is not None:
         return _pretended
     if _alone:
         return 1
-    _start()
-    return _numbas()
+    return _numbas()()
 
 
 def set_num_threads(count: int) -> None:

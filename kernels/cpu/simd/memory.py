@@ -304,6 +304,20 @@ def copy_row(target, source, count, like):
 
 
 @kernel(internal=True)
+def copy_rows(target, target_row, source, source_row, rows, count, like):
+    """Copy ``count`` elements of each of some rows, which are ``source_row`` and will be ``target_row`` bytes apart."""
+    size = size_of(like)
+    lanes = WIDTH // size
+    whole = count // lanes * lanes
+    for r in range(rows):
+        to, at = target + r * target_row, source + r * source_row
+        for j in range(0, whole, lanes):
+            copy_register(to + j * size, at + j * size, like)
+        if whole < count:
+            copy_first(to + whole * size, at + whole * size, count - whole, like)
+
+
+@kernel(internal=True)
 def stream_row(target, source, count, like):
     """Copy ``count`` elements past the caches: what is too much for them is then written without being read before, and
     what they hold stays there.  ``end_of_stream`` must follow."""

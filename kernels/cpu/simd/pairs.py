@@ -73,26 +73,33 @@ _join, _join_rest = _pairs(splits=False, whole=True), _pairs(splits=False, whole
 
 
 @kernel(internal=True)
-def split_row(even, odd, row, count, like):
-    """Copy the elements 0, 2, 4 ... of a row of ``count`` to ``even``, the others to ``odd``; all are addresses."""
+def split_rows(even, odd, part_row, row, step, rows, count, like):
+    """Copy the elements 0, 2, 4 ... of each of some rows of ``count`` to ``even``, the others to ``odd``.
+
+    All are addresses; the rows are ``step`` bytes apart, their parts ``part_row`` bytes.
+    """
     size = size_of(like)
-    step = 2 * (WIDTH // size)
-    i = 0
-    while i + step <= count:
-        _split(even + i // 2 * size, odd + i // 2 * size, row + i * size, step, like)
-        i += step
-    if i < count:
-        _split_rest(even + i // 2 * size, odd + i // 2 * size, row + i * size, count - i, like)
+    two = 2 * (WIDTH // size)
+    whole = count // two * two
+    for r in range(rows):
+        even_r, odd_r, row_r = even + r * part_row, odd + r * part_row, row + r * step
+        for i in range(0, whole, two):
+            _split(even_r + i // 2 * size, odd_r + i // 2 * size, row_r + i * size, two, like)
+        if whole < count:
+            half = whole // 2 * size
+            _split_rest(even_r + half, odd_r + half, row_r + whole * size, count - whole, like)
 
 
 @kernel(internal=True)
-def join_row(even, odd, row, count, like):
-    """Copy what ``split_row`` took apart back into a row."""
+def join_rows(even, odd, part_row, row, step, rows, count, like):
+    """Copy what ``split_rows`` took apart back into the rows."""
     size = size_of(like)
-    step = 2 * (WIDTH // size)
-    i = 0
-    while i + step <= count:
-        _join(even + i // 2 * size, odd + i // 2 * size, row + i * size, step, like)
-        i += step
-    if i < count:
-        _join_rest(even + i // 2 * size, odd + i // 2 * size, row + i * size, count - i, like)
+    two = 2 * (WIDTH // size)
+    whole = count // two * two
+    for r in range(rows):
+        even_r, odd_r, row_r = even + r * part_row, odd + r * part_row, row + r * step
+        for i in range(0, whole, two):
+            _join(even_r + i // 2 * size, odd_r + i // 2 * size, row_r + i * size, two, like)
+        if whole < count:
+            half = whole // 2 * size
+            _join_rest(even_r + half, odd_r + half, row_r + whole * size, count - whole, like)

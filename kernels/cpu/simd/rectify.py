@@ -13,7 +13,7 @@ from minicaffe.kernels.cpu.runtime.compile import kernel
 from minicaffe.kernels.cpu.simd.memory import WIDTH, get_first, get_vector, put_first, put_vector, splat
 
 
-def _rectified(builder: ir.IRBuilder, vector: Any, slope: Any) -> Any:
+def rectified(builder: ir.IRBuilder, vector: Any, slope: Any) -> Any:
     """Code for ``max(x, 0) + slope min(x, 0)``: an added 0 makes no negative zeros of what a slope of 0 takes away."""
     kind = vector.type
     zero = ir.Constant(kind, [0.0] * kind.count)
@@ -29,7 +29,7 @@ def _rectify_register(context, place, slope):
         place, slope = arguments
         size = signature.args[1].bitwidth // 8
         kind = ir.VectorType(slope.type, WIDTH // size)
-        put_vector(builder, _rectified(builder, get_vector(builder, place, kind, size), slope), place, size)
+        put_vector(builder, rectified(builder, get_vector(builder, place, kind, size), slope), place, size)
         return context.get_dummy_value()
 
     return types.void(types.intp, slope), generate
@@ -43,7 +43,7 @@ def _rectify_first(context, place, slope, count):
         place, slope, count = arguments
         size = signature.args[1].bitwidth // 8
         kind = ir.VectorType(slope.type, WIDTH // size)
-        vector = _rectified(builder, get_first(builder, place, kind, size, count), slope)
+        vector = rectified(builder, get_first(builder, place, kind, size, count), slope)
         put_first(builder, vector, place, size, count)
         return context.get_dummy_value()
 

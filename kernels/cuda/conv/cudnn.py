@@ -66,9 +66,11 @@ class CudnnConvolutions:
         """Memory that is held for cuDNN alone."""
         return 0 if self._held is None else self._held.nbytes
 
-    def convolution_workspace(self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
+    def convolution_workspace(
+        self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int, dtype: Any = None
+    ) -> int:
         """See ``kernels.reference.convolution_workspace``; for ``ops``, which may have to do the work."""
-        return self._ops.convolution_workspace(x_shape, y_shape, window, group)
+        return self._ops.convolution_workspace(x_shape, y_shape, window, group, dtype)
 
     def convolve(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from minicaffe.kernels.cuda.launch import program
+from minicaffe.kernels.halves import rounded_to
 from minicaffe.kernels.window import Window
 
 CHUNK_ELEMENTS = 1 << 26
@@ -104,7 +105,7 @@ class Im2colGemm:
         """
         if window.is_pointwise:
             return _grouped(x, group)
-        halves = self._ops.rounds_to(x)
+        halves = rounded_to(self._ops.factors, x)
         columns = _column_buffer(x, y_shape, window, workspace if halves is None else workspace.view(halves.dtype))
         self._ops.im2col(x, columns, window)
         return _grouped(columns, group)

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 from minicaffe.kernels.cuda.conv.im2col import CHUNK_ELEMENTS
 from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cuda.launch import MAX_INT, c_type, computed, divisor, program, stored_type, struct
+from minicaffe.kernels.halves import rounded_to
 from minicaffe.kernels.window import Window
 
 WORDS = 16
@@ -79,7 +80,7 @@ class ImplicitGemm:
     """The convolutions of ``kernels/reference/conv.py``, for shapes that ``fits``.
 
     ``tensor_cores(dtype)`` says whether these multiply factors of a dtype, for which float32 is rounded to TF32; to 16
-    bits, where they take these, it is rounded if ``ops.rounds_to`` says so.
+    bits, where they take these, it is rounded if ``ops.factors`` says so.
     """
 
     def __init__(self, ops: Any, tensor_cores: Callable[[Any], bool]) -> None:
@@ -141,7 +142,7 @@ class ImplicitGemm:
 
     def _unit(self, dtype: Any, tile: int, *factors: Any) -> str:
         """The type of tile.cuh that multiplies."""
-        name, halves = c_type(dtype), self._ops.rounds_to(*factors)
+        name, halves = c_type(dtype), rounded_to(self._ops.factors, *factors)
         if halves is not None and self._tensor_cores(np.float16):
             return f"TensorCore<Halves<{halves.c_type}>, {tile}>"
         if name == "float" and self._tensor_cores(dtype):

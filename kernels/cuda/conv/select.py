@@ -18,6 +18,7 @@ from minicaffe.kernels.cuda.conv.implicit_gemm import ImplicitGemm, fits
 from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, KINDS, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cuda.conv.trial import Trials
 from minicaffe.kernels.cuda.launch import Launcher, computed, program, stored_type, window_struct
+from minicaffe.kernels.halves import rounded_to
 from minicaffe.kernels.window import Window
 
 
@@ -33,7 +34,6 @@ class ConvOps:
     launch: Launcher
     bias_grad: Callable[[Any, Any], None]
     factors: str
-    rounds_to: Callable[..., Any]
     trials: Trials | None = None
     """What is faster by measurement; without it, estimates say."""
     tensor_cores: Callable[[Any], bool]
@@ -62,7 +62,9 @@ class ConvOps:
         source = program("im2col", computed(x.dtype), len(out), *map(stored_type, (x.dtype, columns.dtype)))
         self.launch.planes(source, "col2im", planes, size, columns, x, struct)
 
-    def convolution_workspace(self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int) -> int:
+    def convolution_workspace(
+        self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int, dtype: Any = None
+    ) -> int:
         """See ``kernels.reference.convolution_workspace``; enough for each algorithm that may be taken."""
         shapes = tuple(x_shape), tuple(y_shape)
         problems = [Problem(kind, *shapes, window, group) for kind in KINDS]
@@ -111,7 +113,7 @@ class ConvOps:
         if x.dtype == np.float64 or not fast_paths.taken("implicit"):
             return False
         problem, tf32 = Problem(kind, x.shape, y.shape, window, group), self.tensor_cores(np.float32)
-        rounded = self.rounds_to(x, y) is not None
+        rounded = rounded_to(self.factors, x, y) is not None
         if rounded and not self.tensor_cores(np.float16):
             return False  # only cuBLAS has tensor cores for these factors
         if self.trials is not None and fits(problem):

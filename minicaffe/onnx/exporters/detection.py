@@ -83,6 +83,8 @@ def detection_output(w: Writer) -> str:
     layer, classes, items = w.layer, w.layer.num_classes, w.bottom[0][0]
     if layer.eta < 1:
         raise w.refuse("nms_param.eta changes its threshold from box to box")
+    if layer.use_polygon:
+        raise w.refuse("it finds quadrilaterals, those of TextBoxes++")
     if layer.has_objectness:
         raise w.refuse("it has two stages, those of RefineDet")
     count = w.bottom[2][2].number // 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minicaffe.layers.inner_product import NormalizedInnerProduct
 from minicaffe.onnx.writer import Writer, exports
 
 
@@ -14,6 +15,8 @@ def rows(w: Writer, k: int = 0, axis: int = 1) -> str:
 @exports("InnerProduct")
 def inner_product(w: Writer) -> str:
     layer = w.layer
+    if isinstance(layer, NormalizedInnerProduct):
+        raise w.refuse("it scales its weights before each pass; leave normalize out once one has")
     bias = [w.param(1)] if layer.bias_term else []
     y = w.op("Gemm", rows(w, axis=layer.axis), w.param(0), *bias, transB=int(not layer.transpose))
     return y if len(w.top[0]) == 2 else w.like_top(y)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minicaffe.layers.bn import SegNetBN
+from minicaffe.layers.bn import HappynearBN, SegNetBN
 from minicaffe.layers.normalisation import LRN
 from minicaffe.onnx.writer import Writer, exports
 
@@ -70,6 +70,9 @@ def bn(w: Writer) -> list[str]:
         return [w.add(w.mul(y, _by_channel(w, 0)), _by_channel(w, 1)), *others]
     if isinstance(layer, SegNetBN):
         return [w.add(w.mul(w.x[0], _by_channel(w, 0)), _by_channel(w, 1))]
+    if isinstance(layer, HappynearBN):
+        scale, shift, mean, factor = (_by_channel(w, j) for j in range(4))
+        return [w.add(w.mul(w.mul(w.sub(w.x[0], mean), factor), scale), shift)]
     flat = [w.param(j, (layer.channels,)) for j in range(4)]
     return [w.op("BatchNormalization", w.x[0], *flat, epsilon=layer.eps)]
 
