@@ -45,7 +45,8 @@ def old_objects_left_alone():
 @pytest.fixture
 def gpu(monkeypatch):
     modules = {"cupy": FakeCupy(), "nvmath": SimpleNamespace(), "nvmath.bindings.cublas": FakeCublas()}
-    monkeypatch.setattr(compat, "require", modules.__getitem__)
+    required = compat.require
+    monkeypatch.setattr(compat, "require", lambda name: modules[name] if name in modules else required(name))
     monkeypatch.setattr(GpuBackend, "_of_device", {})
     gc.collect()  # where a net of an earlier test goes, memory that was made for it goes, and captures end
     with backend.use(GpuBackend.on_device(0)) as where:

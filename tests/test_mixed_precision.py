@@ -466,6 +466,30 @@ def test_numbers_written_and_read_are_float32(gpu):  # noqa: F811
         assert blob.xdata.dtype == np.float32
 
 
+def test_nets_that_only_run_forward(gpu):  # noqa: F811
+    param, found = proto.NetParameter(), {}
+    parse(residual_net(in_place=True), param)
+    del param.layer[-1]
+    rng = np.random.default_rng(2)
+    trained_net = residual("bf16").net
+    for how in ("plain", "reuse_memory", "deploy"):
+        net = minicaffe.Net(param, minicaffe.TEST)
+        net.share_with(trained_net)
+        net.blobs["data"].data[...] = rng.standard_normal((4, 2, 9, 9)) if not found else found["data"]
+        found.setdefault("data", net.blobs["data"].data.copy())
+        if how != "plain":
+            net = getattr(net, how)() or net
+        for precision in ("fp32", "bf16"):
+            net.precision = precision
+            net.blobs["data"].data[...] = found["data"]
+            net.forward()
+            found[how, precision] = net.blobs["ip"].data.copy()
+    np.testing.assert_array_equal(found["plain", "bf16"], found["reuse_memory", "bf16"])
+    for how in ("plain", "deploy"):
+        apart = np.abs(found[how, "fp32"] - found[how, "bf16"]).max() / np.abs(found[how, "fp32"]).max()
+        assert 0 < apart < 0.02
+
+
 def test_memory_that_is_shared_with_others_is_float32_again(gpu):  # noqa: F811
     net = residual("fp16").net
     net.forward()
