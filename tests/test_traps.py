@@ -50,6 +50,18 @@ def test_backward_after_a_blob_was_reshaped_needs_a_forward(rows):
     assert net.blobs["x"].diff.shape == (rows, 3)
 
 
+@pytest.mark.parametrize("shape", [(1, 2), (5, 2), (2, 1)])
+def test_backward_after_an_output_was_reshaped_needs_a_forward(shape):
+    net = build(INPUT, IP, more="force_backward: true ")
+    net.forward(x=np.ones((2, 3)))
+    net.blobs["y"].reshape(*shape)
+    with pytest.raises(NetError, match=r"layer 'ip' \(InnerProduct\) cannot run backward: its top 'y' was given"):
+        net.backward()
+    net.forward()
+    net.backward()
+    assert net.blobs["y"].shape == (2, 2)
+
+
 def test_backward_with_them(warnings):
     net = build(INPUT, IP, more="force_backward: true ")
     net.forward(x=np.ones((2, 3)))

@@ -57,10 +57,19 @@ class Step:
         self.reshaped_for = self._shapes(where)
 
     @property
-    def reshaped_since(self) -> int | None:
-        """The first bottom, by its place, that has another shape than the layer's last ``reshape`` went by."""
-        now, then = tuple(blob.shape for blob in self.bottom), self.reshaped_for[2] if self.reshaped_for else ()
-        return None if now == then else next((k for k, shape in enumerate(then) if shape != now[k]), 0)
+    def reshaped_since(self) -> tuple[str, int] | None:
+        """The first bottom or top, by its place, that has another shape than the layer's last ``reshape`` left it with;
+        layers that may reshape their tops while they run forward answer for these themselves.
+        """
+        _, _, bottoms, tops, _ = self.reshaped_for or (None, None, (), (), None)
+        checked = [("bottom", self.bottom, bottoms)]
+        if self.bottom and not (self.layer.reshape_always or self.layer.user_defined):
+            checked.append(("top", self.top, tops))
+        for kind, blobs, then in checked:
+            for place, blob in enumerate(blobs):
+                if place >= len(then) or blob.shape != then[place]:
+                    return kind, place
+        return None
 
     def _shapes(self, where: backend.Backend) -> tuple:
         bottoms, tops = (tuple(blob.shape for blob in blobs) for blobs in (self.bottom, self.top))

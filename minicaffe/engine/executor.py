@@ -371,10 +371,12 @@ class Executor:
     def _check_shapes(self, start: int, end: int) -> None:
         """NetError if layers would read and write beyond what their last forward pass left."""
         for step in self._steps[end : start + 1]:
-            if step.need_backward and (place := step.reshaped_since) is not None:
-                name, shape = self._names[step.bottom_ids[place]], step.bottom[place].shape_string
+            if step.need_backward and (changed := step.reshaped_since) is not None:
+                kind, place = changed
+                ids, blobs = (step.bottom_ids, step.bottom) if kind == "bottom" else (step.top_ids, step.top)
+                name, shape = self._names[ids[place]], blobs[place].shape_string
                 raise NetError(
-                    f"layer '{step.layer.name}' ({step.layer.type}) cannot run backward: its bottom '{name}' was given "
+                    f"layer '{step.layer.name}' ({step.layer.type}) cannot run backward: its {kind} '{name}' was given "
                     f"the shape {shape} since it ran forward; run the net forward first"
                 )
 
