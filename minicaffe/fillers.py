@@ -1,4 +1,4 @@
-"""Initial values of blobs: Caffe's seven fillers and one of a fork, drawn from Caffe's random stream bit for bit.
+"""Initial values of blobs: Caffe's seven fillers and two of forks, drawn from Caffe's random stream bit for bit.
 
 A filler is a function ``(values, param, stream)`` that overwrites ``values``, an array of one axis or more; ``param``
 is a FillerParameter message. In what follows ``n`` is, by ``variance_norm``, the number of inputs of one output
@@ -74,10 +74,21 @@ def _gaussian(values: np.ndarray, param: Any, stream: random.Stream) -> None:
 
 
 def _gaussian_unitball(values: np.ndarray, param: Any, stream: random.Stream) -> None:
-    """N(mean, std^2), then each slice along axis 0 is divided by its length (happynear/caffe-windows)."""
-    _gaussian(values, param, stream)
-    rows = values.reshape(len(values), -1)
-    values[...] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).reshape(values.shape)
+    """N(0, 1), whatever ``mean`` and ``std`` are; then each slice along axis 0 is divided by its length (happynear)."""
+    rows = stream.gaussian(0, 1, values.size).reshape(len(values), -1)
+    values[...] = (rows / np.sqrt((rows * rows).sum(axis=1, keepdims=True) + 1e-12)).reshape(values.shape)
+
+
+def _identity(values: np.ndarray, param: Any, stream: random.Stream) -> None:
+    """1 where the first two axes' indices are equal, else 0; no draw is taken.  For as many outputs as inputs of one
+    weight each (happynear).
+    """
+    if values.ndim < 2 or values.shape[0] != values.shape[1] or values.size != len(values) ** 2:
+        raise LayerError(
+            f"filler 'identity': the blob's shape is {values.shape}, it must have as many outputs as inputs, and one "
+            "weight for each two"
+        )
+    values[...] = np.eye(len(values), dtype=values.dtype).reshape(values.shape)
 
 
 def _positive_unitball(values: np.ndarray, param: Any, stream: random.Stream) -> None:
@@ -96,8 +107,11 @@ def _xavier(values: np.ndarray, param: Any, stream: random.Stream) -> None:
 
 def _msra(values: np.ndarray, param: Any, stream: random.Stream) -> None:
     """N(0, 2 / n), which keeps the variance through ReLUs: He, Zhang, Ren & Sun, "Delving deep into rectifiers"
-    (ICCV 2015)."""
-    std = np.sqrt(np.float32(2) / _fan(values.shape, param.variance_norm))
+    (ICCV 2015).  ``alpha`` (happynear), the slope of a PReLU below 0, makes it ``2 / (n (1 + alpha^2))``.
+    """
+    if not np.isfinite(param.alpha):
+        raise _invalid(param, "alpha", "it must be finite")
+    std = np.sqrt(np.float32(2) / _fan(values.shape, param.variance_norm) / np.float32(1 + param.alpha**2))
     values[...] = stream.gaussian(0, std, values.size).reshape(values.shape)
 
 
@@ -124,6 +138,7 @@ FILLERS: dict[str, Callable[[np.ndarray, Any, random.Stream], None]] = {
     "constant": _constant,
     "gaussian": _gaussian,
     "gaussian_unitball": _gaussian_unitball,
+    "identity": _identity,
     "msra": _msra,
     "positive_unitball": _positive_unitball,
     "uniform": _uniform,

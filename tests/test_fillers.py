@@ -44,9 +44,21 @@ def test_drawn_values_are_caffes(name, seed):
 
 
 def test_gaussian_values_whose_rows_have_length_1():
-    drawn = filled((4, 3, 2), Stream(1), type="gaussian", mean=1, std=2).reshape(4, -1)
+    drawn = filled((4, 3, 2), Stream(1), type="gaussian").reshape(4, -1)
     found = filled((4, 3, 2), Stream(1), type="gaussian_unitball", mean=1, std=2).reshape(4, -1)
     np.testing.assert_allclose(found, drawn / np.sqrt((drawn * drawn).sum(axis=1, keepdims=True)), rtol=1e-6)
+
+
+def test_the_identity():
+    assert np.array_equal(filled((3, 3, 1, 1), Stream(1), type="identity").reshape(3, 3), np.eye(3))
+    for shape in ((3,), (3, 2), (3, 3, 1, 2)):
+        with pytest.raises(LayerError, match="as many outputs as inputs"):
+            filled(shape, Stream(1), type="identity")
+
+
+def test_msra_for_a_slope_below_0():
+    plain, sloped = (filled((5, 4), Stream(1), type="msra", **more) for more in ({}, {"alpha": 0.5}))
+    np.testing.assert_allclose(sloped, plain / np.sqrt(1.25), rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
