@@ -117,7 +117,7 @@ def test_the_slowest_kernels_and_the_memory_of_a_net(gpu_check):
 @needs_compiler
 def test_wrong_kernels_crashes_and_hangs_are_named_and_the_rest_runs(gpu_check):
     faults = [
-        ("+= bias[plane % channels]", "-= bias[plane % channels]"),
+        ("+ bias[plane % channels]", "- bias[plane % channels]"),
         ("const int n = i / inner;", "const int n = i / inner; if (inner == 49) *(volatile int*)0 = 0;"),
         ("FOR_EACH_REDUCED(i, length) sum += (double)a[i] * b[i];", "for (volatile int k = 1; k && length == 33;) {}"),
     ]
@@ -135,7 +135,7 @@ def test_wrong_kernels_crashes_and_hangs_are_named_and_the_rest_runs(gpu_check):
     for name in ("dot 33, 33 float32", "dot 33, 33 float64"):
         assert problem(part, name).startswith("it did not end within 3 s")
     assert {became[name] for name in became if name.startswith(("gemm", "softmax"))} == {PASSED}
-    assert sum(name.startswith("gemm") for name in became) == 56
+    assert sum(name.startswith("gemm") for name in became) == 60
     assert part["processes"] == 1 + sum(
         "process crashed" in row["problem"] or "not end" in row["problem"] for row in part["rows"]
     )
@@ -381,7 +381,8 @@ def test_a_sanitizer_runs_one_case_of_every_primitive(tmp_path):
     program.chmod(0o755)
     options = Options(str(ENTRY), stand_in="strict_cuda")
     ran = sanitizer.run_under(str(program), "memcheck", options)
-    assert ran == {"checks": 2 * len({case.op for case in cases(Sizes((1,)))}), "complete": True}
+    kinds = {(case.op, bool(case.narrow)) for case in cases(Sizes((1,)))}  # those of 16 bits run in float32 only
+    assert ran == {"checks": len(kinds) + sum(not narrow for _, narrow in kinds), "complete": True}
     with pytest.raises(AssertionError, match="2 errors"):
         sanitizer.run_under(str(program), "initcheck", options)
 

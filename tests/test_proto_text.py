@@ -199,10 +199,10 @@ def test_an_unknown_field_is_told_with_all_else_that_is_missing():
     import minicaffe.layers  # noqa: F401  (registers the types)
 
     told = complaint(
-        'layer { type: "Input" zork: 1 }\nlayer {\n type: "DataHeatmap" }\nlayer { affinity_param { a: 1 } }\n'
-        'layer { type: "ReLU" relu_param { slope: 1 } zork: 2 }'
+        'layer { type: "Input" quux: 1 }\nlayer {\n type: "DataHeatmap" }\nlayer { affinity_param { a: 1 } }\n'
+        'layer { type: "ReLU" relu_param { slope: 1 } quux: 2 }'
     )
-    assert 'LayerParameter has no field "zork"; no such fields either: line 4: LayerParameter.affinity_param [' in told
+    assert 'LayerParameter has no field "quux"; no such fields either: line 4: LayerParameter.affinity_param [' in told
     assert (
         "[naibaf7/caffe], line 5: ReLUParameter.slope; no such layer types: line 3: DataHeatmap [caffe-heatmap" in told
     )

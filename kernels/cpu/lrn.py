@@ -86,6 +86,7 @@ def _lrn_part(part, parts, x, scale, y, half, factor, exponent, k):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
     # in float64: nets with several LRN layers are sensitive to the rounding errors of these sums and roots
+    half = min(half, c)  # a window that reaches further holds no more
     size, totals = half + 1 + half, np.empty(_BLOCK)
     ring = np.zeros((size, _BLOCK))  # the squares of a window's channels: those of channel j are in row j modulo size
     low, high = share(part, parts, n * blocks)

@@ -63,7 +63,8 @@ class Step:
         """
         _, _, bottoms, tops, _ = self.reshaped_for or (None, None, (), (), None)
         checked = [("bottom", self.bottom, bottoms)]
-        if self.bottom and not (self.layer.reshape_always or self.layer.user_defined):
+        reads_gradients = self.bottom and (any(self.propagate_down) or len(self.layer.blobs) > 0)
+        if reads_gradients and not (self.layer.reshape_always or self.layer.user_defined):
             checked.append(("top", self.top, tops))
         for kind, blobs, then in checked:
             for place, blob in enumerate(blobs):

@@ -23,7 +23,7 @@ class Eltwise(Layer):
     takes_halves = True
     param = "eltwise_param"
     fixed = ()
-    bottoms: Count = (2, None)
+    bottoms: Count = (1, None)  # one goes to EltwiseOfOne
     operation: int
     coeff: Sequence[float]
     stable_prod_grad: bool

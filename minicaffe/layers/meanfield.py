@@ -43,8 +43,7 @@ class MultiStageMeanfield(Layer):
     bottoms: Count = 3
     tops: Count = 1
     fixed: ClassVar[Collection[str] | None] = ("spatial_filter_weights_str", "bilateral_filter_weights_str")
-    reads_bottoms = (2,)
-    reads_tops = ()
+    reads_bottoms = reads_tops = ()
     differentiable = forcible = (0, 1)
     num_iterations: int
     theta_alpha: float
