@@ -76,8 +76,8 @@ def concat(bottoms: Tensors, params: Tensors, axis: int) -> Tensors:
     return [torch.cat(list(bottoms), axis)]
 
 
-def slice_(bottoms: Tensors, params: Tensors, axis: int, sizes: list[int]) -> Tensors:
-    return bottoms[0].split(sizes, axis)
+def slice_(bottoms: Tensors, params: Tensors, axis: int, where: int | list[int]) -> Tensors:
+    return bottoms[0].tensor_split(where, axis)
 
 
 def split(bottoms: Tensors, params: Tensors, tops: int) -> Tensors:
@@ -161,8 +161,7 @@ def _eltwise(layer: Any) -> Callable[..., Tensors]:
 
 
 def _slice(layer: Any) -> Callable[..., Tensors]:
-    ranges = [part[layer.along] for part in layer.parts]
-    return partial(slice_, axis=layer.along, sizes=[r.stop - r.start for r in ranges])
+    return partial(slice_, axis=layer.along, where=list(layer.slice_point) or len(layer.layer_param.top))
 
 
 def _in_place(layer: Any) -> bool:
