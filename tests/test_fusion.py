@@ -554,3 +554,29 @@ def test_a_forward_pass_of_the_first_layers_leaves_what_later_ones_keep():
             net.run_backward()
             found.append(values(net))
     same(*found)
+
+
+def test_layers_have_kept_what_a_layer_before_them_overwrites_when_it_runs_again():
+    definition = """
+        force_backward: true
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 3 dim: 2 dim: 4 dim: 4 } } }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param {
+            num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } } }
+        layer { name: "r" type: "ReLU" bottom: "c" top: "c" }
+        layer { name: "b" type: "BatchNorm" bottom: "c" top: "b" batch_norm_param { use_global_stats: true } }
+        layer { name: "s" type: "Scale" bottom: "b" top: "b" scale_param { bias_term: true } }
+    """
+    found = []
+    for left_out in ((), ("fusion",)):
+        with fast_paths.without(*left_out):
+            backend.random.seed(1)
+            net = Net(text.parse(definition, proto.NetParameter()), proto.TRAIN)
+            net.layer_dict["b"].blobs[2].data[...] = 1
+            rng = np.random.default_rng(2)
+            net.blobs["x"].data[...] = rng.standard_normal(net.blobs["x"].shape)
+            net.forward()
+            net.forward(start="c", end="c")
+            net.blobs["b"].diff[...] = rng.standard_normal(net.blobs["b"].shape)
+            net.backward()
+            found.append(net.params["s"][0].diff.copy())
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)

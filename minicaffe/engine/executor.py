@@ -216,6 +216,8 @@ class Executor:
         plan = self.plan(forward=start == 0)
         if start == 0 and end == len(self._steps) - 1:  # else layers beyond ``end`` would lose what they keep
             plan.settle()
+        elif end < len(self._steps) - 1:
+            plan.fusion.before_forward(start, end)
         plan.sweeps.forward.run(start, end, self._how("forward", plan))
 
     def run_backward(self, start: int, end: int) -> None:

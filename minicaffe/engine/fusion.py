@@ -280,6 +280,7 @@ class Fusion:
     """
 
     def __init__(self, steps: Sequence[Step], lost: Sequence[Sequence[Blob]]) -> None:
+        self._steps = steps
         self.forward = _find(steps, lost, (StandardizeForward, RectifiedSum, RectifiedConvolution))
         self.backward = _find(steps, lost, (StandardizeBackward, StandardizeBackwardApart, SplitGradient))
         self._forward_of = {place: item for item in self.forward for place in range(item.first, item.last + 1)}
@@ -296,6 +297,15 @@ class Fusion:
         if fast_paths.taken("fusion"):
             for item in self.forward:
                 item.settle()
+
+    def before_forward(self, start: int, end: int) -> None:
+        """The steps ``start`` to ``end`` are about to go forward, and those behind are not: these must have kept what
+        they will need of blobs that get other values now.
+        """
+        written = {id(blob.data_storage) for step in self._steps[start : end + 1] for blob in step.top}
+        for item in self.forward:
+            if item.ran and item.first > end and id(item.steps[0].bottom[0].data_storage) in written:
+                item.release()
 
     def runs_alone(self, place: int) -> None:
         """The step at ``place`` is about to run forward by itself."""
