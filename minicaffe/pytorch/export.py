@@ -61,7 +61,7 @@ def export_torch(net: Net, path: str | os.PathLike[str], outputs: Iterable[str] 
     program = weights.with_suffix(".py")
     if program.exists() and not program.read_bytes().startswith(_MARK.encode()):
         raise NetError(f"{program} is in the way of the module's source, and not of minicaffe's: name another file")
-    exported = Exported(_source(net, outputs), net, [weights, program])
+    exported = Exported(source_of(net, outputs), net, [weights, program])
     stored = io.BytesIO()
     torch.save(tensors(exported.source), stored)
     write_atomic(weights, stored.getvalue())
@@ -74,7 +74,7 @@ def module(net: Net, outputs: Iterable[str] | None = None) -> Any:
 
     ``forward`` takes the inputs by their blobs' names and returns a dict of outputs by theirs.
     """
-    return build(_source(net, outputs))
+    return build(source_of(net, outputs))
 
 
 def exported_types() -> list[str]:
@@ -82,7 +82,8 @@ def exported_types() -> list[str]:
     return sorted(exporters)
 
 
-def _source(net: Net, outputs: Iterable[str] | None) -> Source:
+def source_of(net: Net, outputs: Iterable[str] | None = None) -> Source:
+    """A net's source and state; see ``export_torch``."""
     torch = compat.require("torch")
     wanted = list(net.outputs if outputs is None else outputs)
     if not wanted:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from minicaffe.engine.assembly import Step
 from minicaffe.errors import NetError
+from minicaffe.layers.base import TRAIN
 from minicaffe.net import Net
 from minicaffe.onnx.plan import blob_names
 from minicaffe.pytorch import layers as _layers  # noqa: F401  (registers the exporters)
@@ -29,7 +30,8 @@ class Source:
     """A module's source, as ``text`` that defines the class ``name``, and its ``state`` by key.
 
     ``inputs`` are the shapes of its inputs by their blobs' names, in the order of the arguments; ``outputs`` the names
-    that it returns.  ``keys`` are those of the net's learnable params, None for one that no layer here has.
+    that it returns, and ``losses`` the weights of those that are losses.  ``keys`` are those of the net's learnable
+    params, None for one that no layer here has.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Source:
     inputs: dict[str, tuple[int, ...]]
     outputs: list[str]
     keys: list[str | None]
+    losses: dict[str, float]
     training: bool
 
 
@@ -132,7 +135,7 @@ def write(net: Net, steps: Sequence[Step], outputs: Sequence[str], attributes: f
     name = identifier(net.name or "Net", {*_TAKEN, *made.variables.values()})
     losses = _weights(steps, names, outputs)
     text = _assembled(name, made, {n: made.variable(n) for n in inputs}, inputs, returned, losses)
-    return Source(name, text, made.state, inputs, list(outputs), keys, net.phase == 0)
+    return Source(name, text, made.state, inputs, list(outputs), keys, losses, net.phase == TRAIN)
 
 
 def _write_layer(net: Net, made: _Layers, step: Step, names: list[str], index: int, owners: dict) -> None:
