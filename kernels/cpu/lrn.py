@@ -8,7 +8,8 @@ from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
-from minicaffe.kernels.cpu.simd.mathlib import exp, inverse_fourth_root, log
+from minicaffe.kernels.cpu.simd.damping import damp_row, square_row
+from minicaffe.kernels.cpu.simd.mathlib import exp, log
 from minicaffe.kernels.reference import Array
 
 _BLOCK = 256  # pixels at a time: so many of all channels of a window stay in the L2 cache
@@ -63,59 +64,52 @@ def _sum_ring(planes, first, total):
 
 
 @kernel()
-def _square(source, square):
-    for i in range(square.size):
-        square[i] = np.float64(source[i]) * source[i]
-
-
-@kernel()
-def _cubed_inverse_roots(total):
-    """``total ** -0.75``; False, and nothing done, if a number is out of the range of ``inverse_fourth_root``."""
-    outside = 0
-    for i in range(total.size):
-        outside += not (1e-30 < total[i] < 1e30)
-    if outside == 0:
-        for i in range(total.size):
-            root = inverse_fourth_root(total[i])
-            total[i] = root * root * root
-    return outside == 0
+def _damp_any(out, kept, source, total, factor, exponent, k):
+    """``out = source s^exponent`` with ``s = k + factor total``, which ``kept`` becomes before."""
+    for i in range(out.size):
+        total[i] = k + factor * total[i]
+        kept[i] = total[i]
+    _power(total, exponent)
+    for i in range(out.size):
+        out[i] = source[i] * total[i]
 
 
 @part_kernel()
-def _lrn_part(part, parts, x, scale, y, half, factor, exponent, k):
+def _lrn_part(part, parts, x, scale, keeps, y, half, factor, exponent, k):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
     # in float64: nets with several LRN layers are sensitive to the rounding errors of these sums and roots
     half = min(half, c)  # a window that reaches further holds no more
-    size, totals = half + 1 + half, np.empty(_BLOCK)
+    size, total = half + 1 + half, np.empty(_BLOCK)
     ring = np.zeros((size, _BLOCK))  # the squares of a window's channels: those of channel j are in row j modulo size
+    like = x.dtype.type(0)
     low, high = share(part, parts, n * blocks)
     for item in range(low, high):
         image, first = item // blocks, item % blocks * _BLOCK
-        last = min(first + _BLOCK, inner)
-        squares, total = ring[:, : last - first], totals[: last - first]
-        squares[:] = 0
-        for j in range(min(half, c)):
-            _square(x[image, j, first:last], squares[j])
-        for j in range(c):
+        count = min(_BLOCK, inner - first)
+        ring[:] = 0
+        for j in range(-half, c):
+            squares = ring[(j + half) % size]
             if j + half < c:
-                _square(x[image, j + half, first:last], squares[(j + half) % size])
+                square_row(squares.ctypes.data, x[image, j + half, first:].ctypes.data, count, like)
             else:
-                squares[(j + half) % size] = 0
-            source, kept, out = x[image, j, first:last], scale[image, j, first:last], y[image, j, first:last]
-            _sum_ring(squares, (j + half + 1) % size, total)
-            for i in range(total.size):
-                total[i] = k + factor * total[i]
-                kept[i] = total[i]
-            if exponent != -0.75 or not _cubed_inverse_roots(total):
-                _power(total, exponent)
-            for i in range(total.size):
-                out[i] = source[i] * total[i]
+                squares[:] = 0
+            if j < 0:
+                continue
+            source, out = x[image, j, first : first + count], y[image, j, first : first + count]
+            _sum_ring(ring, (j + half + 1) % size, total)
+            kept = scale[image, j, first:].ctypes.data if keeps else 0
+            if exponent != -0.75 or not damp_row(
+                out.ctypes.data, kept, source.ctypes.data, total.ctypes.data, count, factor, k, like
+            ):
+                _damp_any(
+                    out, scale[image, j, first : first + count] if keeps else out, source, total, factor, exponent, k
+                )
 
 
 @kernel()
-def _lrn(x, scale, y, half, factor, exponent, k, parts):
-    parallel(_lrn_part, parts, (x, scale, y, half, factor, exponent, k))
+def _lrn(x, scale, keeps, y, half, factor, exponent, k, parts):
+    parallel(_lrn_part, parts, (x, scale, keeps, y, half, factor, exponent, k))
 
 
 @part_kernel()
@@ -150,10 +144,11 @@ def _lrn_grad(x, y, scale, dy, dx, half, factor, exponent, parts):
 
 
 @capturable
-def lrn(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
+def lrn(x: Array, scale: Array | None, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
     """See ``reference.lrn``."""
     half = (size - 1) // 2
-    _lrn(x, scale, y, half, float(alpha / size), float(-beta), float(k), parts(x.size))
+    memory = y if scale is None else scale
+    _lrn(x, memory, scale is not None, y, half, float(alpha / size), float(-beta), float(k), parts(x.size))
 
 
 @capturable

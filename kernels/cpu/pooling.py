@@ -12,9 +12,13 @@ from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kern
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.cpu.simd.memory import WIDTH
+from minicaffe.kernels.cpu.simd.pool_largest import largest_along, largest_down
 from minicaffe.kernels.cpu.simd.pool_windows import gather_max, gather_sum, known, scatter_max, scatter_sum
 from minicaffe.kernels.reference import FLT_MAX, Array
 from minicaffe.kernels.window import Window
+
+_STRIP = 4096
+"""Elements that are kept of a plane between the passes of ``_largest_part``."""
 
 
 def _planes(*arrays: Array) -> list[Array]:
@@ -63,6 +67,43 @@ def _max_pool_part(part, parts, x, y, mask, kernel, stride, pad, taps, step):
 @kernel()
 def _max_pool(kernel, stride, pad, taps, step, parts, x, y, mask):
     parallel(_max_pool_part, parts, (x, y, mask, kernel, stride, pad, taps, step))
+
+
+@part_kernel()
+def _largest_part(part, parts, x, y, kernel, stride, pad, taps, step):
+    least = x.dtype.type(-FLT_MAX)
+    size = size_of(least)
+    lanes = WIDTH // size
+    planes, height, width = x.shape
+    rows, columns = y.shape[1:]
+    pitch = max(pad[1] + width + lanes, (columns + lanes) * stride[1] + kernel[1] + lanes if len(step) else 0)
+    block = min(rows, max(1, _STRIP // pitch))  # of rows of columns' largest pixels, which so stay in the L1 cache
+    strip = np.full(block * pitch, least, x.dtype)
+    source, target, lines = x.ctypes.data, y.ctypes.data, strip.ctypes.data
+    low, high = share(part, parts, planes)
+    for p in range(low, high):
+        for first in range(0, rows, block):
+            last = min(first + block, rows)
+            for i in range(first, last):
+                top, bottom = _clip(i * stride[0] - pad[0], kernel[0], height)
+                pixels, line = source + (p * height + top) * width * size, lines + (i - first) * pitch * size
+                for j in range(0, width, lanes):
+                    largest_down(
+                        line + (pad[1] + j) * size, pixels + j * size, width * size, bottom - top, width - j, least
+                    )
+            for i in range(first, last):
+                line, at = lines + (i - first) * pitch * size, target + (p * rows + i) * columns * size
+                for j in range(0, columns, lanes):
+                    start = j * stride[1]
+                    largest_along(
+                        at + j * size, line + start * size,
+                        kernel[1], stride[1], pitch - start, columns - j, least, taps, step,
+                    )  # fmt: skip
+
+
+@kernel()
+def _largest(kernel, stride, pad, taps, step, parts, x, y):
+    parallel(_largest_part, parts, (x, y, kernel, stride, pad, taps, step))
 
 
 @part_kernel()
@@ -297,8 +338,11 @@ def _grad_geometry(window: Window, height: int, rows: int) -> tuple:
 
 
 @capturable
-def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:
+def max_pool(x: Array, y: Array, mask: Array | None, window: Window) -> None:
     """See ``reference.max_pool``."""
+    if mask is None:
+        _largest(*_geometry(window), parts(x.size), *_planes(x, y))
+        return
     _max_pool(*_geometry(window), parts(x.size), *_planes(x, y, mask))
 
 

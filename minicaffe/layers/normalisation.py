@@ -45,12 +45,12 @@ class LRN(Layer):
         )
         top[0].reshape_like(x)
         self.rows = (*x.shape[:2], x.span(2))
-        self.scale = self.scratch("scale", x.shape)
+        self.scale = self.scratch_for_backward(x.shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         arrays = bottom[0].xdata, self.scale, top[0].xdata
         if self.norm_region == self.ACROSS_CHANNELS:
-            rows = (a.reshape(self.rows) for a in arrays)
+            rows = (a if a is None else a.reshape(self.rows) for a in arrays)
             self.ops.lrn(*rows, self.local_size, self.alpha, self.beta, self.k)
         else:
             self.ops.lrn_within(*arrays, self.local_size, self.alpha, self.beta)
