@@ -12,7 +12,7 @@ from minicaffe.kernels.cpu.simd.damping import damp_row, square_row
 from minicaffe.kernels.cpu.simd.mathlib import exp, log
 from minicaffe.kernels.reference import Array
 
-_BLOCK = 256  # pixels at a time: so many of all channels of a window stay in the L2 cache
+_BLOCK = 512  # pixels at a time: so many of all channels of a window stay in the L2 cache
 
 
 @kernel()
@@ -45,27 +45,9 @@ def _sum_planes(planes, first, last, total):
 
 
 @kernel()
-def _sum_ring(planes, first, total):
-    """Sum of planes that begin with number ``first`` and go on with the first after the last; five, the usual number,
-    in one pass.
-    """
-    size = len(planes)
-    if size == 5:
-        a, b, c = planes[first], planes[(first + 1) % 5], planes[(first + 2) % 5]
-        d, e = planes[(first + 3) % 5], planes[(first + 4) % 5]
-        for i in range(total.size):
-            total[i] = a[i] + b[i] + c[i] + d[i] + e[i]
-    else:
-        _sum_planes(planes, first, size, total)
-        for p in range(first):
-            plane = planes[p]
-            for i in range(total.size):
-                total[i] += plane[i]
-
-
-@kernel()
-def _damp_any(out, kept, source, total, factor, exponent, k):
-    """``out = source s^exponent`` with ``s = k + factor total``, which ``kept`` becomes before."""
+def _damp_any(out, kept, source, squares, total, factor, exponent, k):
+    """``out = source s^exponent`` with ``s = k + factor (sum of squares)``, which ``kept`` becomes before."""
+    _sum_planes(squares, 0, len(squares), total)
     for i in range(out.size):
         total[i] = k + factor * total[i]
         kept[i] = total[i]
@@ -97,14 +79,12 @@ def _lrn_part(part, parts, x, scale, keeps, y, half, factor, exponent, k):
             if j < 0:
                 continue
             source, out = x[image, j, first : first + count], y[image, j, first : first + count]
-            _sum_ring(ring, (j + half + 1) % size, total)
-            kept = scale[image, j, first:].ctypes.data if keeps else 0
+            kept = scale[image, j, first : first + count] if keeps else out
+            place = kept.ctypes.data if keeps else 0
             if exponent != -0.75 or not damp_row(
-                out.ctypes.data, kept, source.ctypes.data, total.ctypes.data, count, factor, k, like
+                out.ctypes.data, place, source.ctypes.data, ring.ctypes.data, 8 * _BLOCK, size, count, factor, k, like
             ):
-                _damp_any(
-                    out, scale[image, j, first : first + count] if keeps else out, source, total, factor, exponent, k
-                )
+                _damp_any(out, kept, source, ring, total[:count], factor, exponent, k)
 
 
 @kernel()
