@@ -45,14 +45,21 @@ def _sum_planes(planes, first, last, total):
 
 
 @kernel()
-def _damp_any(out, kept, source, squares, total, factor, exponent, k):
-    """``out = source s^exponent`` with ``s = k + factor (sum of squares)``, which ``kept`` becomes before."""
-    _sum_planes(squares, 0, len(squares), total)
-    for i in range(out.size):
+def _damp_any(x, image, channel, first, scale, keeps, y, total, half, factor, exponent, k):
+    """A channel's pixels from ``first`` on, as many as there are totals, whatever the exponent and the sums."""
+    total[:] = 0
+    last = first + total.size
+    for c in range(max(channel - half, 0), min(channel + half + 1, x.shape[1])):
+        plane = x[image, c, first:last]
+        for i in range(total.size):
+            total[i] += np.float64(plane[i]) * plane[i]
+    source, out = x[image, channel, first:last], y[image, channel, first:last]
+    kept = scale[image, channel, first:last] if keeps else out
+    for i in range(total.size):
         total[i] = k + factor * total[i]
         kept[i] = total[i]
     _power(total, exponent)
-    for i in range(out.size):
+    for i in range(total.size):
         out[i] = source[i] * total[i]
 
 
@@ -60,11 +67,12 @@ def _damp_any(out, kept, source, squares, total, factor, exponent, k):
 def _lrn_part(part, parts, x, scale, keeps, y, half, factor, exponent, k):
     n, c, inner = x.shape
     blocks = -(-inner // _BLOCK)
-    # in float64: nets with several LRN layers are sensitive to the rounding errors of these sums and roots
+    like, total = x.dtype.type(0), np.empty(_BLOCK)
     half = min(half, c)  # a window that reaches further holds no more
-    size, total = half + 1 + half, np.empty(_BLOCK)
-    ring = np.zeros((size, _BLOCK))  # the squares of a window's channels: those of channel j are in row j modulo size
-    like = x.dtype.type(0)
+    size = half + 1 + half
+    # squares of a window's channels, in the dtype of the factor: those of channel j are in row j + half modulo size
+    ring = np.empty((size, _BLOCK), np.array(factor).dtype)
+    row = ring.itemsize * _BLOCK
     low, high = share(part, parts, n * blocks)
     for item in range(low, high):
         image, first = item // blocks, item % blocks * _BLOCK
@@ -73,18 +81,17 @@ def _lrn_part(part, parts, x, scale, keeps, y, half, factor, exponent, k):
         for j in range(-half, c):
             squares = ring[(j + half) % size]
             if j + half < c:
-                square_row(squares.ctypes.data, x[image, j + half, first:].ctypes.data, count, like)
+                square_row(squares.ctypes.data, x[image, j + half, first:].ctypes.data, count, like, factor)
             else:
                 squares[:] = 0
             if j < 0:
                 continue
-            source, out = x[image, j, first : first + count], y[image, j, first : first + count]
-            kept = scale[image, j, first : first + count] if keeps else out
-            place = kept.ctypes.data if keeps else 0
+            place = scale[image, j, first:].ctypes.data if keeps else 0
+            source, out = x[image, j, first:].ctypes.data, y[image, j, first:].ctypes.data
             if exponent != -0.75 or not damp_row(
-                out.ctypes.data, place, source.ctypes.data, ring.ctypes.data, 8 * _BLOCK, size, count, factor, k, like
+                out, place, source, ring.ctypes.data, row, size, count, factor, k, like
             ):
-                _damp_any(out, kept, source, ring, total[:count], factor, exponent, k)
+                _damp_any(x, image, j, first, scale, keeps, y, total[:count], half, factor, exponent, k)
 
 
 @kernel()
@@ -125,10 +132,16 @@ def _lrn_grad(x, y, scale, dy, dx, half, factor, exponent, parts):
 
 @capturable
 def lrn(x: Array, scale: Array | None, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
-    """See ``reference.lrn``."""
-    half = (size - 1) // 2
+    """See ``reference.lrn``.
+
+    Squares, sums and the power -3/4 are of float64 if there is a ``scale``, and y is rounded once.  If not, they are
+    of x's dtype: in float32, y is within 5e-7 of its size.
+    """
+    # nets with several LRN layers that learn are sensitive to how sums and roots are rounded
+    real = x.dtype.type if scale is None else np.float64
     memory = y if scale is None else scale
-    _lrn(x, memory, scale is not None, y, half, float(alpha / size), float(-beta), float(k), parts(x.size))
+    factor, half = real(alpha / size), (size - 1) // 2
+    _lrn(x, memory, scale is not None, y, half, factor, float(-beta), real(k), parts(x.size))
 
 
 @capturable
@@ -162,7 +175,7 @@ def _sum_boxes(padded, across, total, size, pitch):
 
 
 @part_kernel()
-def _within_part(part, parts, x, scale, y, size, factor, exponent):
+def _within_part(part, parts, x, scale, keeps, y, size, factor, exponent):
     planes, height, width = x.shape
     half, pitch = size // 2, width + size - 1
     padded, across = np.zeros((height + size - 1) * pitch, x.dtype), np.empty((height + size - 1) * pitch, x.dtype)
@@ -178,7 +191,7 @@ def _within_part(part, parts, x, scale, y, size, factor, exponent):
             total[i] = x.dtype.type(1) + factor * total[i]
         for h in range(height):
             start = np.uintp(h * pitch)
-            for w in range(width):
+            for w in range(width if keeps else 0):
                 scale[p, h, w] = total[start + np.uintp(w)]
         _power(total, exponent)
         for h in range(height):
@@ -188,8 +201,8 @@ def _within_part(part, parts, x, scale, y, size, factor, exponent):
 
 
 @kernel()
-def _within(x, scale, y, size, factor, exponent, parts):
-    parallel(_within_part, parts, (x, scale, y, size, factor, exponent))
+def _within(x, scale, keeps, y, size, factor, exponent, parts):
+    parallel(_within_part, parts, (x, scale, keeps, y, size, factor, exponent))
 
 
 @part_kernel()
@@ -225,10 +238,11 @@ def _planes(array: Array) -> Array:
 
 
 @capturable
-def lrn_within(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float) -> None:
+def lrn_within(x: Array, scale: Array | None, y: Array, size: int, alpha: float, beta: float) -> None:
     """See ``reference.lrn_within``."""
-    real = x.dtype.type
-    _within(*map(_planes, (x, scale, y)), size, real(alpha / size**2), real(-beta), parts(x.size))
+    real, memory = x.dtype.type, y if scale is None else scale
+    x, memory, y = map(_planes, (x, memory, y))
+    _within(x, memory, scale is not None, y, size, real(alpha / size**2), real(-beta), parts(x.size))
 
 
 @capturable

@@ -138,8 +138,8 @@ class Launcher:
     """Compiles a program at its first launch, and launches its kernels on the current stream.
 
     ``xp`` is CuPy or a module like it.  Nothing here waits for the device.  Of a kernel's arguments a Python int
-    becomes an ``int``, a float a ``double``, a bool a ``bool``, None a null pointer; NumPy scalars and structs are passed
-    as they are.
+    becomes an ``int``, a float a ``double``, a bool a ``bool``, None a null pointer; NumPy scalars and structs are
+    passed as they are.
     """
 
     def __init__(self, xp: Any) -> None:

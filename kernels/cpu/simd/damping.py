@@ -1,6 +1,7 @@
-"""The last step of local response normalisation, on registers: ``x s^(-3/4)``, with s in float64.
+"""Local response normalisation on registers: squares, their sums, and ``x s^(-3/4)``.
 
-Addresses are in bytes.  ``like`` is a 0 of the dtype of x and y.
+Addresses and distances are in bytes.  ``like`` is a 0 of the dtype of x and y, and ``factor`` a number of the dtype to
+compute in.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def _rough_root(builder: ir.IRBuilder, s: Any) -> Any:
 
 
 def _damped(builder: ir.IRBuilder, x: Any, s: Any, q: Any) -> Any:
-    """Code for ``x s^(-3/4)`` of float64, given a rough ``s^(-1/4)``.
+    """Code for ``x s^(-3/4)``, given a rough ``s^(-1/4)``.
 
     With ``h = 1 - s q^4``, it is ``x q^3 (1 - h)^(-3/4)`` whatever q is.  What the begin of the series leaves of an h of
     8e-5, ``h^4 / 2``, is less than rounding.
@@ -74,7 +75,11 @@ def _in_range(builder: ir.IRBuilder, s: Any) -> Any:
     return builder.icmp_unsigned("==", good, good.type(-1))
 
 
-def _converted(builder: ir.IRBuilder, vector: Any, kind: ir.Type) -> Any:
+def _vector(number: ir.Type) -> ir.VectorType:
+    return ir.VectorType(number, LANES)
+
+
+def _converted(builder: ir.IRBuilder, vector: Any, kind: ir.VectorType) -> Any:
     if vector.type == kind:
         return vector
     return (builder.fpext if kind.element == ir.DoubleType() else builder.fptrunc)(vector, kind)
@@ -91,15 +96,15 @@ def _square(some: bool) -> Any:
     get, _ = _access(some)
 
     @intrinsic
-    def square(context, target, source, count, like):
+    def square(context, target, source, count, like, factor):
         def generate(context, builder, signature, arguments):
-            size = like.bitwidth // 8
-            kind, doubles = (ir.VectorType(t, LANES) for t in (context.get_value_type(like), ir.DoubleType()))
-            x = _converted(builder, get(builder, arguments[1], kind, size, arguments[2]), doubles)
-            put_vector(builder, builder.fmul(x, x), arguments[0], 8)
+            target, source, count, zero, number = arguments
+            x = get(builder, source, _vector(zero.type), like.bitwidth // 8, count)
+            x = _converted(builder, x, _vector(number.type))
+            put_vector(builder, builder.fmul(x, x), target, factor.bitwidth // 8)
             return context.get_dummy_value()
 
-        return types.void(types.intp, types.intp, types.intp, like), generate
+        return types.void(*[types.intp] * 3, like, factor), generate
 
     return square
 
@@ -110,25 +115,23 @@ def _damp(some: bool) -> Any:
     @intrinsic
     def damp(context, y, kept, x, squares, row, rows, count, factor, k, like):
         def generate(context, builder, signature, arguments):
-            y, kept, x, squares, row, rows, count, factor, k, _ = arguments
-            size = like.bitwidth // 8
-            kind, singles, doubles = (
-                ir.VectorType(t, LANES) for t in (context.get_value_type(like), ir.FloatType(), ir.DoubleType())
-            )
-            total = cgutils.alloca_once_value(builder, get_vector(builder, squares, doubles, 8))
-            with cgutils.for_range(builder, builder.sub(rows, rows.type(1))) as loop:
-                at = builder.add(squares, builder.mul(row, builder.add(loop.index, row.type(1))))
-                builder.store(builder.fadd(builder.load(total), get_vector(builder, at, doubles, 8)), total)
-            s = fma(builder, splat(builder, factor, LANES), builder.load(total), splat(builder, k, LANES))
-            single = _converted(builder, s, singles)
+            y, kept, x, squares, row, rows, count, scale, level, zero = arguments
+            size, align = like.bitwidth // 8, factor.bitwidth // 8
+            stored, real = _vector(zero.type), _vector(scale.type)
+            total = cgutils.alloca_once_value(builder, get_vector(builder, squares, real, align))
+            with cgutils.for_range(builder, rows, rows.type(1)) as loop:
+                more = get_vector(builder, builder.add(squares, builder.mul(row, loop.index)), real, align)
+                builder.store(builder.fadd(builder.load(total), more), total)
+            s = fma(builder, splat(builder, scale, LANES), builder.load(total), splat(builder, level, LANES))
             with builder.if_then(builder.icmp_signed("!=", kept, kept.type(0))):
-                put(builder, _converted(builder, s, kind), kept, size, count)
-            q = _converted(builder, _rough_root(builder, single), doubles)
-            source = _converted(builder, get(builder, x, kind, size, count), doubles)
-            put(builder, _converted(builder, _damped(builder, source, s, q), kind), y, size, count)
+                put(builder, _converted(builder, s, stored), kept, size, count)
+            single = _converted(builder, s, _vector(ir.FloatType()))
+            q = _converted(builder, _rough_root(builder, single), real)
+            source = _converted(builder, get(builder, x, stored, size, count), real)
+            put(builder, _converted(builder, _damped(builder, source, s, q), stored), y, size, count)
             return _in_range(builder, single)
 
-        return types.boolean(*[types.intp] * 7, types.float64, types.float64, like), generate
+        return types.boolean(*[types.intp] * 7, factor, k, like), generate
 
     return damp
 
@@ -138,33 +141,33 @@ _damp_register, _damp_first = _damp(some=False), _damp(some=True)
 
 
 @kernel(internal=True)
-def square_row(target, source, count, like):
-    """The squares of ``count`` elements, in float64; the rest of the last ``LANES`` at ``target`` becomes 0."""
-    size = size_of(like)
+def square_row(target, source, count, like, factor):
+    """The squares of ``count`` elements; what is left of the last ``LANES`` at ``target`` becomes 0."""
+    size, real = size_of(like), size_of(factor)
     whole = count // LANES * LANES
     for i in range(0, whole, LANES):
-        _square_register(target + i * 8, source + i * size, LANES, like)
+        _square_register(target + i * real, source + i * size, LANES, like, factor)
     if whole < count:
-        _square_first(target + whole * 8, source + whole * size, count - whole, like)
+        _square_first(target + whole * real, source + whole * size, count - whole, like, factor)
 
 
 @kernel(internal=True)
 def damp_row(y, kept, x, squares, row, rows, count, factor, k, like):
     """``x s^(-3/4)``, with ``s = k + factor (sum of squares)``, which is written to ``kept`` unless that is 0.
 
-    ``squares`` are ``rows`` rows of float64, ``row`` bytes apart, in whole ``LANES``.  Returns whether the result is right:
+    ``squares`` are ``rows`` rows, ``row`` bytes apart, in whole ``LANES``.  Returns whether the result is right:
     it is not if some s is too small or large.
     """
-    size, right = size_of(like), True
+    size, real, right = size_of(like), size_of(factor), True
     whole = count // LANES * LANES
     step = size if kept else 0
     for i in range(0, whole, LANES):
         right &= _damp_register(
-            y + i * size, kept + i * step, x + i * size, squares + i * 8, row, rows, LANES, factor, k, like
+            y + i * size, kept + i * step, x + i * size, squares + i * real, row, rows, LANES, factor, k, like
         )
     if whole < count:
         at = whole * size
         right &= _damp_first(
-            y + at, kept + whole * step, x + at, squares + whole * 8, row, rows, count - whole, factor, k, like
+            y + at, kept + whole * step, x + at, squares + whole * real, row, rows, count - whole, factor, k, like
         )
     return right

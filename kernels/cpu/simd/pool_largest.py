@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite.ir import IRBuilder
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -15,7 +16,7 @@ from minicaffe.kernels.cpu.simd.memory import get_vector, put_first, put_vector
 from minicaffe.kernels.cpu.simd.pool_windows import Lanes, repeat
 
 
-def _larger(builder: ir.IRBuilder, best: Any, pixels: Any) -> Any:
+def _larger(builder: IRBuilder, best: Any, pixels: Any) -> Any:
     """Code for the larger of two vectors; NaN is larger than all numbers."""
     larger = builder.select(builder.fcmp_ordered(">", pixels, best), pixels, best)
     return builder.select(builder.fcmp_unordered("uno", pixels, pixels), pixels, larger)
@@ -23,8 +24,8 @@ def _larger(builder: ir.IRBuilder, best: Any, pixels: Any) -> Any:
 
 @intrinsic
 def largest_down(context, target, x, row, rows, count, least):
-    """The largest above ``least`` of each of the first ``count`` columns, at most a register, of ``rows`` rows of x, which
-    are ``row`` bytes apart.  A whole register is written to ``target``, ``least`` in all other lanes.
+    """The largest above ``least`` of each of the first ``count`` columns, at most a register, of ``rows`` rows of x,
+    which are ``row`` bytes apart.  A whole register is written to ``target``, ``least`` in all other lanes.
     """
 
     def generate(context, builder, signature, arguments):
@@ -53,8 +54,8 @@ def largest_down(context, target, x, row, rows, count, least):
 
 @intrinsic
 def largest_along(context, y, line, taps, stride, width, count, least, known_taps, known_stride):
-    """The largest of ``taps`` neighbours along a line of ``width`` pixels, at the first place and at each a stride later;
-    the first ``count``, at most a register, are written to y.
+    """The largest of ``taps`` neighbours along a line of ``width`` pixels, at the first place and at each a stride
+    later; the first ``count``, at most a register, are written to y.
 
     A ``known_stride`` promises that the line goes on for twice a register and the taps.
     """
