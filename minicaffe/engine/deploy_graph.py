@@ -206,22 +206,38 @@ def _merged(row: Sequence[Step]) -> Layer:
 
 
 def _in_place(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> list[Step]:
-    """Layers that can work in place do, where nobody looks at what they read: it is then the blob that they make."""
+    """Layers that can work in place do, where nobody looks at what they read: it is then the blob that they make.
+
+    What joins blobs comes last: the layer behind it can then run as one with it.
+    """
     left = list(steps)
-    for index in range(len(left)):
-        step = left[index]
-        if _can_be_in_place(left, index, watched):
-            left = _renamed(left, blobs, {step.bottom_ids[0]: step.top_ids[0]})
+    for places in (_alone, _joined):
+        for index in range(len(left)):
+            step = left[index]
+            found = [i for i in places(step) if _can_be_overwritten(i, left, index, watched)]
+            if found:
+                left = _renamed(left, blobs, {found[0]: step.top_ids[0]})
     return left
 
 
-def _can_be_in_place(steps: Sequence[Step], index: int, watched: Collection[int]) -> bool:
+def _alone(step: Step) -> Sequence[int]:
+    """The bottom of a layer that can work in place."""
+    return step.bottom_ids if len(step.bottom_ids) == 1 and step.layer.in_place != "never" else ()
+
+
+def _joined(step: Step) -> Sequence[int]:
+    """The bottoms that Eltwise has read when it begins to write."""
+    first_two = step.bottom_ids[:2]
+    return [i for i in first_two if step.bottom_ids.count(i) == 1] if type(step.layer) is Eltwise else ()
+
+
+def _can_be_overwritten(blob: int, steps: Sequence[Step], index: int, watched: Collection[int]) -> bool:
+    """Whether the step at ``index``, a bottom of which it is, can make its only top of this blob."""
     step = steps[index]
     layer = step.layer
-    if len(step.bottom_ids) != 1 or len(step.top_ids) != 1 or step.bottom_ids == step.top_ids:
+    if len(step.top_ids) != 1 or blob in step.top_ids:
         return False
-    blob = step.bottom_ids[0]
-    if layer.in_place == "never" or layer.user_defined or layer.patched or step.weighted or blob in watched:
+    if layer.user_defined or layer.patched or step.weighted or blob in watched:
         return False
     others = [other for other in steps if blob in (*other.bottom_ids, *other.top_ids) and other is not step]
     maker, *between = others
