@@ -459,6 +459,8 @@ def test_sums_of_which_something_else_is_left(case):
     deployed = net.deploy()
     assert "Eltwise" in types(deployed)
     assert difference(net, deployed) < ROUNDING
+    (sums,) = (step for step in deployed.running if step.layer.type == "Eltwise")
+    assert (sums.top[0] in sums.bottom) == (case not in ("both read later", "with itself"))  # written over a term
 
 
 def test_a_term_that_is_kept_is_not_added_to():

@@ -4,7 +4,7 @@ scales and shifts go into the layers before them, and what works element by elem
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from minicaffe import backend, folding, proto
@@ -105,7 +105,9 @@ def rewrite(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> tu
     """
     left = _without_identities(steps, blobs, watched)
     left, folded = _folded(left, blobs, watched)
-    left = _added(_in_place(left, blobs, watched), folded, blobs, watched)
+    left = _in_place(left, _alone, blobs, watched)
+    left = _added(left, folded, blobs, watched)
+    left = _in_place(left, _joined, blobs, watched)  # last: a layer behind it, in place, can run as one with it
     return _behind_makers(left), folded
 
 
@@ -218,18 +220,18 @@ def _without_params(layer: Layer) -> proto.LayerParameter:
 # --- in place ----------------------------------------------------------------------------------------------------
 
 
-def _in_place(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> list[Step]:
-    """Layers that can work in place do, where nobody looks at what they read: it is then the blob that they make.
-
-    What joins blobs comes last: the layer behind it can then run as one with it.
+def _in_place(
+    steps: Sequence[Step], places: Callable[[Step], Sequence[int]], blobs: Blobs, watched: Collection[int]
+) -> list[Step]:
+    """Layers work in one of their ``places`` where nobody looks at what they read: it is then the blob that they
+    make.
     """
     left = list(steps)
-    for places in (_alone, _joined):
-        for index in range(len(left)):
-            step = left[index]
-            found = [i for i in places(step) if _can_be_overwritten(i, left, index, watched)]
-            if found:
-                left = _renamed(left, blobs, {found[0]: step.top_ids[0]})
+    for index in range(len(left)):
+        step = left[index]
+        found = [blob for blob in places(step) if _can_be_overwritten(blob, left, index, watched)]
+        if found:
+            left = _renamed(left, blobs, {found[0]: step.top_ids[0]})
     return left
 
 

@@ -59,8 +59,8 @@ def _rough_root(builder: ir.IRBuilder, s: Any) -> Any:
 def _damped(builder: ir.IRBuilder, x: Any, s: Any, q: Any) -> Any:
     """Code for ``x s^(-3/4)``, given a rough ``s^(-1/4)``.
 
-    With ``h = 1 - s q^4``, it is ``x q^3 (1 - h)^(-3/4)`` whatever q is.  What the begin of the series leaves of an h of
-    8e-5, ``h^4 / 2``, is less than rounding.
+    With ``h = 1 - s q^4``, it is ``x q^3 (1 - h)^(-3/4)`` whatever q is.  What the begin of the series leaves of an h
+    of 8e-5, ``h^4 / 2``, is less than rounding.
     """
     square = builder.fmul(q, q)
     first = builder.fmul(builder.fmul(x, q), square)
