@@ -69,6 +69,21 @@ def _max_pool(kernel, stride, pad, taps, step, parts, x, y, mask):
     parallel(_max_pool_part, parts, (x, y, mask, kernel, stride, pad, taps, step))
 
 
+@kernel()
+def _largest_or_nan(x, y, kernel, stride, pad, least):
+    """The largest of ``least`` and a window's pixels, for a plane that is not finite; NaN is above all numbers."""
+    for i in range(y.shape[0]):
+        top, bottom = _clip(i * stride[0] - pad[0], kernel[0], x.shape[0])
+        for j in range(y.shape[1]):
+            left, right = _clip(j * stride[1] - pad[1], kernel[1], x.shape[1])
+            best = least
+            for h in range(top, bottom):
+                for w in range(left, right):
+                    if x[h, w] > best or x[h, w] != x[h, w]:
+                        best = x[h, w]
+            y[i, j] = best
+
+
 @part_kernel()
 def _largest_part(part, parts, x, y, kernel, stride, pad, taps, step):
     least = x.dtype.type(-FLT_MAX)
@@ -82,15 +97,13 @@ def _largest_part(part, parts, x, y, kernel, stride, pad, taps, step):
     source, target, lines = x.ctypes.data, y.ctypes.data, strip.ctypes.data
     low, high = share(part, parts, planes)
     for p in range(low, high):
+        finite = True
         for first in range(0, rows, block):
             last = min(first + block, rows)
             for i in range(first, last):
                 top, bottom = _clip(i * stride[0] - pad[0], kernel[0], height)
                 pixels, line = source + (p * height + top) * width * size, lines + (i - first) * pitch * size
-                for j in range(0, width, lanes):
-                    largest_down(
-                        line + (pad[1] + j) * size, pixels + j * size, width * size, bottom - top, width - j, least
-                    )
+                finite &= largest_down(line + pad[1] * size, pixels, width * size, bottom - top, width, least, taps)
             for i in range(first, last):
                 line, at = lines + (i - first) * pitch * size, target + (p * rows + i) * columns * size
                 for j in range(0, columns, lanes):
@@ -99,6 +112,8 @@ def _largest_part(part, parts, x, y, kernel, stride, pad, taps, step):
                         at + j * size, line + start * size,
                         kernel[1], stride[1], pitch - start, columns - j, least, taps, step,
                     )  # fmt: skip
+        if not finite:
+            _largest_or_nan(x[p], y[p], kernel, stride, pad, least)
 
 
 @kernel()

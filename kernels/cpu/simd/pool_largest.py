@@ -5,57 +5,93 @@ Addresses and distances are in bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from llvmlite.ir import IRBuilder
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.simd.memory import get_vector, put_first, put_vector
+from minicaffe.kernels.cpu.simd.memory import fma, get_vector, put_first, put_vector
 from minicaffe.kernels.cpu.simd.pool_windows import Lanes, repeat
 
 
-def _larger(builder: IRBuilder, best: Any, pixels: Any) -> Any:
-    """Code for the larger of two vectors; NaN is larger than all numbers."""
-    larger = builder.select(builder.fcmp_ordered(">", pixels, best), pixels, best)
-    return builder.select(builder.fcmp_unordered("uno", pixels, pixels), pixels, larger)
+def _larger(builder: ir.IRBuilder, best: Any, pixels: Any) -> Any:
+    """Code for the larger of two vectors of numbers."""
+    return builder.select(builder.fcmp_ordered(">", pixels, best), pixels, best)
+
+
+def _for_registers(builder: ir.IRBuilder, lanes: Lanes, width: Any, body: Callable[[Any, Callable], None]) -> None:
+    """Code for ``body(column, get)`` at each register of a row; ``get(line, column, other)`` reads it, the lanes of
+    ``other`` beyond the row.
+    """
+    count = width.type(lanes.count)
+    whole = builder.mul(builder.udiv(width, count), count)
+    with cgutils.for_range_slice(builder, width.type(0), whole, count) as (column, _):
+        body(column, lambda line, column, other: lanes.read(line, column, None, other))
+    with builder.if_then(builder.icmp_signed("<", whole, width)):
+        body(whole, lambda line, column, other: lanes.read(line, column, width, other))
 
 
 @intrinsic
-def largest_down(context, target, x, row, rows, count, least):
-    """The largest above ``least`` of each of the first ``count`` columns, at most a register, of ``rows`` rows of x,
-    which are ``row`` bytes apart.  A whole register is written to ``target``, ``least`` in all other lanes.
+def largest_down(context, target, x, row, rows, width, least, known_rows):
+    """The largest of each of ``width`` columns of x: of ``known_rows`` rows, ``row`` bytes apart, or if there are other
+    ``rows`` of these and ``least``.  Whole registers are written to ``target``, with ``least`` beyond the columns.
+
+    Returns whether all numbers are finite: if not, what was written may be wrong.
     """
 
     def generate(context, builder, signature, arguments):
-        target, x, row, rows, count, start = arguments
-        size = least.bitwidth // 8
+        target, x, row, rows, width, start, _ = arguments
+        size, known = least.bitwidth // 8, known_rows.count
         lanes = Lanes(builder, start.type, size, 1)
-        other = lanes.splat(start)
+        other, zero = lanes.splat(start), ir.Constant(lanes.numbers, [0.0] * lanes.count)
         best = cgutils.alloca_once(builder, lanes.numbers)
+        checks = [cgutils.alloca_once_value(builder, zero) for _ in range(max(known, 1))]  # 0, or NaN for good
 
-        def take_rows(get):
+        def line(r):
+            return builder.add(x, builder.mul(row, row.type(r) if isinstance(r, int) else r))
+
+        def check(number, pixels):
+            builder.store(fma(builder, pixels, zero, builder.load(checks[number])), checks[number])
+
+        def take_known(column, get):
+            for r in range(known):
+                pixels = get(line(r), column, other)
+                check(r, pixels)
+                builder.store(_larger(builder, builder.load(best), pixels) if r else pixels, best)
+            put_vector(builder, builder.load(best), lanes.place(target, column, size), size)
+
+        def take_any(column, get):
             builder.store(other, best)
             with cgutils.for_range(builder, rows) as loop:
-                pixels = get(builder.add(x, builder.mul(loop.index, row)))
+                pixels = get(line(loop.index), column, other)
+                check(0, pixels)
                 builder.store(_larger(builder, builder.load(best), pixels), best)
+            put_vector(builder, builder.load(best), lanes.place(target, column, size), size)
 
-        with builder.if_else(builder.icmp_signed(">=", count, count.type(lanes.count))) as (whole, part):
-            with whole:
-                take_rows(lambda line: get_vector(builder, line, lanes.numbers, size))
-            with part:
-                take_rows(lambda line: lanes.read(line, count.type(0), count, other))
-        put_vector(builder, builder.load(best), target, size)
-        return context.get_dummy_value()
+        if known:
+            with builder.if_else(builder.icmp_signed("==", rows, rows.type(known))) as (usual, rare):
+                with usual:
+                    _for_registers(builder, lanes, width, take_known)
+                with rare:
+                    _for_registers(builder, lanes, width, take_any)
+        else:
+            _for_registers(builder, lanes, width, take_any)
+        total = zero
+        for number in checks:
+            total = builder.fadd(total, builder.load(number))
+        numbers = builder.bitcast(builder.fcmp_ordered("ord", total, total), ir.IntType(lanes.count))
+        return builder.icmp_unsigned("==", numbers, numbers.type(-1))
 
-    return types.void(*[types.intp] * 5, least), generate
+    return types.boolean(*[types.intp] * 5, least, known_rows), generate
 
 
 @intrinsic
 def largest_along(context, y, line, taps, stride, width, count, least, known_taps, known_stride):
-    """The largest of ``taps`` neighbours along a line of ``width`` pixels, at the first place and at each a stride
-    later; the first ``count``, at most a register, are written to y.
+    """The largest of ``least`` and ``taps`` neighbours along a line of ``width`` numbers, from the first place on and at
+    each a stride later; the first ``count``, at most a register, are written to y.
 
     A ``known_stride`` promises that the line goes on for twice a register and the taps.
     """
@@ -71,9 +107,9 @@ def largest_along(context, y, line, taps, stride, width, count, least, known_tap
 
         def take_from(tap):
             at = width.type(tap) if isinstance(tap, int) else tap
-            for more, pixels in enumerate(lanes.read_taps(line, at, end, lanes.splat(start))):
+            for more, numbers in enumerate(lanes.read_taps(line, at, end, lanes.splat(start))):
                 if more == 0 or tap + more < taps:
-                    builder.store(_larger(builder, builder.load(best), pixels), best)
+                    builder.store(_larger(builder, builder.load(best), numbers), best)
 
         repeat(builder, taps, take_from, lanes.taps_at_a_time)
         with builder.if_else(builder.icmp_signed(">=", count, count.type(lanes.count))) as (whole, part):

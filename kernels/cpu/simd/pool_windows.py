@@ -42,7 +42,8 @@ class Lanes:
             lane = self.builder.mul(lane, self.splat(factor))
         return self.builder.add(self.splat(self.builder.trunc(first, _WORD)), lane)
 
-    def _place(self, row: Any, column: Any, size: int) -> Any:
+    def place(self, row: Any, column: Any, size: int) -> Any:
+        """The address of a column of a row whose elements have so many bytes."""
         return self.builder.add(row, self.builder.mul(column, column.type(size)))
 
     def _places(self, kind: ir.Type, row: Any, column: Any, width: Any, step: Any) -> tuple[str, list[Any]]:
@@ -50,7 +51,7 @@ class Lanes:
         and mask.
         """
         size = self.size if kind == self.numbers else 4
-        place = self._place(row, column, size)
+        place = self.place(row, column, size)
         pointer, address = kind.as_pointer(), "p0"
         if step != 1:
             lane = ir.Constant(ir.VectorType(place.type, self.count), list(range(self.count)))
@@ -73,7 +74,7 @@ class Lanes:
         whose ``width`` is None reads what is there.
         """
         if width is None:
-            return get_vector(self.builder, self._place(row, column, self.size), other.type, self.size)
+            return get_vector(self.builder, self.place(row, column, self.size), other.type, self.size)
         suffix, places = self._places(other.type, row, column, width, step)
         return self._call(f"{'load' if step == 1 else 'gather'}.{suffix}", other.type, [*places, other])
 
