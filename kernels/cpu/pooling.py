@@ -91,7 +91,8 @@ def _largest_part(part, parts, x, y, kernel, stride, pad, taps, step):
     lanes = WIDTH // size
     planes, height, width = x.shape
     rows, columns = y.shape[1:]
-    pitch = max(pad[1] + width + lanes, (columns + lanes) * stride[1] + kernel[1] + lanes if len(step) else 0)
+    reach = lanes * stride[1] + kernel[1] + lanes if len(step) else 0  # see ``largest_along``
+    pitch = max(pad[1] + width + lanes, columns * stride[1] + reach)
     block = min(rows, max(1, _STRIP // pitch))  # of rows of columns' largest pixels, which so stay in the L1 cache
     strip = np.full(block * pitch, least, x.dtype)
     source, target, lines = x.ctypes.data, y.ctypes.data, strip.ctypes.data
@@ -103,7 +104,9 @@ def _largest_part(part, parts, x, y, kernel, stride, pad, taps, step):
             for i in range(first, last):
                 top, bottom = _clip(i * stride[0] - pad[0], kernel[0], height)
                 pixels, line = source + (p * height + top) * width * size, lines + (i - first) * pitch * size
-                finite &= largest_down(line + pad[1] * size, pixels, width * size, bottom - top, width, least, taps)
+                finite &= largest_down(
+                    line + pad[1] * size, pixels, width * size, max(bottom - top, 0), width, least, taps
+                )
             for i in range(first, last):
                 line, at = lines + (i - first) * pitch * size, target + (p * rows + i) * columns * size
                 for j in range(0, columns, lanes):

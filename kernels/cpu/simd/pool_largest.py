@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.simd.memory import fma, get_vector, put_first, put_vector
+from minicaffe.kernels.cpu.simd.memory import fma, put_first, put_vector
 from minicaffe.kernels.cpu.simd.pool_windows import Lanes, repeat
 
 
@@ -90,7 +90,7 @@ def largest_down(context, target, x, row, rows, width, least, known_rows):
 
 @intrinsic
 def largest_along(context, y, line, taps, stride, width, count, least, known_taps, known_stride):
-    """The largest of ``least`` and ``taps`` neighbours along a line of ``width`` numbers, from the first place on and at
+    """The largest of ``least`` and ``taps`` neighbours along a line of ``width`` numbers, at the first place and at
     each a stride later; the first ``count``, at most a register, are written to y.
 
     A ``known_stride`` promises that the line goes on for twice a register and the taps.
