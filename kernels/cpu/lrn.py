@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicaffe.kernels.cpu.runtime.address import quotient, size_of
 from minicaffe.kernels.cpu.runtime.capture import capturable
-from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import called, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.cpu.simd.damping import damp_row, square_row
@@ -15,7 +16,7 @@ from minicaffe.kernels.reference import Array
 _BLOCK = 512  # pixels at a time: so many of all channels of a window stay in the L2 cache
 
 
-@kernel()
+@kernel(internal=True)
 def _power(base, exponent):
     """``base ** exponent``; the exponents that nets use are made of square roots, much faster than a general power."""
     one = base.dtype.type(1)
@@ -34,7 +35,7 @@ def _power(base, exponent):
 # --- across channels ------------------------------------------------------------------------------------------------
 
 
-@kernel()
+@kernel(internal=True)
 def _sum_planes(planes, first, last, total):
     """Sum of the channels ``first`` .. ``last`` - 1 of (C, width), as far as they exist."""
     total[:] = 0
@@ -44,7 +45,7 @@ def _sum_planes(planes, first, last, total):
             total[i] += plane[i]
 
 
-@kernel()
+@called
 def _damp_any(x, image, channel, first, scale, keeps, y, total, half, factor, exponent, k):
     """A channel's pixels from ``first`` on, as many as there are totals, whatever the exponent and the sums."""
     total[:] = 0
@@ -66,32 +67,29 @@ def _damp_any(x, image, channel, first, scale, keeps, y, total, half, factor, ex
 @part_kernel()
 def _lrn_part(part, parts, x, scale, keeps, y, half, factor, exponent, k):
     n, c, inner = x.shape
-    blocks = -(-inner // _BLOCK)
     like, total = x.dtype.type(0), np.empty(_BLOCK)
+    size, blocks = size_of(like), quotient(inner + _BLOCK - 1, _BLOCK)
     half = min(half, c)  # a window that reaches further holds no more
-    size = half + 1 + half
-    # squares of a window's channels, in the dtype of the factor: those of channel j are in row j + half modulo size
-    ring = np.empty((size, _BLOCK), np.array(factor).dtype)
-    row = ring.itemsize * _BLOCK
+    rows, row = half + 1 + half, _BLOCK * size_of(factor)
+    memory = np.empty(rows * _BLOCK)
+    ring, source, kept, target = memory.ctypes.data, x.ctypes.data, scale.ctypes.data, y.ctypes.data
     low, high = share(part, parts, n * blocks)
     for item in range(low, high):
-        image, first = item // blocks, item % blocks * _BLOCK
+        image = quotient(item, blocks)
+        first = (item - image * blocks) * _BLOCK
         count = min(_BLOCK, inner - first)
-        ring[:] = 0
-        for j in range(-half, c):
-            squares = ring[(j + half) % size]
-            if j + half < c:
-                square_row(squares.ctypes.data, x[image, j + half, first:].ctypes.data, count, like, factor)
-            else:
-                squares[:] = 0
-            if j < 0:
-                continue
-            place = scale[image, j, first:].ctypes.data if keeps else 0
-            source, out = x[image, j, first:].ctypes.data, y[image, j, first:].ctypes.data
-            if exponent != -0.75 or not damp_row(
-                out, place, source, ring.ctypes.data, row, size, count, factor, k, like
-            ):
-                _damp_any(x, image, j, first, scale, keeps, y, total[:count], half, factor, exponent, k)
+        place = 0  # of a channel's squares in the ring, which holds those of a window; beyond all channels they are 0
+        for last in range(-half, c + half):
+            at, middle = ((image * c + last) * inner + first) * size, last - half
+            square_row(ring + place * row, source + at, count if 0 <= last < c else 0, count, like, factor)
+            place = place + 1 if place + 1 < rows else 0
+            if middle >= 0:
+                at -= half * inner * size
+                to = kept + at if keeps else 0
+                if exponent != -0.75 or not damp_row(
+                    target + at, to, source + at, ring, row, rows, count, factor, k, like
+                ):
+                    _damp_any(x, image, middle, first, scale, keeps, y, total[:count], half, factor, exponent, k)
 
 
 @kernel()

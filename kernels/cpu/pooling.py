@@ -6,12 +6,12 @@ import functools
 
 import numpy as np
 
-from minicaffe.kernels.cpu.runtime.address import size_of
+from minicaffe.kernels.cpu.runtime.address import load, quotient, size_of, store
 from minicaffe.kernels.cpu.runtime.capture import capturable
-from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, called, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
-from minicaffe.kernels.cpu.simd.memory import WIDTH
+from minicaffe.kernels.cpu.simd.memory import WIDTH, fill_row
 from minicaffe.kernels.cpu.simd.pool_largest import largest_along, largest_down
 from minicaffe.kernels.cpu.simd.pool_windows import gather_max, gather_sum, known, scatter_max, scatter_sum
 from minicaffe.kernels.reference import FLT_MAX, Array
@@ -69,19 +69,21 @@ def _max_pool(kernel, stride, pad, taps, step, parts, x, y, mask):
     parallel(_max_pool_part, parts, (x, y, mask, kernel, stride, pad, taps, step))
 
 
-@kernel()
-def _largest_or_nan(x, y, kernel, stride, pad, least):
+@called
+def _largest_or_nan(x, y, height, width, rows, columns, kernel, stride, pad, least):
     """The largest of ``least`` and a window's pixels, for a plane that is not finite; NaN is above all numbers."""
-    for i in range(y.shape[0]):
-        top, bottom = _clip(i * stride[0] - pad[0], kernel[0], x.shape[0])
-        for j in range(y.shape[1]):
-            left, right = _clip(j * stride[1] - pad[1], kernel[1], x.shape[1])
+    size = size_of(least)
+    for i in range(rows):
+        top, bottom = _clip(i * stride[0] - pad[0], kernel[0], height)
+        for j in range(columns):
+            left, right = _clip(j * stride[1] - pad[1], kernel[1], width)
             best = least
             for h in range(top, bottom):
                 for w in range(left, right):
-                    if x[h, w] > best or x[h, w] != x[h, w]:
-                        best = x[h, w]
-            y[i, j] = best
+                    pixel = load(x + (h * width + w) * size, least)
+                    if pixel > best or pixel != pixel:
+                        best = pixel
+            store(y + (i * columns + j) * size, best)
 
 
 @part_kernel()
@@ -93,9 +95,12 @@ def _largest_part(part, parts, x, y, kernel, stride, pad, taps, step):
     rows, columns = y.shape[1:]
     reach = lanes * stride[1] + kernel[1] + lanes if len(step) else 0  # see ``largest_along``
     pitch = max(pad[1] + width + lanes, columns * stride[1] + reach)
-    block = min(rows, max(1, _STRIP // pitch))  # of rows of columns' largest pixels, which so stay in the L1 cache
-    strip = np.full(block * pitch, least, x.dtype)
+    block = min(
+        rows, max(1, quotient(_STRIP, pitch))
+    )  # of rows of columns' largest pixels, which so stay in the L1 cache
+    strip = np.empty(block * pitch, x.dtype)
     source, target, lines = x.ctypes.data, y.ctypes.data, strip.ctypes.data
+    fill_row(lines, least, block * pitch)
     low, high = share(part, parts, planes)
     for p in range(low, high):
         finite = True
@@ -116,7 +121,8 @@ def _largest_part(part, parts, x, y, kernel, stride, pad, taps, step):
                         kernel[1], stride[1], pitch - start, columns - j, least, taps, step,
                     )  # fmt: skip
         if not finite:
-            _largest_or_nan(x[p], y[p], kernel, stride, pad, least)
+            image, out = source + p * height * width * size, target + p * rows * columns * size
+            _largest_or_nan(image, out, height, width, rows, columns, kernel, stride, pad, least)
 
 
 @kernel()

@@ -141,14 +141,14 @@ _damp_register, _damp_first = _damp(some=False), _damp(some=True)
 
 
 @kernel(internal=True)
-def square_row(target, source, count, like, factor):
-    """The squares of ``count`` elements; what is left of the last ``LANES`` at ``target`` becomes 0."""
+def square_row(target, source, count, room, like, factor):
+    """The squares of ``count`` elements, and zeros behind them: ``room`` in all, or more to make whole ``LANES``."""
     size, real = size_of(like), size_of(factor)
     whole = count // LANES * LANES
     for i in range(0, whole, LANES):
         _square_register(target + i * real, source + i * size, LANES, like, factor)
-    if whole < count:
-        _square_first(target + whole * real, source + whole * size, count - whole, like, factor)
+    for i in range(whole, room, LANES):
+        _square_first(target + i * real, source + i * size, count - i, like, factor)
 
 
 @kernel(internal=True)

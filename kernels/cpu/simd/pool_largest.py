@@ -22,16 +22,16 @@ def _larger(builder: ir.IRBuilder, best: Any, pixels: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", pixels, best), pixels, best)
 
 
-def _for_registers(builder: ir.IRBuilder, lanes: Lanes, width: Any, body: Callable[[Any, Callable], None]) -> None:
-    """Code for ``body(column, get)`` at each register of a row; ``get(line, column, other)`` reads it, the lanes of
-    ``other`` beyond the row.
+def _for_registers(builder: ir.IRBuilder, lanes: Lanes, width: Any, body: Callable[[Any, Any], None]) -> None:
+    """Code for ``body(column, end)`` at each register of a row of ``width`` elements, and its end, or None if it is
+    whole.
     """
     count = width.type(lanes.count)
     whole = builder.mul(builder.udiv(width, count), count)
     with cgutils.for_range_slice(builder, width.type(0), whole, count) as (column, _):
-        body(column, lambda line, column, other: lanes.read(line, column, None, other))
+        body(column, None)
     with builder.if_then(builder.icmp_signed("<", whole, width)):
-        body(whole, lambda line, column, other: lanes.read(line, column, width, other))
+        body(whole, width)
 
 
 @intrinsic
@@ -56,29 +56,30 @@ def largest_down(context, target, x, row, rows, width, least, known_rows):
         def check(number, pixels):
             builder.store(fma(builder, pixels, zero, builder.load(checks[number])), checks[number])
 
-        def take_known(column, get):
+        def take_known(column, end):
             for r in range(known):
-                pixels = get(line(r), column, other)
+                pixels = lanes.read(line(r), column, end, other)
                 check(r, pixels)
                 builder.store(_larger(builder, builder.load(best), pixels) if r else pixels, best)
             put_vector(builder, builder.load(best), lanes.place(target, column, size), size)
 
-        def take_any(column, get):
-            builder.store(other, best)
-            with cgutils.for_range(builder, rows) as loop:
-                pixels = get(line(loop.index), column, other)
-                check(0, pixels)
-                builder.store(_larger(builder, builder.load(best), pixels), best)
-            put_vector(builder, builder.load(best), lanes.place(target, column, size), size)
+        def take_any():
+            with cgutils.for_range_slice(builder, width.type(0), width, width.type(lanes.count)) as (column, _):
+                builder.store(other, best)
+                with cgutils.for_range(builder, rows) as loop:
+                    pixels = lanes.read(line(loop.index), column, width, other)
+                    check(0, pixels)
+                    builder.store(_larger(builder, builder.load(best), pixels), best)
+                put_vector(builder, builder.load(best), lanes.place(target, column, size), size)
 
         if known:
             with builder.if_else(builder.icmp_signed("==", rows, rows.type(known))) as (usual, rare):
                 with usual:
                     _for_registers(builder, lanes, width, take_known)
                 with rare:
-                    _for_registers(builder, lanes, width, take_any)
+                    take_any()
         else:
-            _for_registers(builder, lanes, width, take_any)
+            take_any()
         total = zero
         for number in checks:
             total = builder.fadd(total, builder.load(number))
