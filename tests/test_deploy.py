@@ -465,7 +465,7 @@ def test_sums_of_which_something_else_is_left(case):
 
 def test_nothing_is_kept_that_only_backward_reads():
     net = net_of(
-        input_of(2, 4, 9, 8) + conv("data", "x") + layer("LRN", "x", "a", "lrn_param { alpha: 2 }")
+        "force_backward: true " + input_of(2, 4, 9, 8) + conv("data", "x") + layer("LRN", "x", "a", "lrn_param { alpha: 2 }")
         + layer("LRN", "x", "b", "lrn_param { alpha: 2 local_size: 3 norm_region: WITHIN_CHANNEL }")
         + layer("Eltwise", "x a b", "m", "eltwise_param { operation: MAX }") + layer("Pooling", "m", "p", POOL)
         + layer("Pooling", "a", "q", "pooling_param { kernel_size: 3 stride: 1 pad: 1 }")
