@@ -7,8 +7,17 @@ from __future__ import annotations
 import math
 
 from minicaffe.kernels import fast_paths
-from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm
-from minicaffe.kernels.cpu.conv.problem import AXES, DATA_GRAD, FORWARD, WEIGHT_GRAD, Algorithm, Problem, Solver
+from minicaffe.kernels.cpu.conv import depthwise, filter_panels, implicit_gemm
+from minicaffe.kernels.cpu.conv.problem import (
+    AXES,
+    DATA_GRAD,
+    FORWARD,
+    WEIGHT_GRAD,
+    Algorithm,
+    Packing,
+    Problem,
+    Solver,
+)
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -79,7 +88,8 @@ def cycles(problem: Problem) -> float | None:
 def workspace(problem: Problem) -> int:
     """See ``Algorithm``."""
     small = _small(problem)
-    return math.prod(small.x_shape) + max(algorithm.workspace(small) for algorithm in _algorithms(small))
+    usual = math.prod(small.x_shape) + max(algorithm.workspace(small) for algorithm in _algorithms(small))
+    return usual if filter_panels.cycles(problem) is None else max(usual, filter_panels.workspace(problem))
 
 
 def bind(problem: Problem) -> Solver:
@@ -108,6 +118,19 @@ def bind(problem: Problem) -> Solver:
 
     solvers: dict[int, Solver] = {FORWARD: convolve, DATA_GRAD: data_grad, WEIGHT_GRAD: weight_grad}
     return solvers[problem.kind]
+
+
+def bind_packed(problem: Problem) -> Packing | None:
+    """See ``Packing``; None if nothing is made of the weights in advance.
+
+    ``filter_panels`` gathers the pixels itself.
+    """
+    cycles = filter_panels.cycles(problem)
+    algorithm = _algorithms(_small(problem))[0]
+    usual = algorithm.cycles(_small(problem))
+    if not fast_paths.taken("filter_panels") or cycles is None or usual is None or cycles > usual:
+        return None
+    return filter_panels.bind_packed(problem)
 
 
 def _small(problem: Problem) -> Problem:
