@@ -41,6 +41,7 @@ from minicaffe.kernels.cpu.runtime.address import LINE
 from minicaffe.kernels.cpu.runtime.launch import queue_length
 from minicaffe.kernels.cpu.runtime.threads import product_threads
 from minicaffe.kernels.cpu.simd.memory import WIDTH
+from minicaffe.kernels.cpu.simd.rectify import compiled_add_rows
 from minicaffe.kernels.reference import Array
 
 _GATHERED, _PADDED, _TRANSPOSED, _TRANSPOSED_FAR = 2.0, 3.0, 0.7, 1.5
@@ -100,7 +101,8 @@ def bind_packed(problem: Problem) -> Packing:
     group, dtype = problem.group, problem.dtype
     depth, threads = problem.channels * problem.window.taps, product_threads(problem.multiplications, problem.threads)
     parts, *split = _split(problem._replace(threads=threads))
-    code, scratch = compiled_macro_kernel(dtype).address, _scratch_per_worker(problem)
+    codes = compiled_macro_kernel(dtype).address, compiled_add_rows(dtype).address if problem.accumulate else 0
+    scratch = _scratch_per_worker(problem)
     tables, piece = _tables(problem).packed, _rows_together(problem)
     panels = -(-problem.filters * dtype.itemsize // PANEL)
 
@@ -111,7 +113,7 @@ def bind_packed(problem: Problem) -> Packing:
 
     def convolve(x: Array, u: Array, bias: Array, y: Array, workspace: Array, slope: float) -> None:
         arrays = by_group(x, group), u.ctypes.data, bias.reshape(group, -1), by_group(y, group)
-        kernels.convolve(*split, piece, code, scratch, parts, threads, tables, *arrays, workspace, slope)
+        kernels.convolve(*split, piece, codes, scratch, parts, threads, tables, *arrays, workspace, slope)
 
     return Packing(pack, convolve)
 
@@ -175,7 +177,7 @@ def _scratch_per_worker(problem: Problem) -> int:
         if _in_place(problem)
         else _most_together(problem) * problem.channels * problem.window.taps * kernels.GATHERED_ROW
     )
-    return -(-(padded + gathered + (_rows_together(problem) + MR_MAX + 1) * PANEL + 8 * LINE) // LINE) * LINE
+    return -(-(padded + gathered + (2 * _rows_together(problem) + MR_MAX + 1) * PANEL + 8 * LINE) // LINE) * LINE
 
 
 # --- shares of the threads --------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from minicaffe.kernels.cpu.runtime.address import LINE, align, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
 from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH, copy_row, copy_rows, fill_row, transpose
+from minicaffe.kernels.cpu.simd.rectify import add_rows
 
 GATHERED_ROW = PANEL | LINE
 """Bytes from a row of a gathered panel to the next: an odd number of cache lines, so that the lines with the numbers of
@@ -46,7 +47,7 @@ def _convolve_part(
     filter_parts,
     together,
     rows_together,
-    code,
+    codes,
     x,
     u,
     bias,
@@ -62,6 +63,8 @@ def _convolve_part(
     The positions of an image come in pieces of ``rows_together``, of which ``together`` are multiplied with all panels
     before the next: if they have to be gathered, no more than stay in the L2 cache.
     """
+    code, adding = codes
+    rectified_at_once = adding == 0 and slope != 1
     layout, in_place, channel, _, taps, offsets, runs_of, runs = tables
     size = size_of(like)
     n, group, c, pixels = x.shape
@@ -74,7 +77,8 @@ def _convolve_part(
     start = slope_at + LINE
     scratch = start + PANEL
     product = scratch + MR_MAX * PANEL
-    gathered = product + rows_together * PANEL
+    transposed = product + rows_together * PANEL
+    gathered = transposed + (0 if adding == 0 else width * rows_together * size)
     padded = align(gathered + (0 if unbroken else min(together, pieces) * depth * GATHERED_ROW) + CHUNK)
     store(slope_at, slope)
     if is_padded(layout):
@@ -118,11 +122,16 @@ def _convolve_part(
                         following, left = panel + depth * PANEL, min(kc, depth) if p + 1 < high_p else 0
                     macro_kernel(
                         code, rows, row // size, ks, a_piece + k * a_step, size, a_step, panel + k * row, vectors,
-                        product, row, product, row, scratch, slope_at if k + kc >= depth and slope != 1 else 0, 0,
+                        product, row, product, row, scratch, slope_at if rectified_at_once and k + kc >= depth else 0, 0,
                         following if piece == first_piece else 0, left * row,
                     )  # fmt: skip
                 target = y.ctypes.data + ((image * m + p * width) * positions + first) * size
-                transpose(target, positions * size, product, row, rows, columns, like)
+                if adding == 0:
+                    transpose(target, positions * size, product, row, rows, columns, like)
+                else:
+                    line = rows_together * size
+                    transpose(transposed, line, product, row, rows, columns, like)
+                    add_rows(adding, target, positions * size, transposed, line, columns, rows, slope_at)
 
 
 @kernel()
@@ -130,7 +139,7 @@ def convolve(
     filter_parts,
     together,
     rows_together,
-    code,
+    codes,
     scratch_per_worker,
     parts,
     threads,
@@ -151,7 +160,7 @@ def convolve(
             filter_parts,
             together,
             rows_together,
-            code,
+            codes,
             x,
             u,
             bias,

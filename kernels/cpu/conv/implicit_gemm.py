@@ -52,6 +52,7 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
 from minicaffe.kernels.cpu.runtime.launch import queue_length
 from minicaffe.kernels.cpu.runtime.threads import product_threads
 from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH
+from minicaffe.kernels.cpu.simd.rectify import compiled_add_rows
 from minicaffe.kernels.window import Window
 
 _MOST_PIXELS = 1.2
@@ -174,14 +175,16 @@ def _kernel(problem: Problem) -> Solver:
 
     if problem.kind == FORWARD:
         (parts, *how), packed = shares(config.positions, m), config.positions.packed
-        return functools.partial(kernels.convolve, *how, code, scratch_per_worker, parts, threads, packed)
+        codes = code, compiled_add_rows(problem.dtype).address if problem.accumulate else 0
+        return functools.partial(kernels.convolve, *how, codes, scratch_per_worker, parts, threads, packed)
     if problem.kind == WEIGHT_GRAD:
         split = _weight_grad_parts(problem, config, threads)
         return functools.partial(kernels.weight_grad, code, *split, scratch_per_worker, threads, config.taps.packed)
     if config.rotated is not None and fast_paths.taken("rotated"):
         (parts, *how), packed = shares(config.rotated, c), config.rotated.packed
         zeros = np.zeros((problem.group, c), problem.dtype)
-        return functools.partial(kernels.rotated_grad, *how, code, zeros, scratch_per_worker, parts, threads, packed)
+        codes = code, 0
+        return functools.partial(kernels.rotated_grad, *how, codes, zeros, scratch_per_worker, parts, threads, packed)
     # with few images, channels are shared out, too
     blocks = min(c, -(-parts // max(1, images // config.positions.together * problem.group)))
     packed = config.positions.packed
@@ -189,7 +192,7 @@ def _kernel(problem: Problem) -> Solver:
 
 
 def _config(problem: Problem) -> _Config:
-    return _shape_config(problem._replace(kind=FORWARD, threads=1, packed=False))
+    return _shape_config(problem._replace(kind=FORWARD, threads=1, packed=False, accumulate=False))
 
 
 @functools.lru_cache(maxsize=1024)

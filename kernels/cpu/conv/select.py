@@ -114,9 +114,10 @@ def solver(
     dtype: np.dtype,
     threads: int,
     left_out: frozenset[str],
+    accumulate: bool = False,
 ) -> Solver:
     """The fastest solver of a problem, without the ``fast_paths`` that are left out: the one look-up of a call."""
-    problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads)
+    problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads, accumulate=accumulate)
     return _chosen(problem, left_out).bind(problem)
 
 
@@ -129,9 +130,10 @@ def packing(
     dtype: np.dtype,
     threads: int,
     left_out: frozenset[str],
+    accumulate: bool = False,
 ) -> Packing | None:
     """How to solve a forward problem with weights that stay the same; None where nothing is made of them in advance."""
-    problem = Problem(FORWARD, x_shape, y_shape, window, group, dtype, threads, packed=True)
+    problem = Problem(FORWARD, x_shape, y_shape, window, group, dtype, threads, True, accumulate)
     bind_packed = getattr(_chosen(problem, left_out), "bind_packed", None)
     return bind_packed(problem) if bind_packed else None
 
@@ -147,11 +149,12 @@ def convolve(
     workspace: Array,
     slope: float = 1.0,
     packed: dict[Any, Any] | None = None,
+    accumulate: bool = False,
 ) -> None:
     """See ``reference.convolve``."""
     if bias is None:
         bias = _zeros(len(w), w.dtype)
-    how = x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out()
+    how = x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out(), accumulate
     packs = packing(*how) if packed is not None else None
     if packed is None or packs is None:
         solver(FORWARD, *how)(x, w, bias, y, workspace, slope)
