@@ -2,12 +2,13 @@
 
 ``implicit_gemm`` gathers positions into panels, whose registers a small image does not fill, and reads the filters one
 number at a time, from rows that lie far apart.  Here the product is the transpose of that, im2col(x)^T (positions,
-taps) times w^T (taps, filters): registers run along filters, whose panels follow one another in memory, and the numbers
-of the image are read one at a time: where they lie, if the window is one pixel, and from gathered panels if it is not.  A
-piece of the result is transposed while it is in the L1 cache.  It pays where there are few positions and many filters.
+taps) times w^T (taps, filters): registers run along filters, whose panels follow one another in memory, and the
+numbers of the image are read one at a time: where they lie, if the window is one pixel, and from gathered panels if it
+is not.  Each piece of the result is transposed while it is in the L1 cache.  It pays where there are few positions and
+many filters.
 
-Each number is summed in the same order as by ``implicit_gemm``, by one thread: results are equal to the last bit, whatever
-the number of threads.
+Each number is summed in the same order as by ``implicit_gemm``, by one thread: results are equal to the last bit,
+whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ from minicaffe.kernels.cpu.simd.rectify import compiled_add_rows
 from minicaffe.kernels.reference import Array
 
 _GATHERED, _PADDED, _TRANSPOSED, _TRANSPOSED_FAR = 2.0, 3.0, 0.7, 1.5
-"""Cycles to gather an element, to copy one of the image into its padded form, and to transpose one of the result that fits
-into the L2 cache or does not; roughly measured."""
+"""Cycles to gather an element, to copy one of the image into its padded form, and to transpose one of a result that
+fits into the L2 cache, and one of another; roughly measured."""
 _IMAGE_FAR, _FILTERS_FAR = 0.06, 0.03
 """Cycles to read a byte of the image or of the filters from beyond the L2 cache, while others are multiplied."""
 _AGAIN = 4
@@ -100,10 +101,10 @@ def bind_packed(problem: Problem) -> Packing:
     """See ``Packing``: the filters are laid out in panels once."""
     group, dtype = problem.group, problem.dtype
     depth, threads = problem.channels * problem.window.taps, product_threads(problem.multiplications, problem.threads)
-    parts, *split = _split(problem._replace(threads=threads))
+    parts, filter_parts, together = _split(problem._replace(threads=threads))
     codes = compiled_macro_kernel(dtype).address, compiled_add_rows(dtype).address if problem.accumulate else 0
     scratch = _scratch_per_worker(problem)
-    tables, piece = _tables(problem).packed, _rows_together(problem)
+    tables, split = _tables(problem).packed, (filter_parts, together, _rows_together(problem))
     panels = -(-problem.filters * dtype.itemsize // PANEL)
 
     def pack(w: Array) -> Array:
@@ -113,7 +114,7 @@ def bind_packed(problem: Problem) -> Packing:
 
     def convolve(x: Array, u: Array, bias: Array, y: Array, workspace: Array, slope: float) -> None:
         arrays = by_group(x, group), u.ctypes.data, bias.reshape(group, -1), by_group(y, group)
-        kernels.convolve(*split, piece, codes, scratch, parts, threads, tables, *arrays, workspace, slope)
+        kernels.convolve(split, codes, scratch, parts, threads, tables, *arrays, workspace, slope)
 
     return Packing(pack, convolve)
 

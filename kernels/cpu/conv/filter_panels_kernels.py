@@ -39,32 +39,34 @@ def pack(w, u, parts):
     parallel(_pack_part, parts, (w, u.ctypes.data, w.dtype.type(0)))
 
 
+@kernel(internal=True)
+def _multiply(code, rows, depth, a, a_step, panel, vectors, following, product, scratch, slope_at, like):
+    """Add the product of some positions and a panel, (rows, depth) times (depth, columns), to what is at ``product``.
+
+    Unless ``following`` is 0 the panel is far away: its rows are prefetched while those before them are multiplied, and
+    then those of the panel at ``following``.
+    """
+    row, kc = vectors * WIDTH, panel_kc(vectors)
+    for k in range(0, depth, kc):
+        ahead, left = panel + (k + kc) * row, min(kc, depth - k - kc)
+        if left <= 0:
+            ahead, left = following, min(kc, depth)
+        macro_kernel(
+            code, rows, row // size_of(like), min(kc, depth - k), a + k * a_step, size_of(like), a_step,
+            panel + k * row, vectors, product, row, product, row, scratch, slope_at if k + kc >= depth else 0, 0,
+            ahead if following != 0 else 0, left * row,
+        )  # fmt: skip
+
+
 @part_kernel()
-def _convolve_part(
-    part,
-    parts,
-    worker,
-    filter_parts,
-    together,
-    rows_together,
-    codes,
-    x,
-    u,
-    bias,
-    y,
-    slope,
-    base,
-    scratch_per_worker,
-    like,
-    tables,
-):
-    """Convolve: ``filter_parts`` parts of the panels of filters for each part of the positions.
+def _convolve_part(part, parts, worker, split, codes, x, u, bias, y, slope, base, scratch_per_worker, like, tables):
+    """Convolve some positions with some panels of filters: ``filter_parts`` parts have the same positions.
 
     The positions of an image come in pieces of ``rows_together``, of which ``together`` are multiplied with all panels
     before the next: if they have to be gathered, no more than stay in the L2 cache.
     """
+    filter_parts, together, rows_together = split
     code, adding = codes
-    rectified_at_once = adding == 0 and slope != 1
     layout, in_place, channel, _, taps, offsets, runs_of, runs = tables
     size = size_of(like)
     n, group, c, pixels = x.shape
@@ -78,9 +80,10 @@ def _convolve_part(
     scratch = start + PANEL
     product = scratch + MR_MAX * PANEL
     transposed = product + rows_together * PANEL
-    gathered = transposed + (0 if adding == 0 else width * rows_together * size)
+    gathered = transposed + (0 if adding == 0 else rows_together * PANEL)
     padded = align(gathered + (0 if unbroken else min(together, pieces) * depth * GATHERED_ROW) + CHUNK)
     store(slope_at, slope)
+    at_once = slope_at if slope != 1 and adding == 0 else 0
     if is_padded(layout):
         fill_row(padded, like, c * channel)
     low_p, high_p = share(part % filter_parts, filter_parts, panels)
@@ -97,34 +100,26 @@ def _convolve_part(
         if not unbroken:
             for piece in range(first_piece, last_piece):
                 to = gathered + (piece - first_piece) * depth * GATHERED_ROW
+                of_piece = runs[runs_of[piece] : runs_of[piece + 1]]
                 for k in range(0, depth, KC):  # rows that stay in the L1 cache until they are complete
                     ks = taps[k : min(k + KC, depth)]
-                    gather(
-                        to + k * GATHERED_ROW, GATHERED_ROW, padded, ks, runs[runs_of[piece] : runs_of[piece + 1]], like
-                    )
+                    gather(to + k * GATHERED_ROW, GATHERED_ROW, padded, ks, of_piece, like)
             a_step = GATHERED_ROW
         for p in range(low_p, high_p):
             columns = min(width, m - p * width)
             vectors = panel_vectors(columns, WIDTH // size)
-            row, kc = vectors * WIDTH, panel_kc(vectors)
-            panel = u + (g * panels + p) * depth * PANEL
+            row, panel = vectors * WIDTH, u + (g * panels + p) * depth * PANEL
             fill_row(start, like, width)
             copy_row(start, bias.ctypes.data + (g * m + p * width) * size, columns, like)
             for piece in range(first_piece, last_piece):
                 first = piece * rows_together
                 rows = min(rows_together, positions - first)
-                a_piece = a + first * size if unbroken else gathered + (piece - first_piece) * depth * GATHERED_ROW
+                rows_at = a + first * size if unbroken else gathered + (piece - first_piece) * depth * GATHERED_ROW
+                following = panel + depth * PANEL if piece == first_piece else 0
                 copy_rows(product, row, start, 0, rows, row // size, like)
-                for k in range(0, depth, kc):
-                    ks, following = min(kc, depth - k), panel + (k + kc) * row
-                    left = min(kc, depth - k - kc)
-                    if left <= 0:
-                        following, left = panel + depth * PANEL, min(kc, depth) if p + 1 < high_p else 0
-                    macro_kernel(
-                        code, rows, row // size, ks, a_piece + k * a_step, size, a_step, panel + k * row, vectors,
-                        product, row, product, row, scratch, slope_at if rectified_at_once and k + kc >= depth else 0, 0,
-                        following if piece == first_piece else 0, left * row,
-                    )  # fmt: skip
+                _multiply(
+                    code, rows, depth, rows_at, a_step, panel, vectors, following, product, scratch, at_once, like
+                )
                 target = y.ctypes.data + ((image * m + p * width) * positions + first) * size
                 if adding == 0:
                     transpose(target, positions * size, product, row, rows, columns, like)
@@ -135,40 +130,11 @@ def _convolve_part(
 
 
 @kernel()
-def convolve(
-    filter_parts,
-    together,
-    rows_together,
-    codes,
-    scratch_per_worker,
-    parts,
-    threads,
-    packed,
-    x,
-    u,
-    bias,
-    y,
-    memory,
-    slope,
-):
+def convolve(split, codes, scratch_per_worker, parts, threads, packed, x, u, bias, y, memory, slope):
     like, tables, base = x.dtype.type(0), unpack(packed), align(memory.ctypes.data)
     parallel_queue(
         _convolve_part,
         parts,
         threads,
-        (
-            filter_parts,
-            together,
-            rows_together,
-            codes,
-            x,
-            u,
-            bias,
-            y,
-            x.dtype.type(slope),
-            base,
-            scratch_per_worker,
-            like,
-            tables,
-        ),
+        (split, codes, x, u, bias, y, x.dtype.type(slope), base, scratch_per_worker, like, tables),
     )

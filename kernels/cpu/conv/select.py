@@ -48,8 +48,8 @@ ALGORITHMS: dict[str, Algorithm] = {
 """In the order in which they are preferred."""
 
 _MARGIN, _PACKED_MARGIN = 1.3, 1.2
-"""Estimates are rough, and the sums of ``implicit_gemm`` and ``filter_panels`` are the most exact: the others must be so
-many times as fast as these, in general and with weights that stay the same."""
+"""Estimates are rough, and the sums of ``implicit_gemm`` and ``filter_panels`` are the most exact: the others must be
+so many times as fast, in general and with weights that stay the same."""
 
 
 def candidates(problem: Problem) -> tuple[tuple[str, Algorithm], ...]:

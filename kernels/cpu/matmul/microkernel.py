@@ -145,7 +145,8 @@ def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
     tile.
 
     C (rows, vectors registers) becomes the initial value plus A (a_rows <= rows, k > 0) times the panel b (k, vectors).
-    a_row, a_step, initial_row and c_row are the distances in bytes between rows, and between neighbours in a row of A;
+    a_row, a_step, initial_row and c_row are the distances in bytes between rows, and between neighbours in a row of A.
+    With each row of the panel the line at ``ahead`` is prefetched, which then moves on by ``ahead_step`` bytes;
     ``like`` has the dtype.  See ``macro_kernel`` for ``initial`` and ``slope``.
     """
 
@@ -222,7 +223,8 @@ macro_kernel = caller(
 The initial value is the matrix at ``initial``, whose rows are ``initial_row`` bytes apart; if that is 0, one number for
 each row; and 0 if ``initial`` is 0.  What is negative in C is multiplied by the number at ``slope``, unless that is 0.
 Addresses and distances are in bytes.  ``scratch`` has room for one tile.  ``first`` is 1 if A is read for the first
-time, so that it may be far away, and 0 if not.  ``code`` is the address of the dtype's ``compiled_macro_kernel``.
+time, so that it may be far away, and 0 if not.  ``ahead_bytes`` at ``ahead``, which will be needed next, are prefetched
+bit by bit, unless ``ahead`` is 0.  ``code`` is the address of the dtype's ``compiled_macro_kernel``.
 """
 
 
