@@ -14,6 +14,7 @@ whatever the number of threads.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -45,11 +46,18 @@ from minicaffe.kernels.cpu.simd.memory import WIDTH
 from minicaffe.kernels.cpu.simd.rectify import compiled_add_rows
 from minicaffe.kernels.reference import Array
 
-_GATHERED, _PADDED, _TRANSPOSED, _TRANSPOSED_FAR = 2.0, 3.0, 0.7, 1.5
-"""Cycles to gather an element, to copy one of the image into its padded form, and to transpose one of a result that
-fits into the L2 cache, and one of another; roughly measured."""
-_IMAGE_FAR, _FILTERS_FAR = 0.06, 0.03
-"""Cycles to read a byte of the image or of the filters from beyond the L2 cache, while others are multiplied."""
+_GATHERED, _PADDED = 2.0, 3.0
+"""Cycles to gather an element, and to copy one of the image into its padded form; roughly measured, like the others."""
+_TRANSPOSED, _TRANSPOSED_FAR, _TRANSPOSED_FARTHER = 0.7, 1.5, 2.3
+"""Cycles to transpose an element of the result: of one that fits into the L2 cache, of one that does not, and of one of
+many images.
+"""
+_IMAGE_FIRST, _IMAGE_AGAIN = 2.0, 0.06
+"""Cycles to read an element of one of many images for the first time, and a byte of one beyond the L2 cache again."""
+_FILTERS_AHEAD, _FILTERS_READ = 0.03, 0.11
+"""Cycles to read a byte of the filters from beyond the L2 cache: while others are multiplied, and alone."""
+_MANY = 8 * L2
+"""Bytes of all images and results that are too many to be found near."""
 _AGAIN = 4
 """Positions that could be multiplied while a panel is read from the L2 cache."""
 _MOST_GATHERED = 1 << 21
@@ -73,13 +81,15 @@ def cycles(problem: Problem) -> float | None:
         return None
     if 0 in problem.y_shape or depth * PANEL > _MOST_GATHERED:
         return None
-    panels, size = _panel_columns(problem), problem.dtype.itemsize
-    multiplied = sum(map(_tile_rows, _pieces(problem))) * sum(panels) * depth / MULTIPLICATIONS_PER_CYCLE
-    image, filters = problem.positions * depth * size, sum(panels) * depth * size
-    far = _IMAGE_FAR * image * len(panels) if image > L2 else 0.0
-    far += _FILTERS_FAR * filters if filters > L2 else 0.0
+    size, columns = problem.dtype.itemsize, _panel_columns(problem)
+    multiplied = sum(map(_tile_rows, _pieces(problem))) * sum(columns) * depth / MULTIPLICATIONS_PER_CYCLE
+    image, filters = problem.positions * depth * size, sum(columns) * depth * size
+    if filters > L2:
+        multiplied = max(multiplied, _FILTERS_READ * filters) + _FILTERS_AHEAD * filters
+    read = _IMAGE_FIRST * problem.positions * problem.channels if _are_many(problem) else 0.0
+    read += _IMAGE_AGAIN * image * len(columns) if image > L2 else 0.0
     moved = _gathered_cycles(problem) + problem.positions * problem.filters * _transposed(problem)
-    return problem.x_shape[0] * problem.group * (multiplied + far + moved)
+    return problem.x_shape[0] * problem.group * (multiplied + read + moved)
 
 
 def workspace(problem: Problem) -> int:
@@ -202,8 +212,14 @@ def _gathered_cycles(problem: Problem) -> float:
 
 def _transposed(problem: Problem) -> float:
     """Cycles to transpose an element of the result."""
+    if _are_many(problem):
+        return _TRANSPOSED_FARTHER
     fits = problem.positions * problem.filters * problem.dtype.itemsize <= 2 * L2
     return _TRANSPOSED if fits else _TRANSPOSED_FAR
+
+
+def _are_many(problem: Problem) -> bool:
+    return (math.prod(problem.x_shape) + math.prod(problem.y_shape)) * problem.dtype.itemsize > _MANY
 
 
 @functools.lru_cache(maxsize=1024)

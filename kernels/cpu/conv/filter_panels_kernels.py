@@ -8,7 +8,15 @@ from minicaffe.kernels.cpu.matmul.microkernel import KC, MR_MAX, PANEL, macro_ke
 from minicaffe.kernels.cpu.runtime.address import LINE, align, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
-from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH, copy_row, copy_rows, fill_row, transpose
+from minicaffe.kernels.cpu.simd.memory import (
+    CHUNK,
+    WIDTH,
+    copy_row,
+    copy_rows,
+    fill_row,
+    prefetch_rows_to_write,
+    transpose,
+)
 from minicaffe.kernels.cpu.simd.rectify import add_rows
 
 GATHERED_ROW = PANEL | LINE
@@ -40,14 +48,34 @@ def pack(w, u, parts):
 
 
 @kernel(internal=True)
-def _multiply(code, rows, depth, a, a_step, panel, vectors, following, product, scratch, slope_at, like):
+def _multiply(
+    code,
+    rows,
+    depth,
+    a,
+    a_step,
+    panel,
+    vectors,
+    following,
+    product,
+    scratch,
+    slope_at,
+    target,
+    target_row,
+    columns,
+    like,
+):
     """Add the product of some positions and a panel, (rows, depth) times (depth, columns), to what is at ``product``.
 
     Unless ``following`` is 0 the panel is far away: its rows are prefetched while those before them are multiplied, and
     then those of the panel at ``following``.
     """
     row, kc = vectors * WIDTH, panel_kc(vectors)
-    for k in range(0, depth, kc):
+    steps = -(-depth // kc)
+    for step in range(steps):
+        k = step * kc
+        low, high = share(step, steps, columns)
+        prefetch_rows_to_write(target + low * target_row, target_row, high - low, rows * size_of(like))
         ahead, left = panel + (k + kc) * row, min(kc, depth - k - kc)
         if left <= 0:
             ahead, left = following, min(kc, depth)
@@ -116,11 +144,12 @@ def _convolve_part(part, parts, worker, split, codes, x, u, bias, y, slope, base
                 rows = min(rows_together, positions - first)
                 rows_at = a + first * size if unbroken else gathered + (piece - first_piece) * depth * GATHERED_ROW
                 following = panel + depth * PANEL if piece == first_piece else 0
+                target = y.ctypes.data + ((image * m + p * width) * positions + first) * size
                 copy_rows(product, row, start, 0, rows, row // size, like)
                 _multiply(
-                    code, rows, depth, rows_at, a_step, panel, vectors, following, product, scratch, at_once, like
-                )
-                target = y.ctypes.data + ((image * m + p * width) * positions + first) * size
+                    code, rows, depth, rows_at, a_step, panel, vectors, following, product, scratch, at_once,
+                    target, positions * size, columns, like,
+                )  # fmt: skip
                 if adding == 0:
                     transpose(target, positions * size, product, row, rows, columns, like)
                 else:
