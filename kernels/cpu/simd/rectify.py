@@ -9,7 +9,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.runtime.address import size_of
-from minicaffe.kernels.cpu.runtime.compile import kernel
+from minicaffe.kernels.cpu.runtime.compile import called
 from minicaffe.kernels.cpu.simd.memory import WIDTH, get_first, get_vector, put_first, put_vector, splat
 
 
@@ -50,7 +50,7 @@ def _rectify_first(context, place, slope, count):
     return types.void(types.intp, slope, types.intp), generate
 
 
-@kernel(internal=True)
+@called
 def rectify_rows(place, row, rows, count, slope):
     """Multiply what is negative in ``rows`` rows of ``count`` elements, ``row`` bytes apart, by ``slope``."""
     size = size_of(slope)
