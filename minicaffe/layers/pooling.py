@@ -147,8 +147,10 @@ class Pooling(Layer):
         self.window, pooled = self._fitted(x.shape[2:], x.shape[2:] if self.global_pooling else kernel, stride, pad)
         for blob in top:
             blob.reshape(x.num, x.channels, *pooled)
-        if self.pool != self.AVE:
+        if self._masks or self.pool == self.STOCHASTIC:
             self.mask = self.scratch("mask", top[0].shape, "int32")
+        elif self.pool == self.MAX:
+            self.mask = self.scratch_for_backward(top[0].shape, "int32")
         if self.pool == self.STOCHASTIC:
             self.draws = self.scratch("draws", top[0].shape)
 
