@@ -459,6 +459,21 @@ def test_sums_of_which_something_else_is_left(case):
     deployed = net.deploy()
     assert "Eltwise" in types(deployed)
     assert difference(net, deployed) < ROUNDING
+    (sums,) = (step for step in deployed.running if step.layer.type == "Eltwise")
+    assert (sums.top[0] in sums.bottom) == (case not in ("both read later", "with itself"))  # written over a term
+
+
+def test_nothing_is_kept_that_only_backward_reads():
+    net = net_of(
+        "force_backward: true " + input_of(2, 4, 9, 8) + conv("data", "x") + layer("LRN", "x", "a", "lrn_param { alpha: 2 }")
+        + layer("LRN", "x", "b", "lrn_param { alpha: 2 local_size: 3 norm_region: WITHIN_CHANNEL }")
+        + layer("Eltwise", "x a b", "m", "eltwise_param { operation: MAX }") + layer("Pooling", "m", "p", POOL)
+        + layer("Pooling", "a", "q", "pooling_param { kernel_size: 3 stride: 1 pad: 1 }")
+    )  # fmt: skip
+    assert all(step.layer.scratch_bytes for step in net.steps if step.layer.type in ("LRN", "Eltwise", "Pooling"))
+    deployed = net.deploy()
+    assert not any(step.layer.scratch_bytes for step in deployed.running)
+    assert difference(net, deployed) < ROUNDING
 
 
 def test_a_term_that_is_kept_is_not_added_to():

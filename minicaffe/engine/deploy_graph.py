@@ -4,7 +4,7 @@ scales and shifts go into the layers before them, and what works element by elem
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from minicaffe import backend, folding, proto
@@ -105,7 +105,9 @@ def rewrite(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> tu
     """
     left = _without_identities(steps, blobs, watched)
     left, folded = _folded(left, blobs, watched)
-    left = _added(_in_place(left, blobs, watched), folded, blobs, watched)
+    left = _in_place(left, _alone, blobs, watched)
+    left = _added(left, folded, blobs, watched)
+    left = _in_place(left, _joined, blobs, watched)  # last: a layer behind it, in place, can run as one with it
     return _behind_makers(left), folded
 
 
@@ -218,23 +220,39 @@ def _without_params(layer: Layer) -> proto.LayerParameter:
 # --- in place ----------------------------------------------------------------------------------------------------
 
 
-def _in_place(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> list[Step]:
-    """Layers that can work in place do, where nobody looks at what they read: it is then the blob that they make."""
+def _in_place(
+    steps: Sequence[Step], places: Callable[[Step], Sequence[int]], blobs: Blobs, watched: Collection[int]
+) -> list[Step]:
+    """Layers work in one of their ``places`` where nobody looks at what they read: it is then the blob that they
+    make.
+    """
     left = list(steps)
     for index in range(len(left)):
         step = left[index]
-        if _can_be_in_place(left, index, watched):
-            left = _renamed(left, blobs, {step.bottom_ids[0]: step.top_ids[0]})
+        found = [blob for blob in places(step) if _can_be_overwritten(blob, left, index, watched)]
+        if found:
+            left = _renamed(left, blobs, {found[0]: step.top_ids[0]})
     return left
 
 
-def _can_be_in_place(steps: Sequence[Step], index: int, watched: Collection[int]) -> bool:
+def _alone(step: Step) -> Sequence[int]:
+    """The bottom of a layer that can work in place."""
+    return step.bottom_ids if len(step.bottom_ids) == 1 and step.layer.in_place != "never" else ()
+
+
+def _joined(step: Step) -> Sequence[int]:
+    """The bottoms that Eltwise has read when it begins to write."""
+    first_two = step.bottom_ids[:2]
+    return [i for i in first_two if step.bottom_ids.count(i) == 1] if type(step.layer) is Eltwise else ()
+
+
+def _can_be_overwritten(blob: int, steps: Sequence[Step], index: int, watched: Collection[int]) -> bool:
+    """Whether the step at ``index``, a bottom of which it is, can make its only top of this blob."""
     step = steps[index]
     layer = step.layer
-    if len(step.bottom_ids) != 1 or len(step.top_ids) != 1 or step.bottom_ids == step.top_ids:
+    if len(step.top_ids) != 1 or blob in step.top_ids:
         return False
-    blob = step.bottom_ids[0]
-    if layer.in_place == "never" or layer.user_defined or layer.patched or step.weighted or blob in watched:
+    if layer.user_defined or layer.patched or step.weighted or blob in watched:
         return False
     others = [other for other in steps if blob in (*other.bottom_ids, *other.top_ids) and other is not step]
     maker, *between = others

@@ -279,7 +279,7 @@ def copy_row(target, source, count, like):
         copy_first(target + j * size, source + j * size, count - j, like)
 
 
-@kernel(internal=True)
+@called
 def copy_rows(target, target_row, source, source_row, rows, count, like):
     """Copy ``count`` elements of each of some rows, which are ``source_row`` and will be ``target_row`` bytes apart."""
     size = size_of(like)
@@ -293,7 +293,7 @@ def copy_rows(target, target_row, source, source_row, rows, count, like):
             copy_first(to + whole * size, at + whole * size, count - whole, like)
 
 
-@kernel(internal=True)
+@called
 def stream_row(target, source, count, like):
     """Copy ``count`` elements past the caches: what is too much for them is then written without being read before, and
     what they hold stays there.  ``end_of_stream`` must follow."""
@@ -309,7 +309,7 @@ def stream_row(target, source, count, like):
         store(target + i * size, load(source + i * size, like))
 
 
-@kernel(internal=True)
+@called
 def fill_row(target, number, count):
     """Fill ``count`` elements with a number."""
     size = size_of(number)
