@@ -362,6 +362,14 @@ class Layer(interface.Layer, Configured, Costed):
         """
         return self.scratch("kept", shape, dtype) if self.goes_backward else None
 
+    def require_kept(self, memory: Any) -> None:
+        """In ``backward``: LayerError if there is no ``scratch_for_backward``."""
+        self.require(
+            memory is not None,
+            "forward has kept nothing for backward, since nothing goes backward through it in this net; "
+            "set force_backward: true in the net",
+        )
+
     @property
     def scratch_bytes(self) -> int:
         """Bytes that this layer keeps between its calls, beside its blobs."""
