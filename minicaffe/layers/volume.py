@@ -130,7 +130,7 @@ class Pooling3D(Pooling):
             kind=ShapeError,
         )
         num, channels, length, *image = x.shape
-        stride, pad, kernel = self._sizes()
+        stride, pad, kernel = self.sizes()
         depth = self.kernel_depth
         if self.global_pooling:
             kernel, depth = tuple(image), length

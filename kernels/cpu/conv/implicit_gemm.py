@@ -62,6 +62,10 @@ taken if there are at most so many times as many pixels."""
 _GATHERED, _GATHERED_TAPS, _SCATTERED = 0.12, 0.25, 0.4
 """Cycles to gather an element of a panel whose columns are positions, or taps, and to scatter one of a product; roughly
 measured."""
+_GATHERED_SHORT, _LOST = 1.5, 1.08
+"""Cycles to gather an element of runs shorter than a panel, and how many times as long as at its best the product of a
+small image takes: for weights that stay the same, where it is measured against what wastes less.
+"""
 _GATHERED_AGAIN, _READ_AGAIN = 0.5, 0.06
 """Cycles to gather an element from beyond the L2 cache, and to read a byte of the weights from there."""
 _FEW_REGISTERS = 8  # of a row of a product: if there are more, what fills up the last panel is neglected
@@ -102,6 +106,8 @@ def cycles(problem: Problem) -> float | None:
     c, m, taps, positions = problem.channels, problem.filters, problem.window.taps, problem.positions
     if problem.kind == FORWARD:
         multiplied, moved = positions * c * taps * m, _GATHERED * positions * c * taps
+        if problem.packed:
+            multiplied, moved = _columns(problem) * _LOST * c * taps * m, _small_moved(problem)
     elif problem.kind == WEIGHT_GRAD:
         elements = _padded_product(m, c * taps, WIDTH // problem.dtype.itemsize)
         multiplied, moved = positions * elements, _GATHERED_TAPS * positions * c * taps
@@ -110,6 +116,23 @@ def cycles(problem: Problem) -> float | None:
     else:
         multiplied, moved = positions * c * taps * m, _SCATTERED * positions * c * taps
     return problem.x_shape[0] * problem.group * (multiplied / MULTIPLICATIONS_PER_CYCLE + moved)
+
+
+def _columns(problem: Problem) -> float:
+    """Columns of the panels of an image, with those that stay empty."""
+    tables, lanes = _config(problem).positions, WIDTH // problem.dtype.itemsize
+    full, rest = divmod(tables.columns, PANEL // problem.dtype.itemsize)
+    registers = VECTORS if rest > 2 * lanes else -(-rest // lanes)
+    return (full * VECTORS + registers) * lanes / tables.together
+
+
+def _small_moved(problem: Problem) -> float:
+    """Cycles to gather the panels of an image that may be small, and to read the weights for it."""
+    depth, shortest = problem.channels * problem.window.taps, problem.y_shape[-1] * problem.dtype.itemsize
+    short = problem.window.taps > 1 and shortest < PANEL
+    weights = depth * problem.filters * problem.dtype.itemsize
+    gathered = (_GATHERED_SHORT if short else _GATHERED) * problem.positions * depth
+    return gathered + (_READ_AGAIN * weights if weights > L2 else 0)
 
 
 def _padded_product(rows: int, columns: int, lanes: int) -> int:

@@ -90,7 +90,7 @@ def _move_rows(inside, inside_row, outside, outside_row, rows, count, outward, l
     copy_rows(target, target_row, source, source_row, rows, count, like)
 
 
-@kernel(internal=True)
+@called
 def _move_strided(inside, outside, width, places, outward, like):
     """A row, phase by phase; ``places`` are its padding, the step, how many phases are kept, and elements of one."""
     size = size_of(like)

@@ -12,7 +12,15 @@ from numba import config
 from numpy.typing import DTypeLike
 
 from minicaffe.kernels import fast_paths
-from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm, row_dot, strided_1x1, uncompiled, winograd
+from minicaffe.kernels.cpu.conv import (
+    depthwise,
+    filter_panels,
+    implicit_gemm,
+    row_dot,
+    strided_1x1,
+    uncompiled,
+    winograd,
+)
 from minicaffe.kernels.cpu.conv.problem import (
     DATA_GRAD,
     FORWARD,
@@ -33,14 +41,15 @@ ALGORITHMS: dict[str, Algorithm] = {
     "depthwise": depthwise,
     "winograd": winograd,
     "row_dot": row_dot,
+    "filter_panels": filter_panels,
     "implicit_gemm": implicit_gemm,
     "uncompiled": uncompiled,
 }
 """In the order in which they are preferred."""
 
-_MARGIN, _PACKED_MARGIN = 1.3, 1.25
-"""Estimates are rough, and the sums of ``implicit_gemm`` are the most exact: the others must be so many times as fast,
-in general and with weights that stay the same."""
+_MARGIN, _PACKED_MARGIN = 1.3, 1.2
+"""Estimates are rough, and the sums of ``implicit_gemm`` and ``filter_panels`` are the most exact: the others must be
+so many times as fast, in general and with weights that stay the same."""
 
 
 def candidates(problem: Problem) -> tuple[tuple[str, Algorithm], ...]:
@@ -50,16 +59,22 @@ def candidates(problem: Problem) -> tuple[tuple[str, Algorithm], ...]:
 
 @functools.lru_cache(maxsize=1024)
 def _candidates(problem: Problem) -> tuple[tuple[str, Algorithm], ...]:
-    usual = implicit_gemm.cycles(problem)
-    limit, margin = math.inf if usual is None else usual, _PACKED_MARGIN if problem.packed else _MARGIN
+    usual, panels = implicit_gemm.cycles(problem), filter_panels.cycles(problem)
+    limit, margin = min(_or_never(usual), _or_never(panels)), _PACKED_MARGIN if problem.packed else _MARGIN
 
     def fast_enough(algorithm: Algorithm) -> bool:
         if algorithm is implicit_gemm:
             return usual is not None
+        if algorithm is filter_panels:
+            return panels is not None and panels <= _or_never(usual)
         cycles = algorithm.cycles(problem)
         return cycles is not None and margin * cycles <= limit
 
     return tuple(item for item in ALGORITHMS.items() if fast_enough(item[1]))
+
+
+def _or_never(cycles: float | None) -> float:
+    return math.inf if cycles is None else cycles
 
 
 @functools.lru_cache(maxsize=1024)

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from minicaffe.kernels.cpu.conv.problem import Axes
 from minicaffe.kernels.cpu.matmul.microkernel import PANEL
+from minicaffe.kernels.cpu.runtime.address import word_rows, words
 from minicaffe.kernels.cpu.runtime.compile import kernel
 from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH
 from minicaffe.kernels.window import Window
 
+_WORD = 8  # bytes
 _MOST_IMAGES = 8  # at most so many small images share a panel
 
 
@@ -101,19 +103,19 @@ def unpack(packed):
     """
     in_place, channel, together, taps = packed[0], packed[1], packed[2], packed[3]
     positions, panels, runs = packed[4], packed[5], packed[6]
-    layout = packed[7:22].reshape(5, 3)
-    at_positions = 22 + taps
-    at_panels = at_positions + positions
-    at_runs = at_panels + panels
+    at = packed.ctypes.data
+    at_taps = at + 22 * _WORD
+    at_positions = at_taps + taps * _WORD
+    at_panels = at_positions + positions * _WORD
     return (
-        layout,
+        word_rows(at + 7 * _WORD, 5, 3),
         in_place != 0,
         channel,
         together,
-        packed[22:at_positions],
-        packed[at_positions:at_panels],
-        packed[at_panels:at_runs],
-        packed[at_runs:].reshape(runs, 3),
+        words(at_taps, taps),
+        words(at_positions, positions),
+        words(at_panels, panels),
+        word_rows(at_panels + panels * _WORD, runs, 3),
     )
 
 

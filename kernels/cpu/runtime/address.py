@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 from minicaffe.kernels.cpu.runtime.compile import kernel
 
@@ -50,6 +54,43 @@ def quotient(context, a, b):
         return builder.udiv(*arguments)
 
     return types.intp(types.intp, types.intp), generate
+
+
+def _array(context: Any, builder: ir.IRBuilder, kind: types.Array, data: Any, shape: list) -> Any:
+    """Code for a contiguous array over memory that it does not own."""
+    word = ir.IntType(64)
+    size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
+    strides = [word(size)]
+    for length in reversed(shape[1:]):
+        strides.insert(0, builder.mul(strides[0], length))
+    array = context.make_array(kind)(context, builder)
+    pointer = builder.bitcast(data, array.data.type)
+    populate_array(array, data=pointer, shape=shape, strides=strides, itemsize=word(size), meminfo=None)
+    return array._getvalue()
+
+
+@intrinsic
+def words(context, address, length):
+    """The words at an address, as an array: a slice of one takes ten times as long to compile."""
+    kind = types.Array(types.intp, 1, "C")
+
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return _array(context, builder, kind, pointer, [arguments[1]])
+
+    return kind(types.intp, types.intp), generate
+
+
+@intrinsic
+def word_rows(context, address, rows, columns):
+    """The words at an address, as an array (rows, columns)."""
+    kind = types.Array(types.intp, 2, "C")
+
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return _array(context, builder, kind, pointer, arguments[1:])
+
+    return kind(*[types.intp] * 3), generate
 
 
 LINE = 64

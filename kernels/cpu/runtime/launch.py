@@ -30,7 +30,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.runtime.address import LINE, align, load, quotient, store
-from minicaffe.kernels.cpu.runtime.compile import by_name, call_by_name, called, caller, kernel, outside
+from minicaffe.kernels.cpu.runtime.compile import as_words, by_name, call_by_name, called, caller, kernel, outside
 
 _WORD = ir.IntType(64)
 _SIZE = 8
@@ -265,7 +265,7 @@ def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Ca
     It calls ``function(part, parts, *arguments)``, or ``function(part, parts, worker, *arguments)`` if ``numbered``.
     """
     own = 3 if numbered else 2
-    signature = function.get_call_type(context, (types.intp,) * own + tuple(arguments.types), {})
+    signature = function.get_call_type(context, (types.intp,) * own + tuple(map(as_words, arguments.types)), {})
     launch_signature = types.Dispatcher(_launch).get_call_type(context, (types.intp,) * 6, {})
 
     def generate(context, builder, _, values):
@@ -275,7 +275,10 @@ def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Ca
         part.linkage = "internal"
         body = ir.IRBuilder(part.append_basic_block())
         place = body.inttoptr(part.args[3], given.type.as_pointer())
-        items = [body.extract_value(body.load(place), i) for i in range(len(arguments))]
+        items = [
+            context.cast(body, body.extract_value(body.load(place), i), kind, signature.args[own + i])
+            for i, kind in enumerate(arguments.types)
+        ]
         call_by_name(context, body, function.dispatcher, signature, [*part.args[:own], *items])
         body.ret_void()
         slot = cgutils.alloca_once_value(builder, _borrowed(context, builder, arguments, given))

@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.runtime.address import load, size_of
-from minicaffe.kernels.cpu.runtime.compile import callback, caller, kernel
+from minicaffe.kernels.cpu.runtime.compile import callback, called, caller
 from minicaffe.kernels.cpu.simd.memory import WIDTH, get_first, get_vector, put_first, put_vector, splat
 
 
@@ -52,7 +52,7 @@ def _rectify_first(context, place, slope, count):
     return types.void(types.intp, slope, types.intp), generate
 
 
-@kernel(internal=True)
+@called
 def rectify_rows(place, row, rows, count, slope):
     """Multiply what is negative in ``rows`` rows of ``count`` elements, ``row`` bytes apart, by ``slope``."""
     size = size_of(slope)
