@@ -6,22 +6,21 @@ import operator
 from typing import Any, ClassVar
 
 from numba import types
-from numba.core import typed_passes, untyped_passes
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import PassManager
 
 _LEFT_OUT = {
-    typed_passes.DumpParforDiagnostics,
-    typed_passes.InlineOverloads,
-    typed_passes.NoPythonSupportedFeatureValidation,
-    typed_passes.NopythonRewrites,
-    untyped_passes.FindLiterallyCalls,
-    untyped_passes.InlineClosureLikes,
-    untyped_passes.LiteralPropagationSubPipelinePass,
-    untyped_passes.LiteralUnroll,
-    untyped_passes.MakeFunctionToJitFunction,
-    untyped_passes.RewriteDynamicRaises,
-    untyped_passes.WithLifting,
+    "DumpParforDiagnostics",
+    "FindLiterallyCalls",
+    "InlineClosureLikes",
+    "InlineOverloads",
+    "LiteralPropagationSubPipelinePass",
+    "LiteralUnroll",
+    "MakeFunctionToJitFunction",
+    "NoPythonSupportedFeatureValidation",
+    "NopythonRewrites",
+    "RewriteDynamicRaises",
+    "WithLifting",
 }
 """They are for closures and comprehensions, expressions of whole arrays, ``with``, ``raise`` and ``literal_unroll``.
 Kernels have none: with most a kernel would not compile, with expressions of arrays it would be slow."""
@@ -74,7 +73,7 @@ class KernelCompiler(CompilerBase):
     def define_pipelines(self) -> list[PassManager]:
         passes = _Passes("kernel")
         for kind, description in DefaultPassBuilder.define_nopython_pipeline(self.state).passes:
-            if kind not in _LEFT_OUT:
+            if kind.__name__ not in _LEFT_OUT:
                 passes.add_pass(kind, description)
         passes.finalize()
         return [passes]
