@@ -566,7 +566,7 @@ def test_commands(capsys, tmp_path):
     arguments = ("--model_def", "lenet/lenet.prototxt", "--pretrained_model", tmp_path / "w.caffemodel")
     for name, more in (("plain", ()), ("deploy", ("--deploy",))):
         path = tmp_path / f"{name}.npy"
-        options = (*arguments, "--images_dim", "28,28", "--center_only", *more)
+        options = (*arguments, "--images_dim", "28,28", "--center_only", "--raw_scale", "1", *more)
         assert run(capsys, "classify", tmp_path / "images.npy", path, *options).status == 0
     # of the probabilities, whose largest is near 1: each follows from differences of numbers that are rounded
     np.testing.assert_allclose(np.load(tmp_path / "deploy.npy"), np.load(tmp_path / "plain.npy"), rtol=0, atol=ROUNDING)
