@@ -356,6 +356,12 @@ class Layer(interface.Layer, Configured, Costed):
         wanted = top[0] is bottom[0] and self.goes_backward and not self.fused
         return self.scratch("kept", shape, bottom[0].data_storage.dtype_on(backend.current())) if wanted else None
 
+    def scratch_for_backward(self, shape: Sequence[int], dtype: DTypeLike | None = None) -> Any:
+        """In ``reshape``: memory for what forward works out and only backward reads, or None where nothing goes
+        backward.
+        """
+        return self.scratch("kept", shape, dtype) if self.goes_backward else None
+
     @property
     def scratch_bytes(self) -> int:
         """Bytes that this layer keeps between its calls, beside its blobs."""

@@ -20,6 +20,7 @@ from minicaffe.kernels.cpu.simd.memory import (
     prefetch_to_write,
 )
 from minicaffe.kernels.cpu.simd.pairs import join_rows, split_rows
+from minicaffe.kernels.cpu.simd.rectify import add_rows
 
 _AHEAD = 8  # rows to prefetch ahead
 # NumPy's: Numba takes Python's for literals, and compiles for each
@@ -135,6 +136,20 @@ def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
                     prefetch_to_write(outside + _AHEAD * positions * size + line)
             inside = panel + (r - low) * row + (column - first) * size
             _move_rows(inside, _NONE, outside, _NONE, _ONE, count, outward, like)
+        column += count
+
+
+@kernel(internal=True)
+def add_panel_to_columns(code, panel, row, y, places, low, high, first, last, slope, like):
+    """Add a panel to rows [low, high) and columns [first, last), and rectify the sums as ``add_rows`` does."""
+    size = size_of(like)
+    first_image, g, group, m, positions = places
+    column = first
+    while column < last:
+        i, p = column // positions, column % positions
+        count = min(positions - p, last - column)
+        outside = y + ((((first_image + i) * group + g) * m + low) * positions + p) * size
+        add_rows(code, outside, positions * size, panel + (column - first) * size, row, high - low, count, slope)
         column += count
 
 

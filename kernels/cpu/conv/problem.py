@@ -44,6 +44,8 @@ class Problem(NamedTuple):
     """How many threads may share the work."""
     packed: bool = False
     """Whether the weights stay the same for many calls, so that what is made of them once costs nothing."""
+    accumulate: bool = False
+    """Whether a forward problem adds to what is in y."""
 
     @property
     def channels(self) -> int:

@@ -195,6 +195,7 @@ def _is_tiled(problem: Problem) -> bool:
     window = problem.window
     return (
         problem.dtype == _DTYPE
+        and not problem.accumulate
         and len(problem.x_shape) == 4
         and window.kernel in ((3, 3), (5, 5))
         and max(window.stride + window.dilation) == 1

@@ -161,7 +161,18 @@ class Kernel(CPUDispatcher):
         return _name(self.py_func).removeprefix(_PACKAGE + ".")
 
 
-_WRITTEN_OUT = ("conv.", "matmul.", "runtime.", "simd.memory.", "simd.pairs.", "simd.rectify.", "simd.taps.")
+_WRITTEN_OUT = (
+    "conv.",
+    "matmul.",
+    "runtime.",
+    "simd.memory.",
+    "simd.pairs.",
+    "simd.rectify.",
+    "simd.taps.",
+    "simd.damping.",
+    "lrn._lrn_part",
+    "pooling._largest",
+)
 """Where kernels leave no loop to LLVM to make vectors of that takes long."""
 _ALLOCATING = {"arange", "copy", "empty", "ones", "zeros"}
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
