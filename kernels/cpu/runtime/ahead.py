@@ -78,6 +78,11 @@ def rehearse(work: Callable[[], None]) -> list[Job]:
     return missing(notes.jobs)
 
 
+def needed_by(work: Callable[[], None]) -> list[Job]:
+    """What ``rehearse`` finds, and what replays of the work may come to call."""
+    return rehearse(work) + missing([(launch.run_launches_alone, (types.intp,) * 2)])
+
+
 _forked = False  # to compile, and nothing else
 
 
@@ -142,7 +147,7 @@ def _compile_expected() -> bool:
     if work is None or work is _done:
         return False
     _expected.work = _done
-    return cores() > 1 and bool(compile_ahead(partial(rehearse, work)))
+    return cores() > 1 and bool(compile_ahead(partial(needed_by, work)))
 
 
 def _done() -> None:
