@@ -6,24 +6,24 @@ import operator
 from typing import Any, ClassVar
 
 from numba import types
-from numba.core import ir, typed_passes, untyped_passes
+from numba.core import ir
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
 from numba.core.ir_utils import get_definition, guard
 from numba.extending import intrinsic
 
 _LEFT_OUT = {
-    typed_passes.DumpParforDiagnostics,
-    typed_passes.InlineOverloads,
-    typed_passes.NoPythonSupportedFeatureValidation,
-    typed_passes.NopythonRewrites,
-    untyped_passes.FindLiterallyCalls,
-    untyped_passes.InlineClosureLikes,
-    untyped_passes.LiteralPropagationSubPipelinePass,
-    untyped_passes.LiteralUnroll,
-    untyped_passes.MakeFunctionToJitFunction,
-    untyped_passes.RewriteDynamicRaises,
-    untyped_passes.WithLifting,
+    "DumpParforDiagnostics",
+    "FindLiterallyCalls",
+    "InlineClosureLikes",
+    "InlineOverloads",
+    "LiteralPropagationSubPipelinePass",
+    "LiteralUnroll",
+    "MakeFunctionToJitFunction",
+    "NoPythonSupportedFeatureValidation",
+    "NopythonRewrites",
+    "RewriteDynamicRaises",
+    "WithLifting",
 }
 """They are for closures and comprehensions, expressions of whole arrays, ``with``, ``raise`` and ``literal_unroll``.
 Kernels have none: with most a kernel would not compile, with expressions of arrays it would be slow."""
@@ -118,9 +118,9 @@ class KernelCompiler(CompilerBase):
     def define_pipelines(self) -> list[PassManager]:
         passes = _Passes("kernel")
         for kind, description in DefaultPassBuilder.define_nopython_pipeline(self.state).passes:
-            if kind is typed_passes.NopythonTypeInference:
+            if kind.__name__ == "NopythonTypeInference":
                 passes.add_pass(_ChooseOfTwo, "choose of two")
-            if kind not in _LEFT_OUT:
+            if kind.__name__ not in _LEFT_OUT:
                 passes.add_pass(kind, description)
         passes.finalize()
         return [passes]
