@@ -387,7 +387,8 @@ class Layer(interface.Layer, Configured, Costed):
         if self.blobs_given:
             return None
         blob = self.blobs.add_blob(*shape)
-        if filler is not None:
+        zeros = filler is None or (filler.type == "constant" and filler.value == 0 and blob.count > 0)
+        if not zeros:  # which it holds, in memory that nobody has touched yet
             try:
                 fillers.fill(blob.data, filler)
             except LayerError as error:
@@ -420,10 +421,11 @@ def make(cls: type[Layer], layer_param: proto.LayerParameter, source: Origin, dt
 
     LayerError for another constructor, and one that does not call that of ``Layer``.
     """
-    arguments = [layer_param, dtype] if takes(cls, layer_param, dtype) else [layer_param]
+    with_dtype = takes(cls, layer_param, dtype)
+    arguments = [layer_param, dtype] if with_dtype else [layer_param]
     place = source.where(layer_param.name, layer_param.phase, "type")
     prefix = f"{place + ': ' if place else ''}layer '{layer_param.name}' ({layer_param.type})"
-    if not takes(cls, *arguments):
+    if not with_dtype and not takes(cls, *arguments):
         raise LayerError(
             f"{prefix}: {cls!r} must be made from a LayerParameter; found __init__{inspect.signature(cls)}"
         )
