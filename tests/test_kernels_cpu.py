@@ -417,6 +417,8 @@ CONVOLUTION = [  # x (N, C, *in), output channels, window, groups
     ((9, 3, 9, 11), 5, window((3, 2), stride=(2, 3), pad=(1, 2), dilation=(2, 1)), 1),
     ((2, 8, 6, 7), 8, window((3, 3), stride=2, pad=1), 8),  # depthwise
     ((1, 2, 90, 70), 2, window((3, 3), pad=1), 2),  # depthwise, in bands of rows
+    ((2, 3, 5, 3), 3, window((2, 2), stride=2), 3),  # depthwise: pixels behind the last window
+    ((2, 3, 5, 1), 6, window((3, 3), stride=2, pad=1), 3),  # depthwise: taps that reach no pixel
     ((1, 2, 231, 40), 4, window((5, 3), stride=(3, 2), pad=(2, 0), dilation=(1, 2)), 2),
     ((1, 24, 23, 21), 40, window((3, 3), stride=2, pad=1), 2),  # padded once for all threads
     ((1, 130, 15, 9), 70, window((1, 1)), 1),  # read in place

@@ -27,7 +27,7 @@ from minicaffe.kernels.cpu.conv.problem import (
     three_axes,
 )
 from minicaffe.kernels.cpu.conv.tables import window_tables
-from minicaffe.kernels.cpu.runtime.address import LINE, align, load, size_of, store
+from minicaffe.kernels.cpu.runtime.address import LINE, align, load, quotient, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.simd.memory import WIDTH, fill_row
@@ -144,7 +144,7 @@ def _data_grad_part(part, parts, worker, dy, w, dx, memory, scratch_per_worker, 
     low, high = share(part, parts, n * c)
     for item in range(low, high):
         pad_image(dy.ctypes.data + item * filters * positions * size, padded, filters, layout, like)
-        own = w.ctypes.data + item % c * order.size * size
+        own = w.ctypes.data + item % c * quotient(w.size, c) * size  # not all taps need reach a pixel
         for t in range(order.size):
             store(weights + t * size, load(own + order[t] * size, like))
         image = dx.ctypes.data + item * pixels * size
