@@ -129,10 +129,8 @@ def _write_onnx(net: Net, path: Path) -> None:
 
 
 def _write_plan(net: Net, path: Path) -> None:
-    """PyTorch's plan and the numbers of its outputs by name; no file if PyTorch lacks a layer's counterpart."""
+    """PyTorch's plan; no file if PyTorch lacks a layer's counterpart."""
     from benchmarks.torch_net import translate
 
     with contextlib.suppress(MinicaffeError):
-        plan = translate(net)
-        numbers = {name: i for i, name in enumerate(net._blob_names)}
-        path.write_bytes(pickle.dumps((plan, {name: numbers[name] for name in net.outputs}), protocol=5))
+        path.write_bytes(pickle.dumps(translate(net), protocol=5))

@@ -132,7 +132,7 @@ class OpenCv(Engine):
 
 
 class Torch(Engine):
-    """The net's layers as PyTorch's functions, run one by one."""
+    """The net as the module that ``minicaffe export`` writes."""
 
     needs = PLAN
 
@@ -140,16 +140,15 @@ class Torch(Engine):
         from benchmarks.torch_net import TorchNet, torch
 
         torch.set_num_threads(threads)
-        plan, self._numbers = pickle.loads((folder / self.needs).read_bytes())
-        self._net, self._without_gradients = TorchNet(plan), torch.inference_mode
+        self._net = TorchNet(pickle.loads((folder / self.needs).read_bytes()))
+        self._without_gradients = torch.inference_mode
 
     def run(self) -> Any:
         with self._without_gradients():
             return self._net.forward()
 
     def outputs(self) -> dict[str, Any]:
-        values = self.run()
-        return {name: values[number].numpy() for name, number in self._numbers.items()}
+        return {name: values.numpy() for name, values in self.run().items()}
 
 
 ENGINES: dict[str, type[Engine]] = {

@@ -87,18 +87,15 @@ class _TorchLayer:
         from benchmarks.torch_net import TorchNet, torch, translate
 
         self._torch, self._net, step = torch, TorchNet(translate(net)), net.steps[-1]
-        wanted = [i for i, down in zip(step.bottom_ids, step.propagate_down) if down]
-        self._wanted = [self._net.inputs[i].requires_grad_() for i in wanted] + [
+        wanted = [name for name, down in zip(net.inputs, step.propagate_down) if down]
+        self._wanted = [self._net.inputs[name].requires_grad_() for name in wanted] + [
             p for p in self._net.params if p.requires_grad
         ]
-        self._tops = step.top_ids
         self._gradients = [torch.from_numpy(blob.diff.copy()) for blob in step.top]
-        values = self._net.forward(check_shapes=True)
-        self.tops = [values[i] for i in self._tops]
+        self.tops = self.forward()
 
     def forward(self) -> list[Any]:
-        values = self._net.forward()
-        self.tops = [values[i] for i in self._tops]
+        self.tops = list(self._net.forward().values())
         return self.tops
 
     def backward(self) -> tuple[Any, ...]:

@@ -79,7 +79,6 @@ def torch_net(made: solvers.Solver, device: str = "cpu") -> Any:
     from benchmarks.torch_net import TorchNet, translate
 
     net = TorchNet(translate(made.net), device)
-    net.forward(check_shapes=True)
     net.optimize(made.param.base_lr, made.param.momentum, made.param.weight_decay)
     return net
 

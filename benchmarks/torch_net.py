@@ -1,43 +1,34 @@
-"""A minicaffe net carried over to PyTorch, layer by layer, with its weights and inputs.
+"""A minicaffe net in PyTorch, as ``minicaffe.pytorch`` exports it, with its weights, inputs and rates of learning.
 
-``translate`` gives plain data that can be pickled, so that a child process can run the net without minicaffe's engine.
+``translate`` gives plain data that can be pickled, so that a child process can run the net without minicaffe.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
-
-from benchmarks import torch_layers
-from benchmarks.torch_layers import torch
-from minicaffe.errors import MinicaffeError
-
-
-@dataclass
-class Call:
-    """One layer: its function and the numbers of its bottoms, params and tops."""
-
-    layer: str
-    function: Callable[..., Any]
-    bottoms: list[int]
-    params: list[int]
-    tops: list[int]
-    shapes: list[tuple[int, ...]]
 
 
 @dataclass
 class Plan:
-    """A whole net: its calls in order, its inputs and params by number, which params learn and how fast, its losses."""
+    """A whole net: the source of its module and the name of its class, the module's state, and its inputs by name.
 
-    calls: list[Call] = field(default_factory=list)
-    inputs: dict[int, NDArray] = field(default_factory=dict)
-    params: list[NDArray] = field(default_factory=list)
-    learning: list[tuple[bool, float, float]] = field(default_factory=list)
-    losses: list[tuple[int, float]] = field(default_factory=list)
+    ``params`` are keys of the state with the multipliers of each param's rate and decay, in the order of the net's
+    learnable params; ``losses`` are the weights of those outputs that are losses.
+    """
+
+    name: str
+    source: str
+    state: dict[str, NDArray]
+    inputs: dict[str, NDArray]
+    params: list[tuple[str, float, float]]
+    losses: dict[str, float]
+    training: bool
 
 
 def translate(net: Any) -> Plan:
@@ -45,27 +36,19 @@ def translate(net: Any) -> Plan:
 
     Raises MinicaffeError for a layer type without a counterpart.
     """
-    plan = Plan()
-    owners = {user: number for number, param in enumerate(net.learnable) for user in param.users}
-    for param in net.learnable:
-        learns = param.lr_mult != 0 and any(net.steps[i].layer.param_propagate_down[j] for i, j in param.users)
-        plan.params.append(param.blob.data.copy())
-        plan.learning.append((learns, param.lr_mult, param.decay_mult))
-    for index, step in enumerate(net.steps):
-        layer = step.layer
-        if layer.type == "Input":
-            plan.inputs.update((i, blob.data.copy()) for i, blob in zip(step.top_ids, step.top))
-            continue
-        if layer.type not in torch_layers.COUNTERPARTS:
-            raise MinicaffeError(
-                f"layer '{layer.name}': type {layer.type} has no counterpart in benchmarks/torch_layers.py"
-            )
-        function = torch_layers.COUNTERPARTS[layer.type](layer)
-        params = [owners[index, j] for j in range(len(layer.blobs))]
-        shapes = [blob.shape for blob in step.top]
-        plan.calls.append(Call(layer.name, function, step.bottom_ids, params, step.top_ids, shapes))
-        plan.losses += [(i, w) for i, w in zip(step.top_ids, layer.loss_weights) if w]
-    return plan
+    from minicaffe.pytorch.export import source_of
+
+    made = source_of(net)
+    learned = [(key, p.lr_mult, p.decay_mult) for key, p in zip(made.keys, net.learnable, strict=True)]
+    return Plan(
+        name=made.name,
+        source=made.text,
+        state=made.state,
+        inputs={name: net.blobs[name].data.copy() for name in made.inputs},
+        params=[(key, rate, decay) for key, rate, decay in learned if key is not None],
+        losses=made.losses,
+        training=made.training,
+    )
 
 
 @contextlib.contextmanager
@@ -85,33 +68,30 @@ def without_dropout(net: Any) -> Iterator[None]:
 
 
 class TorchNet:
-    """A plan as PyTorch tensors and calls, on a device of PyTorch's."""
+    """A plan as a PyTorch module and its inputs, on a device of PyTorch's."""
 
     def __init__(self, plan: Plan, device: str = "cpu") -> None:
         self.plan = plan
-        self.inputs = {i: torch.from_numpy(values).to(device) for i, values in plan.inputs.items()}
-        self.params: Any = [
-            torch.nn.Parameter(torch.from_numpy(values.copy()).to(device), requires_grad=learns)
-            for values, (learns, _, _) in zip(plan.params, plan.learning)
-        ]
+        space: dict[str, Any] = {}
+        exec(plan.source, space)
+        self.module = space[plan.name]().train(plan.training)
+        self.module.load_state_dict({key: torch.from_numpy(values) for key, values in plan.state.items()})
+        self.module.to(device)
+        self.inputs = {name: torch.from_numpy(values).to(device) for name, values in plan.inputs.items()}
+        params = self.module.state_dict(keep_vars=True)
+        self.params = [params[key] for key, _, _ in plan.params]
         self._optimizer: Any = None
 
-    def forward(self, check_shapes: bool = False) -> dict[int, Any]:
-        """All blobs by number; MinicaffeError if one has another shape than in minicaffe, and ``check_shapes``."""
-        values = dict(self.inputs)
-        for call in self.plan.calls:
-            tops = call.function([values[i] for i in call.bottoms], [self.params[i] for i in call.params])
-            values.update(zip(call.tops, tops))
-            if check_shapes and [tuple(top.shape) for top in tops] != call.shapes:
-                raise MinicaffeError(
-                    f"layer '{call.layer}': PyTorch's tops are {[tuple(t.shape) for t in tops]}, not {call.shapes}"
-                )
-        return values
+    def forward(self) -> dict[str, Any]:
+        """All outputs by name."""
+        return self.module(*self.inputs.values())
 
     def loss(self) -> Any:
         """Forward, and the sum of the losses, a scalar tensor."""
-        values = self.forward()
-        return sum(values[i] if weight == 1 else weight * values[i] for i, weight in self.plan.losses)
+        outputs = self.forward()
+        return sum(
+            outputs[name] if weight == 1 else weight * outputs[name] for name, weight in self.plan.losses.items()
+        )
 
     def infer(self) -> None:
         """Forward alone, without keeping what a backward would need."""
@@ -121,8 +101,8 @@ class TorchNet:
     def optimize(self, rate: float, momentum: float, decay: float) -> None:
         """Use SGD with momentum, with each param's own multipliers, in the following steps."""
         groups: dict[tuple[float, float], list] = {}
-        for param, (learns, rate_mult, decay_mult) in zip(self.params, self.plan.learning):
-            if learns:
+        for param, (_, rate_mult, decay_mult) in zip(self.params, self.plan.params, strict=True):
+            if param.requires_grad:
                 groups.setdefault((rate_mult, decay_mult), []).append(param)
         settings = [{"params": p, "lr": rate * r, "weight_decay": decay * d} for (r, d), p in groups.items()]
         self._optimizer = torch.optim.SGD(settings, lr=rate, momentum=momentum, fused=True)

@@ -14,6 +14,7 @@ from minicaffe.errors import MinicaffeError
 FAST_PATHS = {
     "copy_ahead": "inputs are copied to a GPU while it still computes on those before",
     "depthwise": "convolutions with one channel a group slide a window over each channel, without a matrix product",
+    "filter_panels": "convolutions whose weights stay the same multiply small images with panels of filters",
     "fusion": "neighbouring layers that work element by element run as one",
     "implicit": "large convolutions on a GPU are one kernel, which lays out no columns in memory",
     "replay": "layers that run again as they ran before are replayed from a capture of their kernel launches",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe import plot as plot
     from minicaffe import proto as proto
     from minicaffe import pycaffe as pycaffe
+    from minicaffe import pytorch as pytorch
     from minicaffe import solvers as solvers
     from minicaffe import tensorboard as tensorboard
     from minicaffe import testing as testing
@@ -48,6 +49,7 @@ if TYPE_CHECKING:  # what _HOME and _SUBMODULES say, for editors
     from minicaffe.net import Net
     from minicaffe.net_spec import NetSpec, params, to_proto
     from minicaffe.onnx.export import export_onnx
+    from minicaffe.pytorch.export import export_torch
     from minicaffe.solvers import (
         AdaDeltaSolver,
         AdaGradSolver,
@@ -75,6 +77,7 @@ _HOME = {
     "to_proto": "minicaffe.net_spec",
     "MinicaffeError": "minicaffe.errors",
     "export_onnx": "minicaffe.onnx.export",
+    "export_torch": "minicaffe.pytorch.export",
     "allow_python_layers": "minicaffe.layers.python_layer",
     "install_as_caffe": "minicaffe.as_caffe",
     "init_log": "minicaffe.glog",
@@ -124,6 +127,7 @@ _SUBMODULES = (
     "plot",
     "proto",
     "pycaffe",
+    "pytorch",
     "solvers",
     "tensorboard",
     "testing",
@@ -144,6 +148,7 @@ __all__ = [
     "to_proto",
     "MinicaffeError",
     "export_onnx",
+    "export_torch",
     "allow_python_layers",
     "install_as_caffe",
     "init_log",

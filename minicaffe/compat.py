@@ -26,6 +26,7 @@ _EXTRA_OF = {
     "tensorboardX": "tensorboard",
     "IPython": "notebook",
     "onnx": "onnx",
+    "torch": "torch",
     "onnxruntime": "onnxruntime",
 }
 

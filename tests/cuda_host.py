@@ -43,6 +43,8 @@ class _Parameter(ctypes.Structure):
 
     def check(self, value: Any) -> None:
         """Raise TypeError where CuPy would pass ``value`` and the kernel would read something else."""
+        if self.is_pointer and isinstance(value, np.uintp) and value == 0:  # a null pointer
+            return
         if self.is_pointer != isinstance(value, Pointer):
             raise TypeError(f"the kernel takes {'an array' if self.is_pointer else 'a value'}, not {value!r}")
         dtype = value.dtype

@@ -71,6 +71,7 @@ RANKS = [
         "minicaffe.features",
         "minicaffe.inspection",
         "minicaffe.onnx",
+        "minicaffe.pytorch",
         "minicaffe.statistics",
         "minicaffe.training_log",
         "minicaffe.zoo",
@@ -207,6 +208,7 @@ def test_optional_packages_are_imported_in_compat_only():
         "nbclient",
         "onnx",
         "onnxruntime",
+        "torch",
     }
     offenders = []
     for name, path in modules().items():

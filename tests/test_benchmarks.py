@@ -195,8 +195,8 @@ def test_another_rate_of_learning_is_noticed(monkeypatch):
     made = nets.solver(nets.NETS["lenet_b64"])
     honest = nets.torch_net
 
-    def hasty(made):
-        peer = honest(made)
+    def hasty(made, device):
+        peer = honest(made, device)
         peer.optimize(0.1, 0.9, 0.0005)
         return peer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from cli_case import NET, run
@@ -88,3 +89,21 @@ def test_sizes_stand_for_data_that_is_not_there(here, capsys):
 def test_a_folder_that_is_not_there_is_made_and_a_bad_path_is_an_error(here, capsys):
     outcome = run(capsys, "export", "net.prototxt", "net.caffemodel", "net.prototxt/net.onnx", "--quiet")
     assert outcome.status == 1 and outcome.errors
+
+
+def test_it_writes_for_pytorch_by_the_suffix(here, capsys):
+    pytest.importorskip("torch", reason="the extra torch is not installed")
+    words = ["export", "net.prototxt", "net.caffemodel", "net.pt", "--output", "ip", "--quiet"]
+    first, *sides, last = run(capsys, *words, "--check").out.splitlines()
+    assert first.startswith("net.pt: a state_dict of 2 tensors; net.py: its module, the class ")
+    assert sides == ["input data: 4 x 3", "output ip: 4 x 2"]
+    assert last.startswith("checked in PyTorch: the largest difference is ")
+    told = json.loads(run(capsys, *words, "--json").out)
+    assert told["module"] == "net.py" and told["inputs"] == {"data": [4, 3]} and told["differences"] is None
+
+
+def test_for_pytorch_it_says_what_to_install(here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    outcome = run(capsys, "export", "net.prototxt", "net.caffemodel", "net.pth", "--quiet")
+    assert outcome.status != 0 and "pip install 'minicaffe[torch]'" in outcome.err
+    assert not (here / "net.pth").exists()

@@ -174,6 +174,7 @@ def test_pooling(case, shape, w, pooled):
     x, out = case.normal(*shape), (*shape[:2], *pooled)
     mask = np.full(out, 99, np.int32)
     case.check("max_pool", lambda y, m: (x, y, m, w), [case.garbage(*out), mask])
+    case.check("max_pool", lambda y: (x, y, None, w), [case.garbage(*out)])
     reference.max_pool(x, case.garbage(*out), mask, w)
     dy = case.normal(*out)
     case.check("max_pool_grad", lambda dx: (dy, mask, dx, w), [case.garbage(*shape)])
@@ -195,6 +196,7 @@ def test_max_pool_takes_the_first_of_equals_and_nan_before_all(case, shape, w, p
         lambda y, m: (x, y, m, w),
         [case.garbage(*shape[:2], *pooled), np.full((*shape[:2], *pooled), 99, np.int32)],
     )
+    case.check("max_pool", lambda y: (x, y, None, w), [case.garbage(*shape[:2], *pooled)])
 
 
 @pytest.mark.parametrize("shape, w, pooled", [POOLING[1], POOLING[5]])

@@ -173,6 +173,7 @@ def test_lrn(case, shape, size, beta):  # noqa: F811
     case.check(
         "lrn", lambda scale, y: (x, scale, y, size, 1.5, beta, 1.0), [case.garbage(*shape), case.garbage(*shape)]
     )
+    case.check("lrn", lambda y: (x, None, y, size, 1.5, beta, 1.0), [case.garbage(*shape)])
     scale, y = np.empty_like(x), np.empty_like(x)
     reference.lrn(x, scale, y, size, 1.5, beta, 1.0)
     case.check("lrn_grad", lambda dx: (x, y, scale, dy, dx, size, 1.5, beta), [case.garbage(*shape)])
@@ -186,6 +187,7 @@ def test_lrn(case, shape, size, beta):  # noqa: F811
 def test_lrn_within(case, shape, size, beta):  # noqa: F811
     x, dy = case.normal(*shape), case.normal(*shape)
     case.check("lrn_within", lambda scale, y: (x, scale, y, size, 1.5, beta), [case.garbage(*shape) for _ in range(2)])
+    case.check("lrn_within", lambda y: (x, None, y, size, 1.5, beta), [case.garbage(*shape)])
     scale, y = np.empty_like(x), np.empty_like(x)
     reference.lrn_within(x, scale, y, size, 1.5, beta)
     case.check("lrn_within_grad", lambda dx: (x, y, scale, dy, dx, size, 1.5, beta), [case.garbage(*shape)])

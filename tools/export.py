@@ -1,10 +1,11 @@
-"""``minicaffe export``: a net with its weights as an ONNX model."""
+"""``minicaffe export``: a net with its weights as an ONNX model, or as a PyTorch module."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +15,9 @@ from minicaffe.tools.completion import Definition, Path
 
 if TYPE_CHECKING:
     from minicaffe.net import Net
-    from minicaffe.onnx import Exported
+
+TORCH = (".pt", ".pth")
+"""How files for PyTorch end."""
 
 
 @click.command(
@@ -22,12 +25,13 @@ if TYPE_CHECKING:
     examples=[
         "minicaffe export lenet/lenet.prototxt lenet.caffemodel lenet.onnx --check",
         "minicaffe export ssd/deploy.prototxt ssd.caffemodel ssd.onnx --output loc --output conf_found",
+        "minicaffe export lenet/lenet.prototxt lenet.caffemodel lenet.pt",
     ],
 )
 @click.argument("model", metavar="NET", type=Definition())
 @click.argument("weights", metavar="WEIGHTS", type=Path())
 @click.argument("path", metavar="OUT", type=Path())
-@click.option("--check", is_flag=True, help="Run the model in ONNX Runtime, too, and compare what both compute.")
+@click.option("--check", is_flag=True, help="Run the model in ONNX Runtime, or PyTorch, and compare what both compute.")
 @click.option(
     "--output", "outputs", multiple=True, metavar="BLOB",
     help="Let this blob be an output in place of the net's; may be given several times. Only what they need is "
@@ -41,30 +45,65 @@ def command(
     model: str, weights: str, path: str, check: bool, outputs: tuple[str, ...], shapes: tuple, as_json: bool,
     threads: int | None, level: int, stage: str,
 ) -> int:  # fmt: skip
-    """Write a net and its weights as an ONNX model.
+    """Write a net and its weights as an ONNX model, or, if OUT ends in .pt or .pth, for PyTorch.
 
     OUT is NET's TEST phase, opset 18, for batches of any size, with the names of blobs for its values. Data layers
-    become inputs.  Layers that ONNX has no words for are an error, which names all of them: name blobs before them as
-    --output.  With --check the exit status is 1 if the model computes something else than the net.
+    become inputs.  For PyTorch it is a state_dict, and beside it, with the suffix .py, lies the source of the module
+    that it is for.  Layers that ONNX or PyTorch has no words for are an error, which names all of them: name blobs
+    before them as --output.  With --check the exit status is 1 if the model computes something else than the net.
     """
     from minicaffe import models
     from minicaffe.folding import ROUNDING
-    from minicaffe.onnx import export_onnx
-    from minicaffe.onnx.check import differences
 
     options.choose_device("", threads)
+    write = _write_torch if path.endswith(TORCH) else _write_onnx
     net = _build(models.find(model), level, options.split(stage), dict(shapes))
     with contextlib.closing(net):
         _load(net, weights, outputs or net.outputs)
-        exported = export_onnx(net, path, outputs or None)
-        found = differences(exported) if check else None
-    wrong = found is not None and not all(value <= ROUNDING for value in found.values())
+        told = write(net, path, outputs or None, check)
+    found = told.differences
     if as_json:
-        sides = {"inputs": exported.inputs, "outputs": exported.outputs, "notes": exported.notes}
-        console.result_as_json({"opset": exported.opset, **sides, "differences": found})
+        sides = {"inputs": told.inputs, "outputs": told.outputs, "notes": told.notes}
+        console.result_as_json({**told.facts, **sides, "differences": found})
     else:
-        _tell(path, exported, found)
-    return int(wrong)
+        _tell(told)
+    return int(found is not None and not all(value <= ROUNDING for value in found.values()))
+
+
+@dataclass
+class Told:
+    """What is told of an exported net: a line and facts of its own, and the rest of any."""
+
+    line: str
+    facts: dict[str, Any]
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    notes: list[str]
+    checked_in: str
+    differences: dict[str, float] | None
+
+
+def _write_onnx(net: Net, path: str, outputs: Sequence[str] | None, checked: bool) -> Told:
+    from minicaffe.onnx import check, export_onnx
+
+    made = export_onnx(net, path, outputs)
+    found = check.differences(made) if checked else None
+    line = f"{path}: opset {made.opset}, {len(made.model.graph.node)} nodes"
+    return Told(line, {"opset": made.opset}, made.inputs, made.outputs, made.notes, "ONNX Runtime", found)
+
+
+def _write_torch(net: Net, path: str, outputs: Sequence[str] | None, checked: bool) -> Told:
+    from minicaffe.pytorch import check, export_torch
+
+    made = export_torch(net, path, outputs)
+    found = check.differences(made) if checked else None
+    weights, program = made.written
+    name = made.source.name
+    line = f"{weights}: a state_dict of {len(made.source.state)} tensors; {program}: its module, the class {name}"
+    facts = {"module": str(program), "class": name}
+    sizes: dict[str, Any] = {blob: list(net.blobs[blob].shape) for blob in made.outputs}
+    inputs = {blob: list(shape) for blob, shape in made.inputs.items()}
+    return Told(line, facts, inputs, sizes, [], "PyTorch", found)
 
 
 def _build(path: str, level: int, stages: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> Net:
@@ -95,15 +134,16 @@ def _load(net: Net, weights: str, outputs: Sequence[str]) -> None:
         )
 
 
-def _tell(path: str, exported: Exported, found: dict[str, float] | None) -> None:
-    console.result(f"{path}: opset {exported.opset}, {len(exported.model.graph.node)} nodes")
-    for side, values in (("input", exported.inputs), ("output", exported.outputs)):
+def _tell(told: Told) -> None:
+    console.result(told.line)
+    for side, values in (("input", told.inputs), ("output", told.outputs)):
         for name, sizes in values.items():
             console.result(f"{side} {name}: {' x '.join('?' if s is None else str(s) for s in sizes) or 'one number'}")
-    for note in exported.notes:
+    for note in told.notes:
         console.result(f"note: {note}")
-    if found is not None:
+    if (found := told.differences) is not None:
         worst = max(found, key=lambda name: found[name])
         console.result(
-            f"checked in ONNX Runtime: the largest difference is {found[worst]:.2g} of the largest value of '{worst}'"
+            f"checked in {told.checked_in}: the largest difference is {found[worst]:.2g} of the largest value of "
+            f"'{worst}'"
         )

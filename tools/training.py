@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -22,10 +23,12 @@ _log = logging.getLogger(__name__)
 
 def run(solver: Solver) -> None:
     """Train to the end, or until a signal or an early stop; tell which weights were best, and how to go on."""
+    from minicaffe import backend
     from minicaffe.solvers import EarlyStop, Keep
 
     try:
-        solver.solve()
+        with backend.current().expecting(partial(_rehearse, solver)):
+            solver.solve()
     except KeyboardInterrupt:
         _say_how_to_resume(solver)
         raise
@@ -39,6 +42,19 @@ def run(solver: Solver) -> None:
     keep = _monitor(solver, Keep)
     if keep is not None and keep.best is not None and keep.best.iteration >= 0:
         _log.info("Best weights: %s, %s", keep.best, keep.best_weights or "not of this snapshot_prefix")
+
+
+def _rehearse(solver: Solver) -> None:
+    """Call the ops of training, and of what ``leave_plots`` does then, where kernels are noted instead of run."""
+    from minicaffe import embedding
+
+    solver.rehearse()
+    if _is_siamese(solver.net):
+        embedding.rehearse()
+
+
+def _is_siamese(net: Net) -> bool:
+    return any(step.layer.type == "ContrastiveLoss" for step in net.steps)
 
 
 def _monitor(solver: Solver, kind: type[M]) -> M | None:
@@ -81,7 +97,7 @@ def leave_plots(solver: Solver) -> None:
     elif history is not None:
         _leave_curve(solver, history.path)
     net = solver.test_nets[0] if solver.test_nets else solver.net
-    if any(step.layer.type == "ContrastiveLoss" for step in net.steps) and (can_plot or board is not None):
+    if _is_siamese(net) and (can_plot or board is not None):
         _leave_embedding(solver, net, f"{solver.param.snapshot_prefix}_embedding.png" if can_plot else None, board)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicaffe.kernels.cpu.runtime.address import quotient, size_of
 from minicaffe.kernels.cpu.runtime.capture import capturable
-from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import called, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
-from minicaffe.kernels.cpu.simd.mathlib import exp, inverse_fourth_root, log
+from minicaffe.kernels.cpu.simd.damping import damp_row, square_row
+from minicaffe.kernels.cpu.simd.mathlib import exp, log
 from minicaffe.kernels.reference import Array
 
-_BLOCK = 256  # pixels at a time: so many of all channels of a window stay in the L2 cache
+_BLOCK = 512  # pixels at a time: so many of all channels of a window stay in the L2 cache
 
 
-@kernel()
+@kernel(internal=True)
 def _power(base, exponent):
     """``base ** exponent``; the exponents that nets use are made of square roots, much faster than a general power."""
     one = base.dtype.type(1)
@@ -33,7 +35,7 @@ def _power(base, exponent):
 # --- across channels ------------------------------------------------------------------------------------------------
 
 
-@kernel()
+@kernel(internal=True)
 def _sum_planes(planes, first, last, total):
     """Sum of the channels ``first`` .. ``last`` - 1 of (C, width), as far as they exist."""
     total[:] = 0
@@ -43,79 +45,56 @@ def _sum_planes(planes, first, last, total):
             total[i] += plane[i]
 
 
-@kernel()
-def _sum_ring(planes, first, total):
-    """Sum of planes that begin with number ``first`` and go on with the first after the last; five, the usual number,
-    in one pass.
-    """
-    size = len(planes)
-    if size == 5:
-        a, b, c = planes[first], planes[(first + 1) % 5], planes[(first + 2) % 5]
-        d, e = planes[(first + 3) % 5], planes[(first + 4) % 5]
+@called
+def _damp_any(x, image, channel, first, scale, keeps, y, total, half, factor, exponent, k):
+    """A channel's pixels from ``first`` on, as many as there are totals, whatever the exponent and the sums."""
+    total[:] = 0
+    last = first + total.size
+    for c in range(max(channel - half, 0), min(channel + half + 1, x.shape[1])):
+        plane = x[image, c, first:last]
         for i in range(total.size):
-            total[i] = a[i] + b[i] + c[i] + d[i] + e[i]
-    else:
-        _sum_planes(planes, first, size, total)
-        for p in range(first):
-            plane = planes[p]
-            for i in range(total.size):
-                total[i] += plane[i]
-
-
-@kernel()
-def _square(source, square):
-    for i in range(square.size):
-        square[i] = np.float64(source[i]) * source[i]
-
-
-@kernel()
-def _cubed_inverse_roots(total):
-    """``total ** -0.75``; False, and nothing done, if a number is out of the range of ``inverse_fourth_root``."""
-    outside = 0
+            total[i] += np.float64(plane[i]) * plane[i]
+    source, out = x[image, channel, first:last], y[image, channel, first:last]
+    kept = scale[image, channel, first:last] if keeps else out
     for i in range(total.size):
-        outside += not (1e-30 < total[i] < 1e30)
-    if outside == 0:
-        for i in range(total.size):
-            root = inverse_fourth_root(total[i])
-            total[i] = root * root * root
-    return outside == 0
+        total[i] = k + factor * total[i]
+        kept[i] = total[i]
+    _power(total, exponent)
+    for i in range(total.size):
+        out[i] = source[i] * total[i]
 
 
 @part_kernel()
-def _lrn_part(part, parts, x, scale, y, half, factor, exponent, k):
+def _lrn_part(part, parts, x, scale, keeps, y, half, factor, exponent, k):
     n, c, inner = x.shape
-    blocks = -(-inner // _BLOCK)
-    # in float64: nets with several LRN layers are sensitive to the rounding errors of these sums and roots
+    like, total = x.dtype.type(0), np.empty(_BLOCK)
+    size, blocks = size_of(like), quotient(inner + _BLOCK - 1, _BLOCK)
     half = min(half, c)  # a window that reaches further holds no more
-    size, totals = half + 1 + half, np.empty(_BLOCK)
-    ring = np.zeros((size, _BLOCK))  # the squares of a window's channels: those of channel j are in row j modulo size
+    rows, row = half + 1 + half, _BLOCK * size_of(factor)
+    memory = np.empty(rows * _BLOCK)
+    ring, source, kept, target = memory.ctypes.data, x.ctypes.data, scale.ctypes.data, y.ctypes.data
     low, high = share(part, parts, n * blocks)
     for item in range(low, high):
-        image, first = item // blocks, item % blocks * _BLOCK
-        last = min(first + _BLOCK, inner)
-        squares, total = ring[:, : last - first], totals[: last - first]
-        squares[:] = 0
-        for j in range(min(half, c)):
-            _square(x[image, j, first:last], squares[j])
-        for j in range(c):
-            if j + half < c:
-                _square(x[image, j + half, first:last], squares[(j + half) % size])
-            else:
-                squares[(j + half) % size] = 0
-            source, kept, out = x[image, j, first:last], scale[image, j, first:last], y[image, j, first:last]
-            _sum_ring(squares, (j + half + 1) % size, total)
-            for i in range(total.size):
-                total[i] = k + factor * total[i]
-                kept[i] = total[i]
-            if exponent != -0.75 or not _cubed_inverse_roots(total):
-                _power(total, exponent)
-            for i in range(total.size):
-                out[i] = source[i] * total[i]
+        image = quotient(item, blocks)
+        first = (item - image * blocks) * _BLOCK
+        count = min(_BLOCK, inner - first)
+        place = 0  # of a channel's squares in the ring, which holds those of a window; beyond all channels they are 0
+        for last in range(-half, c + half):
+            at, middle = ((image * c + last) * inner + first) * size, last - half
+            square_row(ring + place * row, source + at, count if 0 <= last < c else 0, count, like, factor)
+            place = place + 1 if place + 1 < rows else 0
+            if middle >= 0:
+                at -= half * inner * size
+                to = kept + at if keeps else 0
+                if exponent != -0.75 or not damp_row(
+                    target + at, to, source + at, ring, row, rows, count, factor, k, like
+                ):
+                    _damp_any(x, image, middle, first, scale, keeps, y, total[:count], half, factor, exponent, k)
 
 
 @kernel()
-def _lrn(x, scale, y, half, factor, exponent, k, parts):
-    parallel(_lrn_part, parts, (x, scale, y, half, factor, exponent, k))
+def _lrn(x, scale, keeps, y, half, factor, exponent, k, parts):
+    parallel(_lrn_part, parts, (x, scale, keeps, y, half, factor, exponent, k))
 
 
 @part_kernel()
@@ -150,10 +129,17 @@ def _lrn_grad(x, y, scale, dy, dx, half, factor, exponent, parts):
 
 
 @capturable
-def lrn(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
-    """See ``reference.lrn``."""
-    half = (size - 1) // 2
-    _lrn(x, scale, y, half, float(alpha / size), float(-beta), float(k), parts(x.size))
+def lrn(x: Array, scale: Array | None, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
+    """See ``reference.lrn``.
+
+    Squares, sums and the power -3/4 are of float64 if there is a ``scale``, and y is rounded once.  If not, they are
+    of x's dtype: in float32, y is within 5e-7 of its size.
+    """
+    # nets with several LRN layers that learn are sensitive to how sums and roots are rounded
+    real = x.dtype.type if scale is None else np.float64
+    memory = y if scale is None else scale
+    factor, half = real(alpha / size), (size - 1) // 2
+    _lrn(x, memory, scale is not None, y, half, factor, float(-beta), real(k), parts(x.size))
 
 
 @capturable
@@ -187,7 +173,7 @@ def _sum_boxes(padded, across, total, size, pitch):
 
 
 @part_kernel()
-def _within_part(part, parts, x, scale, y, size, factor, exponent):
+def _within_part(part, parts, x, scale, keeps, y, size, factor, exponent):
     planes, height, width = x.shape
     half, pitch = size // 2, width + size - 1
     padded, across = np.zeros((height + size - 1) * pitch, x.dtype), np.empty((height + size - 1) * pitch, x.dtype)
@@ -203,7 +189,7 @@ def _within_part(part, parts, x, scale, y, size, factor, exponent):
             total[i] = x.dtype.type(1) + factor * total[i]
         for h in range(height):
             start = np.uintp(h * pitch)
-            for w in range(width):
+            for w in range(width if keeps else 0):
                 scale[p, h, w] = total[start + np.uintp(w)]
         _power(total, exponent)
         for h in range(height):
@@ -213,8 +199,8 @@ def _within_part(part, parts, x, scale, y, size, factor, exponent):
 
 
 @kernel()
-def _within(x, scale, y, size, factor, exponent, parts):
-    parallel(_within_part, parts, (x, scale, y, size, factor, exponent))
+def _within(x, scale, keeps, y, size, factor, exponent, parts):
+    parallel(_within_part, parts, (x, scale, keeps, y, size, factor, exponent))
 
 
 @part_kernel()
@@ -250,10 +236,11 @@ def _planes(array: Array) -> Array:
 
 
 @capturable
-def lrn_within(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float) -> None:
+def lrn_within(x: Array, scale: Array | None, y: Array, size: int, alpha: float, beta: float) -> None:
     """See ``reference.lrn_within``."""
-    real = x.dtype.type
-    _within(*map(_planes, (x, scale, y)), size, real(alpha / size**2), real(-beta), parts(x.size))
+    real, memory = x.dtype.type, y if scale is None else scale
+    x, memory, y = map(_planes, (x, memory, y))
+    _within(x, memory, scale is not None, y, size, real(alpha / size**2), real(-beta), parts(x.size))
 
 
 @capturable

@@ -6,15 +6,19 @@ import functools
 
 import numpy as np
 
-from minicaffe.kernels.cpu.runtime.address import size_of
+from minicaffe.kernels.cpu.runtime.address import load, quotient, size_of, store
 from minicaffe.kernels.cpu.runtime.capture import capturable
-from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, called, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
-from minicaffe.kernels.cpu.simd.memory import WIDTH
+from minicaffe.kernels.cpu.simd.memory import WIDTH, fill_row
+from minicaffe.kernels.cpu.simd.pool_largest import largest_along, largest_down
 from minicaffe.kernels.cpu.simd.pool_windows import gather_max, gather_sum, known, scatter_max, scatter_sum
 from minicaffe.kernels.reference import FLT_MAX, Array
 from minicaffe.kernels.window import Window
+
+_STRIP = 4096
+"""Elements that are kept of a plane between the passes of ``_largest_part``."""
 
 
 def _planes(*arrays: Array) -> list[Array]:
@@ -63,6 +67,67 @@ def _max_pool_part(part, parts, x, y, mask, kernel, stride, pad, taps, step):
 @kernel()
 def _max_pool(kernel, stride, pad, taps, step, parts, x, y, mask):
     parallel(_max_pool_part, parts, (x, y, mask, kernel, stride, pad, taps, step))
+
+
+@called
+def _largest_or_nan(x, y, height, width, rows, columns, kernel, stride, pad, least):
+    """The largest of ``least`` and a window's pixels, for a plane that is not finite; NaN is above all numbers."""
+    size = size_of(least)
+    for i in range(rows):
+        top, bottom = _clip(i * stride[0] - pad[0], kernel[0], height)
+        for j in range(columns):
+            left, right = _clip(j * stride[1] - pad[1], kernel[1], width)
+            best = least
+            for h in range(top, bottom):
+                for w in range(left, right):
+                    pixel = load(x + (h * width + w) * size, least)
+                    if pixel > best or pixel != pixel:
+                        best = pixel
+            store(y + (i * columns + j) * size, best)
+
+
+@part_kernel()
+def _largest_part(part, parts, x, y, kernel, stride, pad, taps, step):
+    least = x.dtype.type(-FLT_MAX)
+    size = size_of(least)
+    lanes = WIDTH // size
+    planes, height, width = x.shape
+    rows, columns = y.shape[1:]
+    reach = lanes * stride[1] + kernel[1] + lanes if len(step) else 0  # see ``largest_along``
+    pitch = max(pad[1] + width + lanes, columns * stride[1] + reach)
+    block = min(
+        rows, max(1, quotient(_STRIP, pitch))
+    )  # of rows of columns' largest pixels, which so stay in the L1 cache
+    strip = np.empty(block * pitch, x.dtype)
+    source, target, lines = x.ctypes.data, y.ctypes.data, strip.ctypes.data
+    fill_row(lines, least, block * pitch)
+    low, high = share(part, parts, planes)
+    for p in range(low, high):
+        finite = True
+        for first in range(0, rows, block):
+            last = min(first + block, rows)
+            for i in range(first, last):
+                top, bottom = _clip(i * stride[0] - pad[0], kernel[0], height)
+                pixels, line = source + (p * height + top) * width * size, lines + (i - first) * pitch * size
+                finite &= largest_down(
+                    line + pad[1] * size, pixels, width * size, max(bottom - top, 0), width, least, taps
+                )
+            for i in range(first, last):
+                line, at = lines + (i - first) * pitch * size, target + (p * rows + i) * columns * size
+                for j in range(0, columns, lanes):
+                    start = j * stride[1]
+                    largest_along(
+                        at + j * size, line + start * size,
+                        kernel[1], stride[1], pitch - start, columns - j, least, taps, step,
+                    )  # fmt: skip
+        if not finite:
+            image, out = source + p * height * width * size, target + p * rows * columns * size
+            _largest_or_nan(image, out, height, width, rows, columns, kernel, stride, pad, least)
+
+
+@kernel()
+def _largest(kernel, stride, pad, taps, step, parts, x, y):
+    parallel(_largest_part, parts, (x, y, kernel, stride, pad, taps, step))
 
 
 @part_kernel()
@@ -297,8 +362,11 @@ def _grad_geometry(window: Window, height: int, rows: int) -> tuple:
 
 
 @capturable
-def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:
+def max_pool(x: Array, y: Array, mask: Array | None, window: Window) -> None:
     """See ``reference.max_pool``."""
+    if mask is None:
+        _largest(*_geometry(window), parts(x.size), *_planes(x, y))
+        return
     _max_pool(*_geometry(window), parts(x.size), *_planes(x, y, mask))
 
 

@@ -13,10 +13,12 @@ from minicaffe.kernels.reference import Array
 @part_kernel()
 def _gather_part(part, parts, x, index, y):
     low, high = share(part, parts, index.size)
+    columns = y.shape[1]
+    size = columns * y.itemsize
     for m in range(low, high):
         row = int(index[m])
         if 0 <= row < len(x):
-            y[m] = x[row]
+            copy_row(y.ctypes.data + m * size, x.ctypes.data + row * size, columns, y.dtype.type(0))
         else:
             y[m] = 0
 

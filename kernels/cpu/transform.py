@@ -53,7 +53,6 @@ def crop_packed(pixels: np.ndarray, top: int, left: int, mirrored: bool, out: np
                     result[x] = np.uint8(row[x] >> shift)
 
 
-@kernel()
 def subtract_mean(
     pixels: np.ndarray,
     mean: np.ndarray,
@@ -63,19 +62,22 @@ def subtract_mean(
     out: np.ndarray,
 ) -> None:
     """See ``kernels.reference.transform``."""
+    if mean.shape[1:] == (1, 1):
+        _subtract_numbers(pixels, mean, scale, out)
+    else:
+        _subtract_image(pixels, mean, scale, offsets, mirror, out)
+
+
+@kernel()
+def _subtract_image(pixels, mean, scale, offsets, mirror, out):
+    """``subtract_mean`` for a mean of each pixel."""
     num, channels, height, width = out.shape
     streamed = out.size * 4 >= STREAMED
-    one_mean = mean.shape[1] == 1 and mean.shape[2] == 1
-    buffer = np.empty(max(width, _PIECE), np.float32)
+    buffer = np.empty(width, out.dtype)
     last = np.uint64(width - 1)
     for n in range(num):
         top, left, flip = offsets[n, 0], offsets[n, 1], mirror[n]
         for c in range(channels):
-            if one_mean:
-                _subtract_number(
-                    pixels[n, c].reshape(-1), mean[c, 0, 0], scale, buffer, streamed, out[n, c].reshape(-1)
-                )
-                continue
             for y in range(height):
                 row, means = pixels[n, c, y], mean[c, top + y, left : left + width]
                 if flip:
@@ -89,15 +91,24 @@ def subtract_mean(
         end_of_stream()
 
 
-@kernel(internal=True)
-def _subtract_number(pixels, mean, scale, buffer, streamed, out):
-    """``subtract_mean`` for a plane: pixels and out (n,)."""
-    size = np.uint64(len(out))
-    for start in range(np.uint64(0), size, np.uint64(_PIECE)):
-        count = min(np.uint64(_PIECE), size - start)
-        for i in range(count):
-            buffer[i] = (np.float32(pixels[start + i]) - mean) * scale
-        _put(out.ctypes.data + 4 * start, buffer.ctypes.data, count, streamed)
+@kernel()
+def _subtract_numbers(pixels, mean, scale, out):
+    """``subtract_mean`` for a number for each channel."""
+    num, channels, height, width = out.shape
+    streamed = out.size * 4 >= STREAMED
+    buffer = np.empty(_PIECE, out.dtype)
+    size, piece = np.uint64(height * width), np.uint64(_PIECE)
+    for n in range(num):
+        for c in range(channels):
+            plane, number = pixels[n, c].reshape(height * width), mean[c, 0, 0]
+            target = out[n, c].ctypes.data
+            for start in range(np.uint64(0), size, piece):
+                count = min(piece, size - start)
+                for i in range(count):
+                    buffer[i] = (np.float32(plane[start + i]) - number) * scale
+                _put(target + 4 * start, buffer.ctypes.data, count, streamed)
+    if streamed:
+        end_of_stream()
 
 
 @called

@@ -234,8 +234,9 @@ __global__ void implicit_gemm(const Left* left, Matrix matrix, const Right* x, G
         row += first_row, column += first_column;
         if (row >= result.rows || column >= result.depth) return;
         if (has_bias) sum += bias[group * result.rows + row];
-        if (!(sum > 0)) sum *= T(slope);
         Out& there = out[row * (long long)result.row_step + result.at(column)];
-        there = accumulate ? there + sum : sum;
+        if (accumulate) sum += there;
+        if (!(sum > 0)) sum *= T(slope);
+        there = sum;
     });
 }

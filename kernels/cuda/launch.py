@@ -138,7 +138,8 @@ class Launcher:
     """Compiles a program at its first launch, and launches its kernels on the current stream.
 
     ``xp`` is CuPy or a module like it.  Nothing here waits for the device.  Of a kernel's arguments a Python int
-    becomes an ``int``, a float a ``double``, a bool a ``bool``; NumPy scalars and structs are passed as they are.
+    becomes an ``int``, a float a ``double``, a bool a ``bool``, None a null pointer; NumPy scalars and structs are
+    passed as they are.
     """
 
     def __init__(self, xp: Any) -> None:
@@ -234,6 +235,8 @@ class Launcher:
 
 
 def _argument(value: Any) -> Any:
+    if value is None:
+        return np.uintp(0)
     if isinstance(value, bool):
         return np.bool_(value)
     if isinstance(value, int):

@@ -1,6 +1,7 @@
 // Local response normalisation, across channels and within them.  A plane is one channel of one image of x.  Across
 // channels x is (N, C, inner), and the window of channel c holds channels c - (size - 1) / 2 to c + size / 2, as far as
-// they exist; within them x is (N, C, height, width), and a window is as large along both axes of a plane.
+// they exist; within them x is (N, C, height, width), and a window is as large along both axes of a plane.  `scale` may be
+// null in the forward kernels.
 #include "common.cuh"
 
 struct Neighbours {
@@ -24,8 +25,9 @@ __global__ void lrn(int planes, int size, const T* x, T* scale, T* y, int channe
         for (int c = neighbours.first; c < neighbours.last; ++c)
             squares += image[(long long)c * size] * image[(long long)c * size];
         const long long at = (long long)plane * size + i;
-        scale[at] = T(k) + T(alpha / window) * squares;
-        y[at] = x[at] * pow(scale[at], T(-beta));
+        const T base = T(k) + T(alpha / window) * squares;
+        if (scale) scale[at] = base;
+        y[at] = x[at] * pow(base, T(-beta));
     }
 }
 
@@ -59,8 +61,9 @@ __global__ void lrn_within(int planes, int size, const T* x, T* scale, T* y, int
                 squares += pixel * pixel;
             }
         const long long at = start + i;
-        scale[at] = T(1) + T(alpha / (window * window)) * squares;
-        y[at] = x[at] * pow(scale[at], T(-beta));
+        const T base = T(1) + T(alpha / (window * window)) * squares;
+        if (scale) scale[at] = base;
+        y[at] = x[at] * pow(base, T(-beta));
     }
 }
 

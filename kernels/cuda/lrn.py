@@ -13,7 +13,7 @@ class LrnOps:
 
     launch: Launcher
 
-    def lrn(self, x: Any, scale: Any, y: Any, size: int, alpha: float, beta: float, k: float) -> None:
+    def lrn(self, x: Any, scale: Any | None, y: Any, size: int, alpha: float, beta: float, k: float) -> None:
         """See ``kernels.reference.lrn``."""
         n, c, inner = x.shape
         args = (x, scale, y, c, size, float(alpha), float(beta), float(k))
@@ -25,7 +25,7 @@ class LrnOps:
         args = (x, y, scale, dy, dx, c, size, float(alpha), float(beta))
         self.launch.planes(program("lrn", x.dtype), "lrn_grad", n * c, inner, *args)
 
-    def lrn_within(self, x: Any, scale: Any, y: Any, size: int, alpha: float, beta: float) -> None:
+    def lrn_within(self, x: Any, scale: Any | None, y: Any, size: int, alpha: float, beta: float) -> None:
         """See ``kernels.reference.lrn_within``."""
         n, c, *image = x.shape
         args = (x, scale, y, *image, size, float(alpha), float(beta))

@@ -1,4 +1,5 @@
-// Pooling of images: x (planes, H, W) -> y (planes, P, Q), a plane for each image and channel.
+// Pooling of images: x (planes, H, W) -> y (planes, P, Q), a plane for each image and channel.  The mask of max_pool may
+// be null.
 #include "common.cuh"
 #include "half.cuh"
 
@@ -52,7 +53,7 @@ __global__ void max_pool(int planes, int size, const X* x, Y* y, int* mask, Wind
             }
         }
         y[(long long)plane * size + i] = best;
-        mask[(long long)plane * size + i] = place;
+        if (mask) mask[(long long)plane * size + i] = place;
     }
 }
 

@@ -14,7 +14,7 @@ class PoolingOps:
 
     launch: Launcher
 
-    def max_pool(self, x: Any, y: Any, mask: Any, window: Window) -> None:
+    def max_pool(self, x: Any, y: Any, mask: Any | None, window: Window) -> None:
         """See ``kernels.reference.max_pool``."""
         self._pool("max_pool", x, y, window, y, x, y, mask)
 

@@ -81,17 +81,22 @@ def convolve(
     workspace: Array,
     slope: float = 1.0,
     packed: dict[Any, Any] | None = None,
+    accumulate: bool = False,
 ) -> None:
-    """Cross-correlation: x (N, C, *in), w (M, C / group, *kernel), bias (M,) or None -> y (N, M, *out).
+    """Cross-correlation: x (N, C, *in), w (M, C / group, *kernel), bias (M,) or None -> y (N, M, *out), or added to
+    what is in y if ``accumulate``.
 
     ``slope`` multiplies negative results: 0 makes a ReLU of them.  In ``packed`` can be kept what was made of the
     weights, for calls with the same ones: whoever writes to these empties it.
     """
     n, m = y.shape[:2]
+    before = y.copy() if accumulate else None
     columns = _columns_of(x, y.shape, window, workspace).reshape(n, group, w[0].size, -1)
     np.matmul(w.reshape(group, m // group, -1), columns, out=y.reshape(n, group, m // group, -1))
     if bias is not None:
         bias_add(y, bias)
+    if before is not None:
+        y += before
     if slope != 1.0:
         y[...] = np.maximum(y, 0) + y.dtype.type(slope) * np.minimum(y, 0)
 

@@ -17,11 +17,13 @@ def _neighbours(x: Array, size: int) -> Iterator[Array]:
         yield padded[:, offset : offset + x.shape[1]]
 
 
-def lrn(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
+def lrn(x: Array, scale: Array | None, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
     """Normalisation across ``size`` channels: x, scale, y (N, C, inner).
 
-    ``scale = k + alpha / size * (sum of x^2 over the window)``, ``y = x * scale^-beta``.
+    ``scale = k + alpha / size * (sum of x^2 over the window)``, ``y = x * scale^-beta``.  Nobody reads a ``scale`` of
+    None.
     """
+    scale = np.empty_like(x) if scale is None else scale
     scale[...] = k + alpha / size * sum(_neighbours(x * x, size))
     y[...] = x * scale**-beta
 
@@ -41,11 +43,13 @@ def _boxes(x: Array, size: int) -> Iterator[Array]:
         yield padded[:, :, h : h + x.shape[2], w : w + x.shape[3]]
 
 
-def lrn_within(x: Array, scale: Array, y: Array, size: int, alpha: float, beta: float) -> None:
+def lrn_within(x: Array, scale: Array | None, y: Array, size: int, alpha: float, beta: float) -> None:
     """Normalisation within each channel, over ``size`` x ``size`` pixels: x, scale, y (N, C, H, W); ``size`` is odd.
 
-    ``scale = 1 + alpha / size^2 * (sum of x^2 over the window)``, ``y = x * scale^-beta``.
+    ``scale = 1 + alpha / size^2 * (sum of x^2 over the window)``, ``y = x * scale^-beta``.  Nobody reads a ``scale`` of
+    None.
     """
+    scale = np.empty_like(x) if scale is None else scale
     scale[...] = 1 + alpha / size**2 * sum(_boxes(x * x, size))
     y[...] = x * scale**-beta
 

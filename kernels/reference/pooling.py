@@ -27,12 +27,14 @@ def _pool_windows(window: Window, pixels: Sequence[int], pooled: Sequence[int]) 
         )
 
 
-def max_pool(x: Array, y: Array, mask: Array, window: Window) -> None:
+def max_pool(x: Array, y: Array, mask: Array | None, window: Window) -> None:
     """Largest pixel of each window: x (N, C, H, W) -> y (N, C, P, Q), mask int32 like y: its place ``h * W + w``.
 
     The first of equal pixels wins, and the first NaN before all others.  A window with no pixel above -FLT_MAX gives
     -FLT_MAX and mask -1, which gets no gradient (Caffe; it corrupts memory going backward).  Caffe: NaN never wins.
+    Nobody reads a mask of None.
     """
+    mask = np.empty(y.shape, np.int32) if mask is None else mask
     n, c, height, width = x.shape
     for i, j, rows, cols, _ in _pool_windows(window, x.shape[2:], y.shape[2:]):
         patch = x[:, :, rows, cols]

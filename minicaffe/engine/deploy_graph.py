@@ -4,7 +4,7 @@ scales and shifts go into the layers before them, and what works element by elem
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from minicaffe import backend, folding, proto
@@ -12,14 +12,15 @@ from minicaffe.blob import Blob
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.watch import Watch
 from minicaffe.layers import Layer, create
-from minicaffe.layers.convolution import Convolution, Deconvolution
+from minicaffe.layers.base import make
+from minicaffe.layers.convolution import AddedConvolution, Convolution, Deconvolution
 from minicaffe.layers.eltwise import Eltwise
 from minicaffe.layers.inner_product import InnerProduct
 from minicaffe.layers.neuron import Dropout
 from minicaffe.layers.normalisation import BatchNorm
 from minicaffe.layers.pooling import Pooling
 from minicaffe.layers.scale_bias import Scale
-from minicaffe.layers.shape import Silence, Split
+from minicaffe.layers.shape import Sharing, Silence, Split
 
 Blobs = Sequence[tuple[str, Blob]]
 
@@ -43,6 +44,11 @@ class FoldedLayer:
 
     def has_run(self) -> None:
         """After a pass."""
+
+    def become(self, layer: Any) -> None:
+        """Let another layer, which has taken over the params, do it."""
+        self.layer = layer
+        layer.pack_filters()
 
     def _fold(self) -> None:
         params = [[blob.peek_data() for blob in source.blobs] for source in self._sources]
@@ -99,7 +105,10 @@ def rewrite(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> tu
     """
     left = _without_identities(steps, blobs, watched)
     left, folded = _folded(left, blobs, watched)
-    return _behind_makers(_in_place(left, blobs, watched)), folded
+    left = _in_place(left, _alone, blobs, watched)
+    left = _added(left, folded, blobs, watched)
+    left = _in_place(left, _joined, blobs, watched)  # last: a layer behind it, in place, can run as one with it
+    return _behind_makers(left), folded
 
 
 def _bound(layer: Layer, bottom_ids: Iterable[int], top_ids: Iterable[int], blobs: Blobs, like: Step) -> Step:
@@ -191,37 +200,59 @@ def _definition(step: Step) -> proto.LayerParameter:
 def _merged(row: Sequence[Step]) -> Layer:
     """A layer like the first of a row, but for its params, which are still to be computed."""
     first = row[0].layer
+    definition = _without_params(first)
+    folding.let_add(definition)
+    return create(definition, first.definition, first.dtype)
+
+
+def _without_params(layer: Layer) -> proto.LayerParameter:
+    """A layer's definition, for params that are zeros, which are nowhere until they are read."""
     definition = proto.LayerParameter()
-    definition.CopyFrom(first.layer_param)
+    definition.CopyFrom(layer.layer_param)
     for field in ("blobs", "param"):
         definition.ClearField(field)
-    folding.let_add(definition)
     for options in (definition.convolution_param, definition.inner_product_param):
         for field in ("weight_filler", "bias_filler"):
-            options.ClearField(field)  # by default zeros, which are nowhere until they are read
-    return create(definition, first.definition, first.dtype)
+            options.ClearField(field)
+    return definition
 
 
 # --- in place ----------------------------------------------------------------------------------------------------
 
 
-def _in_place(steps: Sequence[Step], blobs: Blobs, watched: Collection[int]) -> list[Step]:
-    """Layers that can work in place do, where nobody looks at what they read: it is then the blob that they make."""
+def _in_place(
+    steps: Sequence[Step], places: Callable[[Step], Sequence[int]], blobs: Blobs, watched: Collection[int]
+) -> list[Step]:
+    """Layers work in one of their ``places`` where nobody looks at what they read: it is then the blob that they
+    make.
+    """
     left = list(steps)
     for index in range(len(left)):
         step = left[index]
-        if _can_be_in_place(left, index, watched):
-            left = _renamed(left, blobs, {step.bottom_ids[0]: step.top_ids[0]})
+        found = [blob for blob in places(step) if _can_be_overwritten(blob, left, index, watched)]
+        if found:
+            left = _renamed(left, blobs, {found[0]: step.top_ids[0]})
     return left
 
 
-def _can_be_in_place(steps: Sequence[Step], index: int, watched: Collection[int]) -> bool:
+def _alone(step: Step) -> Sequence[int]:
+    """The bottom of a layer that can work in place."""
+    return step.bottom_ids if len(step.bottom_ids) == 1 and step.layer.in_place != "never" else ()
+
+
+def _joined(step: Step) -> Sequence[int]:
+    """The bottoms that Eltwise has read when it begins to write."""
+    first_two = step.bottom_ids[:2]
+    return [i for i in first_two if step.bottom_ids.count(i) == 1] if type(step.layer) is Eltwise else ()
+
+
+def _can_be_overwritten(blob: int, steps: Sequence[Step], index: int, watched: Collection[int]) -> bool:
+    """Whether the step at ``index``, a bottom of which it is, can make its only top of this blob."""
     step = steps[index]
     layer = step.layer
-    if len(step.bottom_ids) != 1 or len(step.top_ids) != 1 or step.bottom_ids == step.top_ids:
+    if len(step.top_ids) != 1 or blob in step.top_ids:
         return False
-    blob = step.bottom_ids[0]
-    if layer.in_place == "never" or layer.user_defined or layer.patched or step.weighted or blob in watched:
+    if layer.user_defined or layer.patched or step.weighted or blob in watched:
         return False
     others = [other for other in steps if blob in (*other.bottom_ids, *other.top_ids) and other is not step]
     maker, *between = others
@@ -233,6 +264,72 @@ def _can_be_in_place(steps: Sequence[Step], index: int, watched: Collection[int]
         and all(other.bottom_ids == other.top_ids for other in between)
         and steps.index(maker) < index
     )
+
+
+# --- sums -------------------------------------------------------------------------------------------------------
+
+
+def _added(steps: Sequence[Step], folded: Sequence[FoldedLayer], blobs: Blobs, watched: Collection[int]) -> list[Step]:
+    """A 1 x 1 convolution of which nothing is left but its sum with another blob adds to that one in place, while its
+    result is in the cache; it runs where the sum did.
+    """
+    left, folded_of = list(steps), {id(item.layer): item for item in folded}
+    for total in filter(_is_plain_sum, steps):
+        index = next(i for i, step in enumerate(left) if step.layer is total.layer)
+        made = [blob for step in left for blob in step.top_ids]
+        for term in sorted((0, 1), key=lambda term: -made.index(left[index].bottom_ids[term])):  # the last one first
+            step, other = _sole_maker(left, index, term, watched), left[index].bottom_ids[1 - term]
+            if step is None or not _can_be_added_to(left, index, step, other, watched):
+                continue
+            top = left[index].top_ids[0]
+            added = _bound(_adding(step.layer), [*step.bottom_ids, top], [top], blobs, step)
+            left[index] = added
+            left.remove(step)
+            left = _renamed(left, blobs, {other: top})
+            added.layer.prepare(added.bottom, added.top)
+            added.layer.enter_net()
+            added.layer.blobs = step.layer.blobs
+            if id(step.layer) in folded_of:
+                folded_of[id(step.layer)].become(added.layer)
+            break
+    return left
+
+
+def _is_plain_sum(step: Step) -> bool:
+    layer = step.layer
+    plain = type(layer) is Eltwise and layer.operation == Eltwise.SUM and set(layer.coefficients) == {1.0}
+    return plain and len(set(step.bottom_ids)) == len(step.bottom_ids) == 2 and not (layer.patched or step.weighted)
+
+
+def _sole_maker(steps: Sequence[Step], index: int, term: int, watched: Collection[int]) -> Step | None:
+    """The 1 x 1 convolution that makes a bottom of the step at ``index``, and has nothing else to do, if it can as well
+    run right before it.
+    """
+    blob = steps[index].bottom_ids[term]
+    users = [place for place, step in enumerate(steps) if blob in (*step.bottom_ids, *step.top_ids)]
+    if len(users) != 2 or users[1] != index or blob in watched:
+        return None
+    step, between = steps[users[0]], steps[users[0] + 1 : index]
+    layer: Any = step.layer
+    movable = not any(set(step.bottom_ids).intersection(other.top_ids) for other in between)
+    alone = len(step.bottom_ids) == len(step.top_ids) == 1 and not (layer.patched or step.weighted)
+    return step if type(layer) is Convolution and layer.window.taps == 1 and movable and alone else None
+
+
+def _can_be_added_to(steps: Sequence[Step], index: int, step: Step, blob: int, watched: Collection[int]) -> bool:
+    """Whether nobody reads a blob, which is memory of its own, after the sum at ``index`` has, nor ``step`` itself."""
+    users = [other for other in steps if blob in (*other.bottom_ids, *other.top_ids)]
+    maker = users[0]
+    own = isinstance(maker.layer, _MAKERS) and len(maker.top_ids) == 1 and not (maker.layer.patched or maker.weighted)
+    apart = blob not in (*maker.bottom_ids, *step.bottom_ids)
+    viewed = any(isinstance(other.layer, Sharing) or other.layer.user_defined for other in users)
+    return own and apart and not viewed and users[-1] is steps[index] and blob not in watched
+
+
+def _adding(layer: Layer) -> Layer:
+    made = make(AddedConvolution, _without_params(layer), layer.definition, layer.dtype)
+    made.definition = layer.definition
+    return made
 
 
 def _behind_makers(steps: Sequence[Step]) -> list[Step]:

@@ -16,7 +16,7 @@ from minicaffe.engine.assembly import Step
 from minicaffe.engine.handed_on import find_handed_on
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import Layer
-from minicaffe.layers.convolution import Convolution
+from minicaffe.layers.convolution import AddedConvolution, Convolution
 from minicaffe.layers.depthwise import ConvolutionDepthwise, DepthwiseConvolution
 from minicaffe.layers.eltwise import Eltwise
 from minicaffe.layers.neuron import ReLU
@@ -238,7 +238,12 @@ class RectifiedSum(ForwardPass):
 class RectifiedConvolution(ForwardPass):
     """Forward of a convolution and a ReLU in place."""
 
-    chains = ((Convolution, ReLU), (ConvolutionDepthwise, ReLU), (DepthwiseConvolution, ReLU))
+    chains = (
+        (Convolution, ReLU),
+        (AddedConvolution, ReLU),
+        (ConvolutionDepthwise, ReLU),
+        (DepthwiseConvolution, ReLU),
+    )
 
     def fits(self) -> bool:
         return len(self.steps[0].top) == 1

@@ -11,7 +11,7 @@ from minicaffe.backend import generation
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
 from minicaffe.kernels.window import MOST_PIXELS, Window
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Count, Layer
 
 
 class Windowed(Layer):
@@ -151,7 +151,8 @@ class Convolution(Windowed):
 
     type = "Convolution"
     fixed = Windowed.fixed
-    bottoms = tops = (1, None)
+    bottoms: Count = (1, None)
+    tops: Count = (1, None)
     equal_counts = True
     claims = (0,)
     capturable = True
@@ -240,6 +241,10 @@ class Convolution(Windowed):
 
     def rectified_forward(self, bottom: Sequence[Blob], top: Sequence[Blob], slope: float) -> None:
         """Forward, and a ReLU in place of this ``negative_slope`` on the tops."""
+        self.convolve(bottom, top, slope)
+
+    def convolve(self, bottom: Sequence[Blob], top: Sequence[Blob], slope: float, accumulate: bool = False) -> None:
+        """Each bottom to the top of the same place, or added to what is there, then rectified."""
         if self.x_shape[0] == 0:
             return
         w = self.filters(self.blobs[0].xdata)
@@ -247,7 +252,7 @@ class Convolution(Windowed):
         ops, shared = self.convolutions, (self.moved, self.group, self.workspace)
         for i, blob in enumerate(bottom):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
-            ops.convolve(x, w, bias, y, *shared, slope, self._packed)
+            ops.convolve(x, w, bias, y, *shared, slope, self._packed, accumulate)
 
     def pack_filters(self) -> None:
         """From the next forward on, work with what can be made of the filters in advance; call it whenever they change.
@@ -279,6 +284,27 @@ class Convolution(Windowed):
             if propagate_down[i]:
                 dx = self.images(blob.xdiff, self.x_shape)
                 ops.convolve_data_grad(dy, self.filters(w.xdata), dx, *shared)
+
+
+class AddedConvolution(Convolution):
+    """A convolution that is added to its second bottom, in place: what a deployed net makes of one and an Eltwise.
+
+    Bottoms: x as for Convolution; a blob of the result's shape.  Top: that blob.  Forward only.
+    """
+
+    bottoms = 2
+    tops = 1
+    equal_counts = False
+    capturable = True
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().setup(bottom[:1], top)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        super().reshape(bottom[:1], top)
+
+    def rectified_forward(self, bottom: Sequence[Blob], top: Sequence[Blob], slope: float) -> None:
+        self.convolve(bottom[:1], top, slope, accumulate=True)
 
 
 class Deconvolution(Convolution):

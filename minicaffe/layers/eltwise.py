@@ -71,7 +71,7 @@ class Eltwise(Layer):
         self.require_same_shape(*bottom)
         top[0].reshape_like(bottom[0])
         if self.operation == self.MAX:
-            self.winner = self.scratch("winner", bottom[0].shape)
+            self.winner = self.scratch_for_backward(bottom[0].shape)
 
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(top[0].count * (len(bottom) - 1 + len(self.coeff)))
@@ -87,10 +87,12 @@ class Eltwise(Layer):
             for x, c in zip(others, self.coefficients[2:], strict=True):
                 self.ops.elementwise(Eltwise.weighted_sum, (y, x), (1.0, c), y)
         else:
-            self.ops.elementwise(Eltwise.first_winner, (first, second), (), self.winner)
+            if self.winner is not None:
+                self.ops.elementwise(Eltwise.first_winner, (first, second), (), self.winner)
             self.ops.elementwise(Eltwise.larger, (second, first), (), y)
             for i, x in enumerate(others, start=2):
-                self.ops.elementwise(Eltwise.next_winner, (self.winner, y, x), (float(i),), self.winner)
+                if self.winner is not None:
+                    self.ops.elementwise(Eltwise.next_winner, (self.winner, y, x), (float(i),), self.winner)
                 self.ops.elementwise(Eltwise.larger, (y, x), (), y)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
@@ -102,6 +104,7 @@ class Eltwise(Layer):
             if self.operation == self.SUM:
                 self.ops.elementwise(Eltwise.weighted, (dy,), (self.coefficients[i],), dx)
             elif self.operation == self.MAX:
+                self.require_kept(self.winner)
                 self.ops.elementwise(Eltwise.won, (self.winner, dy), (float(i),), dx)
             elif self.stable_prod_grad:
                 factor = dy

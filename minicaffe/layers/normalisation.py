@@ -22,6 +22,7 @@ class LRN(Layer):
     WITHIN_CHANNEL, with the n x n pixels around each one: :math:`s = 1 + \frac{\alpha}{n^2} \sum x^2`.
     Bottom and top: (N, C, H, W).
     Caffe: alpha is divided by the number of values; k (1) counts across channels only.
+    Sums across channels are of float64 where something goes backward, else of the net's dtype.
     """
 
     type = "LRN"
@@ -45,12 +46,12 @@ class LRN(Layer):
         )
         top[0].reshape_like(x)
         self.rows = (*x.shape[:2], x.span(2))
-        self.scale = self.scratch("scale", x.shape)
+        self.scale = self.scratch_for_backward(x.shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         arrays = bottom[0].xdata, self.scale, top[0].xdata
         if self.norm_region == self.ACROSS_CHANNELS:
-            rows = (a.reshape(self.rows) for a in arrays)
+            rows = (a if a is None else a.reshape(self.rows) for a in arrays)
             self.ops.lrn(*rows, self.local_size, self.alpha, self.beta, self.k)
         else:
             self.ops.lrn_within(*arrays, self.local_size, self.alpha, self.beta)
@@ -58,6 +59,7 @@ class LRN(Layer):
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
+        self.require_kept(self.scale)
         arrays = bottom[0].xdata, top[0].xdata, self.scale, top[0].xdiff, bottom[0].xdiff
         if self.norm_region == self.ACROSS_CHANNELS:
             rows = (a.reshape(self.rows) for a in arrays)

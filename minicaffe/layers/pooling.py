@@ -85,7 +85,7 @@ class Pooling(Layer):
             self.require(
                 not sized, "with global_pooling the window is the whole image: give no kernel size", "kernel_size"
             )
-        stride, pad, kernel = self._sizes()
+        stride, pad, kernel = self.sizes()
         if self.global_pooling:
             self.require(
                 stride == (1, 1) and pad == (0, 0),
@@ -112,7 +112,7 @@ class Pooling(Layer):
             "round_mode",
         )
 
-    def _sizes(self) -> tuple[Sizes, Sizes, Sizes]:
+    def sizes(self) -> tuple[Sizes, Sizes, Sizes]:
         """Stride, pad and kernel along each axis."""
         return self._pair("stride", "stride", 1), self._pair("pad", "pad", 0), self._pair("kernel_size", "kernel", 0)
 
@@ -121,6 +121,12 @@ class Pooling(Layer):
         if self.has("round_below"):
             return self.round_below
         return not self.ceil_mode if self.has("ceil_mode") else None
+
+    @property
+    def rounds_up(self) -> bool:
+        """Whether a last window may begin where it does not fit into the image."""
+        down = self._rounds_down()
+        return self.round_mode == self.CEIL if down is None else not down
 
     def _pair(self, field: str, prefix: str, default: int) -> tuple[int, int]:
         h, w = f"{prefix}_h", f"{prefix}_w"
@@ -137,12 +143,14 @@ class Pooling(Layer):
         self.require(
             len(x.shape) == 4, f"the input must have 4 axes (N, C, H, W); found {x.shape_string}", kind=ShapeError
         )
-        stride, pad, kernel = self._sizes()
+        stride, pad, kernel = self.sizes()
         self.window, pooled = self._fitted(x.shape[2:], x.shape[2:] if self.global_pooling else kernel, stride, pad)
         for blob in top:
             blob.reshape(x.num, x.channels, *pooled)
-        if self.pool != self.AVE:
+        if self._masks or self.pool == self.STOCHASTIC:
             self.mask = self.scratch("mask", top[0].shape, "int32")
+        elif self.pool == self.MAX:
+            self.mask = self.scratch_for_backward(top[0].shape, "int32")
         if self.pool == self.STOCHASTIC:
             self.draws = self.scratch("draws", top[0].shape)
 
@@ -166,8 +174,7 @@ class Pooling(Layer):
             "pad",
             ShapeError,
         )
-        down = self._rounds_down()
-        rounded = math.floor if (self.round_mode == self.FLOOR if down is None else down) else math.ceil
+        rounded = math.ceil if self.rounds_up else math.floor
         pooled = rounded((size + 2 * pad - kernel) / stride) + 1
         if padded and (pooled - 1) * stride >= size + pad:
             pooled -= 1
@@ -207,6 +214,7 @@ class Pooling(Layer):
         elif self.pool == self.STOCHASTIC and self.phase != TRAIN:
             raise self.error("STOCHASTIC pooling goes backward in TRAIN phase only", "pool")
         else:
+            self.require_kept(self.mask)
             self.ops.max_pool_grad(dy, self.mask, dx, self.window)
 
 

@@ -130,7 +130,7 @@ class Pooling3D(Pooling):
             kind=ShapeError,
         )
         num, channels, length, *image = x.shape
-        stride, pad, kernel = self._sizes()
+        stride, pad, kernel = self.sizes()
         depth = self.kernel_depth
         if self.global_pooling:
             kernel, depth = tuple(image), length
@@ -145,10 +145,10 @@ class Pooling3D(Pooling):
         self.middle = self.scratch("middle", self.pooled_images)
         self.middle_slope = self.scratch("middle_slope", self.pooled_images)
         if self.pool == self.MAX:
-            self.masks = [
-                self.scratch("image_mask", self.pooled_images, "int32"),
-                self.scratch("time_mask", self.pooled_columns, "int32"),
-            ]
+            masks, count = self.scratch_for_backward((self.middle.size + top[0].count,), "int32"), self.middle.size
+            self.masks = (None, None)
+            if masks is not None:
+                self.masks = masks[:count].reshape(self.pooled_images), masks[count:].reshape(self.pooled_columns)
 
     def operations(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return float(self.middle.size * self.window.taps + top[0].count * self.time.taps)
@@ -171,6 +171,7 @@ class Pooling3D(Pooling):
         dx, dy = bottom[0].xdiff.reshape(self.images), top[0].xdiff.reshape(self.pooled_columns)
         columns: Any = self.middle_slope.reshape(self.columns)
         if self.pool == self.MAX:
+            self.require_kept(self.masks[0])
             self.ops.max_pool_grad(dy, self.masks[1], columns, self.time)
             self.ops.max_pool_grad(self.middle_slope, self.masks[0], dx, self.window)
         else:

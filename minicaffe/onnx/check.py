@@ -1,14 +1,16 @@
-"""Whether an exported model computes what the net does, in ONNX Runtime."""
+"""Whether an exported model computes what the net does: in ONNX Runtime, or wherever else it is run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minicaffe import compat
 from minicaffe.backend.threads import get_num_threads
 from minicaffe.folding import largest_difference
+from minicaffe.net import Net
 from minicaffe.onnx.export import Exported
-from minicaffe.onnx.plan import Changes, Probe, fill
+from minicaffe.onnx.plan import Axes, Changes, Probe, fill
 
 
 def session(model: Any) -> Any:
@@ -21,22 +23,31 @@ def session(model: Any) -> Any:
 
 
 def differences(exported: Exported, seed: int = 0) -> dict[str, float]:
-    """The largest difference of each output, relative to its largest value, on noise: for batches of one item and of
-    three, where the net takes them, or else as it is and with each of the axes that may change of another size.
+    """The largest difference of each output, relative to its largest value, on noise; see ``compare``.
 
     Raises MissingExtraError without the package onnxruntime.
     """
-    running, net = session(exported.model), exported.twin.net
+    running, outputs = session(exported.model), list(exported.outputs)
+    return compare(exported.twin.net, exported.axes, outputs, lambda given: running.run(outputs, given), seed)
+
+
+def compare(
+    net: Net, axes: Axes, outputs: Sequence[str], run: Callable[[dict[str, Any]], Sequence[Any]], seed: int
+) -> dict[str, float]:
+    """The largest difference of each output of a twin from what ``run`` makes of the same inputs, relative to its
+    largest value: for batches of one item and of three, where the net takes them, or else as it is and with each of
+    the axes that may change of another size.
+    """
     probe = Probe(net)
-    found = dict.fromkeys(exported.outputs, 0.0)
+    found = dict.fromkeys(outputs, 0.0)
     small: list[Changes] = [
-        {name: (axis, size) for group in exported.axes.groups for name, axis in group.items()} for size in (1, 3)
+        {name: (axis, size) for group in axes.groups for name, axis in group.items()} for size in (1, 3)
     ]
-    for change in [change for change in small if probe.takes(change)] or [{}, *exported.axes.changes]:
+    for change in [change for change in small if probe.takes(change)] or [{}, *axes.changes]:
         probe.resize(change)
         given = fill(net, seed)
         net.run_forward()
-        for name, values in zip(found, running.run(list(found), given), strict=True):
+        for name, values in zip(found, run(given), strict=True):
             mine = net.blobs[name].data
             same = mine.shape == values.shape
             found[name] = max(found[name], largest_difference(mine, values) if same else float("inf"))

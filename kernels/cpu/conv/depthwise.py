@@ -221,7 +221,8 @@ _TABLES: dict[int, Callable[[Problem], _Tables | GradientTables]] = {
 
 def cycles(problem: Problem) -> float | None:
     """See ``Algorithm``; nothing else is faster if every channel is a group, so that no estimate is made."""
-    return 0.0 if problem.x_shape[1] == problem.group > 1 and problem.is_compiled else None
+    solves = problem.is_compiled and not problem.accumulate
+    return 0.0 if problem.x_shape[1] == problem.group > 1 and solves else None
 
 
 def workspace(problem: Problem) -> int:

@@ -52,6 +52,7 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
 from minicaffe.kernels.cpu.runtime.launch import queue_length
 from minicaffe.kernels.cpu.runtime.threads import product_threads
 from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH
+from minicaffe.kernels.cpu.simd.rectify import compiled_add_rows
 from minicaffe.kernels.window import Window
 
 _MOST_PIXELS = 1.2
@@ -61,6 +62,10 @@ taken if there are at most so many times as many pixels."""
 _GATHERED, _GATHERED_TAPS, _SCATTERED = 0.12, 0.25, 0.4
 """Cycles to gather an element of a panel whose columns are positions, or taps, and to scatter one of a product; roughly
 measured."""
+_GATHERED_SHORT, _LOST = 1.5, 1.08
+"""Cycles to gather an element of runs shorter than a panel, and how many times as long as at its best the product of a
+small image takes: for weights that stay the same, where it is measured against what wastes less.
+"""
 _GATHERED_AGAIN, _READ_AGAIN = 0.5, 0.06
 """Cycles to gather an element from beyond the L2 cache, and to read a byte of the weights from there."""
 _FEW_REGISTERS = 8  # of a row of a product: if there are more, what fills up the last panel is neglected
@@ -100,7 +105,9 @@ def cycles(problem: Problem) -> float | None:
         return None
     c, m, taps, positions = problem.channels, problem.filters, problem.window.taps, problem.positions
     if problem.kind == FORWARD:
-        multiplied, moved = positions * c * taps * m, _GATHERED * positions * c * taps
+        multiplied, moved = float(positions * c * taps * m), _GATHERED * positions * c * taps
+        if problem.packed:
+            multiplied, moved = _columns(problem) * _LOST * c * taps * m, _small_moved(problem)
     elif problem.kind == WEIGHT_GRAD:
         elements = _padded_product(m, c * taps, WIDTH // problem.dtype.itemsize)
         multiplied, moved = positions * elements, _GATHERED_TAPS * positions * c * taps
@@ -109,6 +116,23 @@ def cycles(problem: Problem) -> float | None:
     else:
         multiplied, moved = positions * c * taps * m, _SCATTERED * positions * c * taps
     return problem.x_shape[0] * problem.group * (multiplied / MULTIPLICATIONS_PER_CYCLE + moved)
+
+
+def _columns(problem: Problem) -> float:
+    """Columns of the panels of an image, with those that stay empty."""
+    tables, lanes = _config(problem).positions, WIDTH // problem.dtype.itemsize
+    full, rest = divmod(tables.columns, PANEL // problem.dtype.itemsize)
+    registers = VECTORS if rest > 2 * lanes else -(-rest // lanes)
+    return (full * VECTORS + registers) * lanes / tables.together
+
+
+def _small_moved(problem: Problem) -> float:
+    """Cycles to gather the panels of an image that may be small, and to read the weights for it."""
+    depth, shortest = problem.channels * problem.window.taps, problem.y_shape[-1] * problem.dtype.itemsize
+    short = problem.window.taps > 1 and shortest < PANEL
+    weights = depth * problem.filters * problem.dtype.itemsize
+    gathered = (_GATHERED_SHORT if short else _GATHERED) * problem.positions * depth
+    return gathered + (_READ_AGAIN * weights if weights > L2 else 0)
 
 
 def _padded_product(rows: int, columns: int, lanes: int) -> int:
@@ -151,14 +175,16 @@ def _kernel(problem: Problem) -> Solver:
 
     if problem.kind == FORWARD:
         (parts, *how), packed = shares(config.positions, m), config.positions.packed
-        return functools.partial(kernels.convolve, *how, code, scratch_per_worker, parts, threads, packed)
+        codes = code, compiled_add_rows(problem.dtype).address if problem.accumulate else 0
+        return functools.partial(kernels.convolve, *how, codes, scratch_per_worker, parts, threads, packed)
     if problem.kind == WEIGHT_GRAD:
         split = _weight_grad_parts(problem, config, threads)
         return functools.partial(kernels.weight_grad, code, *split, scratch_per_worker, threads, config.taps.packed)
     if config.rotated is not None and fast_paths.taken("rotated"):
         (parts, *how), packed = shares(config.rotated, c), config.rotated.packed
         zeros = np.zeros((problem.group, c), problem.dtype)
-        return functools.partial(kernels.rotated_grad, *how, code, zeros, scratch_per_worker, parts, threads, packed)
+        codes = code, 0
+        return functools.partial(kernels.rotated_grad, *how, codes, zeros, scratch_per_worker, parts, threads, packed)
     # with few images, channels are shared out, too
     blocks = min(c, -(-parts // max(1, images // config.positions.together * problem.group)))
     packed = config.positions.packed
@@ -166,7 +192,7 @@ def _kernel(problem: Problem) -> Solver:
 
 
 def _config(problem: Problem) -> _Config:
-    return _shape_config(problem._replace(kind=FORWARD, threads=1, packed=False))
+    return _shape_config(problem._replace(kind=FORWARD, threads=1, packed=False, accumulate=False))
 
 
 @functools.lru_cache(maxsize=1024)

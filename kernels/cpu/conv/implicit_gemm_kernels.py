@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minicaffe.kernels.cpu.conv.packing import (
+    add_panel_to_columns,
     columns_to_panel,
     gather,
     pad_image,
@@ -12,7 +13,7 @@ from minicaffe.kernels.cpu.conv.packing import (
     scatter,
     unpad_image,
 )
-from minicaffe.kernels.cpu.conv.tables import is_padded, unpack
+from minicaffe.kernels.cpu.conv.tables import is_padded, runs_of, some_of, unpack
 from minicaffe.kernels.cpu.matmul.microkernel import (
     KC,
     L2,
@@ -116,11 +117,14 @@ def _pad_part(part, parts, x, base, scratch_per_worker, like, tables):
 
 @part_kernel()
 def _convolve_part(
-    part, parts, worker, row_parts, padded_before, code, x, w, bias, y, slope, base, scratch_per_worker, like, tables
+    part, parts, worker, row_parts, padded_before, codes, x, w, bias, y, slope, base, scratch_per_worker, like, tables
 ):
     """Convolve: ``row_parts`` parts of the filters for each part of the panels.  Images that ``_pad_part`` has not
     padded before are padded here, by each part that reads them.
+
+    ``codes`` are those of the macro-kernel and of ``add_rows``; if the latter is 0, nothing is added to y.
     """
+    code, adding = codes
     layout, in_place, channel, together, taps, offsets, panels, runs = tables
     size = size_of(like)
     n, group, c = x.shape[:3]
@@ -167,8 +171,8 @@ def _convolve_part(
                 b = panel + (p - first_p) * k * PANEL
                 _fill_up(b, row, columns, k, like)
                 for r in range(0, k, KC):
-                    ks = taps[r : min(r + KC, k)]
-                    gather(b + r * row, row, padded, ks, runs[panels[p] : panels[p + 1]], like)
+                    ks = some_of(taps, r, min(KC, k - r))
+                    gather(b + r * row, row, padded, ks, runs_of(p, panels, runs), like)
             for first_m in range(low_m, high_m, MC):
                 rows, weights = min(MC, high_m - first_m), w + (g * m + first_m) * k * size
                 for p in range(first_p, last_p):
@@ -178,25 +182,30 @@ def _convolve_part(
                     row, depth = vectors * WIDTH, panel_kc(vectors)
                     i, q = first // positions, first % positions
                     y_at = y.ctypes.data + ((((first_image + i) * group + g) * m + first_m) * positions + q) * size
-                    alone = q + last - first <= positions  # all columns belong to the same image
+                    alone = adding == 0 and q + last - first <= positions  # in one image, and nothing is added
                     if alone:
                         prefetch_rows_to_write(y_at, positions * size, min(MR_MAX, rows), (last - first) * size)
                     initial, initial_row = bias.ctypes.data + (g * m + first_m) * size, 0
                     for r in range(0, k, depth):
-                        ks = taps[r : min(r + depth, k)]
+                        ks = some_of(taps, r, min(depth, k - r))
                         b = panel + (kept * (p - first_p) * k * PANEL + kept * r * row)
                         if not early and (first_m == low_m or not kept):
                             _fill_up(b, row, columns, ks.size, like)
-                            gather(b, row, padded, ks, runs[panels[p] : panels[p + 1]], like)
+                            gather(b, row, padded, ks, runs_of(p, panels, runs), like)
                         last_k = r + depth >= k
                         out, out_row = (y_at, positions * size) if alone and last_k else (product, row)
                         macro_kernel(
                             code, rows, last - first, ks.size, weights + r * size, k * size, size,
                             b, vectors, initial, initial_row, out, out_row, scratch,
-                            slope_at if last_k and slope != 1 else 0, p == first_p,
+                            slope_at if last_k and slope != 1 and adding == 0 else 0, p == first_p, 0, 0,
                         )  # fmt: skip
                         initial, initial_row = product, row
-                    if not alone:
+                    if adding != 0:
+                        add_panel_to_columns(
+                            adding, product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, slope_at,
+                            like,
+                        )  # fmt: skip
+                    elif not alone:
                         panel_to_columns(
                             product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, like
                         )
@@ -252,10 +261,10 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, scra
                         a, b = weights + (first_k * m + r) * size, panel + (p - first_p) * m * PANEL + r * row
                         macro_kernel(
                             code, rows, row // size, depth, a, m * size, size, b, vectors, product if r > 0 else 0, row,
-                            product, row, scratch, 0, 0,
+                            product, row, scratch, 0, 0, 0, 0,
                         )  # fmt: skip
-                    ks = row_offsets[first_k : first_k + rows]
-                    scatter(padded, product, row, ks, runs[panels[p] : panels[p + 1]], like)
+                    ks = some_of(row_offsets, first_k, rows)
+                    scatter(padded, product, row, ks, runs_of(p, panels, runs), like)
         for i in range(images):
             pixels = dx.ctypes.data + ((first_image + i) * group + g) * image + first_channel * (image // c)
             unpad_image(pixels, padded + i * padded_size, channels, layout, like)
@@ -322,11 +331,11 @@ def _weight_grad_part(
                         if in_place and k + depth < positions:
                             prefetch_rows(source + depth * size, channel * size, columns, depth * size)
                     else:
-                        gather(panel, row, pixels, offsets[k : k + depth], runs[panels[p] : panels[p + 1]], like)
+                        gather(panel, row, pixels, some_of(offsets, k, depth), runs_of(p, panels, runs), like)
                     a = dy_at + k * size
                     macro_kernel(
                         code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, out, row,
-                        scratch, 0, 0,
+                        scratch, 0, 0, 0, 0,
                     )  # fmt: skip
                 following = dy_at + (k + depth) * size
                 if k + depth == positions:
@@ -369,7 +378,7 @@ def _add_up_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
 
 
 @kernel()
-def convolve(row_parts, pads_before, code, scratch_per_worker, parts, threads, packed, x, w, bias, y, memory, slope):
+def convolve(row_parts, pads_before, codes, scratch_per_worker, parts, threads, packed, x, w, bias, y, memory, slope):
     like, tables = x.dtype.type(0), unpack(packed)
     weights, base = w.ctypes.data, align(memory.ctypes.data)
     if pads_before:
@@ -381,7 +390,7 @@ def convolve(row_parts, pads_before, code, scratch_per_worker, parts, threads, p
         (
             row_parts,
             pads_before,
-            code,
+            codes,
             x,
             weights,
             bias,
@@ -396,7 +405,7 @@ def convolve(row_parts, pads_before, code, scratch_per_worker, parts, threads, p
 
 
 @kernel()
-def rotated_grad(row_parts, pads_before, code, zeros, scratch_per_worker, parts, threads, packed, dy, w, dx, memory):
+def rotated_grad(row_parts, pads_before, codes, zeros, scratch_per_worker, parts, threads, packed, dy, w, dx, memory):
     like, tables = dy.dtype.type(0), unpack(packed)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
@@ -407,7 +416,7 @@ def rotated_grad(row_parts, pads_before, code, zeros, scratch_per_worker, parts,
         _convolve_part,
         parts,
         threads,
-        (row_parts, pads_before, code, dy, wt, zeros, dx, dy.dtype.type(1), base, scratch_per_worker, like, tables),
+        (row_parts, pads_before, codes, dy, wt, zeros, dx, dy.dtype.type(1), base, scratch_per_worker, like, tables),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.runtime.address import load, size_of, store
+from minicaffe.kernels.cpu.runtime.address import load, quotient, size_of, store, word
 from minicaffe.kernels.cpu.runtime.compile import called, kernel
 from minicaffe.kernels.cpu.simd.memory import (
     CHUNK,
@@ -20,11 +20,13 @@ from minicaffe.kernels.cpu.simd.memory import (
     prefetch_to_write,
 )
 from minicaffe.kernels.cpu.simd.pairs import join_rows, split_rows
+from minicaffe.kernels.cpu.simd.rectify import add_rows
 
 _AHEAD = 8  # rows to prefetch ahead
 # NumPy's: Numba takes Python's for literals, and compiles for each
 _IN, _OUT = np.bool_(False), np.bool_(True)
 _NONE, _ONE = np.intp(0), np.intp(1)
+_WORD = 8  # bytes
 
 
 @kernel(inline=True)
@@ -90,7 +92,7 @@ def _move_rows(inside, inside_row, outside, outside_row, rows, count, outward, l
     copy_rows(target, target_row, source, source_row, rows, count, like)
 
 
-@kernel(internal=True)
+@called
 def _move_strided(inside, outside, width, places, outward, like):
     """A row, phase by phase; ``places`` are its padding, the step, how many phases are kept, and elements of one."""
     size = size_of(like)
@@ -138,6 +140,20 @@ def _move_columns(panel, row, y, places, low, high, first, last, outward, like):
         column += count
 
 
+@kernel(internal=True)
+def add_panel_to_columns(code, panel, row, y, places, low, high, first, last, slope, like):
+    """Add a panel to rows [low, high) and columns [first, last), and rectify the sums as ``add_rows`` does."""
+    size = size_of(like)
+    first_image, g, group, m, positions = places
+    column = first
+    while column < last:
+        i, p = column // positions, column % positions
+        count = min(positions - p, last - column)
+        outside = y + ((((first_image + i) * group + g) * m + low) * positions + p) * size
+        add_rows(code, outside, positions * size, panel + (column - first) * size, row, high - low, count, slope)
+        column += count
+
+
 @called
 def gather(panel, row, padded, offsets, runs, like):
     """im2col of one panel, whose rows are ``row`` bytes long: row i holds the runs of pixels at ``offsets[i]``.
@@ -146,29 +162,30 @@ def gather(panel, row, padded, offsets, runs, like):
     overwrites; but what lies behind the end of the row must not be touched.  If the runs make up an unbroken piece of
     memory it is copied as one, and the next piece, which the next panel will need, is prefetched.
     """
-    size, last = size_of(like), len(runs) - 1
-    if runs[last, 0] - runs[0, 0] == runs[last, 1] - runs[0, 1]:
-        source, target, count = (
-            padded + runs[0, 0],
-            panel + runs[0, 1],
-            runs[last, 1] - runs[0, 1] + runs[last, 2] * size,
-        )
-        for i in range(offsets.size):
-            copy_row(target + i * row, source + offsets[i], count // size, like)
+    size, rows, taps, run = size_of(like), offsets.size, offsets.ctypes.data, runs.ctypes.data
+    last = run + (len(runs) - 1) * 3 * _WORD
+    source, place = word(run), word(run + _WORD)
+    if word(last) - source == word(last + _WORD) - place:
+        count = word(last + _WORD) - place + word(last + 2 * _WORD) * size
+        for i in range(rows):
+            at = padded + source + word(taps + i * _WORD)
+            copy_row(panel + place + i * row, at, quotient(count, size), like)
             for line in range(0, count, 64):
-                prefetch(source + offsets[i] + count + line)
+                prefetch(at + count + line)
         return
     for j in range(len(runs)):
-        source, target, count = padded + runs[j, 0], panel + runs[j, 1], runs[j, 2]
+        this = run + j * 3 * _WORD
+        source, place, count = padded + word(this), word(this + _WORD), word(this + 2 * _WORD)
+        target = panel + place
         if count * size == WIDTH:
-            for i in range(offsets.size):
-                copy_register(target + i * row, source + offsets[i], like)
-        elif runs[j, 1] + CHUNK <= row:
-            for i in range(offsets.size):
-                copy_chunk(target + i * row, source + offsets[i], like)
+            for i in range(rows):
+                copy_register(target + i * row, source + word(taps + i * _WORD), like)
+        elif place + CHUNK <= row:
+            for i in range(rows):
+                copy_chunk(target + i * row, source + word(taps + i * _WORD), like)
         else:
-            for i in range(offsets.size):
-                copy_part(target + i * row, source + offsets[i], count, like)
+            for i in range(rows):
+                copy_part(target + i * row, source + word(taps + i * _WORD), count, like)
 
 
 @called

@@ -12,7 +12,15 @@ from numba import config
 from numpy.typing import DTypeLike
 
 from minicaffe.kernels import fast_paths
-from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm, row_dot, strided_1x1, uncompiled, winograd
+from minicaffe.kernels.cpu.conv import (
+    depthwise,
+    filter_panels,
+    implicit_gemm,
+    row_dot,
+    strided_1x1,
+    uncompiled,
+    winograd,
+)
 from minicaffe.kernels.cpu.conv.problem import (
     DATA_GRAD,
     FORWARD,
@@ -33,14 +41,15 @@ ALGORITHMS: dict[str, Algorithm] = {
     "depthwise": depthwise,
     "winograd": winograd,
     "row_dot": row_dot,
+    "filter_panels": filter_panels,
     "implicit_gemm": implicit_gemm,
     "uncompiled": uncompiled,
 }
 """In the order in which they are preferred."""
 
-_MARGIN, _PACKED_MARGIN = 1.3, 1.25
-"""Estimates are rough, and the sums of ``implicit_gemm`` are the most exact: the others must be so many times as fast,
-in general and with weights that stay the same."""
+_MARGIN, _PACKED_MARGIN = 1.3, 1.2
+"""Estimates are rough, and the sums of ``implicit_gemm`` and ``filter_panels`` are the most exact: the others must be
+so many times as fast, in general and with weights that stay the same."""
 
 
 def candidates(problem: Problem) -> tuple[tuple[str, Algorithm], ...]:
@@ -50,16 +59,22 @@ def candidates(problem: Problem) -> tuple[tuple[str, Algorithm], ...]:
 
 @functools.lru_cache(maxsize=1024)
 def _candidates(problem: Problem) -> tuple[tuple[str, Algorithm], ...]:
-    usual = implicit_gemm.cycles(problem)
-    limit, margin = math.inf if usual is None else usual, _PACKED_MARGIN if problem.packed else _MARGIN
+    usual, panels = implicit_gemm.cycles(problem), filter_panels.cycles(problem)
+    limit, margin = min(_or_never(usual), _or_never(panels)), _PACKED_MARGIN if problem.packed else _MARGIN
 
     def fast_enough(algorithm: Algorithm) -> bool:
         if algorithm is implicit_gemm:
             return usual is not None
+        if algorithm is filter_panels:
+            return panels is not None and panels <= _or_never(usual)
         cycles = algorithm.cycles(problem)
         return cycles is not None and margin * cycles <= limit
 
     return tuple(item for item in ALGORITHMS.items() if fast_enough(item[1]))
+
+
+def _or_never(cycles: float | None) -> float:
+    return math.inf if cycles is None else cycles
 
 
 @functools.lru_cache(maxsize=1024)
@@ -99,9 +114,10 @@ def solver(
     dtype: np.dtype,
     threads: int,
     left_out: frozenset[str],
+    accumulate: bool = False,
 ) -> Solver:
     """The fastest solver of a problem, without the ``fast_paths`` that are left out: the one look-up of a call."""
-    problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads)
+    problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads, accumulate=accumulate)
     return _chosen(problem, left_out).bind(problem)
 
 
@@ -114,9 +130,10 @@ def packing(
     dtype: np.dtype,
     threads: int,
     left_out: frozenset[str],
+    accumulate: bool = False,
 ) -> Packing | None:
     """How to solve a forward problem with weights that stay the same; None where nothing is made of them in advance."""
-    problem = Problem(FORWARD, x_shape, y_shape, window, group, dtype, threads, packed=True)
+    problem = Problem(FORWARD, x_shape, y_shape, window, group, dtype, threads, True, accumulate)
     bind_packed = getattr(_chosen(problem, left_out), "bind_packed", None)
     return bind_packed(problem) if bind_packed else None
 
@@ -132,11 +149,12 @@ def convolve(
     workspace: Array,
     slope: float = 1.0,
     packed: dict[Any, Any] | None = None,
+    accumulate: bool = False,
 ) -> None:
     """See ``reference.convolve``."""
     if bias is None:
         bias = _zeros(len(w), w.dtype)
-    how = x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out()
+    how = x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out(), accumulate
     packs = packing(*how) if packed is not None else None
     if packed is None or packs is None:
         solver(FORWARD, *how)(x, w, bias, y, workspace, slope)

@@ -5,10 +5,20 @@ stride 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from minicaffe.kernels import fast_paths
-from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm
-from minicaffe.kernels.cpu.conv.problem import AXES, DATA_GRAD, FORWARD, WEIGHT_GRAD, Algorithm, Problem, Solver
+from minicaffe.kernels.cpu.conv import depthwise, filter_panels, implicit_gemm
+from minicaffe.kernels.cpu.conv.problem import (
+    AXES,
+    DATA_GRAD,
+    FORWARD,
+    WEIGHT_GRAD,
+    Algorithm,
+    Packing,
+    Problem,
+    Solver,
+)
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -79,17 +89,15 @@ def cycles(problem: Problem) -> float | None:
 def workspace(problem: Problem) -> int:
     """See ``Algorithm``."""
     small = _small(problem)
-    return math.prod(small.x_shape) + max(algorithm.workspace(small) for algorithm in _algorithms(small))
+    algorithms = [*_algorithms(small), *([filter_panels] if filter_panels.cycles(small) is not None else [])]
+    return math.prod(small.x_shape) + max(algorithm.workspace(small) for algorithm in algorithms)
 
 
 def bind(problem: Problem) -> Solver:
     """See ``Algorithm``."""
     small, window = _small(problem), problem.window
     algorithm = _algorithms(small)[0] if fast_paths.taken("depthwise") else implicit_gemm
-    solve, shape, size = algorithm.bind(small), small.x_shape, math.prod(small.x_shape)
-
-    def split(workspace: Array) -> tuple[Array, Array]:
-        return workspace[:size].reshape(shape), workspace[size:]
+    solve, split = algorithm.bind(small), _splitter(small)
 
     def convolve(x: Array, w: Array, bias: Array, y: Array, workspace: Array, slope: float) -> None:
         pixels, rest = split(workspace)
@@ -108,6 +116,28 @@ def bind(problem: Problem) -> Solver:
 
     solvers: dict[int, Solver] = {FORWARD: convolve, DATA_GRAD: data_grad, WEIGHT_GRAD: weight_grad}
     return solvers[problem.kind]
+
+
+def bind_packed(problem: Problem) -> Packing | None:
+    """See ``Packing``; None if nothing is made of the weights in advance."""
+    small = _small(problem)
+    cycles, usual = (algorithm.cycles(small) for algorithm in (filter_panels, _algorithms(small)[0]))
+    if not fast_paths.taken("filter_panels") or cycles is None or usual is None or cycles > usual:
+        return None
+    packing, split, window = filter_panels.bind_packed(small), _splitter(small), problem.window
+
+    def convolve(x: Array, u: Array, bias: Array, y: Array, workspace: Array, slope: float) -> None:
+        pixels, rest = split(workspace)
+        _gather_pixels(x, pixels, window)
+        packing.solve(pixels, u, bias, y, rest, slope)
+
+    return Packing(packing.pack, convolve)
+
+
+def _splitter(small: Problem) -> Callable[[Array], tuple[Array, Array]]:
+    """A function that splits the workspace: room for the pixels that are read, and the rest."""
+    shape, size = small.x_shape, math.prod(small.x_shape)
+    return lambda workspace: (workspace[:size].reshape(shape), workspace[size:])
 
 
 def _small(problem: Problem) -> Problem:

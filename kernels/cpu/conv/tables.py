@@ -13,14 +13,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from minicaffe.kernels.cpu.conv.problem import Axes
 from minicaffe.kernels.cpu.matmul.microkernel import PANEL
+from minicaffe.kernels.cpu.runtime.address import array_at, word_rows, words
 from minicaffe.kernels.cpu.runtime.compile import kernel
 from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH
 from minicaffe.kernels.window import Window
 
+_WORD = 8  # bytes
 _MOST_IMAGES = 8  # at most so many small images share a panel
 
 
@@ -101,20 +106,39 @@ def unpack(packed):
     """
     in_place, channel, together, taps = packed[0], packed[1], packed[2], packed[3]
     positions, panels, runs = packed[4], packed[5], packed[6]
-    layout = packed[7:22].reshape(5, 3)
-    at_positions = 22 + taps
-    at_panels = at_positions + positions
-    at_runs = at_panels + panels
+    at = packed.ctypes.data
+    at_taps = at + 22 * _WORD
+    at_positions = at_taps + taps * _WORD
+    at_panels = at_positions + positions * _WORD
     return (
-        layout,
+        word_rows(at + 7 * _WORD, 5, 3),
         in_place != 0,
         channel,
         together,
-        packed[22:at_positions],
-        packed[at_positions:at_panels],
-        packed[at_panels:at_runs],
-        packed[at_runs:].reshape(runs, 3),
+        words(at_taps, taps),
+        words(at_positions, positions),
+        words(at_panels, panels),
+        word_rows(at_panels + panels * _WORD, runs, 3),
     )
+
+
+@intrinsic
+def some_of(context, table, first, count):
+    """``table[first : first + count]`` of a table of words or of rows of them."""
+
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(table)(context, builder, arguments[0])
+        rest = cgutils.unpack_tuple(builder, array.shape)[1:]
+        step = functools.reduce(builder.mul, rest, arguments[1])
+        return array_at(context, builder, table, builder.gep(array.data, [step]), [arguments[2], *rest])
+
+    return table(table, types.intp, types.intp), generate
+
+
+@kernel(inline=True)
+def runs_of(panel, panels, runs):
+    """The runs that make up a panel's columns, of ``panels`` and ``runs`` that ``unpack`` gives."""
+    return some_of(runs, panels[panel], panels[panel + 1] - panels[panel])
 
 
 @kernel(inline=True)

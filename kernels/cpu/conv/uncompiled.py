@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -30,6 +31,8 @@ def workspace(problem: Problem) -> int:
 def bind(problem: Problem) -> Solver:
     """See ``Algorithm``."""
     function, window, group = _FUNCTIONS[problem.kind], problem.window, problem.group
+    if problem.accumulate:
+        function = functools.partial(function, accumulate=True)
     arrays = 4 if problem.kind == FORWARD else 3
 
     def solve(*given: Any) -> None:

@@ -26,6 +26,15 @@ def _panel_offset(first, k, depth, row, size):
     return panel * depth + k * min(PANEL, row - panel) + first * size - panel
 
 
+@kernel(inline=True)
+def _registers(count):
+    """The places of so many registers, one behind the other."""
+    places = np.empty(count, np.int64)
+    for i in range(count):
+        places[i] = i * WIDTH
+    return places
+
+
 @part_kernel()
 def _transform_weights_part(part, parts, code, w, made_axis, u, row, like, tiling):
     """w (group, m, c, taps) -> u (group, side^2, panel, depth, columns of a panel), at an address.
@@ -34,7 +43,7 @@ def _transform_weights_part(part, parts, code, w, made_axis, u, row, like, tilin
     """
     size = size_of(like)
     lanes, window = WIDTH // size, w.shape[3]
-    weights, taps = np.empty(window * lanes, w.dtype), np.arange(window) * WIDTH
+    weights, taps = np.empty(window * lanes, w.dtype), _registers(window)
     depth, made = w.shape[3 - made_axis], w.shape[made_axis]
     step, depth_step = (w.shape[2] * window, window) if made_axis == 1 else (window, w.shape[2] * window)
     low, high = share(part, parts, w.shape[0] * depth)
@@ -59,8 +68,8 @@ def _untransform_weights_part(part, parts, code, sums, image_parts, dw, accumula
     lanes = WIDTH // size
     group, m, c, window = dw.shape
     squares = tiling.weights.size
-    weights, taps = np.empty(window * lanes, dw.dtype), np.arange(window) * WIDTH
-    total, square_taps = np.empty(squares * lanes, dw.dtype), np.arange(squares) * WIDTH
+    weights, taps = np.empty(window * lanes, dw.dtype), _registers(window)
+    total, square_taps = np.empty(squares * lanes, dw.dtype), _registers(squares)
     low, high = share(part, parts, group * c)
     for item in range(low, high):
         g, k = item // c, item % c
@@ -170,11 +179,17 @@ def _product_part(
             for panel in range(first_byte, last_byte, PANEL):
                 vectors = min(PANEL, row - panel) // WIDTH
                 width = vectors * WIDTH
-                for k in range(0, depth, panel_kc(vectors)):
+                kc = panel_kc(vectors)
+                for k in range(0, depth, kc):
+                    ahead = b + panel * depth + (k + kc) * width
+                    if k + kc >= depth:
+                        ahead = b + (panel + PANEL) * depth
+                        if panel + PANEL >= last_byte:
+                            ahead = weights + tiling.weights[min(square + 1, squares - 1)] + first_byte * depth
                     macro_kernel(
-                        code, rows, width // size, min(panel_kc(vectors), depth - k), a + k * size, source_row, size,
+                        code, rows, width // size, min(kc, depth - k), a + k * size, source_row, size,
                         b + panel * depth + k * width, vectors, out + panel if k > 0 else 0, row, out + panel, row,
-                        scratch, 0, 0,
+                        scratch, 0, 0, ahead, min(kc, depth) * width,
                     )  # fmt: skip
         for i in range(made):
             start[i] = bias[g, i]
@@ -249,7 +264,7 @@ def _weight_grad_part(
                     macro_kernel(
                         code, c, width // size, min(panel_kc(vectors), rows - k), a + k * source_row, size, source_row,
                         b + panel * rows + k * width, vectors, out + panel * c if started or k > 0 else 0, width,
-                        out + panel * c, width, scratch, 0, 0,
+                        out + panel * c, width, scratch, 0, 0, 0, 0,
                     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from minicaffe.kernels.cpu.simd.memory import (
     copy_row,
     fma,
     get_vector,
+    prefetch_line,
     prefetch_rows,
     prefetch_rows_to_write,
     put_vector,
@@ -60,10 +61,10 @@ def _define_micro_kernel(
     unless ``slope`` is 0.
     """
     word = ir.IntType(64)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 11), name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 13), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope = function.args
+    k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope, ahead, ahead_step = function.args
     lanes = WIDTH // size
     kind = ir.VectorType(scalar, lanes)
     labels = "entry", "started", "numbers", "matrix", "loop", "done", "rectifying", "plain"
@@ -96,9 +97,10 @@ def _define_micro_kernel(
     builder.branch(loop)
 
     builder.position_at_end(loop)
-    left, at, panel = builder.phi(word), builder.phi(word), builder.phi(word)
+    left, at, panel, coming = (builder.phi(word) for _ in range(4))
     sums = {place: builder.phi(kind) for place in places}
     b_row = [get_vector(builder, builder.add(panel, word(v * WIDTH)), kind, size) for v in range(vectors)]
+    prefetch_line(builder, coming)
     totals = {}
     for r in range(rows):
         broadcast = number_at(builder.add(at, a_offsets[r]))
@@ -109,6 +111,7 @@ def _define_micro_kernel(
         (left, k, next_left),
         (at, a, builder.add(at, a_step)),
         (panel, b, builder.add(panel, word(vectors * WIDTH))),
+        (coming, ahead, builder.add(coming, ahead_step)),
     ]
     for phi, first, then in following:
         for before in (entry, numbers, matrix):
@@ -142,12 +145,15 @@ def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
     tile.
 
     C (rows, vectors registers) becomes the initial value plus A (a_rows <= rows, k > 0) times the panel b (k, vectors).
-    a_row, a_step, initial_row and c_row are the distances in bytes between rows, and between neighbours in a row of A;
+    a_row, a_step, initial_row and c_row are the distances in bytes between rows, and between neighbours in a row of A.
+    With each row of the panel the line at ``ahead`` is prefetched, which then moves on by ``ahead_step`` bytes;
     ``like`` has the dtype.  See ``macro_kernel`` for ``initial`` and ``slope``.
     """
 
     @intrinsic
-    def micro_kernel(context, k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope, like):
+    def micro_kernel(
+        context, k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope, ahead, ahead_step, like
+    ):
         def generate(context, builder, signature, arguments):
             size = like.bitwidth // 8
             name = f"minicaffe.micro_kernel.{rows}x{vectors}.{like}"
@@ -157,7 +163,7 @@ def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
             builder.call(function, arguments[:-1])
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 11, like), generate
+        return types.void(*[types.intp] * 13, like), generate
 
     return micro_kernel
 
@@ -209,13 +215,16 @@ macro_kernel = caller(
     "scratch",
     "slope",
     "first",
+    "ahead",
+    "ahead_bytes",
 )
 """``macro_kernel(code, ...)``: C (rows, columns) = an initial value + A (rows, k) times a panel (k, vectors).
 
 The initial value is the matrix at ``initial``, whose rows are ``initial_row`` bytes apart; if that is 0, one number for
 each row; and 0 if ``initial`` is 0.  What is negative in C is multiplied by the number at ``slope``, unless that is 0.
 Addresses and distances are in bytes.  ``scratch`` has room for one tile.  ``first`` is 1 if A is read for the first
-time, so that it may be far away, and 0 if not.  ``code`` is the address of the dtype's ``compiled_macro_kernel``.
+time, so that it may be far away, and 0 if not.  ``ahead_bytes`` at ``ahead``, which will be needed next, are prefetched
+bit by bit, unless ``ahead`` is 0.  ``code`` is the address of the dtype's ``compiled_macro_kernel``.
 """
 
 
@@ -224,12 +233,31 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
     """The code behind ``macro_kernel``: compiled once, apart from the many kernels that call it at its ``address``."""
     like = dtype.type(0)
 
-    @callback(types.void(*[types.intp] * 15))
+    @callback(types.void(*[types.intp] * 17))
     def compiled(
-        rows, columns, k, a, a_row, a_step, panel, vectors, initial, initial_row, c, c_row, scratch, slope, first
+        rows,
+        columns,
+        k,
+        a,
+        a_row,
+        a_step,
+        panel,
+        vectors,
+        initial,
+        initial_row,
+        c,
+        c_row,
+        scratch,
+        slope,
+        first,
+        ahead,
+        ahead_bytes,
     ):
         size = size_of(like)
         mr = _choose_mr(rows, vectors)
+        coming, step = panel, 0
+        if ahead != 0:
+            coming, step = ahead, -(-ahead_bytes // (-(-rows // mr) * k))
         for i in range(0, rows, mr):
             inside = min(mr, rows - i)
             a_tile, c_tile, tile, tile_row = a + i * a_row, c + i * c_row, c + i * c_row, c_row
@@ -249,15 +277,26 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
                         copy_row(tile + r * tile_row, start + r * initial_row, columns, like)
                     start, start_row = tile, tile_row
             if vectors == 1:
-                _micro_8x1(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, like)
+                _micro_8x1(
+                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, coming, step, like
+                )
             elif vectors < VECTORS:
-                _micro_8x2(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, like)
+                _micro_8x2(
+                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, coming, step, like
+                )
             elif mr == 6:
-                _micro_6x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, like)
+                _micro_6x4(
+                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, coming, step, like
+                )
             elif mr == 5:
-                _micro_5x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, like)
+                _micro_5x4(
+                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, coming, step, like
+                )
             else:
-                _micro_4x4(k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, like)
+                _micro_4x4(
+                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, coming, step, like
+                )
+            coming += step * k
             if not whole:
                 for r in range(inside):
                     copy_row(c_tile + r * c_row, tile + r * tile_row, columns, like)

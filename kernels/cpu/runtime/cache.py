@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from numba.core import caching, config
+from numba.core.runtime import rtsys
 
 _PATIENCE = 120.0  # seconds to wait for another process; a kernel takes a few
 _PAUSE = 0.005  # seconds between two attempts to lock
@@ -208,10 +209,12 @@ class Cache(caching.FunctionCache):
         return self._cache_file.holds(self._index_key(signature, codegen))
 
     def load_overload(self, signature: Any, target: Any) -> Any:
-        found = super().load_overload(signature, target)
+        # Numba refreshes ``target`` here, too: imports all that it can compile, for a quarter of a second
+        rtsys.initialize(target)
+        found = self._load_overload(signature, target)
         if found is None and self.keeps:
             if miss() or locks.wait(self._cache_path, self._impl.filename_base, signature):
-                return super().load_overload(signature, target)
+                return self._load_overload(signature, target)
         return found
 
     def save_overload(self, signature: Any, compiled: Any) -> None:

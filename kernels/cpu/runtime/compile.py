@@ -24,6 +24,7 @@ from numba.extending import intrinsic, register_jitable
 
 from minicaffe.kernels.cpu.runtime import cache
 from minicaffe.kernels.cpu.runtime.optimization import optimized
+from minicaffe.kernels.cpu.runtime.pipeline import KernelCompiler
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # GNU's OpenMP, on which Numba's threads run, lets an idle thread spin for milliseconds.  If other programs compete
@@ -160,8 +161,20 @@ class Kernel(CPUDispatcher):
         return _name(self.py_func).removeprefix(_PACKAGE + ".")
 
 
-_WRITTEN_OUT = ("conv.", "matmul.", "runtime.", "simd.memory.", "simd.pairs.", "simd.rectify.", "simd.taps.")
+_WRITTEN_OUT = (
+    "conv.",
+    "matmul.",
+    "runtime.",
+    "simd.memory.",
+    "simd.pairs.",
+    "simd.rectify.",
+    "simd.taps.",
+    "simd.damping.",
+    "lrn._lrn_part",
+    "pooling._largest",
+)
 """Where kernels leave no loop to LLVM to make vectors of that takes long."""
+_ALLOCATING = {"arange", "copy", "empty", "ones", "zeros"}
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
@@ -184,10 +197,14 @@ def kernel(
     """
     options = _OPTIONS | {"parallel": parallel, "fastmath": fastmath, "inline": "always" if inline else "never"}
     options |= {"no_cpython_wrapper": internal, "no_cfunc_wrapper": True}  # C code calls a ``callback``, not kernels
+    if not parallel:
+        options["pipeline_class"] = KernelCompiler
 
     def compiled(function: Callable) -> Any:
         function.__qualname__ += stamp
-        made = _kernels[_name(function)] = numba.njit(**options)(function)
+        # others have no references to count, and compile sooner without; Numba refuses what needs them
+        allocates = not _ALLOCATING.isdisjoint(function.__code__.co_names)
+        made = _kernels[_name(function)] = numba.njit(**options, _nrt=allocates)(function)
         made._cache = cache.cache(function, stamp)
         made.__class__ = Kernel
         return made
@@ -238,7 +255,7 @@ def callback(signature: Any) -> Callable[[Callable], Callback]:
     """Decorator: a function that compiled code calls at its ``address``."""
 
     def compiled(function: Callable) -> Callback:
-        made = Callback(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
+        made = Callback(function, sigutils.normalize_signature(signature), {}, _OPTIONS, KernelCompiler)
         made._cache = cache.cache(function)
         return made
 
@@ -286,7 +303,7 @@ def by_name(compiled: Any) -> Any:
     """
 
     def define(context, *arguments):
-        signature = types.Dispatcher(compiled).get_call_type(context, tuple(map(_as_words, arguments)), {})
+        signature = types.Dispatcher(compiled).get_call_type(context, tuple(map(as_words, arguments)), {})
 
         def generate(target, builder, _, values):
             call_by_name(target, builder, compiled, signature, values)
@@ -310,12 +327,13 @@ def _with_parameters(define: Callable, names: list[str]) -> Any:
     return intrinsic(define)
 
 
-def _as_words(kind: types.Type) -> types.Type:
+def as_words(kind: types.Type) -> types.Type:
+    """The type with words for all integers: a kernel that takes them is compiled once for all of these."""
     kind = types.unliteral(kind)
     if isinstance(kind, types.Integer):
         return types.intp
     if isinstance(kind, types.BaseAnonymousTuple):
-        return types.Tuple(list(map(_as_words, kind)))
+        return types.Tuple(list(map(as_words, kind)))
     return kind
 
 

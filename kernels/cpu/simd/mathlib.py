@@ -186,25 +186,6 @@ def _log(form: _Format) -> Callable[..., Any]:
     return log
 
 
-def _inverse_fourth_root(form: _Format) -> Callable[..., Any]:
-    """``q (1 - h)^(-1/4)`` with ``h = 1 - x q^4`` is the root whatever q is: the begin of the binomial series, taken
-    twice, leaves of the error of a first guess, 3 %, what rounding does.  The guess has -1/4 times the exponent of x.
-    """
-    real, integer = form.real, form.bits
-    guess = integer(1.25 * (form.bias - 0.048) * 2.0**form.fraction)
-    series = _polynomial([float(real(c)) for c in (1 / 4, 5 / 32, 15 / 128)])
-
-    def inverse_fourth_root(x):
-        q = _from_bits(integer(guess - (_bits(x) >> integer(2))))
-        for _ in range(2):
-            square = q * q
-            h = _multiply_add(-x * square, square, real(1))
-            q = _multiply_add(q, h * series(h), q)
-        return q
-
-    return inverse_fourth_root
-
-
 def exp(x: float) -> float:
     """``math.exp``, infinite where that raises OverflowError."""
     return float(np.exp(x))
@@ -220,17 +201,12 @@ def log(x: float) -> float:
     return float(np.log(x))
 
 
-def inverse_fourth_root(x: float) -> float:
-    """``x ** -0.25`` for a positive number that is neither infinite nor denormal."""
-    return float(x**-0.25)
-
-
 def _register(function: Callable[[float], float], make: Callable[[_Format], Callable]) -> None:
     versions = {types.float32: make(_SINGLE), types.float64: make(_DOUBLE)}
     overload(function, jit_options={"forceinline": True, "fastmath": False}, strict=False)(lambda x: versions.get(x))
 
 
-for _function, _make in ((exp, _exp), (tanh, _tanh), (log, _log), (inverse_fourth_root, _inverse_fourth_root)):
+for _function, _make in ((exp, _exp), (tanh, _tanh), (log, _log)):
     _register(_function, _make)
 
 

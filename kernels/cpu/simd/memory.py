@@ -175,35 +175,6 @@ def add_chunk(context, target, source, count, like):
     return types.void(types.intp, types.intp, types.intp, like), generate
 
 
-@intrinsic
-def _transpose_chunk(context, target, target_row, source, source_row, like):
-    """Transpose a square block whose rows are chunks."""
-
-    def generate(context, builder, signature, arguments):
-        target, target_row, source, source_row, _ = arguments
-        size = like.bitwidth // 8
-        lanes, word = CHUNK // size, ir.IntType(32)
-        kind = ir.VectorType(context.get_value_type(like), lanes)
-        rows = []
-        for _ in range(lanes):
-            rows.append(get_vector(builder, source, kind, size))
-            source = builder.add(source, source_row)
-        # each stage interleaves row i with row i + lanes / 2; log2(lanes) stages make the transpose
-        halves = [
-            ir.Constant(ir.VectorType(word, lanes), [i // 2 + i % 2 * lanes + half for i in range(lanes)])
-            for half in (0, lanes // 2)
-        ]
-        for _ in range(lanes.bit_length() - 1):
-            pairs = zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True)
-            rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in halves]
-        for row in rows:
-            put_vector(builder, row, target, size)
-            target = builder.add(target, target_row)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 4, like), generate
-
-
 def _masked(builder: ir.IRBuilder, kind: ir.Type, count: Any) -> Any:
     """Code for the mask of the first ``count`` lanes."""
     bit = ir.IntType(1)
@@ -260,19 +231,24 @@ def word_at(builder: ir.IRBuilder, table: Any, index: Any) -> Any:
     return builder.load(builder.inttoptr(builder.add(table, builder.mul(index, word(8))), word.as_pointer()))
 
 
-def _prefetch(writes: bool) -> Any:
-    """An intrinsic that prefetches the cache line at an address: into the L2 cache or, in order to be written, into the
-    L1 cache.
+def prefetch_line(builder: ir.IRBuilder, address: Any, writes: bool = False) -> None:
+    """Code that prefetches the cache line at an address: into the L2 cache or, in order to be written, into the L1
+    cache.
     """
+    pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    level = word(3 if writes else 2)
+    builder.call(function, [builder.inttoptr(address, pointer), word(int(writes)), level, word(1)])
+
+
+def _prefetch(writes: bool) -> Any:
+    """An intrinsic that prefetches the cache line at an address; see ``prefetch_line``."""
 
     @intrinsic
     def prefetch(context, address):
         def generate(context, builder, signature, arguments):
-            pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-            kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            level = word(3 if writes else 2)
-            builder.call(function, [builder.inttoptr(arguments[0], pointer), word(int(writes)), level, word(1)])
+            prefetch_line(builder, arguments[0], writes)
             return context.get_dummy_value()
 
         return types.void(types.intp), generate
@@ -311,7 +287,7 @@ def copy_row(target, source, count, like):
         copy_first(target + j * size, source + j * size, count - j, like)
 
 
-@kernel(internal=True)
+@called
 def copy_rows(target, target_row, source, source_row, rows, count, like):
     """Copy ``count`` elements of each of some rows, which are ``source_row`` and will be ``target_row`` bytes apart."""
     size = size_of(like)
@@ -325,7 +301,7 @@ def copy_rows(target, target_row, source, source_row, rows, count, like):
             copy_first(to + whole * size, at + whole * size, count - whole, like)
 
 
-@kernel(internal=True)
+@called
 def stream_row(target, source, count, like):
     """Copy ``count`` elements past the caches: what is too much for them is then written without being read before, and
     what they hold stays there.  ``end_of_stream`` must follow."""
@@ -341,7 +317,7 @@ def stream_row(target, source, count, like):
         store(target + i * size, load(source + i * size, like))
 
 
-@kernel(internal=True)
+@called
 def fill_row(target, number, count):
     """Fill ``count`` elements with a number."""
     size = size_of(number)
@@ -353,17 +329,71 @@ def fill_row(target, number, count):
         store(target + j * size, number)
 
 
+@intrinsic
+def _transpose_chunk(context, target, target_row, source, source_row, like):
+    """Transpose a square block whose rows are chunks.
+
+    Elements cross between pieces of 16 bytes as they are loaded; what is left to do stays within these, where most
+    processors can make two shuffles at a time.
+    """
+
+    def generate(context, builder, signature, arguments):
+        target, target_row, source, source_row, _ = arguments
+        size, scalar, word = like.bitwidth // 8, context.get_value_type(like), ir.IntType(32)
+        lanes, piece = CHUNK // size, 16 // size
+        starts = range(0, lanes, piece)
+        addresses = [source]
+        for _ in range(1, lanes):
+            addresses.append(builder.add(addresses[-1], source_row))
+
+        def joined(vectors: list[Any]) -> Any:
+            while len(vectors) > 1:
+                both = ir.Constant(
+                    ir.VectorType(word, 2 * vectors[0].type.count), list(range(2 * vectors[0].type.count))
+                )
+                vectors = [builder.shuffle_vector(a, b, both) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+            return vectors[0]
+
+        # each stage interleaves row i with row i + piece / 2, piece by piece; log2(piece) stages make the transpose
+        halves = [
+            ir.Constant(
+                ir.VectorType(word, lanes),
+                [start + half + i // 2 + i % 2 * lanes for start in starts for i in range(piece)],
+            )
+            for half in (0, piece // 2)
+        ]
+        kind = ir.VectorType(scalar, piece)
+        for column in starts:
+            place = ir.IntType(64)(column * size)
+            rows = [
+                joined([get_vector(builder, builder.add(addresses[start + i], place), kind, size) for start in starts])
+                for i in range(piece)
+            ]
+            for _ in range(piece.bit_length() - 1):
+                pairs = zip(rows[: piece // 2], rows[piece // 2 :], strict=True)
+                rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in halves]
+            for row in rows:
+                put_vector(builder, row, target, size)
+                target = builder.add(target, target_row)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4, like), generate
+
+
 @called
 def transpose(target, target_row, source, source_row, rows, columns, like):
     """Write the transpose of a block (rows, columns)."""
     size = size_of(like)
     lanes = CHUNK // size
-    square_rows, square_columns = rows // lanes * lanes, columns // lanes * lanes
-    for i in range(0, square_rows, lanes):
-        for j in range(0, square_columns, lanes):
+    if rows < lanes or columns < lanes:
+        for i in range(rows):
+            for j in range(columns):
+                store(target + j * target_row + i * size, load(source + i * source_row + j * size, like))
+        return
+    for row in range(0, rows, lanes):
+        i = min(row, rows - lanes)  # what is left over is transposed with some of what has been
+        for column in range(0, columns, lanes):
+            j = min(column, columns - lanes)
             _transpose_chunk(
                 target + j * target_row + i * size, target_row, source + i * source_row + j * size, source_row, like
             )
-    for i in range(rows):
-        for j in range(square_columns if i < square_rows else 0, columns):
-            store(target + j * target_row + i * size, load(source + i * source_row + j * size, like))

@@ -9,7 +9,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.runtime.address import size_of
-from minicaffe.kernels.cpu.runtime.compile import kernel
+from minicaffe.kernels.cpu.runtime.compile import called
 from minicaffe.kernels.cpu.simd.memory import WIDTH, get_first, get_vector, put_first, put_vector
 
 _WORD = ir.IntType(64)
@@ -72,7 +72,7 @@ _split, _split_rest = _pairs(splits=True, whole=True), _pairs(splits=True, whole
 _join, _join_rest = _pairs(splits=False, whole=True), _pairs(splits=False, whole=False)
 
 
-@kernel(internal=True)
+@called
 def split_rows(even, odd, part_row, row, step, rows, count, like):
     """Copy the elements 0, 2, 4 ... of each of some rows of ``count`` to ``even``, the others to ``odd``.
 
@@ -90,7 +90,7 @@ def split_rows(even, odd, part_row, row, step, rows, count, like):
             _split_rest(even_r + half, odd_r + half, row_r + whole * size, count - whole, like)
 
 
-@kernel(internal=True)
+@called
 def join_rows(even, odd, part_row, row, step, rows, count, like):
     """Copy what ``split_rows`` took apart back into the rows."""
     size = size_of(like)

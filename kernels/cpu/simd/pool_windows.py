@@ -13,12 +13,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.simd.memory import WIDTH, splat
+from minicaffe.kernels.cpu.simd.memory import WIDTH, get_vector, splat
 
 _WORD = ir.IntType(32)
 
 
-class _Lanes:
+class Lanes:
     """Code for registers whose lanes are elements of a row, ``step`` apart; lanes beyond either end of it are masked.
 
     A step of 1 or 2 that is known at compile time is an ``int``; any other is an ``ir`` value, and needs gather and
@@ -42,12 +42,16 @@ class _Lanes:
             lane = self.builder.mul(lane, self.splat(factor))
         return self.builder.add(self.splat(self.builder.trunc(first, _WORD)), lane)
 
+    def place(self, row: Any, column: Any, size: int) -> Any:
+        """The address of a column of a row whose elements have so many bytes."""
+        return self.builder.add(row, self.builder.mul(column, column.type(size)))
+
     def _places(self, kind: ir.Type, row: Any, column: Any, width: Any, step: Any) -> tuple[str, list[Any]]:
         """The suffix of the names of LLVM's masked loads and stores, and their arguments: address, alignment
         and mask.
         """
         size = self.size if kind == self.numbers else 4
-        place = self.builder.add(row, self.builder.mul(column, column.type(size)))
+        place = self.place(row, column, size)
         pointer, address = kind.as_pointer(), "p0"
         if step != 1:
             lane = ir.Constant(ir.VectorType(place.type, self.count), list(range(self.count)))
@@ -66,7 +70,11 @@ class _Lanes:
         )
 
     def read(self, row: Any, column: Any, width: Any, other: Any, step: Any = 1) -> Any:
-        """The elements of a row from ``column`` on; beyond the row, the lanes of ``other``."""
+        """The elements of a row from ``column`` on; beyond the row, the lanes of ``other``.  A step of 1 along a row
+        whose ``width`` is None reads what is there.
+        """
+        if width is None:
+            return get_vector(self.builder, self.place(row, column, self.size), other.type, self.size)
         suffix, places = self._places(other.type, row, column, width, step)
         return self._call(f"{'load' if step == 1 else 'gather'}.{suffix}", other.type, [*places, other])
 
@@ -96,7 +104,7 @@ class _Lanes:
             self.write(values, row, self.builder.add(column, column.type(2 * half)), width)
 
 
-def _repeat(builder: ir.IRBuilder, count: Any, body: Callable[[Any], None], by: int = 1) -> None:
+def repeat(builder: ir.IRBuilder, count: Any, body: Callable[[Any], None], by: int = 1) -> None:
     """Code for ``body(i)`` for i in range(0, count, by): unrolled if the count is known at compile time, else a loop
     with ``by`` = 1.
     """
@@ -127,7 +135,7 @@ def _gather(largest: bool) -> Callable[..., None]:
             y, mask, x, top, bottom, column, taps, stride, width, count, start_value, _, _ = arguments
             size = start.bitwidth // 8
             step, taps = known_stride.count or stride, known_taps.count or taps
-            lanes = _Lanes(builder, start_value.type, size, step)
+            lanes = Lanes(builder, start_value.type, size, step)
             other = lanes.splat(start_value)
             best, where = cgutils.alloca_once(builder, lanes.numbers), cgutils.alloca_once(builder, lanes.words)
             builder.store(other, best)
@@ -155,7 +163,7 @@ def _gather(largest: bool) -> Callable[..., None]:
                         if more == 0 or tap + more < taps:
                             take(pixel, _plus(builder, at, more))
 
-                _repeat(builder, taps, take_from, lanes.taps_at_a_time)
+                repeat(builder, taps, take_from, lanes.taps_at_a_time)
             lanes.write(builder.load(best), y, count.type(0), count)
             if largest:
                 lanes.write(builder.load(where), mask, count.type(0), count)
@@ -190,7 +198,7 @@ def _scatter(masked: bool) -> Callable[..., None]:
             dx, dy, mask, first, last, place, column, window, taps, stride, width, count, zero, _, _ = arguments
             size = like.bitwidth // 8
             step, taps = known_stride.count or stride, known_taps.count or taps
-            lanes = _Lanes(builder, zero.type, size, step)
+            lanes = Lanes(builder, zero.type, size, step)
             nothing, nowhere = lanes.splat(zero), ir.Constant(lanes.words, [-1] * lanes.count)
 
             def totals(offsets, visit):
@@ -228,7 +236,7 @@ def _scatter(masked: bool) -> Callable[..., None]:
                 earliest = _plus(builder, builder.sub(window, met), 1)
 
                 def visit(add):
-                    _repeat(builder, met, lambda i: add(builder.add(earliest, i), [0]))
+                    repeat(builder, met, lambda i: add(builder.add(earliest, i), [0]))
 
                 lanes.write(*totals([offset], visit), dx, builder.add(column, offset), width, step)
 
@@ -237,7 +245,7 @@ def _scatter(masked: bool) -> Callable[..., None]:
             elif step == 2:
                 lanes.write_in_turn(*totals([0, 1], visit_known), dx, column, width)
             else:
-                _repeat(builder, step, write_any)
+                repeat(builder, step, write_any)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 12, like, known_taps, known_stride), generate

@@ -1,15 +1,17 @@
-"""The rectification of what a kernel has just written, while it is in the L1 cache."""
+"""The rectification of what a kernel has just written, and its sum with what was there, while it is in the L1 cache."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.runtime.address import size_of
-from minicaffe.kernels.cpu.runtime.compile import kernel
+from minicaffe.kernels.cpu.runtime.address import load, size_of
+from minicaffe.kernels.cpu.runtime.compile import callback, called, caller
 from minicaffe.kernels.cpu.simd.memory import WIDTH, fma, get_first, get_vector, put_first, put_vector, splat
 
 
@@ -54,7 +56,7 @@ def _rectify_first(context, place, slope, count):
     return types.void(types.intp, slope, types.intp), generate
 
 
-@kernel(internal=True)
+@called
 def rectify_rows(place, row, rows, count, slope):
     """Multiply what is negative in ``rows`` rows of ``count`` elements, ``row`` bytes apart, by ``slope``."""
     size = size_of(slope)
@@ -66,3 +68,61 @@ def rectify_rows(place, row, rows, count, slope):
             j += lanes
         if j < count:
             _rectify_first(first + j * size, slope, count - j)
+
+
+@intrinsic
+def _add_register(context, target, source, slope):
+    """Add a register's worth of elements to those at ``target``, and rectify the sums."""
+
+    def generate(context, builder, signature, arguments):
+        target, source, slope = arguments
+        size = signature.args[2].bitwidth // 8
+        kind = ir.VectorType(slope.type, WIDTH // size)
+        terms = (get_vector(builder, place, kind, size) for place in (target, source))
+        put_vector(builder, rectified(builder, builder.fadd(*terms), slope), target, size)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, slope), generate
+
+
+@intrinsic
+def _add_first(context, target, source, slope, count):
+    """The same for the first ``count`` elements of a register; no memory beyond them is touched."""
+
+    def generate(context, builder, signature, arguments):
+        target, source, slope, count = arguments
+        size = signature.args[2].bitwidth // 8
+        kind = ir.VectorType(slope.type, WIDTH // size)
+        terms = (get_first(builder, place, kind, size, count) for place in (target, source))
+        put_first(builder, rectified(builder, builder.fadd(*terms), slope), target, size, count)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, slope, types.intp), generate
+
+
+add_rows = caller("target", "target_row", "source", "source_row", "rows", "count", "slope")
+"""``add_rows(code, ...)``: add rows of ``count`` elements to those at ``target``; what is negative in a sum is
+multiplied by the number at ``slope``.
+
+Addresses, and the distances between rows, are in bytes.  ``code`` is the address of the dtype's ``compiled_add_rows``.
+"""
+
+
+@functools.cache
+def compiled_add_rows(dtype: np.dtype) -> Any:
+    """The code behind ``add_rows``: it is compiled where something is to be added."""
+    like = dtype.type(0)
+
+    @callback(types.void(*[types.intp] * 7))
+    def compiled(target, target_row, source, source_row, rows, count, slope):
+        size, factor = size_of(like), load(slope, like)
+        lanes = WIDTH // size
+        for r in range(rows):
+            first, term, j = target + r * target_row, source + r * source_row, 0
+            while j + lanes <= count:
+                _add_register(first + j * size, term + j * size, factor)
+                j += lanes
+            if j < count:
+                _add_first(first + j * size, term + j * size, factor, count - j)
+
+    return compiled

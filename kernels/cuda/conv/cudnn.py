@@ -83,11 +83,12 @@ class CudnnConvolutions:
         workspace: Any,
         slope: float = 1.0,
         packed: dict[Any, Any] | None = None,
+        accumulate: bool = False,
     ) -> None:
-        """See ``kernels.reference.convolve``."""
-        plan = self._plan(Problem(FORWARD, x.shape, y.shape, window, group), x, w, y)
+        """See ``kernels.reference.convolve``; what is added to y is computed without cuDNN."""
+        plan = None if accumulate else self._plan(Problem(FORWARD, x.shape, y.shape, window, group), x, w, y)
         if plan is None:
-            self._ops.convolve(x, w, bias, y, window, group, workspace, slope)
+            self._ops.convolve(x, w, bias, y, window, group, workspace, slope, None, accumulate)
         else:
             self._run(plan, x, w, y)
             finish(self._ops, y, bias, slope)

@@ -52,13 +52,15 @@ class Im2colGemm:
         plan = Plan.of(x_shape, y_shape, window, group)
         return plan.chunk * (plan.columns + plan.product)
 
-    def convolve(self, x: Any, w: Any, y: Any, window: Window, group: int, workspace: Any) -> None:
-        """y = w * x."""
+    def convolve(
+        self, x: Any, w: Any, y: Any, window: Window, group: int, workspace: Any, accumulate: bool = False
+    ) -> None:
+        """y = w * x, or added to y if ``accumulate``."""
         plan = Plan.of(x.shape, y.shape, window, group)
         weights = w.reshape(1, group, w.shape[0] // group, -1)
         for images in plan.chunks():
             columns = self._columns_of(x[images], y.shape, window, group, workspace)
-            self._product(weights, columns, _grouped(y[images], group))
+            self._product(weights, columns, _grouped(y[images], group), accumulate=accumulate)
 
     def data_grad(self, dy: Any, w: Any, dx: Any, window: Window, group: int, workspace: Any) -> None:
         """Gradient with respect to x."""
@@ -110,17 +112,18 @@ class Im2colGemm:
         self._ops.im2col(x, columns, window)
         return _grouped(columns, group)
 
-    def _product(self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False) -> None:
-        """``out = op(a) op(b)`` for every image and group: arrays (images, group, rows, columns), or images 1 for all.
+    def _product(self, a: Any, b: Any, out: Any, **how: bool) -> None:
+        """``out = op(a) op(b)`` for every image and group, ``how`` as for ``gemm``: arrays (images, group, rows,
+        columns), or images 1 for all.
 
         A batched product strides along one axis, so the shorter of images and groups is left to this loop.
         """
         images, group = out.shape[:2]
         for i in range(min(images, group)):
             if group <= images:
-                self._ops.gemm(a[:, i], b[:, i], out[:, i], transpose_a, transpose_b)
+                self._ops.gemm(a[:, i], b[:, i], out[:, i], **how)
             else:
-                self._ops.gemm(a[min(i, a.shape[0] - 1)], b[i], out[i], transpose_a, transpose_b)
+                self._ops.gemm(a[min(i, a.shape[0] - 1)], b[i], out[i], **how)
 
 
 def _column_buffer(x: Any, y_shape: Sequence[int], window: Window, workspace: Any) -> Any:

@@ -92,10 +92,18 @@ class ImplicitGemm:
         return splits * problem.y_shape[1] * problem.entries if splits > 1 else 0
 
     def convolve(
-        self, x: Any, w: Any, bias: Any | None, y: Any, window: Window, group: int, slope: float = 1.0
+        self,
+        x: Any,
+        w: Any,
+        bias: Any | None,
+        y: Any,
+        window: Window,
+        group: int,
+        slope: float = 1.0,
+        accumulate: bool = False,
     ) -> None:
         """See ``kernels.reference.convolve``."""
-        self._launch(Problem(FORWARD, x.shape, y.shape, window, group), w, x, y, bias, slope)
+        self._launch(Problem(FORWARD, x.shape, y.shape, window, group), w, x, y, bias, slope, accumulate)
 
     def data_grad(self, dy: Any, w: Any, dx: Any, window: Window, group: int) -> None:
         """See ``kernels.reference.convolve_data_grad``."""

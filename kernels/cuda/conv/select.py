@@ -85,12 +85,13 @@ class ConvOps:
         workspace: Any,
         slope: float = 1.0,
         packed: dict[Any, Any] | None = None,
+        accumulate: bool = False,
     ) -> None:
         """See ``kernels.reference.convolve``."""
         if self._takes_implicit(FORWARD, x, y, window, group):
-            self._implicit.convolve(x, w, bias, y, window, group, slope)
+            self._implicit.convolve(x, w, bias, y, window, group, slope, accumulate)
         else:
-            self._im2col.convolve(x, w, y, window, group, workspace)
+            self._im2col.convolve(x, w, y, window, group, workspace, accumulate)
             finish(self, y, bias, slope)
 
     def convolve_data_grad(self, dy: Any, w: Any, dx: Any, window: Window, group: int, workspace: Any) -> None:

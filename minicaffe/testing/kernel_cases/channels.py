@@ -52,10 +52,12 @@ def standardize_cases(shape: Shape) -> Iterator[KernelCase]:
 def _lrn(shape: Shape, size: int) -> Iterator[KernelCase]:
     x, out, label = normal(*shape), output(*shape), f"{'x'.join(map(str, shape))} size {size}"
     yield KernelCase("lrn", (x, out, out, size, 1.0, 0.75, 2.0), label)
+    yield KernelCase("lrn", (x, None, out, size, 1.0, 0.75, 2.0), f"{label} without scale")
     yield KernelCase("lrn_grad", (x, x, uniform(1, 3, *shape), x, out, size, 1.0, 0.75), label)
 
 
 def _lrn_within(shape: Shape, size: int) -> Iterator[KernelCase]:
     x, out, label = normal(*shape), output(*shape), f"{'x'.join(map(str, shape))} size {size}"
     yield KernelCase("lrn_within", (x, out, out, size, 1.0, 0.75), label)
+    yield KernelCase("lrn_within", (x, None, out, size, 1.0, 0.75), f"{label} without scale")
     yield KernelCase("lrn_within_grad", (x, x, uniform(1, 3, *shape), x, out, size, 1.0, 0.75), label)

@@ -51,6 +51,7 @@ def layer_cases(layer: Layer, factors: str = "") -> Iterator[KernelCase]:
     calls: list[tuple[str, str, tuple]] = [
         ("convolve", "", (x, w, normal(filters), output(*y_shape), win, group, space)),
         ("convolve", "no bias, rectified", (x, w, None, output(*y_shape), win, group, space, 0.25)),
+        ("convolve", "accumulated, rectified", (x, w, normal(filters), y, win, group, space, 0.0, None, True)),
         ("convolve_data_grad", "", (y, w, output(*x_shape), win, group, space)),
         ("convolve_weight_grad", "", (x, y, output(*w.shape), win, group, space, False)),
         ("convolve_weight_grad", "accumulated", (x, y, w, win, group, space, True)),
@@ -80,7 +81,7 @@ def _run(op: str, factors: str) -> Callable[..., None]:
         algorithm = ImplicitGemm(backend.ops, lambda dtype: bool(factors))
         with backend.rounding(factors if factors in ("fp16", "bf16") else "fp32"):
             if op == "convolve":
-                algorithm.convolve(*args[:6], *args[7:])
+                algorithm.convolve(*args[:6], *args[7:8], *args[9:])
             elif op == "convolve_data_grad":
                 algorithm.data_grad(*args[:-1])
             else:

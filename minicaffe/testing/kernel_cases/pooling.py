@@ -42,6 +42,7 @@ def layer_cases(x_shape: Shape, y_shape: Shape, win: Window) -> Iterator[KernelC
     label = f"{'x'.join(map(str, x_shape))} kernel {'x'.join(map(str, win.kernel))} stride {win.stride[0]}"
     mask = output(*y_shape, dtype=np.int32)
     yield KernelCase("max_pool", (rounded(*x_shape), output(*y_shape), mask, win), label)
+    yield KernelCase("max_pool", (rounded(*x_shape), output(*y_shape), None, win), f"{label} without mask")
     chosen = Values(y_shape, lambda rng, size: np.zeros(size), np.int32)
     yield KernelCase("max_pool_grad", (normal(*y_shape), chosen, output(*x_shape), win), label, _choose)
     yield KernelCase("average_pool", (normal(*x_shape), output(*y_shape), win), label)

@@ -1,0 +1,123 @@
+"""The largest pixels of windows, without their places: first down the columns of an image, then along what that gives.
+
+Addresses and distances are in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minicaffe.kernels.cpu.simd.memory import fma, put_first, put_vector
+from minicaffe.kernels.cpu.simd.pool_windows import Lanes, repeat
+
+
+def _larger(builder: ir.IRBuilder, best: Any, pixels: Any) -> Any:
+    """Code for the larger of two vectors of numbers."""
+    return builder.select(builder.fcmp_ordered(">", pixels, best), pixels, best)
+
+
+def _for_registers(builder: ir.IRBuilder, lanes: Lanes, width: Any, body: Callable[[Any, Any], None]) -> None:
+    """Code for ``body(column, end)`` at each register of a row of ``width`` elements, and its end, or None if it is
+    whole.
+    """
+    count = width.type(lanes.count)
+    whole = builder.mul(builder.udiv(width, count), count)
+    with cgutils.for_range_slice(builder, width.type(0), whole, count) as (column, _):
+        body(column, None)
+    with builder.if_then(builder.icmp_signed("<", whole, width)):
+        body(whole, width)
+
+
+@intrinsic
+def largest_down(context, target, x, row, rows, width, least, known_rows):
+    """The largest of each of ``width`` columns of x: of ``known_rows`` rows, ``row`` bytes apart, or if there are other
+    ``rows`` of these and ``least``.  Whole registers are written to ``target``, with ``least`` beyond the columns.
+
+    Returns whether all numbers are finite: if not, what was written may be wrong.
+    """
+
+    def generate(context, builder, signature, arguments):
+        target, x, row, rows, width, start, _ = arguments
+        size, known = least.bitwidth // 8, known_rows.count
+        lanes = Lanes(builder, start.type, size, 1)
+        other, zero = lanes.splat(start), ir.Constant(lanes.numbers, [0.0] * lanes.count)
+        best = cgutils.alloca_once(builder, lanes.numbers)
+        checks = [cgutils.alloca_once_value(builder, zero) for _ in range(max(known, 1))]  # 0, or NaN for good
+
+        def line(r):
+            return builder.add(x, builder.mul(row, row.type(r) if isinstance(r, int) else r))
+
+        def check(number, pixels):
+            builder.store(fma(builder, pixels, zero, builder.load(checks[number])), checks[number])
+
+        def take_known(column, end):
+            for r in range(known):
+                pixels = lanes.read(line(r), column, end, other)
+                check(r, pixels)
+                builder.store(_larger(builder, builder.load(best), pixels) if r else pixels, best)
+            put_vector(builder, builder.load(best), lanes.place(target, column, size), size)
+
+        def take_any():
+            with cgutils.for_range_slice(builder, width.type(0), width, width.type(lanes.count)) as (column, _):
+                builder.store(other, best)
+                with cgutils.for_range(builder, rows) as loop:
+                    pixels = lanes.read(line(loop.index), column, width, other)
+                    check(0, pixels)
+                    builder.store(_larger(builder, builder.load(best), pixels), best)
+                put_vector(builder, builder.load(best), lanes.place(target, column, size), size)
+
+        if known:
+            with builder.if_else(builder.icmp_signed("==", rows, rows.type(known))) as (usual, rare):
+                with usual:
+                    _for_registers(builder, lanes, width, take_known)
+                with rare:
+                    take_any()
+        else:
+            take_any()
+        total = zero
+        for number in checks:
+            total = builder.fadd(total, builder.load(number))
+        numbers = builder.bitcast(builder.fcmp_ordered("ord", total, total), ir.IntType(lanes.count))
+        return builder.icmp_unsigned("==", numbers, numbers.type(-1))
+
+    return types.boolean(*[types.intp] * 5, least, known_rows), generate
+
+
+@intrinsic
+def largest_along(context, y, line, taps, stride, width, count, least, known_taps, known_stride):
+    """The largest of ``least`` and ``taps`` neighbours along a line of ``width`` numbers, at the first place and at
+    each a stride later; the first ``count``, at most a register, are written to y.
+
+    A ``known_stride`` promises that the line goes on for twice a register and the taps.
+    """
+
+    def generate(context, builder, signature, arguments):
+        y, line, taps, stride, width, count, start, _, _ = arguments
+        size = least.bitwidth // 8
+        step, taps = known_stride.count or stride, known_taps.count or taps
+        end = None if known_stride.count else width
+        lanes = Lanes(builder, start.type, size, step)
+        best = cgutils.alloca_once(builder, lanes.numbers)
+        builder.store(lanes.splat(start), best)
+
+        def take_from(tap):
+            at = width.type(tap) if isinstance(tap, int) else tap
+            for more, numbers in enumerate(lanes.read_taps(line, at, end, lanes.splat(start))):
+                if more == 0 or tap + more < taps:
+                    builder.store(_larger(builder, builder.load(best), numbers), best)
+
+        repeat(builder, taps, take_from, lanes.taps_at_a_time)
+        with builder.if_else(builder.icmp_signed(">=", count, count.type(lanes.count))) as (whole, part):
+            with whole:
+                put_vector(builder, builder.load(best), y, size)
+            with part:
+                put_first(builder, builder.load(best), y, size, count)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6, least, known_taps, known_stride), generate

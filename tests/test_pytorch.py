@@ -1,0 +1,273 @@
+"""Nets as PyTorch modules: shipped ones, every layer forward and backward, what is written, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from layer_cases import CASES
+from layer_cases.case import Case
+from shipped_nets import SHIPPED, shipped
+
+from minicaffe import compat, proto, testing
+from minicaffe.errors import MissingExtraError, NetError
+from minicaffe.net import Net
+from minicaffe.proto.text import parse
+from minicaffe.pytorch import check, export_torch, exported_types, module
+
+have_torch = importlib.util.find_spec("torch") is not None
+needs_torch = pytest.mark.skipif(not have_torch, reason="the extra torch is not installed")
+
+SMALL = """
+name: "small"
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "conv/1" type: "Convolution" bottom: "data" top: "conv/1" param { lr_mult: 1 } param { lr_mult: 0 }
+        convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv/1" top: "conv/1" }
+layer { name: "relu" type: "ReLU" bottom: "conv/1" top: "conv/1" }
+layer { name: "fc" type: "InnerProduct" bottom: "conv/1" top: "fc"
+        inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
+"""
+SHARED = """
+name: "shared"
+layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "b" type: "Input" top: "b" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "one" type: "InnerProduct" bottom: "a" top: "one" param { name: "w" } param { name: "c" }
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "two" type: "InnerProduct" bottom: "b" top: "two" param { name: "w" } param { name: "c" }
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "back" type: "InnerProduct" bottom: "two" top: "back" param { name: "w" }
+        inner_product_param { num_output: 3 transpose: true bias_term: false } }
+layer { name: "sum" type: "Eltwise" bottom: "one" bottom: "back" top: "sum" }
+"""
+RANDOM = ("Dropout-TRAIN", "Dropout-sampled in TEST")
+REFUSED = {
+    "Accuracy-each class": "the share of each class",
+    "Accuracy-of distances": "ignored labels",
+    "ContrastiveLoss-legacy": "legacy_version",
+    "Convolution-channels last but one": "1 to 3 axes behind N and C",
+    "Deconvolution-channels last but one": "1 to 3 axes behind N and C",
+    "DepthwiseConvolution-channels last but one": "1 to 3 axes behind N and C",
+    "Normalize-positions": "without a scale",
+    "Normalize-positions, 2-D": "without a scale",
+    "Normalize-positions, L1": "without a scale",
+    "Pooling-3-D": "a fork's",
+    "Pooling-3-D average": "a fork's",
+    "Pooling-dilated": "a fork's",
+    "Pooling-dilated average": "a fork's",
+    "Pooling-dilation": "a fork's",
+    "Pooling-dilation, stride and pad": "a fork's",
+    "Pooling-oblong": "half the kernel",
+    "Pooling-stochastic": "STOCHASTIC",
+    "Pooling-stochastic, TEST": "STOCHASTIC",
+    "Pooling-with mask": "a mask",
+    "ReLU6-leaky": "negative_slope",
+    "ReLU6-negative slope": "negative_slope",
+    "ReLU6-relu_param": "negative_slope",
+    "SigmoidCrossEntropyLoss-balanced": "a fork's",
+    "SigmoidCrossEntropyLoss-ignored": "ignores no labels",
+    "SoftmaxWithLoss-class weights": "a fork's",
+    "SoftmaxWithLoss-last axis": "along axis 1",
+    "SoftmaxWithLoss-three tops": "a fork's",
+    "SoftmaxWithLoss-with probabilities": "further tops",
+}
+"""Cases of exportable types that are refused, and what is said."""
+EXPORTABLE = [case for case in CASES if case.type in exported_types()]
+EXPORTED = [c for c in EXPORTABLE if c.name not in REFUSED and c.name not in RANDOM and c.type != "Silence"]
+
+
+def net_of(text: str, phase: int = proto.TEST) -> Net:
+    return Net(parse(text, proto.NetParameter()), phase)
+
+
+def rig_of(case: Case, tmp_path) -> testing.Rig:
+    how = {"backward": "gradient" not in case.why_not, "seed": 1, **case.how(tmp_path)}
+    rig = testing.Rig(case.type, case.draw(), **how)
+    rig.fill_zero_params(np.random.default_rng(3))
+    return rig
+
+
+def outputs_of(rig: testing.Rig) -> list[str]:
+    return [rig.net.top_names[rig.layer.name][k] for k in range(len(rig.layer.layer_param.top))]
+
+
+def close(found, expected, tolerance: float) -> None:
+    assert found.shape == expected.shape
+    scale = max(float(np.nanmax(np.abs(expected), initial=0)), 1e-30)
+    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=tolerance)
+
+
+@needs_torch
+@pytest.mark.parametrize("path", SHIPPED)
+def test_a_shipped_model_computes_the_same(path, tmp_path):
+    outputs = ["loc", "conf_found"] if path.startswith("ssd") else None  # what follows has no counterpart
+    exported = export_torch(shipped(path, SHIPPED[path]), tmp_path / "net.pt", outputs)
+    found = check.differences(exported)
+    assert found and max(found.values()) <= 1e-5, found
+
+
+@needs_torch
+@pytest.mark.parametrize("case", EXPORTED, ids=lambda case: case.name)
+def test_a_layer_computes_the_same_forward_and_backward(case: Case, tmp_path):
+    import torch
+
+    rig = rig_of(case, tmp_path)
+    names, net = outputs_of(rig), rig.net
+    made = module(net, names)
+    given = [torch.tensor(net.blobs[name].data, requires_grad=True) for name in net.inputs]
+    rig.forward()
+    found = made(*given)
+    for name in names:
+        close(found[name].detach().numpy(), net.blobs[name].data, 1e-5)
+    if "gradient" in case.why_not or not found[names[0]].requires_grad:
+        return
+    rng = np.random.default_rng(0)
+    diffs = [rng.standard_normal(net.blobs[name].shape).astype(np.float32) for name in names]
+    rig.backward(diffs)
+    torch.autograd.backward([found[name] for name in names], [torch.tensor(diff) for diff in diffs])
+    for blob, x, wanted in zip(rig.bottom, given, rig.wanted, strict=True):
+        if wanted:
+            close(np.zeros(blob.shape) if x.grad is None else x.grad.numpy(), blob.diff, 1e-4)
+
+
+@needs_torch
+@pytest.mark.parametrize("case", [c for c in CASES if c.name in REFUSED], ids=lambda case: case.name)
+def test_what_has_no_counterpart_is_refused(case: Case, tmp_path):
+    rig = rig_of(case, tmp_path)
+    with pytest.raises(NetError, match=f"layer '{case.type}' .*{REFUSED[case.name]}"):
+        module(rig.net, outputs_of(rig))
+
+
+@needs_torch
+def test_what_is_written_runs_without_minicaffe(tmp_path):
+    net = net_of(SMALL)
+    net.blobs["data"].data[...] = np.random.default_rng(0).standard_normal((2, 3, 8, 8))
+    net.run_forward()
+    np.save(tmp_path / "x.npy", net.blobs["data"].data)
+    export_torch(net, tmp_path / "net.pt")
+    program = (
+        "import sys, numpy, torch; from net import small\n"
+        "model = small(); model.load_state_dict(torch.load('net.pt')); model.eval()\n"
+        "numpy.save('y.npy', model(data=torch.from_numpy(numpy.load('x.npy')))['prob'].detach())\n"
+        "assert 'minicaffe' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    close(np.load(tmp_path / "y.npy"), net.blobs["prob"].data, 1e-5)
+
+
+@needs_torch
+def test_keys_are_the_names_of_layers(tmp_path):
+    import torch
+
+    net = net_of(SMALL)
+    export_torch(net, tmp_path / "net.pt")
+    state = torch.load(tmp_path / "net.pt")
+    assert list(state) == [
+        *("conv/1.weight", "conv/1.bias", "bn.running_mean", "bn.running_var", "bn.num_batches_tracked"),
+        *("fc.weight", "fc.bias"),
+    ]
+    np.testing.assert_array_equal(state["conv/1.weight"], net.params["conv/1"][0].data)
+
+
+@needs_torch
+def test_what_caffe_does_not_learn_is_frozen():
+    learns = {key: param.requires_grad for key, param in module(net_of(SMALL)).named_parameters()}
+    assert learns == {"conv/1.weight": True, "conv/1.bias": False, "fc.weight": True, "fc.bias": True}
+
+
+@needs_torch
+def test_shared_params_are_one():
+    net = net_of(SHARED)
+    made = module(net)
+    assert made.one is made.two and made.back.weight is made.one.weight
+    assert len(list(made.parameters())) == 2
+    rng = np.random.default_rng(0)
+    for name in net.inputs:
+        net.blobs[name].data[...] = rng.standard_normal((2, 3))
+    net.run_forward()
+    import torch
+
+    given = {name: torch.from_numpy(net.blobs[name].data.copy()) for name in net.inputs}
+    close(made(**given)["sum"].detach().numpy(), net.blobs["sum"].data, 1e-6)
+
+
+@needs_torch
+def test_a_blob_that_is_overwritten_is_still_what_it_was_to_others():
+    net = net_of("""
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 } } }
+        layer { name: "two" type: "Power" bottom: "x" top: "a" power_param { scale: 2 } }
+        layer { name: "split" type: "Split" bottom: "a" top: "b" top: "c" }
+        layer { name: "minus" type: "Power" bottom: "b" top: "b" power_param { scale: -1 } }
+        layer { name: "sum" type: "Eltwise" bottom: "b" bottom: "c" top: "sum"
+                eltwise_param { coeff: 10 coeff: 100 } }""")
+    import torch
+
+    x = torch.tensor([-2.0, -1.0, 1.0, 2.0])
+    a = 2 * x
+    torch.testing.assert_close(module(net)(x)["sum"], -10 * a + 100 * a)
+
+
+@needs_torch
+def test_names_of_a_net_are_no_code(tmp_path):
+    evil = 'a\\"""]); raise SystemExit(3)  # \\n{x} \\\\'
+    net = net_of(f"""name: "{evil}"
+        layer {{ name: "in" type: "Input" top: "{evil}" input_param {{ shape {{ dim: 2 dim: 2 }} }} }}
+        layer {{ name: "{evil}." type: "InnerProduct" bottom: "{evil}" top: "class" inner_product_param {{
+                num_output: 2 weight_filler {{ type: "xavier" }} }} }}
+        layer {{ name: "forward" type: "PReLU" bottom: "class" top: "self" }}""")
+    exported = export_torch(net, tmp_path / 'na"me.pt')
+    compile((tmp_path / 'na"me.py').read_text(), "source", "exec")
+    assert max(check.differences(exported).values()) <= 1e-6
+
+
+@needs_torch
+def test_a_batch_norm_goes_on_learning_statistics():
+    import torch
+
+    text = SMALL.replace('type: "BatchNorm"', 'type: "BatchNorm" batch_norm_param { moving_average_fraction: 0.9 }')
+    net = net_of(text, proto.TRAIN)
+    rng = np.random.default_rng(0)
+    for _ in range(200):  # until what Caffe divides its sums by no longer grows
+        net.blobs["data"].data[...] = rng.standard_normal((2, 3, 8, 8))
+        net.run_forward()
+    made = module(net)
+    assert made.training
+    made(torch.from_numpy(net.blobs["data"].data.copy()))
+    net.run_forward()
+    mean, variance, factor = (blob.data for blob in net.params["bn"])
+    close(made.bn.running_mean.numpy(), mean / factor, 1e-5)
+    close(made.bn.running_var.numpy(), variance / factor, 1e-5)
+
+
+@needs_torch
+def test_all_layers_without_a_counterpart_are_named():
+    net = net_of("""
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } } }
+        layer { name: "m" type: "MVN" bottom: "x" top: "m" }
+        layer { name: "s" type: "SPP" bottom: "m" top: "s" spp_param { pyramid_height: 2 } }""")
+    with pytest.raises(NetError, match=r"layer 'm' \(MVN\)[\s\S]*layer 's' \(SPP\)[\s\S]*name blobs before"):
+        module(net)
+
+
+@needs_torch
+def test_another_program_is_not_overwritten(tmp_path):
+    (tmp_path / "net.py").write_text("print('mine')\n")
+    with pytest.raises(NetError, match=r"net\.py is in the way"):
+        export_torch(net_of(SMALL), tmp_path / "net.pt")
+    assert not (tmp_path / "net.pt").exists()
+
+
+def test_without_torch_it_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert compat._EXTRA_OF["torch"] == "torch"
+    for export in (lambda net: export_torch(net, tmp_path / "net.pt"), module):
+        with pytest.raises(MissingExtraError, match=r"pip install 'minicaffe\[torch\]'"):
+            export(net_of(SMALL))
+
+
+def test_every_type_that_is_exported_is_tried():
+    assert {case.type for case in EXPORTED} | {"Silence"} == set(exported_types())
