@@ -51,7 +51,8 @@ def _move_image(image, padded, channels, layout, outward, like):
     d_step, h_step, w_step = layout[2, 0], layout[2, 1], layout[2, 2]
     d_phases, h_phases, w_phases = layout[3, 0], layout[3, 1], layout[3, 2]
     d_size, h_size, w_size = layout[4, 0], layout[4, 1], layout[4, 2]
-    if front + top + left == 0 and d_step * h_step * w_step == 1:
+    same_size = d_size * h_size * w_size == depth * height * width  # not if zeros follow
+    if front + top + left == 0 and d_step * h_step * w_step == 1 and same_size:
         _move_rows(padded, _NONE, image, _NONE, _ONE, channels * depth * height * width, outward, like)
         return
     phase, row, line_row = d_size * h_size * w_size, width * size, w_size * size
