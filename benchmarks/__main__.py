@@ -101,7 +101,7 @@ def main(
                 except Exception as error:  # one broken case must not lose the others' figures
                     failures.append(f"{case.title}: {type(error).__name__}: {error}")
                 else:
-                    results.append(result)
+                    results += [result] if result.spreads else []
     made = report.tables(results) + deploy_report.tables(results)
     if compare:
         before, where = report.load(compare)

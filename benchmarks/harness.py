@@ -49,7 +49,8 @@ Contestant: TypeAlias = "Callable[[], Any] | Probe | Calls"
 class Work:
     """What a case runs and what no implementation of it can do without.
 
-    ``run`` maps a contestant to a function that does the work once, to a Probe or to Calls.  ``flops`` are those of
+    ``run`` maps a contestant to a function that does the work once, to a Probe or to Calls; where it is empty, there
+    turned out to be nothing to measure.  ``flops`` are those of
     matrix products, ``moved`` the bytes that must be read and written, ``images`` how many are taken at once.
     ``verify`` raises Disagreement if the contestants' results differ; it runs before any timing.  ``resources`` are
     closed after it.

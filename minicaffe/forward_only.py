@@ -10,7 +10,7 @@ from minicaffe import graph, proto
 from minicaffe.blob import Blob
 from minicaffe.engine import memory_plan
 from minicaffe.engine.assembly import Step
-from minicaffe.engine.deploy import DeployExecutor
+from minicaffe.engine.deploy import DeployExecutor, Part
 from minicaffe.engine.executor import Executor
 from minicaffe.engine.params import Params
 from minicaffe.errors import NetError
@@ -39,6 +39,12 @@ class ForwardOnly(RawViews):
     def running(self) -> Sequence[Step]:
         """What a pass runs: the layers, as ``steps``; fewer, and some of them others, in the deploy form."""
         return self._executor.steps
+
+    def run_apart(self) -> list[Part]:
+        """In the deploy form: run a pass in the parts that it is made of, for each to be timed by itself."""
+        if not isinstance(self._executor, DeployExecutor):
+            raise NetError(f"net '{self.name}' is not in its deploy form; call deploy() first")
+        return self._executor.run_apart()
 
     def reuse_memory(self, keep: Iterable[str] = ()) -> None:
         """Let blobs that nothing reads any more in a forward pass hand their memory to later ones.

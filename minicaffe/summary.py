@@ -23,6 +23,17 @@ def forward_cost(step: Step) -> Cost:
     return step.layer.forward_cost(step.bottom, step.top)
 
 
+def joint_cost(steps: Sequence[Step]) -> Cost:
+    """What the forward of several steps takes that run as one: without the traffic of blobs in between."""
+    made: set[int] = set()
+    between = 0
+    for step in steps:
+        between += 2 * sum(blob.count * blob.dtype.itemsize for blob in step.bottom if id(blob) in made)
+        made.update(map(id, step.top))
+    total = _total(map(forward_cost, steps))
+    return total._replace(bytes=max(total.bytes - between, 0.0))
+
+
 def backward_cost(step: Step) -> Cost:
     """What a layer's backward takes while training; nothing where no gradient is needed."""
     return step.layer.backward_cost(step.bottom, step.top, step.propagate_down) if step.need_backward else Cost()

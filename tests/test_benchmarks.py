@@ -37,7 +37,7 @@ from benchmarks.__main__ import FAMILIES, LONG, main  # noqa: E402
 from benchmarks.engine_process import EngineFailure, EngineProcess  # noqa: E402
 from benchmarks.engines import ENGINES, Minicaffe  # noqa: E402
 from benchmarks.harness import Calls, Case, Probe, Result, Spread, Work  # noqa: E402
-from minicaffe import proto  # noqa: E402
+from minicaffe import TEST, Net, proto, summary  # noqa: E402
 from minicaffe.proto import text  # noqa: E402
 
 SMALL = ["siamese_mnist_b64", "lenet_b64", "cifar10_full_b100"]  # the nets that a test can afford to train
@@ -296,6 +296,33 @@ def test_tables_of_deployed_nets():
     assert alone.rows == [["a", ""], ["geometric mean", ""]]
 
 
+def test_the_layers_of_a_deployed_net_are_those_that_it_runs():
+    net = deploy_nets.random_net(text.parse(SMALL_DEPLOYED, proto.NetParameter())).deploy()
+    net.run_forward()
+    expected = net.blobs["y"].data.copy()
+    parts = {part.steps[0].layer.name: part for part in net.run_apart()}
+    assert [name for name, part in parts.items() if not part.idle] == ["c", "ip"]  # the others are in c
+    x, w, y = 2 * 3 * 8 * 8, 4 * 3 * 3 * 3 + 4, 2 * 4 * 6 * 6
+    cost = summary.joint_cost(parts["c"].steps)
+    assert (cost.products, cost.bytes) == (2 * y * 27, 4 * (x + w + y))
+    net.blobs["y"].data[...] = 0
+    for part in parts.values():
+        part.run()
+    np.testing.assert_array_equal(net.blobs["y"].data, expected)
+
+
+def test_what_runs_as_one_has_no_traffic_in_between():
+    layers = (
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 5 dim: 7 } } }'
+        'layer { name: "a" type: "TanH" bottom: "x" top: "a" } layer { name: "b" type: "ReLU" bottom: "a" top: "a" }'
+        'layer { name: "c" type: "Eltwise" bottom: "a" bottom: "x" top: "c" }'
+    )
+    net = Net(text.parse(layers, proto.NetParameter()), TEST)
+    steps = [step for step in net.steps if step.layer.type not in ("Input", "Split")]
+    assert summary.joint_cost(steps[:2]).bytes == 4 * 35 * 2
+    assert summary.joint_cost(steps).bytes == 4 * 35 * 3
+
+
 def test_the_layers_that_lose_most_come_first():
     def layer(name: str, seconds: float, floor: float) -> Result:
         return Result("deploy_layers", f"n_b1/{name}", "s", 1, 1, {"minicaffe": Spread.of([seconds])}, floor)
@@ -433,12 +460,16 @@ def test_a_failing_case_is_named_and_the_others_still_run(monkeypatch):
     def broken() -> Work:
         raise ValueError("no such thing")
 
-    cases = [Case("solvers", "broken", broken), Case("solvers", "fine", lambda: Work({"minicaffe": lambda: None}))]
+    cases = [
+        Case("solvers", "broken", broken),
+        Case("solvers", "nothing", lambda: Work({})),
+        Case("solvers", "fine", lambda: Work({"minicaffe": lambda: None})),
+    ]
     monkeypatch.setattr(solvers, "cases", lambda threads: cases)
     outcome = CliRunner().invoke(main, ["solvers", "--quick", "--threads", "1"])
     assert outcome.exit_code == 1
     assert "failed: solvers/broken: ValueError: no such thing" in outcome.output
-    assert "fine" in outcome.output
+    assert re.search(r"^  fine ", outcome.output, re.M) and not re.search(r"^  nothing ", outcome.output, re.M)
 
 
 def test_a_child_process_prints_the_peak_of_its_memory():

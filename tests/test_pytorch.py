@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -271,3 +273,8 @@ def test_without_torch_it_says_what_to_install(monkeypatch, tmp_path):
 
 def test_every_type_that_is_exported_is_tried():
     assert {case.type for case in EXPORTED} | {"Silence"} == set(exported_types())
+
+
+def test_the_docs_list_the_types_that_are_exported():
+    text = (Path(__file__).parent.parent / "docs" / "pytorch.md").read_text()
+    assert sorted(re.findall(r"`(\w+)`", text.partition("that are exported:")[2])) == exported_types()

@@ -27,6 +27,8 @@ class Capture(ABC):
 
     ran: ClassVar[bool]
     """Whether the ops ran while they were captured; if not, the first replay is what does their work."""
+    idle = False
+    """Whether a replay is known to do nothing."""
 
     @property
     @abstractmethod

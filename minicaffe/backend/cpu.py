@@ -79,6 +79,10 @@ class CpuCapture(Capture):
     def complete(self) -> bool:
         return self.launches.complete
 
+    @property
+    def idle(self) -> bool:  # type: ignore[override]
+        return self.launches.empty
+
     def replay(self) -> None:
         self.launches.replay()
 

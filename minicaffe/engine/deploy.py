@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,18 @@ from minicaffe.engine import deploy_graph, joined, memory_plan
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.executor import Executor, check_param_shapes, param_shapes
 from minicaffe.engine.params import Params
+
+
+@dataclass(frozen=True)
+class Part:
+    """Steps of a pass that run as one, and a function that does their work again.
+
+    ``idle``: there is none to do, as for a Concat of blobs that already lie in its top.
+    """
+
+    steps: Sequence[Step]
+    run: Callable[[], None]
+    idle: bool
 
 
 class DeployExecutor(Executor):
@@ -74,6 +88,30 @@ class DeployExecutor(Executor):
 
     def reshape(self) -> None:
         self._refresh()
+
+    def run_apart(self) -> list[Part]:
+        """Run a pass part by part, and capture each by itself, where it can be: without Python, its ``run`` takes as
+        long as the part does in a replayed pass.  On the host; what changes the net ends what was captured.
+        """
+        self._refresh()
+        where, plan, found = backend.current(), self.plan(forward=True), []
+        how = self._how("forward", plan)._replace(segments={})
+        with self._running():
+            self._clear_loss()
+            plan.settle()
+            index = 0
+            while index < len(self._steps):
+                last = how.passes[index].last if index in how.passes else index
+                eager = partial(plan.sweeps.forward.run, index, last, how)
+                with where.capture() as capture:
+                    eager()
+                steps = self._steps[index : last + 1]
+                if capture is not None and capture.complete:
+                    found.append(Part(steps, capture.replay, capture.idle))
+                else:
+                    found.append(Part(steps, eager, idle=False))
+                index = last + 1
+        return found
 
     def _refresh(self) -> None:
         """Be as the net's layers, params and inputs are now."""

@@ -106,7 +106,7 @@ def cycles(problem: Problem) -> float | None:
     c, m, taps, positions = problem.channels, problem.filters, problem.window.taps, problem.positions
     multiplied: float
     if problem.kind == FORWARD:
-        multiplied, moved = positions * c * taps * m, _GATHERED * positions * c * taps
+        multiplied, moved = float(positions * c * taps * m), _GATHERED * positions * c * taps
         if problem.packed:
             multiplied, moved = _columns(problem) * _LOST * c * taps * m, _small_moved(problem)
     elif problem.kind == WEIGHT_GRAD:

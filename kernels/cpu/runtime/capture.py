@@ -75,6 +75,11 @@ class LaunchList:
         """
         self._calls.append((launch.captured_bytes(), function))
 
+    @property
+    def empty(self) -> bool:
+        """Whether a replay does nothing."""
+        return self._end == self._start and not self._calls
+
     def replay(self) -> None:
         """Make all launches again, in the parts that they had when they were captured, on as many threads or on one."""
         self._company.run(self._replay)
