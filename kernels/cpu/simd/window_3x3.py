@@ -134,7 +134,8 @@ class _Windows:
         if self._stride == 1:
             return read
         even, odd = range(0, both, 2), range(1, both, 2)
-        return [code.picked(*read[:2], even), code.picked(*read[:2], odd), code.picked(*read[2:], odd)]
+        first, second, third, last = read
+        return [code.picked(first, second, even), code.picked(first, second, odd), code.picked(third, last, odd)]
 
     @contextmanager
     def down(self, top: Any, number: Any) -> Iterator[tuple[Any, list[list[Any]]]]:
