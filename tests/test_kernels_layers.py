@@ -66,24 +66,20 @@ def test_standardize(case, shape, keep):  # noqa: F811
     case.check("standardize_grad", lambda a, b, dx: (x, dy, mean, factor, a, b, dx), outputs)
 
 
-@pytest.mark.parametrize("slope", [0.0, 0.25, 1.0, -0.5])
+@pytest.mark.parametrize("slope", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("shape", CHANNELS)
 def test_standardize_scale_and_rectify(case, shape, slope):  # noqa: F811
-    x, dy = 3 * case.normal(*shape) + 2, case.normal(*shape) + 1
+    x, dy, y = 3 * case.normal(*shape) + 2, case.normal(*shape) + 1, case.normal(*shape)
     v, b, mean, factor = case.normal(shape[1]), case.normal(shape[1]), case.normal(shape[1]), case.uniform(shape[1])
     outputs = [*(case.garbage(shape[1]) for _ in range(3)), case.garbage(*shape), case.garbage(*shape)]
     case.check("standardize", lambda m, s, f, y, k: (x, 0.5, m, s, f, y, k, v, b, slope), outputs)
     case.check("scale", lambda y, kept: (x, v, b, y, kept, mean, slope), outputs[3:])
     means, sums = [case.garbage(shape[1]), case.garbage(shape[1])], [case.normal(shape[1]), case.normal(shape[1])]
 
-    z = (x - mean[:, None]) * (factor * v)[:, None] + b[:, None]
-    y = np.where(z > 0, z, z * case.dtype.type(slope))
-
     def gradient(p, q, dx, dv, db):
-        return x, dy, mean, factor, p, q, dx, y, v, dv, db, slope, b
+        return x, dy, mean, factor, p, q, dx, y, v, dv, db, slope
 
     case.check("standardize_grad", gradient, [*means, case.garbage(*shape), *sums])
-    case.check("standardize_grad", lambda *out: gradient(*out)[:-1], [*means, case.garbage(*shape), *sums])
     case.check("standardize_grad", lambda *out: gradient(*out, None), [*means, case.garbage(*shape), sums[0]])
     case.check("standardize_grad", lambda p, q, dx: gradient(p, q, dx, None, None), [*means, case.garbage(*shape)])
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from minicaffe.kernels import reference
 from minicaffe.kernels.cpu.runtime.capture import capturable, not_capturable
-from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, as_written, difference, kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, difference, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.reference import Array
@@ -43,30 +43,18 @@ def _moments(x, c):
     return mean, x.dtype.type(squares / (n * inner))
 
 
-@as_written
-def _before_rectifier(x, dy, centre, slope, level, below):
-    """The gradient before the rectifier, of the gradient behind it: that of ``y = r(z)`` where y is not above 0 is
-    multiplied by ``below``.
-
-    y is made of x again, to the bit, since that takes less time than reading it.
-    """
-    z = (x - centre) * slope + level
-    y = z if z > 0 else z * below
-    return dy if y > 0 else dy * below
-
-
 @kernel(fastmath=REASSOCIATE)
-def _sums(x, dy, c, centre, slope, level, below):
-    """Sums over a channel of g, the gradient before the rectifier, and of g (x - centre)."""
+def _sums(x, dy, y, c, mean, below):
+    """Sums over a channel of g, the gradient before the rectifier, and of g (x - mean)."""
     n, inner, zero = x.shape[0], np.uintp(x.shape[2]), x.dtype.type(0)
     total, product = 0.0, 0.0
     for r in range(n):
         for first in range(_START, inner, _PIECE):
             piece, product_piece = zero, zero
             for i in range(first, min(first + _PIECE, inner)):
-                g = _before_rectifier(x[r, c, i], dy[r, c, i], centre, slope, level, below)
+                g = dy[r, c, i] if y[r, c, i] > zero else dy[r, c, i] * below
                 piece += g
-                product_piece += g * difference(x[r, c, i], centre)
+                product_piece += g * difference(x[r, c, i], mean)
             total += piece
             product += product_piece
     return total, product
@@ -100,13 +88,13 @@ def _standardize(x, eps, mean, variance, factor, y, kept, copies, v, b, below, p
 
 
 @part_kernel()
-def _standardize_grad_part(part, parts, x, dy, mean, factor, dy_mean, dot_mean, dx, v, b, below, dv, db):
+def _standardize_grad_part(part, parts, x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, below, dv, db):
     buffer = np.empty(_PIECE, x.dtype)
-    n, channels, inner = x.shape[0], x.shape[1], np.uintp(x.shape[2])
+    n, channels, inner, zero = x.shape[0], x.shape[1], np.uintp(x.shape[2]), x.dtype.type(0)
     low, high = share(part, parts, channels)
     for c in range(low, high):
-        centre, slope, outer_slope, outer_level = mean[c], factor[c], factor[c] * v[c], b[c]
-        total, product = _sums(x, dy, c, centre, outer_slope, outer_level, below)
+        centre, slope, outer_slope = mean[c], factor[c], factor[c] * v[c]
+        total, product = _sums(x, dy, y, c, centre, below)
         dv[c] += product * slope
         db[c] += total
         dy_mean[c], dot_mean[c] = total / (n * inner), product * slope / (n * inner)
@@ -115,16 +103,15 @@ def _standardize_grad_part(part, parts, x, dy, mean, factor, dy_mean, dot_mean, 
             for first in range(_START, inner, _PIECE):
                 count = min(_PIECE, inner - first)
                 for i in range(_START, count):
-                    pixel, gradient = x[r, c, first + i], dy[r, c, first + i]
-                    g = _before_rectifier(pixel, gradient, centre, outer_slope, outer_level, below)
-                    buffer[i] = (g - level - (pixel - centre) * slope * dot) * outer_slope
+                    g = dy[r, c, first + i] if y[r, c, first + i] > zero else dy[r, c, first + i] * below
+                    buffer[i] = (g - level - (x[r, c, first + i] - centre) * slope * dot) * outer_slope
                 for i in range(_START, count):
                     dx[r, c, first + i] = buffer[i]
 
 
 @kernel()
-def _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, v, b, below, dv, db, parts):
-    parallel(_standardize_grad_part, parts, (x, dy, mean, factor, dy_mean, dot_mean, dx, v, b, below, dv, db))
+def _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, below, dv, db, parts):
+    parallel(_standardize_grad_part, parts, (x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, below, dv, db))
 
 
 @part_kernel()
@@ -229,17 +216,16 @@ def standardize_grad(
     dv: Array | None = None,
     db: Array | None = None,
     slope: float = 1.0,
-    b: Array | None = None,
 ) -> None:
     """See ``reference.standardize_grad``."""
-    if x.shape[2] == 1 or not x.size or (y is not None and b is None):
+    if x.shape[2] == 1 or not x.size:
         not_capturable()
         reference.standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, dv, db, slope)
         return
-    slope = 1.0 if y is None else slope
-    v, b = _filled(mean, 1) if v is None else v, _filled(mean, 0) if b is None else b
+    y, slope = (x, 1.0) if y is None else (y, slope)
+    v = _filled(mean, 1) if v is None else v
     dv, db = (_filled(mean, 0) if total is None else total for total in (dv, db))
-    _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, v, b, x.dtype.type(slope), dv, db, parts(x.size))
+    _standardize_grad(x, dy, mean, factor, dy_mean, dot_mean, dx, y, v, x.dtype.type(slope), dv, db, parts(x.size))
 
 
 @capturable

@@ -92,7 +92,6 @@ class BatchNormOps:
         dv: Any | None = None,
         db: Any | None = None,
         slope: float = 1.0,
-        b: Any | None = None,
     ) -> None:
         """See ``kernels.reference.standardize_grad``."""
         y, slope = (x, 1.0) if y is None else (y, slope)

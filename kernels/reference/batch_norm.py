@@ -54,13 +54,11 @@ def standardize_grad(
     dv: Array | None = None,
     db: Array | None = None,
     slope: float = 1.0,
-    b: Array | None = None,
 ) -> None:
     """Gradients of ``standardize``: ``dx = (g - mean(g) - z mean(g z)) factor v`` with ``z = (x - mean) factor``.
 
     g is dy where y > 0, else ``slope dy``; y may be None if the slope is 1.  x, dy, y, dx (N, C, inner), the others
-    (C,). v defaults to 1.  With b, v and b must be those that made y of x: kernels may make it again, instead of
-    reading it.  Accumulates g z and g, summed over N and inner, into dv and db if v and they are not
+    (C,). v defaults to 1.  Accumulates g z and g, summed over N and inner, into dv and db if v and they are not
     None. ``dy_mean`` and ``dot_mean`` get the means of g and g z.  dx may be dy.
     """
     z = (x - mean[:, None]) * factor[:, None]

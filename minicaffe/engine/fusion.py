@@ -181,7 +181,7 @@ class StandardizeBackward(_AfterForward):
     def run(self) -> None:
         assert self.forward is not None
         norm, blob = self.norm, self.steps[0].bottom[0]
-        x, (v, b) = self.forward.input(), self.factors()
+        x, (v, _) = self.forward.input(), self.factors()
         y, dx = blob.xdata.reshape(norm.rows), blob.xdiff.reshape(norm.rows)
         dy = dx
         if self.sum is not None:
@@ -190,7 +190,7 @@ class StandardizeBackward(_AfterForward):
             dy = self.sum.top[0].xdiff.reshape(norm.rows)
         dv, db = self.param_gradients()
         self.ops.standardize_grad(
-            x, dy, norm.mean, norm.factor, norm.gradient_mean, norm.gradient_dot, dx, y, v, dv, db, self.slope, b
+            x, dy, norm.mean, norm.factor, norm.gradient_mean, norm.gradient_dot, dx, y, v, dv, db, self.slope
         )
 
 
