@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
 MOST_PIXELS = 2**28 - 1
 """Pixels along an axis, with its padding: SIMD gathers count bytes in 32 bits."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _extent(kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
 
 
 class Window(NamedTuple):
@@ -20,7 +26,7 @@ class Window(NamedTuple):
     @property
     def extent(self) -> tuple[int, ...]:
         """Pixels from the first to the last tap of the dilated kernel, both included."""
-        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+        return _extent(self.kernel, self.dilation)
 
     @property
     def taps(self) -> int:

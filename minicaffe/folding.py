@@ -200,8 +200,7 @@ def composed(layers: Sequence[proto.LayerParameter], params: Params) -> list[NDA
     for other, others in zip(layers[1:], params[1:], strict=True):
         s, t = _affine(other, others)
         factor, offset = factor * s, offset * s + t
-    scaled = _along(layer, weight.astype(np.float64), factor)
-    return [scaled.astype(weight.dtype), offset.astype(weight.dtype)]
+    return [_along(layer, weight, factor), offset.astype(weight.dtype)]
 
 
 def let_add(layer: proto.LayerParameter) -> None:
@@ -271,14 +270,17 @@ def _options(layer: proto.LayerParameter) -> proto.ConvolutionParameter | proto.
 
 
 def _along(layer: proto.LayerParameter, w: NDArray, s: NDArray) -> NDArray:
-    """The layer's weights times a factor for each output."""
+    """The layer's weights times a factor, float64, for each output, rounded once."""
+    split, shape = w.shape, (-1, *(1,) * (w.ndim - 1))
     if layer.type == "InnerProduct" and layer.inner_product_param.transpose:
-        return w * s
-    if layer.type == "Deconvolution":  # (in, out / group, ...): the inputs of group g make the outputs of group g
+        shape = s.shape
+    elif layer.type == "Deconvolution":  # (in, out / group, ...): the inputs of group g make the outputs of group g
         groups = layer.convolution_param.group
-        by_group = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
-        return (by_group * s.reshape(groups, 1, -1, *(1,) * (w.ndim - 2))).reshape(w.shape)
-    return w * s.reshape(-1, *(1,) * (w.ndim - 1))
+        split = (groups, w.shape[0] // groups, *w.shape[1:])
+        shape = (groups, 1, -1, *(1,) * (w.ndim - 2))
+    scaled = np.empty(split, w.dtype)
+    np.multiply(w.reshape(split), s.reshape(shape), out=scaled, dtype=np.float64, casting="same_kind")
+    return scaled.reshape(w.shape)
 
 
 def _wrong(layer: proto.LayerParameter, found: Sequence[NDArray], expected: str) -> WeightsError:

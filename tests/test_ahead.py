@@ -79,6 +79,19 @@ def test_kernels_are_compiled_in_other_processes_and_loaded_here(fresh, compiled
     assert not compiled_here()
 
 
+def test_to_load_a_kernel_numba_imports_nothing_more(fresh, monkeypatch, two_cores):
+    jobs = [(fresh.one, fresh.one.types_of((1.0,)))]
+    assert ahead.compile_ahead(lambda: jobs)
+    monkeypatch.setattr(type(fresh.one.targetctx), "refresh", lambda context: pytest.fail("it imports all it compiles"))
+    assert fresh.one(1.0) == 2.0
+
+
+def test_work_that_is_replayed_may_run_on_one_thread(fresh, monkeypatch):
+    monkeypatch.setattr(ahead, "missing", list)
+    jobs = [job[0].name.rpartition(".")[2] for job in ahead.needed_by(lambda: fresh.one(1.0))]
+    assert jobs == ["one", "run_launches_alone"]
+
+
 def test_the_first_kernel_that_is_missing_has_those_compiled_that_follow(fresh, compiled_here, two_cores):
     calls = []
 

@@ -419,6 +419,8 @@ CONVOLUTION = [  # x (N, C, *in), output channels, window, groups
     ((9, 3, 9, 11), 5, window((3, 2), stride=(2, 3), pad=(1, 2), dilation=(2, 1)), 1),
     ((2, 8, 6, 7), 8, window((3, 3), stride=2, pad=1), 8),  # depthwise
     ((1, 2, 90, 70), 2, window((3, 3), pad=1), 2),  # depthwise, in bands of rows
+    ((2, 3, 5, 3), 3, window((2, 2), stride=2), 3),  # depthwise: pixels behind the last window
+    ((2, 3, 5, 1), 6, window((3, 3), stride=2, pad=1), 3),  # depthwise: taps that reach no pixel
     ((1, 2, 231, 40), 4, window((5, 3), stride=(3, 2), pad=(2, 0), dilation=(1, 2)), 2),
     ((1, 24, 23, 21), 40, window((3, 3), stride=2, pad=1), 2),  # padded once for all threads
     ((1, 130, 15, 9), 70, window((1, 1)), 1),  # read in place
@@ -639,7 +641,7 @@ def test_a_workspace_is_enough_for_any_number_of_threads(case):
     assert heeded == ({False, True} if case.dtype == np.float32 else {False})
 
 
-@pytest.mark.parametrize("kernel", [(1, 1), (1, 2), (3, 1), (2, 2), (1, 5), (2, 3), (1, 7), (2, 4), (3, 3)])
+@pytest.mark.parametrize("kernel", [(1, 1), (1, 2), (3, 1), (2, 2), (1, 5), (2, 3), (1, 7), (2, 4), (3, 4)])
 @pytest.mark.parametrize("size", [5, 6, 7, 8])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_depthwise_worker_stays_inside_its_memory(case, kind, size, kernel):

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from minicaffe.kernels import cpu
+from minicaffe.kernels.cpu.conv.tables import some_of
 from minicaffe.kernels.cpu.runtime import compile as jit
+from minicaffe.kernels.cpu.runtime.address import LINE, align, word, word_rows, words
 from minicaffe.kernels.cpu.runtime.cache import CacheFile
+from minicaffe.kernels.cpu.runtime.launch import share
 
 PROGRAM = """
 import gc
@@ -235,3 +238,57 @@ print(*kept, *minus_mean(np.ones((1, 1, 1, 2), np.uint16)))
     folder.unlink()
     folder.with_name("cache moved").rename(folder)
     assert in_child(code, "read-only", NUMBA_CACHE_DIR=str(folder)) == ["6.0", "False", "6.0", "True"]
+
+
+@jit.kernel()
+def _of_two(a, b, least, largest):
+    least[0], largest[0] = min(a, b), max(a, b)
+    least[1], largest[1] = min(b, a, b), max(b, a, b)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "kind"),
+    [(3, -5, np.int64), (np.float32(np.nan), 2, np.float32)],
+)
+def test_minima_and_maxima_are_pythons_whatever_their_number(a, b, kind):
+    for first, second in ((a, b), (b, a)):
+        least, largest = np.zeros(2, kind), np.zeros(2, kind)
+        _of_two(first, second, least, largest)
+        np.testing.assert_array_equal(least, [min(first, second), min(second, first, second)])
+        np.testing.assert_array_equal(largest, [max(first, second), max(second, first, second)])
+
+
+@jit.kernel()
+def _read_table(table, part, found):
+    first, last = share(part, 3, 10)
+    some = some_of(table, 1, 2)
+    found[0], found[1], found[2], found[3] = first, last, some[0, 1], len(some)
+    found[4], found[5] = word(table.ctypes.data + 8), align(np.intp(LINE + 1))
+    found[6], found[7] = words(table.ctypes.data + 16, 3)[2], word_rows(table.ctypes.data, 3, 2)[2, 0]
+
+
+def test_words_of_a_table_are_where_they_are():
+    found = np.zeros(8, np.int64)
+    _read_table(np.arange(8).reshape(4, 2), 1, found)
+    assert found.tolist() == [3, 6, 3, 2, 1, 2 * LINE, 4, 4]
+
+
+def test_only_kernels_that_allocate_count_references():
+    @jit.kernel(stamp="_plain")
+    def doubled(x):
+        for i in range(x.size):
+            x[i] *= 2
+
+    @jit.kernel(stamp="_copied")
+    def through_a_copy(x):
+        kept = np.empty(x.size, x.dtype)
+        for i in range(x.size):
+            kept[i] = 2 * x[i]
+        for i in range(x.size):
+            x[i] = kept[i]
+
+    for made, allocates in ((doubled, False), (through_a_copy, True)):
+        x = np.arange(3.0)
+        made(x)
+        assert x.tolist() == [0, 2, 4]
+        assert made.targetoptions["_nrt"] == allocates

@@ -62,21 +62,3 @@ def test_windows_over_rows():
         assert (found[:, width:] == GUARD).all()
         expected = before + (found[:, :width, None].astype(np.float64) * pixels).sum(axis=(0, 1))
         np.testing.assert_allclose(totals, expected, rtol=1e-4, atol=5e-4)
-
-
-@pytest.mark.parametrize("width", [1, 14, 16, 35])
-def test_rows_one_under_the_other_give_the_same_together_as_alone(width):
-    """Of 5 rows, all of one pitch, 4 are taken in pairs; none is if the third lies elsewhere."""
-    rng, dtype, size, pitch = np.random.default_rng(0), np.float32, 4, 40
-    source, weights = rng.standard_normal(12 * pitch).astype(dtype), rng.standard_normal(9).astype(dtype)
-    taps = np.add.outer(np.arange(3) * pitch, np.arange(3)).ravel() * size
-    for shift in (0, 1):
-        rows = (
-            np.stack([(np.arange(5) + shift * (np.arange(5) == 2)) * pitch, np.arange(5) * (width + 1)], axis=1) * size
-        )
-        together, alone = (np.full(5 * (width + 1), GUARD, dtype) for _ in range(2))
-        for target, parts in ((together, [rows]), (alone, np.split(rows, 5))):
-            for part in parts:
-                _windows(target, source, part, width, taps, weights, dtype(0.5), dtype(0), np.zeros(9))
-        np.testing.assert_array_equal(together, alone)
-        assert (together[width :: width + 1] == GUARD).all()

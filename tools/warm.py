@@ -99,7 +99,7 @@ def _needed(path: str, level: int, stages: Sequence[str], shapes: Callable[[int]
             raise DataError(f"{error}; or say what its data layers would make: {wanted_shapes(path)}") from error
         with contextlib.closing(net):
             trains = phase == TRAIN and any(step.need_backward for step in net.steps)
-            jobs += ahead.rehearse(partial(net.rehearse, backward=trains))
+            jobs += ahead.needed_by(partial(net.rehearse, backward=trains))
     return jobs
 
 
@@ -120,7 +120,7 @@ def _beside_nets() -> list[Job]:
         Batch(1, (1, 1, 1)).write_to(np.empty((1, 1, 1, 1), np.float32))
         solver.apply_update()
 
-    return ahead.rehearse(work)
+    return ahead.needed_by(work)
 
 
 def _shipped() -> Iterator[_Net]:

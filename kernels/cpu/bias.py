@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from minicaffe.kernels.cpu.runtime.capture import capturable
@@ -26,7 +28,7 @@ def _add_part(part, parts, y, bias):
 
 @kernel()
 def _add(y, bias, parts):
-    parallel(_add_part, parts, (y.reshape(y.shape[0], y.shape[1], -1), bias))
+    parallel(_add_part, parts, (y, bias))
 
 
 @part_kernel()
@@ -40,14 +42,16 @@ def _add_rows_part(part, parts, y, bias):
 
 @kernel()
 def _add_rows(y, bias, parts):
-    parallel(_add_rows_part, parts, (y.reshape(y.shape[0], y.shape[1]), bias))
+    parallel(_add_rows_part, parts, (y, bias))
 
 
 @capturable
 def bias_add(y: Array, bias: Array) -> None:
     """See ``reference.bias_add``."""
-    add = _add_rows if y.size == len(y) * len(bias) else _add
-    add(y, bias, parts(y.size))
+    if y.size == len(y) * len(bias):
+        _add_rows(y.reshape(y.shape[:2]), bias, parts(y.size))
+    else:
+        _add(y.reshape(*y.shape[:2], math.prod(y.shape[2:])), bias, parts(y.size))
 
 
 @capturable

@@ -54,7 +54,7 @@ def _loop(function: Callable[..., float], arrays: int, scalars: int, dtype: np.d
     def loop_part(part, parts, out, arrays, scalars):
         low, high = share(part, parts, out.size)
         # results pass through a buffer, so that the loop is vectorised even if the output is one of the inputs
-        buffer = np.empty(_PIECE, out.dtype)
+        buffer = np.empty(np.intp(_PIECE), out.dtype)
         for first in range(np.uintp(low), np.uintp(high), _PIECE):
             count = min(_PIECE, np.uintp(high) - first)
             for i in range(_START, count):

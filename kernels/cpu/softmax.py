@@ -58,7 +58,7 @@ def _row_product(a, b, o):
 @part_kernel()
 def _rows_part(part, parts, x, y):
     """Softmax along every row of x (outer, C)."""
-    lanes = np.empty(_LANES, x.dtype)
+    lanes = np.empty(np.intp(_LANES), x.dtype)
     c = np.uintp(x.shape[1])
     whole = c // _LANES * _LANES
     low, high = share(part, parts, len(x))

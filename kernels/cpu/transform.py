@@ -73,7 +73,7 @@ def _subtract_image(pixels, mean, scale, offsets, mirror, out):
     """``subtract_mean`` for a mean of each pixel."""
     num, channels, height, width = out.shape
     streamed = out.size * 4 >= STREAMED
-    buffer = np.empty(width, np.float32)
+    buffer = np.empty(width, out.dtype)
     last = np.uint64(width - 1)
     for n in range(num):
         top, left, flip = offsets[n, 0], offsets[n, 1], mirror[n]
@@ -96,7 +96,7 @@ def _subtract_numbers(pixels, mean, scale, out):
     """``subtract_mean`` for a number for each channel."""
     num, channels, height, width = out.shape
     streamed = out.size * 4 >= STREAMED
-    buffer = np.empty(_PIECE, np.float32)
+    buffer = np.empty(_PIECE, out.dtype)
     size, piece = np.uint64(height * width), np.uint64(_PIECE)
     for n in range(num):
         for c in range(channels):

@@ -368,27 +368,27 @@ class Assembly:
 
     def _check_in_place(self) -> None:
         """Refuse layers in place that go backward and need their input for it; ``Layer.prepare`` refuses the others."""
+        makers: dict[int, tuple[Layer, int]] = {}
+        for step in self.steps:
+            for k, top in enumerate(step.top):
+                makers.setdefault(id(top), (step.layer, k))
         for index, step in enumerate(self.steps):
             layer = step.layer
             for blob in step.overwritten():
                 if layer.leaves != "all":
                     self._check_overwritten(index, blob)
-                    self._warn_of_drift(layer, blob)
+                    self._warn_of_drift(layer, *makers[id(blob)])
             step.check_in_place()
 
-    def _warn_of_drift(self, layer: Layer, blob: Blob) -> None:
+    def _warn_of_drift(self, layer: Layer, maker: Layer, top: int) -> None:
         """A source that fills its top once leaves in place what the last forward made of it."""
-        for step in self.steps:
-            if any(top is blob for top in step.top) and step.layer.fills_once(step.top.index(blob)):
-                _log.warning(
-                    "layer '%s' (%s) works in place on the top of layer '%s' (%s), which is filled once: unless you "
-                    "fill it "
-                    "before each forward, the next one starts from what this one leaves; give its top a name of its "
-                    "own",
-                    layer.name, layer.type, step.layer.name, step.layer.type,
-                )  # fmt: skip
-            if any(top is blob for top in step.top):
-                return
+        if maker.fills_once(top):
+            _log.warning(
+                "layer '%s' (%s) works in place on the top of layer '%s' (%s), which is filled once: unless you fill "
+                "it before each forward, the next one starts from what this one leaves; give its top a name of its "
+                "own",
+                layer.name, layer.type, maker.name, maker.type,
+            )  # fmt: skip
 
     def _check_overwritten(self, index: int, blob: Blob) -> None:
         """Refuse a layer in place that changes what others read by another name, as behind a user's layer that shares

@@ -362,6 +362,14 @@ class Layer(interface.Layer, Configured, Costed):
         """
         return self.scratch("kept", shape, dtype) if self.goes_backward else None
 
+    def require_kept(self, memory: Any) -> None:
+        """In ``backward``: LayerError if there is no ``scratch_for_backward``."""
+        self.require(
+            memory is not None,
+            "forward has kept nothing for backward, since nothing goes backward through it in this net; "
+            "set force_backward: true in the net",
+        )
+
     @property
     def scratch_bytes(self) -> int:
         """Bytes that this layer keeps between its calls, beside its blobs."""
@@ -379,7 +387,8 @@ class Layer(interface.Layer, Configured, Costed):
         if self.blobs_given:
             return None
         blob = self.blobs.add_blob(*shape)
-        if filler is not None:
+        zeros = filler is None or (filler.type == "constant" and filler.value == 0 and blob.count > 0)
+        if not zeros:  # which it holds, in memory that nobody has touched yet
             try:
                 fillers.fill(blob.data, filler)
             except LayerError as error:
@@ -412,10 +421,11 @@ def make(cls: type[Layer], layer_param: proto.LayerParameter, source: Origin, dt
 
     LayerError for another constructor, and one that does not call that of ``Layer``.
     """
-    arguments = [layer_param, dtype] if takes(cls, layer_param, dtype) else [layer_param]
+    with_dtype = takes(cls, layer_param, dtype)
+    arguments = [layer_param, dtype] if with_dtype else [layer_param]
     place = source.where(layer_param.name, layer_param.phase, "type")
     prefix = f"{place + ': ' if place else ''}layer '{layer_param.name}' ({layer_param.type})"
-    if not takes(cls, *arguments):
+    if not with_dtype and not takes(cls, *arguments):
         raise LayerError(
             f"{prefix}: {cls!r} must be made from a LayerParameter; found __init__{inspect.signature(cls)}"
         )

@@ -104,6 +104,7 @@ class Eltwise(Layer):
             if self.operation == self.SUM:
                 self.ops.elementwise(Eltwise.weighted, (dy,), (self.coefficients[i],), dx)
             elif self.operation == self.MAX:
+                self.require_kept(self.winner)
                 self.ops.elementwise(Eltwise.won, (self.winner, dy), (float(i),), dx)
             elif self.stable_prod_grad:
                 factor = dy

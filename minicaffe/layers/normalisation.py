@@ -59,6 +59,7 @@ class LRN(Layer):
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if not propagate_down[0]:
             return
+        self.require_kept(self.scale)
         arrays = bottom[0].xdata, top[0].xdata, self.scale, top[0].xdiff, bottom[0].xdiff
         if self.norm_region == self.ACROSS_CHANNELS:
             rows = (a.reshape(self.rows) for a in arrays)

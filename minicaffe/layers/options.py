@@ -18,6 +18,8 @@ from minicaffe.layers import interface
 from minicaffe.layers.checks import Checked
 
 VERBS = frozenset({"setup", "reshape", "forward", "backward"})
+_IMMUTABLE = frozenset({bool, bytes, float, int, str, tuple, type(None)})
+"""Types of most options: to ask of a value whether it is a sequence takes long."""
 _LISTS = frozenset({"blobs", "param_propagate_down"})
 """Attributes that stay lists: nets look at them at every pass."""
 
@@ -192,6 +194,8 @@ class Configured(Checked):
         return isinstance(found, property) and found.fset is not None
 
     def _immutable(self, name: str, value: Any) -> Any:
+        if type(value) in _IMMUTABLE:
+            return value
         if isinstance(value, MutableSequence):
             return tuple(value)
         if isinstance(value, (MutableMapping, MutableSet)):
@@ -211,7 +215,7 @@ def _sets_itself(layer: Configured) -> bool:
 def _read(message: Any, name: str) -> Any:
     """The value of a field; of a repeated one a tuple, which cannot change unnoticed."""
     value = getattr(message, name)
-    if isinstance(value, MutableSequence):
+    if type(value) not in _IMMUTABLE and isinstance(value, MutableSequence):
         return tuple(value)
     return copy.deepcopy(value) if isinstance(value, Message) else value
 

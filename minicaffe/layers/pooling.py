@@ -214,6 +214,7 @@ class Pooling(Layer):
         elif self.pool == self.STOCHASTIC and self.phase != TRAIN:
             raise self.error("STOCHASTIC pooling goes backward in TRAIN phase only", "pool")
         else:
+            self.require_kept(self.mask)
             self.ops.max_pool_grad(dy, self.mask, dx, self.window)
 
 

@@ -171,6 +171,7 @@ class Pooling3D(Pooling):
         dx, dy = bottom[0].xdiff.reshape(self.images), top[0].xdiff.reshape(self.pooled_columns)
         columns: Any = self.middle_slope.reshape(self.columns)
         if self.pool == self.MAX:
+            self.require_kept(self.masks[0])
             self.ops.max_pool_grad(dy, self.masks[1], columns, self.time)
             self.ops.max_pool_grad(self.middle_slope, self.masks[0], dx, self.window)
         else:

@@ -1,7 +1,8 @@
 """Depthwise convolutions, with one input channel a group: no matrix product, but a window slid over each channel.
 
-Every thread pads one channel at a time (``tables``), so that for each tap the pixels of a register of neighbouring
-output positions are neighbours in memory, whatever the stride.
+Windows of 3 x 3 are read where they lie (``depthwise_3x3``).  For others every thread pads one channel at a time
+(``tables``), so that for each tap the pixels of a register of neighbouring output positions are neighbours in memory,
+whatever the stride.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from minicaffe.kernels.cpu.conv import depthwise_3x3
 from minicaffe.kernels.cpu.conv.depthwise_tables import GradientTables, gradient_tables
 from minicaffe.kernels.cpu.conv.packing import pad_image, unpad_image
 from minicaffe.kernels.cpu.conv.problem import (
@@ -27,7 +29,7 @@ from minicaffe.kernels.cpu.conv.problem import (
     three_axes,
 )
 from minicaffe.kernels.cpu.conv.tables import window_tables
-from minicaffe.kernels.cpu.runtime.address import LINE, align, load, size_of, store
+from minicaffe.kernels.cpu.runtime.address import LINE, align, load, quotient, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, share
 from minicaffe.kernels.cpu.simd.memory import WIDTH, fill_row
@@ -144,7 +146,7 @@ def _data_grad_part(part, parts, worker, dy, w, dx, memory, scratch_per_worker, 
     low, high = share(part, parts, n * c)
     for item in range(low, high):
         pad_image(dy.ctypes.data + item * filters * positions * size, padded, filters, layout, like)
-        own = w.ctypes.data + item % c * order.size * size
+        own = w.ctypes.data + item % c * quotient(w.size, c) * size  # not all taps need reach a pixel
         for t in range(order.size):
             store(weights + t * size, load(own + order[t] * size, like))
         image = dx.ctypes.data + item * pixels * size
@@ -225,11 +227,13 @@ def cycles(problem: Problem) -> float | None:
 
 def workspace(problem: Problem) -> int:
     """See ``Algorithm``."""
-    return (problem.threads + 1) * _scratch_per_worker(problem)
+    return 0 if depthwise_3x3.fits(problem) else (problem.threads + 1) * _scratch_per_worker(problem)
 
 
 def bind(problem: Problem) -> Solver:
     """See ``Algorithm``."""
+    if depthwise_3x3.fits(problem):
+        return depthwise_3x3.bind(problem)
     scratch, threads = _scratch_per_worker(problem) * problem.dtype.itemsize, problem.threads
     tables = _TABLES[problem.kind](problem._replace(kind=FORWARD, threads=1))
     solver = functools.partial(_KERNELS[problem.kind], scratch, queue_length(threads), threads, tables)

@@ -104,6 +104,7 @@ def cycles(problem: Problem) -> float | None:
     if not problem.is_compiled:
         return None
     c, m, taps, positions = problem.channels, problem.filters, problem.window.taps, problem.positions
+    multiplied: float
     if problem.kind == FORWARD:
         multiplied, moved = float(positions * c * taps * m), _GATHERED * positions * c * taps
         if problem.packed:

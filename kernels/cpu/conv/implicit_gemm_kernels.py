@@ -13,7 +13,7 @@ from minicaffe.kernels.cpu.conv.packing import (
     scatter,
     unpad_image,
 )
-from minicaffe.kernels.cpu.conv.tables import is_padded, unpack
+from minicaffe.kernels.cpu.conv.tables import is_padded, runs_of, some_of, unpack
 from minicaffe.kernels.cpu.matmul.microkernel import (
     KC,
     L2,
@@ -171,8 +171,8 @@ def _convolve_part(
                 b = panel + (p - first_p) * k * PANEL
                 _fill_up(b, row, columns, k, like)
                 for r in range(0, k, KC):
-                    ks = taps[r : min(r + KC, k)]
-                    gather(b + r * row, row, padded, ks, runs[panels[p] : panels[p + 1]], like)
+                    ks = some_of(taps, r, min(KC, k - r))
+                    gather(b + r * row, row, padded, ks, runs_of(p, panels, runs), like)
             for first_m in range(low_m, high_m, MC):
                 rows, weights = min(MC, high_m - first_m), w + (g * m + first_m) * k * size
                 for p in range(first_p, last_p):
@@ -187,11 +187,11 @@ def _convolve_part(
                         prefetch_rows_to_write(y_at, positions * size, min(MR_MAX, rows), (last - first) * size)
                     initial, initial_row = bias.ctypes.data + (g * m + first_m) * size, 0
                     for r in range(0, k, depth):
-                        ks = taps[r : min(r + depth, k)]
+                        ks = some_of(taps, r, min(depth, k - r))
                         b = panel + (kept * (p - first_p) * k * PANEL + kept * r * row)
                         if not early and (first_m == low_m or not kept):
                             _fill_up(b, row, columns, ks.size, like)
-                            gather(b, row, padded, ks, runs[panels[p] : panels[p + 1]], like)
+                            gather(b, row, padded, ks, runs_of(p, panels, runs), like)
                         last_k = r + depth >= k
                         out, out_row = (y_at, positions * size) if alone and last_k else (product, row)
                         macro_kernel(
@@ -263,8 +263,8 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, scra
                             code, rows, row // size, depth, a, m * size, size, b, vectors, product if r > 0 else 0, row,
                             product, row, scratch, 0, 0, 0, 0,
                         )  # fmt: skip
-                    ks = row_offsets[first_k : first_k + rows]
-                    scatter(padded, product, row, ks, runs[panels[p] : panels[p + 1]], like)
+                    ks = some_of(row_offsets, first_k, rows)
+                    scatter(padded, product, row, ks, runs_of(p, panels, runs), like)
         for i in range(images):
             pixels = dx.ctypes.data + ((first_image + i) * group + g) * image + first_channel * (image // c)
             unpad_image(pixels, padded + i * padded_size, channels, layout, like)
@@ -331,7 +331,7 @@ def _weight_grad_part(
                         if in_place and k + depth < positions:
                             prefetch_rows(source + depth * size, channel * size, columns, depth * size)
                     else:
-                        gather(panel, row, pixels, offsets[k : k + depth], runs[panels[p] : panels[p + 1]], like)
+                        gather(panel, row, pixels, some_of(offsets, k, depth), runs_of(p, panels, runs), like)
                     a = dy_at + k * size
                     macro_kernel(
                         code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, out, row,

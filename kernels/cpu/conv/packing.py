@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicaffe.kernels.cpu.runtime.address import load, size_of, store
+from minicaffe.kernels.cpu.runtime.address import load, quotient, size_of, store, word
 from minicaffe.kernels.cpu.runtime.compile import called, kernel
 from minicaffe.kernels.cpu.simd.memory import (
     CHUNK,
@@ -26,6 +26,7 @@ _AHEAD = 8  # rows to prefetch ahead
 # NumPy's: Numba takes Python's for literals, and compiles for each
 _IN, _OUT = np.bool_(False), np.bool_(True)
 _NONE, _ONE = np.intp(0), np.intp(1)
+_WORD = 8  # bytes
 
 
 @kernel(inline=True)
@@ -50,7 +51,8 @@ def _move_image(image, padded, channels, layout, outward, like):
     d_step, h_step, w_step = layout[2, 0], layout[2, 1], layout[2, 2]
     d_phases, h_phases, w_phases = layout[3, 0], layout[3, 1], layout[3, 2]
     d_size, h_size, w_size = layout[4, 0], layout[4, 1], layout[4, 2]
-    if front + top + left == 0 and d_step * h_step * w_step == 1:
+    same_size = d_size * h_size * w_size == depth * height * width  # not if zeros follow
+    if front + top + left == 0 and d_step * h_step * w_step == 1 and same_size:
         _move_rows(padded, _NONE, image, _NONE, _ONE, channels * depth * height * width, outward, like)
         return
     phase, row, line_row = d_size * h_size * w_size, width * size, w_size * size
@@ -160,29 +162,30 @@ def gather(panel, row, padded, offsets, runs, like):
     overwrites; but what lies behind the end of the row must not be touched.  If the runs make up an unbroken piece of
     memory it is copied as one, and the next piece, which the next panel will need, is prefetched.
     """
-    size, last = size_of(like), len(runs) - 1
-    if runs[last, 0] - runs[0, 0] == runs[last, 1] - runs[0, 1]:
-        source, target, count = (
-            padded + runs[0, 0],
-            panel + runs[0, 1],
-            runs[last, 1] - runs[0, 1] + runs[last, 2] * size,
-        )
-        for i in range(offsets.size):
-            copy_row(target + i * row, source + offsets[i], count // size, like)
+    size, rows, taps, run = size_of(like), offsets.size, offsets.ctypes.data, runs.ctypes.data
+    last = run + (len(runs) - 1) * 3 * _WORD
+    source, place = word(run), word(run + _WORD)
+    if word(last) - source == word(last + _WORD) - place:
+        count = word(last + _WORD) - place + word(last + 2 * _WORD) * size
+        for i in range(rows):
+            at = padded + source + word(taps + i * _WORD)
+            copy_row(panel + place + i * row, at, quotient(count, size), like)
             for line in range(0, count, 64):
-                prefetch(source + offsets[i] + count + line)
+                prefetch(at + count + line)
         return
     for j in range(len(runs)):
-        source, target, count = padded + runs[j, 0], panel + runs[j, 1], runs[j, 2]
+        this = run + j * 3 * _WORD
+        source, place, count = padded + word(this), word(this + _WORD), word(this + 2 * _WORD)
+        target = panel + place
         if count * size == WIDTH:
-            for i in range(offsets.size):
-                copy_register(target + i * row, source + offsets[i], like)
-        elif runs[j, 1] + CHUNK <= row:
-            for i in range(offsets.size):
-                copy_chunk(target + i * row, source + offsets[i], like)
+            for i in range(rows):
+                copy_register(target + i * row, source + word(taps + i * _WORD), like)
+        elif place + CHUNK <= row:
+            for i in range(rows):
+                copy_chunk(target + i * row, source + word(taps + i * _WORD), like)
         else:
-            for i in range(offsets.size):
-                copy_part(target + i * row, source + offsets[i], count, like)
+            for i in range(rows):
+                copy_part(target + i * row, source + word(taps + i * _WORD), count, like)
 
 
 @called

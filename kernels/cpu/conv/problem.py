@@ -77,14 +77,17 @@ class Problem(NamedTuple):
         """Whether the kernels can solve it: no more axes than they take, no weight gradient of an empty batch, and no
         window that reaches beyond the padded image, as Caffe's rounding of the number of positions allows.
         """
-        w = self.window
-        inside = all(
-            (positions - 1) * stride + extent <= size + 2 * pad
-            for positions, stride, extent, size, pad in zip(
-                self.y_shape[2:], w.stride, w.extent, self.x_shape[2:], w.pad, strict=True
-            )
-        )
+        inside = _stays_inside(self.x_shape[2:], self.y_shape[2:], self.window)
         return len(self.x_shape) <= AXES + 2 and not (self.kind == WEIGHT_GRAD and self.x_shape[0] == 0) and inside
+
+
+@functools.lru_cache(maxsize=1024)
+def _stays_inside(pixels: tuple[int, ...], positions: tuple[int, ...], w: Window) -> bool:
+    """Whether no window reaches beyond the padded image."""
+    return all(
+        (count - 1) * stride + extent <= size + 2 * pad
+        for count, stride, extent, size, pad in zip(positions, w.stride, w.extent, pixels, w.pad, strict=True)
+    )
 
 
 class Packing(NamedTuple):

@@ -13,11 +13,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from minicaffe.kernels.cpu.conv.problem import Axes
 from minicaffe.kernels.cpu.matmul.microkernel import PANEL
-from minicaffe.kernels.cpu.runtime.address import word_rows, words
+from minicaffe.kernels.cpu.runtime.address import array_at, word_rows, words
 from minicaffe.kernels.cpu.runtime.compile import kernel
 from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH
 from minicaffe.kernels.window import Window
@@ -117,6 +120,25 @@ def unpack(packed):
         words(at_panels, panels),
         word_rows(at_panels + panels * _WORD, runs, 3),
     )
+
+
+@intrinsic
+def some_of(context, table, first, count):
+    """``table[first : first + count]`` of a table of words or of rows of them."""
+
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(table)(context, builder, arguments[0])
+        rest = cgutils.unpack_tuple(builder, array.shape)[1:]
+        step = functools.reduce(builder.mul, rest, arguments[1])
+        return array_at(context, builder, table, builder.gep(array.data, [step]), [arguments[2], *rest])
+
+    return table(table, types.intp, types.intp), generate
+
+
+@kernel(inline=True)
+def runs_of(panel, panels, runs):
+    """The runs that make up a panel's columns, of ``panels`` and ``runs`` that ``unpack`` gives."""
+    return some_of(runs, panels[panel], panels[panel + 1] - panels[panel])
 
 
 @kernel(inline=True)

@@ -258,7 +258,8 @@ def _tiled_cycles(problem: Problem, outputs: int) -> float:
         _CYCLES[outputs, problem.window.kernel[0]][kind] for kind in _TRANSFORMS[problem.kind]
     )
     products = _side(problem, outputs) ** 2 * written * (depth * lanes / MULTIPLICATIONS_PER_CYCLE + _STORE_CYCLES)
-    total = n * group * math.prod(_tiles(problem, outputs)) * (products + read * of_source + written * of_target)
+    tiles = n * group * math.prod(_tiles(problem, outputs))
+    total = tiles * (products + read * of_source + written * of_target)
     total += n * group * (pixels[0] * read + pixels[1] * written) * lanes / _TRANSPOSED_PER_CYCLE
     if not problem.packed:
         total += group * depth * written * of_weights
@@ -266,7 +267,10 @@ def _tiled_cycles(problem: Problem, outputs: int) -> float:
         batches = -(-n // _images_together(problem, outputs))
         times = _parts(problem, outputs) if problem.kind == WEIGHT_GRAD else batches
         passes = times if problem.packed else 2 + 2 * times
-        total += _weights(problem, outputs) * passes / _BYTES_PER_CYCLE
+        reading = _weights(problem, outputs) * passes / _BYTES_PER_CYCLE
+        total += (
+            max(0.0, reading - tiles * products) if problem.packed else reading
+        )  # packed ones while others are used
     return total
 
 

@@ -179,11 +179,17 @@ def _product_part(
             for panel in range(first_byte, last_byte, PANEL):
                 vectors = min(PANEL, row - panel) // WIDTH
                 width = vectors * WIDTH
-                for k in range(0, depth, panel_kc(vectors)):
+                kc = panel_kc(vectors)
+                for k in range(0, depth, kc):
+                    ahead = b + panel * depth + (k + kc) * width
+                    if k + kc >= depth:
+                        ahead = b + (panel + PANEL) * depth
+                        if panel + PANEL >= last_byte:
+                            ahead = weights + tiling.weights[min(square + 1, squares - 1)] + first_byte * depth
                     macro_kernel(
-                        code, rows, width // size, min(panel_kc(vectors), depth - k), a + k * size, source_row, size,
+                        code, rows, width // size, min(kc, depth - k), a + k * size, source_row, size,
                         b + panel * depth + k * width, vectors, out + panel if k > 0 else 0, row, out + panel, row,
-                        scratch, 0, 0, 0, 0,
+                        scratch, 0, 0, ahead, min(kc, depth) * width,
                     )  # fmt: skip
         for i in range(made):
             start[i] = bias[g, i]

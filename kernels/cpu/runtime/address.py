@@ -1,5 +1,7 @@
 """Reading and writing at addresses in memory.  Kernels count in bytes, so that one serves arrays of any layout.
 
+What is small and often called is an intrinsic: code that Numba puts in line itself takes it four times as long.
+
 ``like`` is a 0 of the dtype.
 """
 
@@ -11,8 +13,6 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
-
-from minicaffe.kernels.cpu.runtime.compile import kernel
 
 
 @intrinsic
@@ -56,7 +56,7 @@ def quotient(context, a, b):
     return types.intp(types.intp, types.intp), generate
 
 
-def _array(context: Any, builder: ir.IRBuilder, kind: types.Array, data: Any, shape: list) -> Any:
+def array_at(context: Any, builder: ir.IRBuilder, kind: types.Array, data: Any, shape: list) -> Any:
     """Code for a contiguous array over memory that it does not own."""
     word = ir.IntType(64)
     size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
@@ -76,7 +76,7 @@ def words(context, address, length):
 
     def generate(context, builder, signature, arguments):
         pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return _array(context, builder, kind, pointer, [arguments[1]])
+        return array_at(context, builder, kind, pointer, [arguments[1]])
 
     return kind(types.intp, types.intp), generate
 
@@ -88,7 +88,7 @@ def word_rows(context, address, rows, columns):
 
     def generate(context, builder, signature, arguments):
         pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return _array(context, builder, kind, pointer, arguments[1:])
+        return array_at(context, builder, kind, pointer, arguments[1:])
 
     return kind(*[types.intp] * 3), generate
 
@@ -97,7 +97,22 @@ LINE = 64
 """Bytes of a cache line."""
 
 
-@kernel(inline=True)
-def align(address):
+@intrinsic
+def align(context, address):
     """The next address at which a cache line begins: ``address`` itself if one begins there."""
-    return quotient(address + LINE - 1, LINE) * LINE
+
+    def generate(context, builder, signature, arguments):
+        word = arguments[0].type
+        return builder.and_(builder.add(arguments[0], word(LINE - 1)), word(-LINE))
+
+    return types.intp(types.intp), generate
+
+
+@intrinsic
+def word(context, address):
+    """The word at an address: an element of an array takes twice as long to compile."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], arguments[0].type.as_pointer()))
+
+    return types.intp(types.intp), generate

@@ -78,6 +78,11 @@ def rehearse(work: Callable[[], None]) -> list[Job]:
     return missing(notes.jobs)
 
 
+def needed_by(work: Callable[[], None]) -> list[Job]:
+    """What ``rehearse`` finds, and what replays of the work may come to call."""
+    return rehearse(work) + missing([(launch.run_launches_alone, (types.intp,) * 2)])
+
+
 _forked = False  # to compile, and nothing else
 
 
@@ -142,7 +147,7 @@ def _compile_expected() -> bool:
     if work is None or work is _done:
         return False
     _expected.work = _done
-    return cores() > 1 and bool(compile_ahead(partial(rehearse, work)))
+    return cores() > 1 and bool(compile_ahead(partial(needed_by, work)))
 
 
 def _done() -> None:
@@ -167,8 +172,6 @@ def compile_ahead(find: Callable[[], list[Job]]) -> list[Compiled]:
     if sys.platform != "linux":
         return []
     read, write = os.pipe()
-    for context in (launch.run_launches.typingctx, launch.run_launches.targetctx):
-        context.refresh()  # what Numba imports with its first kernel is there in all processes then
     try:
         with threads.pretending():
             pid = _fork()
@@ -206,12 +209,7 @@ def _leave(work: Callable[[], None]) -> None:
 
 def _compile_all(find: Callable[[], list[Job]], told: int) -> None:
     """In a forked process: find out what to compile, and do it in several."""
-    global _forked
-    _forked = True
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    logging.disable()
-    gc.disable()
+    _only_compile()
     jobs = _in_order(find())
     os.write(told, f"{len(jobs)}\n".encode())
     read, write = os.pipe()
@@ -225,6 +223,18 @@ def _compile_all(find: Callable[[], list[Job]], told: int) -> None:
     with contextlib.suppress(ChildProcessError):
         while True:
             os.wait()
+
+
+def _only_compile() -> None:
+    """In a forked process: it does nothing else."""
+    global _forked
+    _forked = True
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    logging.disable()
+    gc.disable()
+    for context in (launch.run_launches.typingctx, launch.run_launches.targetctx):
+        context.refresh()  # what Numba imports with its first kernel is there in all further forks then
 
 
 def _in_order(jobs: list[Job]) -> list[Job]:

@@ -255,7 +255,7 @@ def callback(signature: Any) -> Callable[[Callable], Callback]:
     """Decorator: a function that compiled code calls at its ``address``."""
 
     def compiled(function: Callable) -> Callback:
-        made = Callback(function, sigutils.normalize_signature(signature), locals={}, options=_OPTIONS)
+        made = Callback(function, sigutils.normalize_signature(signature), {}, _OPTIONS, KernelCompiler)
         made._cache = cache.cache(function)
         return made
 

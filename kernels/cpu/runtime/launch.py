@@ -29,7 +29,7 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.runtime.address import LINE, align, load, quotient, store
+from minicaffe.kernels.cpu.runtime.address import LINE, align, store, word
 from minicaffe.kernels.cpu.runtime.compile import as_words, by_name, call_by_name, called, caller, kernel, outside
 
 _WORD = ir.IntType(64)
@@ -103,19 +103,20 @@ def _look(context, counter):
     return types.intp(types.intp), generate
 
 
-@kernel(inline=True)
-def _word(address):
-    """The word at an address."""
-    return load(address, _NONE)
-
-
 _call_part = caller("part", "parts", "worker", "arguments")
 
 
-@kernel(inline=True)
-def share(part: int, parts: int, size: int) -> tuple[int, int]:
+@intrinsic
+def share(context, part, parts, size):
     """The range [first, last) of part number ``part`` when ``size`` items are divided into ``parts``."""
-    return quotient(size * part, parts), quotient(size * (part + 1), parts)
+
+    def generate(context, builder, signature, values):
+        part, parts, size = values
+        ends = part, builder.add(part, _WORD(1))
+        limits = [builder.udiv(builder.mul(size, end), parts) for end in ends]
+        return context.make_tuple(builder, signature.return_type, limits)
+
+    return types.UniTuple(types.intp, 2)(*[types.intp] * 3), generate
 
 
 @kernel(inline=True)
@@ -131,7 +132,7 @@ def _write(launch, function, arguments, parts, workers, length):
 @kernel(inline=True)
 def _begin(launch):
     """Reset the counters of a launch."""
-    for i in range(1 + _word(launch + 3 * _SIZE)):
+    for i in range(1 + word(launch + 3 * _SIZE)):
         store(launch + LINE + i * _SIZE, _NONE)
 
 
@@ -141,8 +142,8 @@ def _take_parts(launch, worker):
 
     A worker thus mostly reads what it wrote itself in the previous launch, which may still be in its core's cache.
     """
-    function, arguments = _word(launch), launch + _word(launch + _SIZE)
-    parts, workers = _word(launch + 2 * _SIZE), _word(launch + 3 * _SIZE)
+    function, arguments = word(launch), launch + word(launch + _SIZE)
+    parts, workers = word(launch + 2 * _SIZE), word(launch + 3 * _SIZE)
     done = launch + LINE
     for i in range(workers if worker < workers else 0):
         owner = (worker + i) % workers
@@ -158,7 +159,7 @@ def _take_parts(launch, worker):
 @called
 def _await(launch):
     """Spin until all parts are done."""
-    parts, done, looks = _word(launch + 2 * _SIZE), launch + LINE, 0
+    parts, done, looks = word(launch + 2 * _SIZE), launch + LINE, 0
     while _look(done) < parts:
         looks += 1
         if looks > _SPINS:
@@ -175,13 +176,13 @@ def run_launches(first, end, workers):
     launch = first
     while launch < end:
         _begin(launch)
-        launch += _word(launch + 4 * _SIZE)
+        launch += word(launch + 4 * _SIZE)
     for worker in prange(workers):
         place = first
         while place < end:
             _take_parts(place, np.intp(worker))
             _await(place)
-            place += _word(place + 4 * _SIZE)
+            place += word(place + 4 * _SIZE)
 
 
 _run_launches = by_name(run_launches)
@@ -194,10 +195,10 @@ def run_launches_alone(first, end):
     """
     launch = first
     while launch < end:
-        function, arguments = _word(launch), launch + _word(launch + _SIZE)
-        for part in range(_word(launch + 2 * _SIZE)):
-            _call_part(function, part, _word(launch + 2 * _SIZE), _NONE, arguments)
-        launch += _word(launch + 4 * _SIZE)
+        function, arguments = word(launch), launch + word(launch + _SIZE)
+        for part in range(word(launch + 2 * _SIZE)):
+            _call_part(function, part, word(launch + 2 * _SIZE), _NONE, arguments)
+        launch += word(launch + 4 * _SIZE)
 
 
 def most_workers(launches: np.ndarray) -> int:
@@ -216,14 +217,14 @@ def most_workers(launches: np.ndarray) -> int:
 def _note(function, arguments, size, parts, workers):
     """Add a launch to those captured, arguments included."""
     words = _captured_address()
-    place, room, used = _word(words + _SIZE), _word(words + 2 * _SIZE), _word(words + 3 * _SIZE)
+    place, room, used = word(words + _SIZE), word(words + 2 * _SIZE), word(words + 3 * _SIZE)
     head = LINE + align((1 + workers) * _SIZE)
     length = head + align(size)
     if used + length <= room:
         launch = place + used
         _write(launch, function, head, parts, workers, length)
         for at in range(0, size, _SIZE):
-            store(launch + head + at, _word(arguments + at))
+            store(launch + head + at, word(arguments + at))
     store(words + 3 * _SIZE, used + length)
 
 
@@ -232,7 +233,7 @@ def _launch(function, arguments, size, parts, workers, words):
     """Run all parts, and return when they are done; ``words`` is memory for the record, with a spare line to
     align it.
     """
-    captured = _word(_captured_address())
+    captured = word(_captured_address())
     if captured != 0 and captured == _this_thread():
         _note(function, arguments, size, parts, workers)
     if workers == 1:
@@ -249,9 +250,10 @@ def _borrowed(context: Any, builder: ir.IRBuilder, kind: types.Type, value: Any)
     ref count.
     """
     if isinstance(kind, types.Array):
-        array = context.make_array(kind)(context, builder, value)
-        array.meminfo, array.parent = (cgutils.get_null_value(item.type) for item in (array.meminfo, array.parent))
-        return array._getvalue()
+        for name in ("meminfo", "parent"):
+            place = context.data_model_manager[kind].get_field_position(name)
+            value = builder.insert_value(value, cgutils.get_null_value(value.type.elements[place]), place)
+        return value
     if isinstance(kind, types.BaseTuple):
         for i, item in enumerate(kind.types):
             borrowed = _borrowed(context, builder, item, builder.extract_value(value, i))
@@ -276,7 +278,7 @@ def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Ca
         body = ir.IRBuilder(part.append_basic_block())
         place = body.inttoptr(part.args[3], given.type.as_pointer())
         items = [
-            context.cast(body, body.extract_value(body.load(place), i), kind, signature.args[own + i])
+            context.cast(body, body.load(cgutils.gep(body, place, 0, i)), kind, signature.args[own + i])
             for i, kind in enumerate(arguments.types)
         ]
         call_by_name(context, body, function.dispatcher, signature, [*part.args[:own], *items])

@@ -6,8 +6,11 @@ import operator
 from typing import Any, ClassVar
 
 from numba import types
+from numba.core import ir
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
-from numba.core.compiler_machinery import PassManager
+from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
+from numba.core.ir_utils import get_definition, guard
+from numba.extending import intrinsic
 
 _LEFT_OUT = {
     "DumpParforDiagnostics",
@@ -55,6 +58,48 @@ class _Remembering:
         return self._known[call]
 
 
+def _of_two(sign: str) -> Any:
+    """Python's ``min`` or ``max`` of two numbers: the second if it is less (``sign``), or greater, than the first."""
+
+    @intrinsic
+    def chosen(context, a, b):
+        kind = context.unify_types(*map(types.unliteral, (a, b)))
+
+        def generate(target, builder, signature, arguments):
+            first, second = arguments
+            if isinstance(kind, types.Float):
+                better = builder.fcmp_ordered(sign, second, first)
+            else:
+                better = (builder.icmp_signed if kind.signed else builder.icmp_unsigned)(sign, second, first)
+            return builder.select(better, second, first)
+
+        return (kind(kind, kind), generate) if isinstance(kind, (types.Float, types.Integer)) else None
+
+    return chosen
+
+
+_OF_TWO = {min: _of_two("<"), max: _of_two(">")}
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _ChooseOfTwo(FunctionPass):
+    """Has ``min`` and ``max`` of two numbers take ``_OF_TWO``: Numba compiles a function for each pair of types."""
+
+    _name = "choose_of_two"
+
+    def __init__(self) -> None:
+        pass  # the class that this is made of asks for one
+
+    def run_pass(self, state: Any) -> bool:
+        for block in state.func_ir.blocks.values():
+            for call in block.find_exprs("call"):
+                function = guard(get_definition, state.func_ir, call.func)
+                known = isinstance(function, ir.Global) and (function.value is min or function.value is max)
+                if known and len(call.args) == 2 and not call.kws and call.vararg is None:
+                    function.value = _OF_TWO[function.value]
+        return False
+
+
 class _Passes(PassManager):
     """Runs passes without an account of each: how long it took, with which flags."""
 
@@ -73,6 +118,8 @@ class KernelCompiler(CompilerBase):
     def define_pipelines(self) -> list[PassManager]:
         passes = _Passes("kernel")
         for kind, description in DefaultPassBuilder.define_nopython_pipeline(self.state).passes:
+            if kind.__name__ == "NopythonTypeInference":
+                passes.add_pass(_ChooseOfTwo, "choose of two")
             if kind.__name__ not in _LEFT_OUT:
                 passes.add_pass(kind, description)
         passes.finalize()

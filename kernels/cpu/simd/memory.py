@@ -182,10 +182,9 @@ def _masked(builder: ir.IRBuilder, kind: ir.Type, count: Any) -> Any:
     return _first(builder, count, yes, no)
 
 
-def get_first(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int, count: Any) -> Any:
-    """Code that reads the first ``count`` lanes of a vector, and no memory beyond them; the other lanes are 0."""
-    mask, word = _masked(builder, kind, count), ir.IntType(32)
-    pointer = builder.inttoptr(address, kind.as_pointer())
+def get_masked(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int, mask: Any) -> Any:
+    """Code that reads the lanes of a vector that a mask tells, and no other memory; the other lanes are 0."""
+    pointer, word = builder.inttoptr(address, kind.as_pointer()), ir.IntType(32)
     signature = ir.FunctionType(kind, [pointer.type, word, mask.type, kind])
     name = f"llvm.masked.load.v{kind.count}f{8 * align}.p0"
     function = cgutils.get_or_insert_function(builder.module, signature, name)
@@ -193,15 +192,24 @@ def get_first(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int, co
     return builder.call(function, [pointer, word(align), mask, zero])
 
 
-def put_first(builder: ir.IRBuilder, vector: Any, address: Any, align: int, count: Any) -> None:
-    """Code that writes the first ``count`` lanes of a vector."""
+def put_masked(builder: ir.IRBuilder, vector: Any, address: Any, align: int, mask: Any) -> None:
+    """Code that writes the lanes of a vector that a mask tells."""
     kind, word = vector.type, ir.IntType(32)
-    mask = _masked(builder, kind, count)
     pointer = builder.inttoptr(address, kind.as_pointer())
     signature = ir.FunctionType(ir.VoidType(), [kind, pointer.type, word, mask.type])
     name = f"llvm.masked.store.v{kind.count}f{8 * align}.p0"
     function = cgutils.get_or_insert_function(builder.module, signature, name)
     builder.call(function, [vector, pointer, word(align), mask])
+
+
+def get_first(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int, count: Any) -> Any:
+    """Code that reads the first ``count`` lanes of a vector, and no memory beyond them; the other lanes are 0."""
+    return get_masked(builder, address, kind, align, _masked(builder, kind, count))
+
+
+def put_first(builder: ir.IRBuilder, vector: Any, address: Any, align: int, count: Any) -> None:
+    """Code that writes the first ``count`` lanes of a vector."""
+    put_masked(builder, vector, address, align, _masked(builder, vector.type, count))
 
 
 @intrinsic

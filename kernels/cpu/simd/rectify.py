@@ -12,15 +12,19 @@ from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.runtime.address import load, size_of
 from minicaffe.kernels.cpu.runtime.compile import callback, called, caller
-from minicaffe.kernels.cpu.simd.memory import WIDTH, get_first, get_vector, put_first, put_vector, splat
+from minicaffe.kernels.cpu.simd.memory import WIDTH, fma, get_first, get_vector, put_first, put_vector, splat
 
 
 def rectified(builder: ir.IRBuilder, vector: Any, slope: Any) -> Any:
-    """Code for ``max(x, 0) + slope min(x, 0)``: an added 0 makes no negative zeros of what a slope of 0 takes away."""
+    """Code for ``max(x, 0) + slope min(x, 0)``: an added 0 makes no negative zeros of what a slope of 0 takes away.
+
+    A slope of 1 leaves every number alone, negative zeros included: a negative 0 is then added.
+    """
     kind = vector.type
-    zero = ir.Constant(kind, [0.0] * kind.count)
-    scaled = builder.fadd(builder.fmul(vector, splat(builder, slope, kind.count)), zero)
-    return builder.select(builder.fcmp_ordered(">", vector, zero), vector, scaled)
+    plus, minus = (ir.Constant(slope.type, number) for number in (0.0, -0.0))
+    level = builder.select(builder.fcmp_ordered("==", slope, ir.Constant(slope.type, 1.0)), minus, plus)
+    below = fma(builder, vector, splat(builder, slope, kind.count), splat(builder, level, kind.count))
+    return builder.select(builder.fcmp_ordered(">", vector, ir.Constant(kind, [0.0] * kind.count)), vector, below)
 
 
 @intrinsic

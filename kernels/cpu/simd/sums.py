@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, kernel, part_kernel
@@ -47,7 +49,7 @@ def add_partial_sums_part(part, parts, partial, out):
 
 @kernel()
 def _sum_channels(x, out, parts, partial):
-    parallel(_sum_channels_part, parts, (x.reshape(x.shape[0], x.shape[1], -1), partial))
+    parallel(_sum_channels_part, parts, (x, partial))
     parallel(add_partial_sums_part, 1, (partial, out))
 
 
@@ -66,13 +68,14 @@ def _sum_columns_part(part, parts, x, out):
 
 @kernel()
 def _sum_columns(x, out, parts):
-    parallel(_sum_columns_part, parts, (x.reshape(x.shape[0], x.shape[1]), out))
+    parallel(_sum_columns_part, parts, (x, out))
 
 
 def add_channel_sums(x: Array, out: Array) -> None:
     """Adds x (N, C, ...), summed over all axes but the channels, to out (C,)."""
     shared = parts(x.size)
     if x.size == len(x) * len(out):
-        _sum_columns(x, out, shared)
+        _sum_columns(x.reshape(x.shape[:2]), out, shared)
     else:
-        _sum_channels(x, out, shared, scratch_array((shared, len(out))))
+        planes = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+        _sum_channels(planes, out, shared, scratch_array((shared, len(out))))

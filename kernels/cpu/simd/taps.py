@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.runtime.address import load, size_of
+from minicaffe.kernels.cpu.runtime.address import size_of
 from minicaffe.kernels.cpu.runtime.compile import kernel
 from minicaffe.kernels.cpu.simd.memory import (
     WIDTH,
@@ -31,7 +30,6 @@ from minicaffe.kernels.cpu.simd.memory import (
 from minicaffe.kernels.cpu.simd.rectify import rectified
 
 _WORD = ir.IntType(64)
-_NONE = np.intp(0)
 _STEP = 8
 """Bytes of an offset."""
 _OFFSETS = 2 * _STEP
@@ -43,18 +41,16 @@ count None for a whole register.
 """
 
 
-def _at_positions(
-    builder: ir.IRBuilder, source: Any, target: Any, rows: Any, size: int, body: At, together: int = 1
-) -> None:
+def _at_positions(builder: ir.IRBuilder, source: Any, target: Any, rows: Any, size: int, body: At) -> None:
     """Code that goes through all positions; ``rows`` are the address of the offsets, how many, and positions in
-    each.  Of ``together`` rows, so many times, only those of the first are gone through.
+    each.
     """
     table, count, width = rows
     lanes = WIDTH // size
     whole = builder.udiv(width, _WORD(lanes))
     left = builder.urem(width, _WORD(lanes))
     with cgutils.for_range(builder, count) as row:
-        entry = builder.add(table, builder.mul(row.index, _WORD(together * _OFFSETS)))
+        entry = builder.add(table, builder.mul(row.index, _WORD(_OFFSETS)))
         first = builder.add(source, word_at(builder, entry, _WORD(0)))
         place = builder.add(target, word_at(builder, entry, _WORD(1)))
         with cgutils.for_range(builder, whole) as register:
@@ -73,10 +69,6 @@ def _factors(builder: ir.IRBuilder, weights: Any, kind: ir.Type, count: int) -> 
     """Code for registers full of each of the first weights."""
     pointer = builder.inttoptr(weights, kind.element.as_pointer())
     return [splat(builder, builder.load(builder.gep(pointer, [_WORD(t)])), kind.count) for t in range(count)]
-
-
-def _is_one(builder: ir.IRBuilder, slope: Any) -> Any:
-    return builder.fcmp_ordered("==", slope, ir.Constant(slope.type, 1.0))
 
 
 def _put(builder: ir.IRBuilder, vector: Any, address: Any, size: int, count: Any) -> None:
@@ -105,14 +97,13 @@ def _correlation(count: int) -> Any:
             offsets = _offsets(builder, taps, count)
             factors = _factors(builder, weights, kind, count)
             begin = splat(builder, start, kind.count)
-            kept = builder.or_(builder.not_(ends), _is_one(builder, slope))
 
             def body(first: Any, place: Any, left: Any) -> None:
                 total = builder.select(adds, _get(builder, place, kind, size, left), begin)
                 for factor, offset in zip(factors, offsets, strict=True):
                     pixels = get_vector(builder, builder.add(first, offset), kind, size)
                     total = fma(builder, factor, pixels, total)
-                _put(builder, builder.select(kept, total, rectified(builder, total, slope)), place, size, left)
+                _put(builder, builder.select(ends, rectified(builder, total, slope), total), place, size, left)
 
             _at_positions(builder, source, target, (rows, number, width), size, body)
             return context.get_dummy_value()
@@ -120,37 +111,6 @@ def _correlation(count: int) -> Any:
         return types.void(*[types.intp] * 7, start, slope, types.boolean, types.boolean), generate
 
     return correlate
-
-
-@intrinsic
-def _correlate_pairs(context, target, source, rows, pairs, width, taps, weights, start, slope):
-    """Like ``_correlate_9``, for two rows at a time: of the 3 x 3 pixels under the taps of either they share 2 x 3,
-    which are read once.
-    """
-
-    def generate(context, builder, signature, arguments):
-        target, source, rows, pairs, width, taps, weights, start, slope = arguments
-        size = context.get_abi_sizeof(start.type)
-        kind = ir.VectorType(start.type, WIDTH // size)
-        offsets = _offsets(builder, taps, 9)
-        down = builder.sub(offsets[3], offsets[0])
-        offsets += [builder.add(offset, down) for offset in offsets[6:]]
-        factors = _factors(builder, weights, kind, 9)
-        begin, kept = splat(builder, start, kind.count), _is_one(builder, slope)
-        to_second = builder.sub(word_at(builder, rows, _WORD(3)), word_at(builder, rows, _WORD(1)))
-
-        def body(first: Any, place: Any, left: Any) -> None:
-            pixels = [get_vector(builder, builder.add(first, offset), kind, size) for offset in offsets]
-            for shift, at in ((0, place), (3, builder.add(place, to_second))):
-                total = begin
-                for factor, under in zip(factors, pixels[shift:], strict=False):
-                    total = fma(builder, factor, under, total)
-                _put(builder, builder.select(kept, total, rectified(builder, total, slope)), at, size, left)
-
-        _at_positions(builder, source, target, (rows, pairs, width), size, body, together=2)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 7, start, slope), generate
 
 
 def _products(count: int) -> Any:
@@ -202,25 +162,6 @@ _correlate_9, _correlate_4, _correlate_2, _correlate_1 = map(_correlation, (9, 4
 _products_9, _products_4, _products_1 = map(_products, (9, 4, 1))
 
 
-@kernel(inline=True)
-def _pairs(rows, number, taps):
-    """How many pairs of rows there are whose second lies under the first as the taps of a 3 x 3 window lie under each
-    other: as many as fit, or none.
-    """
-    down = load(taps + 3 * _STEP, _NONE) - load(taps, _NONE)
-    for t in range(1, 6):
-        if load(taps + (t + 3) * _STEP, _NONE) - load(taps + t * _STEP, _NONE) != down:
-            return 0
-    apart = load(rows + _OFFSETS + _STEP, _NONE) - load(rows + _STEP, _NONE) if number > 1 else 0
-    for r in range(0, number - 1, 2):
-        at = rows + r * _OFFSETS
-        if load(at + _OFFSETS, _NONE) - load(at, _NONE) != down:
-            return 0
-        if load(at + _OFFSETS + _STEP, _NONE) - load(at + _STEP, _NONE) != apart:
-            return 0
-    return number // 2
-
-
 @kernel(internal=True)
 def correlate_rows(target, source, rows, number, width, taps, weights, window, start, slope):
     """Write, at all positions, ``start`` and the sum of weight times pixel over a window, what is negative times
@@ -228,10 +169,6 @@ def correlate_rows(target, source, rows, number, width, taps, weights, window, s
     ``window`` taps.
     """
     done = 0
-    if window == 9:
-        pairs = _pairs(rows, number, taps)
-        _correlate_pairs(target, source, rows, pairs, width, taps, weights, start, slope)
-        rows, number = rows + 2 * pairs * _OFFSETS, number - 2 * pairs
     while done < window:
         left, at, w, adds = window - done, taps + _STEP * done, weights + size_of(start) * done, done > 0
         if left >= 9:
