@@ -132,14 +132,11 @@ def _lrn_grad(x, y, scale, dy, dx, half, factor, exponent, parts):
 def lrn(x: Array, scale: Array | None, y: Array, size: int, alpha: float, beta: float, k: float) -> None:
     """See ``reference.lrn``.
 
-    Squares, sums and the power -3/4 are of float64 if there is a ``scale``, and y is rounded once.  If not, they are
-    of x's dtype: in float32, y is within 5e-7 of its size.
+    Squares, sums and the power -3/4 are of float64, and y is rounded once: nets with several LRN layers are sensitive
+    to the rounding errors of these sums and roots.
     """
-    # nets with several LRN layers that learn are sensitive to how sums and roots are rounded
-    real = x.dtype.type if scale is None else np.float64
-    memory = y if scale is None else scale
-    factor, half = real(alpha / size), (size - 1) // 2
-    _lrn(x, memory, scale is not None, y, half, factor, float(-beta), real(k), parts(x.size))
+    memory, half = y if scale is None else scale, (size - 1) // 2
+    _lrn(x, memory, scale is not None, y, half, float(alpha / size), float(-beta), float(k), parts(x.size))
 
 
 @capturable
