@@ -72,9 +72,10 @@ def _lrn_part(part, parts, x, scale, keeps, y, half, factor, exponent, k):
     half = min(half, c)  # a window that reaches further holds no more
     rows, row = half + 1 + half, _BLOCK * size_of(factor)
     memory = np.empty(rows * _BLOCK)
-    ring, source, kept, target = memory.ctypes.data, x.ctypes.data, scale.ctypes.data, y.ctypes.data
+    source, kept, target = x.ctypes.data, scale.ctypes.data, y.ctypes.data
     low, high = share(part, parts, n * blocks)
     for item in range(low, high):
+        ring = memory.ctypes.data  # asked for here, or the memory would be given back before
         image = quotient(item, blocks)
         first = (item - image * blocks) * _BLOCK
         count = min(_BLOCK, inner - first)

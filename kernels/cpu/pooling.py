@@ -99,11 +99,11 @@ def _largest_part(part, parts, x, y, kernel, stride, pad, taps, step):
         rows, max(1, quotient(_STRIP, pitch))
     )  # of rows of columns' largest pixels, which so stay in the L1 cache
     strip = np.empty(block * pitch, x.dtype)
-    source, target, lines = x.ctypes.data, y.ctypes.data, strip.ctypes.data
-    fill_row(lines, least, block * pitch)
+    source, target = x.ctypes.data, y.ctypes.data
+    fill_row(strip.ctypes.data, least, block * pitch)
     low, high = share(part, parts, planes)
     for p in range(low, high):
-        finite = True
+        finite, lines = True, strip.ctypes.data  # asked for here, or the memory would be given back before
         for first in range(0, rows, block):
             last = min(first + block, rows)
             for i in range(first, last):
