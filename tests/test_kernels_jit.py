@@ -70,6 +70,32 @@ def test_a_kept_kernel_serves_a_formula_like_that_of_a_module_that_is_gone(tmp_p
         source.unlink()
 
 
+LINKED = """
+import numpy as np
+from minicaffe.kernels.cpu.runtime.compile import called, kernel
+@called
+def put(target, number):
+    target[0] = number
+@kernel(internal=True)
+def put_twice(target, number):
+    put(target, 2 * number)
+@kernel()
+def first(target, number):
+    put_twice(target, number)
+@kernel()
+def second(target, number):
+    put_twice(target, number + 1)
+"""
+
+
+def test_what_was_made_with_a_kept_kernel_can_be_kept_itself(tmp_path):
+    """The third process loads what the second made with what the first had kept, and what that calls by name."""
+    (tmp_path / "linked.py").write_text(LINKED)
+    code = "import numpy as np, linked; a = np.zeros(1, np.int64); linked.{}(a, 3); print(a[0])"
+    folders = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+    assert [in_child(code.format(name), **folders) for name in ("first", "second", "second")] == [["6"], ["8"], ["8"]]
+
+
 def test_one_part_runs_on_the_calling_thread_alone():
     """Numba's work queue ends the process when two threads enter a parallel loop at once."""
     code = """

@@ -217,6 +217,12 @@ class Cache(caching.FunctionCache):
                 return self._load_overload(signature, target)
         return found
 
+    def _load_overload(self, signature: Any, target: Any) -> Any:
+        found = super()._load_overload(signature, target)
+        if found is not None:  # Numba forgets it, and code that is linked with this one is to be kept with it, too
+            found.library._reload_init.update(found.reload_init)
+        return found
+
     def save_overload(self, signature: Any, compiled: Any) -> None:
         if self.keeps:
             with contextlib.suppress(OSError):  # the disk may be full by now, or the folder gone
