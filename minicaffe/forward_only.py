@@ -67,13 +67,18 @@ class ForwardOnly(RawViews):
         return graph.without_fillers(graph.with_state(self._definition, TEST, state.level, state.stage))
 
     def _take_over(self, other: ForwardOnly) -> None:
-        """Have copies of the params of ``other``, by layer name, and the shapes of its inputs."""
+        """Have copies of the params of ``other``, by layer name, the shapes of its inputs, and what was set in its
+        layers, if these are of the same phase.
+        """
         sources: dict[str, list[Layer]] = {}
         for step in other.steps:
             sources.setdefault(step.layer.name, []).append(step.layer)
         for step in self.steps:
             if found := sources.get(step.layer.name):
-                for blob, source in zip(step.layer.blobs, found.pop(0).blobs, strict=False):
+                layer = found.pop(0)
+                if self.phase == other.phase:
+                    step.layer.take_options(layer)
+                for blob, source in zip(step.layer.blobs, layer.blobs, strict=False):
                     if blob.shape == source.shape:
                         blob.data = source.peek_data()
         for name in set(self.inputs).intersection(other.inputs):

@@ -117,8 +117,9 @@ def without_fillers(net: proto.NetParameter) -> proto.NetParameter:
             if field.message_type is None or not field.name.endswith("_param"):
                 continue
             for inner, _ in options.ListFields():
-                if inner.message_type is not None and inner.message_type.name == "FillerParameter":
-                    getattr(options, inner.name).CopyFrom(proto.FillerParameter(type="constant"))
+                filler = getattr(options, inner.name)
+                if isinstance(filler, proto.FillerParameter):  # several fill data (DummyData)
+                    filler.CopyFrom(proto.FillerParameter(type="constant"))
     return result
 
 

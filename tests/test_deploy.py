@@ -437,6 +437,62 @@ def test_a_convolution_is_added_to_the_rest_of_a_sum(case, shape):
     assert difference(net, deployed) < ROUNDING
 
 
+def test_what_is_added_shares_its_params_with_the_net():
+    shared = ONE + " bias_term: false"
+    named = [conv(*names, shared).replace("convolution_param", 'param { name: "w" } convolution_param')
+             for names in (("data", "b"), ("t", "d"))]  # fmt: skip
+    definition = input_of(1, 6, 5, 5) + conv("data", "a") + named[0] + layer("Eltwise", "a b", "t") + named[1]
+    net = net_of(definition + layer("ReLU", "d", "d", name="relu"))
+    deployed = net.deploy()
+    assert "Eltwise" not in types(deployed) and difference(net, deployed) < ROUNDING
+    assert deployed.params["Convolution_b"][0].data_storage is deployed.params["Convolution_d"][0].data_storage
+    held = deployed.params["Convolution_b"][0].data
+    for slope in (0.5, 0.25):  # the steps are made anew
+        held *= 1.5
+        net.params["Convolution_b"][0].data[...] = held
+        assert difference(net, deployed) < ROUNDING
+        for each in (net, deployed):
+            each.layer_dict["relu"].negative_slope = slope
+    other = net_of(definition)
+    randomize(other, seed=8)
+    deployed.share_with(other)
+    net.share_with(other)
+    assert difference(net, deployed) < ROUNDING
+    assert not any(blob.diff_storage.touched for step in deployed.running for blob in step.layer.blobs)
+
+
+def test_terms_of_different_shapes_are_an_error():
+    second = input_of(1, 6, 5, 5).replace('"data"', '"other"')
+    net = net_of(
+        input_of(1, 6, 5, 5) + second + conv("data", "a") + conv("other", "b", ONE) + layer("Eltwise", "a b", "t")
+    )
+    deployed = net.deploy()
+    assert "Eltwise" not in types(deployed)
+    for each in (net, deployed):
+        each.blobs["other"].reshape(1, 6, 6, 6)
+        with pytest.raises(ShapeError, match="same shape"):
+            each.forward()
+        each.blobs["data"].reshape(1, 6, 6, 6)
+    randomize(net)
+    for name, blobs in net.params.items():
+        for blob, mine in zip(blobs, deployed.params[name], strict=True):
+            mine.data = blob.data
+    assert difference(net, deployed) < ROUNDING
+    with pytest.raises(ShapeError, match="same shape"):
+        deployed.layer_dict["Convolution_b"].stride = [2]
+        deployed.forward()
+
+
+def test_data_of_fillers_and_what_was_set_before():
+    source = """layer { name: "d" type: "DummyData" top: "x" dummy_data_param {
+        shape { dim: 1 dim: 4 dim: 5 dim: 5 } data_filler { type: "constant" value: 3 } } }\n"""
+    net = net_of(source + layer("ReLU", "x", "y", name="relu"))
+    net.layer_dict["relu"].negative_slope = 0.5
+    deployed = net.deploy()
+    assert deployed.layer_dict["relu"].negative_slope == 0.5
+    assert difference(net, deployed) == 0 and deployed.forward()["y"].max() == 3
+
+
 SUMS = {
     "3 x 3": conv("x", "y") + conv("y", "z") + layer("Eltwise", "x z", "s"),
     "weighted": TERMS + layer("Eltwise", "x z", "s", "eltwise_param { coeff: 1 coeff: -1 }"),

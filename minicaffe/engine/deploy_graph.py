@@ -282,13 +282,10 @@ def _added(steps: Sequence[Step], folded: Sequence[FoldedLayer], blobs: Blobs, w
             if step is None or not _can_be_added_to(left, index, step, other, watched):
                 continue
             top = left[index].top_ids[0]
-            added = _bound(_adding(step.layer), [*step.bottom_ids, top], [top], blobs, step)
+            added = _bound(_adding(step), [*step.bottom_ids, top], [top], blobs, step)
             left[index] = added
             left.remove(step)
             left = _renamed(left, blobs, {other: top})
-            added.layer.prepare(added.bottom, added.top)
-            added.layer.enter_net()
-            added.layer.blobs = step.layer.blobs
             if id(step.layer) in folded_of:
                 folded_of[id(step.layer)].become(added.layer)
             break
@@ -326,9 +323,18 @@ def _can_be_added_to(steps: Sequence[Step], index: int, step: Step, blob: int, w
     return own and apart and not viewed and users[-1] is steps[index] and blob not in watched
 
 
-def _adding(layer: Layer) -> Layer:
+def _adding(step: Step) -> Layer:
+    """The layer that adds what a step's computes, from the very same params: it reshapes when its blobs have."""
+    layer = step.layer
     made = make(AddedConvolution, _without_params(layer), layer.definition, layer.dtype)
     made.definition = layer.definition
+    for blob in layer.blobs:
+        made.blobs.append(blob)
+    made.blobs_given = True
+    with made.named_in_errors():
+        made.check_options()
+        made.setup(step.bottom, step.top)
+    made.enter_net()
     return made
 
 

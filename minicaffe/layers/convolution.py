@@ -198,14 +198,18 @@ class Convolution(Windowed):
             min(spatial, default=1) > 0, f"the input has no pixels; found {bottom[0].shape_string}", kind=ShapeError
         )
         out = self.output_size(spatial)
-        for blob in top:
-            blob.reshape(*lead, self.num_output, *out)
+        self.shape_tops(top, (*lead, self.num_output, *out))
         num = math.prod(lead)
         # kernels take images of at least one axis
         self.moved = self.moved_window(spatial, out) if spatial else Window((1,), (1,), (0,), (1,))
         self.x_shape = (num, self.in_channels, *(spatial or (1,)))
         self.y_shape = (num, self.num_output, *(out or (1,)))
         self.reserve_columns(self.x_shape, self.y_shape)
+
+    def shape_tops(self, top: Sequence[Blob], shape: tuple[int, ...]) -> None:
+        """In ``reshape``: give the tops the shape of a result."""
+        for blob in top:
+            blob.reshape(*shape)
 
     def moved_window(self, spatial: tuple[int, ...], out: tuple[int, ...]) -> Window:
         """The window as kernels need it, between a bottom and a top of these sizes."""
@@ -302,6 +306,13 @@ class AddedConvolution(Convolution):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom[:1], top)
+
+    def shape_tops(self, top: Sequence[Blob], shape: tuple[int, ...]) -> None:
+        self.require(
+            top[0].shape == shape,
+            f"its result is added to another blob, which must have the same shape: {shape}; found {top[0].shape}",
+            kind=ShapeError,
+        )
 
     def rectified_forward(self, bottom: Sequence[Blob], top: Sequence[Blob], slope: float) -> None:
         self.convolve(bottom[:1], top, slope, accumulate=True)

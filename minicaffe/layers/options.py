@@ -134,6 +134,15 @@ class Configured(Checked):
         super().__delattr__(name)
         self.changed()
 
+    def take_options(self, other: Configured) -> None:
+        """Set the options that can be set, and are not as in another layer of the same type, as they are there."""
+        settable = type(self) is type(other) and self.fixed is not None
+        for name in self._options if settable else ():
+            value = getattr(other, name)
+            if name not in (self.fixed or ()) and value != getattr(self, name):
+                self.set_option(name, value)
+                self.changed()
+
     def set_option(self, name: str, value: Any) -> None:
         """Set an option in the definition, too; None gives it its default.  After an error all is as it was."""
         _, message = self._options[name]
