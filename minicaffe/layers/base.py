@@ -387,10 +387,12 @@ class Layer(interface.Layer, Configured, Costed):
         if self.blobs_given:
             return None
         blob = self.blobs.add_blob(*shape)
-        zeros = filler is None or (filler.type == "constant" and filler.value == 0 and blob.count > 0)
-        if not zeros:  # which it holds, in memory that nobody has touched yet
+        if filler is not None:
+            values = blob.data  # zeros, in memory that nobody has touched yet; an error if there is not so much
+            zeros = filler.type == "constant" and filler.value == 0 and blob.count > 0
             try:
-                fillers.fill(blob.data, filler)
+                if not zeros:
+                    fillers.fill(values, filler)
             except LayerError as error:
                 raise self.error(str(error)) from None
         return blob
