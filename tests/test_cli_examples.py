@@ -218,6 +218,8 @@ def test_every_example_runs(capsys, request, at_home, command, example):
         pytest.importorskip("matplotlib")
     if command == "convert_cifar_data":
         shutil.copytree(request.getfixturevalue("archive"), "downloads", dirs_exist_ok=True)
+    if example.endswith(".pt"):
+        pytest.importorskip("torch")
     if "leveldb" in example or "siamese mnist" in example:
         pytest.importorskip("plyvel")
     outcome = run(capsys, *prepare(command, example))

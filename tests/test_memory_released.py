@@ -181,5 +181,5 @@ def test_the_system_has_the_memory_back():
     code = RESIDENT.format(tests=os.path.dirname(__file__))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     held, left = map(float, result.stdout.split())
-    assert held > 250
+    assert held > 200  # the blobs; weights that are zeros, as here, are never written
     assert left < 0.15 * held
