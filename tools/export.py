@@ -45,12 +45,13 @@ def command(
     model: str, weights: str, path: str, check: bool, outputs: tuple[str, ...], shapes: tuple, as_json: bool,
     threads: int | None, level: int, stage: str,
 ) -> int:  # fmt: skip
-    """Write a net and its weights as an ONNX model, or, if OUT ends in .pt or .pth, for PyTorch.
+    """Write a net and its weights for ONNX or PyTorch.
 
-    OUT is NET's TEST phase, opset 18, for batches of any size, with the names of blobs for its values. Data layers
-    become inputs.  For PyTorch it is a state_dict, and beside it, with the suffix .py, lies the source of the module
-    that it is for.  Layers that ONNX or PyTorch has no words for are an error, which names all of them: name blobs
-    before them as --output.  With --check the exit status is 1 if the model computes something else than the net.
+    It is for PyTorch if OUT ends in .pt or .pth.  OUT is NET's TEST phase, opset 18, for batches of any size,
+    with the names of blobs for its values.  Data layers become inputs.  For PyTorch it is a state_dict, and beside
+    it, with the suffix .py, lies the source of the module that it is for.  Layers that ONNX or PyTorch has no words
+    for are an error, which names all of them: name blobs before them as --output.  With --check the exit status is 1
+    if the model computes something else than the net.
     """
     from minicaffe import models
     from minicaffe.folding import ROUNDING

@@ -33,7 +33,7 @@ SECTIONS = {
     },
     "Data and models": {
         "convert": (_TOOLS + "convert", "Convert weights from one format to another."),
-        "export": (_TOOLS + "export", "Write a net and its weights as an ONNX model, or, if OUT ends in .pt or .pth, for PyTorch."),
+        "export": (_TOOLS + "export", "Write a net and its weights for ONNX or PyTorch."),
         "fold_bn": (_TOOLS + "fold_bn", "Fold BatchNorm and Scale into the layers before them."),
         "download_model": (_TOOLS + "download_model", "Download a model's weights from where its readme.md says."),
         "data": (_TOOLS + "data", "Download data, and make databases for nets to read."),
