@@ -95,9 +95,8 @@ def _largest_part(part, parts, x, y, kernel, stride, pad, taps, step):
     rows, columns = y.shape[1:]
     reach = lanes * stride[1] + kernel[1] + lanes if len(step) else 0  # see ``largest_along``
     pitch = max(pad[1] + width + lanes, columns * stride[1] + reach)
-    block = min(
-        rows, max(1, quotient(_STRIP, pitch))
-    )  # of rows of columns' largest pixels, which so stay in the L1 cache
+    # of rows of columns' largest pixels, which so stay in the L1 cache
+    block = min(rows, max(1, quotient(_STRIP, pitch)))
     strip = np.empty(block * pitch, x.dtype)
     source, target = x.ctypes.data, y.ctypes.data
     fill_row(strip.ctypes.data, least, block * pitch)

@@ -118,6 +118,17 @@ def _bound(layer: Layer, bottom_ids: Iterable[int], top_ids: Iterable[int], blob
     return Step(layer, bottom, top, bottoms, tops, [False] * len(bottom), weighted=like.weighted)
 
 
+def _users(steps: Iterable[Step], blob: int) -> list[Step]:
+    """The steps that read or make a blob."""
+    return [step for step in steps if blob in (*step.bottom_ids, *step.top_ids)]
+
+
+def _makes_memory(maker: Step, blob: int) -> bool:
+    """Whether a blob that a step makes is memory of its own, at which nobody else looks before the next step does."""
+    alone = len(maker.top_ids) == 1 and blob not in maker.bottom_ids
+    return isinstance(maker.layer, _MAKERS) and alone and not maker.weighted
+
+
 def _renamed(steps: Iterable[Step], blobs: Blobs, names: Mapping[int, int]) -> list[Step]:
     """The steps with other blobs in the place of some."""
     return [
@@ -254,13 +265,9 @@ def _can_be_overwritten(blob: int, steps: Sequence[Step], index: int, watched: C
         return False
     if layer.user_defined or layer.patched or step.weighted or blob in watched:
         return False
-    others = [other for other in steps if blob in (*other.bottom_ids, *other.top_ids) and other is not step]
-    maker, *between = others
+    maker, *between = [other for other in _users(steps, blob) if other is not step]
     return (
-        isinstance(maker.layer, _MAKERS)
-        and not maker.weighted
-        and len(maker.top_ids) == 1
-        and blob not in maker.bottom_ids
+        _makes_memory(maker, blob)
         and all(other.bottom_ids == other.top_ids for other in between)
         and steps.index(maker) < index
     )
@@ -303,10 +310,11 @@ def _sole_maker(steps: Sequence[Step], index: int, term: int, watched: Collectio
     run right before it.
     """
     blob = steps[index].bottom_ids[term]
-    users = [place for place, step in enumerate(steps) if blob in (*step.bottom_ids, *step.top_ids)]
-    if len(users) != 2 or users[1] != index or blob in watched:
+    users = _users(steps, blob)
+    if len(users) != 2 or users[1] is not steps[index] or blob in watched:
         return None
-    step, between = steps[users[0]], steps[users[0] + 1 : index]
+    step = users[0]
+    between = steps[steps.index(step) + 1 : index]
     layer: Any = step.layer
     movable = not any(set(step.bottom_ids).intersection(other.top_ids) for other in between)
     alone = len(step.bottom_ids) == len(step.top_ids) == 1 and not (layer.patched or step.weighted)
@@ -315,10 +323,9 @@ def _sole_maker(steps: Sequence[Step], index: int, term: int, watched: Collectio
 
 def _can_be_added_to(steps: Sequence[Step], index: int, step: Step, blob: int, watched: Collection[int]) -> bool:
     """Whether nobody reads a blob, which is memory of its own, after the sum at ``index`` has, nor ``step`` itself."""
-    users = [other for other in steps if blob in (*other.bottom_ids, *other.top_ids)]
-    maker = users[0]
-    own = isinstance(maker.layer, _MAKERS) and len(maker.top_ids) == 1 and not (maker.layer.patched or maker.weighted)
-    apart = blob not in (*maker.bottom_ids, *step.bottom_ids)
+    users = _users(steps, blob)
+    own = _makes_memory(users[0], blob) and not users[0].layer.patched
+    apart = blob not in step.bottom_ids
     viewed = any(isinstance(other.layer, Sharing) or other.layer.user_defined for other in users)
     return own and apart and not viewed and users[-1] is steps[index] and blob not in watched
 

@@ -22,7 +22,6 @@ class LRN(Layer):
     WITHIN_CHANNEL, with the n x n pixels around each one: :math:`s = 1 + \frac{\alpha}{n^2} \sum x^2`.
     Bottom and top: (N, C, H, W).
     Caffe: alpha is divided by the number of values; k (1) counts across channels only.
-    Sums across channels are of float64 where something goes backward, else of the net's dtype.
     """
 
     type = "LRN"

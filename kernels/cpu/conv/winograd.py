@@ -268,9 +268,8 @@ def _tiled_cycles(problem: Problem, outputs: int) -> float:
         times = _parts(problem, outputs) if problem.kind == WEIGHT_GRAD else batches
         passes = times if problem.packed else 2 + 2 * times
         reading = _weights(problem, outputs) * passes / _BYTES_PER_CYCLE
-        total += (
-            max(0.0, reading - tiles * products) if problem.packed else reading
-        )  # packed ones while others are used
+        # packed ones are read while others are multiplied
+        total += max(0.0, reading - tiles * products) if problem.packed else reading
     return total
 
 
