@@ -18,7 +18,7 @@ from minicaffe.kernels.reference import FLT_MAX, Array
 from minicaffe.kernels.window import Window
 
 _STRIP = 4096
-"""Elements that are kept of a plane between the passes of ``_largest_part``."""
+"""Elements of a plane that are gone through twice while they are in the L1 cache."""
 
 
 def _planes(*arrays: Array) -> list[Array]:
@@ -131,12 +131,18 @@ def _largest_of_squares_part(part, parts, x, y, pad, taps):
     size = size_of(least)
     planes, height, width = x.shape
     rows, columns = y.shape[1:]
+    block = max(1, quotient(_STRIP, width))  # rows of y: their pixels stay in the L1 cache for the next columns
     low, high = share(part, parts, planes)
     for p in range(low, high):
         finite = True
         image, out = x.ctypes.data + p * height * width * size, y.ctypes.data + p * rows * columns * size
-        for j in range(0, columns, WIDTH // size):
-            finite &= largest_of_squares(out, image, height, width, rows, columns, j, pad[0], pad[1], least, taps)
+        for i in range(0, rows, block):
+            first = max(i - pad[0], 0)
+            for j in range(0, columns, WIDTH // size):
+                finite &= largest_of_squares(
+                    out + i * columns * size, image + first * width * size, height - first, width,
+                    min(block, rows - i), columns, j, first + pad[0] - i, pad[1], least, taps,
+                )  # fmt: skip
         if not finite:
             square = len(taps), len(taps)
             _largest_or_nan(image, out, height, width, rows, columns, square, (1, 1), pad, least)
