@@ -434,6 +434,8 @@ CONVOLUTION = [  # x (N, C, *in), output channels, window, groups
     ((1, 2, 231, 40), 4, window((5, 3), stride=(3, 2), pad=(2, 0), dilation=(1, 2)), 2),
     ((1, 24, 23, 21), 40, window((3, 3), stride=2, pad=1), 2),  # padded once for all threads
     ((1, 130, 15, 9), 70, window((1, 1)), 1),  # read in place
+    ((3, 40, 9, 8), 20, window((1, 1)), 2),  # likewise, of several images and groups
+    ((1, 20, 32, 32), 5, window((1, 1)), 1),  # not: rows would lie in the same sets of the L1 cache
     ((2, 3, 30, 30), 16, window((11, 11), stride=4), 1),
     ((2, 6, 10), 8, window((3,), stride=2, pad=1), 1),
     ((2, 3, 5, 6, 7), 4, window((2, 3, 2), stride=(1, 2, 2), pad=(0, 1, 1)), 1),
