@@ -15,6 +15,8 @@ from typing import Any
 from llvmlite.binding import ffi
 from numba import types
 from numba.core import byteflow, interpreter, ir, postproc, ssa, transforms
+from numba.core.base import BaseContext
+from numba.core.dispatcher import _FunctionCompiler
 from numba.core.inline_closurecall import InlineWorker
 from numba.core.types.functions import BaseFunction
 
@@ -30,6 +32,8 @@ def hasten(typing: Any, target: Any) -> None:
         _leave_out_entry_variables,
         _inline_from_one_frontend_run,
         _remember_operators,
+        _remember_sizes,
+        _leave_out_wrappers,
         *[lambda context=context: _refresh_if_registered(context) for context in (typing, target)],
         *[lambda module=module: _log_nothing(module) for module in (byteflow, interpreter, ssa)],
         _tell_of_no_lock,
@@ -122,6 +126,37 @@ def _remember_operators() -> None:
     _replace(BaseFunction, "get_call_type", replacement)
 
 
+def _remember_sizes() -> None:
+    """The bytes that a type takes: Numba has LLVM read a module for each question."""
+    known: dict[str, int] = {}
+
+    def replacement(size: Callable) -> Callable:
+        def remembered(self: Any, kind: Any) -> int:
+            key = str(kind)
+            if key not in known:
+                known[key] = size(self, kind)
+            return known[key]
+
+        return remembered
+
+    _replace(BaseContext, "get_abi_sizeof", replacement)
+
+
+def _leave_out_wrappers() -> None:
+    """Functions of Numba's and of formulas that kernels call: without code for Python and C to call them."""
+
+    def replacement(customize: Callable) -> Callable:
+        def without(self: Any, flags: Any) -> Any:
+            flags = customize(self, flags)
+            if "no_cpython_wrapper" not in self.targetoptions:  # kernels say whether Python calls them
+                flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+            return flags
+
+        return without
+
+    _replace(_FunctionCompiler, "_customize_flags", replacement)
+
+
 def _refresh_if_registered(context: Any) -> None:
     """Look for new declarations, as Numba does before and while it compiles, only if there are more than before."""
     refresh = context.refresh
@@ -147,7 +182,7 @@ def _log_nothing(module: ModuleType) -> None:
 
 def _tell_of_no_lock() -> None:
     """Nobody listens for how long each call of LLVM waits for its lock."""
-    ffi.lib._cblist.clear()
+    ffi.lib._lock._cblist.clear()
 
 
 def _replace(owner: Any, name: str, replacement: Callable[[Callable], Callable]) -> None:
