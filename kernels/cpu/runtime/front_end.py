@@ -8,7 +8,8 @@ leaves them alone.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -41,6 +42,20 @@ def hasten(typing: Any, target: Any) -> None:
     for step in steps:
         with contextlib.suppress(AttributeError):  # of another version of Numba, which then is as slow as it is
             step()
+    with _without_scipy():
+        target.refresh()
+
+
+@contextlib.contextmanager
+def _without_scipy() -> Iterator[None]:
+    """While Numba imports all that it can compile: without SciPy's BLAS, which no kernel calls; half of the time."""
+    blas = "scipy.linalg.cython_blas"
+    absent = sys.modules.setdefault(blas, None) is None  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[blas]
 
 
 def _find_variables_by_type() -> None:
@@ -158,19 +173,25 @@ def _leave_out_wrappers() -> None:
 
 
 def _refresh_if_registered(context: Any) -> None:
-    """Look for new declarations, as Numba does before and while it compiles, only if there are more than before."""
+    """Look for new declarations, as Numba does before and while it compiles, only if there are more than before, and
+    not for each of them once more.
+    """
     refresh = context.refresh
-    refresh()
-    lists = [
-        getattr(registry, kind) for registry, loader in context._registries.items() for kind in loader.registry_items
-    ]
-    seen = -1
+    refreshing, seen = False, -1
+
+    def known() -> int:
+        return sum(
+            len(getattr(registry, kind))
+            for registry, loader in context._registries.items()
+            for kind in loader.registry_items
+        )
 
     def refresh_if_registered() -> None:
-        nonlocal seen
-        if sum(map(len, lists)) != seen:
+        nonlocal refreshing, seen
+        if not refreshing and known() != seen:
+            refreshing = True
             refresh()
-            seen = sum(map(len, lists))
+            refreshing, seen = False, known()
 
     context.refresh = refresh_if_registered
 
