@@ -99,13 +99,13 @@ def test_the_shared_workspace_goes_with_the_last_layer_that_needs_it():
     where = backend.current()
     large, small = load("resnet50/train_val.prototxt"), load("lenet/lenet_train_test.prototxt")
     before = where.workspace("f4").size
-    assert before >= max(layer.reserved for layer in large.layers)
+    assert before >= max(layer.workspace_size(backward=False) for layer in large.layers)
     expected = small.forward()["loss"].copy()
     del large
     gc.collect()
     for _ in range(3):
         np.testing.assert_array_equal(small.forward()["loss"], expected)
-    assert max(layer.reserved for layer in small.layers) <= where.workspace("f4").size < before
+    assert max(layer.workspace_size(backward=False) for layer in small.layers) <= where.workspace("f4").size < before
     del small
     gc.collect()
     assert where._needed(np.dtype("f4")) == max(where._needs[np.dtype("f4")].values(), default=0) < before
