@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar
 
 from minicaffe import backend, proto
@@ -166,6 +166,8 @@ class Convolution(Windowed):
     """What forward asks of the kernels."""
     backward_kinds: ClassVar[Sequence[str]] = (DATA_GRAD, WEIGHT_GRAD)
     _packed: dict[Any, Any] | None = None
+    _write_filters: Callable[[], None] | None = None
+    _packed_for: frozenset[tuple] = frozenset()
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
@@ -264,20 +266,36 @@ class Convolution(Windowed):
         """Each bottom to the top of the same place, or added to what is there, then rectified."""
         if self.x_shape[0] == 0:
             return
-        w = self.filters(self.blobs[0].xdata)
+        how = self.x_shape, self.moved, backend.current(), *backend.current().settings()
+        w, packed_before = None if how in self._packed_for else self._written_filters(), len(self._packed or ())
         bias = self.blobs[1].xdata if self.bias_term else None
         ops, shared = self.convolutions, (self.moved, self.group, self.workspace_for(backward=False))
         for i, blob in enumerate(bottom):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
             ops.convolve(x, w, bias, y, *shared, slope, self._packed, accumulate)
+        if w is not None and self._write_filters is not None:
+            if self._packed and len(self._packed) > packed_before:  # what was made of them is all that was read
+                self._packed_for |= {how}
+                self.blobs[0].release_data()
+            else:
+                self._write_filters = None
 
-    def pack_filters(self) -> None:
+    def pack_filters(self, write: Callable[[], None] | None = None) -> None:
         """From the next forward on, work with what can be made of the filters in advance; call it whenever they change.
 
-        Forward only: who changes them must know of it.
+        Forward only: who changes them must know of it.  ``write`` writes the params to their blobs whenever filters are
+        needed; those that something else is made of do not stay there.
         """
-        self._packed = {}
+        self._packed, self._packed_for, self._write_filters = {}, frozenset(), write
         generation.advance()
+
+    def _written_filters(self) -> Any:
+        """The filters, for kernels."""
+        if self._write_filters is None:
+            return self.filters(self.blobs[0].xdata)
+        self._write_filters()
+        # the first pass holds on to what it asks for by ``xdata``
+        return self.filters(self.blobs[0].peek_data() if backend.current().is_host else self.blobs[0].xdata)
 
     @property
     def has_packed(self) -> bool:
