@@ -155,7 +155,7 @@ def bind(problem: Problem) -> Solver:
         _gather_pixels(x, pixels, window)
         solve(pixels, dy, dw, dbias, rest, accumulate)
 
-    solvers: dict[int, Solver] = {FORWARD: convolve, DATA_GRAD: data_grad, WEIGHT_GRAD: weight_grad}
+    solvers: dict[str, Solver] = {FORWARD: convolve, DATA_GRAD: data_grad, WEIGHT_GRAD: weight_grad}
     return solvers[problem.kind]
 
 
