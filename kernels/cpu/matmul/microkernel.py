@@ -145,8 +145,8 @@ def _define_micro_kernel(
 
 
 def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
-    """A function of ``(k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope, ..., like)`` that computes
-    a tile.
+    """A function that computes a tile; arguments: ``(k, a, a_row, a_step, a_rows, b, initial, initial_row, c,
+    c_row, slope, ahead, ahead_step, a_ahead, a_ahead_step, like)``.
 
     C (rows, vectors registers) becomes the initial value plus A (a_rows <= rows, k > 0) times the panel b (k, vectors).
     a_row, a_step, initial_row and c_row are the distances in bytes between rows, and between neighbours in a row of A.
@@ -246,9 +246,9 @@ The initial value is the matrix at ``initial``, whose rows are ``initial_row`` b
 each row; and 0 if ``initial`` is 0.  What is negative in C is multiplied by the number at ``slope``, unless that is 0.
 Addresses and distances are in bytes.  ``scratch`` has room for one tile.  ``first`` is 1 if A is read for the first
 time, so that it may be far away, and 0 if not.  ``ahead_bytes`` at ``ahead``, which will be needed next, are prefetched
-bit by bit, unless ``ahead`` is 0.  So are the columns of another A at ``a_ahead``, unless it is 0, which are as many and
-as far apart as those of A, from the line they begin in to as many lines on as there are tiles.  ``code`` is the address
-of the dtype's ``compiled_macro_kernel``.
+bit by bit, unless ``ahead`` is 0.  So are, unless ``a_ahead`` is 0, the columns of an A that begins there, as many and
+as far apart as those of this one: of each the line that it begins in and those that follow, one for each tile.
+``code`` is the address of the dtype's ``compiled_macro_kernel``.
 """
 
 
