@@ -24,7 +24,7 @@ from numba.core.types.functions import BaseFunction
 
 from minicaffe.kernels.cpu.runtime.pipeline import OPERATORS
 
-_WITHOUT_VARIABLES = {ir.Loc, str, int, float, bool, type(None)}
+_WITHOUT_VARIABLES: set[type] = {ir.Loc, str, int, float, bool, type(None)}
 
 
 def hasten(typing: Any, target: Any) -> None:
@@ -79,6 +79,8 @@ def _find_variables_by_type() -> None:
         elif isinstance(value, dict):
             for item in value.values():
                 find(item, found)
+        else:
+            _WITHOUT_VARIABLES.add(kind)
 
     def variables(_: ir.Inst, value: Any) -> list[ir.Var]:
         found: list[ir.Var] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -90,16 +92,16 @@ _OF_TWO = {min: _of_two("<"), max: _of_two(">")}
 
 
 def _array(zero: bool, *default: types.Type) -> Any:
-    """An array of so many elements of a type, if not of the ``default``: of zeros, or as it is found in memory."""
+    """An array of a shape and a type, if not of the ``default``: of zeros, or as it is found in memory."""
 
-    def made(context, count, *dtype):
-        if not isinstance(types.unliteral(count), types.Integer):
-            return None
-        kind = types.Array((default or (parse_dtype(dtype[0]),))[0], 1, "C")
+    def made(context, shape, *dtype):
+        lengths = [types.intp] * (len(shape) if isinstance(shape, types.BaseTuple) else 1)
+        kind = types.Array((default or (parse_dtype(dtype[0]),))[0], len(lengths), "C")
 
         def generate(target, builder, signature, arguments):
+            shape = arguments[:1] if signature.args[0] is types.intp else cgutils.unpack_tuple(builder, arguments[0])
             item = target.get_constant(types.intp, target.get_abi_sizeof(target.get_data_type(kind.dtype)))
-            size = builder.mul(arguments[0], item)
+            *strides, size = itertools.accumulate(reversed(shape), partial(_times, builder), initial=item)
             owner = target.nrt.meminfo_alloc_aligned(builder, size, target.get_preferred_array_alignment(kind.dtype))
             data = target.nrt.meminfo_data(builder, owner)
             if zero:
@@ -108,22 +110,29 @@ def _array(zero: bool, *default: types.Type) -> Any:
             populate_array(
                 array,
                 data=builder.bitcast(data, array.data.type),
-                shape=cgutils.pack_array(builder, arguments[:1]),
-                strides=cgutils.pack_array(builder, [item]),
+                shape=cgutils.pack_array(builder, shape),
+                strides=cgutils.pack_array(builder, strides[::-1]),
                 itemsize=item,
                 meminfo=owner,
             )
             return array._getvalue()
 
-        return kind(types.intp, *dtype), generate
+        whole = types.Tuple(lengths) if isinstance(shape, types.BaseTuple) else types.intp
+        return kind(whole, *dtype), generate
 
-    def of_default(context, count):
-        return made(context, count)
+    def of_default(context, shape):
+        return made(context, shape)
 
-    def of_type(context, count, dtype):
-        return made(context, count, dtype)
+    def of_type(context, shape, dtype):
+        return made(context, shape, dtype)
 
     return intrinsic(of_default if default else of_type)
+
+
+def _times(builder: Any, size: Any, length: Any) -> Any:
+    """The product, or what no memory holds if it is too large for a word."""
+    product = builder.smul_with_overflow(size, length)
+    return builder.select(builder.extract_value(product, 1), size.type(1 << 62), builder.extract_value(product, 0))
 
 
 _ARRAYS = {
@@ -136,7 +145,7 @@ _ARRAYS = {
 
 @register_pass(mutates_CFG=False, analysis_only=False)
 class _TakeOwn(FunctionPass):
-    """Has ``min`` and ``max`` of two numbers take ``_OF_TWO``, and NumPy's ``empty`` and ``zeros`` of one size
+    """Has ``min`` and ``max`` of two numbers take ``_OF_TWO``, and NumPy's ``empty`` and ``zeros`` take
     ``_ARRAYS``: Numba compiles a function, or several, for each pair of types.
     """
 
@@ -160,13 +169,7 @@ class _TakeOwn(FunctionPass):
         elif isinstance(called, ir.Expr) and called.op == "getattr":
             own = _ARRAYS.get((called.attr, len(call.args)))
             module = guard(get_definition, function, called.value)
-            shape = guard(get_definition, function, call.args[0]) if own else None
-            if (
-                own
-                and isinstance(module, ir.Global)
-                and module.value is np
-                and getattr(shape, "op", "") != "build_tuple"
-            ):
+            if own and isinstance(module, ir.Global) and module.value is np:
                 _define(function, call.func.name, called, ir.Global(called.attr, own, called.loc))
 
 
