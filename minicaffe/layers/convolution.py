@@ -156,6 +156,7 @@ class Convolution(Windowed):
     equal_counts = True
     claims = (0,)
     capturable = True
+    by_image = True
     takes_halves = True
     num_output: int
     group: int
@@ -166,6 +167,7 @@ class Convolution(Windowed):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         self._check_groups()
+        self.only_by_image_if(self.channel_axis > 0)
         options = getattr(self.layer_param, self.param)
         self.add_param((*self.filter_channels(), *self.window.kernel), options.weight_filler)
         if self.bias_term:
@@ -263,8 +265,14 @@ class Convolution(Windowed):
 
         Forward only: who changes them must know of it.
         """
-        self._packed = {}
+        if self._packed is None:
+            self._packed = {}
+        self._packed.clear()
         generation.advance()
+
+    def share_packed(self, other: Convolution) -> None:
+        """Work with what is made of the filters of another layer, which are the same."""
+        self._packed = other._packed
 
     @property
     def has_packed(self) -> bool:
@@ -300,6 +308,7 @@ class AddedConvolution(Convolution):
     tops = 1
     equal_counts = False
     capturable = True
+    by_image = True
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom[:1], top)
@@ -330,6 +339,7 @@ class Deconvolution(Convolution):
 
     type = "Deconvolution"
     capturable = True
+    by_image = True
     takes_halves = True
 
     def filter_channels(self) -> tuple[int, int]:

@@ -107,6 +107,7 @@ class Scale(Broadcast):
 
     type = "Scale"
     capturable = True
+    by_image = True
     takes_halves = True
     capturable_on_device = True
     param = "scale_param"
@@ -125,6 +126,7 @@ class Scale(Broadcast):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
+        self.only_by_image_if(len(bottom) == 1 and self.axis_of(bottom[0], self.axis) > 0)
         self.kept = self.input_copy(bottom, top, self.rows)
         if self.bias_term:
             expected = 2 if len(bottom) == 1 else 1

@@ -76,6 +76,20 @@ class LaunchList:
         self._calls.append((launch.captured_bytes(), function))
 
     @property
+    def span(self) -> tuple[int, int]:
+        """Where its launches begin and end in memory."""
+        return self._start, self._end
+
+    @property
+    def calls_python(self) -> bool:
+        """Whether a replay does more than to make launches."""
+        return bool(self._calls)
+
+    def own(self, *objects: Any) -> None:
+        """Let these live as long as the list."""
+        self._retained.append(objects)
+
+    @property
     def empty(self) -> bool:
         """Whether a replay does nothing."""
         return self._end == self._start and not self._calls
@@ -130,6 +144,12 @@ def abandon_capture() -> None:
 def in_progress() -> bool:
     """Whether this thread's launches are being captured."""
     return capturing.launches is not None
+
+
+def own(*objects: Any) -> None:
+    """Let these live as long as the list that is being captured on this thread, if one is."""
+    if isinstance(capturing.launches, LaunchList):
+        capturing.launches.own(*objects)
 
 
 def not_capturable() -> None:
