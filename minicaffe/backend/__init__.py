@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 
 from minicaffe import arguments
-from minicaffe.backend.base import Backend, Capture, Passage, RandomSource
+from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.backend.cpu import CpuBackend
 from minicaffe.errors import DeviceError, MissingExtraError
 
@@ -17,7 +17,6 @@ __all__ = [
     "Backend",
     "RandomSource",
     "Capture",
-    "Passage",
     "current",
     "gpu_backend",
     "host_backend",

@@ -9,7 +9,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -17,7 +17,6 @@ from numpy.typing import DTypeLike, NDArray
 from minicaffe.backend import generation
 from minicaffe.backend import precision as precisions
 from minicaffe.backend.precision import FLOAT32
-from minicaffe.kernels.window import Window
 
 
 class Capture(ABC):
@@ -39,13 +38,6 @@ class Capture(ABC):
     @abstractmethod
     def replay(self) -> None:
         """Do all of it again, ``Backend.check_later`` included."""
-
-
-class Passage(NamedTuple):
-    """An array of a batch, images along its first axis, and the places that one of them is copied to or from."""
-
-    batch: Any
-    places: Sequence[Any]
 
 
 class RandomSource(ABC):
@@ -140,28 +132,6 @@ class Backend(ABC):
         further: the capture is incomplete then.
         """
         return contextlib.nullcontext()
-
-    def capture_alone(self) -> contextlib.AbstractContextManager[Capture | None]:
-        """``capture`` for ``each_image``: on one thread, with scratch memory of its own beside ``workspace``."""
-        return contextlib.nullcontext()
-
-    def each_image(
-        self, captures: Sequence[Capture], images: int, taken: Sequence[Passage], given: Sequence[Passage]
-    ) -> None:
-        """For each of so many images: copy it from the batches ``taken`` into one of the places for it, replay the
-        capture that works there, and copy what is ``given`` into its batches.  Each capture has a place of each.
-        """
-        raise NotImplementedError
-
-    def convolution_cycles(
-        self, x_shape: tuple[int, ...], y_shape: tuple[int, ...], window: Window, group: int, dtype: np.dtype
-    ) -> float:
-        """A rough estimate of the cycles that one thread of the host takes; 0 if there is none."""
-        return 0.0
-
-    def expect_each_image(self) -> None:
-        """In a rehearsal: ``each_image`` will be called."""
-        return None
 
     def convolutions(self, library: str = "") -> Any:
         """What has the functions of ``kernels/reference/conv.py``: a ``library`` ("cuDNN") where this backend has it;

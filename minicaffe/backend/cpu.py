@@ -11,11 +11,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import limits
 from minicaffe.backend import random, threads
-from minicaffe.backend.base import Backend, Capture, Passage, RandomSource
+from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.kernels import cpu, fast_paths
-from minicaffe.kernels.cpu.conv.select import forward_cycles
-from minicaffe.kernels.cpu.images import expect_images, run_images
-from minicaffe.kernels.cpu.runtime import scratch
 from minicaffe.kernels.cpu.runtime.ahead import expecting
 from minicaffe.kernels.cpu.runtime.capture import (
     CapturedOps,
@@ -25,7 +22,6 @@ from minicaffe.kernels.cpu.runtime.capture import (
     not_capturable,
 )
 from minicaffe.kernels.cpu.runtime.threads import held, thread_count
-from minicaffe.kernels.window import Window
 
 
 class CpuRandom(RandomSource):
@@ -136,24 +132,6 @@ class CpuBackend(Backend):
                 yield made
         finally:
             self._capture, self.ops = None, cpu
-
-    @contextlib.contextmanager
-    def capture_alone(self) -> Iterator[Capture]:
-        with held(1), scratch.apart(), self.capture() as made:
-            yield made
-
-    def each_image(
-        self, captures: Sequence[Capture], images: int, taken: Sequence[Passage], given: Sequence[Passage]
-    ) -> None:
-        run_images([capture.launches for capture in captures], images, taken, given)  # type: ignore[attr-defined]
-
-    def convolution_cycles(
-        self, x_shape: tuple[int, ...], y_shape: tuple[int, ...], window: Window, group: int, dtype: np.dtype
-    ) -> float:
-        return forward_cycles(x_shape, y_shape, window, group, dtype)
-
-    def expect_each_image(self) -> None:
-        expect_images()
 
     def _after_fork(self) -> None:
         super()._after_fork()

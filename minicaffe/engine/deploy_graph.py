@@ -336,11 +336,13 @@ def alike(layer: Layer, kind: type[Layer], bottom: Sequence[Blob], top: Sequence
     """A layer of a ``kind``, with a layer's options, that computes from its very params: it reshapes when its blobs
     have.
     """
-    made = make(kind, _without_params(layer), layer.definition, layer.dtype)
+    made: Any = make(kind, _without_params(layer), layer.definition, layer.dtype)
     made.definition = layer.definition
     for blob in layer.blobs:
         made.blobs.append(blob)
     made.blobs_given = True
+    if isinstance(made, Convolution) and isinstance(layer, Convolution):
+        made.share_packed(layer)
     with made.named_in_errors():
         made.check_options()
         made.setup(bottom, top)

@@ -10,9 +10,9 @@ from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from minicaffe import backend
 from minicaffe.blob import Blob
 from minicaffe.engine.assembly import Step
+from minicaffe.kernels.cpu.conv.select import forward_cycles
 from minicaffe.layers.convolution import Convolution, Deconvolution
 from minicaffe.layers.shape import Concat, Slice
 
@@ -125,4 +125,4 @@ def _saved(step: Step, images: int) -> float:
 def _cycles(layer: Convolution, images: int) -> float:
     """An estimate for a convolution of so many images."""
     shapes = (images, *layer.x_shape[1:]), (images, *layer.y_shape[1:])
-    return backend.current().convolution_cycles(*shapes, layer.moved, layer.group, layer.dtype)
+    return forward_cycles(*shapes, layer.moved, layer.group, layer.dtype)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minicaffe.kernels.cpu.runtime import launch
 from minicaffe.kernels.cpu.runtime.company import Company
@@ -81,9 +82,15 @@ class LaunchList:
         return self._start, self._end
 
     @property
-    def calls_python(self) -> bool:
-        """Whether a replay does more than to make launches."""
-        return bool(self._calls)
+    def words(self) -> NDArray:
+        """The launches, one behind the other, as words."""
+        first = self._start - self._memory.ctypes.data
+        return self._memory[first : first + self._end - self._start].view(np.intp)
+
+    @property
+    def only_launches(self) -> bool:
+        """Whether to make the launches again is all that there is to do."""
+        return self.complete and not self._calls
 
     def own(self, *objects: Any) -> None:
         """Let these live as long as the list."""
