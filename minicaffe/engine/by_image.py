@@ -65,7 +65,9 @@ class Lane(Executor):
         bottom, top = ([self.blobs[i] for i in ids] for ids in (step.bottom_ids, step.top_ids))
         bottom_ids, top_ids = ([places[i] for i in ids] for ids in (step.bottom_ids, step.top_ids))
         layer = deploy_graph.alike(step.layer, type(step.layer), bottom, top)
-        return Step(layer, bottom, top, bottom_ids, top_ids, [False] * len(bottom))
+        made = Step(layer, bottom, top, bottom_ids, top_ids, [False] * len(bottom))
+        made.reshape(backend.current())
+        return made
 
     def _place_ends(self, found: Range) -> dict[int, Storage]:
         """Give each blob that is taken or given, but not both, memory in which it can lie at two places, no two blobs'

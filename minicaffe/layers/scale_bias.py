@@ -126,7 +126,8 @@ class Scale(Broadcast):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
-        self.only_by_image_if(len(bottom) == 1 and self.axis_of(bottom[0], self.axis) > 0)
+        # kernels take rows of several elements; single ones NumPy multiplies
+        self.only_by_image_if(len(bottom) == 1 and self.axis_of(bottom[0], self.axis) > 0 and self.rows[2] > 1)
         self.kept = self.input_copy(bottom, top, self.rows)
         if self.bias_term:
             expected = 2 if len(bottom) == 1 else 1
