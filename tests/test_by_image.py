@@ -8,7 +8,7 @@ import weakref
 
 import numpy as np
 import pytest
-from test_deploy import BN_SCALE, RELU, ROUNDING, conv, difference, input_of, layer, net_of, types
+from test_deploy import BN_SCALE, RELU, ROUNDING, conv, difference, input_of, layer, net_of
 
 import minicaffe
 from minicaffe import backend, graph, models
@@ -40,8 +40,7 @@ def everywhere(monkeypatch):
 
 def inside(net: Net) -> list[str]:
     """The types of layers that images go through one by one."""
-    steps = [step.layer.steps for step in net.running if isinstance(step.layer, ByImage)]
-    return [step.layer.type for row in steps for step in row]
+    return [step.layer.type for taking in net._executor.by_image for step in taking.steps]
 
 
 def outputs(net: Net, passes: int = 1) -> list[np.ndarray]:
@@ -159,7 +158,10 @@ def body(batch: int = 4) -> tuple[Net, Net]:
     """A net whose layers but the last take images one by one, and its deploy form."""
     net = net_of(input_of(batch, 4, 9, 8) + BODY)
     deployed = net.deploy()
-    assert types(deployed) == ["Input", "ByImage", "InnerProduct"]
+    assert [step.layer.type for step in deployed.running if step.layer.type not in inside(deployed)] == [
+        "Input",
+        "InnerProduct",
+    ]
     return net, deployed
 
 
@@ -246,15 +248,15 @@ def test_threads_may_change(everywhere):
     for threads in (minicaffe.get_num_threads(), 1, minicaffe.get_num_threads()):
         minicaffe.set_num_threads(threads)
         assert_same(net, deployed)
-        (taking,) = (step.layer for step in deployed.running if isinstance(step.layer, ByImage))
+        (taking,) = deployed._executor.by_image
         assert len(taking._lanes) == threads
 
 
 def test_layers_run_alone_while_somebody_looks_on(everywhere):
     net, deployed = body()
     seen = []
-    deployed.forward()
-    deployed.after_forward(lambda index: seen.append(deployed.running[index].layer.name))
+    running = deployed.running
+    deployed.after_forward(lambda index: seen.append(running[index].layer.name))
     assert difference(net, deployed) < ROUNDING
     assert "Convolution_b" in seen and not inside(deployed)
     with fast_paths.without("replay"):
@@ -298,7 +300,7 @@ def test_nets_in_turn_and_a_net_that_goes(everywhere):
     for _ in range(2):
         assert_same(one, first)
         assert_same(other, second)
-    taking = weakref.ref(next(step.layer for step in first.running if isinstance(step.layer, ByImage)))
+    taking = weakref.ref(first._executor.by_image[0])
     del first
     gc.collect()
     assert taking() is None

@@ -12,8 +12,9 @@ import numpy as np
 from minicaffe import backend
 from minicaffe.backend import generation, threads
 from minicaffe.blob import Blob
-from minicaffe.engine import by_image, deploy_graph, image_ranges, joined, memory_plan
+from minicaffe.engine import deploy_graph, image_ranges, joined, memory_plan
 from minicaffe.engine.assembly import Step
+from minicaffe.engine.by_image import ByImage, group
 from minicaffe.engine.executor import Executor, check_param_shapes, param_shapes
 from minicaffe.engine.params import Params
 from minicaffe.kernels import fast_paths
@@ -56,7 +57,7 @@ class DeployExecutor(Executor):
         self._again: tuple[tuple, Any] | None = None
         self._left: Sequence[Step] = ()
         """The steps that are left, each for all images."""
-        self._by_image: list[by_image.ByImage] = []
+        self._by_image: list[ByImage] = []
         self._by_image_fails = False
         super().__init__((), [name for name, _ in blobs], params, dtype)
         self._rewrite()
@@ -65,6 +66,16 @@ class DeployExecutor(Executor):
     def visible(self) -> set[str]:
         """The names of the blobs that hold what they hold in the net itself."""
         return {self._blobs[i][0] for i in self._watched}
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """What is left of the net: what callbacks see, and what runs, though images may go through some one by one."""
+        return self._left
+
+    @property
+    def by_image(self) -> Sequence[ByImage]:
+        """What images go through one by one, now."""
+        return self._by_image
 
     def run_forward(self, start: int, end: int) -> None:
         """Run all there is, whatever the range of the net's own layers."""
@@ -115,7 +126,7 @@ class DeployExecutor(Executor):
                 with where.capture() as capture:
                     eager()
                 layer = self._steps[index].layer
-                steps = layer.steps if isinstance(layer, by_image.ByImage) else self._steps[index : last + 1]
+                steps = layer.steps if isinstance(layer, ByImage) else self._steps[index : last + 1]
                 if capture is not None and capture.complete:
                     found.append(Part(steps, capture.replay, capture.idle))
                 else:
@@ -171,8 +182,8 @@ class DeployExecutor(Executor):
             return
         ranges = image_ranges.find(self._left, self._watched, count)
         if ranges:
-            self._take(by_image.group(self._left, ranges, count, self._params))
-            self._by_image = [s.layer for s in self._steps if isinstance(s.layer, by_image.ByImage)]
+            self._take(group(self._left, ranges, count, self._params))
+            self._by_image = [s.layer for s in self._steps if isinstance(s.layer, ByImage)]
 
     def _record(self) -> None:
         """Before a pass: have captures of layers that images go through one by one, or let these go together."""
