@@ -157,4 +157,6 @@ def test_shares_of_the_threads_cover_all_of_the_work_once(threads):
         split = filter_panels._split(problem)
         assert split.parts % split.filter_parts == 0
         assert split.filter_parts <= -(-problem.filters * problem.dtype.itemsize // PANEL)
-        assert 1 <= split.together <= filter_panels._most_together(problem)
+        pieces = filter_panels._pieces(problem, split.rows)
+        assert sum(pieces) == problem.positions
+        assert 1 <= split.together <= filter_panels._most_together(problem, len(pieces))

@@ -72,7 +72,7 @@ class _Sweep:
         passes = fusion.forward if sign > 0 else fusion.backward
         read = fusion.forward if sign < 0 else ()
         ends = segment.find_segments(steps, passes, on_host)
-        found = [Segment(steps, first, last, fusion.forward, read) for first, last in ends]
+        found = [Segment(steps, first, last, sign < 0, fusion.forward, read) for first, last in ends]
         self.passes: dict[int, Pass] = {self.near(item): item for item in passes}
         self.segments: dict[int, Segment] = {self.near(item): item for item in found}
 
@@ -124,7 +124,7 @@ class _Sweeps:
             return None
         first, first_back = ends[0].first, self.backward.segments[last].first
         earlier = [item for item in fusion.forward if item.first < first]
-        return first, first_back, Segment(steps, min(first, first_back), last, fusion.forward, earlier)
+        return first, first_back, Segment(steps, min(first, first_back), last, True, fusion.forward, earlier)
 
 
 class _Plan:

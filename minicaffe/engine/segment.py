@@ -27,27 +27,36 @@ _Zeros = tuple[tuple[tuple[int, int], ...], ...]
 
 
 class Segment(Work):
-    """The steps ``first`` to ``last`` of a net, in one direction or in both.
+    """The steps ``first`` to ``last`` of a net, in one direction or in both; ``backward`` if in that, too.
 
     ``forward`` are the net's forward passes of several steps as one: whether they ran so the last time may change here.
     ``read`` are those of them for which this is also read here, by a backward pass, before it changes.
     """
 
     def __init__(
-        self, steps: Sequence[Step], first: int, last: int, forward: Iterable[Pass] = (), read: Iterable[Pass] = ()
+        self,
+        steps: Sequence[Step],
+        first: int,
+        last: int,
+        backward: bool,
+        forward: Iterable[Pass] = (),
+        read: Iterable[Pass] = (),
     ) -> None:
         self.first, self.last = first, last
+        self._backward = backward
         self.replay = Replay()
         self._steps = steps[first : last + 1]
         self._passes = [item for item in forward if first <= item.last and item.first <= last]
         self._read = [item for item in read if item in self._passes]
         self._generation = -1
         self._gradients: list[Storage] = []
-        """The memory of the params' gradients, each once: all the net's, or other nets', or one for each param."""
+        """The memory of the params' gradients, if they change here, each once: all the net's, or other nets', or one for
+        each param.
+        """
 
     def run(self, where: backend.Backend, eager: Callable[[], None], *state: Hashable) -> None:
         """Do what ``eager`` does, by a replay if possible; it depends on ``state``, too."""
-        if self._generation != generation.current():
+        if self._backward and self._generation != generation.current():
             self._generation = generation.current()
             storages = [blob.diff_storage for step in self._steps for blob in step.layer.blobs]
             self._gradients = list({id(storage): storage for storage in storages}.values())

@@ -72,6 +72,8 @@ class _Split(NamedTuple):
     """How many of them have the same positions, and different filters."""
     together: int
     """Pieces of the positions that are multiplied with all of a part's filters before the next."""
+    rows: int
+    """Positions of a piece."""
 
 
 def cycles(problem: Problem) -> float | None:
@@ -82,7 +84,12 @@ def cycles(problem: Problem) -> float | None:
     if 0 in problem.y_shape or depth * PANEL > _MOST_GATHERED:
         return None
     size, columns = problem.dtype.itemsize, _panel_columns(problem)
-    multiplied = sum(map(_tile_rows, _pieces(problem))) * sum(columns) * depth / MULTIPLICATIONS_PER_CYCLE
+    multiplied = (
+        min(sum(map(_tile_rows, _pieces(problem, rows))) for rows in _rows(problem))
+        * sum(columns)
+        * depth
+        / MULTIPLICATIONS_PER_CYCLE
+    )
     image, filters = problem.positions * depth * size, sum(columns) * depth * size
     if filters > L2:
         multiplied = max(multiplied, _FILTERS_READ * filters) + _FILTERS_AHEAD * filters
@@ -111,10 +118,10 @@ def bind_packed(problem: Problem) -> Packing:
     """See ``Packing``: the filters are laid out in panels once."""
     group, dtype = problem.group, problem.dtype
     depth, threads = problem.channels * problem.window.taps, product_threads(problem.multiplications, problem.threads)
-    parts, filter_parts, together = _split(problem._replace(threads=threads))
+    split = _split(problem._replace(threads=threads))
     codes = compiled_macro_kernel(dtype).address, compiled_add_rows(dtype).address if problem.accumulate else 0
     scratch = _scratch_per_worker(problem)
-    tables, split = _tables(problem).packed, (filter_parts, together, _rows_together(problem))
+    tables, how = _tables(problem).packed, (split.filter_parts, split.together, split.rows)
     panels = -(-problem.filters * dtype.itemsize // PANEL)
 
     def pack(w: Array) -> Array:
@@ -124,7 +131,7 @@ def bind_packed(problem: Problem) -> Packing:
 
     def convolve(x: Array, u: Array, bias: Array, y: Array, workspace: Array, slope: float) -> None:
         arrays = by_group(x, group), u.ctypes.data, bias.reshape(group, -1), by_group(y, group)
-        kernels.convolve(split, codes, scratch, parts, threads, tables, *arrays, workspace, slope)
+        kernels.convolve(how, codes, scratch, split.parts, threads, tables, *arrays, workspace, slope)
 
     return Packing(pack, convolve)
 
@@ -144,35 +151,23 @@ def _in_place(problem: Problem) -> bool:
     return window.taps == 1 and all(-(-(size + 2 * pad) // stride) == out for size, out, pad, stride in whole)
 
 
-@functools.lru_cache(maxsize=1024)
-def _rows_of_pieces(positions: int) -> int:
-    """Of how many positions to make pieces whose product stays in the L1 cache, where these lie side by side."""
-
-    def cost(rows: int) -> int:
-        full, rest = divmod(positions, rows)
-        return full * (rows + _AGAIN) + (_tile_rows(rest) + _AGAIN if rest else 0)
-
-    return min((MC, 54, 48), key=cost)
-
-
 def _tile_rows(rows: int) -> int:
     """Rows of the tiles that so many rows are multiplied as."""
     return min(-(-rows // mr) * mr for mr in (4, 5, 6))
 
 
-def _rows_together(problem: Problem) -> int:
-    return _rows_of_pieces(problem.positions) if _in_place(problem) else PANEL // problem.dtype.itemsize
+def _rows(problem: Problem) -> tuple[int, ...]:
+    """Of how many positions pieces can be, whose product stays in the L1 cache."""
+    return (MC, 54, 48) if _in_place(problem) else (PANEL // problem.dtype.itemsize,)
 
 
-def _pieces(problem: Problem) -> list[int]:
+def _pieces(problem: Problem, rows: int) -> list[int]:
     """The numbers of positions that are multiplied with a panel at a time."""
-    rows = _rows_together(problem)
     return [min(rows, problem.positions - first) for first in range(0, problem.positions, rows)]
 
 
-def _most_together(problem: Problem) -> int:
-    """How many pieces at most are gathered before they are multiplied, so that they stay in the L2 cache."""
-    pieces = len(_pieces(problem))
+def _most_together(problem: Problem, pieces: int) -> int:
+    """How many of the pieces at most are gathered before they are multiplied, so that they stay in the L2 cache."""
     return (
         pieces
         if _in_place(problem)
@@ -182,13 +177,16 @@ def _most_together(problem: Problem) -> int:
 
 def _scratch_per_worker(problem: Problem) -> int:
     """In bytes."""
-    padded = problem.channels * _tables(problem).channel * problem.dtype.itemsize
+    padded, rows = problem.channels * _tables(problem).channel * problem.dtype.itemsize, max(_rows(problem))
     gathered = (
         0
         if _in_place(problem)
-        else _most_together(problem) * problem.channels * problem.window.taps * kernels.GATHERED_ROW
+        else _most_together(problem, len(_pieces(problem, rows)))
+        * problem.channels
+        * problem.window.taps
+        * kernels.GATHERED_ROW
     )
-    return -(-(padded + gathered + (2 * _rows_together(problem) + MR_MAX + 1) * PANEL + 8 * LINE) // LINE) * LINE
+    return -(-(padded + gathered + (2 * rows + MR_MAX + 1) * PANEL + 8 * LINE) // LINE) * LINE
 
 
 # --- shares of the threads --------------------------------------------------------------------------------------------
@@ -226,13 +224,13 @@ def _are_many(problem: Problem) -> bool:
 def _split(problem: Problem) -> _Split:
     """The split of the work that is finished first: each part of the filters moves all of its images."""
     depth, images = problem.channels * problem.window.taps, problem.x_shape[0] * problem.group
-    columns, pieces = _panel_columns(problem), _pieces(problem)
+    columns, moved = _panel_columns(problem), _gathered_cycles(problem)
     per_position = depth / MULTIPLICATIONS_PER_CYCLE + _transposed(problem)
-    moved = _gathered_cycles(problem)
 
     def cycles(split: _Split) -> Iterator[float]:
         """Those that each part takes."""
         count = split.parts // split.filter_parts
+        pieces = [_tile_rows(rows) + _AGAIN for rows in _pieces(problem, split.rows)]
         blocks = [sum(pieces[i : i + split.together]) for i in range(0, len(pieces), split.together)] * images
         for part in range(count):
             rows = sum(blocks[len(blocks) * part // count : len(blocks) * (part + 1) // count])
@@ -241,14 +239,20 @@ def _split(problem: Problem) -> _Split:
                 own = sum(columns[first:end])
                 yield rows * (own * per_position + moved / problem.positions) if own else 0.0
 
-    threads, most = problem.threads, _most_together(problem)
-    lengths = sorted({-(-most // blocks) for blocks in range(1, 2 * threads + 1)}, reverse=True)
+    threads = problem.threads
     counts = [queue_length(threads), 2 * threads, threads] if threads > 1 else [1]
     splits = (
-        _Split(parts, filter_parts, together)
-        for together in lengths
+        _Split(parts, filter_parts, together, rows)
+        for rows in _rows(problem)
+        for together in _lengths(problem, rows)
         for parts in counts
         for filter_parts in range(1, min(parts, len(columns)) + 1)
         if parts % filter_parts == 0
     )
     return min(splits, key=lambda split: finished(cycles(split), threads))
+
+
+def _lengths(problem: Problem, rows: int) -> list[int]:
+    """How many pieces of so many positions can be multiplied together, for few blocks of them."""
+    most = _most_together(problem, len(_pieces(problem, rows)))
+    return sorted({-(-most // blocks) for blocks in range(1, 2 * problem.threads + 1)}, reverse=True)

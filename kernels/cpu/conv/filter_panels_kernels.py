@@ -57,6 +57,7 @@ def _multiply(
     panel,
     vectors,
     following,
+    a_following,
     product,
     scratch,
     slope_at,
@@ -68,7 +69,8 @@ def _multiply(
     """Add the product of some positions and a panel, (rows, depth) times (depth, columns), to what is at ``product``.
 
     Unless ``following`` is 0 the panel is far away: its rows are prefetched while those before them are multiplied, and
-    then those of the panel at ``following``.
+    then those of the panel at ``following``.  Unless ``a_following`` is 0 the numbers of the positions are far away:
+    the same goes for these, and those of the positions at ``a_following``.
     """
     row, kc = vectors * WIDTH, panel_kc(vectors)
     steps = -(-depth // kc)
@@ -76,13 +78,13 @@ def _multiply(
         k = step * kc
         low, high = share(step, steps, columns)
         prefetch_rows_to_write(target + low * target_row, target_row, high - low, rows * size_of(like))
-        ahead, left = panel + (k + kc) * row, min(kc, depth - k - kc)
+        ahead, left, a_ahead = panel + (k + kc) * row, min(kc, depth - k - kc), a + (k + kc) * a_step
         if left <= 0:
-            ahead, left = following, min(kc, depth)
+            ahead, left, a_ahead = following, min(kc, depth), a_following
         macro_kernel(
             code, rows, row // size_of(like), min(kc, depth - k), a + k * a_step, size_of(like), a_step,
             panel + k * row, vectors, product, row, product, row, scratch, slope_at if k + kc >= depth else 0, 0,
-            ahead if following != 0 else 0, left * row,
+            ahead if following != 0 else 0, left * row, a_ahead if a_following != 0 else 0,
         )  # fmt: skip
 
 
@@ -144,11 +146,12 @@ def _convolve_part(part, parts, worker, split, codes, x, u, bias, y, slope, base
                 rows = min(rows_together, positions - first)
                 rows_at = a + first * size if unbroken else gathered + (piece - first_piece) * depth * GATHERED_ROW
                 following = panel + depth * PANEL if piece == first_piece else 0
+                a_following = a + (first + rows) * size if unbroken and p == low_p else 0
                 target = y.ctypes.data + ((image * m + p * width) * positions + first) * size
                 copy_rows(product, row, start, 0, rows, row // size, like)
                 _multiply(
-                    code, rows, depth, rows_at, a_step, panel, vectors, following, product, scratch, at_once,
-                    target, positions * size, columns, like,
+                    code, rows, depth, rows_at, a_step, panel, vectors, following, a_following, product, scratch,
+                    at_once, target, positions * size, columns, like,
                 )  # fmt: skip
                 if adding == 0:
                     transpose(target, positions * size, product, row, rows, columns, like)

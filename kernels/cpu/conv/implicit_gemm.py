@@ -66,7 +66,7 @@ _GATHERED_SHORT, _LOST = 1.5, 1.08
 """Cycles to gather an element of runs shorter than a panel, and how many times as long as at its best the product of a
 small image takes: for weights that stay the same, where it is measured against what wastes less.
 """
-_GATHERED_AGAIN, _READ_AGAIN = 0.5, 0.06
+_GATHERED_AGAIN, _READ_AGAIN = 1.2, 0.06
 """Cycles to gather an element from beyond the L2 cache, and to read a byte of the weights from there."""
 _FEW_REGISTERS = 8  # of a row of a product: if there are more, what fills up the last panel is neglected
 

@@ -197,7 +197,7 @@ def _convolve_part(
                         macro_kernel(
                             code, rows, last - first, ks.size, weights + r * size, k * size, size,
                             b, vectors, initial, initial_row, out, out_row, scratch,
-                            slope_at if last_k and slope != 1 and adding == 0 else 0, p == first_p, 0, 0,
+                            slope_at if last_k and slope != 1 and adding == 0 else 0, p == first_p, 0, 0, 0,
                         )  # fmt: skip
                         initial, initial_row = product, row
                     if adding != 0:
@@ -261,7 +261,7 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, scra
                         a, b = weights + (first_k * m + r) * size, panel + (p - first_p) * m * PANEL + r * row
                         macro_kernel(
                             code, rows, row // size, depth, a, m * size, size, b, vectors, product if r > 0 else 0, row,
-                            product, row, scratch, 0, 0, 0, 0,
+                            product, row, scratch, 0, 0, 0, 0, 0,
                         )  # fmt: skip
                     ks = some_of(row_offsets, first_k, rows)
                     scatter(padded, product, row, ks, runs_of(p, panels, runs), like)
@@ -335,7 +335,7 @@ def _weight_grad_part(
                     a = dy_at + k * size
                     macro_kernel(
                         code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, out, row,
-                        scratch, 0, 0, 0, 0,
+                        scratch, 0, 0, 0, 0, 0,
                     )  # fmt: skip
                 following = dy_at + (k + depth) * size
                 if k + depth == positions:

@@ -274,25 +274,25 @@ def _tiled_cycles(problem: Problem, outputs: int) -> float:
 
 
 def _shares(problem: Problem, outputs: int) -> tuple[int, int]:
-    """How many rows of tiles to work on together, and how many parts of the work have the same tiles.
+    """Into how many blocks to split the rows of tiles, and how many parts of the work have the same tiles.
 
     Tiles of few images are shared out, too: by their rows, where each part reads all transformed weights, and by panels
     of the weights, where each transforms all tiles; whichever is finished first.
     """
     rows, columns = _tiles(problem, outputs)
-    usual = min(rows, -(-(KC if problem.kind == WEIGHT_GRAD else _TILES) // columns))
     if _images_together(problem, outputs) > 1:
-        return rows, 1
+        return 1, 1
+    usual = -(-rows // -(-(KC if problem.kind == WEIGHT_GRAD else _TILES) // columns))
     images, parts = problem.x_shape[0] * problem.group, _parts(problem, outputs)
-    if problem.kind != FORWARD or images * -(-rows // usual) >= parts:
+    if problem.kind != FORWARD or images * usual >= parts:
         return usual, 1
     read, made, weights = _cycles_of(problem, outputs)
     panels = -(-problem.filters * _SIZE // PANEL)
 
     def cycles(share: tuple[int, int]) -> Iterator[float]:
         """Those that each part takes."""
-        together, panel_parts = share
-        blocks = [min(together, rows - first) * columns for first in range(0, rows, together)] * images
+        count, panel_parts = share
+        blocks = [len(block) * columns for block in _rows_of_blocks(rows, count)] * images
         for part in range(parts // panel_parts):
             low, high = (len(blocks) * p // (parts // panel_parts) for p in (part, part + 1))
             tiles = sum(blocks[low:high])
@@ -300,9 +300,14 @@ def _shares(problem: Problem, outputs: int) -> tuple[int, int]:
                 own = (panels * (p + 1) // panel_parts - panels * p // panel_parts) / panels
                 yield tiles * (read + made * own) + (high - low) * weights * own
 
-    heights = sorted({min(usual, -(-rows // blocks)) for blocks in range(1, 2 * problem.threads + 1)}, reverse=True)
-    some = [(height, p) for height in heights for p in range(1, panels + 1) if parts % p == 0]
+    counts = range(usual, min(rows, max(usual, 2 * problem.threads)) + 1)
+    some = [(count, p) for count in counts for p in range(1, panels + 1) if parts % p == 0]
     return min(some, key=lambda share: finished(cycles(share), problem.threads))
+
+
+def _rows_of_blocks(rows: int, count: int) -> list[range]:
+    """The rows of tiles of each block: as many, or one less or more."""
+    return [range(rows * block // count, rows * (block + 1) // count) for block in range(count)]
 
 
 def _cycles_of(problem: Problem, outputs: int) -> tuple[float, float, float]:
@@ -343,14 +348,14 @@ def _pixel_table(tiles: Axes, outputs: int, size: Axes, pad: Axes, count: int) -
     return np.where(within, place, math.prod(size)).reshape(-1, count * count)
 
 
-def _blocks(problem: Problem, outputs: int, rows_of_tiles: int) -> NDArray:
-    """The table of the same name in ``Tiling``, for blocks of so many rows of tiles."""
+def _blocks(problem: Problem, outputs: int, count: int) -> NDArray:
+    """The table of the same name in ``Tiling``, for so many blocks of an image."""
     rows, columns = _tiles(problem, outputs)
     (height, width), (out_height, out_width) = problem.x_shape[2:], problem.y_shape[2:]
     top_pad, side = problem.window.pad[0], _side(problem, outputs)
     blocks = []
-    for first in range(0, rows, rows_of_tiles):
-        last = min(first + rows_of_tiles, rows)
+    for block in _rows_of_blocks(rows, count):
+        first, last = block.start, block.stop
         top = max(0, first * outputs - top_pad)
         bottom = max(top, min(height, (last - 1) * outputs - top_pad + side))
         read = [top * width, bottom * width]
@@ -366,8 +371,8 @@ def _config(problem: Problem) -> _Config:
     pixels, out = problem.x_shape[2:], problem.y_shape[2:]
     outputs = min(_sizes(problem), key=lambda outputs: _tiled_cycles(problem, outputs))
     tiles, side, together = _tiles(problem, outputs), _side(problem, outputs), _images_together(problem, outputs)
-    rows_of_tiles, panel_parts = _shares(problem, outputs)
-    most = together * rows_of_tiles * tiles[1]
+    count, panel_parts = _shares(problem, outputs)
+    most = together * -(-tiles[0] // count) * tiles[1]
     tables = (
         _pixel_table(tiles, outputs, pixels, problem.window.pad, side),
         _pixel_table(tiles, outputs, out, (0, 0), outputs),
@@ -381,7 +386,7 @@ def _config(problem: Problem) -> _Config:
     tiling = Tiling(
         tables[0] * source_row,
         tables[1] * target_row,
-        _blocks(problem, outputs, rows_of_tiles),
+        _blocks(problem, outputs, count),
         together,
         *(elements * span for span in spans),
     )

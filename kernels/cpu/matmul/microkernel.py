@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from minicaffe.kernels.cpu.runtime.address import size_of
+from minicaffe.kernels.cpu.runtime.address import LINE, size_of
 from minicaffe.kernels.cpu.runtime.compile import callback, caller, kernel
 from minicaffe.kernels.cpu.simd.memory import (
     REGISTERS,
@@ -61,10 +61,10 @@ def _define_micro_kernel(
     unless ``slope`` is 0.
     """
     word = ir.IntType(64)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 13), name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 15), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope, ahead, ahead_step = function.args
+    k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope, *far = function.args
     lanes = WIDTH // size
     kind = ir.VectorType(scalar, lanes)
     labels = "entry", "started", "numbers", "matrix", "loop", "done", "rectifying", "plain"
@@ -97,10 +97,11 @@ def _define_micro_kernel(
     builder.branch(loop)
 
     builder.position_at_end(loop)
-    left, at, panel, coming = (builder.phi(word) for _ in range(4))
+    left, at, panel, *coming = (builder.phi(word) for _ in range(3 + len(far) // 2))
     sums = {place: builder.phi(kind) for place in places}
     b_row = [get_vector(builder, builder.add(panel, word(v * WIDTH)), kind, size) for v in range(vectors)]
-    prefetch_line(builder, coming)
+    for line in coming:
+        prefetch_line(builder, line)
     totals = {}
     for r in range(rows):
         broadcast = number_at(builder.add(at, a_offsets[r]))
@@ -111,7 +112,10 @@ def _define_micro_kernel(
         (left, k, next_left),
         (at, a, builder.add(at, a_step)),
         (panel, b, builder.add(panel, word(vectors * WIDTH))),
-        (coming, ahead, builder.add(coming, ahead_step)),
+        *(
+            (line, first, builder.add(line, step))
+            for line, first, step in zip(coming, far[::2], far[1::2], strict=True)
+        ),
     ]
     for phi, first, then in following:
         for before in (entry, numbers, matrix):
@@ -141,18 +145,35 @@ def _define_micro_kernel(
 
 
 def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
-    """A function of ``(k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope, like)`` that computes a
-    tile.
+    """A function that computes a tile; arguments: ``(k, a, a_row, a_step, a_rows, b, initial, initial_row, c,
+    c_row, slope, ahead, ahead_step, a_ahead, a_ahead_step, like)``.
 
     C (rows, vectors registers) becomes the initial value plus A (a_rows <= rows, k > 0) times the panel b (k, vectors).
     a_row, a_step, initial_row and c_row are the distances in bytes between rows, and between neighbours in a row of A.
-    With each row of the panel the line at ``ahead`` is prefetched, which then moves on by ``ahead_step`` bytes;
-    ``like`` has the dtype.  See ``macro_kernel`` for ``initial`` and ``slope``.
+    With each row of the panel the lines at ``ahead`` and ``a_ahead`` are prefetched, which then move on by
+    ``ahead_step`` and ``a_ahead_step`` bytes; ``like`` has the dtype.  See ``macro_kernel`` for ``initial`` and
+    ``slope``.
     """
 
     @intrinsic
     def micro_kernel(
-        context, k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope, ahead, ahead_step, like
+        context,
+        k,
+        a,
+        a_row,
+        a_step,
+        a_rows,
+        b,
+        initial,
+        initial_row,
+        c,
+        c_row,
+        slope,
+        ahead,
+        ahead_step,
+        a_ahead,
+        a_ahead_step,
+        like,
     ):
         def generate(context, builder, signature, arguments):
             size = like.bitwidth // 8
@@ -163,7 +184,7 @@ def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
             builder.call(function, arguments[:-1])
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 13, like), generate
+        return types.void(*[types.intp] * 15, like), generate
 
     return micro_kernel
 
@@ -217,6 +238,7 @@ macro_kernel = caller(
     "first",
     "ahead",
     "ahead_bytes",
+    "a_ahead",
 )
 """``macro_kernel(code, ...)``: C (rows, columns) = an initial value + A (rows, k) times a panel (k, vectors).
 
@@ -224,7 +246,9 @@ The initial value is the matrix at ``initial``, whose rows are ``initial_row`` b
 each row; and 0 if ``initial`` is 0.  What is negative in C is multiplied by the number at ``slope``, unless that is 0.
 Addresses and distances are in bytes.  ``scratch`` has room for one tile.  ``first`` is 1 if A is read for the first
 time, so that it may be far away, and 0 if not.  ``ahead_bytes`` at ``ahead``, which will be needed next, are prefetched
-bit by bit, unless ``ahead`` is 0.  ``code`` is the address of the dtype's ``compiled_macro_kernel``.
+bit by bit, unless ``ahead`` is 0.  So are, unless ``a_ahead`` is 0, the columns of an A that begins there, as many and
+as far apart as those of this one: of each the line that it begins in and those that follow, one for each tile.
+``code`` is the address of the dtype's ``compiled_macro_kernel``.
 """
 
 
@@ -233,7 +257,7 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
     """The code behind ``macro_kernel``: compiled once, apart from the many kernels that call it at its ``address``."""
     like = dtype.type(0)
 
-    @callback(types.void(*[types.intp] * 17))
+    @callback(types.void(*[types.intp] * 18))
     def compiled(
         rows,
         columns,
@@ -252,12 +276,16 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
         first,
         ahead,
         ahead_bytes,
+        a_ahead,
     ):
         size = size_of(like)
         mr = _choose_mr(rows, vectors)
         coming, step = panel, 0
         if ahead != 0:
             coming, step = ahead, -(-ahead_bytes // (-(-rows // mr) * k))
+        a_coming, a_coming_step, a_next = panel, 0, 0
+        if a_ahead != 0:
+            a_coming, a_coming_step, a_next = a_ahead, a_step, LINE
         for i in range(0, rows, mr):
             inside = min(mr, rows - i)
             a_tile, c_tile, tile, tile_row = a + i * a_row, c + i * c_row, c + i * c_row, c_row
@@ -278,25 +306,31 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
                     start, start_row = tile, tile_row
             if vectors == 1:
                 _micro_8x1(
-                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, coming, step, like
-                )
+                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope,
+                    coming, step, a_coming, a_coming_step, like,
+                )  # fmt: skip
             elif vectors < VECTORS:
                 _micro_8x2(
-                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, coming, step, like
-                )
+                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope,
+                    coming, step, a_coming, a_coming_step, like,
+                )  # fmt: skip
             elif mr == 6:
                 _micro_6x4(
-                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, coming, step, like
-                )
+                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope,
+                    coming, step, a_coming, a_coming_step, like,
+                )  # fmt: skip
             elif mr == 5:
                 _micro_5x4(
-                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, coming, step, like
-                )
+                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope,
+                    coming, step, a_coming, a_coming_step, like,
+                )  # fmt: skip
             else:
                 _micro_4x4(
-                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope, coming, step, like
-                )
+                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope,
+                    coming, step, a_coming, a_coming_step, like,
+                )  # fmt: skip
             coming += step * k
+            a_coming += a_next
             if not whole:
                 for r in range(inside):
                     copy_row(c_tile + r * c_row, tile + r * tile_row, columns, like)
