@@ -16,7 +16,7 @@ from minicaffe.kernels.cpu.conv.select import forward_cycles
 from minicaffe.layers.convolution import Convolution, Deconvolution
 from minicaffe.layers.shape import Concat, Slice
 
-_NEAR = 4 << 20
+_NEAR = 2 << 20
 """Bytes that a layer may read and write for all images so that they still are near when the next layer reads them."""
 _UNEVEN = 1.15
 """How many times as long the thread with the most images may take as if all had equally many."""
