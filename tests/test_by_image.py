@@ -249,7 +249,7 @@ def test_threads_may_change(everywhere):
         minicaffe.set_num_threads(threads)
         assert_same(net, deployed)
         (taking,) = deployed._executor.by_image
-        assert len(taking._lanes) == threads
+        assert len(taking._replicas) == threads
 
 
 def test_layers_run_alone_while_somebody_looks_on(everywhere):

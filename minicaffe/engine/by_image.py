@@ -1,8 +1,8 @@
 """Steps in a row as one layer, which takes each image of a batch through all of them before the next one.
 
-Every thread has the steps once more, as a ``Lane``, with blobs for one image, which stay in its core's cache.  Each
-lane's kernels are captured by themselves; the layer has them replayed image by image, without Python and without a
-thread waiting for another.  What a lane takes and gives it reads and writes in the batch itself, by addresses that are
+Every thread has the steps once more, as a ``Replica``, with blobs for one image, which stay in its core's cache.  Each
+replica's kernels are captured by themselves; the layer has them replayed image by image, without Python and without a
+thread waiting for another.  What a replica takes and gives it reads and writes in the batch itself, by addresses that are
 set before each image, or in a copy where these cannot be told.
 """
 
@@ -31,7 +31,7 @@ _ATTEMPTS = 3
 
 
 class Recorded(NamedTuple):
-    """The launches of a lane."""
+    """The launches of a replica."""
 
     launches: LaunchList
     pointers: dict[int, list[tuple[int, int]]]
@@ -39,7 +39,7 @@ class Recorded(NamedTuple):
     from their begin."""
 
 
-class Lane(Executor):
+class Replica(Executor):
     """Copies of some steps, for one image, that compute from the same params."""
 
     def __init__(self, steps: Sequence[Step], found: Range, params: Params) -> None:
@@ -85,7 +85,7 @@ class Lane(Executor):
         return self.blobs[i].count
 
     def record(self) -> Recorded | None:
-        """Capture the steps on one thread, as they work beside other lanes; None if that cannot be done."""
+        """Capture the steps on one thread, as they work beside other replicas; None if that cannot be done."""
         movable = [i for i in self._rooms if self._lies_alone(i)]
         places, launches = self._arrays(movable), self._capture()
         self._move(movable, 1)
@@ -127,7 +127,7 @@ class Lane(Executor):
 
 
 class ByImage(Layer):
-    """What some steps of a net do, in lanes, one for each thread.
+    """What some steps of a net do, in replicas, one for each thread.
 
     Bottoms and tops: what the steps take and give.  ``steps`` are those of the net, whose blobs between the layers hold
     nothing.
@@ -136,11 +136,11 @@ class ByImage(Layer):
     bottoms = tops = (1, None)
     capturable = True
 
-    def take_in(self, steps: Sequence[Step], found: Range, lanes: int, params: Params) -> None:
+    def take_in(self, steps: Sequence[Step], found: Range, replicas: int, params: Params) -> None:
         """Take the place of these steps, for the shapes that their blobs have."""
         self.steps = tuple(steps)
         self._range = found
-        self._lanes = [Lane(steps, found, params) for _ in range(lanes)]
+        self._replicas = [Replica(steps, found, params) for _ in range(replicas)]
         self._recorded: list[Recorded] = []
         self._storages: list[Storage] = []
         self._state: tuple = ()
@@ -149,18 +149,18 @@ class ByImage(Layer):
         """Nothing: it is made for shapes that the steps have given their tops."""
 
     def record(self) -> bool:
-        """Before a pass: have the launches of all lanes, as they are now; whether they can be had."""
+        """Before a pass: have the launches of all replicas, as they are now; whether they can be had."""
         for _ in range(_ATTEMPTS):
             if self._is_recorded():
                 return True
             with storages_in_use() as storages:
-                found = [lane.record() for lane in self._lanes]
+                found = [replica.record() for replica in self._replicas]
             self._recorded = [recorded for recorded in found if recorded is not None]
             self._storages, self._state = [*storages.values()], self._state_now()
         return self._is_recorded()
 
     def _is_recorded(self) -> bool:
-        return len(self._recorded) == len(self._lanes) and self._state == self._state_now()
+        return len(self._recorded) == len(self._replicas) and self._state == self._state_now()
 
     def _state_now(self) -> tuple:
         """What the launches depend on, beside what the net looks at."""
@@ -186,36 +186,36 @@ class ByImage(Layer):
         """The blobs that are copied."""
         for i, blob in blobs.items():
             if i not in known:
-                yield Passage(blob.xdata, [lane.blobs[i].xdata for lane in self._lanes])
+                yield Passage(blob.xdata, [replica.blobs[i].xdata for replica in self._replicas])
 
     def _run_in_turn(self, taken: dict[int, Blob], given: dict[int, Blob]) -> None:
-        """All images by the first lane, and by Python."""
+        """All images by the first replica, and by Python."""
         backend.current().not_capturable()
         expect_images()
-        lane = self._lanes[0]
+        replica = self._replicas[0]
         for image in range(next(iter(taken.values())).shape[0]):
             for i, blob in taken.items():
-                lane.blobs[i].xdata[0] = blob.xdata[image]
-            lane.run()
+                replica.blobs[i].xdata[0] = blob.xdata[image]
+            replica.run()
             for i, blob in given.items():
-                blob.xdata[image] = lane.blobs[i].xdata[0]
+                blob.xdata[image] = replica.blobs[i].xdata[0]
 
 
-def group(steps: Sequence[Step], ranges: Sequence[Range], lanes: int, params: Params) -> list[Step]:
+def group(steps: Sequence[Step], ranges: Sequence[Range], replicas: int, params: Params) -> list[Step]:
     """The steps, with one in the place of those of each range."""
     left, place = list[Step](), 0
     for found in ranges:
         left += steps[place : found.first]
-        left.append(_joined(steps[found.first : found.last + 1], found, lanes, params))
+        left.append(_joined(steps[found.first : found.last + 1], found, replicas, params))
         place = found.last + 1
     return [*left, *steps[place:]]
 
 
-def _joined(steps: Sequence[Step], found: Range, lanes: int, params: Params) -> Step:
+def _joined(steps: Sequence[Step], found: Range, replicas: int, params: Params) -> Step:
     blobs, first, last = dict(_numbered(steps)), steps[0].layer, steps[-1].layer
     definition = proto.LayerParameter(name=f"{first.name} … {last.name}", type="ByImage")
     layer: Any = make(ByImage, definition, first.definition, first.dtype)
-    layer.take_in(steps, found, lanes, params)
+    layer.take_in(steps, found, replicas, params)
     bottom, top = ([blobs[i] for i in ids] for ids in (found.taken, found.given))
     return Step(layer, bottom, top, found.taken, found.given, [False] * len(bottom))
 
