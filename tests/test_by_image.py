@@ -174,6 +174,11 @@ def test_images_are_read_and_written_where_they_lie(everywhere, monkeypatch):
     assert len(pointed) == 2 and not taken and not given
 
 
+def test_double_precision(everywhere):
+    net = net_of(input_of(4, 4, 9, 8) + BODY, dtype=np.float64)
+    assert_same(net, net.deploy(keep=["b"]))
+
+
 def test_what_cannot_be_pointed_at_is_copied(everywhere, monkeypatch):
     monkeypatch.setattr("minicaffe.engine.by_image.find_pointers", lambda *lists: None)
     assert_same(*body())

@@ -2,8 +2,8 @@
 
 Every thread has the steps once more, as a ``Replica``, with blobs for one image, which stay in its core's cache.  Each
 replica's kernels are captured by themselves; the layer has them replayed image by image, without Python and without a
-thread waiting for another.  What a replica takes and gives it reads and writes in the batch itself, by addresses that are
-set before each image, or in a copy where these cannot be told.
+thread waiting for another.  What a replica takes and gives it reads and writes in the batch itself, by addresses that
+are set before each image, or in a copy where these cannot be told.
 """
 
 from __future__ import annotations
