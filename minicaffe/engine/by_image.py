@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from minicaffe import backend, proto
 from minicaffe.backend import generation
 from minicaffe.blob import Blob, Storage, storages_in_use
-from minicaffe.engine import deploy_graph, joined, memory_plan
+from minicaffe.engine import joined, memory_plan
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.executor import Executor
 from minicaffe.engine.image_ranges import Range
@@ -64,8 +64,7 @@ class Replica(Executor):
         """A step for one image."""
         bottom, top = ([self.blobs[i] for i in ids] for ids in (step.bottom_ids, step.top_ids))
         bottom_ids, top_ids = ([places[i] for i in ids] for ids in (step.bottom_ids, step.top_ids))
-        layer = deploy_graph.alike(step.layer, type(step.layer), bottom, top)
-        made = Step(layer, bottom, top, bottom_ids, top_ids, [False] * len(bottom))
+        made = Step(step.layer.replica(), bottom, top, bottom_ids, top_ids, [False] * len(bottom))
         made.reshape(backend.current())
         return made
 

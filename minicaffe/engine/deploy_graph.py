@@ -289,9 +289,7 @@ def _added(steps: Sequence[Step], folded: Sequence[FoldedLayer], blobs: Blobs, w
             if step is None or not _can_be_added_to(left, index, step, other, watched):
                 continue
             top = left[index].top_ids[0]
-            added = _bound(
-                alike(step.layer, AddedConvolution, step.bottom, step.top), [*step.bottom_ids, top], [top], blobs, step
-            )
+            added = _bound(_adding(step), [*step.bottom_ids, top], [top], blobs, step)
             left[index] = added
             left.remove(step)
             left = _renamed(left, blobs, {other: top})
@@ -332,20 +330,17 @@ def _can_be_added_to(steps: Sequence[Step], index: int, step: Step, blob: int, w
     return own and apart and not viewed and users[-1] is steps[index] and blob not in watched
 
 
-def alike(layer: Layer, kind: type[Layer], bottom: Sequence[Blob], top: Sequence[Blob]) -> Layer:
-    """A layer of a ``kind``, with a layer's options, that computes from its very params: it reshapes when its blobs
-    have.
-    """
-    made: Any = make(kind, _without_params(layer), layer.definition, layer.dtype)
+def _adding(step: Step) -> Layer:
+    """The layer that adds what a step's computes, from the very same params: it reshapes when its blobs have."""
+    layer = step.layer
+    made = make(AddedConvolution, _without_params(layer), layer.definition, layer.dtype)
     made.definition = layer.definition
     for blob in layer.blobs:
         made.blobs.append(blob)
     made.blobs_given = True
-    if isinstance(made, Convolution) and isinstance(layer, Convolution):
-        made.share_packed(layer)
     with made.named_in_errors():
         made.check_options()
-        made.setup(bottom, top)
+        made.setup(step.bottom, step.top)
     made.enter_net()
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Collection, Iterator, Sequence
@@ -336,8 +337,16 @@ class Layer(interface.Layer, Configured, Costed):
         if self.by_image != by_image:
             self.by_image = by_image
 
+    def replica(self) -> Layer:
+        """A layer of the same params and options, for blobs of other shapes: it is to reshape, and given a workspace
+        (``work_in``) may run beside this one.
+        """
+        made = copy.copy(self)
+        made.__dict__["_scratch"] = {}
+        return made
+
     def work_in(self, memory: Any) -> None:
-        """Take this array as the ``workspace`` from now on, for the layer runs beside others."""
+        """Take this array as the ``workspace`` from now on."""
         self._workspace = memory
         generation.advance()
 

@@ -270,10 +270,6 @@ class Convolution(Windowed):
         self._packed.clear()
         generation.advance()
 
-    def share_packed(self, other: Convolution) -> None:
-        """Work with what is made of the filters of another layer, which are the same."""
-        self._packed = other._packed
-
     @property
     def has_packed(self) -> bool:
         """Whether anything was made of the filters."""
