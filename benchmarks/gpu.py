@@ -49,7 +49,7 @@ def checks(options: Options) -> Iterator[Check]:
     yield from gpu_convolutions.checks(where, options)
     for name in usual:
         yield from _beside_torch(name, benches[name], PASSES)
-        yield Check(f"{name}/losses beside PyTorch", benches[name].same_losses)
+        yield Check(f"{name}/losses beside PyTorch", benches[name].same_training)
         benches[name].close()
     for name in large:
         yield from _own(name, benches[name])
@@ -182,11 +182,11 @@ class Bench:
             self.solver().step(2)
         return {"MB": self._where.xp.get_default_memory_pool().used_bytes() / 1e6}
 
-    def same_losses(self) -> dict[str, Any] | None:
-        """A few steps on both come to the same losses."""
+    def same_training(self) -> dict[str, Any] | None:
+        """Training on both comes to the same."""
         torch, device = self._peer()
         with _tf32(torch, False), backend.use(self._where):
-            nets.same_losses(nets.solver(self._definition), self._definition.checked, device)
+            nets.same_training(self._definition, nets.solver(self._definition), device)
         return None
 
     def torch(self, what: str, tf32: bool, compiled: bool, fp16: bool = False) -> dict[str, Any]:

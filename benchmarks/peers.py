@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minicaffe import compat, proto
 from minicaffe.errors import MinicaffeError
@@ -32,6 +33,20 @@ def agree(found: Any, expected: Any, what: str, rtol: float = 1e-3) -> None:
     error, limit = float(np.abs(a - b).max(initial=0)), rtol * float(np.abs(b).max(initial=0))
     if not error <= limit:
         raise Disagreement(f"{what}: minicaffe and the peer differ by {error:g}; the limit is {limit:g}")
+
+
+def distance(found: NDArray, exact: NDArray) -> float:
+    """The norm of the difference of two arrays, relative to that of the second."""
+    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+
+
+def near(found: NDArray, exact: NDArray, limit: float, what: str) -> None:
+    """Raise Disagreement unless the ``distance`` of two arrays is within a limit."""
+    error = distance(found, exact)
+    if not error <= limit:
+        raise Disagreement(
+            f"{what}: minicaffe is {error:.2g} away from the peer's in float64; the limit is {limit:.2g}"
+        )
 
 
 def have_caffe() -> bool:

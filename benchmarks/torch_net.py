@@ -82,6 +82,15 @@ class TorchNet:
         self.params = [params[key] for key, _, _ in plan.params]
         self._optimizer: Any = None
 
+    def use_doubles(self) -> None:
+        """Compute in float64 from now on; before ``optimize`` or after."""
+        self.module.double()
+        self.inputs = {name: values.double() for name, values in self.inputs.items()}
+
+    def state(self) -> dict[str, NDArray]:
+        """Params and statistics as they are now, by key."""
+        return {key: values.cpu().numpy() for key, values in self.module.state_dict().items()}
+
     def forward(self) -> dict[str, Any]:
         """All outputs by name."""
         return self.module(*self.inputs.values())

@@ -109,9 +109,7 @@ class Storage:
         if size > self.size or (forgets and size < self.size):
             self.size = max(size, self._least)
             self._refused = False
-            self._host = self._device = self._home = None
-            self._head_on_device = False
-            self._zeros = {}
+            self.release()
 
     def move_to(self, memory: NDArray) -> None:
         """Keep the host's side in ``memory``, flat, of this size and zero, from now on."""
@@ -119,6 +117,12 @@ class Storage:
             memory[:] = self.peek()
         self._host = memory
         generation.advance()
+
+    def release(self) -> None:
+        """Give the memory back: zeros from now on.  Nothing that was captured may compute with it."""
+        self._host = self._device = self._home = None
+        self._head_on_device = False
+        self._zeros = {}
 
     @property
     def nbytes(self) -> int:
@@ -545,6 +549,11 @@ class Blob:
         if contents and self._data.storage.touched:
             part.storage.host()[: self.count] = self.peek_data().reshape(-1)
         self._data = self._replaced(self._data, part)
+
+    def release_data(self) -> None:
+        """Hold no value until it is written again; see ``Storage.release``."""
+        self.forget_views()
+        self._data.storage.release()
 
     @property
     def diff_storage(self) -> Storage:

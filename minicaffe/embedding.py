@@ -83,28 +83,34 @@ def extract(
 
     Raises DataError for a database that cannot be read, and whatever building the net and ``load`` raise.
     """
-    path, count = os.fspath(images), _count(images)
-    data = proto.LayerParameter(name="images", type="Data", top=[tower.image, _LABEL], phase=TEST)
-    data.transform_param.CopyFrom(tower.data.transform_param)
-    data.data_param.source = path
-    data.data_param.batch_size = min(batch_size, count)
-    data.data_param.backend = proto.DataParameter.DB.Value((backend_of(path) or "").upper())
-    definition = proto.NetParameter(name="tower", layer=[data, *tower.layers])
-    definition.state.phase = TEST
-    for layer in definition.layer:
-        layer.phase = TEST
-        del layer.include[:], layer.exclude[:]
+    count = _count(images)
     features: list[NDArray] = []
     labels: list[NDArray] = []
-    with contextlib.closing(Net.from_param(definition, Origin())) as net:
+    with contextlib.closing(_net(tower, os.fspath(images), min(batch_size, count))) as net:
         load(net)
-        net.reuse_memory(keep=[tower.feature])
         while sum(map(len, labels)) < count:
             net.run_forward()
             rows = net.blobs[tower.feature].peek_data()
             features.append(rows.reshape(len(rows), -1).copy())
             labels.append(net.blobs[_LABEL].peek_data().astype(np.int64))
     return np.concatenate(features)[:count], np.concatenate(labels)[:count]
+
+
+def _net(tower: Tower, images: str, batch_size: int) -> Net:
+    """A tower, forward only, fed by a database of single images."""
+    data = proto.LayerParameter(name="images", type="Data", top=[tower.image, _LABEL], phase=TEST)
+    data.transform_param.CopyFrom(tower.data.transform_param)
+    data.data_param.source = images
+    data.data_param.batch_size = batch_size
+    data.data_param.backend = proto.DataParameter.DB.Value((backend_of(images) or "").upper())
+    definition = proto.NetParameter(name="tower", layer=[data, *tower.layers])
+    definition.state.phase = TEST
+    for layer in definition.layer:
+        layer.phase = TEST
+        del layer.include[:], layer.exclude[:]
+    net = Net.from_param(definition, Origin())
+    net.reuse_memory(keep=[tower.feature])
+    return net
 
 
 def _count(path: str | os.PathLike[str]) -> int:
@@ -145,8 +151,10 @@ def neighbour_accuracy(
     return float((known[votes.argmax(axis=1)] == labels).mean())
 
 
-def rehearse() -> None:
-    """Call the kernel of ``neighbour_accuracy``, where none runs."""
+def rehearse(tower: Tower, images: str) -> None:
+    """Call the kernels of ``extract`` and ``neighbour_accuracy``, where none runs."""
+    with contextlib.closing(_net(tower, images, 1)) as net:
+        net.rehearse(backward=False)
     points = np.zeros((2, 1), np.float32)
     _nearest(points, points, 1)
 

@@ -179,9 +179,14 @@ def memory(net: Net) -> Memory:
         blob_gradients=_bytes(blob.diff_storage for blob in _with_gradient(steps)),
         scratch=sum(step.layer.scratch_bytes for step in steps)
         + _bytes(copy.data_storage for step in steps for _, copy in step.kept),
-        workspace=max((step.layer.reserved for step in steps), default=0) * itemsize,
+        workspace=max((_workspace_size(step) for step in steps), default=0) * itemsize,
         planned_blobs=stored - given_up + arena * itemsize,
     )
+
+
+def _workspace_size(step: Step) -> int:
+    """Elements of the shared workspace that the layer needs in the directions that it runs in."""
+    return max(step.layer.workspace_size(backward) for backward in {False, step.need_backward})
 
 
 def _with_gradient(steps: Sequence[Step]) -> list[Blob]:

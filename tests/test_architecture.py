@@ -33,7 +33,7 @@ RANKS = [
         "minicaffe.coord_map",
         "minicaffe.glog",
     ),
-    ("minicaffe.kernels.window", "minicaffe.kernels.fast_paths"),
+    ("minicaffe.kernels.window", "minicaffe.kernels.convolution", "minicaffe.kernels.fast_paths"),
     ("minicaffe.kernels.reference",),
     ("minicaffe.kernels.cpu.runtime",),
     ("minicaffe.kernels.cpu.simd",),

@@ -38,6 +38,7 @@ from benchmarks.engine_process import EngineFailure, EngineProcess  # noqa: E402
 from benchmarks.engines import ENGINES, Minicaffe  # noqa: E402
 from benchmarks.harness import Calls, Case, Probe, Result, Spread, Work  # noqa: E402
 from minicaffe import TEST, Net, proto, summary  # noqa: E402
+from minicaffe.kernels import fast_paths  # noqa: E402
 from minicaffe.proto import text  # noqa: E402
 
 SMALL = ["siamese_mnist_b64", "lenet_b64", "cifar10_full_b100"]  # the nets that a test can afford to train
@@ -187,7 +188,22 @@ def test_layers_equal_those_of_pytorch(name):
 def test_training_equals_that_of_pytorch(name):
     definition = nets.NETS[name]
     small = {blob: (4, *shape[1:]) for blob, shape in definition.inputs.items()}
-    nets.same_losses(nets.solver(nets.Definition(definition.model, small, definition.labels)), definition.checked)
+    nets.same_training(definition, nets.solver(nets.Definition(definition.model, small, definition.labels)))
+
+
+@needs_torch
+def test_changes_are_compared_to_those_of_float64(monkeypatch):
+    made = nets.solver(nets.NETS["lenet_b64"])
+    nets.same_changes(made)
+    gradient, weights = type(made.net.layer_dict["conv2"]).backward, made.net.params["conv2"][0]
+
+    def wrong(layer, *blobs):
+        gradient(layer, *blobs)
+        weights.diff[:, 0, 0] = 0
+
+    monkeypatch.setattr(type(made.net.layer_dict["conv2"]), "backward", wrong)
+    with fast_paths.without("replay"), pytest.raises(peers.Disagreement, match="change of conv2.weight"):
+        nets.same_changes(made)
 
 
 @needs_torch

@@ -14,7 +14,7 @@ from minicaffe import proto
 from minicaffe.engine import watch
 from minicaffe.engine.watch import Watch
 from minicaffe.errors import LayerError, NetError, ShapeError
-from minicaffe.kernels import cpu, reference
+from minicaffe.kernels import cpu, fast_paths, reference
 from minicaffe.kernels.window import Window
 from minicaffe.net import Net
 from minicaffe.proto.text import parse
@@ -285,6 +285,34 @@ def test_contents_are_compared_only_while_somebody_holds_on_to_an_array(monkeypa
         expected = net.blobs["y"].data
         np.testing.assert_allclose(deployed.blobs["y"].data, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
         net.params["Convolution_a"][0].data *= factor
+
+
+def test_folded_filters_are_held_only_where_kernels_read_them():
+    """Those that were packed are folded again where something else is made of them."""
+    winograd = "num_output: 64 kernel_size: 3 pad: 1"
+    net = net_of(input_of(1, 64, 16, 16) + conv("data", "x", winograd) + BN_SCALE + RELU)
+    deployed = net.deploy()
+    layer = deployed.running[1].layer
+    assert difference(net, deployed) < ROUNDING
+    assert layer.has_packed and not layer.blobs[0].data_storage.touched
+    for size in (20, 16):
+        for each in (net, deployed):
+            each.blobs["data"].reshape(1, 64, size, size)
+        net.blobs["data"].data = np.random.default_rng(size).standard_normal((1, 64, size, size))
+        assert difference(net, deployed) < ROUNDING
+        assert not layer.blobs[0].data_storage.touched
+    for each in (net, deployed):
+        each.params["BatchNorm_x"][0].data *= 1.5
+    assert difference(net, deployed) < ROUNDING
+    assert not layer.blobs[0].data_storage.touched
+    with fast_paths.without("winograd", "filter_panels"):
+        assert difference(net, deployed) < ROUNDING
+        assert layer.blobs[0].data_storage.touched
+    assert difference(net, deployed) < ROUNDING
+    for each in (net, deployed):
+        each.params["Convolution_x"][0].data *= 1.5
+    assert difference(net, deployed) < ROUNDING
+    assert not layer.blobs[0].data_storage.touched
 
 
 def test_attributes_that_are_set_count():

@@ -199,6 +199,16 @@ def test_max_pool_takes_the_first_of_equals_and_nan_before_all(case, shape, w, p
     case.check("max_pool", lambda y: (x, y, None, w), [case.garbage(*shape[:2], *pooled)])
 
 
+@pytest.mark.parametrize("size", [(14, 14), (40, 150)], ids=str)
+@pytest.mark.parametrize("w", [window((2, 2)), window((3, 3), pad=1), window((3, 3), pad=(2, 0))], ids=str)
+def test_max_pool_by_one_pixel(case, size, w):
+    x, out = case.normal(2, 3, *size), case.garbage(2, 3, *positions(size, w))
+    x[0, 1] = -np.abs(x[0, 1])  # padding must not be taken for zeros
+    case.check("max_pool", lambda y: (x, y, None, w), [out])
+    x[0, 0, -1, 3], x[0, 2, 5, 0], x[1, 0, 0, -1], x[1, 2] = np.nan, np.inf, -np.inf, -np.inf
+    case.check("max_pool", lambda y: (x, y, None, w), [out])
+
+
 @pytest.mark.parametrize("shape, w, pooled", [POOLING[1], POOLING[5]])
 def test_stochastic_pooling_keeps_nan(case, shape, w, pooled):
     x, u = case.random.choice(np.array((np.nan, *range(30)), case.dtype), shape), case.uniform(*shape[:2], *pooled)
@@ -424,6 +434,8 @@ CONVOLUTION = [  # x (N, C, *in), output channels, window, groups
     ((1, 2, 231, 40), 4, window((5, 3), stride=(3, 2), pad=(2, 0), dilation=(1, 2)), 2),
     ((1, 24, 23, 21), 40, window((3, 3), stride=2, pad=1), 2),  # padded once for all threads
     ((1, 130, 15, 9), 70, window((1, 1)), 1),  # read in place
+    ((3, 40, 9, 8), 20, window((1, 1)), 2),  # likewise, of several images and groups
+    ((1, 20, 32, 32), 5, window((1, 1)), 1),  # not: rows would lie in the same sets of the L1 cache
     ((2, 3, 30, 30), 16, window((11, 11), stride=4), 1),
     ((2, 6, 10), 8, window((3,), stride=2, pad=1), 1),
     ((2, 3, 5, 6, 7), 4, window((2, 3, 2), stride=(1, 2, 2), pad=(0, 1, 1)), 1),

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import tracemalloc
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from numba import config
 
 from minicaffe import models, summary
 from minicaffe.kernels import cpu
+from minicaffe.kernels.cpu.simd import memory as simd_memory
 from minicaffe.layers import TRAIN
 
 NETS = {
@@ -106,6 +109,13 @@ def test_kernels_do_not_use_memory_that_was_given_back():
         [sys.executable, "-c", SCRIPT], env=os.environ | {"MALLOC_PERTURB_": "165"}, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_the_width_of_registers_is_told_without_llvms_code_generator(monkeypatch):
+    told = simd_memory._register_bytes()
+    if config.CPU_NAME is None:
+        monkeypatch.setattr(config, "CPU_NAME", llvm.get_host_cpu_name())
+    assert simd_memory._register_bytes() == told == simd_memory.WIDTH
 
 
 def at(offset: int, values: np.ndarray) -> np.ndarray:

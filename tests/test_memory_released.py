@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from cli_case import write_case
 
-from minicaffe import backend, memory, models, summary
+from minicaffe import backend, memory, models, proto, summary
 from minicaffe.layers import TRAIN
 from minicaffe.net import Net
+from minicaffe.proto.text import parse
 from minicaffe.solvers import get_solver
 
 SHAPES = {
@@ -99,16 +100,35 @@ def test_the_shared_workspace_goes_with_the_last_layer_that_needs_it():
     where = backend.current()
     large, small = load("resnet50/train_val.prototxt"), load("lenet/lenet_train_test.prototxt")
     before = where.workspace("f4").size
-    assert before >= max(layer.reserved for layer in large.layers)
+    assert before >= max(layer.workspace_size(backward=False) for layer in large.layers)
     expected = small.forward()["loss"].copy()
     del large
     gc.collect()
     for _ in range(3):
         np.testing.assert_array_equal(small.forward()["loss"], expected)
-    assert max(layer.reserved for layer in small.layers) <= where.workspace("f4").size < before
+    assert max(layer.workspace_size(backward=False) for layer in small.layers) <= where.workspace("f4").size < before
     del small
     gc.collect()
     assert where._needed(np.dtype("f4")) == max(where._needs[np.dtype("f4")].values(), default=0) < before
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+def test_room_for_backward_is_reserved_when_it_first_runs(kind):
+    """Four images at once are worth a workspace of another size in each direction."""
+    shape = "input_param { shape { dim: 4 dim: 16 dim: 20 dim: 20 } }"
+    options = 'num_output: 24 kernel_size: 5 pad: 2 weight_filler { type: "xavier" }'
+    definition = f"""force_backward: true
+        layer {{ name: "x" type: "Input" top: "x" {shape} }}
+        layer {{ name: "y" type: "{kind}" bottom: "x" top: "y" convolution_param {{ {options} }} }}"""
+    net = Net(parse(definition, proto.NetParameter()), TRAIN)
+    layer, needs = net.layer_dict["y"], backend.current()._needs[np.dtype("f4")]
+    forward, backward = layer.workspace_size(backward=False), layer.workspace_size(backward=True)
+    assert forward != backward
+    net.forward()
+    assert needs[layer] == forward
+    net.blobs["y"].diff[...] = 1
+    net.backward()
+    assert needs[layer] == max(forward, backward) <= backend.current().workspace("f4").size
 
 
 def test_threads_that_reserve_at_once_get_enough():

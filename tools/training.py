@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -12,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
+    from minicaffe.embedding import Tower
     from minicaffe.net import Net
     from minicaffe.solvers import Monitor, Solver
     from minicaffe.tensorboard import TensorBoard
@@ -47,10 +49,19 @@ def run(solver: Solver) -> None:
 def _rehearse(solver: Solver) -> None:
     """Call the ops of training, and of what ``leave_plots`` does then, where kernels are noted instead of run."""
     from minicaffe import embedding
+    from minicaffe.errors import MinicaffeError
 
     solver.rehearse()
-    if _is_siamese(solver.net):
-        embedding.rehearse()
+    with contextlib.suppress(MinicaffeError):  # it is told when it is done
+        if _is_siamese(net := _shown(solver)):
+            tower, _, images, _ = _labelled_images(net)
+            if images is not None:
+                embedding.rehearse(tower, images)
+
+
+def _shown(solver: Solver) -> Net:
+    """The net whose features are shown."""
+    return solver.test_nets[0] if solver.test_nets else solver.net
 
 
 def _is_siamese(net: Net) -> bool:
@@ -96,7 +107,7 @@ def leave_plots(solver: Solver) -> None:
         _log.info("No plots: they need matplotlib; install it with: pip install 'minicaffe[plot]'")
     elif history is not None:
         _leave_curve(solver, history.path)
-    net = solver.test_nets[0] if solver.test_nets else solver.net
+    net = _shown(solver)
     if _is_siamese(net) and (can_plot or board is not None):
         _leave_embedding(solver, net, f"{solver.param.snapshot_prefix}_embedding.png" if can_plot else None, board)
 
@@ -123,18 +134,14 @@ def _leave_curve(solver: Solver, log: str) -> None:
 
 def _leave_embedding(solver: Solver, net: Net, path: str | None, board: TensorBoard | None) -> None:
     """Show and score the features of the labelled images that lie beside the test net's pairs, if there are any."""
-    from minicaffe.embedding import find_tower
     from minicaffe.errors import NetError
-    from minicaffe.tools import databases
     from minicaffe.tools.embed import embed
 
     try:
-        tower = find_tower(step.layer.layer_param for step in net.steps)
+        tower, pairs, images, train_images = _labelled_images(net)
     except NetError as error:
         _log.info("No plot of the features: %s", error)
         return
-    pairs = net.source.resolve(tower.data.data_param.source)
-    images, train_images = (databases.images_beside(pairs, split) for split in ("test", "train"))
     if images is None:
         _log.info(
             "No plot of the features: there are no labelled images beside %s ('minicaffe embed' takes any)", pairs
@@ -143,3 +150,17 @@ def _leave_embedding(solver: Solver, net: Net, path: str | None, board: TensorBo
     features, labels = embed(tower, lambda alone: alone.share_with(solver.net), images, train_images, path)
     if board is not None:
         board.embedding(features, labels)
+
+
+def _labelled_images(net: Net) -> tuple[Tower, str, str | None, str | None]:
+    """A siamese net's tower, its database of pairs, and the labelled images beside that: to test with, and to train.
+
+    Raises NetError where no tower can be told apart.
+    """
+    from minicaffe.embedding import find_tower
+    from minicaffe.tools import databases
+
+    tower = find_tower(step.layer.layer_param for step in net.steps)
+    pairs = net.source.resolve(tower.data.data_param.source)
+    test, train = (databases.images_beside(pairs, split) for split in ("test", "train"))
+    return tower, pairs, test, train

@@ -12,13 +12,13 @@ from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, called, kernel, p
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.cpu.simd.memory import WIDTH, fill_row
-from minicaffe.kernels.cpu.simd.pool_largest import largest_along, largest_down
+from minicaffe.kernels.cpu.simd.pool_largest import largest_along, largest_down, largest_of_squares
 from minicaffe.kernels.cpu.simd.pool_windows import gather_max, gather_sum, known, scatter_max, scatter_sum
 from minicaffe.kernels.reference import FLT_MAX, Array
 from minicaffe.kernels.window import Window
 
 _STRIP = 4096
-"""Elements that are kept of a plane between the passes of ``_largest_part``."""
+"""Elements of a plane that are gone through twice while they are in the L1 cache."""
 
 
 def _planes(*arrays: Array) -> list[Array]:
@@ -122,6 +122,35 @@ def _largest_part(part, parts, x, y, kernel, stride, pad, taps, step):
         if not finite:
             image, out = source + p * height * width * size, target + p * rows * columns * size
             _largest_or_nan(image, out, height, width, rows, columns, kernel, stride, pad, least)
+
+
+@part_kernel()
+def _largest_of_squares_part(part, parts, x, y, pad, taps):
+    """Windows of ``len(taps)`` rows and columns, a pixel apart."""
+    least = x.dtype.type(-FLT_MAX)
+    size = size_of(least)
+    planes, height, width = x.shape
+    rows, columns = y.shape[1:]
+    block = max(1, quotient(_STRIP, width))  # rows of y: their pixels stay in the L1 cache for the next columns
+    low, high = share(part, parts, planes)
+    for p in range(low, high):
+        finite = True
+        image, out = x.ctypes.data + p * height * width * size, y.ctypes.data + p * rows * columns * size
+        for i in range(0, rows, block):
+            first = max(i - pad[0], 0)
+            for j in range(0, columns, WIDTH // size):
+                finite &= largest_of_squares(
+                    out + i * columns * size, image + first * width * size, height - first, width,
+                    min(block, rows - i), columns, j, first + pad[0] - i, pad[1], least, taps,
+                )  # fmt: skip
+        if not finite:
+            square = len(taps), len(taps)
+            _largest_or_nan(image, out, height, width, rows, columns, square, (1, 1), pad, least)
+
+
+@kernel()
+def _largest_of_squares(pad, taps, parts, x, y):
+    parallel(_largest_of_squares_part, parts, (x, y, pad, taps))
 
 
 @kernel()
@@ -363,10 +392,13 @@ def _grad_geometry(window: Window, height: int, rows: int) -> tuple:
 @capturable
 def max_pool(x: Array, y: Array, mask: Array | None, window: Window) -> None:
     """See ``reference.max_pool``."""
-    if mask is None:
-        _largest(*_geometry(window), parts(x.size), *_planes(x, y))
-        return
-    _max_pool(*_geometry(window), parts(x.size), *_planes(x, y, mask))
+    size, stride, pad, taps, step = _geometry(window)
+    if mask is not None:
+        _max_pool(size, stride, pad, taps, step, parts(x.size), *_planes(x, y, mask))
+    elif stride == (1, 1) and size == (len(taps), len(taps)) and pad[0] < size[0]:
+        _largest_of_squares(pad, taps, parts(x.size), *_planes(x, y))
+    else:
+        _largest(size, stride, pad, taps, step, parts(x.size), *_planes(x, y))
 
 
 @functools.lru_cache(maxsize=1024)

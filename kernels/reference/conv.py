@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minicaffe.kernels.convolution import KINDS
 from minicaffe.kernels.reference.arrays import Array
 from minicaffe.kernels.reference.bias import bias_add, bias_grad
 from minicaffe.kernels.window import Window
@@ -55,10 +56,16 @@ def col2im(columns: Array, x: Array, window: Window) -> None:
 
 
 def convolution_workspace(
-    x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int, dtype: DTypeLike | None = None
+    x_shape: Sequence[int],
+    y_shape: Sequence[int],
+    window: Window,
+    group: int,
+    dtype: DTypeLike | None = None,
+    kinds: Collection[str] = KINDS,
+    packed: bool = True,
 ) -> int:
-    """Elements of scratch memory that the three convolution functions need for arrays of these shapes, and of this
-    dtype if one is given.
+    """Elements of scratch memory that the functions for these ``kinds`` need for arrays of these shapes, and of this
+    dtype if one is given; ``packed``: also with what ``convolve`` makes of weights that stay the same.
     """
     return int(np.prod(x_shape[:2]) * window.taps * np.prod(y_shape[2:]))
 

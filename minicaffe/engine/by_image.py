@@ -56,7 +56,9 @@ class Replica(Executor):
         named = list(zip(names, self.blobs.values(), strict=True))
         memory_plan.share_memory(self.steps, named, {str(i) for i in self._ends}, dtype)
         self.reshape()
-        memory = backend.current().zeros((max(step.layer.reserved for step in self.steps),), dtype)
+        memory = backend.current().zeros(
+            (max(step.layer.workspace_size(backward=False) for step in self.steps),), dtype
+        )
         for step in self.steps:
             step.layer.work_in(memory)
 

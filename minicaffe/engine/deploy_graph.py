@@ -48,17 +48,22 @@ class FoldedLayer:
     def become(self, layer: Any) -> None:
         """Let another layer, which has taken over the params, do it."""
         self.layer = layer
-        layer.pack_filters()
+        layer.pack_filters(self._write)
 
     def _fold(self) -> None:
+        if packs(self.layer):
+            self.layer.pack_filters(self._write)
+        else:
+            self._write()
+        self._watch.renew()
+
+    def _write(self) -> None:
+        """Write to the layer's params what follows from those of the net."""
         params = [[blob.peek_data() for blob in source.blobs] for source in self._sources]
         values = folding.composed([source.layer_param for source in self._sources], params)
         for blob, array in zip(self.layer.blobs, values, strict=True):
             blob.data = array
-        del params  # to hold arrays of the sources' memory means that somebody may write there (Watch)
-        if packs(self.layer):
-            self.layer.pack_filters()
-        self._watch.renew()
+        # no array of the sources' memory is held on to: it would mean that somebody may write there (Watch)
 
 
 class PackedLayer:

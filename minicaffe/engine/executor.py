@@ -134,7 +134,7 @@ class _Plan:
         self.revisions = [step.layer.revision for step in steps]
         self._steps = steps
         self._lost = in_place.find_lost(steps)
-        self._settled = False
+        self._settled = self._may_go_backward = False
         self.fusion = Fusion(steps, self._lost)
         self._sweeps: dict[bool, _Sweeps] = {}
 
@@ -153,6 +153,13 @@ class _Plan:
                 step.settle(step.need_backward, lost)
             self.fusion.settle()
             self._settled = True
+
+    def let_go_backward(self) -> None:
+        """Before the first backward pass: have room for it, as a pass in which scratch memory grows is not captured."""
+        if not self._may_go_backward:
+            for layer in (step.layer for step in self._steps if step.need_backward):
+                layer.reserve(layer.workspace_size(backward=True))
+            self._may_go_backward = True
 
 
 class Executor:
@@ -228,6 +235,7 @@ class Executor:
         self._check_shapes(start, end)
         with self._expecting(end, start, backward=True), self._running():
             plan = self.plan()
+            plan.let_go_backward()
             plan.fusion.before_backward(start, end)
             plan.sweeps.backward.run(start, end, self._how("backward", plan))
         if self.debug_info and start == len(self._steps) - 1 and end == 0:
@@ -300,6 +308,7 @@ class Executor:
 
         with self._expecting(0, last, backward=True), self._running():
             plan.settle()
+            plan.let_go_backward()
             if first > 0:
                 self._clear_loss()
             sweeps.forward.run(0, first - 1, ahead)

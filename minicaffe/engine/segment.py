@@ -50,7 +50,7 @@ class Segment(Work):
         self._read = [item for item in read if item in self._passes]
         self._generation = -1
         self._gradients: list[Storage] = []
-        """The memory of the params' gradients, if they change here, each once: all the net's, or other nets', or one for
+        """The memory of the params' gradients, if they change here, each once: all the net's, other nets', or one for
         each param.
         """
 

@@ -164,7 +164,6 @@ class Layer(interface.Layer, Configured, Costed):
         self.loss_weights: list[float] = []
         self._scratch: dict[str, Any] = {}
         self._workspace: Any = None
-        self.reserved = 0
         self.read_options()
 
     def can_be_captured(self, on_host: bool) -> bool:
@@ -351,9 +350,14 @@ class Layer(interface.Layer, Configured, Costed):
         generation.advance()
 
     def reserve(self, count: int) -> None:
-        """In ``reshape``: make the shared workspace hold at least ``count`` elements."""
-        self.reserved = count
+        """Make the shared workspace hold at least ``count`` elements: in ``reshape`` what forward needs; what backward
+        does not before it runs, for in many nets it never does.
+        """
         backend.current().reserve(count, self.dtype, owner=self)
+
+    def workspace_size(self, backward: bool) -> int:
+        """Elements of the shared workspace that forward needs, or ``backward``, as the layer is shaped."""
+        return 0
 
     def scratch(self, name: str, shape: Sequence[int], dtype: DTypeLike | None = None) -> Any:
         """An array of the current backend that this layer keeps between its calls; call it in ``reshape`` only.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar
 
 from minicaffe import backend, proto
 from minicaffe.backend import generation
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
+from minicaffe.kernels.convolution import DATA_GRAD, FORWARD, WEIGHT_GRAD
 from minicaffe.kernels.window import MOST_PIXELS, Window
 from minicaffe.layers.base import Count, Layer
 
@@ -135,6 +136,19 @@ class Windowed(Layer):
         return sizes
 
 
+class _Packed:
+    """What was made of a layer's filters in advance, which its replicas share."""
+
+    def __init__(self) -> None:
+        self.renew(None)
+
+    def renew(self, write: Callable[[], None] | None) -> None:
+        """Have nothing yet; ``write`` writes the filters to their blob where they do not stay there."""
+        self.write = write
+        self.made: dict[Any, Any] = {}
+        self.done_for: set[tuple] = set()
+
+
 class Convolution(Windowed):
     r"""Cross-correlation with learned filters.
 
@@ -162,7 +176,10 @@ class Convolution(Windowed):
     group: int
     bias_term: bool
     engine: int
-    _packed: dict[Any, Any] | None = None
+    forward_kinds: ClassVar[Sequence[str]] = (FORWARD,)
+    """What forward asks of the kernels."""
+    backward_kinds: ClassVar[Sequence[str]] = (DATA_GRAD, WEIGHT_GRAD)
+    _packed: _Packed | None = None
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
@@ -206,7 +223,7 @@ class Convolution(Windowed):
         self.moved = self.moved_window(spatial, out) if spatial else Window((1,), (1,), (0,), (1,))
         self.x_shape = (num, self.in_channels, *(spatial or (1,)))
         self.y_shape = (num, self.num_output, *(out or (1,)))
-        self.reserve_columns(self.x_shape, self.y_shape)
+        self.reserve(self.workspace_size(backward=False))
 
     def shape_tops(self, top: Sequence[Blob], shape: tuple[int, ...]) -> None:
         """In ``reshape``: give the tops the shape of a result."""
@@ -231,10 +248,19 @@ class Convolution(Windowed):
         library = "cuDNN" if self.engine == proto.ConvolutionParameter.CUDNN else ""
         return backend.current().convolutions(library)
 
-    def reserve_columns(self, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
-        """Make the shared workspace hold the columns of a convolution from x to y."""
-        shapes = x_shape, y_shape
-        self.reserve(self.convolutions.convolution_workspace(*shapes, self.moved, self.group, self.dtype))
+    def moved_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of the images that the window moves over, and of those with a pixel for each of its positions."""
+        return self.x_shape, self.y_shape
+
+    def workspace_size(self, backward: bool) -> int:
+        kinds, packed = self.backward_kinds if backward else self.forward_kinds, self._packed is not None
+        how = *self.moved_shapes(), self.moved, self.group, self.dtype
+        return self.convolutions.convolution_workspace(*how, kinds, packed)
+
+    def workspace_for(self, backward: bool) -> Any:
+        """The shared workspace, with room for what forward asks of the kernels, or ``backward``."""
+        self.reserve(self.workspace_size(backward))
+        return self.workspace
 
     def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * sum(blob.count for blob in top) * (self.blobs[0].count // self.num_output)
@@ -253,33 +279,50 @@ class Convolution(Windowed):
         """Each bottom to the top of the same place, or added to what is there, then rectified."""
         if self.x_shape[0] == 0:
             return
-        w = self.filters(self.blobs[0].xdata)
+        how = self.x_shape, self.moved, backend.current(), *backend.current().settings()
+        packed = self._packed or _Packed()
+        w, packed_before = None if how in packed.done_for else self._written_filters(), len(packed.made)
         bias = self.blobs[1].xdata if self.bias_term else None
-        ops, shared = self.convolutions, (self.moved, self.group, self.workspace)
+        ops, shared = self.convolutions, (self.moved, self.group, self.workspace_for(backward=False))
         for i, blob in enumerate(bottom):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
-            ops.convolve(x, w, bias, y, *shared, slope, self._packed, accumulate)
+            ops.convolve(x, w, bias, y, *shared, slope, self._packed and packed.made, accumulate)
+        if w is not None and packed.write is not None:
+            if len(packed.made) > packed_before:  # what was made of them is all that was read
+                packed.done_for.add(how)
+                self.blobs[0].release_data()
+            else:
+                packed.write = None
 
-    def pack_filters(self) -> None:
+    def pack_filters(self, write: Callable[[], None] | None = None) -> None:
         """From the next forward on, work with what can be made of the filters in advance; call it whenever they change.
 
-        Forward only: who changes them must know of it.
+        Forward only: who changes them must know of it.  ``write`` writes the params to their blobs whenever filters are
+        needed; those that something else is made of do not stay there.
         """
         if self._packed is None:
-            self._packed = {}
-        self._packed.clear()
+            self._packed = _Packed()
+        self._packed.renew(write)
         generation.advance()
+
+    def _written_filters(self) -> Any:
+        """The filters, for kernels."""
+        if self._packed is None or self._packed.write is None:
+            return self.filters(self.blobs[0].xdata)
+        self._packed.write()
+        # the first pass holds on to what it asks for by ``xdata``
+        return self.filters(self.blobs[0].peek_data() if backend.current().is_host else self.blobs[0].xdata)
 
     @property
     def has_packed(self) -> bool:
         """Whether anything was made of the filters."""
-        return bool(self._packed)
+        return self._packed is not None and bool(self._packed.made)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:
             return
         w = self.blobs[0]
-        ops, shared = self.convolutions, (self.moved, self.group, self.workspace)
+        ops, shared = self.convolutions, (self.moved, self.group, self.workspace_for(backward=True))
         for i, blob in enumerate(bottom):
             dy = self.images(top[i].xdiff, self.y_shape)
             dbias = self.blobs[1].xdiff if self.bias_term and self.param_propagate_down[1] else None
@@ -337,6 +380,8 @@ class Deconvolution(Convolution):
     capturable = True
     by_image = True
     takes_halves = True
+    forward_kinds = (DATA_GRAD,)
+    backward_kinds = (WEIGHT_GRAD, FORWARD)
 
     def filter_channels(self) -> tuple[int, int]:
         return self.in_channels, self.num_output // self.group
@@ -359,8 +404,8 @@ class Deconvolution(Convolution):
     def moved_window(self, spatial: tuple[int, ...], out: tuple[int, ...]) -> Window:
         return self.window.fitted(spatial)
 
-    def reserve_columns(self, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
-        super().reserve_columns(y_shape, x_shape)
+    def moved_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.y_shape, self.x_shape
 
     def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
         return 2.0 * sum(blob.count for blob in bottom) * (self.blobs[0].count // self.in_channels)
@@ -369,7 +414,7 @@ class Deconvolution(Convolution):
         if self.x_shape[0] == 0:
             return
         w = self.filters(self.blobs[0].xdata)
-        ops, shared = self.convolutions, (self.moved, self.group, self.workspace)
+        ops, shared = self.convolutions, (self.moved, self.group, self.workspace_for(backward=False))
         for i, blob in enumerate(bottom):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
             ops.convolve_data_grad(x, w, y, *shared)
@@ -380,7 +425,7 @@ class Deconvolution(Convolution):
         if self.x_shape[0] == 0:
             return
         w = self.blobs[0]
-        ops, shared = self.convolutions, (self.moved, self.group, self.workspace)
+        ops, shared = self.convolutions, (self.moved, self.group, self.workspace_for(backward=True))
         for i, blob in enumerate(bottom):
             dy = self.images(top[i].xdiff, self.y_shape)
             if self.bias_term and self.param_propagate_down[1]:

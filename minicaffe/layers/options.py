@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import sys
 from collections.abc import Collection, Mapping, MutableMapping, MutableSequence, MutableSet, Sequence
 from numbers import Number
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from google.protobuf.message import Message
 
+from minicaffe import proto
 from minicaffe.backend import generation
 from minicaffe.layers import interface
 from minicaffe.layers.checks import Checked
@@ -76,8 +78,7 @@ class Configured(Checked):
 
     def _message_with(self, field: str) -> Any:
         """The layer's own message if it has the field, or else a common one."""
-        messages = [getattr(self.layer_param, param) for param in (self.param, *self.common_params) if param]
-        return next(message for message in messages if field in message.DESCRIPTOR.fields_by_name)
+        return getattr(self.layer_param, _param_with(field, self.param, *self.common_params))
 
     # --- what is set later ---------------------------------------------------------------------------------------
 
@@ -212,6 +213,13 @@ class Configured(Checked):
                 f"attribute {name!r} of a capturable layer must be immutable; found a {type(value).__name__}"
             )
         return value
+
+
+@functools.cache
+def _param_with(field: str, *params: str) -> str:
+    """The first of some fields of a LayerParameter whose message has a ``field``."""
+    messages = {param: proto.LayerParameter.DESCRIPTOR.fields_by_name[param].message_type for param in params if param}
+    return next(param for param, message in messages.items() if field in message.fields_by_name)
 
 
 def _sets_itself(layer: Configured) -> bool:

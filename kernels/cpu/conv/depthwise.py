@@ -212,7 +212,7 @@ def _weight_grad(scratch_per_worker, parts, threads, tables, x, dy, dw, memory, 
 
 
 _KERNELS = {FORWARD: _convolve, DATA_GRAD: _data_grad, WEIGHT_GRAD: _weight_grad}
-_TABLES: dict[int, Callable[[Problem], _Tables | GradientTables]] = {
+_TABLES: dict[str, Callable[[Problem], _Tables | GradientTables]] = {
     FORWARD: _band_tables,
     DATA_GRAD: gradient_tables,
     WEIGHT_GRAD: _tables,

@@ -83,8 +83,8 @@ def _multiply(
             ahead, left, a_ahead = following, min(kc, depth), a_following
         macro_kernel(
             code, rows, row // size_of(like), min(kc, depth - k), a + k * a_step, size_of(like), a_step,
-            panel + k * row, vectors, product, row, product, row, scratch, slope_at if k + kc >= depth else 0, 0,
-            ahead if following != 0 else 0, left * row, a_ahead if a_following != 0 else 0,
+            panel + k * row, row, vectors, product, row, product, row, scratch, slope_at if k + kc >= depth else 0, 0,
+            ahead if following != 0 else 0, left * row, a_ahead if a_following != 0 else 0, a_step,
         )  # fmt: skip
 
 

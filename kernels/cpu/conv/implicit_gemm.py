@@ -20,6 +20,7 @@ the number of threads.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -49,6 +50,7 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
     VECTORS,
     compiled_macro_kernel,
 )
+from minicaffe.kernels.cpu.runtime.address import LINE
 from minicaffe.kernels.cpu.runtime.launch import queue_length
 from minicaffe.kernels.cpu.runtime.threads import product_threads
 from minicaffe.kernels.cpu.simd.memory import CHUNK, WIDTH
@@ -68,6 +70,11 @@ small image takes: for weights that stay the same, where it is measured against 
 """
 _GATHERED_AGAIN, _READ_AGAIN = 1.2, 0.06
 """Cycles to gather an element from beyond the L2 cache, and to read a byte of the weights from there."""
+_NEAR = 8 * L2
+"""Bytes of images that may be expected to be in some cache."""
+_SETS, _MOST_IN_A_SET = 64, 12
+"""Lines of memory that lie a multiple of so many lines apart share a set of the L1 cache, and how many may stay there,
+roughly."""
 _FEW_REGISTERS = 8  # of a row of a product: if there are more, what fills up the last panel is neglected
 
 
@@ -167,22 +174,25 @@ def _kernel(problem: Problem) -> Solver:
     threads = product_threads(problem.multiplications, problem.threads)
     parts = queue_length(threads)
 
-    def shares(tables: Tables, rows: int) -> tuple[int, int, bool]:
-        """All parts, those of the rows, and whether images are padded before: where several parts would read each."""
+    def shares(tables: Tables, rows: int, channels: int) -> tuple[int, int, bool, bool]:
+        """All parts, those of the rows, whether images are padded before: where several parts would read each; and
+        whether panels are multiplied as they lie in the images.
+        """
         batches = -(-images // tables.together) * problem.group
         pads = tables.padded and threads > 1 and batches <= threads
         work = config.weights // (problem.group * rows), rows, tables.columns, batches
-        return *_row_parts(*work, itemsize, threads), pads
+        as_it_lies = not tables.padded and _stay_near(tables.channel * itemsize, channels, batches)
+        return *_row_parts(*work, itemsize, threads), pads, as_it_lies
 
     if problem.kind == FORWARD:
-        (parts, *how), packed = shares(config.positions, m), config.positions.packed
+        (parts, *how), packed = shares(config.positions, m, c), config.positions.packed
         codes = code, compiled_add_rows(problem.dtype).address if problem.accumulate else 0
         return functools.partial(kernels.convolve, *how, codes, scratch_per_worker, parts, threads, packed)
     if problem.kind == WEIGHT_GRAD:
         split = _weight_grad_parts(problem, config, threads)
         return functools.partial(kernels.weight_grad, code, *split, scratch_per_worker, threads, config.taps.packed)
     if config.rotated is not None and fast_paths.taken("rotated"):
-        (parts, *how), packed = shares(config.rotated, c), config.rotated.packed
+        (parts, *how), packed = shares(config.rotated, c, m), config.rotated.packed
         zeros = np.zeros((problem.group, c), problem.dtype)
         codes = code, 0
         return functools.partial(kernels.rotated_grad, *how, codes, zeros, scratch_per_worker, parts, threads, packed)
@@ -190,6 +200,16 @@ def _kernel(problem: Problem) -> Solver:
     blocks = min(c, -(-parts // max(1, images // config.positions.together * problem.group)))
     packed = config.positions.packed
     return functools.partial(kernels.scatter_grad, code, blocks, scratch_per_worker, parts, threads, packed)
+
+
+@functools.lru_cache(maxsize=1024)
+def _stay_near(channel: int, channels: int, images: int) -> bool:
+    """Whether channels, so many bytes apart, can be read where they lie: the images are near, and pieces as wide as a
+    panel of the channels that are multiplied at a time stay in the L1 cache.
+    """
+    lines = (row * channel // LINE + line for row in range(min(channels, KC)) for line in range(-(-PANEL // LINE)))
+    shared = Counter(line % _SETS for line in lines)
+    return images * channels * channel <= _NEAR and max(shared.values()) <= _MOST_IN_A_SET
 
 
 def _config(problem: Problem) -> _Config:

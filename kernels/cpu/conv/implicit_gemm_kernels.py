@@ -24,7 +24,7 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
     panel_kc,
     panel_vectors,
 )
-from minicaffe.kernels.cpu.runtime.address import align, load, size_of, store
+from minicaffe.kernels.cpu.runtime.address import align, load, quotient, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
 from minicaffe.kernels.cpu.simd.memory import (
@@ -117,10 +117,26 @@ def _pad_part(part, parts, x, base, scratch_per_worker, like, tables):
 
 @part_kernel()
 def _convolve_part(
-    part, parts, worker, row_parts, padded_before, codes, x, w, bias, y, slope, base, scratch_per_worker, like, tables
+    part,
+    parts,
+    worker,
+    row_parts,
+    padded_before,
+    as_it_lies,
+    codes,
+    x,
+    w,
+    bias,
+    y,
+    slope,
+    base,
+    scratch_per_worker,
+    like,
+    tables,
 ):
     """Convolve: ``row_parts`` parts of the filters for each part of the panels.  Images that ``_pad_part`` has not
-    padded before are padded here, by each part that reads them.
+    padded before are padded here, by each part that reads them.  If a panel is multiplied ``as_it_lies`` in the image,
+    it is not gathered.
 
     ``codes`` are those of the macro-kernel and of ``add_rows``; if the latter is 0, nothing is added to y.
     """
@@ -167,6 +183,8 @@ def _convolve_part(
             last_p = min(first_p + step, high_p)
             for p in range(first_p, last_p if early else first_p):
                 columns = min(width, together * positions - p * width)
+                if as_it_lies and columns == width:
+                    continue
                 row = panel_vectors(columns, WIDTH // size) * WIDTH
                 b = panel + (p - first_p) * k * PANEL
                 _fill_up(b, row, columns, k, like)
@@ -188,16 +206,25 @@ def _convolve_part(
                     initial, initial_row = bias.ctypes.data + (g * m + first_m) * size, 0
                     for r in range(0, k, depth):
                         ks = some_of(taps, r, min(depth, k - r))
-                        b = panel + (kept * (p - first_p) * k * PANEL + kept * r * row)
-                        if not early and (first_m == low_m or not kept):
+                        last_k = r + depth >= k
+                        b, b_row, ahead = panel + (kept * (p - first_p) * k * PANEL + kept * r * row), row, 0
+                        if as_it_lies and columns == width:
+                            b_row = channel * size
+                            b = padded + p * PANEL + r * b_row
+                            following = batch * count + p + 1
+                            if first_m == low_m and not last_k:
+                                ahead = b + depth * b_row
+                            elif first_m == low_m and following < high:
+                                then = quotient(following, count)
+                                ahead = x.ctypes.data + then * image + (following - then * count) * PANEL
+                        elif not early and (first_m == low_m or not kept):
                             _fill_up(b, row, columns, ks.size, like)
                             gather(b, row, padded, ks, runs_of(p, panels, runs), like)
-                        last_k = r + depth >= k
                         out, out_row = (y_at, positions * size) if alone and last_k else (product, row)
                         macro_kernel(
                             code, rows, last - first, ks.size, weights + r * size, k * size, size,
-                            b, vectors, initial, initial_row, out, out_row, scratch,
-                            slope_at if last_k and slope != 1 and adding == 0 else 0, p == first_p, 0, 0, 0,
+                            b, b_row, vectors, initial, initial_row, out, out_row, scratch,
+                            slope_at if last_k and slope != 1 and adding == 0 else 0, p == first_p, 0, 0, ahead, b_row,
                         )  # fmt: skip
                         initial, initial_row = product, row
                     if adding != 0:
@@ -260,8 +287,8 @@ def _scatter_grad_part(part, parts, worker, code, dy, wt, dx, blocks, base, scra
                         depth = min(panel_kc(vectors), m - r)
                         a, b = weights + (first_k * m + r) * size, panel + (p - first_p) * m * PANEL + r * row
                         macro_kernel(
-                            code, rows, row // size, depth, a, m * size, size, b, vectors, product if r > 0 else 0, row,
-                            product, row, scratch, 0, 0, 0, 0, 0,
+                            code, rows, row // size, depth, a, m * size, size, b, row, vectors,
+                            product if r > 0 else 0, row, product, row, scratch, 0, 0, 0, 0, 0, 0,
                         )  # fmt: skip
                     ks = some_of(row_offsets, first_k, rows)
                     scatter(padded, product, row, ks, runs_of(p, panels, runs), like)
@@ -334,8 +361,8 @@ def _weight_grad_part(
                         gather(panel, row, pixels, some_of(offsets, k, depth), runs_of(p, panels, runs), like)
                     a = dy_at + k * size
                     macro_kernel(
-                        code, m, row // size, depth, a, positions * size, size, panel, vectors, out, row, out, row,
-                        scratch, 0, 0, 0, 0, 0,
+                        code, m, row // size, depth, a, positions * size, size, panel, row, vectors, out, row, out, row,
+                        scratch, 0, 0, 0, 0, 0, 0,
                     )  # fmt: skip
                 following = dy_at + (k + depth) * size
                 if k + depth == positions:
@@ -378,7 +405,22 @@ def _add_up_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
 
 
 @kernel()
-def convolve(row_parts, pads_before, codes, scratch_per_worker, parts, threads, packed, x, w, bias, y, memory, slope):
+def convolve(
+    row_parts,
+    pads_before,
+    as_it_lies,
+    codes,
+    scratch_per_worker,
+    parts,
+    threads,
+    packed,
+    x,
+    w,
+    bias,
+    y,
+    memory,
+    slope,
+):
     like, tables = x.dtype.type(0), unpack(packed)
     weights, base = w.ctypes.data, align(memory.ctypes.data)
     if pads_before:
@@ -390,6 +432,7 @@ def convolve(row_parts, pads_before, codes, scratch_per_worker, parts, threads, 
         (
             row_parts,
             pads_before,
+            as_it_lies,
             codes,
             x,
             weights,
@@ -405,7 +448,21 @@ def convolve(row_parts, pads_before, codes, scratch_per_worker, parts, threads, 
 
 
 @kernel()
-def rotated_grad(row_parts, pads_before, codes, zeros, scratch_per_worker, parts, threads, packed, dy, w, dx, memory):
+def rotated_grad(
+    row_parts,
+    pads_before,
+    as_it_lies,
+    codes,
+    zeros,
+    scratch_per_worker,
+    parts,
+    threads,
+    packed,
+    dy,
+    w,
+    dx,
+    memory,
+):
     like, tables = dy.dtype.type(0), unpack(packed)
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
@@ -416,7 +473,21 @@ def rotated_grad(row_parts, pads_before, codes, zeros, scratch_per_worker, parts
         _convolve_part,
         parts,
         threads,
-        (row_parts, pads_before, codes, dy, wt, zeros, dx, dy.dtype.type(1), base, scratch_per_worker, like, tables),
+        (
+            row_parts,
+            pads_before,
+            as_it_lies,
+            codes,
+            dy,
+            wt,
+            zeros,
+            dx,
+            dy.dtype.type(1),
+            base,
+            scratch_per_worker,
+            like,
+            tables,
+        ),
     )
 
 

@@ -10,13 +10,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from minicaffe.kernels.convolution import DATA_GRAD as DATA_GRAD
+from minicaffe.kernels.convolution import FORWARD as FORWARD
+from minicaffe.kernels.convolution import KINDS as KINDS
+from minicaffe.kernels.convolution import WEIGHT_GRAD as WEIGHT_GRAD
 from minicaffe.kernels.cpu.runtime.address import LINE
 from minicaffe.kernels.cpu.simd.sums import add_channel_sums
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
-
-FORWARD, DATA_GRAD, WEIGHT_GRAD = KINDS = range(3)
-"""The convolution, and its gradients with respect to the data and to the weights."""
 
 AXES = 3
 """Spatial axes of the images that compiled code takes; images with fewer get leading axes of length 1."""
@@ -34,7 +35,7 @@ workspace, accumulate), with arrays as ``reference.convolve`` and its gradients 
 class Problem(NamedTuple):
     """A convolution or one of its gradients, for arrays of given shapes."""
 
-    kind: int
+    kind: str
     x_shape: tuple[int, ...]
     y_shape: tuple[int, ...]
     window: Window

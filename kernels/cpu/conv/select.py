@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,12 +78,6 @@ def _or_never(cycles: float | None) -> float:
 
 
 @functools.lru_cache(maxsize=1024)
-def _workspace(x_shape: tuple[int, ...], y_shape: tuple[int, ...], window: Window, group: int, dtype: np.dtype) -> int:
-    asked = [(FORWARD, True), *((kind, False) for kind in KINDS)]
-    problems = (Problem(kind, x_shape, y_shape, window, group, dtype, 1, packed) for kind, packed in asked)
-    return max(map(_most_workspace, problems))
-
-
 def _most_workspace(problem: Problem) -> int:
     """What any candidate uses for a problem, on any number of threads."""
     found = None if winograd.heeds_threads(problem) else _candidates(problem)
@@ -91,12 +85,22 @@ def _most_workspace(problem: Problem) -> int:
     return max(algorithm.workspace(same) for same in shared for _, algorithm in found or _candidates(same))
 
 
+@capturable
 def convolution_workspace(
-    x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int, dtype: DTypeLike | None = None
+    x_shape: Sequence[int],
+    y_shape: Sequence[int],
+    window: Window,
+    group: int,
+    dtype: DTypeLike | None = None,
+    kinds: Collection[str] = KINDS,
+    packed: bool = True,
 ) -> int:
     """See ``reference.convolution_workspace``; enough for each of the algorithms and numbers of threads."""
-    dtypes = (np.float32, np.float64) if dtype is None else (dtype,)
-    return max(_workspace(tuple(x_shape), tuple(y_shape), window, group, np.dtype(kind)) for kind in dtypes)
+    shapes = tuple(x_shape), tuple(y_shape)
+    dtypes = [np.dtype(each) for each in ((np.float32, np.float64) if dtype is None else (dtype,))]
+    asked = [(kind, False) for kind in kinds] + ([(FORWARD, True)] if packed and FORWARD in kinds else [])
+    problems = (Problem(kind, *shapes, window, group, each, 1, stays) for kind, stays in asked for each in dtypes)
+    return max(map(_most_workspace, problems))
 
 
 def forward_cycles(
@@ -116,7 +120,7 @@ def _chosen(problem: Problem, left_out: frozenset[str]) -> Algorithm:
 
 @functools.lru_cache(maxsize=1024)
 def solver(
-    kind: int,
+    kind: str,
     x_shape: tuple[int, ...],
     y_shape: tuple[int, ...],
     window: Window,

@@ -19,34 +19,75 @@ from minicaffe.kernels.cpu.conv.problem import (
     Problem,
     Solver,
 )
-from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
+from minicaffe.kernels.cpu.runtime.address import load, size_of, store
+from minicaffe.kernels.cpu.runtime.compile import called, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
+from minicaffe.kernels.cpu.simd.memory import copy_row, fill_row
+from minicaffe.kernels.cpu.simd.pairs import spread_even, take_even
 from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
 
+@called
+def _gather_rows(small, x, x_row, rows, count, step, like):
+    """Copy ``count`` elements, ``step`` apart, of each of some rows of x, which are ``x_row`` bytes apart."""
+    size = size_of(like)
+    for r in range(rows):
+        target, source = small + r * count * size, x + r * x_row
+        if step == 1:
+            copy_row(target, source, count, like)
+        elif step == 2:
+            take_even(target, source, 2 * count - 1, like)
+        else:
+            for i in range(count):
+                store(target + i * size, load(source + i * step * size, like))
+
+
+@called
+def _scatter_rows(small, x, x_row, rows, count, step, like):
+    """Copy them back; what lies between them is 0 before."""
+    size = size_of(like)
+    for r in range(rows):
+        source, target = small + r * count * size, x + r * x_row
+        if step == 1:
+            copy_row(target, source, count, like)
+        elif step == 2:
+            spread_even(source, target, 2 * count - 1, like)
+        else:
+            for i in range(count):
+                store(target + i * step * size, load(source + i * size, like))
+
+
 @part_kernel()
 def _gather_part(part, parts, x, small, step):
+    like = x.dtype.type(0)
+    size = size_of(like)
     planes, depth, height, width = small.shape
+    d_step, h_step, w_step = step
+    row = x.shape[3] * size
     low, high = share(part, parts, planes)
     for p in range(low, high):
         for d in range(depth):
-            for h in range(height):
-                for w in range(width):
-                    small[p, d, h, w] = x[p, d * step[0], h * step[1], w * step[2]]
+            source = x.ctypes.data + (p * x.shape[1] + d * d_step) * x.shape[2] * row
+            target = small.ctypes.data + (p * depth + d) * height * width * size
+            _gather_rows(target, source, h_step * row, height, width, w_step, like)
 
 
 @part_kernel()
 def _scatter_part(part, parts, small, x, step):
+    like = x.dtype.type(0)
+    size = size_of(like)
     planes, depth, height, width = small.shape
+    d_step, h_step, w_step = step
+    row, plane = x.shape[3] * size, x.shape[1] * x.shape[2] * x.shape[3]
     low, high = share(part, parts, planes)
     for p in range(low, high):
-        x[p] = 0
+        image = x.ctypes.data + p * plane * size
+        fill_row(image, like, plane)
         for d in range(depth):
-            for h in range(height):
-                for w in range(width):
-                    x[p, d * step[0], h * step[1], w * step[2]] = small[p, d, h, w]
+            source = small.ctypes.data + (p * depth + d) * height * width * size
+            _scatter_rows(source, image + d * d_step * x.shape[2] * row, h_step * row, height, width, w_step, like)
 
 
 @kernel()
@@ -114,7 +155,7 @@ def bind(problem: Problem) -> Solver:
         _gather_pixels(x, pixels, window)
         solve(pixels, dy, dw, dbias, rest, accumulate)
 
-    solvers: dict[int, Solver] = {FORWARD: convolve, DATA_GRAD: data_grad, WEIGHT_GRAD: weight_grad}
+    solvers: dict[str, Solver] = {FORWARD: convolve, DATA_GRAD: data_grad, WEIGHT_GRAD: weight_grad}
     return solvers[problem.kind]
 
 

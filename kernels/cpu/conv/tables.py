@@ -58,15 +58,16 @@ class PaddedImage(NamedTuple):
 
     def offsets(self, *coordinates: NDArray) -> NDArray:
         """Offsets of the pixels at these coordinates: an array for each axis; the result is in raster order."""
-        total = np.zeros((1, 1, 1), np.int64)
+        total = np.zeros(1, np.int64)
         for axis, at in enumerate(coordinates):
-            within, outside = (
-                math.prod(self.size[axis + 1 :]),
-                math.prod(self.phases[axis + 1 :]) * math.prod(self.size),
-            )
-            place = at // self.step[axis] * within + at % self.step[axis] * outside
-            total = total + place.reshape((1,) * axis + (-1,) + (1,) * (2 - axis))
-        return total.reshape(-1)
+            step, within = self.step[axis], math.prod(self.size[axis + 1 :])
+            if step == 1:
+                place = at * within
+            else:
+                outside = math.prod(self.phases[axis + 1 :]) * math.prod(self.size)
+                place = at // step * within + at % step * outside
+            total = np.add.outer(total, place).reshape(-1)
+        return total
 
 
 class Tables:
@@ -169,18 +170,25 @@ def window_tables(
 def _packed(
     image: PaddedImage, images: int, taps: NDArray, positions: NDArray, columns: NDArray, itemsize: int
 ) -> NDArray:
-    width = PANEL // itemsize
-    index = np.arange(columns.size)
-    breaks = (index % width == 0) | (np.diff(columns, prepend=-2) != 1)
-    first = np.maximum.accumulate(np.where(breaks, index, 0))
-    last = np.append(np.flatnonzero(breaks), columns.size)[np.cumsum(breaks)]
-    since = index - first
-    wide = (last - first) // (WIDTH // itemsize) * (WIDTH // itemsize)  # of each unbroken stretch, in whole registers
-    starts = np.flatnonzero(since % np.where(since < wide, WIDTH // itemsize, CHUNK // itemsize) == 0)
+    width, register, chunk = PANEL // itemsize, WIDTH // itemsize, CHUNK // itemsize
+    breaks = np.ones(columns.size + 1, bool)
+    np.not_equal(columns[1:] - columns[:-1], 1, out=breaks[1:-1])
+    breaks[:-1:width] = True
+    stretches = np.flatnonzero(breaks)  # where each unbroken one begins, and the end of the last
+    lengths = stretches[1:] - stretches[:-1]
+    registers = lengths // register
+    counts = registers - (registers * register - lengths) // chunk  # whole registers, then what is left in chunks
+    ends = np.cumsum(counts)
+    order = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
+    whole = np.repeat(registers, counts)
+    starts = np.repeat(stretches[:-1], counts) + np.minimum(order, whole) * register
+    starts += np.maximum(order - whole, 0) * chunk
     panels = np.searchsorted(starts, np.arange(-(-columns.size // width) + 1) * width)
-    runs = np.stack(
-        [columns[starts] * itemsize, starts % width * itemsize, np.diff(starts, append=columns.size)], axis=1
-    )
+    runs = np.empty((len(starts), 3), np.int64)
+    np.multiply(columns[starts], itemsize, out=runs[:, 0])
+    np.multiply(starts % width, itemsize, out=runs[:, 1])
+    np.subtract(starts[1:], starts[:-1], out=runs[:-1, 2])
+    runs[-1:, 2] = columns.size - starts[-1:]
     arrays = taps * itemsize, positions * itemsize, panels, runs
     sizes = [image.is_image, image.channel, images, *map(len, arrays)]
     return np.concatenate([sizes, image.table.reshape(-1), *(array.reshape(-1) for array in arrays)])

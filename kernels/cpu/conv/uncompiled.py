@@ -11,7 +11,7 @@ from minicaffe.kernels.cpu.conv.problem import DATA_GRAD, FORWARD, WEIGHT_GRAD, 
 from minicaffe.kernels.cpu.runtime.blas import single_threaded_blas
 from minicaffe.kernels.cpu.runtime.capture import not_capturable
 
-_FUNCTIONS: dict[int, Solver] = {
+_FUNCTIONS: dict[str, Solver] = {
     FORWARD: reference.convolve,
     DATA_GRAD: reference.convolve_data_grad,
     WEIGHT_GRAD: reference.convolve_weight_grad,

@@ -188,8 +188,8 @@ def _product_part(
                             ahead = weights + tiling.weights[min(square + 1, squares - 1)] + first_byte * depth
                     macro_kernel(
                         code, rows, width // size, min(kc, depth - k), a + k * size, source_row, size,
-                        b + panel * depth + k * width, vectors, out + panel if k > 0 else 0, row, out + panel, row,
-                        scratch, 0, 0, ahead, min(kc, depth) * width, 0,
+                        b + panel * depth + k * width, width, vectors, out + panel if k > 0 else 0, row, out + panel,
+                        row, scratch, 0, 0, ahead, min(kc, depth) * width, 0, 0,
                     )  # fmt: skip
         for i in range(made):
             start[i] = bias[g, i]
@@ -263,8 +263,8 @@ def _weight_grad_part(
                 for k in range(0, rows, panel_kc(vectors)):
                     macro_kernel(
                         code, c, width // size, min(panel_kc(vectors), rows - k), a + k * source_row, size, source_row,
-                        b + panel * rows + k * width, vectors, out + panel * c if started or k > 0 else 0, width,
-                        out + panel * c, width, scratch, 0, 0, 0, 0, 0,
+                        b + panel * rows + k * width, width, vectors, out + panel * c if started or k > 0 else 0,
+                        width, out + panel * c, width, scratch, 0, 0, 0, 0, 0, 0,
                     )  # fmt: skip
 
 

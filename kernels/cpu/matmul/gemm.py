@@ -101,7 +101,8 @@ def _gemm_part(
                     macro_kernel(
                         code, min(rows_together, rows - first_row), min(width, n - p * width), depth,
                         a_part + first_row * a_row + r * a_step, a_row, a_step, panels + (p - first_p) * panel_size,
-                        vectors, product if accumulate or r > 0 else 0, row, product, row, tile, 0, 0, 0, 0, 0,
+                        vectors * WIDTH, vectors, product if accumulate or r > 0 else 0, row, product, row, tile,
+                        0, 0, 0, 0, 0, 0,
                     )  # fmt: skip
         if transposed_c:
             target, columns = c.ctypes.data + first_p * width * c_row + low * size, min(width, n - first_p * width)

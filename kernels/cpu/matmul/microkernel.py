@@ -1,9 +1,9 @@
 """The micro-kernel and the macro-kernel of every matrix product, in the terms of Goto and van de Geijn (2008) and BLIS.
 
 A *micro-kernel* updates a tile of C, MR rows by NR columns, which it holds in SIMD registers while it sums over k.  The
-*macro-kernel* runs it down the rows of A for one *panel* of B: a block of k rows and NR columns, packed so that a row
-is ``vectors`` registers and rows follow one another in memory.  A is not packed: its elements are read where they are,
-one at a time, and broadcast.
+*macro-kernel* runs it down the rows of A for one *panel* of B: a block of k rows and NR columns, whose rows are
+``vectors`` registers and mostly packed, one behind the other in memory.  A is not packed: its elements are read where
+they are, one at a time, and broadcast.
 
 Memory is addressed in bytes, so that one kernel serves matrices of any layout.
 """
@@ -61,10 +61,10 @@ def _define_micro_kernel(
     unless ``slope`` is 0.
     """
     word = ir.IntType(64)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 15), name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word] * 16), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    k, a, a_row, a_step, a_rows, b, initial, initial_row, c, c_row, slope, *far = function.args
+    k, a, a_row, a_step, a_rows, b, b_row, initial, initial_row, c, c_row, slope, *far = function.args
     lanes = WIDTH // size
     kind = ir.VectorType(scalar, lanes)
     labels = "entry", "started", "numbers", "matrix", "loop", "done", "rectifying", "plain"
@@ -99,19 +99,19 @@ def _define_micro_kernel(
     builder.position_at_end(loop)
     left, at, panel, *coming = (builder.phi(word) for _ in range(3 + len(far) // 2))
     sums = {place: builder.phi(kind) for place in places}
-    b_row = [get_vector(builder, builder.add(panel, word(v * WIDTH)), kind, size) for v in range(vectors)]
+    b_numbers = [get_vector(builder, builder.add(panel, word(v * WIDTH)), kind, size) for v in range(vectors)]
     for line in coming:
         prefetch_line(builder, line)
     totals = {}
     for r in range(rows):
         broadcast = number_at(builder.add(at, a_offsets[r]))
         for v in range(vectors):
-            totals[r, v] = fma(builder, broadcast, b_row[v], sums[r, v])
+            totals[r, v] = fma(builder, broadcast, b_numbers[v], sums[r, v])
     next_left = builder.sub(left, word(1))
     following = [
         (left, k, next_left),
         (at, a, builder.add(at, a_step)),
-        (panel, b, builder.add(panel, word(vectors * WIDTH))),
+        (panel, b, builder.add(panel, b_row)),
         *(
             (line, first, builder.add(line, step))
             for line, first, step in zip(coming, far[::2], far[1::2], strict=True)
@@ -145,13 +145,14 @@ def _define_micro_kernel(
 
 
 def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
-    """A function that computes a tile; arguments: ``(k, a, a_row, a_step, a_rows, b, initial, initial_row, c,
-    c_row, slope, ahead, ahead_step, a_ahead, a_ahead_step, like)``.
+    """A function of ``(k, a, a_row, a_step, a_rows, b, b_row, initial, initial_row, c, c_row, slope, ..., like)`` that
+    computes a tile.
 
     C (rows, vectors registers) becomes the initial value plus A (a_rows <= rows, k > 0) times the panel b (k, vectors).
-    a_row, a_step, initial_row and c_row are the distances in bytes between rows, and between neighbours in a row of A.
-    With each row of the panel the lines at ``ahead`` and ``a_ahead`` are prefetched, which then move on by
-    ``ahead_step`` and ``a_ahead_step`` bytes; ``like`` has the dtype.  See ``macro_kernel`` for ``initial`` and
+    a_row, a_step, b_row, initial_row and c_row are the distances in bytes between rows, and between neighbours in a row
+    of A.
+    With each row of the panel the lines at ``ahead`` and ``line`` are prefetched, which then move on by
+    ``ahead_step`` and ``line_step`` bytes; ``like`` has the dtype.  See ``macro_kernel`` for ``initial`` and
     ``slope``.
     """
 
@@ -164,6 +165,7 @@ def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
         a_step,
         a_rows,
         b,
+        b_row,
         initial,
         initial_row,
         c,
@@ -171,8 +173,8 @@ def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
         slope,
         ahead,
         ahead_step,
-        a_ahead,
-        a_ahead_step,
+        line,
+        line_step,
         like,
     ):
         def generate(context, builder, signature, arguments):
@@ -184,7 +186,7 @@ def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
             builder.call(function, arguments[:-1])
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 15, like), generate
+        return types.void(*[types.intp] * 16, like), generate
 
     return micro_kernel
 
@@ -228,6 +230,7 @@ macro_kernel = caller(
     "a_row",
     "a_step",
     "panel",
+    "panel_row",
     "vectors",
     "initial",
     "initial_row",
@@ -238,17 +241,19 @@ macro_kernel = caller(
     "first",
     "ahead",
     "ahead_bytes",
-    "a_ahead",
+    "lines_ahead",
+    "line_step",
 )
-"""``macro_kernel(code, ...)``: C (rows, columns) = an initial value + A (rows, k) times a panel (k, vectors).
+"""``macro_kernel(code, ...)``: C (rows, columns) = an initial value + A (rows, k) times a panel (k, vectors), of rows
+``panel_row`` bytes apart.
 
 The initial value is the matrix at ``initial``, whose rows are ``initial_row`` bytes apart; if that is 0, one number for
 each row; and 0 if ``initial`` is 0.  What is negative in C is multiplied by the number at ``slope``, unless that is 0.
 Addresses and distances are in bytes.  ``scratch`` has room for one tile.  ``first`` is 1 if A is read for the first
 time, so that it may be far away, and 0 if not.  ``ahead_bytes`` at ``ahead``, which will be needed next, are prefetched
-bit by bit, unless ``ahead`` is 0.  So are, unless ``a_ahead`` is 0, the columns of an A that begins there, as many and
-as far apart as those of this one: of each the line that it begins in and those that follow, one for each tile.
-``code`` is the address of the dtype's ``compiled_macro_kernel``.
+bit by bit, unless ``ahead`` is 0.  So are k pieces of memory, ``line_step`` bytes apart, of which the first begins at
+``lines_ahead``, unless that is 0: as many cache lines of each as there are tiles.  ``code`` is the address of the
+dtype's ``compiled_macro_kernel``.
 """
 
 
@@ -257,7 +262,7 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
     """The code behind ``macro_kernel``: compiled once, apart from the many kernels that call it at its ``address``."""
     like = dtype.type(0)
 
-    @callback(types.void(*[types.intp] * 18))
+    @callback(types.void(*[types.intp] * 20))
     def compiled(
         rows,
         columns,
@@ -266,6 +271,7 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
         a_row,
         a_step,
         panel,
+        panel_row,
         vectors,
         initial,
         initial_row,
@@ -276,16 +282,17 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
         first,
         ahead,
         ahead_bytes,
-        a_ahead,
+        lines_ahead,
+        line_step,
     ):
         size = size_of(like)
         mr = _choose_mr(rows, vectors)
         coming, step = panel, 0
         if ahead != 0:
             coming, step = ahead, -(-ahead_bytes // (-(-rows // mr) * k))
-        a_coming, a_coming_step, a_next = panel, 0, 0
-        if a_ahead != 0:
-            a_coming, a_coming_step, a_next = a_ahead, a_step, LINE
+        line, next_line = lines_ahead, LINE
+        if lines_ahead == 0:
+            line, next_line, line_step = panel, 0, 0
         for i in range(0, rows, mr):
             inside = min(mr, rows - i)
             a_tile, c_tile, tile, tile_row = a + i * a_row, c + i * c_row, c + i * c_row, c_row
@@ -306,31 +313,31 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
                     start, start_row = tile, tile_row
             if vectors == 1:
                 _micro_8x1(
-                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope,
-                    coming, step, a_coming, a_coming_step, like,
+                    k, a_tile, a_row, a_step, inside, panel, panel_row, start, start_row, tile, tile_row, slope,
+                    coming, step, line, line_step, like,
                 )  # fmt: skip
             elif vectors < VECTORS:
                 _micro_8x2(
-                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope,
-                    coming, step, a_coming, a_coming_step, like,
+                    k, a_tile, a_row, a_step, inside, panel, panel_row, start, start_row, tile, tile_row, slope,
+                    coming, step, line, line_step, like,
                 )  # fmt: skip
             elif mr == 6:
                 _micro_6x4(
-                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope,
-                    coming, step, a_coming, a_coming_step, like,
+                    k, a_tile, a_row, a_step, inside, panel, panel_row, start, start_row, tile, tile_row, slope,
+                    coming, step, line, line_step, like,
                 )  # fmt: skip
             elif mr == 5:
                 _micro_5x4(
-                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope,
-                    coming, step, a_coming, a_coming_step, like,
+                    k, a_tile, a_row, a_step, inside, panel, panel_row, start, start_row, tile, tile_row, slope,
+                    coming, step, line, line_step, like,
                 )  # fmt: skip
             else:
                 _micro_4x4(
-                    k, a_tile, a_row, a_step, inside, panel, start, start_row, tile, tile_row, slope,
-                    coming, step, a_coming, a_coming_step, like,
+                    k, a_tile, a_row, a_step, inside, panel, panel_row, start, start_row, tile, tile_row, slope,
+                    coming, step, line, line_step, like,
                 )  # fmt: skip
             coming += step * k
-            a_coming += a_next
+            line += next_line
             if not whole:
                 for r in range(inside):
                     copy_row(c_tile + r * c_row, tile + r * tile_row, columns, like)

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from numba import types
 
-from minicaffe.kernels.cpu.runtime import cache, launch, threads
+from minicaffe.kernels.cpu.runtime import cache, front_end, launch, threads
 from minicaffe.kernels.cpu.runtime.compile import Callback, Kernel, announce, capturing
 
 _log = logging.getLogger("minicaffe")
@@ -233,8 +233,8 @@ def _only_compile() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     logging.disable()
     gc.disable()
-    for context in (launch.run_launches.typingctx, launch.run_launches.targetctx):
-        context.refresh()  # what Numba imports with its first kernel is there in all further forks then
+    # what Numba imports with its first kernel is there in all further forks then
+    front_end.hasten(launch.run_launches.typingctx, launch.run_launches.targetctx)
 
 
 def _in_order(jobs: list[Job]) -> list[Job]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import inspect
 import os
@@ -17,8 +18,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from llvmlite import binding as llvm
 from numba.core import caching, config
-from numba.core.runtime import rtsys
+from numba.core.runtime import _nrt_python
 
 _PATIENCE = 120.0  # seconds to wait for another process; a kernel takes a few
 _PAUSE = 0.005  # seconds between two attempts to lock
@@ -210,7 +212,7 @@ class Cache(caching.FunctionCache):
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         # Numba refreshes ``target`` here, too: imports all that it can compile, for a quarter of a second
-        rtsys.initialize(target)
+        _name_runtime()
         found = self._load_overload(signature, target)
         if found is None and self.keeps:
             if miss() or locks.wait(self._cache_path, self._impl.filename_base, signature):
@@ -233,6 +235,17 @@ class Cache(caching.FunctionCache):
         if self._stamp:
             return signature, codegen.magic_tuple(), self._stamp
         return super()._index_key(signature, codegen)
+
+
+@functools.cache
+def _name_runtime() -> None:
+    """Tell LLVM where the functions of Numba's runtime are that kept code calls.
+
+    Numba does so when it begins to compile, but compiles parts of that runtime then, for which LLVM's code generator is
+    read into memory; in kept code these parts are there already.
+    """
+    for name, address in _nrt_python.c_helpers.items():
+        llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
 
 def _unwritable_places(function: Callable, chosen: str) -> Iterator[str]:

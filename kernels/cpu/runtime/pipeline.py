@@ -13,6 +13,7 @@ from numba.core.ir_utils import get_definition, guard
 from numba.extending import intrinsic
 
 _LEFT_OUT = {
+    "AnnotateTypes",
     "DumpParforDiagnostics",
     "FindLiterallyCalls",
     "InlineClosureLikes",
@@ -26,9 +27,13 @@ _LEFT_OUT = {
     "WithLifting",
 }
 """They are for closures and comprehensions, expressions of whole arrays, ``with``, ``raise`` and ``literal_unroll``.
-Kernels have none: with most a kernel would not compile, with expressions of arrays it would be slow."""
+Kernels have none: with most a kernel would not compile, with expressions of arrays it would be slow.  One writes down
+types for people to read."""
+_FOR_REFERENCES = "IRLegalization"
+"""It says where each variable is used for the last time, for its references to be counted; nearly half of all
+statements then."""
 
-_OPERATORS = {bool, len, *(value for value in vars(operator).values() if callable(value))}
+OPERATORS = {bool, len, *(value for value in vars(operator).values() if callable(value))}
 
 
 class _Remembering:
@@ -47,7 +52,7 @@ class _Remembering:
         return getattr(self._context, name)
 
     def resolve_function_type(self, function: Any, arguments: tuple, named: dict) -> Any:
-        if named or not isinstance(function, types.Function) or function.typing_key not in _OPERATORS:
+        if named or not isinstance(function, types.Function) or function.typing_key not in OPERATORS:
             return self._context.resolve_function_type(function, arguments, named)
         call = function, arguments
         if call not in self._known:
@@ -120,7 +125,8 @@ class KernelCompiler(CompilerBase):
         for kind, description in DefaultPassBuilder.define_nopython_pipeline(self.state).passes:
             if kind.__name__ == "NopythonTypeInference":
                 passes.add_pass(_ChooseOfTwo, "choose of two")
-            if kind.__name__ not in _LEFT_OUT:
+            counts = self.state.flags.nrt or kind.__name__ != _FOR_REFERENCES
+            if counts and kind.__name__ not in _LEFT_OUT:
                 passes.add_pass(kind, description)
         passes.finalize()
         return [passes]

@@ -17,28 +17,30 @@ from numba.extending import intrinsic
 from minicaffe.kernels.cpu.runtime.address import load, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import called, kernel
 
-
-def _assembly(code: str) -> str:
-    """LLVM's code compiled as Numba will compile the kernels: for this processor, or the one that Numba was told of.
-
-    What a processor has cannot be told from ``NUMBA_CPU_FEATURES``: ``NUMBA_CPU_NAME`` implies features, too.
-    """
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    name = llvm.get_host_cpu_name() if config.CPU_NAME is None else config.CPU_NAME
-    features = codegen.get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
-    machine = llvm.Target.from_default_triple().create_target_machine(cpu=name, features=features)
-    return machine.emit_assembly(llvm.parse_assembly(code))
-
-
 _SUM = """
 define <16 x float> @sum(<16 x float> %a, <16 x float> %b) {
     %c = fadd <16 x float> %a, %b
     ret <16 x float> %c
 }
 """
-_SUM_ASSEMBLY = _assembly(_SUM)
-WIDTH = 64 if "%zmm" in _SUM_ASSEMBLY else 32 if "%ymm" in _SUM_ASSEMBLY else 16
+
+
+def _register_bytes() -> int:
+    """Of a SIMD register of the processor that Numba compiles for: this one, or the one that it was told of."""
+    if config.CPU_NAME is None and config.CPU_FEATURES is None:
+        features = codegen.get_host_cpu_features().split(",")
+        return 64 if "+avx512f" in features else 32 if "+avx" in features else 16
+    # a name implies features, too: which, tells what LLVM makes of a sum, for which it reads in 14 MB of its own code
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    name = llvm.get_host_cpu_name() if config.CPU_NAME is None else config.CPU_NAME
+    features = codegen.get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    machine = llvm.Target.from_default_triple().create_target_machine(cpu=name, features=features)
+    assembly = machine.emit_assembly(llvm.parse_assembly(_SUM))
+    return 64 if "%zmm" in assembly else 32 if "%ymm" in assembly else 16
+
+
+WIDTH = _register_bytes()
 """Bytes of a SIMD register."""
 REGISTERS = 32 if WIDTH == 64 or llvm.get_default_triple().startswith(("aarch64", "arm64")) else 16
 """How many SIMD registers there are."""

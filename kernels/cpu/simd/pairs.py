@@ -9,7 +9,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.runtime.address import size_of
-from minicaffe.kernels.cpu.runtime.compile import called
+from minicaffe.kernels.cpu.runtime.compile import called, kernel
 from minicaffe.kernels.cpu.simd.memory import WIDTH, get_first, get_vector, put_first, put_vector
 
 _WORD = ir.IntType(64)
@@ -32,9 +32,10 @@ def _shuffled(builder: ir.IRBuilder, a: Any, b: Any, places: list[int]) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places))
 
 
-def _pairs(splits: bool, whole: bool) -> Any:
+def _pairs(splits: bool, whole: bool, with_odd: bool = True) -> Any:
     """An intrinsic ``(even, odd, row, count, like)`` that splits two registers of a row into one of each, or joins
-    them; if not ``whole``, only the first ``count`` elements of the row, fewer than two registers.
+    them; if not ``whole``, only the first ``count`` elements of the row, fewer than two registers.  Unless
+    ``with_odd``, the odd elements are not written, or are zeros.
     """
 
     @intrinsic
@@ -55,9 +56,12 @@ def _pairs(splits: bool, whole: bool) -> Any:
             if splits:
                 a, b = (_get(builder, at, kind, size, part) for at, part in zip(halves, parts, strict=True))
                 _put(builder, _shuffled(builder, a, b, list(range(0, 2 * lanes, 2))), even, size, evens)
-                _put(builder, _shuffled(builder, a, b, list(range(1, 2 * lanes, 2))), odd, size, odds)
+                if with_odd:
+                    _put(builder, _shuffled(builder, a, b, list(range(1, 2 * lanes, 2))), odd, size, odds)
             else:
-                a, b = _get(builder, even, kind, size, evens), _get(builder, odd, kind, size, odds)
+                a, b = _get(builder, even, kind, size, evens), ir.Constant(kind, [0.0] * lanes)
+                if with_odd:
+                    b = _get(builder, odd, kind, size, odds)
                 woven = [i // 2 + i % 2 * lanes for i in range(2 * lanes)]
                 for at, part, places in zip(halves, parts, (woven[:lanes], woven[lanes:]), strict=True):
                     _put(builder, _shuffled(builder, a, b, places), at, size, part)
@@ -70,6 +74,8 @@ def _pairs(splits: bool, whole: bool) -> Any:
 
 _split, _split_rest = _pairs(splits=True, whole=True), _pairs(splits=True, whole=False)
 _join, _join_rest = _pairs(splits=False, whole=True), _pairs(splits=False, whole=False)
+_take, _take_rest = _pairs(True, whole=True, with_odd=False), _pairs(True, whole=False, with_odd=False)
+_spread, _spread_rest = _pairs(False, whole=True, with_odd=False), _pairs(False, whole=False, with_odd=False)
 
 
 @called
@@ -103,3 +109,27 @@ def join_rows(even, odd, part_row, row, step, rows, count, like):
         if whole < count:
             half = whole // 2 * size
             _join_rest(even_r + half, odd_r + half, row_r + whole * size, count - whole, like)
+
+
+@kernel(internal=True)
+def take_even(even, row, count, like):
+    """Copy the elements 0, 2, 4 ... of a row of ``count`` elements."""
+    size = size_of(like)
+    two = 2 * (WIDTH // size)
+    whole = count // two * two
+    for i in range(0, whole, two):
+        _take(even + i // 2 * size, 0, row + i * size, two, like)
+    if whole < count:
+        _take_rest(even + whole // 2 * size, 0, row + whole * size, count - whole, like)
+
+
+@kernel(internal=True)
+def spread_even(even, row, count, like):
+    """Copy what ``take_even`` took back into the row, with zeros between."""
+    size = size_of(like)
+    two = 2 * (WIDTH // size)
+    whole = count // two * two
+    for i in range(0, whole, two):
+        _spread(even + i // 2 * size, 0, row + i * size, two, like)
+    if whole < count:
+        _spread_rest(even + whole // 2 * size, 0, row + whole * size, count - whole, like)

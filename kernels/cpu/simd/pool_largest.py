@@ -5,6 +5,7 @@ Addresses and distances are in bytes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,21 @@ from minicaffe.kernels.cpu.simd.pool_windows import Lanes, repeat
 def _larger(builder: ir.IRBuilder, best: Any, pixels: Any) -> Any:
     """Code for the larger of two vectors of numbers."""
     return builder.select(builder.fcmp_ordered(">", pixels, best), pixels, best)
+
+
+def _check(builder: ir.IRBuilder, pixels: Any, kept: Any) -> None:
+    """Code that keeps zeros as long as all pixels are finite, and NaN for good where one is not."""
+    zero = ir.Constant(pixels.type, [0.0] * pixels.type.count)
+    builder.store(fma(builder, pixels, zero, builder.load(kept)), kept)
+
+
+def _are_numbers(builder: ir.IRBuilder, checks: list[Any]) -> Any:
+    """Code for whether no ``_check`` met what is not finite."""
+    total = builder.load(checks[0])
+    for kept in checks[1:]:
+        total = builder.fadd(total, builder.load(kept))
+    numbers = builder.bitcast(builder.fcmp_ordered("ord", total, total), ir.IntType(total.type.count))
+    return builder.icmp_unsigned("==", numbers, numbers.type(-1))
 
 
 def _for_registers(builder: ir.IRBuilder, lanes: Lanes, width: Any, body: Callable[[Any, Any], None]) -> None:
@@ -48,13 +64,13 @@ def largest_down(context, target, x, row, rows, width, least, known_rows):
         lanes = Lanes(builder, start.type, size, 1)
         other, zero = lanes.splat(start), ir.Constant(lanes.numbers, [0.0] * lanes.count)
         best = cgutils.alloca_once(builder, lanes.numbers)
-        checks = [cgutils.alloca_once_value(builder, zero) for _ in range(max(known, 1))]  # 0, or NaN for good
+        checks = [cgutils.alloca_once_value(builder, zero) for _ in range(max(known, 1))]
 
         def line(r):
             return builder.add(x, builder.mul(row, row.type(r) if isinstance(r, int) else r))
 
         def check(number, pixels):
-            builder.store(fma(builder, pixels, zero, builder.load(checks[number])), checks[number])
+            _check(builder, pixels, checks[number])
 
         def take_known(column, end):
             for r in range(known):
@@ -80,13 +96,48 @@ def largest_down(context, target, x, row, rows, width, least, known_rows):
                     take_any()
         else:
             take_any()
-        total = zero
-        for number in checks:
-            total = builder.fadd(total, builder.load(number))
-        numbers = builder.bitcast(builder.fcmp_ordered("ord", total, total), ir.IntType(lanes.count))
-        return builder.icmp_unsigned("==", numbers, numbers.type(-1))
+        return _are_numbers(builder, checks)
 
     return types.boolean(*[types.intp] * 5, least, known_rows), generate
+
+
+@intrinsic
+def largest_of_squares(context, y, x, height, width, rows, columns, column, top, left, least, taps):
+    """The largest of ``least`` and the pixels of an image (height, width) in square windows a pixel apart, whose number
+    of ``taps`` along an axis is known: a register of each of the ``rows`` of y (rows, columns), from ``column`` on.
+
+    The first window begins ``top`` rows above the image, fewer than it has, and ``left`` columns before it.  What a row
+    gives is kept in registers for the windows below.  Returns whether all numbers are finite: if not, what was written
+    may be wrong.
+    """
+
+    def generate(context, builder, signature, arguments):
+        y, x, height, width, rows, columns, column, top, left, start, _ = arguments
+        size, word = least.bitwidth // 8, width.type
+        lanes = Lanes(builder, start.type, size, 1)
+        other, zero = lanes.splat(start), ir.Constant(lanes.numbers, [0.0] * lanes.count)
+        checks = [cgutils.alloca_once_value(builder, zero) for _ in range(taps.count)]
+        above = [cgutils.alloca_once_value(builder, other) for _ in range(taps.count - 1)]  # the nearest row first
+        along = cgutils.alloca_once(builder, lanes.numbers)
+        before = builder.sub(word(taps.count - 1), top)  # rows of the image above the last one of the first windows
+        with cgutils.for_range(builder, builder.add(rows, before)) as loop:
+            builder.store(other, along)
+            with builder.if_then(builder.icmp_signed("<", loop.index, height)):
+                line, first = lanes.place(x, builder.mul(loop.index, width), size), builder.sub(column, left)
+                for tap in range(taps.count):
+                    pixels = lanes.read(line, builder.add(first, word(tap)), width, other)
+                    _check(builder, pixels, checks[tap])
+                    builder.store(_larger(builder, builder.load(along), pixels), along)
+            rows_of_window = [builder.load(row) for row in (along, *above)]
+            for kept, row in zip(above, rows_of_window, strict=False):
+                builder.store(row, kept)
+            done = builder.sub(loop.index, before)
+            with builder.if_then(builder.icmp_signed(">=", done, word(0))):
+                best = functools.reduce(functools.partial(_larger, builder), rows_of_window)
+                lanes.write(best, lanes.place(y, builder.mul(done, columns), size), column, columns)
+        return _are_numbers(builder, checks)
+
+    return types.boolean(*[types.intp] * 9, least, taps), generate
 
 
 @intrinsic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from minicaffe.errors import DeviceError
 from minicaffe.kernels.cuda.conv.finish import finish
-from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, WEIGHT_GRAD, Problem
+from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, KINDS, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cuda.launch import program
 from minicaffe.kernels.window import Window
 
@@ -67,10 +67,17 @@ class CudnnConvolutions:
         return 0 if self._held is None else self._held.nbytes
 
     def convolution_workspace(
-        self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int, dtype: Any = None
+        self,
+        x_shape: Sequence[int],
+        y_shape: Sequence[int],
+        window: Window,
+        group: int,
+        dtype: Any = None,
+        kinds: Collection[str] = KINDS,
+        packed: bool = True,
     ) -> int:
         """See ``kernels.reference.convolution_workspace``; for ``ops``, which may have to do the work."""
-        return self._ops.convolution_workspace(x_shape, y_shape, window, group, dtype)
+        return self._ops.convolution_workspace(x_shape, y_shape, window, group, dtype, kinds, packed)
 
     def convolve(
         self,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from minicaffe.kernels.convolution import DATA_GRAD as DATA_GRAD
+from minicaffe.kernels.convolution import FORWARD as FORWARD
+from minicaffe.kernels.convolution import KINDS as KINDS
+from minicaffe.kernels.convolution import WEIGHT_GRAD as WEIGHT_GRAD
 from minicaffe.kernels.window import Window
-
-FORWARD, DATA_GRAD, WEIGHT_GRAD = KINDS = ("Forward", "DataGrad", "WeightGrad")
-"""The convolution, and its gradients with respect to the data and to the weights, as implicit_gemm.cu names them."""
 
 
 class Problem(NamedTuple):

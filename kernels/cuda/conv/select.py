@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,11 +63,18 @@ class ConvOps:
         self.launch.planes(source, "col2im", planes, size, columns, x, struct)
 
     def convolution_workspace(
-        self, x_shape: Sequence[int], y_shape: Sequence[int], window: Window, group: int, dtype: Any = None
+        self,
+        x_shape: Sequence[int],
+        y_shape: Sequence[int],
+        window: Window,
+        group: int,
+        dtype: Any = None,
+        kinds: Collection[str] = KINDS,
+        packed: bool = True,
     ) -> int:
         """See ``kernels.reference.convolution_workspace``; enough for each algorithm that may be taken."""
         shapes = tuple(x_shape), tuple(y_shape)
-        problems = [Problem(kind, *shapes, window, group) for kind in KINDS]
+        problems = [Problem(kind, *shapes, window, group) for kind in kinds]
         if self.trials is not None:
             taken = [problem for problem in problems if fits(problem)]
         else:
