@@ -204,6 +204,12 @@ def test_blobs_in_the_middle_are_kept(everywhere):
     assert_same(net, deployed)
 
 
+def test_memory_that_moves_while_launches_are_captured(everywhere):
+    """A part of two Concats lies where the second one cannot use it, and is given memory of its own when that runs."""
+    net = net_of(input_of(4, 4, 9, 8) + CONV + layer("Concat", "data x", "y") + layer("Concat", "y x", "z"))
+    assert_same(net, net.deploy())
+
+
 def test_an_input_that_is_changed_in_place(everywhere):
     for rest in (conv("data", "y"), layer("InnerProduct", "data", "y", "inner_product_param { num_output: 5 }")):
         net = net_of(input_of(4, 4, 9, 8) + layer("TanH", "data", "data") + rest)

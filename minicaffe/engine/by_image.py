@@ -26,7 +26,7 @@ from minicaffe.kernels.cpu.runtime.threads import held
 from minicaffe.layers import Layer
 from minicaffe.layers.base import make
 
-_ATTEMPTS = 3
+_ATTEMPTS = 4
 """To capture: the first time memory grows, and what is made of weights in advance is made."""
 
 
@@ -114,10 +114,13 @@ class Replica(Executor):
 
     def _capture(self) -> LaunchList | None:
         self.reshape()  # here, since layers reshape when memory has moved, which is not to be captured
+        before = generation.current()
         with held(1), scratch.apart(), backend.current().capture() as capture:
             self.run()
         launches = getattr(capture, "launches", None)
-        return launches if launches is not None and launches.only_launches else None
+        if launches is None or generation.current() != before:  # memory has moved between the launches
+            return None
+        return launches if launches.only_launches else None
 
     def run(self) -> None:
         """Take the image that is there through all steps."""
