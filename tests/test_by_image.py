@@ -206,7 +206,8 @@ def test_blobs_in_the_middle_are_kept(everywhere):
 
 def test_memory_that_moves_while_launches_are_captured(everywhere):
     """A part of two Concats lies where the second one cannot use it, and is given memory of its own when that runs."""
-    net = net_of(input_of(4, 4, 9, 8) + CONV + layer("Concat", "data x", "y") + layer("Concat", "y x", "z"))
+    concats = layer("Concat", "data x", "y") + layer("Concat", "y x", "z") + conv("x", "w")
+    net = net_of(input_of(4, 4, 9, 8) + conv("data", "x", "num_output: 3 kernel_size: 3 pad: 1") + concats)
     assert_same(net, net.deploy())
 
 
