@@ -16,6 +16,7 @@ FAST_PATHS = {
     "depthwise": "convolutions with one channel a group slide a window over each channel, without a matrix product",
     "filter_panels": "convolutions whose weights stay the same multiply small images with panels of filters",
     "fusion": "neighbouring layers that work element by element run as one",
+    "image_by_image": "a deployed net takes each image of a batch through several layers before the next one",
     "implicit": "large convolutions on a GPU are one kernel, which lays out no columns in memory",
     "replay": "layers that run again as they ran before are replayed from a capture of their kernel launches",
     "rotated": "the data gradient of a convolution with stride 1 is a convolution with rotated filters",

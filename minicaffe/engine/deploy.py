@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from minicaffe import backend
-from minicaffe.backend import generation
+from minicaffe.backend import generation, threads
 from minicaffe.blob import Blob
-from minicaffe.engine import deploy_graph, joined, memory_plan
+from minicaffe.engine import deploy_graph, image_ranges, joined, memory_plan
 from minicaffe.engine.assembly import Step
+from minicaffe.engine.by_image import ByImage, group
 from minicaffe.engine.executor import Executor, check_param_shapes, param_shapes
 from minicaffe.engine.params import Params
+from minicaffe.kernels import fast_paths
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class DeployExecutor(Executor):
         self._placed: list[Blob] = []
         self._as_of = -1
         self._again: tuple[tuple, Any] | None = None
+        self._left: Sequence[Step] = ()
+        """The steps that are left, each for all images."""
+        self._by_image: list[ByImage] = []
+        self._by_image_fails = False
         super().__init__((), [name for name, _ in blobs], params, dtype)
         self._rewrite()
 
@@ -61,6 +67,16 @@ class DeployExecutor(Executor):
     def visible(self) -> set[str]:
         """The names of the blobs that hold what they hold in the net itself."""
         return {self._blobs[i][0] for i in self._watched}
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """What is left of the net: what callbacks see, and what runs, though images may go through some one by one."""
+        return self._left
+
+    @property
+    def by_image(self) -> Sequence[ByImage]:
+        """What images go through one by one, now."""
+        return self._by_image
 
     def run_forward(self, start: int, end: int) -> None:
         """Run all there is, whatever the range of the net's own layers."""
@@ -81,6 +97,8 @@ class DeployExecutor(Executor):
             segment.replay.again(segment)
             return
         self._again = None
+        self._record()
+        end = len(self._steps) - 1
         super()._forward(start, end)
         segment = self.plan().sweeps.forward.segments.get(start)
         whole = segment is not None and segment.last == end and segment.replay.replayed
@@ -95,9 +113,11 @@ class DeployExecutor(Executor):
         takes as long as the part does in a replayed pass.  What changes the net ends what was captured.
         """
         self._refresh()
-        where, plan, found = backend.current(), self.plan(forward=True), []
-        how = self._how("forward", plan)._replace(segments={})
+        found = []
         with self._running():
+            self._record()
+            where, plan = backend.current(), self.plan(forward=True)
+            how = self._how("forward", plan)._replace(segments={})
             self._clear_loss()
             plan.settle()
             index = 0
@@ -106,7 +126,8 @@ class DeployExecutor(Executor):
                 eager = partial(plan.sweeps.forward.run, index, last, how)
                 with where.capture() if where.is_host else contextlib.nullcontext() as capture:
                     eager()
-                steps = self._steps[index : last + 1]
+                layer = self._steps[index].layer
+                steps = layer.steps if isinstance(layer, ByImage) else self._steps[index : last + 1]
                 if capture is not None and capture.complete:
                     found.append(Part(steps, capture.replay, capture.idle))
                 else:
@@ -127,6 +148,8 @@ class DeployExecutor(Executor):
             elif self._shapes != self._shapes_now():
                 self._place_blobs()
             self._as_of = generation.current()
+        if self._conditions != self._conditions_now():
+            self._place_blobs()
         for layer in self._derived:
             layer.refresh()
 
@@ -135,7 +158,7 @@ class DeployExecutor(Executor):
         self._revisions = self._revisions_now()
         steps, folded = deploy_graph.rewrite(self._whole, self._blobs, self._watched)
         self._derived = deploy_graph.refreshed_layers(steps, folded)
-        self._take(steps)
+        self._left, self._by_image_fails = steps, False
         self._place_blobs()
         self._as_of = generation.current()
 
@@ -143,7 +166,11 @@ class DeployExecutor(Executor):
         """Give all blobs that nobody looks at memory that others use at other times, for the shapes of the inputs."""
         for blob in self._placed:
             blob.unshare_data(contents=False)
+        self._conditions = self._conditions_now()
+        if self._steps is not self._left:
+            self._take(self._left)
         super().reshape()
+        self._group()
         self._placed = joined.join(self._steps) if backend.current().is_host else []
         kept = self.visible
         places, _ = memory_plan.plan(self._steps, self._blobs, kept)
@@ -151,6 +178,28 @@ class DeployExecutor(Executor):
         memory_plan.share_memory(self._steps, self._blobs, kept, self.loss.dtype)
         super().reshape()
         self._shapes = self._shapes_now()
+
+    def _group(self) -> None:
+        """Let images go through layers one by one where that pays, and nobody looks on."""
+        on_host, count, left_out, is_watched = self._conditions
+        self._by_image = []
+        if self._by_image_fails or not on_host or is_watched or left_out.intersection(("image_by_image", "replay")):
+            return
+        ranges = image_ranges.find(self._left, self._watched, count)
+        if ranges:
+            self._take(group(self._left, ranges, count, self._params))
+            self._by_image = [s.layer for s in self._steps if isinstance(s.layer, ByImage)]
+
+    def _record(self) -> None:
+        """Before a pass: have captures of layers that images go through one by one, or let these go together."""
+        if not all(layer.record() for layer in self._by_image):
+            self._by_image_fails = True
+            self._place_blobs()
+
+    def _conditions_now(self) -> tuple[bool, int, frozenset[str], bool]:
+        """What, beside the layers and shapes, it depends on which images go through layers one by one."""
+        watched = self._is_watched("forward")
+        return backend.current().is_host, threads.get_num_threads(), fast_paths.left_out(), watched
 
     def _revisions_now(self) -> list[int]:
         return [step.layer.revision for step in self._whole]

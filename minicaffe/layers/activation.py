@@ -19,6 +19,7 @@ class ReLU6(Neuron):
 
     type = "ReLU6"
     capturable = True
+    by_image = True
     param = "relu6_param"
     per_element = 2
     reads_bottoms, reads_tops = (0,), ()
@@ -49,6 +50,7 @@ class NegReLU(Neuron):
 
     type = "NegReLU"
     capturable = True
+    by_image = True
     reads_bottoms, reads_tops = (0,), ()
 
     @staticmethod
@@ -71,6 +73,7 @@ class SeLu(Neuron):
 
     type = "SeLu"
     capturable = True
+    by_image = True
     param = "selu_param"
     per_element = 3
     reads_bottoms, reads_tops = (0,), ()
@@ -98,6 +101,7 @@ class Mish(Neuron):
 
     type = "Mish"
     capturable = True
+    by_image = True
     param = "mish_param"
     per_element = 8
     in_place = "forward"
@@ -127,6 +131,7 @@ class HardSigmoid(Neuron):
 
     type = "HardSigmoid"
     capturable = True
+    by_image = True
     param = "hard_sigmoid_param"
     per_element = 4
     alpha: float
@@ -157,6 +162,7 @@ class Truncation(Neuron):
 
     type = "Truncation"
     capturable = True
+    by_image = True
     param = "truncation_param"
     per_element = 2
     lower_bound: float
@@ -186,6 +192,7 @@ class SoftTruncation(Neuron):
 
     type = "SoftTruncation"
     capturable = True
+    by_image = True
     param = "soft_truncation_param"
     per_element = 3
     c: float

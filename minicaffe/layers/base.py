@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Collection, Iterator, Sequence
@@ -94,6 +95,10 @@ class Layer(interface.Layer, Configured, Costed):
     capturable_on_device: bool | None = None
     """The same for layers that use ``xp`` or assign to ``xdata`` and ``xdiff``, too, without making arrays, and draw
     random numbers: the host cannot capture all of that, a device can.  None: as ``capturable``."""
+    by_image: bool = False
+    """Whether forward computes each image, along axis 0 of all bottoms and tops, from that image of the bottoms alone:
+    a batch of one then gives the same, to rounding.  Each class says so for itself, and ``only_by_image_if`` where it
+    depends on how the layer is set up: it is not inherited."""
     takes_halves: bool = False
     """Whether its bottoms and tops may be arrays of 16 bits on a GPU (``minicaffe.engine.narrow``): forward and
     backward then hand them to ops of convolution, product, bias, normalisation, pooling and formulas, never to ``xp``.
@@ -124,6 +129,7 @@ class Layer(interface.Layer, Configured, Costed):
         cls.capturable = cls.__dict__.get("capturable", False)
         cls.capturable_on_device = cls.__dict__.get("capturable_on_device")
         cls.takes_halves = cls.__dict__.get("takes_halves", False)
+        cls.by_image = cls.__dict__.get("by_image", False)
         if "user_defined" not in cls.__dict__:
             cls.user_defined = cls.__module__.partition(".")[0] != __package__.partition(".")[0]
         if "setup" in cls.__dict__ and "fixed" not in cls.__dict__ and not cls.user_defined:
@@ -157,6 +163,7 @@ class Layer(interface.Layer, Configured, Costed):
         self.param_propagate_down: list[bool] = []
         self.loss_weights: list[float] = []
         self._scratch: dict[str, Any] = {}
+        self._workspace: Any = None
         self.read_options()
 
     def can_be_captured(self, on_host: bool) -> bool:
@@ -319,7 +326,28 @@ class Layer(interface.Layer, Configured, Costed):
     @property
     def workspace(self) -> Any:
         """Scratch memory shared by all layers, good for one call of an op; ``reserve`` says how much is needed."""
-        return backend.current().workspace(self.dtype)
+        return backend.current().workspace(self.dtype) if self._workspace is None else self._workspace
+
+    def only_by_image_if(self, apart: bool) -> None:
+        """In ``reshape``: say whether what the class says of ``by_image`` holds.  Only a change is set, as it ends
+        captures.
+        """
+        by_image = type(self).by_image and apart
+        if self.by_image != by_image:
+            self.by_image = by_image
+
+    def replica(self) -> Layer:
+        """A layer of the same params and options, for blobs of other shapes: it is to reshape, and given a workspace
+        (``work_in``) may run beside this one.
+        """
+        made = copy.copy(self)
+        made.__dict__["_scratch"] = {}
+        return made
+
+    def work_in(self, memory: Any) -> None:
+        """Take this array as the ``workspace`` from now on."""
+        self._workspace = memory
+        generation.advance()
 
     def reserve(self, count: int) -> None:
         """Make the shared workspace hold at least ``count`` elements: in ``reshape`` what forward needs; what backward

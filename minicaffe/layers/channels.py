@@ -19,6 +19,7 @@ class Axpy(Layer):
 
     type = "Axpy"
     capturable = True
+    by_image = True
     bottoms = 3
     reads_bottoms = (0, 1)
     reads_tops = ()

@@ -136,6 +136,19 @@ class Windowed(Layer):
         return sizes
 
 
+class _Packed:
+    """What was made of a layer's filters in advance, which its replicas share."""
+
+    def __init__(self) -> None:
+        self.renew(None)
+
+    def renew(self, write: Callable[[], None] | None) -> None:
+        """Have nothing yet; ``write`` writes the filters to their blob where they do not stay there."""
+        self.write = write
+        self.made: dict[Any, Any] = {}
+        self.done_for: set[tuple] = set()
+
+
 class Convolution(Windowed):
     r"""Cross-correlation with learned filters.
 
@@ -157,6 +170,7 @@ class Convolution(Windowed):
     equal_counts = True
     claims = (0,)
     capturable = True
+    by_image = True
     takes_halves = True
     num_output: int
     group: int
@@ -165,13 +179,12 @@ class Convolution(Windowed):
     forward_kinds: ClassVar[Sequence[str]] = (FORWARD,)
     """What forward asks of the kernels."""
     backward_kinds: ClassVar[Sequence[str]] = (DATA_GRAD, WEIGHT_GRAD)
-    _packed: dict[Any, Any] | None = None
-    _write_filters: Callable[[], None] | None = None
-    _packed_for: frozenset[tuple] = frozenset()
+    _packed: _Packed | None = None
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom, top)
         self._check_groups()
+        self.only_by_image_if(self.channel_axis > 0)
         options = getattr(self.layer_param, self.param)
         self.add_param((*self.filter_channels(), *self.window.kernel), options.weight_filler)
         if self.bias_term:
@@ -267,18 +280,19 @@ class Convolution(Windowed):
         if self.x_shape[0] == 0:
             return
         how = self.x_shape, self.moved, backend.current(), *backend.current().settings()
-        w, packed_before = None if how in self._packed_for else self._written_filters(), len(self._packed or ())
+        packed = self._packed or _Packed()
+        w, packed_before = None if how in packed.done_for else self._written_filters(), len(packed.made)
         bias = self.blobs[1].xdata if self.bias_term else None
         ops, shared = self.convolutions, (self.moved, self.group, self.workspace_for(backward=False))
         for i, blob in enumerate(bottom):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
-            ops.convolve(x, w, bias, y, *shared, slope, self._packed, accumulate)
-        if w is not None and self._write_filters is not None:
-            if self._packed and len(self._packed) > packed_before:  # what was made of them is all that was read
-                self._packed_for |= {how}
+            ops.convolve(x, w, bias, y, *shared, slope, self._packed and packed.made, accumulate)
+        if w is not None and packed.write is not None:
+            if len(packed.made) > packed_before:  # what was made of them is all that was read
+                packed.done_for.add(how)
                 self.blobs[0].release_data()
             else:
-                self._write_filters = None
+                packed.write = None
 
     def pack_filters(self, write: Callable[[], None] | None = None) -> None:
         """From the next forward on, work with what can be made of the filters in advance; call it whenever they change.
@@ -286,21 +300,23 @@ class Convolution(Windowed):
         Forward only: who changes them must know of it.  ``write`` writes the params to their blobs whenever filters are
         needed; those that something else is made of do not stay there.
         """
-        self._packed, self._packed_for, self._write_filters = {}, frozenset(), write
+        if self._packed is None:
+            self._packed = _Packed()
+        self._packed.renew(write)
         generation.advance()
 
     def _written_filters(self) -> Any:
         """The filters, for kernels."""
-        if self._write_filters is None:
+        if self._packed is None or self._packed.write is None:
             return self.filters(self.blobs[0].xdata)
-        self._write_filters()
+        self._packed.write()
         # the first pass holds on to what it asks for by ``xdata``
         return self.filters(self.blobs[0].peek_data() if backend.current().is_host else self.blobs[0].xdata)
 
     @property
     def has_packed(self) -> bool:
         """Whether anything was made of the filters."""
-        return bool(self._packed)
+        return self._packed is not None and bool(self._packed.made)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if self.x_shape[0] == 0:
@@ -331,6 +347,7 @@ class AddedConvolution(Convolution):
     tops = 1
     equal_counts = False
     capturable = True
+    by_image = True
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().setup(bottom[:1], top)
@@ -361,6 +378,7 @@ class Deconvolution(Convolution):
 
     type = "Deconvolution"
     capturable = True
+    by_image = True
     takes_halves = True
     forward_kinds = (DATA_GRAD,)
     backward_kinds = (WEIGHT_GRAD, FORWARD)

@@ -20,6 +20,7 @@ class ConvolutionDepthwise(Convolution):
     type = "ConvolutionDepthwise"
     fixed = Convolution.fixed
     capturable = True
+    by_image = True
     takes_halves = True
 
     def check_options(self) -> None:
@@ -43,4 +44,5 @@ class DepthwiseConvolution(Convolution):
 
     type = "DepthwiseConvolution"
     capturable = True
+    by_image = True
     takes_halves = True

@@ -20,6 +20,7 @@ class Eltwise(Layer):
 
     type = "Eltwise"
     capturable = True
+    by_image = True
     takes_halves = True
     param = "eltwise_param"
     fixed = ()
@@ -156,6 +157,7 @@ class EltwiseOfOne(Eltwise):
 
     type = ""
     capturable = True
+    by_image = True
     fixed = ()
     bottoms = 1
 

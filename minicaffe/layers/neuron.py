@@ -59,6 +59,7 @@ class ReLU(Neuron):
 
     type = "ReLU"
     capturable = True
+    by_image = True
     takes_halves = True
     param = "relu_param"
     reads_bottoms, reads_tops = (0,), ()
@@ -87,6 +88,7 @@ class Sigmoid(Neuron):
 
     type = "Sigmoid"
     capturable = True
+    by_image = True
     takes_halves = True
     param = "sigmoid_param"
     per_element = 4
@@ -105,6 +107,7 @@ class TanH(Neuron):
 
     type = "TanH"
     capturable = True
+    by_image = True
     takes_halves = True
     param = "tanh_param"
 
@@ -122,6 +125,7 @@ class ELU(Neuron):
 
     type = "ELU"
     capturable = True
+    by_image = True
     takes_halves = True
     param = "elu_param"
     per_element = 3
@@ -149,6 +153,7 @@ class BNLL(Neuron):
 
     type = "BNLL"
     capturable = True
+    by_image = True
     per_element = 4
     in_place = "forward"
     reads_bottoms, reads_tops = (0,), ()
@@ -167,6 +172,7 @@ class AbsVal(Neuron):
 
     type = "AbsVal"
     capturable = True
+    by_image = True
     in_place = "never"
     reads_bottoms, reads_tops = (0,), ()
 
@@ -187,6 +193,7 @@ class Clip(Neuron):
 
     type = "Clip"
     capturable = True
+    by_image = True
     param = "clip_param"
     per_element = 2
     in_place = "forward"
@@ -218,6 +225,7 @@ class Threshold(Neuron):
 
     type = "Threshold"
     capturable = True
+    by_image = True
     param = "threshold_param"
     in_place = "forward"
     differentiable = ()

@@ -27,6 +27,7 @@ class LRN(Layer):
     type = "LRN"
     param = "lrn_param"
     capturable = True
+    by_image = True
     local_size: int
     alpha: float
     beta: float
@@ -141,6 +142,7 @@ class BatchNorm(Standardized):
     type = "BatchNorm"
     obeys = ("scale_bias", "scale_filler", "bias_filler")
     capturable = True
+    by_image = True
     takes_halves = True
     param = "batch_norm_param"
     fixed = ("scale_bias", "scale_filler", "bias_filler")
@@ -186,6 +188,7 @@ class BatchNorm(Standardized):
             kind=ShapeError,
         )
         self.use_global_stats = self.given("use_global_stats", self.phase == TEST)
+        self.only_by_image_if(self.use_global_stats)
         self.require(
             self.use_global_stats or x.count > 0,
             f"a batch without values has no mean and variance; found {x.shape_string}",

@@ -41,6 +41,7 @@ class Pooling(Layer):
 
     type = "Pooling"
     capturable = True
+    by_image = True
     takes_halves = True
     capturable_on_device = True
     param = "pooling_param"

@@ -107,6 +107,7 @@ class Scale(Broadcast):
 
     type = "Scale"
     capturable = True
+    by_image = True
     takes_halves = True
     capturable_on_device = True
     param = "scale_param"
@@ -125,6 +126,8 @@ class Scale(Broadcast):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         super().reshape(bottom, top)
+        # kernels take rows of several elements; single ones NumPy multiplies
+        self.only_by_image_if(len(bottom) == 1 and self.axis_of(bottom[0], self.axis) > 0 and self.rows[2] > 1)
         self.kept = self.input_copy(bottom, top, self.rows)
         if self.bias_term:
             expected = 2 if len(bottom) == 1 else 1

@@ -95,6 +95,7 @@ class Slice(Along):
 
     type = "Slice"
     capturable = True
+    by_image = True
     param = "slice_param"
     per_element = 0
     tops = (1, None)
@@ -104,6 +105,7 @@ class Slice(Along):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.along = self.find_axis(x)
+        self.only_by_image_if(self.along > 0 and len(top) > 1)
         size, points = x.shape[self.along], list(self.slice_point)
         if points:
             self.require(
@@ -154,6 +156,7 @@ class Concat(Along):
 
     type = "Concat"
     capturable = True
+    by_image = True
     param = "concat_param"
     per_element = 0
     bottoms = (1, None)
@@ -162,6 +165,7 @@ class Concat(Along):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         first = bottom[0].shape
         self.along = self.find_axis(bottom[0])
+        self.only_by_image_if(self.along > 0 and len(bottom) > 1)
         for blob in bottom[1:]:
             same = len(blob.shape) == len(first) and all(
                 a == b for i, (a, b) in enumerate(zip(blob.shape, first)) if i != self.along

@@ -26,6 +26,7 @@ class Softmax(Layer):
 
     type = "Softmax"
     capturable = True
+    by_image = True
     obeys = ("scaling_temperature",)
     param = "softmax_param"
     reads_bottoms = ()
@@ -42,7 +43,9 @@ class Softmax(Layer):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         top[0].reshape_like(x)
-        self.shape = self.about(x, self.axis_of(x, self.axis), "score")
+        axis = self.axis_of(x, self.axis)
+        self.shape = self.about(x, axis, "score")
+        self.only_by_image_if(axis > 0)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x, y = bottom[0].xdata.reshape(self.shape), top[0].xdata.reshape(self.shape)

@@ -103,6 +103,16 @@ def convolution_workspace(
     return max(map(_most_workspace, problems))
 
 
+def forward_cycles(
+    x_shape: tuple[int, ...], y_shape: tuple[int, ...], window: Window, group: int, dtype: np.dtype
+) -> float:
+    """A rough estimate of the processor cycles of a convolution with weights that stay the same, on one thread; 0 if
+    there is none.
+    """
+    problem = Problem(FORWARD, x_shape, y_shape, window, group, dtype, 1, packed=True)
+    return _chosen(problem, frozenset()).cycles(problem) or 0.0
+
+
 def _chosen(problem: Problem, left_out: frozenset[str]) -> Algorithm:
     """The algorithm that is preferred for a problem, without those that are left out."""
     return next(algorithm for name, algorithm in candidates(problem) if name not in left_out)

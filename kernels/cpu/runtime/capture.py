@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minicaffe.kernels.cpu.runtime import launch
 from minicaffe.kernels.cpu.runtime.company import Company
@@ -76,6 +77,26 @@ class LaunchList:
         self._calls.append((launch.captured_bytes(), function))
 
     @property
+    def span(self) -> tuple[int, int]:
+        """Where its launches begin and end in memory."""
+        return self._start, self._end
+
+    @property
+    def words(self) -> NDArray:
+        """The launches, one behind the other, as words."""
+        first = self._start - self._memory.ctypes.data
+        return self._memory[first : first + self._end - self._start].view(np.intp)
+
+    @property
+    def only_launches(self) -> bool:
+        """Whether to make the launches again is all that there is to do."""
+        return self.complete and not self._calls
+
+    def own(self, *objects: Any) -> None:
+        """Let these live as long as the list."""
+        self._retained.append(objects)
+
+    @property
     def empty(self) -> bool:
         """Whether a replay does nothing."""
         return self._end == self._start and not self._calls
@@ -139,6 +160,12 @@ def abandon_capture() -> None:
 def in_progress() -> bool:
     """Whether this thread's launches are being captured."""
     return capturing.launches is not None
+
+
+def own(*objects: Any) -> None:
+    """Let these live as long as the list that is being captured on this thread, if one is."""
+    if isinstance(capturing.launches, LaunchList):
+        capturing.launches.own(*objects)
 
 
 def not_capturable() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -28,3 +29,14 @@ def scratch(size: int) -> Array:
     if memory is None or memory.size < size:
         memory = _of_thread.memory = np.zeros(size, np.uint8)
     return memory
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """In a ``with`` block, have scratch memory of its own: what is launched there is replayed beside other work."""
+    before = getattr(_of_thread, "memory", None)
+    _of_thread.memory = None
+    try:
+        yield
+    finally:
+        _of_thread.memory = before
