@@ -165,6 +165,7 @@ class Convolution(Windowed):
     forward_kinds: ClassVar[Sequence[str]] = (FORWARD,)
     """What forward asks of the kernels."""
     backward_kinds: ClassVar[Sequence[str]] = (DATA_GRAD, WEIGHT_GRAD)
+    _has_room: tuple[tuple[backend.Backend, bool], ...] = ()
     _packed: dict[Any, Any] | None = None
     _write_filters: Callable[[], None] | None = None
     _packed_for: frozenset[tuple] = frozenset()
@@ -210,7 +211,8 @@ class Convolution(Windowed):
         self.moved = self.moved_window(spatial, out) if spatial else Window((1,), (1,), (0,), (1,))
         self.x_shape = (num, self.in_channels, *(spatial or (1,)))
         self.y_shape = (num, self.num_output, *(out or (1,)))
-        self.reserve(self.workspace_size(backward=False))
+        self._has_room = ()
+        self.workspace_for(backward=False)
 
     def shape_tops(self, top: Sequence[Blob], shape: tuple[int, ...]) -> None:
         """In ``reshape``: give the tops the shape of a result."""
@@ -246,7 +248,10 @@ class Convolution(Windowed):
 
     def workspace_for(self, backward: bool) -> Any:
         """The shared workspace, with room for what forward asks of the kernels, or ``backward``."""
-        self.reserve(self.workspace_size(backward))
+        case = backend.current(), backward
+        if case not in self._has_room:
+            self.reserve(self.workspace_size(backward))
+            self._has_room += (case,)
         return self.workspace
 
     def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
@@ -286,7 +291,7 @@ class Convolution(Windowed):
         Forward only: who changes them must know of it.  ``write`` writes the params to their blobs whenever filters are
         needed; those that something else is made of do not stay there.
         """
-        self._packed, self._packed_for, self._write_filters = {}, frozenset(), write
+        self._packed, self._packed_for, self._write_filters, self._has_room = {}, frozenset(), write, ()
         generation.advance()
 
     def _written_filters(self) -> Any:
