@@ -179,6 +179,7 @@ class Convolution(Windowed):
     forward_kinds: ClassVar[Sequence[str]] = (FORWARD,)
     """What forward asks of the kernels."""
     backward_kinds: ClassVar[Sequence[str]] = (DATA_GRAD, WEIGHT_GRAD)
+    _has_room: tuple[tuple[backend.Backend, bool], ...] = ()
     _packed: _Packed | None = None
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -223,7 +224,8 @@ class Convolution(Windowed):
         self.moved = self.moved_window(spatial, out) if spatial else Window((1,), (1,), (0,), (1,))
         self.x_shape = (num, self.in_channels, *(spatial or (1,)))
         self.y_shape = (num, self.num_output, *(out or (1,)))
-        self.reserve(self.workspace_size(backward=False))
+        self._has_room = ()
+        self.workspace_for(backward=False)
 
     def shape_tops(self, top: Sequence[Blob], shape: tuple[int, ...]) -> None:
         """In ``reshape``: give the tops the shape of a result."""
@@ -259,7 +261,10 @@ class Convolution(Windowed):
 
     def workspace_for(self, backward: bool) -> Any:
         """The shared workspace, with room for what forward asks of the kernels, or ``backward``."""
-        self.reserve(self.workspace_size(backward))
+        case = backend.current(), backward
+        if case not in self._has_room:
+            self.reserve(self.workspace_size(backward))
+            self._has_room += (case,)
         return self.workspace
 
     def products(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> float:
@@ -303,6 +308,7 @@ class Convolution(Windowed):
         if self._packed is None:
             self._packed = _Packed()
         self._packed.renew(write)
+        self._has_room = ()
         generation.advance()
 
     def _written_filters(self) -> Any:
