@@ -47,11 +47,11 @@ def command(
 ) -> int:  # fmt: skip
     """Write a net and its weights for ONNX or PyTorch.
 
-    It is for ONNX if OUT ends in .onnx, for PyTorch if it ends in .pt or .pth.  OUT is NET's TEST phase, opset 18, for batches of any size,
-    with the names of blobs for its values.  Data layers become inputs.  For PyTorch it is a state_dict, and beside
-    it, with the suffix .py, lies the source of the module that it is for.  Layers that ONNX or PyTorch has no words
-    for are an error, which names all of them: name blobs before them as --output.  With --check the exit status is 1
-    if the model computes something else than the net.
+    It is for ONNX if OUT ends in .onnx, for PyTorch if it ends in .pt or .pth.  OUT is NET's TEST phase, opset 18, for
+    batches of any size, with the names of blobs for its values.  Data layers become inputs.  For PyTorch it is a
+    state_dict, and beside it, with the suffix .py, lies the source of the module that it is for.  Layers that ONNX or
+    PyTorch has no words for are an error, which names all of them: name blobs before them as --output.  With --check
+    the exit status is 1 if the model computes something else than the net.
     """
     from minicaffe import models
     from minicaffe.folding import ROUNDING
