@@ -196,6 +196,9 @@ def test_pointers_are_found_or_not_told():
     assert images.find_pointers(one, other, here, there) == [(start, 4), (start + 24, 32), (start + 32, 0)]
     other.words[4] = one.words[4]  # an address in the array that did not move with it
     assert images.find_pointers(one, other, here, there) is None
+    other.words[4] = there.ctypes.data
+    one.words[1], other.words[1] = here.ctypes.data + 36, there.ctypes.data + 36  # one beyond it that did
+    assert images.find_pointers(one, other, here, there) is None
 
 
 def test_blobs_in_the_middle_are_kept(everywhere):

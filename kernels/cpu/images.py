@@ -43,15 +43,15 @@ class Pointed(NamedTuple):
 
 def find_pointers(one: LaunchList, other: LaunchList, place: Array, elsewhere: Array) -> list[tuple[int, int]] | None:
     """The words of a list's launches that hold addresses within ``place``, and the bytes from its begin; ``other`` is
-    the same list for the same array ``elsewhere``.  None if these words are not the only difference there.
+    the same list for the same array ``elsewhere``.  None if other words are as far apart, or these are not.
     """
     first, second = one.words, other.words
     if first.size != second.size:
         return None
     start, distance = place.ctypes.data, elsewhere.ctypes.data - place.ctypes.data
     moved = second - first == distance
-    inside = (first >= start) & (first < start + place.nbytes)
-    if np.any(inside & ~moved):
+    inside = (first >= start) & (first <= start + place.nbytes)
+    if np.any(inside != moved):
         return None
     return [(one.span[0] + _WORD * int(k), int(first[k]) - start) for k in np.flatnonzero(moved)]
 
