@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 _LARGE, _HUGE = 1 << 20, 1 << 22  # bytes from which an array has pages of its own; huge ones, as NumPy's have
+_HUGE_PAGE = 1 << 21  # bytes; on other processors it may be more, and some pages then stay small
 
 
 def zeros(shape: Sequence[int], dtype: DTypeLike) -> NDArray:
@@ -23,11 +24,14 @@ def zeros(shape: Sequence[int], dtype: DTypeLike) -> NDArray:
     size = math.prod(shape) * dtype.itemsize
     if size < _LARGE:
         return np.zeros(shape, dtype)
+    huge = size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE")
     try:
-        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages = mmap.mmap(-1, size + huge * _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError):
         return np.zeros(shape, dtype)  # raises a MemoryError that says how much was asked for
-    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+    first = 0
+    if huge:  # huge pages begin at multiples of their size; what lies before and behind them is never touched
+        first = -np.frombuffer(pages, np.uint8).ctypes.data % _HUGE_PAGE
         with contextlib.suppress(OSError):
-            pages.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(pages, dtype, math.prod(shape)).reshape(shape)
+            pages.madvise(mmap.MADV_HUGEPAGE, first, size // _HUGE_PAGE * _HUGE_PAGE)
+    return np.frombuffer(pages, dtype, math.prod(shape), first).reshape(shape)

@@ -1,7 +1,8 @@
 """Implicit GEMM: convolution and its gradients as matrix products whose panels are gathered from the image.
 
 The matrix that im2col would make never exists as a whole: each panel of it is gathered right before it is multiplied.
-The three products are
+Where the window is one pixel and the images are near, the panels lie in these already, and are not even gathered.  The
+three products are
 
 =============  ====================================  ====================================================
 problem        product                               columns of the panels

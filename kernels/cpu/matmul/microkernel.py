@@ -145,8 +145,8 @@ def _define_micro_kernel(
 
 
 def _micro_kernel(rows: int, vectors: int) -> Callable[..., None]:
-    """A function of ``(k, a, a_row, a_step, a_rows, b, b_row, initial, initial_row, c, c_row, slope, ..., like)`` that
-    computes a tile.
+    """A function that computes a tile; arguments: ``(k, a, a_row, a_step, a_rows, b, b_row, initial, initial_row, c,
+    c_row, slope, ahead, ahead_step, line, line_step, like)``.
 
     C (rows, vectors registers) becomes the initial value plus A (a_rows <= rows, k > 0) times the panel b (k, vectors).
     a_row, a_step, b_row, initial_row and c_row are the distances in bytes between rows, and between neighbours in a row
@@ -251,9 +251,9 @@ The initial value is the matrix at ``initial``, whose rows are ``initial_row`` b
 each row; and 0 if ``initial`` is 0.  What is negative in C is multiplied by the number at ``slope``, unless that is 0.
 Addresses and distances are in bytes.  ``scratch`` has room for one tile.  ``first`` is 1 if A is read for the first
 time, so that it may be far away, and 0 if not.  ``ahead_bytes`` at ``ahead``, which will be needed next, are prefetched
-bit by bit, unless ``ahead`` is 0.  So are k pieces of memory, ``line_step`` bytes apart, of which the first begins at
-``lines_ahead``, unless that is 0: as many cache lines of each as there are tiles.  ``code`` is the address of the
-dtype's ``compiled_macro_kernel``.
+bit by bit, unless ``ahead`` is 0.  So are, unless ``lines_ahead`` is 0, k pieces of memory ``line_step`` bytes apart,
+of which the first begins there: of each the line that it begins in and those that follow, one for each tile.
+``code`` is the address of the dtype's ``compiled_macro_kernel``.
 """
 
 
