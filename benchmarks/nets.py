@@ -129,8 +129,8 @@ def same_losses(made: solvers.Solver, steps: int, device: str = "cpu") -> None:
 
 
 def same_changes(made: solvers.Solver, device: str = "cpu") -> None:
-    """Train a step beside PyTorch in float32 and in float64: the losses agree, and each param changes as in float64, to
-    a few times what rounding does to PyTorch's; Disagreement if not.
+    """Train the first step beside PyTorch in float32 and in float64: the losses agree, and each param changes as in
+    float64, to a few times what rounding does to PyTorch's; Disagreement if not.
     """
     from benchmarks.torch_net import translate, without_dropout
 

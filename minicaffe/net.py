@@ -96,6 +96,7 @@ class Net(NamedPasses, ForwardOnly):
     # --- construction --------------------------------------------------------------------------------------------
 
     def _build(self, param: proto.NetParameter, dtype: np.dtype) -> None:
+        backend.current().begin()
         self.dtype = dtype
         self.phase = param.state.phase
         filtered = graph.filter_net(param, self.source)

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from google.protobuf.message import Message
-
 from minicaffe import graph, proto
 from minicaffe.blob import Blob, Storage
 from minicaffe.engine import memory_plan
@@ -230,16 +228,4 @@ def load(
     definition, locations = read_net(path)
     source = Origin(path, locations)
     filtered = graph.filter_net(graph.with_state(definition, phase, level, stages), source)
-    return Net.from_param(_without_fillers(graph.with_inputs(filtered, shapes or {})), source)
-
-
-def _without_fillers(net: proto.NetParameter) -> proto.NetParameter:
-    """The net with zeros for weights."""
-    result = proto.NetParameter()
-    result.CopyFrom(net)
-    for layer in result.layer:
-        for _, options in layer.ListFields():
-            for field, value in options.ListFields() if isinstance(options, Message) else ():
-                if isinstance(value, proto.FillerParameter):
-                    options.ClearField(field.name)
-    return result
+    return Net.from_param(graph.without_fillers(graph.with_inputs(filtered, shapes or {})), source)

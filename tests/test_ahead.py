@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import pytest
 from cli_case import run, write_case
+from numba import types
 from numba.core import event
 
 from minicaffe import TEST, TRAIN, Net, proto, solvers
@@ -134,6 +135,25 @@ def test_what_others_compile_is_optimized_as_ever(fresh, once):
         assert (codegen._library_class is usual) == (not once or not optimization._KNOWN)
         raise ValueError("stop")
     assert codegen._library_class is usual
+
+
+def test_what_launches_kernels_is_compiled_while_the_first_net_is_made(fresh, compiled_here, two_cores, monkeypatch):
+    jobs = [(fresh.one, (types.intp,)), (fresh.two, (types.intp, types.UniTuple(types.intp, 1)))]
+    monkeypatch.setattr(ahead, "_LAUNCHING", jobs)
+    monkeypatch.setattr(ahead, "_any_kept", lambda: False)
+    ahead.begin.__wrapped__()
+    give_up = time.monotonic() + 60
+    while ahead.missing(jobs) and time.monotonic() < give_up:
+        time.sleep(0.01)
+    assert fresh.one(1) == 2
+    assert fresh.two(1, 1) == 3
+    assert not compiled_here()
+
+
+def test_kernels_without_loops_are_optimized_once():
+    assert cpu.pooling._max_pool._once  # it launches
+    assert gemm._convolve_part._once  # its vectors are written out
+    assert not cpu.pooling._max_pool_part._once
 
 
 def test_once_is_enough_and_work_that_was_not_expected_does_not_count(fresh, compiled_here, two_cores):

@@ -91,6 +91,14 @@ def test_a_folder_that_is_not_there_is_made_and_a_bad_path_is_an_error(here, cap
     assert outcome.status == 1 and outcome.errors
 
 
+def test_nothing_is_written_without_a_suffix_that_says_what(here, capsys):
+    before = (here / "net.caffemodel").read_bytes()
+    for path in ("net.caffemodel", "net", "net.tflite"):
+        outcome = run(capsys, "export", "net.prototxt", "net.caffemodel", path, "--quiet")
+        assert outcome.status != 0 and "OUT must end in .onnx, .pt or .pth" in outcome.err
+    assert (here / "net.caffemodel").read_bytes() == before and not (here / "net.tflite").exists()
+
+
 def test_it_writes_for_pytorch_by_the_suffix(here, capsys):
     pytest.importorskip("torch", reason="the extra torch is not installed")
     words = ["export", "net.prototxt", "net.caffemodel", "net.pt", "--output", "ip", "--quiet"]

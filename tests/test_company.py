@@ -9,7 +9,7 @@ import pytest
 
 from minicaffe import TEST, Net, models
 from minicaffe.backend import threads
-from minicaffe.kernels.cpu.runtime import company
+from minicaffe.kernels.cpu.runtime import capture, company, launch
 from minicaffe.kernels.cpu.runtime.company import SHORT, Company
 
 
@@ -88,6 +88,22 @@ def test_work_that_raised_has_not_been_timed(host):
         with pytest.raises(ValueError):
             made.run(broken)
         assert host(made, 100, alone=0.0001, shared=0.0002) <= 10
+
+
+def test_code_that_replays_run_by_is_loaded_before_any_is_timed(monkeypatch):
+    if threads.get_num_threads() < 2:
+        pytest.skip("one core")
+    events = []
+    noted = {
+        name: lambda first, end, *_, name=name: events.append((name, end - first))
+        for name in ("run_launches", "run_launches_alone")
+    }
+    monkeypatch.setattr(capture, "launch", SimpleNamespace(**vars(launch) | noted))
+    monkeypatch.setattr(Company, "run", lambda self, work: events.append("timed"))
+    net = Net(models.find("lenet/lenet.prototxt"), TEST)
+    for _ in range(3):
+        net.forward()
+    assert events == [("run_launches_alone", 0), ("run_launches", 0), "timed"]
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -640,7 +640,12 @@ def test_shipped_models(model):
 def test_commands(capsys, tmp_path):
     outcome = run(capsys, "time", "--model", "lenet/lenet.prototxt", "--deploy", "--iterations", "2", "--json")
     found = json.loads(outcome.out)
-    assert outcome.status == 0 and found["forward_ms"] > 0 and found["layers"][1]["name"] == "conv1"
+    assert outcome.status == 0 and found["forward_ms"] > 0
+    last, rest = found["layers"][-1], found["layers"][-2]
+    assert last["name"] == "prob" and rest["name"] == "ip2" and rest["with"] == [] and rest["forward_ms"] > 0
+    outcome = run(capsys, "time", "--model", "squeezenet/deploy.prototxt", "--deploy", "--iterations", "1", "--json")
+    by_name = {row["name"]: row for row in json.loads(outcome.out)["layers"]}
+    assert by_name["conv1"]["with"] == ["relu_conv1"] and "relu_conv1" not in by_name
     outcome = run(capsys, "time", "--model", "lenet/lenet.prototxt", "--deploy", "--iterations", "2")
     assert "Average Forward pass: " in outcome.out and "backward" not in outcome.out
     net = Net("lenet/lenet.prototxt", "TEST")

@@ -27,6 +27,11 @@ def test_folded_joined_and_written_to():
         for each in (net, deployed):
             each.params["Scale_x"][0].data *= 3
         assert on_cpu.difference(net, deployed) < on_cpu.ROUNDING
+        parts = deployed.run_apart()
+        for part in parts:
+            part.run()
+        assert [step.layer.type for part in parts for step in part.steps] == on_cpu.types(deployed)
+        assert on_cpu.difference(net, deployed) < on_cpu.ROUNDING
         held = deployed.params["Convolution_x"][0].data
     assert on_cpu.difference(net, deployed) < on_cpu.ROUNDING  # back on the host
     held += 1

@@ -286,6 +286,30 @@ def test_minima_and_maxima_are_pythons_whatever_their_number(a, b, kind):
 
 
 @jit.kernel()
+def _arrays(n, like):
+    flat, deep = np.empty(n, like.dtype), np.zeros((np.int32(3), n, 4), np.int32)
+    for i in range(n):
+        flat[i] = i
+    return flat, deep, np.zeros((n, 2)), np.zeros(n)
+
+
+def test_arrays_that_kernels_make_are_numpys():
+    like = np.zeros(1, np.float32)
+    made = _arrays(5, like)
+    for found, wanted in zip(
+        made,
+        (np.arange(5, dtype=np.float32), np.zeros((3, 5, 4), np.int32), np.zeros((5, 2)), np.zeros(5)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, wanted, strict=True)
+        assert found.strides == wanted.strides
+    assert [array.shape for array in _arrays(0, like)] == [(0,), (3, 0, 4), (0, 2), (0,)]
+    for n in (1 << 58, 1 << 62, (1 << 63) - 1):  # the bytes of the last two do not fit a word
+        with pytest.raises(MemoryError):
+            _arrays(n, like)
+
+
+@jit.kernel()
 def _read_table(table, part, found):
     first, last = share(part, 3, 10)
     some = some_of(table, 1, 2)

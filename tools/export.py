@@ -16,8 +16,8 @@ from minicaffe.tools.completion import Definition, Path
 if TYPE_CHECKING:
     from minicaffe.net import Net
 
-TORCH = (".pt", ".pth")
-"""How files for PyTorch end."""
+ONNX, TORCH = ".onnx", (".pt", ".pth")
+"""How files for ONNX and for PyTorch end."""
 
 
 @click.command(
@@ -47,7 +47,7 @@ def command(
 ) -> int:  # fmt: skip
     """Write a net and its weights for ONNX or PyTorch.
 
-    It is for PyTorch if OUT ends in .pt or .pth.  OUT is NET's TEST phase, opset 18, for batches of any size,
+    It is for ONNX if OUT ends in .onnx, for PyTorch if it ends in .pt or .pth.  OUT is NET's TEST phase, opset 18, for batches of any size,
     with the names of blobs for its values.  Data layers become inputs.  For PyTorch it is a state_dict, and beside
     it, with the suffix .py, lies the source of the module that it is for.  Layers that ONNX or PyTorch has no words
     for are an error, which names all of them: name blobs before them as --output.  With --check the exit status is 1
@@ -57,7 +57,11 @@ def command(
     from minicaffe.folding import ROUNDING
 
     options.choose_device("", threads)
-    write = _write_torch if path.endswith(TORCH) else _write_onnx
+    if not path.endswith((ONNX, *TORCH)):
+        raise click.UsageError(
+            f"OUT must end in {ONNX}, {' or '.join(TORCH)}, which tells what it is for; found {path}"
+        )
+    write = _write_onnx if path.endswith(ONNX) else _write_torch
     net = _build(models.find(model), level, options.split(stage), dict(shapes))
     with contextlib.closing(net):
         _load(net, weights, outputs or net.outputs)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +15,7 @@ from minicaffe.tools import console, options
 from minicaffe.tools.command import Command
 
 if TYPE_CHECKING:
+    from minicaffe.engine.deploy import Part
     from minicaffe.net import Net
 
 _log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def command(
 
     Every layer is run forward and backward, also those that training would not run backward; the times are means over
     the iterations, after one that is not counted.  With --deploy it is the TEST phase that runs, forward: all at once,
-    for the time of a pass, and then layer by layer.
+    for the time of a pass, and then the parts of a pass, each a layer and those that run as one with it.
     """
     from minicaffe import models, proto
     from minicaffe.net import Net
@@ -79,19 +80,23 @@ def _time_deployed(net: Net, iterations: int, as_json: bool) -> None:
     for _ in range(_WARM_PASSES):
         net.run_forward()
     whole = _passes(net, iterations)
-    layers = [step.layer for step in net.running]
-    each = _between_callbacks(net, len(layers), iterations)
+    parts = net.run_apart()
+    each = _apart(parts, iterations)
     if as_json:
-        rows = [
-            {"name": layer.name, "type": layer.type, "forward_ms": mean}
-            for layer, mean in zip(layers, each, strict=True)
-        ]
+        rows = [_row(part, mean) for part, mean in zip(parts, each, strict=True)]
         console.result_as_json({"net": net.name, "iterations": iterations, "forward_ms": whole, "layers": rows})
         return
     console.result("Average time per layer: ")
-    for layer, mean in zip(layers, each, strict=True):
-        console.result(f"{layer.name:>10}\tforward: {mean:g} ms.")
+    for part, mean in zip(parts, each, strict=True):
+        name = " + ".join(step.layer.name for step in part.steps)
+        console.result(f"{name:>10}\tforward: {mean:g} ms.")
     console.result(f"Average Forward pass: {whole:g} ms.")
+
+
+def _row(part: Part, mean: float) -> dict:
+    """What is told of a part of a pass: the first of its layers, those that run as one with it, and milliseconds."""
+    first, *others = (step.layer for step in part.steps)
+    return {"name": first.name, "type": first.type, "with": [layer.name for layer in others], "forward_ms": mean}
 
 
 def _passes(net: Net, iterations: int) -> float:
@@ -105,25 +110,18 @@ def _passes(net: Net, iterations: int) -> float:
     return (time.perf_counter() - start) / iterations * 1e3
 
 
-def _between_callbacks(net: Net, layers: int, iterations: int) -> list[float]:
-    """The mean time of each layer by itself, in milliseconds."""
+def _apart(parts: Sequence[Part], iterations: int) -> list[float]:
+    """The mean time of each part of a pass by itself, in milliseconds; they take turns, as in a pass."""
     from minicaffe import backend
 
-    device, totals, started = backend.current(), [0.0] * layers, [0.0]
-
-    def begin(index: int) -> None:
-        started[0] = time.perf_counter()
-
-    def end(index: int) -> None:
-        device.synchronize()
-        totals[index] += time.perf_counter() - started[0]
-
-    net.before_forward(begin)
-    net.after_forward(end)
+    device, totals = backend.current(), [0.0] * len(parts)
     for iteration in range(1 + iterations):
-        if iteration == 1:
-            totals[:] = [0.0] * layers  # the first pass by itself is not counted
-        net.run_forward()
+        for k, part in enumerate(parts):
+            start = time.perf_counter()
+            part.run()
+            device.synchronize()
+            if iteration > 0:  # the first time is not counted
+                totals[k] += time.perf_counter() - start
     return [total / iterations * 1e3 for total in totals]
 
 

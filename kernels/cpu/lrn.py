@@ -9,7 +9,7 @@ from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import called, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
-from minicaffe.kernels.cpu.simd.damping import damp_row, square_row
+from minicaffe.kernels.cpu.simd.damping import REAL_SIZE, damp_row, square_row
 from minicaffe.kernels.cpu.simd.mathlib import exp, log
 from minicaffe.kernels.reference import Array
 
@@ -70,7 +70,7 @@ def _lrn_part(part, parts, x, scale, keeps, y, half, factor, exponent, k):
     like, total = x.dtype.type(0), np.empty(_BLOCK)
     size, blocks = size_of(like), quotient(inner + _BLOCK - 1, _BLOCK)
     half = min(half, c)  # a window that reaches further holds no more
-    rows, row = half + 1 + half, _BLOCK * size_of(factor)
+    rows, row = half + 1 + half, _BLOCK * REAL_SIZE
     memory = np.empty(rows * _BLOCK)
     source, kept, target = x.ctypes.data, scale.ctypes.data, y.ctypes.data
     low, high = share(part, parts, n * blocks)
@@ -82,7 +82,7 @@ def _lrn_part(part, parts, x, scale, keeps, y, half, factor, exponent, k):
         place = 0  # of a channel's squares in the ring, which holds those of a window; beyond all channels they are 0
         for last in range(-half, c + half):
             at, middle = ((image * c + last) * inner + first) * size, last - half
-            square_row(ring + place * row, source + at, count if 0 <= last < c else 0, count, like, factor)
+            square_row(ring + place * row, source + at, count if 0 <= last < c else 0, count, like)
             place = place + 1 if place + 1 < rows else 0
             if middle >= 0:
                 at -= half * inner * size

@@ -26,11 +26,13 @@ def nearest(points: np.ndarray, others: np.ndarray, numbers: np.ndarray, starts:
                 at, below = below, below - 1
             else:
                 at, above = above, above + 1
-            if count == k and (others[at, 0] - point[0]) ** 2 > distances[k - 1]:
+            gap = others[at, 0] - point[0]
+            if count == k and gap * gap > distances[k - 1]:
                 break
             distance = 0.0
             for axis in range(len(point)):
-                distance += (others[at, axis] - point[axis]) ** 2
+                gap = others[at, axis] - point[axis]
+                distance += gap * gap
             if count == k and not _before(distance, numbers[at], distances[k - 1], nearest_ones[k - 1]):
                 continue
             place = min(count, k - 1)

@@ -85,6 +85,9 @@ class Backend(ABC):
         """In a forked process: no pass is under way, and nobody holds the lock, for other threads are not there."""
         self._lock, self._reserving = threading.RLock(), threading.RLock()
 
+    def begin(self) -> None:  # noqa: B027  (most have nothing to make ready)
+        """A net is being made: what each needs is made ready beside that."""
+
     def expecting(self, rehearsal: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """Around work for which kernels may have to be compiled: ``rehearsal`` calls those that it will call, without
         harm where none of them runs.

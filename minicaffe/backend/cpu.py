@@ -13,7 +13,7 @@ from minicaffe import limits
 from minicaffe.backend import random, threads
 from minicaffe.backend.base import Backend, Capture, RandomSource
 from minicaffe.kernels import cpu, fast_paths
-from minicaffe.kernels.cpu.runtime.ahead import expecting
+from minicaffe.kernels.cpu.runtime import ahead
 from minicaffe.kernels.cpu.runtime.capture import (
     CapturedOps,
     LaunchList,
@@ -100,8 +100,11 @@ class CpuBackend(Backend):
         self.random = CpuRandom(self)
         self._capture: CpuCapture | None = None
 
+    def begin(self) -> None:
+        ahead.begin()
+
     def expecting(self, rehearsal: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-        return expecting(rehearsal)
+        return ahead.expecting(rehearsal)
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray:
         return limits.zeros(shape, dtype, "scratch memory")

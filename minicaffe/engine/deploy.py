@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -90,8 +91,8 @@ class DeployExecutor(Executor):
         self._refresh()
 
     def run_apart(self) -> list[Part]:
-        """Run a pass part by part, and capture each by itself, where it can be: without Python, its ``run`` takes as
-        long as the part does in a replayed pass.  On the host; what changes the net ends what was captured.
+        """Run a pass part by part, and capture each by itself where it can be, on the host: without Python, its ``run``
+        takes as long as the part does in a replayed pass.  What changes the net ends what was captured.
         """
         self._refresh()
         where, plan, found = backend.current(), self.plan(forward=True), []
@@ -103,15 +104,19 @@ class DeployExecutor(Executor):
             while index < len(self._steps):
                 last = how.passes[index].last if index in how.passes else index
                 eager = partial(plan.sweeps.forward.run, index, last, how)
-                with where.capture() as capture:
+                with where.capture() if where.is_host else contextlib.nullcontext() as capture:
                     eager()
                 steps = self._steps[index : last + 1]
                 if capture is not None and capture.complete:
                     found.append(Part(steps, capture.replay, capture.idle))
                 else:
-                    found.append(Part(steps, eager, idle=False))
+                    found.append(Part(steps, partial(self._run_part, eager), idle=False))
                 index = last + 1
         return found
+
+    def _run_part(self, eager: Callable[[], None]) -> None:
+        with self._running():
+            eager()
 
     def _refresh(self) -> None:
         """Be as the net's layers, params and inputs are now."""

@@ -12,6 +12,7 @@ called.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import logging
@@ -35,12 +36,17 @@ from minicaffe.kernels.cpu.runtime.compile import Callback, Kernel, announce, ca
 _log = logging.getLogger("minicaffe")
 _PROGRESS = 2.0  # seconds between two lines
 _WORTH_TELLING = 1.0  # seconds that compiling took
+_LONG = 30  # seconds for what is to be compiled within one
 _PATIENCE_WITH_REHEARSAL, _PATIENCE = 30.0, 300.0  # seconds without a word, after which the processes are ended
 _MOST_PROCESSES = 16  # each takes some 100 MB
 _WORD = 4  # bytes of a job's number
 
 Job = tuple[Kernel | Callback, Any]
 """A kernel and the types of its arguments, or a callback and its signature."""
+
+
+_LAUNCHING: list[Job] = [(launch.run_launches, (types.intp,) * 3), (launch.run_launches_alone, (types.intp,) * 2)]
+"""What launches kernels, one way or the other."""
 
 
 class Compiled(NamedTuple):
@@ -80,7 +86,7 @@ def rehearse(work: Callable[[], None]) -> list[Job]:
 
 def needed_by(work: Callable[[], None]) -> list[Job]:
     """What ``rehearse`` finds, and what replays of the work may come to call."""
-    return rehearse(work) + missing([(launch.run_launches_alone, (types.intp,) * 2)])
+    return rehearse(work) + missing(_LAUNCHING[1:])
 
 
 _forked = False  # to compile, and nothing else
@@ -107,24 +113,51 @@ class expecting(AbstractContextManager):
         self._outermost = _expected.work is None and capturing.launches is None
         if self._outermost:
             _expected.work = self._rehearsal
-            if not _any_kept():
-                _compile_expected()
+            _look_first()
 
     def __exit__(self, *_: object) -> None:
         if self._outermost:
             _expected.work = None
 
 
-_kept = False
-
-
+@functools.cache
 def _any_kept() -> bool:
-    """Whether the cache is one for this machine and these sources: it then holds what all kernels call."""
-    global _kept
-    if not _kept:
-        _kept = True
-        return not missing([(launch.run_launches, (types.intp,) * 3)])
-    return True
+    """Whether the cache was one for this machine and these sources: it then held what all kernels call."""
+    return not missing(_LAUNCHING[:1])
+
+
+@functools.cache
+def _look_first() -> None:
+    """With the first work that is expected, do not wait for a kernel to be missing where none is kept."""
+    if not _any_kept():
+        _compile_expected()
+
+
+@functools.cache
+def begin() -> None:
+    """Once it is known that there will be work, and not yet which: compile what launches all kernels, if none is kept.
+
+    That is done on another core by a process that nobody waits for, and which ends by itself.
+    """
+    if _any_kept() or cores() < 2:
+        return
+    with contextlib.suppress(OSError), threads.pretending():
+        if (pid := _fork()) == 0:
+            _leave(_detach)
+        os.waitpid(pid, 0)
+
+
+def _detach() -> None:
+    """In a forked process: leave the work to another, which is nobody's child and holds no output open."""
+    if _fork() == 0:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for file in range(3):
+            os.dup2(nothing, file)
+        _only_compile()
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_LONG)  # a fork may find a lock of another thread locked
+        for kernel, arguments in (*_LAUNCHING, (launch._launch, (types.intp,) * 6)):
+            kernel.compile(arguments)
 
 
 def missing(jobs: Iterable[Job]) -> list[Job]:

@@ -22,6 +22,8 @@ from llvmlite import binding as llvm
 from numba.core import caching, config
 from numba.core.runtime import _nrt_python
 
+from minicaffe.kernels.cpu.runtime.kept import KeptLibrary, libraries_are
+
 _PATIENCE = 120.0  # seconds to wait for another process; a kernel takes a few
 _PAUSE = 0.005  # seconds between two attempts to lock
 
@@ -180,6 +182,10 @@ class _Unwritable(caching.InTreeCacheLocator):
 
 class _Place(caching.CompileResultCacheImpl):
     _locator_classes = [*caching.CompileResultCacheImpl._locator_classes, _Unwritable]
+
+    def rebuild(self, target: Any, payload: Any) -> Any:
+        with libraries_are(KeptLibrary, target.codegen()):
+            return super().rebuild(target, payload)
 
 
 class Cache(caching.FunctionCache):

@@ -107,6 +107,15 @@ class LaunchList:
         first, source = self._start - self._memory.ctypes.data, start - staging.ctypes.data
         self._memory[first : first + used] = staging[source : source + used]
         self._company = Company(min(self._threads, launch.most_workers(staging[source : source + used])))
+        self._load()
+
+    def _load(self) -> None:
+        """Have the code that replays run by: loading it takes milliseconds, more than the first ones do."""
+        if self.empty:
+            return
+        launch.run_launches_alone(self._start, self._start)
+        if not self._company.settled:
+            launch.run_launches(self._start, self._start, 1)
 
 
 def _staging_memory(at_least: int = 0) -> np.ndarray:

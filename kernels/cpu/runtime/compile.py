@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import gc
 import inspect
@@ -10,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from types import CodeType
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
@@ -145,8 +147,14 @@ class Kernel(CPUDispatcher):
         return super().__call__(*arguments)
 
     def compile(self, signature: Any) -> Any:
-        with global_compiler_lock, cache.locks, optimized(self.targetctx.codegen(), self.name.startswith(_WRITTEN_OUT)):
+        with global_compiler_lock, cache.locks, optimized(self.targetctx.codegen(), self._once):
             return super().compile(signature)
+
+    @property
+    def _once(self) -> bool:
+        """Whether LLVM is to optimise it once: it leaves no loop to make vectors of."""
+        launches = not self.targetoptions["fastmath"] and not _loops(self.py_func.__code__)
+        return launches or self.name.startswith(_WRITTEN_OUT)
 
     def types_of(self, arguments: tuple) -> tuple[types.Type, ...]:
         """The types of arguments, for which there is a version of its own."""
@@ -163,7 +171,9 @@ class Kernel(CPUDispatcher):
 
 _WRITTEN_OUT = (
     "conv.",
+    "datum.",
     "matmul.",
+    "neighbours.",
     "runtime.",
     "simd.memory.",
     "simd.pairs.",
@@ -173,7 +183,17 @@ _WRITTEN_OUT = (
     "lrn._lrn_part",
     "pooling._largest",
 )
-"""Where kernels leave no loop to LLVM to make vectors of that takes long."""
+"""Where kernels have loops, but leave none to LLVM to make vectors of that takes long."""
+
+
+def _loops(code: CodeType) -> bool:
+    """Whether anything is done again: there is a jump back, or one that may be."""
+    return not _BACK.isdisjoint(code.co_code[::2])
+
+
+_BACK = {number for name, number in dis.opmap.items() if "JUMP" in name and "FORWARD" not in name}
+if any("BACKWARD" in name for name in dis.opmap):  # Python 3.11 and later tell the direction
+    _BACK = {number for name, number in dis.opmap.items() if "BACKWARD" in name}
 _ALLOCATING = {"arange", "copy", "empty", "ones", "zeros"}
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -23,27 +24,30 @@ from numba.core.types.functions import BaseFunction
 
 from minicaffe.kernels.cpu.runtime.pipeline import OPERATORS
 
-_WITHOUT_VARIABLES = {ir.Loc, str, int, float, bool, type(None)}
+_WITHOUT_VARIABLES: set[type] = {ir.Loc, str, int, float, bool, type(None)}
 
 
 def hasten(typing: Any, target: Any) -> None:
     """Replace Numba's functions by those below, for kernels that are typed and compiled in these contexts."""
-    steps = [
+    for step in _steps(typing, target):
+        with contextlib.suppress(AttributeError):  # of another version of Numba, which then is as slow as it is
+            step()
+    with _without_scipy():
+        target.refresh()
+
+
+def _steps(typing: Any, target: Any) -> list[Callable[[], None]]:
+    return [
         _find_variables_by_type,
         _leave_out_entry_variables,
         _inline_from_one_frontend_run,
         _remember_operators,
         _remember_sizes,
         _leave_out_wrappers,
-        *[lambda context=context: _refresh_if_registered(context) for context in (typing, target)],
-        *[lambda module=module: _log_nothing(module) for module in (byteflow, interpreter, ssa)],
+        *[partial(_refresh_if_registered, context) for context in (typing, target)],
+        *[partial(_log_nothing, module) for module in (byteflow, interpreter, ssa)],
         _tell_of_no_lock,
     ]
-    for step in steps:
-        with contextlib.suppress(AttributeError):  # of another version of Numba, which then is as slow as it is
-            step()
-    with _without_scipy():
-        target.refresh()
 
 
 @contextlib.contextmanager
@@ -75,6 +79,8 @@ def _find_variables_by_type() -> None:
         elif isinstance(value, dict):
             for item in value.values():
                 find(item, found)
+        else:
+            _WITHOUT_VARIABLES.add(kind)
 
     def variables(_: ir.Inst, value: Any) -> list[ir.Var]:
         found: list[ir.Var] = []

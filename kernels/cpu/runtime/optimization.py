@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numba
 from numba.core.codegen import JITCodeLibrary
+
+from minicaffe.kernels.cpu.runtime.kept import libraries_are
 
 _KNOWN = (numba.version_info.major, numba.version_info.minor) >= (0, 63)  # what is said below was found out there
 
@@ -27,16 +28,10 @@ class _OptimizedOnce(JITCodeLibrary):
         passes.run(self._final_module, builder)
 
 
-@contextmanager
-def optimized(codegen: Any, once: bool) -> Iterator[None]:
+def optimized(codegen: Any, once: bool) -> AbstractContextManager[None]:
     """In a ``with`` block, under Numba's compiler lock: have what ``codegen`` compiles optimised once, or as usual.
 
     Once saves a tenth of the time that it takes to compile.  Loops that LLVM makes vectors of may be some percent
     slower then: it is for code whose vectors are written out, or that only launches other code.
     """
-    earlier = codegen._library_class
-    codegen._library_class = _OptimizedOnce if once and _KNOWN else JITCodeLibrary
-    try:
-        yield
-    finally:
-        codegen._library_class = earlier
+    return libraries_are(_OptimizedOnce if once and _KNOWN else JITCodeLibrary, codegen)

@@ -1,12 +1,10 @@
 """Local response normalisation on registers: squares, their sums, and ``x s^(-3/4)``.
 
-Addresses and distances are in bytes.  ``like`` is a 0 of the dtype of x and y, and ``factor`` a number of the dtype to
-compute in.
+Addresses and distances are in bytes.  ``like`` is a 0 of the dtype of x and y; squares and sums are of float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,9 @@ from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.runtime.address import size_of
 from minicaffe.kernels.cpu.runtime.compile import kernel
-from minicaffe.kernels.cpu.simd.memory import WIDTH, fma, get_first, get_vector, put_first, put_vector, splat
+from minicaffe.kernels.cpu.simd.memory import WIDTH, access, fma, get_vector, put_vector, splat
 
+_REAL, REAL_SIZE = ir.DoubleType(), 8
 LANES = WIDTH // 4
 """Elements at a time: a register of float32, two of float64."""
 
@@ -85,42 +84,34 @@ def _converted(builder: ir.IRBuilder, vector: Any, kind: ir.VectorType) -> Any:
     return (builder.fpext if kind.element == ir.DoubleType() else builder.fptrunc)(vector, kind)
 
 
-def _access(some: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What reads and writes ``some`` lanes of a vector, or all of them."""
-    if some:
-        return get_first, put_first
-    return (lambda *place_and_count: get_vector(*place_and_count[:-1])), (lambda *p: put_vector(*p[:-1]))
-
-
 def _square(some: bool) -> Any:
-    get, _ = _access(some)
+    get, _ = access(some)
 
     @intrinsic
-    def square(context, target, source, count, like, factor):
+    def square(context, target, source, count, like):
         def generate(context, builder, signature, arguments):
-            target, source, count, zero, number = arguments
+            target, source, count, zero = arguments
             x = get(builder, source, _vector(zero.type), like.bitwidth // 8, count)
-            x = _converted(builder, x, _vector(number.type))
-            put_vector(builder, builder.fmul(x, x), target, factor.bitwidth // 8)
+            x = _converted(builder, x, _vector(_REAL))
+            put_vector(builder, builder.fmul(x, x), target, REAL_SIZE)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 3, like, factor), generate
+        return types.void(*[types.intp] * 3, like), generate
 
     return square
 
 
 def _damp(some: bool) -> Any:
-    get, put = _access(some)
+    get, put = access(some)
 
     @intrinsic
     def damp(context, y, kept, x, squares, row, rows, count, factor, k, like):
         def generate(context, builder, signature, arguments):
             y, kept, x, squares, row, rows, count, scale, level, zero = arguments
-            size, align = like.bitwidth // 8, factor.bitwidth // 8
-            stored, real = _vector(zero.type), _vector(scale.type)
-            total = cgutils.alloca_once_value(builder, get_vector(builder, squares, real, align))
+            size, stored, real = like.bitwidth // 8, _vector(zero.type), _vector(_REAL)
+            total = cgutils.alloca_once_value(builder, get_vector(builder, squares, real, REAL_SIZE))
             with cgutils.for_range(builder, rows, rows.type(1)) as loop:
-                more = get_vector(builder, builder.add(squares, builder.mul(row, loop.index)), real, align)
+                more = get_vector(builder, builder.add(squares, builder.mul(row, loop.index)), real, REAL_SIZE)
                 builder.store(builder.fadd(builder.load(total), more), total)
             s = fma(builder, splat(builder, scale, LANES), builder.load(total), splat(builder, level, LANES))
             with builder.if_then(builder.icmp_signed("!=", kept, kept.type(0))):
@@ -131,7 +122,7 @@ def _damp(some: bool) -> Any:
             put(builder, _converted(builder, _damped(builder, source, s, q), stored), y, size, count)
             return _in_range(builder, single)
 
-        return types.boolean(*[types.intp] * 7, factor, k, like), generate
+        return types.boolean(*[types.intp] * 7, types.float64, types.float64, like), generate
 
     return damp
 
@@ -141,14 +132,14 @@ _damp_register, _damp_first = _damp(some=False), _damp(some=True)
 
 
 @kernel(internal=True)
-def square_row(target, source, count, room, like, factor):
+def square_row(target, source, count, room, like):
     """The squares of ``count`` elements, and zeros behind them: ``room`` in all, or more to make whole ``LANES``."""
-    size, real = size_of(like), size_of(factor)
+    size = size_of(like)
     whole = count // LANES * LANES
     for i in range(0, whole, LANES):
-        _square_register(target + i * real, source + i * size, LANES, like, factor)
+        _square_register(target + i * REAL_SIZE, source + i * size, LANES, like)
     for i in range(whole, room, LANES):
-        _square_first(target + i * real, source + i * size, count - i, like, factor)
+        _square_first(target + i * REAL_SIZE, source + i * size, count - i, like)
 
 
 @kernel(internal=True)
@@ -158,16 +149,16 @@ def damp_row(y, kept, x, squares, row, rows, count, factor, k, like):
     ``squares`` are ``rows`` rows, ``row`` bytes apart, in whole ``LANES``.  Returns whether the result is right:
     it is not if some s is too small or large.
     """
-    size, real, right = size_of(like), size_of(factor), True
+    size, right = size_of(like), True
     whole = count // LANES * LANES
     step = size if kept else 0
     for i in range(0, whole, LANES):
         right &= _damp_register(
-            y + i * size, kept + i * step, x + i * size, squares + i * real, row, rows, LANES, factor, k, like
+            y + i * size, kept + i * step, x + i * size, squares + i * REAL_SIZE, row, rows, LANES, factor, k, like
         )
     if whole < count:
         at = whole * size
         right &= _damp_first(
-            y + at, kept + whole * step, x + at, squares + whole * real, row, rows, count - whole, factor, k, like
+            y + at, kept + whole * step, x + at, squares + whole * REAL_SIZE, row, rows, count - whole, factor, k, like
         )
     return right

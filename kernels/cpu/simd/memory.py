@@ -6,6 +6,7 @@ Addresses and distances are in bytes, so that one kernel serves arrays of any la
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -212,6 +213,15 @@ def get_first(builder: ir.IRBuilder, address: Any, kind: ir.Type, align: int, co
 def put_first(builder: ir.IRBuilder, vector: Any, address: Any, align: int, count: Any) -> None:
     """Code that writes the first ``count`` lanes of a vector."""
     put_masked(builder, vector, address, align, _masked(builder, vector.type, count))
+
+
+def access(some: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What reads and writes the first lanes of a vector: ``get_first`` and ``put_first``; or, given the same, all of
+    them.
+    """
+    if some:
+        return get_first, put_first
+    return (lambda *place_and_count: get_vector(*place_and_count[:-1])), (lambda *p: put_vector(*p[:-1]))
 
 
 @intrinsic

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.runtime.address import load, size_of
 from minicaffe.kernels.cpu.runtime.compile import callback, called, caller
-from minicaffe.kernels.cpu.simd.memory import WIDTH, fma, get_first, get_vector, put_first, put_vector, splat
+from minicaffe.kernels.cpu.simd.memory import WIDTH, access, fma, splat
 
 
 def rectified(builder: ir.IRBuilder, vector: Any, slope: Any) -> Any:
@@ -27,33 +27,31 @@ def rectified(builder: ir.IRBuilder, vector: Any, slope: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", vector, ir.Constant(kind, [0.0] * kind.count)), vector, below)
 
 
-@intrinsic
-def _rectify_register(context, place, slope):
-    """Rectify a register's worth of elements."""
+def _rectify(adds: bool, some: bool) -> Any:
+    """Rectify a register's worth of elements at ``target``, or their sums with those at ``source``; or ``some`` of
+    them, and touch no memory beyond these.
+    """
+    get, put = access(some)
 
-    def generate(context, builder, signature, arguments):
-        place, slope = arguments
-        size = signature.args[1].bitwidth // 8
-        kind = ir.VectorType(slope.type, WIDTH // size)
-        put_vector(builder, rectified(builder, get_vector(builder, place, kind, size), slope), place, size)
-        return context.get_dummy_value()
+    @intrinsic
+    def rectify(context, target, source, slope, count):
+        def generate(context, builder, signature, arguments):
+            target, source, slope, count = arguments
+            size = signature.args[2].bitwidth // 8
+            kind = ir.VectorType(slope.type, WIDTH // size)
+            vector = get(builder, target, kind, size, count)
+            if adds:
+                vector = builder.fadd(vector, get(builder, source, kind, size, count))
+            put(builder, rectified(builder, vector, slope), target, size, count)
+            return context.get_dummy_value()
 
-    return types.void(types.intp, slope), generate
+        return types.void(types.intp, types.intp, slope, types.intp), generate
+
+    return rectify
 
 
-@intrinsic
-def _rectify_first(context, place, slope, count):
-    """Rectify the first ``count`` elements of a register, and touch no memory beyond them."""
-
-    def generate(context, builder, signature, arguments):
-        place, slope, count = arguments
-        size = signature.args[1].bitwidth // 8
-        kind = ir.VectorType(slope.type, WIDTH // size)
-        vector = rectified(builder, get_first(builder, place, kind, size, count), slope)
-        put_first(builder, vector, place, size, count)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, slope, types.intp), generate
+_rectify_register, _rectify_first = _rectify(adds=False, some=False), _rectify(adds=False, some=True)
+_add_register, _add_first = _rectify(adds=True, some=False), _rectify(adds=True, some=True)
 
 
 @called
@@ -64,40 +62,10 @@ def rectify_rows(place, row, rows, count, slope):
     for r in range(rows):
         first, j = place + r * row, 0
         while j + lanes <= count:
-            _rectify_register(first + j * size, slope)
+            _rectify_register(first + j * size, 0, slope, lanes)
             j += lanes
         if j < count:
-            _rectify_first(first + j * size, slope, count - j)
-
-
-@intrinsic
-def _add_register(context, target, source, slope):
-    """Add a register's worth of elements to those at ``target``, and rectify the sums."""
-
-    def generate(context, builder, signature, arguments):
-        target, source, slope = arguments
-        size = signature.args[2].bitwidth // 8
-        kind = ir.VectorType(slope.type, WIDTH // size)
-        terms = (get_vector(builder, place, kind, size) for place in (target, source))
-        put_vector(builder, rectified(builder, builder.fadd(*terms), slope), target, size)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, slope), generate
-
-
-@intrinsic
-def _add_first(context, target, source, slope, count):
-    """The same for the first ``count`` elements of a register; no memory beyond them is touched."""
-
-    def generate(context, builder, signature, arguments):
-        target, source, slope, count = arguments
-        size = signature.args[2].bitwidth // 8
-        kind = ir.VectorType(slope.type, WIDTH // size)
-        terms = (get_first(builder, place, kind, size, count) for place in (target, source))
-        put_first(builder, rectified(builder, builder.fadd(*terms), slope), target, size, count)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, slope, types.intp), generate
+            _rectify_first(first + j * size, 0, slope, count - j)
 
 
 add_rows = caller("target", "target_row", "source", "source_row", "rows", "count", "slope")
@@ -120,7 +88,7 @@ def compiled_add_rows(dtype: np.dtype) -> Any:
         for r in range(rows):
             first, term, j = target + r * target_row, source + r * source_row, 0
             while j + lanes <= count:
-                _add_register(first + j * size, term + j * size, factor)
+                _add_register(first + j * size, term + j * size, factor, lanes)
                 j += lanes
             if j < count:
                 _add_first(first + j * size, term + j * size, factor, count - j)
