@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from minicaffe.kernels import cpu, fast_paths, reference
-from minicaffe.kernels.cpu.conv import depthwise, select, winograd, winograd_transforms
+from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm, select, winograd, winograd_transforms
 from minicaffe.kernels.cpu.conv.problem import FORWARD, KINDS, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cpu.conv.select import candidates
 from minicaffe.kernels.cpu.runtime import threads as shares
@@ -498,6 +498,19 @@ def test_convolution(case, shape, outputs, w, group, threads):
     of_largest = WITHOUT_FMA and (shape, outputs, w, group) in TILED
     with use(threads):
         check_convolution(case, shape, outputs, w, group, of_largest=of_largest)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_panels_that_lie_in_an_image_give_the_same_bits_as_gathered_ones(case, monkeypatch, threads):
+    shape, outputs, w, results = (3, 135, 15, 9), 130, window((1, 1)), []
+    problem = Problem(FORWARD, shape, (3, outputs, 15, 9), w, 1, np.dtype(case.dtype), threads)
+    x, weights, bias = case.normal(*shape), case.normal(outputs, 135, 1, 1), case.normal(outputs)
+    for near in (True, False):
+        monkeypatch.setattr(implicit_gemm, "_stay_near", lambda *_, near=near: near)
+        y, memory = case.garbage(*problem.y_shape), np.full(implicit_gemm.workspace(problem), np.nan, case.dtype)
+        implicit_gemm.bind(problem)(x, weights, bias, y, memory, 0.5)
+        results.append(y)
+    np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.parametrize("shape, outputs, w, group", TILED)
