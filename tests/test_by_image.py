@@ -326,11 +326,13 @@ def test_parts_of_a_pass(everywhere):
     net, deployed = body()
     (expected,) = outputs(deployed)
     parts = deployed.run_apart()
-    assert [part.steps[0].layer.name for part in parts][1:] == ["Convolution_x", "InnerProduct_y"]
+    assert len(parts) > 4 and not inside(deployed)
     deployed.blobs["y"].data[...] = 0
     for part in parts:
         part.run()
-    np.testing.assert_array_equal(deployed.blobs["y"].data, expected)
+    np.testing.assert_allclose(deployed.blobs["y"].data, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(outputs(deployed)[0], expected)
+    assert inside(deployed)
 
 
 def test_a_forked_process(everywhere):

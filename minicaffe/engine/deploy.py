@@ -59,7 +59,7 @@ class DeployExecutor(Executor):
         self._left: Sequence[Step] = ()
         """The steps that are left, each for all images."""
         self._by_image: list[ByImage] = []
-        self._by_image_fails = False
+        self._by_image_fails = self._is_apart = False
         super().__init__((), [name for name, _ in blobs], params, dtype)
         self._rewrite()
 
@@ -80,6 +80,7 @@ class DeployExecutor(Executor):
 
     def run_forward(self, start: int, end: int) -> None:
         """Run all there is, whatever the range of the net's own layers."""
+        self._is_apart = False
         self._refresh()
         super().run_forward(0, len(self._steps) - 1)
         if not (self._user_layers or any(self.callbacks.values())):  # these may have written to params, too
@@ -111,11 +112,13 @@ class DeployExecutor(Executor):
     def run_apart(self) -> list[Part]:
         """Run a pass part by part, and capture each by itself where it can be, on the host: without Python, its ``run``
         takes as long as the part does in a replayed pass.  What changes the net ends what was captured.
+
+        Every part is for all images, also where a pass takes them through several layers one by one.
         """
+        self._is_apart = True
         self._refresh()
         found = []
         with self._running():
-            self._record()
             where, plan = backend.current(), self.plan(forward=True)
             how = self._how("forward", plan)._replace(segments={})
             self._clear_loss()
@@ -126,8 +129,7 @@ class DeployExecutor(Executor):
                 eager = partial(plan.sweeps.forward.run, index, last, how)
                 with where.capture() if where.is_host else contextlib.nullcontext() as capture:
                     eager()
-                layer = self._steps[index].layer
-                steps = layer.steps if isinstance(layer, ByImage) else self._steps[index : last + 1]
+                steps = self._steps[index : last + 1]
                 if capture is not None and capture.complete:
                     found.append(Part(steps, capture.replay, capture.idle))
                 else:
@@ -198,7 +200,7 @@ class DeployExecutor(Executor):
 
     def _conditions_now(self) -> tuple[bool, int, frozenset[str], bool]:
         """What, beside the layers and shapes, it depends on which images go through layers one by one."""
-        watched = self._is_watched("forward")
+        watched = self._is_watched("forward") or self._is_apart
         return backend.current().is_host, threads.get_num_threads(), fast_paths.left_out(), watched
 
     def _revisions_now(self) -> list[int]:
