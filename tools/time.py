@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _WARM_PASSES = 3  # kernels are compiled, and the pass is captured, by then
-_MOST_NAMED = 8  # layers of a part
 
 
 @click.command(
@@ -89,16 +88,9 @@ def _time_deployed(net: Net, iterations: int, as_json: bool) -> None:
         return
     console.result("Average time per layer: ")
     for part, mean in zip(parts, each, strict=True):
-        name = _name([step.layer.name for step in part.steps])
+        name = " + ".join(step.layer.name for step in part.steps)
         console.result(f"{name:>10}\tforward: {mean:g} ms.")
     console.result(f"Average Forward pass: {whole:g} ms.")
-
-
-def _name(layers: list[str]) -> str:
-    """What layers that run as one are called; of many, as where images go one by one, the first and the last."""
-    if len(layers) <= _MOST_NAMED:
-        return " + ".join(layers)
-    return f"{layers[0]} to {layers[-1]} ({len(layers)} layers)"
 
 
 def _row(part: Part, mean: float) -> dict:
