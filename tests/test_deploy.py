@@ -643,10 +643,7 @@ def test_commands(capsys, tmp_path):
     assert outcome.status == 0 and found["forward_ms"] > 0
     last, rest = found["layers"][-1], found["layers"][-2]
     assert last["name"] == "prob" and rest["name"] == "ip2" and rest["with"] == [] and rest["forward_ms"] > 0
-    with fast_paths.without("image_by_image"):  # else all of its layers are one part
-        outcome = run(
-            capsys, "time", "--model", "squeezenet/deploy.prototxt", "--deploy", "--iterations", "1", "--json"
-        )
+    outcome = run(capsys, "time", "--model", "squeezenet/deploy.prototxt", "--deploy", "--iterations", "1", "--json")
     by_name = {row["name"]: row for row in json.loads(outcome.out)["layers"]}
     assert by_name["conv1"]["with"] == ["relu_conv1"] and "relu_conv1" not in by_name
     outcome = run(capsys, "time", "--model", "lenet/lenet.prototxt", "--deploy", "--iterations", "2")
