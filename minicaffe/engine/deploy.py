@@ -82,22 +82,30 @@ class DeployExecutor(Executor):
         """Run all there is, whatever the range of the net's own layers."""
         self._is_apart = False
         self._refresh()
-        super().run_forward(0, len(self._steps) - 1)
+        if not self._repeat():
+            super().run_forward(0, len(self._steps) - 1)
         if not (self._user_layers or any(self.callbacks.values())):  # these may have written to params, too
             for layer in self._derived:
                 layer.has_run()
 
-    def _forward(self, start: int, end: int) -> None:
+    def _repeat(self) -> bool:
         """If one replay was the last pass, and nothing has changed, do it again without asking each layer: that takes
         longer than a small net.
         """
-        where = backend.current()
-        state = generation.current(), where, where.settings(), self._is_watched("forward")
-        if self._again is not None and self._again[0] == state:
-            segment = self._again[1]
+        if self._again is None or self._again[0] != self._state():
+            return False
+        segment = self._again[1]
+        with self._running():
             segment.replay.again(segment)
-            return
-        self._again = None
+        return True
+
+    def _state(self) -> tuple:
+        """What a replay of the whole pass depends on."""
+        where = backend.current()
+        return generation.current(), where, where.settings(), self._is_watched("forward")
+
+    def _forward(self, start: int, end: int) -> None:
+        state, self._again = self._state(), None
         self._record()
         end = len(self._steps) - 1
         super()._forward(start, end)
