@@ -4,7 +4,6 @@ net batch by batch while the rows of its blobs come out.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -39,7 +38,7 @@ def with_named(net: NamedPasses, names: Sequence[str], further: Iterable[str] | 
             net.blobs[name]
         except UnknownNameError as error:
             raise NetError(f"net '{net.name}': {error}") from None
-    return list(OrderedDict.fromkeys([*names, *found]))
+    return list(dict.fromkeys([*names, *found]))
 
 
 def assign(net: NamedPasses, expected: Sequence[str], arrays: Mapping[str, Any], part: str) -> None:

@@ -88,7 +88,7 @@ def use(threads):
 @contextlib.contextmanager
 def always():
     """Take an algorithm wherever it can be taken, be it the fastest on this processor or not."""
-    caches = select.solver, select._workspace, select._candidates
+    caches = select.solver, select._most_workspace, select._candidates
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(select, "_MARGIN", 0)
         for cache in caches:

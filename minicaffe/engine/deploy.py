@@ -94,9 +94,8 @@ class DeployExecutor(Executor):
         """
         if self._again is None or self._again[0] != self._state():
             return False
-        segment = self._again[1]
         with self._running():
-            segment.replay.again(segment)
+            self._again[1].repeat()
         return True
 
     def _state(self) -> tuple:
@@ -112,7 +111,7 @@ class DeployExecutor(Executor):
         segment = self.plan().sweeps.forward.segments.get(start)
         whole = segment is not None and segment.last == end and segment.replay.replayed
         if whole and state[0] == generation.current() and not any(step.weighted for step in self._steps):
-            self._again = state, segment
+            self._again = state, segment.replay
 
     def reshape(self) -> None:
         self._refresh()

@@ -68,12 +68,11 @@ class Replay:
         """Whether the last run was a replay."""
         return self._replayed is not None
 
-    def again(self, work: Work) -> None:
-        """The replay of the last run once more: what ``run`` goes by has not changed since."""
+    def repeat(self) -> None:
+        """The replay of the last run once more: neither what ``run`` goes by has changed since, nor what that left."""
         assert self._replayed is not None and self._replayed.capture is not None
         self._replayed.make_heads()
         self._replayed.capture.replay()
-        work.leave(self._replayed.left)
 
     @property
     def captures(self) -> list[Capture]:
@@ -95,7 +94,8 @@ class Replay:
             with storages_in_use() as seen.storages:
                 do()
         elif self._replayed is not None:
-            self.again(work)
+            self.repeat()
+            work.leave(self._replayed.left)
         elif seen.attempts < _MOST_ATTEMPTS:
             self._capture(where, seen, work, do)
         else:
