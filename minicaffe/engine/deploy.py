@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from minicaffe.engine.assembly import Step
 from minicaffe.engine.by_image import ByImage, group
 from minicaffe.engine.executor import Executor, check_param_shapes, param_shapes
 from minicaffe.engine.params import Params
+from minicaffe.engine.replay import Replay
 from minicaffe.kernels import fast_paths
 
 
@@ -55,7 +55,7 @@ class DeployExecutor(Executor):
         self._shapes_of_params = param_shapes(steps)
         self._placed: list[Blob] = []
         self._as_of = -1
-        self._again: tuple[tuple, Any] | None = None
+        self._again: tuple[tuple, Replay] | None = None
         self._left: Sequence[Step] = ()
         """The steps that are left, each for all images."""
         self._by_image: list[ByImage] = []
@@ -109,8 +109,9 @@ class DeployExecutor(Executor):
         end = len(self._steps) - 1
         super()._forward(start, end)
         segment = self.plan().sweeps.forward.segments.get(start)
-        whole = segment is not None and segment.last == end and segment.replay.replayed
-        if whole and state[0] == generation.current() and not any(step.weighted for step in self._steps):
+        if segment is None or segment.last != end or any(step.weighted for step in self._steps):
+            return
+        if segment.replay.replayed and state[0] == generation.current():
             self._again = state, segment.replay
 
     def reshape(self) -> None:
