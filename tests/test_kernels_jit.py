@@ -343,3 +343,31 @@ def test_only_kernels_that_allocate_count_references():
         made(x)
         assert x.tolist() == [0, 2, 4]
         assert made.targetoptions["_nrt"] == allocates
+
+
+COLORAMA = """
+import atexit
+__version__ = "0.4.6"
+class Codes:
+    def __getattr__(self, name):
+        return ""
+Fore = Style = Codes()
+def init():
+    atexit.register(print, "reset")
+def reinit():
+    pass
+deinit = reinit
+"""
+MESSAGE = """
+from minicaffe.kernels import cpu
+from numba.core.errors import ColorShell, TypingError
+print(TypingError("wrong"))
+"""
+
+
+def test_nothing_is_written_to_stdout_for_the_sake_of_colours(tmp_path):
+    (tmp_path / "colorama.py").write_text(COLORAMA)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment.pop("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", None)
+    found = subprocess.run([sys.executable, "-c", MESSAGE], env=environment, capture_output=True, text=True)
+    assert (found.stdout, found.returncode) == ("wrong\n", 0), found.stderr

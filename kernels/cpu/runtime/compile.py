@@ -18,7 +18,7 @@ import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, event, sigutils
+from numba.core import cgutils, errors, event, sigutils
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
@@ -33,6 +33,11 @@ if "OMP_WAIT_POLICY" not in os.environ:
     # for the cores, its time slice is then used up when there is work again.  So many spins (some 300 us) bridge the
     # gap between two kernels.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
+
+if hasattr(errors, "init"):
+    # Where colorama is installed Numba has it set up the terminal for messages, some of which are made whenever it
+    # compiles: the process then ends with an escape sequence on stdout, behind results that another program may read.
+    errors.init = errors.reinit = errors.deinit = lambda: None
 
 REASSOCIATE = {"reassoc", "nsz", "contract"}
 """Fast-math flags that let a sum be vectorised: its order changes, the meaning of NaN and infinity does not.
