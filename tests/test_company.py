@@ -17,21 +17,23 @@ from minicaffe.kernels.cpu.runtime.company import SHORT, Company
 def host(monkeypatch):
     """Runs work that takes one thread some seconds, and takes others with it some; says how often it was shared.
 
-    ``waits`` are seconds that the calling thread is not running.
+    ``waits`` are seconds that the calling thread is not running, and ``wakes`` those that it takes others to begin if they
+    did not work in the run before.
     """
     clock = {"now": 0.0, "running": 0.0}
     monkeypatch.setattr(company, "time", SimpleNamespace(
         perf_counter=lambda: clock["now"], thread_time=lambda: clock["running"]
     ))  # fmt: skip
 
-    def run(made, count, alone, shared, waits=0.0):
+    def run(made, count, alone, shared, waits=0.0, wakes=0.0):
         chosen = []
 
         def work(with_others):
+            asleep = not (chosen and chosen[-1])
             chosen.append(with_others)
             busy = shared if with_others else alone
             clock["running"] += busy
-            clock["now"] += busy + waits * with_others
+            clock["now"] += busy + with_others * (waits + wakes * asleep)
 
         for _ in range(count):
             made.run(work)
@@ -53,6 +55,13 @@ def test_a_neighbour_that_comes_is_noticed_at_once_and_one_that_goes_after_a_whi
     host(made, 1000, alone=0.0002, shared=0.0001)
     assert host(made, 1000, alone=0.0002, shared=0.0001, waits=0.009) <= 12
     assert host(made, 8192, alone=0.0002, shared=0.0001) > 2000
+
+
+def test_a_thread_that_has_to_be_woken_for_a_trial_is_worth_it(host):
+    made = Company(2)
+    assert host(made, 5000, alone=0.00006, shared=0.00004, wakes=0.0001) >= 4900
+    assert host(made, 1000, alone=0.00006, shared=0.00004, waits=0.0001) <= 30
+    assert host(made, 8192, alone=0.00006, shared=0.00004, wakes=0.0001) > 2000
 
 
 def test_one_slow_run_changes_nothing(host):

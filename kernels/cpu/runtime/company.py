@@ -17,6 +17,10 @@ SHORT = 2e-3
 """Seconds: work that takes one thread longer, and more threads less, is shared from then on."""
 
 _LONGEST_TRIAL = 0.1  # seconds that one thread may take, at most, to find that out
+_WAKING, _TRIED = 3e-4, 3
+"""Seconds that it may take until a thread that slept runs, and how many runs in a row a trial of sharing then is: those
+after the first find the thread awake.
+"""
 _FIRST_PAUSE, _LAST_PAUSE = 16, 4096  # runs between two trials of the slower way
 _SLOW = 2.0  # times as long as the other way took: when that happens twice in a row, the other way is taken
 
@@ -32,7 +36,7 @@ class Company:
         self._seconds: dict[bool, float] = {}
         """The last time of either way: shared, alone."""
         self._until_trial, self._pause = 2, _FIRST_PAUSE
-        self._slow = 0
+        self._slow = self._tried = 0
 
     def run(self, work: Callable[[bool], None]) -> None:
         """Do the work once: ``work(shared)``."""
@@ -48,15 +52,21 @@ class Company:
         self._until_trial -= 1
         if first:
             self.settled = (time.thread_time() - running) * self._threads > _LONGEST_TRIAL
-        elif trial:
+        elif trial and not self._may_be_waking(shared, seconds):
             self._judge(shared, seconds, time.thread_time() - running)
-        else:
+        elif not trial:
             self._slow = self._slow + 1 if seconds > _SLOW * self._seconds[not shared] else 0
             if self._slow > 1:
                 self._turn()
 
+    def _may_be_waking(self, shared: bool, seconds: float) -> bool:
+        """Whether the run of a trial may have been the slower one only because it had to wake a thread."""
+        self._tried += 1
+        return shared and 0 < seconds - self._seconds[False] < _WAKING and self._tried < _TRIED
+
     def _judge(self, shared: bool, seconds: float, running: float) -> None:
         """After a trial of the slower way."""
+        self._tried = 0
         if seconds < self._seconds[not shared]:
             self._turn()
         elif not shared and running > SHORT:
