@@ -17,7 +17,7 @@ SHORT = 2e-3
 """Seconds: work that takes one thread longer, and more threads less, is shared from then on."""
 
 _LONGEST_TRIAL = 0.1  # seconds that one thread may take, at most, to find that out
-_WAKING, _TRIED = 3e-4, 3
+_WAKING, _TRIED = 3e-4, 8
 """Seconds that it may take until a thread that slept runs, and how many runs in a row a trial of sharing then is: those
 after the first find the thread awake.
 """
