@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import weakref
@@ -362,3 +363,12 @@ def test_where_it_pays():
     names, found = ranges("caffenet/deploy.prototxt", 16)
     assert all(each.last < names.index("conv3") for each in found)
     assert not ranges("lenet/lenet.prototxt", 16)[1]
+
+
+def test_a_copy_of_a_layer_is_no_change_of_its_class():
+    made = next(step.layer for step in net_of(input_of(4, 4, 9, 8) + CONV).steps if step.layer.type == "Convolution")
+    kind, before = type(made), made.revision
+    if "__slotnames__" in vars(kind):
+        type.__delattr__(kind, "__slotnames__")  # which the first copy notes there
+    copy.copy(made)
+    assert "__slotnames__" in vars(kind) and made.revision == before

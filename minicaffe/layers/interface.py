@@ -39,7 +39,8 @@ class LayerKind(type):
     def __setattr__(cls, name: str, value: Any) -> None:
         """Set an attribute of a class, of which nets with such layers take note (``Configured.revision``)."""
         super().__setattr__(name, value)
-        cls._note_change()
+        if name != "__slotnames__":  # which ``copy`` keeps there the first time that it copies a layer
+            cls._note_change()
 
     def __delattr__(cls, name: str) -> None:
         super().__delattr__(name)
