@@ -84,12 +84,8 @@ def cycles(problem: Problem) -> float | None:
     if 0 in problem.y_shape or depth * PANEL > _MOST_GATHERED:
         return None
     size, columns = problem.dtype.itemsize, _panel_columns(problem)
-    multiplied = (
-        min(sum(map(_tile_rows, _pieces(problem, rows))) for rows in _rows(problem))
-        * sum(columns)
-        * depth
-        / MULTIPLICATIONS_PER_CYCLE
-    )
+    positions = min(sum(map(_tile_rows, _pieces(problem, rows))) for rows in _rows(problem))
+    multiplied = positions * sum(columns) * depth / MULTIPLICATIONS_PER_CYCLE
     image, filters = problem.positions * depth * size, sum(columns) * depth * size
     if filters > L2:
         multiplied = max(multiplied, _FILTERS_READ * filters) + _FILTERS_AHEAD * filters
@@ -226,11 +222,11 @@ def _split(problem: Problem) -> _Split:
     depth, images = problem.channels * problem.window.taps, problem.x_shape[0] * problem.group
     columns, moved = _panel_columns(problem), _gathered_cycles(problem)
     per_position = depth / MULTIPLICATIONS_PER_CYCLE + _transposed(problem)
+    pieces_of = {rows: [_tile_rows(piece) + _AGAIN for piece in _pieces(problem, rows)] for rows in _rows(problem)}
 
     def cycles(split: _Split) -> Iterator[float]:
         """Those that each part takes."""
-        count = split.parts // split.filter_parts
-        pieces = [_tile_rows(rows) + _AGAIN for rows in _pieces(problem, split.rows)]
+        count, pieces = split.parts // split.filter_parts, pieces_of[split.rows]
         blocks = [sum(pieces[i : i + split.together]) for i in range(0, len(pieces), split.together)] * images
         for part in range(count):
             rows = sum(blocks[len(blocks) * part // count : len(blocks) * (part + 1) // count])
