@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import importlib.util
 import os
 import resource
-import sys
 import time
 from functools import partial
 
+import fresh_kernels
 import numpy as np
 import pytest
 from cli_case import run, write_case
@@ -47,13 +46,7 @@ def wrong(x):
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """A module of kernels that have never been compiled."""
-    path = tmp_path / "fresh.py"
-    path.write_text(KERNELS)
-    spec = importlib.util.spec_from_file_location(f"minicaffe.kernels.cpu.fresh_{tmp_path.name}", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+    return fresh_kernels.load(KERNELS, tmp_path, monkeypatch)
 
 
 @pytest.fixture

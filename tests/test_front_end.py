@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import sys
 from collections.abc import Callable
 
+import fresh_kernels
 import pytest
 from numba import types
 
@@ -44,13 +43,7 @@ CONTEXTS = launch.run_launches.typingctx, launch.run_launches.targetctx
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """A module of kernels that have never been compiled."""
-    path = tmp_path / "fresh.py"
-    path.write_text(KERNELS)
-    spec = importlib.util.spec_from_file_location(f"minicaffe.kernels.cpu.front_end_{tmp_path.name}", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+    return fresh_kernels.load(KERNELS, tmp_path, monkeypatch)
 
 
 def _in_a_fork(work: Callable[[], str]) -> str:
