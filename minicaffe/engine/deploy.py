@@ -93,14 +93,14 @@ class DeployExecutor(Executor):
                 layer.has_run()
 
     def _repeat(self) -> bool:
-        """If one replay was the last pass, and nothing has changed, do it again without asking each layer what it needs:
-        that takes longer than a small net.
+        """If one replay was the last pass, and nothing has changed, do it again without asking each layer what to do: that
+        takes longer than a small net.
         """
         if self._again is None:
             return False
         state, replay = self._again
         with self._running():
-            if state != self._state() or any([layer.is_stale() for layer in self._derived]):
+            if state != self._state() or any(layer.is_stale() for layer in self._derived):
                 return False
             asked = replay.repeat()
         if asked:

@@ -8,7 +8,8 @@ What trials of the slower way may cost is a share of all the time that the work 
 much one costs, the better way is found again as soon as that share allows, and a host that stays as it is loses no more.
 
 How long the work takes one thread, and so whether it is worth a trial, is told by the time that the calling thread was
-running, since on such a host the clock says little.
+running, since on such a host the clock says little: if it had to make way for others in the one run that is a trial,
+that would count until the next.
 """
 
 from __future__ import annotations
@@ -87,9 +88,11 @@ class Company:
             self._usual, self._next_trial = seconds, _BEFORE_TRIALS
             self.settled = running * self._threads > _LONGEST_TRIAL
             return True
+        self._saved -= max(0.0, seconds - self._usual)
+        if not shared:
+            seconds = running
         self._tried += 1
         self._tried_best = min(seconds, self._tried_best)
-        self._saved -= max(0.0, seconds - self._usual)
         if not 0 < seconds - self._usual < _WAKING or self._tried == _MOST_TRIED[shared]:
             self._judge(shared, running)
         return True
