@@ -155,12 +155,12 @@ def thread_count() -> int:
     return 1 if _alone else _held.count or get_num_threads()
 
 
-def parts(size: int) -> int:
-    """Into how many parts to divide ``size`` elements: one a thread, but none so small that it is not worth a
-    thread.
+def parts(size: int, least: int = _LEAST) -> int:
+    """Into how many parts to divide ``size`` elements: one a thread, but none so small, of less than ``least``, that it
+    is not worth a thread.
     """
     threads = thread_count()  # even for few elements: asking starts Numba's threads
-    return max(1, min(threads, size // _LEAST)) if size >= 2 * _LEAST else 1
+    return max(1, min(threads, size // least))
 
 
 def product_threads(products: int, threads: int) -> int:
