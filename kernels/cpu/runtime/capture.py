@@ -116,9 +116,9 @@ class LaunchList:
     def _run(self, first: int, end: int, shared: bool) -> None:
         if end > first:
             if shared:
-                launch.run_launches(first, end, self._threads)
+                launch.entry_shared()(first, end, self._threads)
             else:
-                launch.run_launches_alone(first, end)
+                launch.entry_alone()(first, end)
 
     def _copy(self, staging: np.ndarray, start: int, used: int) -> None:
         """Move the launches to memory of their own; they hold no addresses within the list."""

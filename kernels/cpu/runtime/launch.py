@@ -19,6 +19,7 @@ and, for each worker, how many of its share have been taken.
 
 from __future__ import annotations
 
+import functools
 import platform
 import threading
 from collections.abc import Callable, Iterator
@@ -218,6 +219,18 @@ def run_launches_alone(first, end):
     while launch < end:
         _run_alone(launch)
         launch += word(launch + 4 * _SIZE)
+
+
+@functools.cache
+def entry_shared() -> Callable[[int, int, int], None]:
+    """The code of ``run_launches``, for replays."""
+    return run_launches.entry(*[types.intp] * 3)
+
+
+@functools.cache
+def entry_alone() -> Callable[[int, int], None]:
+    """The code of ``run_launches_alone``, for replays."""
+    return run_launches_alone.entry(*[types.intp] * 2)
 
 
 def most_workers(launches: np.ndarray) -> int:
