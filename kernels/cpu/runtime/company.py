@@ -4,8 +4,9 @@ Threads help as long as the system runs them.  Where others keep the cores busy,
 another library in the same process do, whoever waits for a thread waits for a time slice: milliseconds, for work of a
 tenth of one.  So both ways are timed now and then.  Results are the same: either way the work has the same parts.
 
-What trials of the slower way may cost is a share of all the time that the work takes, saved up run by run.  So however
-much one costs, the better way is found again as soon as that share allows, and a host that stays as it is loses no more.
+What trials of sharing may cost is saved up: a small share of all the time that the work takes, and what sharing gained.
+So however much one costs, the better way is found again as soon as that is paid for, and a host where nothing is gained
+loses no more than that share.
 
 How long the work takes one thread, and so whether it is worth a trial, is told by the time that the calling thread was
 running, since on such a host the clock says little: if it had to make way for others in the one run that is a trial,
@@ -22,20 +23,23 @@ SHORT = 2e-3
 """Seconds: work that takes one thread longer, and more threads less, is shared from then on."""
 
 _LONGEST_TRIAL = 0.1  # seconds that one thread may take, at most, to find that out
-_WAKING, _MOST_TRIED = 3e-4, {True: 8, False: 2}
-"""Seconds that the first runs of a trial, shared or alone, may take longer than later ones, and how many runs in a row
-it then is at most: a thread that slept has to wake, and what other cores' caches hold has to come from there.
+_WAKING, _SLICE = 3e-4, 5e-3
+"""Seconds that the first runs of a trial may take longer than later ones: a thread that slept has to wake, and what
+other cores' caches hold has to come from there; and as long as that is paid for, the thread may wait for a core until
+another has used up its time slice.
 """
+_MOST_TRIED = {True: 8, False: 2}
+"""How many runs in a row a trial is at most: shared, alone."""
 _BEFORE_TRIALS = 2  # runs that are shared, the first of them with threads that have never run
 _FIRST_PAUSE, _LAST_PAUSE = 8, 256
 """Runs between two trials, doubled after each up to so many for each run of a trial: these do not show in the 99th
 percentile.
 """
-_SHARE, _MOST_SAVED = 1 / 128, 0.02  # of all time for trials, and the seconds of it that are kept for later
+_SHARE, _MOST_SAVED = 1 / 128, 0.02  # of all time for trials of sharing, and the most seconds that are kept for them
 _FORGETTING = 1 + 1 / 64  # a run by which the least time of late grows
-_SLOW, _NEAR = 2.0, 64
-"""Times as long as the other way took: when that happens twice in so many runs, the other way is taken.  A run that
-follows a trial may have to wake a thread, and does not count.
+_SLOW, _NEAR = 2.0, 128
+"""Times as long as alone: when shared work takes that twice in so many runs, it is done alone.  A run that follows a
+trial may have to wake a thread, and does not count.
 """
 
 
@@ -53,8 +57,9 @@ class Company:
         self._pause = _FIRST_PAUSE
         self._tried, self._tried_best = 0, _NEVER
         self._last_slow = -_NEAR
-        self._saved, self._unsaved = _MOST_SAVED, 0.0
-        """Seconds for trials, and those of work of which a share is to be added."""
+        self._saved = _MOST_SAVED
+        """Seconds for trials of sharing, as of the run ``_counted``; the runs since have taken ``_spent``."""
+        self._counted, self._spent = 0, 0.0
 
     def run(self, work: Callable[[bool], None]) -> None:
         """Do the work once: ``work(shared)``."""
@@ -67,18 +72,20 @@ class Company:
         work(self._best)  # what raises counts as never done
         seconds = time.perf_counter() - start
         self._runs += 1
-        self._unsaved += seconds
+        self._spent += seconds
         usual = self._usual * _FORGETTING
         self._usual = seconds if seconds < usual else usual
-        if seconds > _SLOW * self._other:
+        if seconds > _SLOW * self._other and self._best:
             self._note_slow()
 
     def _times(self, work: Callable[[bool], None]) -> bool:
-        """Do the work for the first time, or in a trial of the slower way; False: later, there is no time for one."""
+        """Do the work for the first time, or in a trial of the slower way; False: later, nothing is saved for one."""
         first = self._runs == 0
-        if not (first or self._tried or self._can_pay()):
-            self._next_trial += self._pause
-            return False
+        if not (first or self._tried):
+            self._save()
+            if self._saved < 0 and not self._best:
+                self._next_trial += self._pause
+                return False
         shared = self._best is first
         running, start = time.thread_time(), time.perf_counter()
         work(shared)
@@ -88,22 +95,26 @@ class Company:
             self._usual, self._next_trial = seconds, _BEFORE_TRIALS
             self.settled = running * self._threads > _LONGEST_TRIAL
             return True
-        self._saved -= max(0.0, seconds - self._usual)
-        if not shared:
-            seconds = running
         self._tried += 1
-        self._tried_best = min(seconds, self._tried_best)
-        if not 0 < seconds - self._usual < _WAKING or self._tried == _MOST_TRIED[shared]:
+        lost = seconds - self._usual
+        if shared:
+            self._saved -= max(lost, 0.0)
+        self._tried_best = min(seconds if shared else running, self._tried_best)
+        starting = _SLICE if shared and self._saved >= 0 else _WAKING
+        if not 0 < lost < starting or self._tried == _MOST_TRIED[shared]:
             self._judge(shared, running)
         return True
 
-    def _can_pay(self) -> bool:
-        self._saved = min(self._saved + _SHARE * self._unsaved, _MOST_SAVED)
-        self._unsaved = 0.0
-        return self._saved >= 0
+    def _save(self) -> None:
+        """Take stock of the runs since the last time."""
+        runs, spent = self._runs - self._counted, self._spent
+        gained = runs * self._other - spent if self._best and runs and self._other < _NEVER else 0.0
+        self._saved = min(self._saved + gained + _SHARE * spent, _MOST_SAVED)
+        self._counted, self._spent = self._runs, 0.0
 
     def _judge(self, shared: bool, running: float) -> None:
         """After a trial of the slower way."""
+        self._counted = self._runs
         self._other = self._tried_best
         if self._other < self._usual:
             self._turn()
@@ -114,7 +125,7 @@ class Company:
             self._wait()
 
     def _note_slow(self) -> None:
-        """After a run that the other way would have taken far less time for."""
+        """After a shared run that took far longer than alone."""
         if self._runs - self._last_trial <= 1:
             return
         if self._runs - self._last_slow <= _NEAR:
@@ -123,6 +134,7 @@ class Company:
             self._last_slow = self._runs
 
     def _turn(self) -> None:
+        self._save()
         self._best = not self._best
         self._usual, self._other = self._other, self._usual
         self._pause, self._last_slow = _FIRST_PAUSE, -_NEAR
