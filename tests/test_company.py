@@ -18,22 +18,24 @@ def host(monkeypatch):
     """Runs work that takes one thread some seconds, and takes others with it some; says how often it was shared.
 
     ``waits`` are seconds that the calling thread is not running when it shares, ``interrupts`` when it does not, and
-    ``wakes`` those that it takes others to begin if they did not work in the run before.  ``host.clock`` tells the time.
+    ``wakes`` those that it takes others to begin if they did not work in the run before; ``every`` so many runs it waits.
+    ``host.clock`` tells the time.
     """
     clock = {"now": 0.0, "running": 0.0}
     monkeypatch.setattr(company, "time", SimpleNamespace(
         perf_counter=lambda: clock["now"], thread_time=lambda: clock["running"]
     ))  # fmt: skip
 
-    def run(made, count, alone, shared, waits=0.0, wakes=0.0, interrupts=0.0):
+    def run(made, count, alone, shared, waits=0.0, wakes=0.0, interrupts=0.0, every=1):
         chosen = []
 
         def work(with_others):
             asleep = not (chosen and chosen[-1])
+            waiting = waits if len(chosen) % every == 0 else 0.0
             chosen.append(with_others)
             busy = shared if with_others else alone
             clock["running"] += busy
-            clock["now"] += busy + (waits + wakes * asleep if with_others else interrupts)
+            clock["now"] += busy + (waiting + wakes * asleep if with_others else interrupts)
 
         for _ in range(count):
             made.run(work)
@@ -87,6 +89,11 @@ def test_threads_that_wake_slowly_in_the_first_run_are_worked_with(host):
     made = Company(2)
     host(made, 1, alone=0.005, shared=0.003, waits=0.03)
     assert host(made, 20, alone=0.005, shared=0.003) == 19
+
+
+def test_others_that_are_waited_for_now_and_then_are_worked_with_while_that_is_faster(host):
+    assert host(Company(2), 9000, alone=0.0001, shared=0.00006, waits=0.003, every=3) <= 120
+    assert host(Company(2), 9000, alone=0.0001, shared=0.00006, waits=0.003, every=300) >= 8000
 
 
 def test_a_trial_alone_that_makes_way_for_others_is_told_from_slow_work(host):

@@ -4,9 +4,9 @@ Threads help as long as the system runs them.  Where others keep the cores busy,
 another library in the same process do, whoever waits for a thread waits for a time slice: milliseconds, for work of a
 tenth of one.  So both ways are timed now and then.  Results are the same: either way the work has the same parts.
 
-What trials of sharing may cost is saved up: a small share of all the time that the work takes, and what sharing gained.
-So however much one costs, the better way is found again as soon as that is paid for, and a host where nothing is gained
-loses no more than that share.
+What sharing may cost is saved up: a small share of all the time that the work takes, and what it gained before.  So
+however much a trial costs, the better way is found again as soon as that is paid for, and a host where nothing is
+gained loses no more than that share.
 
 How long the work takes one thread, and so whether it is worth a trial, is told by the time that the calling thread was
 running, since on such a host the clock says little: if it had to make way for others in the one run that is a trial,
@@ -37,9 +37,9 @@ percentile.
 """
 _SHARE, _MOST_SAVED = 1 / 128, 0.02  # of all time for trials of sharing, and the most seconds that are kept for them
 _FORGETTING = 1 + 1 / 64  # a run by which the least time of late grows
-_SLOW, _NEAR = 2.0, 128
-"""Times as long as alone: when shared work takes that twice in so many runs, it is done alone.  A run that follows a
-trial may have to wake a thread, and does not count.
+_SLOW = 2.0
+"""Times as long as alone: when shared work takes that twice in a row, or when nothing is saved any more, it is done
+alone.  A run that follows a trial may have to wake a thread, and does not count.
 """
 
 
@@ -56,7 +56,7 @@ class Company:
         self._runs = self._next_trial = self._last_trial = 0
         self._pause = _FIRST_PAUSE
         self._tried, self._tried_best = 0, _NEVER
-        self._last_slow = -_NEAR
+        self._last_slow = 0
         self._saved = _MOST_SAVED
         """Seconds for trials of sharing, as of the run ``_counted``; the runs since have taken ``_spent``."""
         self._counted, self._spent = 0, 0.0
@@ -128,7 +128,8 @@ class Company:
         """After a shared run that took far longer than alone."""
         if self._runs - self._last_trial <= 1:
             return
-        if self._runs - self._last_slow <= _NEAR:
+        self._save()
+        if self._runs - self._last_slow == 1 or self._saved < 0:
             self._turn()
         else:
             self._last_slow = self._runs
@@ -137,7 +138,7 @@ class Company:
         self._save()
         self._best = not self._best
         self._usual, self._other = self._other, self._usual
-        self._pause, self._last_slow = _FIRST_PAUSE, -_NEAR
+        self._pause, self._last_slow = _FIRST_PAUSE, 0
         self._wait()
 
     def _wait(self) -> None:
