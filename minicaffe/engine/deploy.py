@@ -93,8 +93,8 @@ class DeployExecutor(Executor):
                 layer.has_run()
 
     def _repeat(self) -> bool:
-        """If one replay was the last pass, and nothing has changed, do it again without asking each layer what to do, which
-        takes longer than a small net.
+        """If one replay was the last pass, and nothing has changed, do it again without asking each layer what to do:
+        that takes longer than a small net.
         """
         if self._again is None:
             return False

@@ -155,12 +155,12 @@ def thread_count() -> int:
     return 1 if _alone else _held.count or get_num_threads()
 
 
-def parts(size: int, least: int = _LEAST) -> int:
+def parts(size: int, least: int | None = None) -> int:
     """Into how many parts to divide ``size`` elements: one a thread, but none so small, of less than ``least``, that it
     is not worth a thread.
     """
     threads = thread_count()  # even for few elements: asking starts Numba's threads
-    return max(1, min(threads, size // least))
+    return max(1, min(threads, size // (least or _LEAST)))
 
 
 def product_threads(products: int, threads: int) -> int:
