@@ -166,6 +166,7 @@ POOLING = [
     ((1, 2, 6, 75), window((2, 7), stride=2, pad=(0, 3)), (3, 38)),
     ((1, 1, 3, 3), window((1, 1), stride=2, pad=2), (4, 4)),  # windows that hold padding only
     ((1, 1, 3, 3), window((2, 2), stride=1, pad=1), (6, 5)),  # windows beyond the padding, too
+    ((1, 1, 5, 29), window((2, 2), stride=2, pad=1), (5, 17)),
 ]
 
 
@@ -199,9 +200,13 @@ def test_max_pool_takes_the_first_of_equals_and_nan_before_all(case, shape, w, p
     case.check("max_pool", lambda y: (x, y, None, w), [case.garbage(*shape[:2], *pooled)])
 
 
+BY_ONE_PIXEL = [window((2, 2)), window((3, 3), pad=1), window((3, 3), pad=(2, 0))]
+BY_TWO_COLUMNS = [window((2, 2), stride=2, pad=1), window((3, 3), stride=2, pad=(1, 2)), window((3, 3), stride=(1, 2))]
+
+
 @pytest.mark.parametrize("size", [(14, 14), (40, 150)], ids=str)
-@pytest.mark.parametrize("w", [window((2, 2)), window((3, 3), pad=1), window((3, 3), pad=(2, 0))], ids=str)
-def test_max_pool_by_one_pixel(case, size, w):
+@pytest.mark.parametrize("w", BY_ONE_PIXEL + BY_TWO_COLUMNS, ids=str)
+def test_max_pool_of_small_squares(case, size, w):
     x, out = case.normal(2, 3, *size), case.garbage(2, 3, *positions(size, w))
     x[0, 1] = -np.abs(x[0, 1])  # padding must not be taken for zeros
     case.check("max_pool", lambda y: (x, y, None, w), [out])
