@@ -102,11 +102,18 @@ def test_a_trial_alone_that_makes_way_for_others_is_told_from_slow_work(host):
     assert host(made, 100, alone=0.0002, shared=0.0001, waits=0.006) <= 9
 
 
-def test_one_slow_run_changes_nothing(host):
+@pytest.mark.parametrize("seconds", [0.02, 10.0])
+def test_one_slow_run_changes_nothing(host, seconds):
     made = Company(2)
     host(made, 50, alone=0.0002, shared=0.0001)
-    assert host(made, 1, alone=0.0002, shared=0.02) == 1
+    assert host(made, 1, alone=0.0002, shared=seconds) == 1
     assert host(made, 1, alone=0.0002, shared=0.0001) == 1
+
+
+def test_a_trial_in_which_the_process_was_stopped_is_forgotten(host):
+    made = Company(2)
+    host(made, 12, alone=0.001, shared=0.0002, waits=10.0)
+    assert host(made, 15_000, alone=0.001, shared=0.0002) > 1000
 
 
 def test_long_work_is_shared_after_one_trial(host):

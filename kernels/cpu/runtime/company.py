@@ -31,11 +31,12 @@ another has used up its time slice.
 _MOST_TRIED = {True: 8, False: 2}
 """How many runs in a row a trial is at most: shared, alone."""
 _BEFORE_TRIALS = 2  # runs that are shared, the first of them with threads that have never run
-_FIRST_PAUSE, _LAST_PAUSE = 8, 256
+_FIRST_PAUSE, _LAST_PAUSE = 8, 512
 """Runs between two trials, doubled after each up to so many for each run of a trial: these do not show in the 99th
 percentile.
 """
-_SHARE, _MOST_SAVED = 1 / 128, 0.02  # of all time for trials of sharing, and the most seconds that are kept for them
+_SHARE = 1 / 128  # of all time for trials of sharing
+_MOST_SAVED, _MOST_OWED = 0.02, 0.1  # seconds
 _FORGETTING = 1 + 1 / 64  # a run by which the least time of late grows
 _SLOW = 2.0
 """Times as long as alone: when shared work takes that twice in a row, or when nothing is saved any more, it is done
@@ -76,7 +77,7 @@ class Company:
         usual = self._usual * _FORGETTING
         self._usual = seconds if seconds < usual else usual
         if seconds > _SLOW * self._other and self._best:
-            self._note_slow()
+            self._note_slow(seconds)
 
     def _times(self, work: Callable[[bool], None]) -> bool:
         """Do the work for the first time, or in a trial of the slower way; False: later, nothing is saved for one."""
@@ -98,7 +99,7 @@ class Company:
         self._tried += 1
         lost = seconds - self._usual
         if shared:
-            self._saved -= max(lost, 0.0)
+            self._saved = max(self._saved - max(lost, 0.0), -_MOST_OWED)
         self._tried_best = min(seconds if shared else running, self._tried_best)
         starting = _SLICE if shared and self._saved >= 0 else _WAKING
         if not 0 < lost < starting or self._tried == _MOST_TRIED[shared]:
@@ -124,8 +125,11 @@ class Company:
             self._pause = min(2 * self._pause, _LAST_PAUSE * self._tried)
             self._wait()
 
-    def _note_slow(self) -> None:
-        """After a shared run that took far longer than alone."""
+    def _note_slow(self, seconds: float) -> None:
+        """After a shared run that took far longer than alone.  If it took longer than a time slice, sharing does not
+        answer for the rest.
+        """
+        self._spent -= max(seconds - self._other - _SLICE, 0.0)
         if self._runs - self._last_trial <= 1:
             return
         self._save()
