@@ -159,6 +159,25 @@ def test_columns_are_copied(case, shape, starts):  # noqa: F811
         case.check("copy_columns", lambda out: (x, starts[0], out, starts[1]), [case.normal(shape[0], width)])  # noqa: B023
 
 
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((2, 44, 6, 7), (0, 2, 3, 1)),
+        ((3, 70, 90), (1, 0, 2)),
+        ((3, 70, 90), (2, 1, 0)),
+        ((2, 3, 4, 5, 6), (4, 2, 0, 3, 1)),
+        ((3, 1, 5), (1, 2, 0)),
+        ((4, 5), (0, 1)),
+        ((1, 1), (1, 0)),
+        ((0, 3), (1, 0)),
+        ((), ()),
+    ],
+)
+def test_axes_in_another_order(case, shape, axes):  # noqa: F811
+    x = case.normal(*shape)
+    case.check("permute", lambda y: (x, axes, y), [case.garbage(*(shape[axis] for axis in axes))])
+
+
 @pytest.mark.parametrize("beta", [0.75, 0.5, 0.6])
 @pytest.mark.parametrize(
     ("shape", "size"),
