@@ -178,6 +178,28 @@ def test_axes_in_another_order(case, shape, axes):  # noqa: F811
     case.check("permute", lambda y: (x, axes, y), [case.garbage(*(shape[axis] for axis in axes))])
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 20, 9, 13), (0, 3, 5, 4)])
+def test_regions_are_pooled(case, shape):  # noqa: F811
+    x = case.normal(*shape)
+    x[:, 1, 2, 3] = np.nan
+    regions = [
+        (0, 0, 0, 60, 30),
+        (0, 16, 20, 50, 75),
+        (shape[0] - 1, 33, 40, 33, 40),
+        (9, 0, 0, 60, 30),
+        (0, -90, 0, -70, 30),
+    ]
+    rois = np.array(regions, case.dtype)
+    for pad_ratio in (0.0, 0.25):
+        made = []
+        for ops in (reference, cpu):
+            y, mask = case.garbage(len(rois), shape[1], 4, 5), np.full((len(rois), shape[1], 4, 5), 9, np.int32)
+            ops.roi_pool(x, rois, y, mask, (1 / 16, 1 / 8), pad_ratio)
+            made.append((y, mask))
+        np.testing.assert_array_equal(made[0][0], made[1][0])
+        np.testing.assert_array_equal(made[0][1], made[1][1])
+
+
 @pytest.mark.parametrize("beta", [0.75, 0.5, 0.6])
 @pytest.mark.parametrize(
     ("shape", "size"),
