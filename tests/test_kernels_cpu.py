@@ -16,6 +16,7 @@ from minicaffe.kernels import cpu, fast_paths, reference
 from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm, select, winograd, winograd_transforms
 from minicaffe.kernels.cpu.conv.problem import FORWARD, KINDS, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cpu.conv.select import candidates
+from minicaffe.kernels.cpu.matmul import gemm, streamed
 from minicaffe.kernels.cpu.runtime import threads as shares
 from minicaffe.kernels.cpu.simd.memory import WIDTH
 from minicaffe.kernels.window import Window
@@ -414,6 +415,21 @@ def test_gemm(case, m, n, k, transpose_a, transpose_b, accumulate):
     a = case.normal(*((k, m) if transpose_a else (m, k)))
     b = case.normal(*((n, k) if transpose_b else (k, n))) / max(1, math.sqrt(k))
     case.check("gemm", lambda out: (a, b, out, transpose_a, transpose_b, accumulate), [case.normal(m, n)])
+
+
+@pytest.mark.parametrize("m, n, k", [(5, 140, 20000), (17, 530, 1100), (70, 530, 1100), (130, 530, 1100)])
+def test_products_with_a_large_matrix_are_those_with_any(case, m, n, k, monkeypatch):
+    monkeypatch.setattr(streamed, "_FAR", 0)
+    a, b = case.normal(m, k), case.normal(n, k) / math.sqrt(k)
+    gemm._config.cache_clear()
+    case.check("gemm", lambda out: (a, b, out, False, True), [case.garbage(m, n)])
+    actual, usual = case.garbage(m, n), case.garbage(m, n)
+    cpu.gemm(a, b, actual, False, True)
+    monkeypatch.setattr(streamed, "_FAR", math.inf)
+    gemm._config.cache_clear()
+    cpu.gemm(a, b, usual, False, True)
+    np.testing.assert_array_equal(actual, usual)
+    gemm._config.cache_clear()
 
 
 def test_gemm_keeps_nan_and_infinity_where_they_belong():
