@@ -81,7 +81,7 @@ class PackedLayer:
 
     def is_stale(self) -> bool:
         """Whether the filters may have been written to: where nothing was made of them, they are read anew anyway."""
-        return self.layer.has_packed and (not self._watches or self._watch.changed())
+        return (not self._watches or self._watch.changed()) and self.layer.has_packed
 
     def refresh(self) -> None:
         """Take over what was written to the filters."""
