@@ -286,6 +286,20 @@ def test_windows_at_the_borders_are_caffes():
     assert tried >= 20
 
 
+def test_what_is_no_number_on_both_sides_is_no_difference():
+    text = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 9 } } }
+    layer { name: "log" type: "Log" bottom: "x" top: "y" log_param { shift: 0.5 } }
+    """
+    exported = export_onnx(net_of(text))
+    twin = exported.twin.net
+    assert np.isnan(twin.forward(**fill(twin))["y"]).any()
+    assert check.differences(exported)["y"] <= 1e-5
+    for wrong in (np.nan, np.inf, 1):
+        found = check.compare(twin, exported.axes, ["y"], lambda x, y=wrong: [np.full_like(x["x"], y)], 0)
+        assert found["y"] > 1e-5
+
+
 UNKNOWN = """
 name: "unknown"
 layer { name: "in" type: "Input" top: "x" top: "sizes"

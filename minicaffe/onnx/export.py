@@ -14,7 +14,7 @@ from minicaffe.errors import NetError
 from minicaffe.net import Net
 from minicaffe.onnx import exporters as _families  # noqa: F401  (registers them)
 from minicaffe.onnx.graph import OPSET, Graph
-from minicaffe.onnx.plan import Axes, Probe, Twin, blob_names, is_source, make_twin, needed_steps
+from minicaffe.onnx.plan import Axes, Probe, Twin, blob_names, is_source, make_twin, needed_steps, refused
 from minicaffe.onnx.reasons import REASONS
 from minicaffe.onnx.sizes import NotFixed, Shape, Size
 from minicaffe.onnx.writer import Unsupported, Writer, by_values, exporters, kind_of
@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 MOST_BYTES = 2**31 - 1
 """What a protobuf file can hold."""
+
+_FORM = f"ONNX (opset {OPSET})"
 
 Told: TypeAlias = "list[int | str | None]"
 """Sizes: a number, the name of one that may change, or None for one that depends on values."""
@@ -86,7 +88,7 @@ def _refuse_unknown(net: Net, steps: Sequence[Step]) -> None:
     wrong = {id(step): _reason(step) for step in steps if _is_unknown(step) and step.layer.user_defined}
     if wrong:
         wrong |= {id(step): _reason(step) for step in steps if _is_unknown(step)}
-        raise _refused(net, [(step, wrong[id(step)]) for step in steps if id(step) in wrong])
+        raise refused(net, _FORM, [(step.layer, wrong[id(step)]) for step in steps if id(step) in wrong])
 
 
 def _is_unknown(step: Step) -> bool:
@@ -97,18 +99,6 @@ def _reason(step: Step) -> str:
     if step.layer.user_defined:
         return "it is a layer of your own; register a function for its type with minicaffe.onnx.exports"
     return REASONS.get(step.layer.type, "there are no ONNX operators for it")
-
-
-def _refused(net: Net, wrong: Sequence[tuple[Step, str]]) -> NetError:
-    lines = []
-    for step, reason in wrong:
-        layer = step.layer
-        place = net.source.where(layer.name, layer.layer_param.phase)
-        lines.append(f"{place + ': ' if place else ''}layer '{layer.name}' ({layer.type}): {reason}")
-    return NetError(
-        f"net '{net.name}' cannot be said in ONNX (opset {OPSET}):\n  " + "\n  ".join(lines) + "\n"
-        "name blobs before these layers as outputs to export what leads to them"
-    )
 
 
 def _convert(net: Net, twin: Twin, outputs: Sequence[str]) -> Exported:
@@ -155,10 +145,10 @@ class _Conversion:
             try:
                 self._write(index, step, origin, outputs)
             except Unsupported as error:
-                wrong.append((origin, str(error)))
+                wrong.append((origin.layer, str(error)))
                 self.values |= {i: self._names[i] for i in step.top_ids}
         if wrong:
-            raise _refused(self.net, wrong)
+            raise refused(self.net, _FORM, wrong)
         inputs, told = self._told(self.twin.net.inputs), self._told(outputs)
         self._tell(inputs)
         model = self.graph.model(self.twin.net.name, inputs, told)

@@ -53,6 +53,18 @@ def needed_steps(net: Net, outputs: Sequence[str]) -> list[Step]:
     return kept[::-1]
 
 
+def refused(net: Net, form: str, wrong: Sequence[tuple[Any, str]]) -> NetError:
+    """The error for layers of a net that are nothing ``form`` can say, and why each is not."""
+    lines = []
+    for layer, reason in wrong:
+        place = net.source.where(layer.name, layer.layer_param.phase)
+        lines.append(f"{place + ': ' if place else ''}layer '{layer.name}' ({layer.type}): {reason}")
+    return NetError(
+        f"net '{net.name}' cannot be said in {form}:\n  " + "\n  ".join(lines) + "\n"
+        "name blobs before these layers as outputs to export what leads to them"
+    )
+
+
 @dataclass
 class Twin:
     """A float32 net of the layers to export, with copies of their weights; what brought data in is an Input there.
