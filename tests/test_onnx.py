@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf.message import EncodeError
 from shipped_nets import SHIPPED, shipped
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -17,7 +18,7 @@ from minicaffe import compat, models, proto, testing  # noqa: E402
 from minicaffe.errors import MinicaffeError, MissingExtraError, NetError  # noqa: E402
 from minicaffe.layers.base import registry  # noqa: E402
 from minicaffe.net import Net  # noqa: E402
-from minicaffe.onnx import check, export_onnx, exported_types, exports  # noqa: E402
+from minicaffe.onnx import check, export, export_onnx, exported_types, exports  # noqa: E402
 from minicaffe.onnx.plan import fill  # noqa: E402
 from minicaffe.onnx.reasons import REASONS  # noqa: E402
 from minicaffe.onnx.writer import exporters  # noqa: E402
@@ -380,6 +381,25 @@ def test_a_net_without_outputs_is_refused():
     text = SMALL + 'layer { name: "end" type: "Silence" bottom: "prob" }'
     with pytest.raises(NetError, match="has no outputs to export; name blobs to be outputs"):
         export_onnx(net_of(text))
+
+
+@pytest.mark.parametrize("encoder", ["makes nothing", "has no limit"])
+def test_a_net_of_more_than_a_file_holds_is_refused(encoder, monkeypatch, tmp_path):
+    class TooLarge:
+        graph = export_onnx(net_of(SMALL)).model.graph
+
+        def SerializeToString(self):  # noqa: N802
+            raise EncodeError("Failed to serialize proto")
+
+    path = tmp_path / "net.onnx"
+    path.write_text("old")
+    if encoder == "makes nothing":
+        monkeypatch.setattr(export.Graph, "model", lambda *_: TooLarge())
+    else:
+        monkeypatch.setattr(export, "MOST_BYTES", 1000)
+    with pytest.raises(NetError, match=r"net 'small' is too large: an ONNX file holds at most \d+ bytes"):
+        export_onnx(net_of(SMALL), path)
+    assert path.read_text() == "old"
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -300,7 +300,10 @@ def test_another_program_is_not_overwritten(tmp_path):
     (tmp_path / "net.py").write_text("print('mine')\n")
     with pytest.raises(NetError, match=r"net\.py is in the way"):
         export_torch(net_of(SMALL), tmp_path / "net.pt")
-    assert not (tmp_path / "net.pt").exists()
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(NetError, match=r"folder\.py is in the way"):
+        export_torch(net_of(SMALL), tmp_path / "folder.pt")
+    assert not list(tmp_path.glob("*.pt"))
 
 
 def test_without_torch_it_says_what_to_install(monkeypatch, tmp_path):

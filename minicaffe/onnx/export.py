@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from google.protobuf.message import EncodeError
+
 from minicaffe import compat
 from minicaffe.engine.assembly import Step
 from minicaffe.errors import NetError
@@ -60,7 +62,7 @@ def export_onnx(net: Net, path: str | os.PathLike[str] | None = None, outputs: I
         outputs: blobs; the net's outputs, unless given.  Only what they need is exported.
 
     Raises MissingExtraError without the package onnx; NetError for layers that ONNX has no words for, which names all
-    of them, for a blob that there is not, and for a net without outputs.
+    of them, for a blob that there is not, for a net without outputs, and for one of more than 2 GB.
     """
     compat.require("onnx")
     wanted = list(net.outputs if outputs is None else outputs)
@@ -71,11 +73,23 @@ def export_onnx(net: Net, path: str | os.PathLike[str] | None = None, outputs: I
     twin = make_twin(net, steps, wanted)
     exported = _convert(net, twin, wanted)
     if path is not None:
-        size = exported.model.ByteSize()
-        if size > MOST_BYTES:
-            raise NetError(f"net '{net.name}': an ONNX file holds at most 2 GB; found {size} bytes")
-        write_atomic(path, exported.model.SerializeToString())
+        write_atomic(path, _encoded(exported.model, net.name))
     return exported
+
+
+def _encoded(model: Any, name: str) -> bytes:
+    """What the file of a model holds; NetError if that is more than one can hold."""
+    try:
+        encoded = model.SerializeToString()
+    except (EncodeError, ValueError):  # of more, protobuf makes nothing
+        encoded = None
+    if encoded is None or len(encoded) > MOST_BYTES:
+        held = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+        raise NetError(
+            f"net '{name}' is too large: an ONNX file holds at most {MOST_BYTES} bytes, and its weights take {held}; "
+            "name blobs before its last layers as outputs to export less"
+        )
+    return encoded
 
 
 def exported_types() -> list[str]:

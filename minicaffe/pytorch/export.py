@@ -59,7 +59,7 @@ def export_torch(net: Net, path: str | os.PathLike[str], outputs: Iterable[str] 
     torch = compat.require("torch")
     weights = Path(path)
     program = weights.with_suffix(".py")
-    if program.exists() and not program.read_bytes().startswith(_MARK.encode()):
+    if program.exists() and not (program.is_file() and program.read_bytes().startswith(_MARK.encode())):
         raise NetError(f"{program} is in the way of the module's source, and not of minicaffe's: name another file")
     exported = Exported(source_of(net, outputs), net, [weights, program])
     stored = io.BytesIO()
