@@ -73,23 +73,8 @@ def export_onnx(net: Net, path: str | os.PathLike[str] | None = None, outputs: I
     twin = make_twin(net, steps, wanted)
     exported = _convert(net, twin, wanted)
     if path is not None:
-        write_atomic(path, _encoded(exported.model, net.name))
+        write_atomic(path, exported.model.SerializeToString())
     return exported
-
-
-def _encoded(model: Any, name: str) -> bytes:
-    """What the file of a model holds; NetError if that is more than one can hold."""
-    try:
-        encoded = model.SerializeToString()
-    except (EncodeError, ValueError):  # of more, protobuf makes nothing
-        encoded = None
-    if encoded is None or len(encoded) > MOST_BYTES:
-        held = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-        raise NetError(
-            f"net '{name}' is too large: an ONNX file holds at most {MOST_BYTES} bytes, and its weights take {held}; "
-            "name blobs before its last layers as outputs to export less"
-        )
-    return encoded
 
 
 def exported_types() -> list[str]:
@@ -165,8 +150,23 @@ class _Conversion:
             raise refused(self.net, _FORM, wrong)
         inputs, told = self._told(self.twin.net.inputs), self._told(outputs)
         self._tell(inputs)
-        model = self.graph.model(self.twin.net.name, inputs, told)
+        model = self._model(inputs, told)
         return Exported(model, inputs, told, self.twin, self.axes, self.notes)
+
+    def _model(self, inputs: dict[str, Told], outputs: dict[str, Told]) -> Any:
+        """The ModelProto; NetError if it is more than one can hold."""
+        try:
+            model = self.graph.model(self.twin.net.name, inputs, outputs)
+            size = model.ByteSize()
+        except (EncodeError, ValueError):  # what protobuf makes of more
+            size = MOST_BYTES + 1
+        if size > MOST_BYTES:
+            weights = 4 * sum(param.blob.count for param in self.twin.net.learnable)
+            raise NetError(
+                f"net '{self.net.name}' is too large: an ONNX model holds at most {MOST_BYTES} bytes, and its weights "
+                f"take {weights}; name blobs before its last layers as outputs to export less"
+            )
+        return model
 
     def _write(self, index: int, step: Step, origin: Step, outputs: Sequence[str]) -> None:
         layer = step.layer
