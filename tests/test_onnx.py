@@ -99,6 +99,7 @@ def test_outputs_may_be_blobs_within_the_net():
     assert max(check.differences(exported).values()) <= 1e-5
     with pytest.raises(NetError, match="net 'small' has no blob 'con'; did you mean 'conv'"):
         export_onnx(net, outputs=["con"])
+    assert list(export_onnx(net.deploy(), outputs="conv").outputs) == ["conv"]
 
 
 def test_an_output_may_be_a_view_of_an_input():

@@ -274,6 +274,25 @@ def test_layers_may_have_one_name_or_none(tmp_path):
 
 
 @needs_torch
+def test_a_deployed_net_is_exported_as_what_it_was_made_of(tmp_path):
+    text = """
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 7 dim: 9 } } }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 3
+                weight_filler { type: "xavier" } } }
+        layer { name: "bn" type: "BatchNorm" bottom: "c" top: "bn" }
+        layer { name: "p" type: "Pooling" bottom: "bn" top: "p" pooling_param { kernel_size: 3 stride: 2 } }
+        layer { name: "r" type: "ReLU" bottom: "bn" top: "r" }"""
+    net, deployed = net_of(text), net_of(text).deploy()
+    for each in (net, deployed):
+        each.blobs["x"].reshape(1, 3, 16, 20)
+        each.reshape()
+    exported = export_torch(deployed, tmp_path / "net.pt", ["c", "p", "r", "r"])
+    assert exported.outputs == ["c", "p", "r"]
+    assert max(check.differences(exported).values()) <= 1e-5
+    assert exported.source.text == export_torch(net, tmp_path / "net.pt", exported.outputs).source.text
+
+
+@needs_torch
 def test_a_window_larger_than_the_image_reads_zeros_beyond_it(tmp_path):
     net = net_of("""
         layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 2 dim: 9 } } }

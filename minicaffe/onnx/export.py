@@ -16,7 +16,17 @@ from minicaffe.errors import NetError
 from minicaffe.net import Net
 from minicaffe.onnx import exporters as _families  # noqa: F401  (registers them)
 from minicaffe.onnx.graph import OPSET, Graph
-from minicaffe.onnx.plan import Axes, Probe, Twin, blob_names, is_source, make_twin, needed_steps, refused
+from minicaffe.onnx.plan import (
+    Axes,
+    Probe,
+    Twin,
+    blob_names,
+    is_source,
+    make_twin,
+    needed_steps,
+    refused,
+    wanted_outputs,
+)
 from minicaffe.onnx.reasons import REASONS
 from minicaffe.onnx.sizes import NotFixed, Shape, Size
 from minicaffe.onnx.writer import Unsupported, Writer, by_values, exporters, kind_of
@@ -65,9 +75,7 @@ def export_onnx(net: Net, path: str | os.PathLike[str] | None = None, outputs: I
     of them, for a blob that there is not, for a net without outputs, and for one of more than 2 GB.
     """
     compat.require("onnx")
-    wanted = list(net.outputs if outputs is None else outputs)
-    if not wanted:
-        raise NetError(f"net '{net.name}' has no outputs to export; name blobs to be outputs")
+    wanted = wanted_outputs(net, outputs)
     steps = needed_steps(net, wanted)
     _refuse_unknown(net, steps)
     twin = make_twin(net, steps, wanted)
