@@ -7,7 +7,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -136,6 +136,13 @@ class Net(NamedPasses, ForwardOnly):
         params = sum(param.blob.count for param in self.learnable)
         return f"<{type(self).__name__} '{self.name}' {phase}: {len(self.steps)} layers, {params:,} params, {ends}>"
 
+    def __reduce__(self) -> NoReturn:
+        """A net is neither copied nor pickled."""
+        raise NetError(
+            f"net '{self.name}' cannot be copied or pickled: make another Net of its file, and let that copy_from or "
+            "share_with this one"
+        )
+
     def _memory_on(self, where: backend.Backend) -> list[usage.Part]:
         """What the net holds on a backend."""
         name = f"{proto.Phase.Name(self.phase)} net '{self.name}'"
@@ -175,9 +182,14 @@ class Net(NamedPasses, ForwardOnly):
 
         NetError for a name in ``keep`` that is no blob of the TEST phase.
         """
+        net = self._plain_copy()
+        net._take_deploy_form(keep)
+        return net
+
+    def _plain_copy(self) -> Net:
+        """A net of its own, in the TEST phase and not in the deploy form, with copies of the params."""
         net = Net.from_param(self._deploy_definition(), self.source, self.dtype)
         net._take_over(self)
-        net._take_deploy_form(keep)
         return net
 
     # --- running -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import os
 import resource
 import time
 from functools import partial
+from itertools import product
 
 import fresh_kernels
 import numpy as np
@@ -24,6 +25,7 @@ from minicaffe.kernels.cpu.runtime import ahead, cache, optimization, threads
 from minicaffe.kernels.cpu.runtime.compile import capturing
 from minicaffe.layers import Layer
 from minicaffe.proto.text import parse
+from minicaffe.tools import warm
 
 KERNELS = """
 from numba import types
@@ -214,6 +216,18 @@ class Noted:
         return True
 
 
+def called_by(work):
+    """The kernels that some work calls."""
+    noted = Noted()
+    with threads.pretending():  # it asks Numba by a kernel
+        capturing.launches = noted
+        try:
+            work()
+        finally:
+            capturing.launches = None
+    return set(noted.jobs)
+
+
 TINY = """\
 layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 9 dim: 8 } } }
 layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 2 } } }
@@ -230,16 +244,10 @@ def test_what_a_solver_rehearses_is_what_it_calls(monkeypatch):
     param = parse('base_lr: 0.1 momentum: 0.9 lr_policy: "fixed"', proto.SolverParameter())
     parse(TINY % "", param.net_param)
     solver = solvers.create(param)
-    noted = Noted()
-    with threads.pretending():  # it asks Numba by a kernel
-        capturing.launches = noted
-        try:
-            solver.step(1)
-        finally:
-            capturing.launches = None
+    called = called_by(partial(solver.step, 1))
     monkeypatch.setattr(ahead, "missing", list)
-    assert set(noted.jobs) <= set(ahead.rehearse(solver.rehearse))
-    assert len(set(noted.jobs)) > 8
+    assert called <= set(ahead.rehearse(solver.rehearse))
+    assert len(called) > 8
 
 
 class Counting(Layer):
@@ -308,6 +316,21 @@ def test_warm_compiles_for_both_phases(tmp_path, capsys):
     for phase in (TRAIN, TEST):
         made = Net(str(net), phase)
         assert ahead.rehearse(partial(made.rehearse, backward=phase == TRAIN)) == []
+
+
+def test_warm_compiles_for_the_deploy_form_and_other_batches(tmp_path, capsys, monkeypatch):
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 8 dim: 2 dim: 5 dim: 5 } } }'
+        'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 3 kernel_size: 3 } }'
+        'layer { name: "i" type: "InnerProduct" bottom: "c" top: "i" inner_product_param { num_output: 2 } }'
+    )
+    monkeypatch.setattr(ahead, "missing", list)
+    jobs = set(warm._needed(str(tmp_path / "net.prototxt"), 0, [], lambda phase: {}))
+    for deploy, batch in product((False, True), (8, 1, 2)):
+        net = Net(tmp_path / "net.prototxt", TEST, deploy=deploy)
+        net.blobs["x"].reshape(batch, 2, 5, 5)
+        called = called_by(net.forward)
+        assert called <= jobs and called
 
 
 def test_warm_says_what_a_net_without_its_data_needs(tmp_path, capsys):

@@ -169,6 +169,14 @@ def body(batch: int = 4) -> tuple[Net, Net]:
     return net, deployed
 
 
+def test_an_input_takes_another_shape_before_anybody_used_it(everywhere):
+    deployed = net_of(input_of(1, 4, 9, 8) + BODY).deploy()
+    assert not inside(deployed)
+    deployed.blobs["data"].reshape(4, 4, 9, 8)
+    deployed.forward()
+    assert inside(deployed)
+
+
 def test_images_are_read_and_written_where_they_lie(everywhere, monkeypatch):
     run, seen = images.run_images, []
     monkeypatch.setattr("minicaffe.engine.by_image.run_images", lambda *given: seen.append(given) or run(*given))

@@ -115,3 +115,12 @@ def test_for_pytorch_it_says_what_to_install(here, capsys, monkeypatch):
     outcome = run(capsys, "export", "net.prototxt", "net.caffemodel", "net.pth", "--quiet")
     assert outcome.status != 0 and "pip install 'minicaffe[torch]'" in outcome.err
     assert not (here / "net.pth").exists()
+
+
+def test_weights_of_nan_are_refused(here, capsys):
+    net = Net("net.prototxt", proto.TEST)
+    next(iter(net.params.values()))[0].data.flat[0] = float("nan")
+    net.save("nan.caffemodel")
+    outcome = run(capsys, "export", "net.prototxt", "nan.caffemodel", "net.onnx", "--quiet")
+    assert outcome.status == 1 and not (here / "net.onnx").exists()
+    assert "nan.caffemodel holds NaN in ip: " in outcome.err

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -371,6 +373,13 @@ def test_blobs_that_are_not_kept_say_so():
     ):
         with pytest.raises(NetError, match=problem):
             call()
+
+
+@pytest.mark.parametrize("make_another", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_nets_are_not_copied_or_pickled(make_another):
+    for net in (small_net(), small_net().deploy()):
+        with pytest.raises(NetError, match="cannot be copied or pickled: make another Net of its file"):
+            make_another(net)
 
 
 def test_a_training_net_has_a_deploy_form():

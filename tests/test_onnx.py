@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf.message import EncodeError
 from shipped_nets import SHIPPED, shipped
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -17,7 +18,7 @@ from minicaffe import compat, models, proto, testing  # noqa: E402
 from minicaffe.errors import MinicaffeError, MissingExtraError, NetError  # noqa: E402
 from minicaffe.layers.base import registry  # noqa: E402
 from minicaffe.net import Net  # noqa: E402
-from minicaffe.onnx import check, export_onnx, exported_types, exports  # noqa: E402
+from minicaffe.onnx import check, export, export_onnx, exported_types, exports  # noqa: E402
 from minicaffe.onnx.plan import fill  # noqa: E402
 from minicaffe.onnx.reasons import REASONS  # noqa: E402
 from minicaffe.onnx.writer import exporters  # noqa: E402
@@ -98,6 +99,7 @@ def test_outputs_may_be_blobs_within_the_net():
     assert max(check.differences(exported).values()) <= 1e-5
     with pytest.raises(NetError, match="net 'small' has no blob 'con'; did you mean 'conv'"):
         export_onnx(net, outputs=["con"])
+    assert list(export_onnx(net.deploy(), outputs="conv").outputs) == ["conv"]
 
 
 def test_an_output_may_be_a_view_of_an_input():
@@ -286,6 +288,20 @@ def test_windows_at_the_borders_are_caffes():
     assert tried >= 20
 
 
+def test_what_is_no_number_on_both_sides_is_no_difference():
+    text = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 9 } } }
+    layer { name: "log" type: "Log" bottom: "x" top: "y" log_param { shift: 0.5 } }
+    """
+    exported = export_onnx(net_of(text))
+    twin = exported.twin.net
+    assert np.isnan(twin.forward(**fill(twin))["y"]).any()
+    assert check.differences(exported)["y"] <= 1e-5
+    for wrong in (np.nan, np.inf, 1):
+        found = check.compare(twin, exported.axes, ["y"], lambda x, y=wrong: [np.full_like(x["x"], y)], 0)
+        assert found["y"] > 1e-5
+
+
 UNKNOWN = """
 name: "unknown"
 layer { name: "in" type: "Input" top: "x" top: "sizes"
@@ -366,6 +382,22 @@ def test_a_net_without_outputs_is_refused():
     text = SMALL + 'layer { name: "end" type: "Silence" bottom: "prob" }'
     with pytest.raises(NetError, match="has no outputs to export; name blobs to be outputs"):
         export_onnx(net_of(text))
+
+
+@pytest.mark.parametrize("encoder", ["makes nothing", "has no limit"])
+def test_a_net_of_more_than_a_file_holds_is_refused(encoder, monkeypatch, tmp_path):
+    def fails(*_):
+        raise EncodeError("Failed to serialize proto")
+
+    if encoder == "makes nothing":
+        monkeypatch.setattr(export.Graph, "model", fails)
+    else:
+        monkeypatch.setattr(export, "MOST_BYTES", 1000)
+    path = tmp_path / "net.onnx"
+    path.write_text("old")
+    with pytest.raises(NetError, match=r"net 'small' is too large: an ONNX model holds at most \d+ bytes, and its"):
+        export_onnx(net_of(SMALL), path)
+    assert path.read_text() == "old"
 
 
 def test_a_missing_package_is_named(monkeypatch):

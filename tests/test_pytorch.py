@@ -246,13 +246,72 @@ def test_a_batch_norm_goes_on_learning_statistics():
 
 
 @needs_torch
-def test_all_layers_without_a_counterpart_are_named():
+def test_all_layers_without_a_counterpart_are_named(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text("""
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 4 dim: 8 dim: 8 } } }
+        layer { name: "r" type: "Reorg" bottom: "x" top: "r" reorg_param { stride: 2 } }
+        layer { name: "in place" type: "ReLU" bottom: "r" top: "r" }
+        layer { name: "s" type: "SPP" bottom: "r" top: "s" spp_param { pyramid_height: 2 } }""")
+    with pytest.raises(NetError) as error:
+        module(Net(path, proto.TEST))
+    assert str(error.value).splitlines()[1:3] == [
+        f"  {path}:3: layer 'r' (Reorg): there is no counterpart of it",
+        f"  {path}:5: layer 's' (SPP): there is no counterpart of it",
+    ]
+
+
+@needs_torch
+def test_layers_may_have_one_name_or_none(tmp_path):
+    layer = 'layer {{ {} type: "InnerProduct" bottom: "{}" top: "{}" inner_product_param {{ num_output: {} {} }} }}'
+    layers = [('name: "one"', "x", "y", 3), ('name: "one"', "y", "z", 2), ("", "z", "u", 4), ("", "u", "v", 5)]
+    random = 'weight_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 }'
+    text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
+    exported = export_torch(net_of(text + "".join(layer.format(*each, random) for each in layers)), tmp_path / "net.pt")
+    modules = [key.removesuffix(".weight") for key in exported.source.state if key.endswith(".weight")]
+    assert modules == ["one", "one_", "InnerProduct", "InnerProduct_"]
+    assert max(check.differences(exported).values()) <= 1e-6
+
+
+@needs_torch
+def test_a_deployed_net_is_exported_as_what_it_was_made_of(tmp_path):
+    text = """
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 7 dim: 9 } } }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 3
+                weight_filler { type: "xavier" } } }
+        layer { name: "bn" type: "BatchNorm" bottom: "c" top: "bn" }
+        layer { name: "p" type: "Pooling" bottom: "bn" top: "p" pooling_param { kernel_size: 3 stride: 2 } }
+        layer { name: "r" type: "ReLU" bottom: "bn" top: "r" }"""
+    net, deployed = net_of(text), net_of(text).deploy()
+    for each in (net, deployed):
+        each.blobs["x"].reshape(1, 3, 16, 20)
+        each.reshape()
+    exported = export_torch(deployed, tmp_path / "net.pt", ["c", "p", "r", "r"])
+    assert exported.outputs == ["c", "p", "r"]
+    assert max(check.differences(exported).values()) <= 1e-5
+    assert exported.source.text == export_torch(net, tmp_path / "net.pt", exported.outputs).source.text
+
+
+@needs_torch
+def test_a_window_larger_than_the_image_reads_zeros_beyond_it(tmp_path):
     net = net_of("""
-        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } } }
-        layer { name: "m" type: "MVN" bottom: "x" top: "m" }
-        layer { name: "s" type: "SPP" bottom: "m" top: "s" spp_param { pyramid_height: 2 } }""")
-    with pytest.raises(NetError, match=r"layer 'm' \(MVN\)[\s\S]*layer 's' \(SPP\)[\s\S]*name blobs before"):
-        module(net)
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 2 dim: 9 } } }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param {
+                num_output: 4 kernel_size: 3 stride: 3 weight_filler { type: "gaussian" std: 1 } } }""")
+    assert net.blobs["c"].shape == (2, 4, 1, 3)
+    assert max(check.differences(export_torch(net, tmp_path / "net.pt")).values()) <= 1e-6
+
+
+@needs_torch
+@pytest.mark.parametrize("options", ["top_k: 3", "out_max_val: true", "axis: 1 top_k: 2", "axis: -1 out_max_val: true"])
+def test_of_equal_values_the_last_is_the_largest(options):
+    import torch
+
+    net = net_of(f"""
+        layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 3 dim: 4 dim: 2 }} }} }}
+        layer {{ name: "a" type: "ArgMax" bottom: "x" top: "a" argmax_param {{ {options} }} }}""")
+    x = np.random.default_rng(0).integers(0, 3, (2, 3, 4, 2)).astype(np.float32)
+    np.testing.assert_array_equal(module(net)(torch.from_numpy(x))["a"].numpy(), net.forward(x=x)["a"])
 
 
 @needs_torch
@@ -260,7 +319,10 @@ def test_another_program_is_not_overwritten(tmp_path):
     (tmp_path / "net.py").write_text("print('mine')\n")
     with pytest.raises(NetError, match=r"net\.py is in the way"):
         export_torch(net_of(SMALL), tmp_path / "net.pt")
-    assert not (tmp_path / "net.pt").exists()
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(NetError, match=r"folder\.py is in the way"):
+        export_torch(net_of(SMALL), tmp_path / "folder.pt")
+    assert not list(tmp_path.glob("*.pt"))
 
 
 def test_without_torch_it_says_what_to_install(monkeypatch, tmp_path):

@@ -127,15 +127,24 @@ def _build(path: str, level: int, stages: Sequence[str], shapes: Mapping[str, Se
 
 
 def _load(net: Net, weights: str, outputs: Sequence[str]) -> None:
-    """Load weights; WeightsError if a layer to export gets none."""
+    """Load weights; WeightsError if a layer to export gets none, or NaN."""
+    import numpy as np
+
     from minicaffe.errors import WeightsError
     from minicaffe.onnx.plan import needed_steps
 
-    needed = {step.layer.name for step in needed_steps(net, outputs)}
-    missing = [name for name in net.copy_from(weights).initialised if name in needed]
+    needed = [step.layer for step in needed_steps(net, outputs)]
+    names = {layer.name for layer in needed}
+    missing = [name for name in net.copy_from(weights).initialised if name in names]
     if missing:
         raise WeightsError(
             f"{weights} holds no weights for {', '.join(missing)} of net '{net.name}': give the weights of this net"
+        )
+    spoilt = [layer.name for layer in needed if any(np.isnan(blob.peek_data()).any() for blob in layer.blobs)]
+    if spoilt:
+        raise WeightsError(
+            f"{weights} holds NaN in {', '.join(spoilt)}: training diverged; export an earlier snapshot "
+            "('minicaffe inspect' tells which are sound)"
         )
 
 

@@ -20,6 +20,7 @@ from minicaffe.tools.summarize import wanted_shapes
 if TYPE_CHECKING:
     from minicaffe import proto
     from minicaffe.kernels.cpu.runtime.ahead import Job
+    from minicaffe.net import Net
 
 _SOLVER = """base_lr: 1 momentum: 0.9 lr_policy: "fixed" net_param {
   layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 1 dim: 1 } } }
@@ -55,9 +56,10 @@ def command(
     """Compile what nets will need, before they run.
 
     Their first pass then begins at once; do it while a container is built, say.  Each NET is compiled for in both
-    phases: forward, in TRAIN backward, too, with the update by SGD.  Without NET: for the models that come with
-    minicaffe.  Kernels are kept beside the package's files or, if nothing can be written there, in the user's cache
-    folder; NUMBA_CACHE_DIR names another.  They are for this machine's kind of CPU.
+    phases: forward, in TRAIN backward, too, with the update by SGD; and in its deploy form.  Without NET: for the
+    models that come with minicaffe.  Passes in the TEST phase are for single images, too.  Kernels are kept beside the
+    package's files or, if nothing can be written there, in the user's cache folder; NUMBA_CACHE_DIR names another.
+    They are for this machine's kind of CPU.
     """
     from minicaffe import models
     from minicaffe.kernels.cpu.runtime import ahead
@@ -98,8 +100,32 @@ def _needed(path: str, level: int, stages: Sequence[str], shapes: Callable[[int]
         except (DataError, MissingExtraError) as error:
             raise DataError(f"{error}; or say what its data layers would make: {wanted_shapes(path)}") from error
         with contextlib.closing(net):
-            trains = phase == TRAIN and any(step.need_backward for step in net.steps)
-            jobs += ahead.needed_by(partial(net.rehearse, backward=trains))
+            if phase == TRAIN:
+                trains = any(step.need_backward for step in net.steps)
+                jobs += ahead.needed_by(partial(net.rehearse, backward=trains))
+            else:
+                jobs += _needed_forward(net)
+                with contextlib.closing(net.deploy()) as deployed:
+                    jobs += _needed_forward(deployed)
+    return jobs
+
+
+def _needed_forward(net: Net) -> list[Job]:
+    """What a pass forward needs for the net's batch, and, where the net takes these, for one image, and for as many as
+    there are threads, which may each take one.
+    """
+    from minicaffe.backend.threads import get_num_threads
+    from minicaffe.errors import MinicaffeError
+    from minicaffe.kernels.cpu.runtime import ahead
+
+    jobs: list[Job] = []
+    shapes = {name: net.blobs[name].shape for name in net.inputs}
+    for batch in (None, 1, max(get_num_threads(), 2)):
+        for name, (size, *rest) in ((name, shape) for name, shape in shapes.items() if shape):
+            net.blobs[name].reshape(batch or size, *rest)
+        with contextlib.suppress(MinicaffeError):
+            net.reshape()
+            jobs += ahead.needed_by(partial(net.rehearse, backward=False))
     return jobs
 
 

@@ -92,6 +92,11 @@ class DeployExecutor(Executor):
             for layer in self._derived:
                 layer.has_run()
 
+    def rehearse(self, first: int, last: int, backward: bool) -> None:
+        """As in a pass, all there is, whatever the range of the net's own layers."""
+        self._refresh()
+        super().rehearse(0, len(self._steps) - 1, backward)
+
     def _repeat(self) -> bool:
         """If one replay was the last pass, and nothing has changed, do it again without asking each layer what to do:
         that takes longer than a small net.
@@ -164,11 +169,10 @@ class DeployExecutor(Executor):
             check_param_shapes(self._whole, self._shapes_of_params)
             if self._revisions != self._revisions_now():
                 self._rewrite()
-            elif self._shapes != self._shapes_now():
-                self._place_blobs()
-            self._as_of = generation.current()
-        if self._conditions != self._conditions_now():
+        # an input that nobody has used takes another shape without a new generation
+        if self._conditions != self._conditions_now() or self._shapes != self._shapes_now():
             self._place_blobs()
+        self._as_of = generation.current()
         for layer in self._derived:
             layer.refresh()
 

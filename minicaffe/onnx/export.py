@@ -8,13 +8,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from google.protobuf.message import EncodeError
+
 from minicaffe import compat
 from minicaffe.engine.assembly import Step
 from minicaffe.errors import NetError
 from minicaffe.net import Net
 from minicaffe.onnx import exporters as _families  # noqa: F401  (registers them)
 from minicaffe.onnx.graph import OPSET, Graph
-from minicaffe.onnx.plan import Axes, Probe, Twin, blob_names, is_source, make_twin, needed_steps
+from minicaffe.onnx.plan import (
+    Axes,
+    Probe,
+    Twin,
+    blob_names,
+    is_source,
+    make_twin,
+    needed_steps,
+    refused,
+    wanted_outputs,
+)
 from minicaffe.onnx.reasons import REASONS
 from minicaffe.onnx.sizes import NotFixed, Shape, Size
 from minicaffe.onnx.writer import Unsupported, Writer, by_values, exporters, kind_of
@@ -24,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 MOST_BYTES = 2**31 - 1
 """What a protobuf file can hold."""
+
+_FORM = f"ONNX (opset {OPSET})"
 
 Told: TypeAlias = "list[int | str | None]"
 """Sizes: a number, the name of one that may change, or None for one that depends on values."""
@@ -58,20 +72,15 @@ def export_onnx(net: Net, path: str | os.PathLike[str] | None = None, outputs: I
         outputs: blobs; the net's outputs, unless given.  Only what they need is exported.
 
     Raises MissingExtraError without the package onnx; NetError for layers that ONNX has no words for, which names all
-    of them, for a blob that there is not, and for a net without outputs.
+    of them, for a blob that there is not, for a net without outputs, and for one of more than 2 GB.
     """
     compat.require("onnx")
-    wanted = list(net.outputs if outputs is None else outputs)
-    if not wanted:
-        raise NetError(f"net '{net.name}' has no outputs to export; name blobs to be outputs")
+    wanted = wanted_outputs(net, outputs)
     steps = needed_steps(net, wanted)
     _refuse_unknown(net, steps)
     twin = make_twin(net, steps, wanted)
     exported = _convert(net, twin, wanted)
     if path is not None:
-        size = exported.model.ByteSize()
-        if size > MOST_BYTES:
-            raise NetError(f"net '{net.name}': an ONNX file holds at most 2 GB; found {size} bytes")
         write_atomic(path, exported.model.SerializeToString())
     return exported
 
@@ -86,7 +95,7 @@ def _refuse_unknown(net: Net, steps: Sequence[Step]) -> None:
     wrong = {id(step): _reason(step) for step in steps if _is_unknown(step) and step.layer.user_defined}
     if wrong:
         wrong |= {id(step): _reason(step) for step in steps if _is_unknown(step)}
-        raise _refused(net, [(step, wrong[id(step)]) for step in steps if id(step) in wrong])
+        raise refused(net, _FORM, [(step.layer, wrong[id(step)]) for step in steps if id(step) in wrong])
 
 
 def _is_unknown(step: Step) -> bool:
@@ -97,18 +106,6 @@ def _reason(step: Step) -> str:
     if step.layer.user_defined:
         return "it is a layer of your own; register a function for its type with minicaffe.onnx.exports"
     return REASONS.get(step.layer.type, "there are no ONNX operators for it")
-
-
-def _refused(net: Net, wrong: Sequence[tuple[Step, str]]) -> NetError:
-    lines = []
-    for step, reason in wrong:
-        layer = step.layer
-        place = net.source.where(layer.name, layer.layer_param.phase)
-        lines.append(f"{place + ': ' if place else ''}layer '{layer.name}' ({layer.type}): {reason}")
-    return NetError(
-        f"net '{net.name}' cannot be said in ONNX (opset {OPSET}):\n  " + "\n  ".join(lines) + "\n"
-        "name blobs before these layers as outputs to export what leads to them"
-    )
 
 
 def _convert(net: Net, twin: Twin, outputs: Sequence[str]) -> Exported:
@@ -155,14 +152,29 @@ class _Conversion:
             try:
                 self._write(index, step, origin, outputs)
             except Unsupported as error:
-                wrong.append((origin, str(error)))
+                wrong.append((origin.layer, str(error)))
                 self.values |= {i: self._names[i] for i in step.top_ids}
         if wrong:
-            raise _refused(self.net, wrong)
+            raise refused(self.net, _FORM, wrong)
         inputs, told = self._told(self.twin.net.inputs), self._told(outputs)
         self._tell(inputs)
-        model = self.graph.model(self.twin.net.name, inputs, told)
+        model = self._model(inputs, told)
         return Exported(model, inputs, told, self.twin, self.axes, self.notes)
+
+    def _model(self, inputs: dict[str, Told], outputs: dict[str, Told]) -> Any:
+        """The ModelProto; NetError if it is more than one can hold."""
+        try:
+            model = self.graph.model(self.twin.net.name, inputs, outputs)
+            size = model.ByteSize()
+        except (EncodeError, ValueError):  # what protobuf makes of more
+            size = MOST_BYTES + 1
+        if size > MOST_BYTES:
+            weights = 4 * sum(param.blob.count for param in self.twin.net.learnable)
+            raise NetError(
+                f"net '{self.net.name}' is too large: an ONNX model holds at most {MOST_BYTES} bytes, and its weights "
+                f"take {weights}; name blobs before its last layers as outputs to export less"
+            )
+        return model
 
     def _write(self, index: int, step: Step, origin: Step, outputs: Sequence[str]) -> None:
         layer = step.layer

@@ -34,14 +34,22 @@ def blob_names(net: Net) -> list[str]:
     return list(net._blob_names)
 
 
+def wanted_outputs(net: Net, outputs: Iterable[str] | None) -> list[str]:
+    """The names of the blobs to be outputs, each once: the net's, unless given; NetError if there are none."""
+    wanted = net.outputs if outputs is None else [outputs] if isinstance(outputs, str) else outputs
+    if not (names := list(dict.fromkeys(wanted))):
+        raise NetError(f"net '{net.name}' has no outputs to export; name blobs to be outputs")
+    return names
+
+
 def needed_steps(net: Net, outputs: Sequence[str]) -> list[Step]:
     """The layers that these blobs come from, in order; NetError for a name that no blob has."""
     names = blob_names(net)
     splits = {i for step in net.steps if step.layer.type == "Split" for i in step.top_ids}
     for name in outputs:
-        if name not in net.blobs:
+        if name not in names:  # of a deployed net all layers can be said, though not all its blobs are there
             known = [blob for i, blob in enumerate(names) if i not in splits]
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(known)}"
             raise NetError(f"net '{net.name}' has no blob '{name}'; {hint}")
     wanted = {names.index(name) for name in outputs}
@@ -51,6 +59,18 @@ def needed_steps(net: Net, outputs: Sequence[str]) -> list[Step]:
             wanted.update(step.bottom_ids)
             kept.append(step)
     return kept[::-1]
+
+
+def refused(net: Net, form: str, wrong: Sequence[tuple[Any, str]]) -> NetError:
+    """The error for layers of a net that are nothing ``form`` can say, and why each is not."""
+    lines = []
+    for layer, reason in wrong:
+        place = net.source.where(layer.name, layer.layer_param.phase)
+        lines.append(f"{place + ': ' if place else ''}layer '{layer.name}' ({layer.type}): {reason}")
+    return NetError(
+        f"net '{net.name}' cannot be said in {form}:\n  " + "\n  ".join(lines) + "\n"
+        "name blobs before these layers as outputs to export what leads to them"
+    )
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from typing import Any
 from minicaffe import compat
 from minicaffe.errors import NetError
 from minicaffe.net import Net
-from minicaffe.onnx.plan import needed_steps
+from minicaffe.onnx.plan import needed_steps, wanted_outputs
 from minicaffe.proto.atomic import write_atomic
 from minicaffe.pytorch.source import Source, quoted, write
 from minicaffe.pytorch.writer import exporters
@@ -59,7 +60,7 @@ def export_torch(net: Net, path: str | os.PathLike[str], outputs: Iterable[str] 
     torch = compat.require("torch")
     weights = Path(path)
     program = weights.with_suffix(".py")
-    if program.exists() and not program.read_bytes().startswith(_MARK.encode()):
+    if program.exists() and not (program.is_file() and program.read_bytes().startswith(_MARK.encode())):
         raise NetError(f"{program} is in the way of the module's source, and not of minicaffe's: name another file")
     exported = Exported(source_of(net, outputs), net, [weights, program])
     stored = io.BytesIO()
@@ -85,11 +86,12 @@ def exported_types() -> list[str]:
 def source_of(net: Net, outputs: Iterable[str] | None = None) -> Source:
     """A net's source and state; see ``export_torch``."""
     torch = compat.require("torch")
-    wanted = list(net.outputs if outputs is None else outputs)
-    if not wanted:
-        raise NetError(f"net '{net.name}' has no outputs to export; name blobs to be outputs")
-    taken = {*dir(torch.nn.Module()), "loss_weights"}
-    return write(net, needed_steps(net, wanted), wanted, frozenset(taken))
+    wanted = wanted_outputs(net, outputs)
+    taken = frozenset([*dir(torch.nn.Module()), "loss_weights"])
+    with contextlib.ExitStack() as stack:
+        if net.deployed:  # what is no longer run has no longer the shapes that it would have
+            net = stack.enter_context(contextlib.closing(net._plain_copy()))
+        return write(net, needed_steps(net, wanted), wanted, taken)
 
 
 def tensors(source: Source) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from minicaffe.layers.base import TRAIN
 from minicaffe.layers.eltwise import Eltwise
 from minicaffe.layers.normalisation import LRN
 from minicaffe.layers.pooling import Pooling
-from minicaffe.pytorch.writer import Writer, exports, number, options, sizes
+from minicaffe.pytorch.writer import Writer, exports, number, options, scaled, sizes, stretched
 
 # --- windows ---------------------------------------------------------------------------------------------------------
 
@@ -35,7 +35,25 @@ def convolution(w: Writer) -> list[str]:
     made = f"nn.{kind}{axes}d({layer.in_channels}, {layer.num_output}, {sizes(window.kernel)}{how})"
     bias = {"bias": (1, (layer.num_output,))} if layer.bias_term else {}
     filters = w.module(made, weight=(0, (*layer.filter_channels(), *window.kernel)), **bias)
-    return [f"{filters}({x})" for x in w.x]
+    if kind == "ConvTranspose":
+        return [f"{filters}({x})" for x in w.x]
+    images = map(functools.partial(_reached, w), w.x, w.bottom, w.top)
+    return [f"{filters}({x})" for x in images]
+
+
+def _reached(w: Writer, x: str, bottom: Sequence[int], top: Sequence[int]) -> str:
+    """x with the zeros behind it that its only window reads where that is larger than the padded image: Caffe takes
+    such a window if the stride is wide enough, PyTorch does not.
+    """
+    window = w.layer.window
+    missing = [
+        e - (size + 2 * p) if count == 1 else 0
+        for e, size, p, count in zip(window.extent, bottom[2:], window.pad, top[2:], strict=True)
+    ]
+    if max(missing) <= 0:
+        return x
+    behind = [size for zeros in reversed(missing) for size in (0, max(zeros, 0))]
+    return f"F.pad({x}, {tuple(behind)})"
 
 
 @exports("Pooling")
@@ -96,7 +114,7 @@ def embed(w: Writer) -> str:
 def _stretched(w: Writer, v: str, shape: Sequence[int]) -> str:
     """v, of this shape, with axes of 1 behind its own, so that these stand where the layer says."""
     trailing = len(w.bottom[0]) - w.axis(w.layer.axis) - len(shape) if shape else 0
-    return f"{v}[..., {', '.join(['None'] * trailing)}]" if trailing else v
+    return stretched(v, trailing)
 
 
 @exports("Scale", "Bias")
@@ -190,7 +208,7 @@ def elu(w: Writer) -> str:
 
 @exports("Swish")
 def swish(w: Writer) -> str:
-    return f"{w.x[0]} * torch.sigmoid({_scaled(w.x[0], w.layer.beta)})"
+    return f"{w.x[0]} * torch.sigmoid({scaled(w.x[0], w.layer.beta)})"
 
 
 @exports("Clip")
@@ -203,10 +221,6 @@ def threshold(w: Writer) -> str:
     return f"({w.x[0]} > {number(w.layer.threshold)}).to({w.x[0]}.dtype)"
 
 
-def _scaled(x: str, factor: float) -> str:
-    return x if factor == 1 else f"{number(factor)} * {x}"
-
-
 def _shifted(x: str, offset: float) -> str:
     return x if offset == 0 else f"{number(offset)} + {x}"
 
@@ -216,20 +230,20 @@ def power(w: Writer) -> str:
     layer = w.layer
     if layer.factor == 0:
         return f"torch.full_like({w.x[0]}, {number(layer.constant())})"
-    base = _shifted(_scaled(w.x[0], layer.scale), layer.shift)
+    base = _shifted(scaled(w.x[0], layer.scale), layer.shift)
     return base if layer.power == 1 else f"({base}) ** {number(layer.power)}"
 
 
 @exports("Exp")
 def exponential(w: Writer) -> str:
     inner, outer = w.layer.options()
-    return _scaled(f"torch.exp({_scaled(w.x[0], inner)})", outer)
+    return scaled(f"torch.exp({scaled(w.x[0], inner)})", outer)
 
 
 @exports("Log")
 def logarithm(w: Writer) -> str:
     factor, shift, outer = w.layer.options()
-    return _scaled(f"torch.log({_shifted(_scaled(w.x[0], factor), shift)})", outer)
+    return scaled(f"torch.log({_shifted(scaled(w.x[0], factor), shift)})", outer)
 
 
 @exports("Dropout")
@@ -257,7 +271,7 @@ def eltwise(w: Writer) -> str:
         return functools.reduce(lambda a, b: f"torch.maximum({a}, {b})", w.x)
     if layer.operation == Eltwise.PROD:
         return " * ".join(w.x)
-    terms = _scaled(first, layer.coefficients[0])
+    terms = scaled(first, layer.coefficients[0])
     for x, c in zip(w.x[1:], layer.coefficients[1:], strict=True):
         terms = f"{terms} + {x}" if c == 1 else f"torch.add({terms}, {x}, alpha={number(c)})"
     return terms

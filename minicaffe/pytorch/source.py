@@ -7,15 +7,16 @@ import keyword
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from numpy.typing import NDArray
 
 from minicaffe.engine.assembly import Step
-from minicaffe.errors import NetError
 from minicaffe.layers.base import TRAIN
 from minicaffe.net import Net
-from minicaffe.onnx.plan import blob_names
-from minicaffe.pytorch import layers as _layers  # noqa: F401  (registers the exporters)
+from minicaffe.onnx.plan import blob_names, refused
+from minicaffe.pytorch import layers as _layers  # noqa: F401  (registers exporters, as the next does)
+from minicaffe.pytorch import reducing as _reducing  # noqa: F401
 from minicaffe.pytorch.writer import Unsupported, Writer, exporters, refusal
 
 _OVERWRITABLE = {"BatchNorm", "Bias", "Convolution", "Deconvolution", "Eltwise", "InnerProduct", "Scale"}
@@ -76,9 +77,9 @@ class _Layers:
     lines: list[str] = field(default_factory=list)
     state: dict[str, NDArray] = field(default_factory=dict)
     keys: dict[tuple[int, int], str] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    """The key of each layer's submodule."""
-    constructors: dict[str, str] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    """The key of each layer's submodule, by the layer's place in the net: names of layers may be alike, or empty."""
+    constructors: dict[int, str] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     """The Python name of each blob's variable."""
     values: dict[int, str] = field(default_factory=dict)
@@ -92,14 +93,16 @@ class _Layers:
             self.variables[blob] = identifier(blob, _TAKEN.union(self.variables.values()))
         return self.variables[blob]
 
-    def reference(self, layer: str) -> str:
+    def name(self, index: int, layer: Any) -> None:
+        """Choose the key of a layer's submodule."""
+        made = (layer.name or layer.type).replace(".", "_")
+        while made in self.attributes or made in self.names.values():
+            made += "_"
+        self.names[index] = made
+
+    def reference(self, index: int) -> str:
         """The expression of a layer's submodule."""
-        if layer not in self.names:
-            made = layer.replace(".", "_")
-            while made in self.attributes or made in self.names.values():
-                made += "_"
-            self.names[layer] = made
-        key = self.names[layer]
+        key = self.names[index]
         plain = key.isidentifier() and key.isascii() and not keyword.iskeyword(key)
         return f"self.{key}" if plain else f"self.get_submodule({quoted(key)})"
 
@@ -123,10 +126,11 @@ def write(net: Net, steps: Sequence[Step], outputs: Sequence[str], attributes: f
         try:
             _write_layer(net, made, step, names, places[id(step)], owners)
         except Unsupported as error:
-            wrong.append(f"layer '{step.layer.name}' ({step.layer.type}): {error}")
+            wrong.append((step.layer, str(error)))
             made.values |= {i: made.variable(names[i]) for i in step.top_ids}
+            made.makers |= dict.fromkeys(step.top_ids, step.layer.type)
     if wrong:
-        raise _refused(net, wrong)
+        raise refused(net, "PyTorch", wrong)
     keys: list[str | None] = [
         next((made.keys[user] for user in param.users if user in made.keys), None) for param in net.learnable
     ]
@@ -150,7 +154,8 @@ def _write_layer(net: Net, made: _Layers, step: Step, names: list[str], index: i
     stops = layer.layer_param.propagate_down
     read = [f"{v}.detach()" if k < len(stops) and not stops[k] else v for k, v in enumerate(x)]
     in_place = step.bottom_ids == step.top_ids and made.makers[step.bottom_ids[0]] in _OVERWRITABLE and read == x
-    w = Writer(step, read, made.reference(layer.name), in_place)
+    made.name(index, layer)
+    w = Writer(step, read, made.reference(index), in_place)
     found = exporters[layer.type](w)
     if w.constructor:
         _add_module(net, made, w, index, owners)
@@ -165,17 +170,16 @@ def _write_layer(net: Net, made: _Layers, step: Step, names: list[str], index: i
 
 def _add_module(net: Net, made: _Layers, w: Writer, index: int, owners: dict) -> None:
     """Add a layer's submodule: another layer's, where all its params are that one's."""
-    key = made.names[w.layer.name]
+    key = made.names[index]
     of = {owners[index, j] for j in range(len(w.layer.blobs))}
     users = [user for k in of for user in net.learnable[k].users if user[0] < index]
-    twin = next((i for i, _ in users if made.constructors.get(net.layers[i].name) == w.constructor and of == {
+    twin = next((i for i, _ in users if made.constructors.get(i) == w.constructor and of == {
         owners[i, j] for j in range(len(net.layers[i].blobs))}), None)  # fmt: skip
     if twin is not None:
-        first = net.layers[twin].name
-        made.members.append(_assigned(w.reference, key, made.reference(first)))
-        made.state |= {f"{key}.{each}": made.state[f"{made.names[first]}.{each}"] for each in w.state}
+        made.members.append(_assigned(w.reference, key, made.reference(twin)))
+        made.state |= {f"{key}.{each}": made.state[f"{made.names[twin]}.{each}"] for each in w.state}
         return
-    made.constructors[w.layer.name] = w.constructor
+    made.constructors[index] = w.constructor
     made.members.append(_assigned(w.reference, key, w.constructor))
     made.state |= {f"{key}.{each}": values for each, values in w.state.items()}
     if w.layer.type == "BatchNorm" and any(made.keys.get(user) is None and user[0] < index for user in users):
@@ -212,13 +216,6 @@ def _weights(steps: Sequence[Step], names: Sequence[str], outputs: Sequence[str]
             if weight and names[i] in outputs:
                 found[names[i]] = float(weight)
     return found
-
-
-def _refused(net: Net, wrong: Sequence[str]) -> NetError:
-    return NetError(
-        f"net '{net.name}' cannot be said in PyTorch:\n  " + "\n  ".join(wrong) + "\n"
-        "name blobs before these layers as outputs to export what leads to them"
-    )
 
 
 def _assembled(

@@ -71,6 +71,16 @@ def number(value: float) -> str:
     return repr(short if np.float32(value) == value else float(value))
 
 
+def scaled(x: str, factor: float) -> str:
+    """The expression of x, which is a term, times a number."""
+    return x if factor == 1 else f"{number(factor)} * {x}"
+
+
+def stretched(x: str, axes: int) -> str:
+    """The expression of x, which is a term, with so many axes of size 1 behind its own."""
+    return f"{x}[..., {', '.join(['None'] * axes)}]" if axes > 0 else x
+
+
 def sizes(values: Sequence[int]) -> str:
     """Sizes along axes: a number if all are the same."""
     return str(values[0]) if len(set(values)) == 1 else str(tuple(values))
