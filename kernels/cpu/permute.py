@@ -58,8 +58,8 @@ def _blocks(shape: tuple[int, ...], axes: tuple[int, ...]) -> _Blocks:
     others = [axis for axis in merged if axis is not columns]
     rows = others[0] if others else _Axis(1, 0, 0)
     starts = np.zeros((1, 2), np.intp)
-    for axis in others[1:]:
-        further = np.arange(axis.length)[:, None] * np.array([axis.x_step, axis.y_step], np.intp)
+    for outer in others[1:]:
+        further = np.arange(outer.length)[:, None] * np.array([outer.x_step, outer.y_step], np.intp)
         starts = (further[:, None] + starts).reshape(-1, 2)
     return _Blocks(starts, rows, columns.length, columns.y_step)
 
