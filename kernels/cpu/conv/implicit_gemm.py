@@ -78,8 +78,6 @@ _NEAR = 8 * L2
 _SETS, _MOST_IN_A_SET = 64, 12
 """Lines of memory that lie a multiple of so many lines apart share a set of the L1 cache, and how many may stay there,
 roughly."""
-_BAND = L2 // 4
-"""Bytes of the lines of padded images that are copied at a time, to stay in the L2 cache until they are gathered."""
 _FEW_REGISTERS = 8  # of a row of a product: if there are more, what fills up the last panel is neglected
 
 
@@ -179,18 +177,17 @@ def _kernel(problem: Problem) -> Solver:
     threads = product_threads(problem.multiplications, problem.threads)
     parts = queue_length(threads)
 
-    def shares(tables: Tables, out: Axes, rows: int, channels: int) -> tuple[int, tuple[int, int, bool, bool]]:
-        """All parts; those of the rows, the panels of a band, whether images are padded before: where several parts
-        would copy much of each; and whether panels are multiplied as they lie in the images.
+    def shares(tables: Tables, out: Axes, rows: int, channels: int) -> tuple[int, tuple[int, bool, bool]]:
+        """All parts; those of the rows, whether images are padded before: where parts would copy much of them again;
+        and whether panels are multiplied as they lie in the images.
         """
         batches = -(-images // tables.together) * problem.group
         work = config.weights // (problem.group * rows), rows, tables.columns, batches
         parts, row_parts = _row_parts(*work, itemsize, threads)
-        again = parts // row_parts * (tables.below + 1) / max(1, batches) if tables.line else math.inf
-        pads = tables.padded and threads > 1 and batches <= threads and (row_parts > 1 or 2 * again > out[1])
+        again = parts * (tables.below + 1) if tables.in_lines and row_parts == 1 else math.inf
+        pads = tables.padded and threads > 1 and batches <= threads and 2 * again > batches * out[1]
         as_it_lies = not tables.padded and _stay_near(tables.channel * itemsize, channels, batches)
-        band = tables.panels if pads or not tables.padded else _band(tables, out, channels, itemsize)
-        return parts, (row_parts, band, pads, as_it_lies)
+        return parts, (row_parts, pads, as_it_lies)
 
     if problem.kind == FORWARD:
         (parts, how), packed = shares(config.positions, three_axes(problem.y_shape), m, c), config.positions.packed
@@ -208,16 +205,6 @@ def _kernel(problem: Problem) -> Solver:
     blocks = min(c, -(-parts // max(1, images // config.positions.together * problem.group)))
     packed = config.positions.packed
     return functools.partial(kernels.scatter_grad, code, blocks, scratch_per_worker, parts, threads, packed)
-
-
-def _band(tables: Tables, out: Axes, channels: int, itemsize: int) -> int:
-    """How many panels to gather from lines that are copied right before: all, where few lines would fill the L1 cache,
-    so that many had to be copied for one band and the next.
-    """
-    rows = _BAND // (tables.line * channels * itemsize) - tables.below if tables.line else 0
-    if rows <= 2 * tables.below:
-        return tables.panels
-    return max(1, rows * out[-1] // (PANEL // itemsize))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -232,10 +232,10 @@ def _convolve_panels(codes, span, padded, lies, beyond, filters, y, image, colum
 def _convolve_part(part, parts, worker, split, codes, x, w, bias, y, slope, base, scratch_per_worker, like, tables):
     """Convolve: ``row_parts`` parts of the filters for each part of the panels.
 
-    Images that ``_pad_part`` has not padded before are padded here, by each part that reads them: for each ``band`` of
-    panels the lines that it needs.  ``as_it_lies`` tells whether panels are multiplied where they are in the images.
+    Images that ``_pad_part`` has not padded before are padded here, by each part that reads them: the lines that it
+    needs.  ``as_it_lies`` tells whether panels are multiplied where they are in the images.
     """
-    row_parts, band, padded_before, as_it_lies = split
+    row_parts, padded_before, as_it_lies = split
     layout, in_place, channel, together, taps, offsets, panels, _ = tables
     size = size_of(like)
     n, group, c = x.shape[:3]
@@ -261,22 +261,22 @@ def _convolve_part(part, parts, worker, split, codes, x, w, bias, y, slope, base
         images = min(together, n - first_image)
         low_p, high_p = max(low - batch * count, 0), min(high - batch * count, -(-images * positions // width))
         pixels, places = x.ctypes.data + (first_image * group + g) * image, (first_image, g, group, m, positions)
-        lies = in_place and (unbroken or first_image + together < n)  # beyond others' end up to a chunk is read
         beyond = pixels + image if (batch + 1) * count < high else 0
-        padded = pixels if lies else base + batch * scratch_per_worker
-        for first_p in range(low_p, high_p, band):
-            last_p = min(first_p + band, high_p)
-            if not (lies or padded_before):
-                first_line, last_line = 0, layout[4, 1]
-                if in_lines:
-                    span = first_p * width, min(last_p * width, positions)
-                    first_line, last_line = _lines_under(*span, k // c, taps, offsets, layout, size)
-                padded = own - first_line * layout[4, 2] * size
-                _pad_lines(images, pixels, group * image, padded, padded_size, c, layout, first_line, last_line, like)
-            _convolve_panels(
-                codes, (first_p, last_p), padded, as_it_lies, beyond, filters, y.ctypes.data, places, images * positions,
-                areas, tables, like,
-            )  # fmt: skip
+        if in_place and (unbroken or first_image + together < n):  # beyond others' end up to a chunk is read
+            padded = pixels
+        elif padded_before:
+            padded = base + batch * scratch_per_worker
+        else:
+            first_line, last_line = 0, layout[4, 1]
+            if in_lines:
+                span = low_p * width, min(high_p * width, positions)
+                first_line, last_line = _lines_under(*span, k // c, taps, offsets, layout, size)
+            padded = own - first_line * layout[4, 2] * size
+            _pad_lines(images, pixels, group * image, padded, padded_size, c, layout, first_line, last_line, like)
+        _convolve_panels(
+            codes, (low_p, high_p), padded, as_it_lies, beyond, filters, y.ctypes.data, places, images * positions,
+            areas, tables, like,
+        )  # fmt: skip
 
 
 @part_kernel()
@@ -462,7 +462,7 @@ def convolve(
 ):
     like, tables = x.dtype.type(0), unpack(packed)
     weights, base = w.ctypes.data, align(memory.ctypes.data)
-    if split[2]:
+    if split[1]:
         parallel(_pad_part, threads, (x, base, scratch_per_worker, like, tables))
     parallel_queue(
         _convolve_part,
@@ -490,7 +490,7 @@ def rotated_grad(
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
     parallel(_rotate_weights_part, threads, (w, wt, like))
-    if split[2]:
+    if split[1]:
         parallel(_pad_part, threads, (dy, base, scratch_per_worker, like, tables))
     parallel_queue(
         _convolve_part,

@@ -75,9 +75,8 @@ class Tables:
 
     ``channel`` is the number of elements of a channel of a padded image, ``together`` that of images whose columns lie
     side by side, ``columns`` how many columns they have, ``panels`` how many panels these fill, and ``padded`` whether
-    images are copied at all: they are not where each row of a panel is an unbroken piece of one.  Where a panel needs
-    only some lines of the image, ``line`` is the number of elements of those of a channel's phases at one height, and a
-    row of positions needs ``1 + below`` of them; otherwise ``line`` is 0.
+    images are copied at all: they are not where each row of a panel is an unbroken piece of one.  Where a panel is
+    ``in_lines``, it needs only some lines of the image's phases: each row of positions its own and those ``below``.
     """
 
     def __init__(
@@ -91,8 +90,7 @@ class Tables:
     ):
         self.channel, self.together, self.columns = image.channel, together, columns
         self.padded = not (image.is_image and window.taps == 1 and together == 1)
-        in_lines = together == 1 and image.phases[0] * image.size[0] == 1
-        self.line = image.channel // image.size[1] if in_lines else 0
+        self.in_lines = together == 1 and image.phases[0] * image.size[0] == 1
         self.below = (window.extent[1] - 1) // image.step[1]
         self.panels = -(-columns // (PANEL // itemsize))
         self._pack = pack
