@@ -16,6 +16,7 @@ from minicaffe.kernels import cpu, fast_paths, reference
 from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm, select, winograd, winograd_transforms
 from minicaffe.kernels.cpu.conv.problem import FORWARD, KINDS, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cpu.conv.select import candidates
+from minicaffe.kernels.cpu.matmul import gemm, streamed
 from minicaffe.kernels.cpu.runtime import threads as shares
 from minicaffe.kernels.cpu.simd.memory import WIDTH
 from minicaffe.kernels.window import Window
@@ -166,6 +167,7 @@ POOLING = [
     ((1, 2, 6, 75), window((2, 7), stride=2, pad=(0, 3)), (3, 38)),
     ((1, 1, 3, 3), window((1, 1), stride=2, pad=2), (4, 4)),  # windows that hold padding only
     ((1, 1, 3, 3), window((2, 2), stride=1, pad=1), (6, 5)),  # windows beyond the padding, too
+    ((1, 1, 5, 29), window((2, 2), stride=2, pad=1), (5, 17)),
 ]
 
 
@@ -199,9 +201,13 @@ def test_max_pool_takes_the_first_of_equals_and_nan_before_all(case, shape, w, p
     case.check("max_pool", lambda y: (x, y, None, w), [case.garbage(*shape[:2], *pooled)])
 
 
+BY_ONE_PIXEL = [window((2, 2)), window((3, 3), pad=1), window((3, 3), pad=(2, 0))]
+BY_TWO_COLUMNS = [window((2, 2), stride=2, pad=1), window((3, 3), stride=2, pad=(1, 2)), window((3, 3), stride=(1, 2))]
+
+
 @pytest.mark.parametrize("size", [(14, 14), (40, 150)], ids=str)
-@pytest.mark.parametrize("w", [window((2, 2)), window((3, 3), pad=1), window((3, 3), pad=(2, 0))], ids=str)
-def test_max_pool_by_one_pixel(case, size, w):
+@pytest.mark.parametrize("w", BY_ONE_PIXEL + BY_TWO_COLUMNS, ids=str)
+def test_max_pool_of_small_squares(case, size, w):
     x, out = case.normal(2, 3, *size), case.garbage(2, 3, *positions(size, w))
     x[0, 1] = -np.abs(x[0, 1])  # padding must not be taken for zeros
     case.check("max_pool", lambda y: (x, y, None, w), [out])
@@ -409,6 +415,21 @@ def test_gemm(case, m, n, k, transpose_a, transpose_b, accumulate):
     a = case.normal(*((k, m) if transpose_a else (m, k)))
     b = case.normal(*((n, k) if transpose_b else (k, n))) / max(1, math.sqrt(k))
     case.check("gemm", lambda out: (a, b, out, transpose_a, transpose_b, accumulate), [case.normal(m, n)])
+
+
+@pytest.mark.parametrize("m, n, k", [(5, 140, 20000), (17, 530, 1100), (70, 530, 1100), (130, 530, 1100)])
+def test_products_with_a_large_matrix_are_those_with_any(case, m, n, k, monkeypatch):
+    monkeypatch.setattr(streamed, "_FAR", 0)
+    a, b = case.normal(m, k), case.normal(n, k) / math.sqrt(k)
+    gemm._config.cache_clear()
+    case.check("gemm", lambda out: (a, b, out, False, True), [case.garbage(m, n)])
+    actual, usual = case.garbage(m, n), case.garbage(m, n)
+    cpu.gemm(a, b, actual, False, True)
+    monkeypatch.setattr(streamed, "_FAR", math.inf)
+    gemm._config.cache_clear()
+    cpu.gemm(a, b, usual, False, True)
+    np.testing.assert_array_equal(actual, usual)
+    gemm._config.cache_clear()
 
 
 def test_gemm_keeps_nan_and_infinity_where_they_belong():

@@ -159,6 +159,47 @@ def test_columns_are_copied(case, shape, starts):  # noqa: F811
         case.check("copy_columns", lambda out: (x, starts[0], out, starts[1]), [case.normal(shape[0], width)])  # noqa: B023
 
 
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((2, 44, 6, 7), (0, 2, 3, 1)),
+        ((3, 70, 90), (1, 0, 2)),
+        ((3, 70, 90), (2, 1, 0)),
+        ((2, 3, 4, 5, 6), (4, 2, 0, 3, 1)),
+        ((3, 1, 5), (1, 2, 0)),
+        ((4, 5), (0, 1)),
+        ((1, 1), (1, 0)),
+        ((0, 3), (1, 0)),
+        ((), ()),
+    ],
+)
+def test_axes_in_another_order(case, shape, axes):  # noqa: F811
+    x = case.normal(*shape)
+    case.check("permute", lambda y: (x, axes, y), [case.garbage(*(shape[axis] for axis in axes))])
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 20, 9, 13), (0, 3, 5, 4)])
+def test_regions_are_pooled(case, shape):  # noqa: F811
+    x = case.normal(*shape)
+    x[:, 1, 2, 3] = np.nan
+    regions = [
+        (0, 0, 0, 60, 30),
+        (0, 16, 20, 50, 75),
+        (shape[0] - 1, 33, 40, 33, 40),
+        (9, 0, 0, 60, 30),
+        (0, -90, 0, -70, 30),
+    ]
+    rois = np.array(regions, case.dtype)
+    for pad_ratio in (0.0, 0.25):
+        made = []
+        for ops in (reference, cpu):
+            y, mask = case.garbage(len(rois), shape[1], 4, 5), np.full((len(rois), shape[1], 4, 5), 9, np.int32)
+            ops.roi_pool(x, rois, y, mask, (1 / 16, 1 / 8), pad_ratio)
+            made.append((y, mask))
+        np.testing.assert_array_equal(made[0][0], made[1][0])
+        np.testing.assert_array_equal(made[0][1], made[1][1])
+
+
 @pytest.mark.parametrize("beta", [0.75, 0.5, 0.6])
 @pytest.mark.parametrize(
     ("shape", "size"),

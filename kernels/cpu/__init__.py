@@ -30,6 +30,7 @@ from minicaffe.kernels.cpu.loss import (
 from minicaffe.kernels.cpu.lrn import lrn, lrn_grad, lrn_within, lrn_within_grad
 from minicaffe.kernels.cpu.lstm import lstm_unit, lstm_unit_grad
 from minicaffe.kernels.cpu.matmul.gemm import gemm
+from minicaffe.kernels.cpu.permute import permute
 from minicaffe.kernels.cpu.pooling import (
     average_pool,
     average_pool_grad,
@@ -108,6 +109,7 @@ __all__ = [
     "multinomial_loss",
     "multinomial_loss_grad",
     "nesterov_update",
+    "permute",
     "position_sensitive_pool",
     "position_sensitive_pool_grad",
     "rescale",

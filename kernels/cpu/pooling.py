@@ -12,7 +12,12 @@ from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, called, kernel, p
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
 from minicaffe.kernels.cpu.simd.memory import WIDTH, fill_row
-from minicaffe.kernels.cpu.simd.pool_largest import largest_along, largest_down, largest_of_squares
+from minicaffe.kernels.cpu.simd.pool_largest import (
+    largest_along,
+    largest_down,
+    largest_of_squares,
+    largest_two_apart,
+)
 from minicaffe.kernels.cpu.simd.pool_windows import gather_max, gather_sum, known, scatter_max, scatter_sum
 from minicaffe.kernels.reference import FLT_MAX, Array
 from minicaffe.kernels.window import Window
@@ -151,6 +156,35 @@ def _largest_of_squares_part(part, parts, x, y, pad, taps):
 @kernel()
 def _largest_of_squares(pad, taps, parts, x, y):
     parallel(_largest_of_squares_part, parts, (x, y, pad, taps))
+
+
+@part_kernel()
+def _largest_two_apart_part(part, parts, x, y, kernel, stride, pad, taps):
+    """Windows of ``len(taps)`` rows and columns, with two columns from one to the next."""
+    least = x.dtype.type(-FLT_MAX)
+    size = size_of(least)
+    planes, height, width = x.shape
+    rows, columns = y.shape[1:]
+    low, high = share(part, parts, planes)
+    for p in range(low, high):
+        finite = True
+        image, out = x.ctypes.data + p * height * width * size, y.ctypes.data + p * rows * columns * size
+        for i in range(rows):
+            top, bottom = _clip(i * stride[0] - pad[0], kernel[0], height)
+            line = out + i * columns * size
+            if top < bottom:
+                finite &= largest_two_apart(
+                    line, image + top * width * size, width * size, bottom - top, width, columns, -pad[1], least, taps
+                )
+            else:
+                fill_row(line, least, columns)
+        if not finite:
+            _largest_or_nan(image, out, height, width, rows, columns, kernel, stride, pad, least)
+
+
+@kernel()
+def _largest_two_apart(kernel, stride, pad, taps, parts, x, y):
+    parallel(_largest_two_apart_part, parts, (x, y, kernel, stride, pad, taps))
 
 
 @kernel()
@@ -397,6 +431,8 @@ def max_pool(x: Array, y: Array, mask: Array | None, window: Window) -> None:
         _max_pool(size, stride, pad, taps, step, parts(x.size), *_planes(x, y, mask))
     elif stride == (1, 1) and size == (len(taps), len(taps)) and pad[0] < size[0]:
         _largest_of_squares(pad, taps, parts(x.size), *_planes(x, y))
+    elif size in ((2, 2), (3, 3)) and stride[1] == 2:
+        _largest_two_apart(size, stride, pad, taps, parts(x.size), *_planes(x, y))
     else:
         _largest(size, stride, pad, taps, step, parts(x.size), *_planes(x, y))
 

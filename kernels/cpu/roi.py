@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minicaffe.kernels.cpu.permute import permute
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
+from minicaffe.kernels.cpu.runtime.scratch import scratch
 from minicaffe.kernels.cpu.runtime.threads import parts
+from minicaffe.kernels.cpu.simd.memory import transpose
 from minicaffe.kernels.reference import FLT_MAX, Array
 from minicaffe.kernels.reference.roi import FAR
 
@@ -36,13 +39,16 @@ def _whole_region(roi, axis, scale, pad_ratio, bins):
 
 
 @part_kernel()
-def _pool_part(part, parts, x, rois, y, mask, scale_x, scale_y, pad_ratio):
-    items, channels, height, width = x.shape
+def _pool_part(part, parts, pixels, width, rois, y, mask, scale_x, scale_y, pad_ratio):
+    """Pool some regions of images (items, pixels, channels), all channels at a time."""
+    items, area, channels = pixels.shape
+    height = area // width
     rows, columns = y.shape[2:]
-    T = x.dtype.type
-    low, high = share(part, parts, len(rois) * channels)
-    for plane in range(low, high):
-        r, c = plane // channels, plane % channels
+    bins = rows * columns
+    T = pixels.dtype.type
+    best, place = np.empty((bins, channels), pixels.dtype), np.empty((bins, channels), np.int32)
+    low, high = share(part, parts, len(rois))
+    for r in range(low, high):
         roi = rois[r]
         known = 0 <= roi[0] < items
         item = int(roi[0]) if known else 0
@@ -54,21 +60,32 @@ def _pool_part(part, parts, x, rois, y, mask, scale_x, scale_y, pad_ratio):
             for j in range(columns):
                 left = min(max(int(np.floor(T(j) * size_x)) + start_x, 0), width)
                 right = min(max(int(np.ceil(T(j + 1) * size_x)) + start_x, 0), width)
-                best, place = T(0), -1
-                if known and bottom > top and right > left:
-                    best = T(-FLT_MAX)
+                here = i * columns + j
+                inside = known and bottom > top and right > left
+                best[here], place[here] = T(-FLT_MAX) if inside else T(0), -1
+                if inside:
                     for h in range(top, bottom):
                         for w in range(left, right):
-                            value = x[item, c, h, w]
-                            if value > best or (value != value and best == best):  # the first NaN stays
-                                best, place = value, h * width + w
-                y[r, c, i, j] = best
-                mask[r, c, i, j] = place
+                            _take_larger(best[here], place[here], pixels[item, h * width + w], h * width + w)
+        size, out = y.itemsize, r * channels * bins
+        transpose(y.ctypes.data + out * size, bins * size, best.ctypes.data, channels * size, bins, channels, T(0))
+        like = np.float32(0)  # places are moved as if they were that
+        transpose(mask.ctypes.data + out * 4, bins * 4, place.ctypes.data, channels * 4, bins, channels, like)
+
+
+@kernel(internal=True)
+def _take_larger(best, place, pixel, at):
+    """Take, for each channel, the pixel at a place if it is larger than the best so far; the first NaN stays."""
+    for c in range(np.uintp(0), np.uintp(best.size)):
+        value, before = pixel[c], best[c]
+        larger = value > before or (value != value and before == before)
+        best[c] = value if larger else before
+        place[c] = np.int32(at) if larger else place[c]
 
 
 @kernel()
-def _pool(parts, x, rois, y, mask, scale_x, scale_y, pad_ratio):
-    parallel(_pool_part, parts, (x, rois, y, mask, scale_x, scale_y, pad_ratio))
+def _pool(parts, pixels, width, rois, y, mask, scale_x, scale_y, pad_ratio):
+    parallel(_pool_part, parts, (pixels, width, rois, y, mask, scale_x, scale_y, pad_ratio))
 
 
 @part_kernel()
@@ -253,8 +270,13 @@ def _sample_grad(parts, dy, rois, dx, scale, pad_ratio):
 
 def roi_pool(x: Array, rois: Array, y: Array, mask: Array, scale: Sequence[float], pad_ratio: float) -> None:
     """See ``reference.roi_pool``."""
-    T = x.dtype.type
-    _pool(parts(4 * y.size), x, rois, y, mask, T(scale[0]), T(scale[1]), T(pad_ratio))
+    T, (items, channels, height, width) = x.dtype.type, x.shape
+    if 0 in (x.size, y.size):
+        y[...], mask[...] = 0, -1
+        return
+    pixels = scratch(x.nbytes)[: x.nbytes].view(x.dtype).reshape(items, height * width, channels)
+    permute(x.reshape(items, channels, height * width), (0, 2, 1), pixels)
+    _pool(parts(4 * y.size), pixels, width, rois, y, mask, T(scale[0]), T(scale[1]), T(pad_ratio))
 
 
 def roi_pool_grad(dy: Array, mask: Array, rois: Array, dx: Array, scale: Sequence[float], pad_ratio: float) -> None:

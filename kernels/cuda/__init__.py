@@ -23,6 +23,7 @@ from minicaffe.kernels.cuda.launch import Launcher
 from minicaffe.kernels.cuda.loss import LossOps
 from minicaffe.kernels.cuda.lrn import LrnOps
 from minicaffe.kernels.cuda.lstm import LstmOps
+from minicaffe.kernels.cuda.permute import PermuteOps
 from minicaffe.kernels.cuda.pooling import PoolingOps
 from minicaffe.kernels.cuda.roi import RoiOps
 from minicaffe.kernels.cuda.rounding import FactorRounding
@@ -44,6 +45,7 @@ class CudaOps(
     LossOps,
     LrnOps,
     LstmOps,
+    PermuteOps,
     PoolingOps,
     RoiOps,
     RowsOps,

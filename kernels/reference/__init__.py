@@ -44,6 +44,7 @@ from minicaffe.kernels.reference.loss import (
 from minicaffe.kernels.reference.lrn import lrn, lrn_grad, lrn_within, lrn_within_grad
 from minicaffe.kernels.reference.lstm import lstm_unit, lstm_unit_grad
 from minicaffe.kernels.reference.matmul import gemm
+from minicaffe.kernels.reference.permute import permute
 from minicaffe.kernels.reference.pooling import (
     average_pool,
     average_pool_grad,
@@ -125,6 +126,7 @@ __all__ = [
     "multinomial_loss",
     "multinomial_loss_grad",
     "nesterov_update",
+    "permute",
     "position_sensitive_pool",
     "position_sensitive_pool_grad",
     "rescale",

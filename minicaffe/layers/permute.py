@@ -22,11 +22,11 @@ class Reordering(Layer):
         top[0].reshape(*(bottom[0].shape[axis] for axis in self.axes))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        top[0].xdata[...] = self.xp.transpose(bottom[0].xdata, self.axes)
+        self.ops.permute(bottom[0].xdata, self.axes, top[0].xdata)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
-            bottom[0].xdiff[...] = self.xp.transpose(top[0].xdiff, self.back)
+            self.ops.permute(top[0].xdiff, self.back, bottom[0].xdiff)
 
 
 class Permute(Reordering):
@@ -36,6 +36,7 @@ class Permute(Reordering):
     """
 
     type = "Permute"
+    capturable = True
     param = "permute_param"
     order: Sequence[int]
 
@@ -56,6 +57,7 @@ class Transpose(Reordering):
     """
 
     type = "Transpose"
+    capturable = True
     param = "transpose_param"
     dim: Sequence[int]
 

@@ -20,7 +20,7 @@ class Power(Layer):
     """
 
     type = "Power"
-    capturable_on_device = True
+    capturable = True
     param = "power_param"
     in_place = "forward"
     per_element = 3
@@ -38,7 +38,7 @@ class Power(Layer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.factor == 0:
-            top[0].xdata.fill(self.constant())
+            self.ops.elementwise(Power.level, (bottom[0].xdata,), (self.constant(),), top[0].xdata)
         else:
             formula = Power.linear if self.power == 1 else Power.general
             self.ops.elementwise(formula, (bottom[0].xdata,), (self.power, self.scale, self.shift), top[0].xdata)
@@ -53,15 +53,23 @@ class Power(Layer):
             return
         x, y, dy, dx = bottom[0].xdata, top[0].xdata, top[0].xdiff, bottom[0].xdiff
         if self.factor == 0:
-            dx.fill(0)
+            self.ops.elementwise(Power.level, (dy,), (0.0,), dx)
         elif self.power == 1:
-            self.xp.multiply(dy, self.dtype.type(self.factor), out=dx)
+            self.ops.elementwise(Power.scaled, (dy,), (self.factor,), dx)
         elif self.power == 2:
             self.ops.elementwise(Power.square_gradient, (x, dy), (self.factor, self.scale, self.shift), dx)
         elif self.shift == 0:
             self.ops.elementwise(Power.ratio_gradient, (x, y, dy), (self.power,), dx)
         else:
             self.ops.elementwise(Power.gradient, (x, y, dy), (self.factor, self.scale, self.shift), dx)
+
+    @staticmethod
+    def level(x: float, value: float) -> float:
+        return value
+
+    @staticmethod
+    def scaled(x: float, factor: float) -> float:
+        return factor * x
 
     @staticmethod
     def linear(x: float, power: float, scale: float, shift: float) -> float:

@@ -270,7 +270,7 @@ class Flatten(View):
     """Join the axes ``axis`` (1) to ``end_axis`` (-1), both included, into one."""
 
     type = "Flatten"
-    capturable_on_device = True
+    capturable = True
     param = "flatten_param"
     axis: int
     end_axis: int
@@ -290,7 +290,7 @@ class Reshape(View):
     """
 
     type = "Reshape"
-    capturable_on_device = True
+    capturable = True
     param = "reshape_param"
     fixed = ("shape",)
     shape: proto.BlobShape

@@ -20,6 +20,7 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
     panel_kc,
     panel_vectors,
 )
+from minicaffe.kernels.cpu.matmul.streamed import streamed
 from minicaffe.kernels.cpu.runtime.address import align, size_of
 from minicaffe.kernels.cpu.runtime.capture import capturable, not_capturable
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
@@ -199,6 +200,8 @@ def _config(
     threads = product_threads(m * n * k, threads)
     if m <= gemv.MOST_ROWS and transpose_b and not (transpose_a or accumulate):
         return _Config(False, 0, functools.partial(_few_rows, queue_length(threads), threads))
+    if transpose_b and not (transpose_a or accumulate) and (found := streamed(m, n, k, dtype, threads)):
+        return _Config(False, *found)
     lanes = WIDTH // dtype.itemsize
     # not if the elements of B, which would then be read one at a time, are far apart
     transposed = (

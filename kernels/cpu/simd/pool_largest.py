@@ -141,6 +141,78 @@ def largest_of_squares(context, y, x, height, width, rows, columns, column, top,
 
 
 @intrinsic
+def largest_two_apart(context, y, x, row, rows, width, columns, column, least, taps):
+    """The largest of ``least`` and the pixels in square windows of two or three ``taps`` along an axis, which follow
+    each other two pixels apart: the ``columns`` numbers of a row of y.
+
+    The windows have ``rows`` rows of the image, at least one and no more than taps, ``row`` bytes apart; they begin at
+    ``column`` of the ``width`` columns, or before the first if it is negative.  Returns whether all numbers are finite:
+    if not, what was written may be wrong.
+    """
+
+    def generate(context, builder, signature, arguments):
+        y, x, row, rows, width, columns, column, start, _ = arguments
+        size, word = least.bitwidth // 8, width.type
+        lanes = Lanes(builder, start.type, size, 2)
+        other, zero = lanes.splat(start), ir.Constant(lanes.numbers, [0.0] * lanes.count)
+        checks = [cgutils.alloca_once_value(builder, zero) for _ in range(taps.count)]
+        even, odd, next_even, next_odd = (cgutils.alloca_once_value(builder, other) for _ in range(4))
+        last = builder.sub(rows, word(1))
+        # rows beyond the last one repeat it, which changes nothing
+        places = [builder.select(builder.icmp_signed("<", word(r), last), word(r), last) for r in range(taps.count)]
+        lines = [builder.add(x, builder.mul(row, place)) for place in places]
+
+        def largest_of_columns(first, end):
+            found = []
+            for r, line in enumerate(lines):
+                found.append(lanes.read(line, first, end, other))
+                _check(builder, found[-1], checks[r])
+            return functools.reduce(functools.partial(_larger, builder), found)
+
+        def read_into(slots, first, end):
+            halves = [largest_of_columns(builder.add(first, word(half * lanes.count)), end) for half in (0, 1)]
+            for slot, chosen in zip(slots, lanes.in_turn(halves), strict=True):
+                builder.store(chosen, slot)
+
+        def read(slots, at):
+            first = builder.add(column, builder.mul(at, word(2)))
+            room = builder.sub(width, first)
+            whole = builder.icmp_signed(">=", room, word(2 * lanes.count))
+            with builder.if_else(builder.and_(whole, builder.icmp_signed(">=", first, word(0)))) as (usual, rare):
+                with usual:
+                    read_into(slots, first, None)
+                with rare:
+                    read_into(slots, first, width)
+
+        def write(at):
+            best = _larger(builder, builder.load(even), builder.load(odd))
+            if taps.count == 3:
+                third = list(range(1, lanes.count + 1))
+                pair = builder.load(even), builder.load(next_even)
+                best = _larger(builder, best, builder.shuffle_vector(*pair, ir.Constant(lanes.words, third)))
+            target, left = lanes.place(y, at, size), builder.sub(columns, at)
+            with builder.if_else(builder.icmp_signed(">=", left, word(lanes.count))) as (whole, part):
+                with whole:
+                    put_vector(builder, best, target, size)
+                with part:
+                    put_first(builder, best, target, size, left)
+
+        read((next_even, next_odd), word(0))
+        with cgutils.for_range_slice(builder, word(0), columns, word(lanes.count)) as (at, _):
+            for now, then in ((even, next_even), (odd, next_odd)):
+                builder.store(builder.load(then), now)
+                builder.store(other, then)
+            following = builder.add(at, word(lanes.count))
+            first = builder.add(column, builder.mul(following, word(2)))
+            with builder.if_then(builder.icmp_signed("<", first, width)):
+                read((next_even, next_odd), following)
+            write(at)
+        return _are_numbers(builder, checks)
+
+    return types.boolean(*[types.intp] * 7, least, taps), generate
+
+
+@intrinsic
 def largest_along(context, y, line, taps, stride, width, count, least, known_taps, known_stride):
     """The largest of ``least`` and ``taps`` neighbours along a line of ``width`` numbers, at the first place and at
     each a stride later; the first ``count``, at most a register, are written to y.

@@ -85,7 +85,10 @@ class Lanes:
         if self.taps_at_a_time == 1:
             return [self.read(row, column, width, other, self.step)]
         next_column = self.builder.add(column, column.type(self.count))
-        pair = [self.read(row, place, width, other) for place in (column, next_column)]
+        return self.in_turn([self.read(row, place, width, other) for place in (column, next_column)])
+
+    def in_turn(self, pair: list[Any]) -> list[Any]:
+        """The even elements of two registers that follow one another, and the odd ones."""
         return [
             self.builder.shuffle_vector(*pair, ir.Constant(self.words, list(range(first, 2 * self.count, 2))))
             for first in (0, 1)
