@@ -6,7 +6,6 @@ import numpy as np
 
 from minicaffe.kernels.cpu.conv.packing import (
     add_panel_to_columns,
-    clear_border,
     columns_to_panel,
     gather,
     pad_image,
@@ -96,15 +95,6 @@ def _fill_up(panel, row, columns, rows, like):
 # --- a part of the work -----------------------------------------------------------------------------------------
 
 
-@kernel(internal=True)
-def _pad_lines(images, pixels, image, padded, padded_size, channels, layout, low, high, like):
-    """Make lines [low, high) of each phase of some padded images, which are ``padded_size`` bytes apart."""
-    for i in range(images):
-        if is_padded(layout):
-            clear_border(padded + i * padded_size, channels, layout, low, high, like)
-        pad_lines(pixels + i * image, padded + i * padded_size, channels, layout, low, high, like)
-
-
 @part_kernel()
 def _pad_part(part, parts, x, base, scratch_per_worker, like, tables):
     """Pad some channels of all images, of which no more lie side by side than there are workers: each in the scratch
@@ -113,15 +103,25 @@ def _pad_part(part, parts, x, base, scratch_per_worker, like, tables):
     layout, _, channel, together = tables[:4]
     size = size_of(like)
     n, group, c, pixels = x.shape
-    padded_size, image = c * channel * size, group * c * pixels * size
+    padded_size = c * channel * size
     low, high = share(part, parts, c)
     for batch in range(-(-n // together) * group):
         first_image, g = batch // group * together, batch % group
-        first = x.ctypes.data + ((first_image * group + g) * c + low) * pixels * size
-        padded, images = base + batch * scratch_per_worker + low * channel * size, min(together, n - first_image)
-        _pad_lines(images, first, image, padded, padded_size, high - low, layout, 0, layout[4, 1], like)
-        for i in range(images, together):
-            fill_row(padded + i * padded_size, like, (high - low) * channel)
+        for i in range(together):
+            padded = base + batch * scratch_per_worker + i * padded_size + low * channel * size
+            if is_padded(layout) or first_image + i >= n:
+                fill_row(padded, like, (high - low) * channel)
+            if first_image + i < n:
+                image = x.ctypes.data + (((first_image + i) * group + g) * c + low) * pixels * size
+                pad_image(image, padded, high - low, layout, like)
+
+
+@kernel(internal=True)
+def _clear_lines(padded, lines, elements, layout, like):
+    """Zeros in the first lines of each phase of padded channels, which have so many elements."""
+    height, width = layout[4, 1], layout[4, 2]
+    for plane in range(elements // (height * width)):
+        fill_row(padded + plane * height * width * size_of(like), like, lines * width)
 
 
 @kernel(internal=True)
@@ -142,12 +142,6 @@ def _gather_rows(panel, row, columns, padded, low, high, taps, runs, like):
 
 
 @kernel(internal=True)
-def _row_bytes(columns, size):
-    """Those of a row of the panel that holds this many columns."""
-    return panel_vectors(columns, WIDTH // size) * WIDTH
-
-
-@kernel(internal=True)
 def _multiply_panel(codes, p, last, place, ahead, padded, filters, y, image, areas, tables, like):
     """Multiply a panel, whose columns end before number ``last`` of some images, with some filters; add the bias, or
     the product to y, and rectify.
@@ -164,8 +158,9 @@ def _multiply_panel(codes, p, last, place, ahead, padded, filters, y, image, are
     size, k = size_of(like), taps.size
     first = p * (PANEL // size)
     columns = min(PANEL // size, together * positions - first)
-    row, vectors = _row_bytes(columns, size), panel_vectors(columns, WIDTH // size)
-    i, q, depth = first // positions, first % positions, panel_kc(vectors)
+    vectors = panel_vectors(columns, WIDTH // size)
+    row, depth = vectors * WIDTH, panel_kc(vectors)
+    i, q = first // positions, first % positions
     y_at = y + ((((first_image + i) * group + g) * m + low) * positions + q) * size
     alone = adding == 0 and q + last - first <= positions  # in one image, and nothing is added
     if alone:
@@ -212,11 +207,11 @@ def _convolve_panels(codes, span, padded, lies, beyond, filters, y, image, colum
                 for p in range(first_p, last_p):
                     columns = min(width, together * positions - p * width)
                     if not lies or columns < width:
-                        at, row = panel + (p - first_p) * k * PANEL, _row_bytes(columns, size)
+                        at, row = panel + (p - first_p) * k * PANEL, panel_vectors(columns, WIDTH // size) * WIDTH
                         _gather_rows(at, row, columns, padded, 0, k, taps, runs_of(p, panels, runs), like)
             for p in range(first_p, last_p):
                 columns = min(width, together * positions - p * width)
-                row = _row_bytes(columns, size)
+                row = panel_vectors(columns, WIDTH // size) * WIDTH
                 place, is_far = (panel, row, 0, True), False
                 if lies and columns == width:
                     place, is_far = (padded + p * PANEL, channel * size, channel * size, False), first_m == low_m
@@ -253,7 +248,7 @@ def _convolve_part(part, parts, worker, split, codes, x, w, bias, y, slope, base
     in_place = in_place and (group == 1 or together == 1)
     unbroken = k == c and together == 1  # so that of the last image, too, nothing beyond its end is read
     in_lines = together == 1 and layout[3, 0] * layout[4, 0] == 1
-    fill_row(own, like, together * padded_size // size if n % together > 0 and not padded_before else 0)
+    cleared_from, cleared_to = 0, 0
 
     low, high = share(part // row_parts, parts // row_parts, -(-n // together) * group * count)
     for batch in range(low // count, -(-high // count)):
@@ -271,8 +266,14 @@ def _convolve_part(part, parts, worker, split, codes, x, w, bias, y, slope, base
             if in_lines:
                 span = low_p * width, min(high_p * width, positions)
                 first_line, last_line = _lines_under(*span, k // c, taps, offsets, layout, size)
+            is_clear = first_line == cleared_from and last_line == cleared_to
+            if not is_clear and (is_padded(layout) or n % together > 0):
+                cleared_from, cleared_to = first_line, last_line
+                _clear_lines(own, last_line - first_line, together * c * channel, layout, like)
             padded = own - first_line * layout[4, 2] * size
-            _pad_lines(images, pixels, group * image, padded, padded_size, c, layout, first_line, last_line, like)
+            for i in range(images):
+                to = padded + i * padded_size
+                pad_lines(pixels + i * group * image, to, c, layout, first_line, last_line, like)
         _convolve_panels(
             codes, (low_p, high_p), padded, as_it_lies, beyond, filters, y.ctypes.data, places, images * positions,
             areas, tables, like,

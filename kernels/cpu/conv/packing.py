@@ -37,37 +37,12 @@ def pad_image(image, padded, channels, layout, like):
     _move_image(image, padded, channels, layout, _NONE, layout[0, 1], _IN, like)
 
 
-@kernel(internal=True)
+@kernel(inline=True)
 def pad_lines(image, padded, channels, layout, low, high, like):
     """Copy what is in lines [low, high) of each phase of the padded image, and nothing else, as ``pad_image`` does."""
     height, top, step = layout[0, 1], layout[1, 1], layout[2, 1]
     first, last = max(low * step - top, 0), min(high * step - top, height)
     _move_image(image, padded, channels, layout, first, last, _IN, like)
-
-
-@called
-def clear_border(padded, channels, layout, low, high, like):
-    """Zeros in lines [low, high) of each phase of the padded image where no pixel of the image is copied to."""
-    size = size_of(like)
-    depth, height, width = layout[0, 0], layout[0, 1], layout[0, 2]
-    front, top, left = layout[1, 0], layout[1, 1], layout[1, 2]
-    d_step, h_step, w_step = layout[2, 0], layout[2, 1], layout[2, 2]
-    d_phases, h_phases, w_phases = layout[3, 0], layout[3, 1], layout[3, 2]
-    d_size, h_size, w_size = layout[4, 0], layout[4, 1], layout[4, 2]
-    for plane in range(channels * d_phases * h_phases * w_phases * d_size):
-        phase, i = plane // d_size, plane % d_size
-        d, h, w = phase // (h_phases * w_phases) % d_phases, phase // w_phases % h_phases, phase % w_phases
-        d_inside = front <= i * d_step + d < front + depth
-        first, end = max(-((w - left) // w_step), 0), min(-((w - left - width) // w_step), w_size)
-        for y in range(low, high):
-            line = padded + (plane * h_size + y) * w_size * size
-            if not (d_inside and top <= y * h_step + h < top + height):
-                fill_row(line, like, w_size)
-                continue
-            for x in range(first):
-                store(line + x * size, like)
-            for x in range(end, w_size):
-                store(line + x * size, like)
 
 
 @kernel(inline=True)
