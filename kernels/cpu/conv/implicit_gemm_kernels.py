@@ -25,7 +25,7 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
     panel_kc,
     panel_vectors,
 )
-from minicaffe.kernels.cpu.runtime.address import align, load, size_of, store
+from minicaffe.kernels.cpu.runtime.address import align, load, quotient, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
 from minicaffe.kernels.cpu.simd.memory import (
@@ -116,7 +116,7 @@ def _pad_part(part, parts, x, base, scratch_per_worker, like, tables):
                 pad_image(image, padded, high - low, layout, like)
 
 
-@kernel(internal=True)
+@kernel(inline=True)
 def _clear_lines(padded, lines, elements, layout, like):
     """Zeros in the first lines of each phase of padded channels, which have so many elements."""
     height, width = layout[4, 1], layout[4, 2]
@@ -124,7 +124,7 @@ def _clear_lines(padded, lines, elements, layout, like):
         fill_row(padded + plane * height * width * size_of(like), like, lines * width)
 
 
-@kernel(internal=True)
+@kernel(inline=True)
 def _lines_under(first, last, window, taps, offsets, layout, size):
     """The lines [low, high) of each phase of a padded image, of one plane, that positions [first, last) need."""
     line = layout[4, 2] * size
@@ -132,152 +132,119 @@ def _lines_under(first, last, window, taps, offsets, layout, size):
     return offsets[first] // line, offsets[last - 1] // line + below + 1
 
 
-@kernel(internal=True)
-def _gather_rows(panel, row, columns, padded, low, high, taps, runs, like):
-    """Gather rows [low, high) of a panel; the first of them is at ``panel``."""
-    _fill_up(panel, row, columns, high - low, like)
-    for r in range(low, high, KC):
-        ks = some_of(taps, r, min(KC, high - r))
-        gather(panel + (r - low) * row, row, padded, ks, runs, like)
-
-
-@kernel(internal=True)
-def _multiply_panel(codes, p, last, place, ahead, padded, filters, y, image, areas, tables, like):
-    """Multiply a panel, whose columns end before number ``last`` of some images, with some filters; add the bias, or
-    the product to y, and rectify.
-
-    ``place`` is where the panel is, the bytes from each row to the next, and as many for the rows that are multiplied
-    next, or 0 if these take the place of those before; and whether they are gathered now.  If the first of ``ahead``,
-    the panel is far away: its rows are prefetched while those before them are multiplied, and then those at the second.
-    """
-    (code, adding), (low, high, weights, bias) = codes, filters
-    panel, panel_row, panel_step, gathers = place
-    product, scratch, slope_at, at_once, is_new = areas
-    _, _, _, together, taps, offsets, panels, runs = tables
-    first_image, g, group, m, positions = image
-    size, k = size_of(like), taps.size
-    first = p * (PANEL // size)
-    columns = min(PANEL // size, together * positions - first)
-    vectors = panel_vectors(columns, WIDTH // size)
-    row, depth = vectors * WIDTH, panel_kc(vectors)
-    i, q = first // positions, first % positions
-    y_at = y + ((((first_image + i) * group + g) * m + low) * positions + q) * size
-    alone = adding == 0 and q + last - first <= positions  # in one image, and nothing is added
-    if alone:
-        prefetch_rows_to_write(y_at, positions * size, min(MR_MAX, high - low), (last - first) * size)
-    initial, initial_row = bias + (g * m + low) * size, 0
-    for r in range(0, k, depth):
-        b, is_last = panel + r * panel_step, r + depth >= k
-        if gathers:
-            _gather_rows(b, row, columns, padded, r, min(r + depth, k), taps, runs_of(p, panels, runs), like)
-        is_far, following = ahead
-        coming = 0 if not is_far else following if is_last else b + depth * panel_row
-        out, out_row = (y_at, positions * size) if alone and is_last else (product, row)
-        macro_kernel(
-            code, high - low, last - first, min(depth, k - r), weights + ((g * m + low) * k + r) * size, k * size, size,
-            b, panel_row, vectors, initial, initial_row, out, out_row, scratch,
-            at_once if is_last else 0, is_new, 0, 0, coming, panel_row,
-        )  # fmt: skip
-        initial, initial_row = product, row
-    if adding != 0:
-        add_panel_to_columns(adding, product, row, y, image, low, high, first, last, slope_at, like)
-    elif not alone:
-        panel_to_columns(product, row, y, image, low, high, first, last, like)
-
-
-@kernel(internal=True)
-def _convolve_panels(codes, span, padded, lies, beyond, filters, y, image, columns_of_y, areas, tables, like):
-    """Multiply panels ``span`` of some images with some filters.
-
-    A whole panel that is multiplied where it ``lies``, in the image, is not gathered, but prefetched, and after the
-    last one what is ``beyond``.  One that is multiplied with more than MC filters is kept whole, and gathered in
-    advance if it stays in the L2 cache; others are gathered KC rows at a time, right before these are multiplied, into
-    the L1 cache.
-    """
-    (low_p, high_p), (low_m, high_m, weights, bias), (panel, product, scratch, slope_at, at_once) = span, filters, areas
-    channel, together, taps, positions, panels, runs = tables[2], tables[3], tables[4], image[4], tables[6], tables[7]
-    size, k = size_of(like), taps.size
-    kept, step, width = high_m - low_m > MC, _panels_at_a_time(k), PANEL // size
-    early = kept and k * PANEL <= L2
-    for first_p in range(low_p, high_p, step):
-        last_p = min(first_p + step, high_p)
-        for first_m in range(low_m, high_m, MC):
-            some = first_m, min(first_m + MC, high_m), weights, bias
-            if first_m == low_m and early:
-                for p in range(first_p, last_p):
-                    columns = min(width, together * positions - p * width)
-                    if not lies or columns < width:
-                        at, row = panel + (p - first_p) * k * PANEL, panel_vectors(columns, WIDTH // size) * WIDTH
-                        _gather_rows(at, row, columns, padded, 0, k, taps, runs_of(p, panels, runs), like)
-            for p in range(first_p, last_p):
-                columns = min(width, together * positions - p * width)
-                row = panel_vectors(columns, WIDTH // size) * WIDTH
-                place, is_far = (panel, row, 0, True), False
-                if lies and columns == width:
-                    place, is_far = (padded + p * PANEL, channel * size, channel * size, False), first_m == low_m
-                elif kept:
-                    place = panel + (p - first_p) * k * PANEL, row, row, first_m == low_m and not early
-                ahead = is_far, padded + (p + 1) * PANEL if p + 1 < high_p else beyond
-                memory = product, scratch, slope_at, at_once, p == first_p
-                last = min((p + 1) * width, columns_of_y)
-                _multiply_panel(codes, p, last, place, ahead, padded, some, y, image, memory, tables, like)
-
-
 @part_kernel()
 def _convolve_part(part, parts, worker, split, codes, x, w, bias, y, slope, base, scratch_per_worker, like, tables):
-    """Convolve: ``row_parts`` parts of the filters for each part of the panels.
+    """Convolve: ``row_parts`` parts of the filters for each part of the panels.  Images that ``_pad_part`` has not
+    padded before are padded here, by each part that reads them: the lines that it needs.  If a panel is multiplied
+    ``as_it_lies`` in the image, it is not gathered.
 
-    Images that ``_pad_part`` has not padded before are padded here, by each part that reads them: the lines that it
-    needs.  ``as_it_lies`` tells whether panels are multiplied where they are in the images.
+    ``codes`` are those of the macro-kernel and of ``add_rows``; if the latter is 0, nothing is added to y.
     """
     row_parts, padded_before, as_it_lies = split
-    layout, in_place, channel, together, taps, offsets, panels, _ = tables
+    code, adding = codes
+    layout, in_place, channel, together, taps, offsets, panels, runs = tables
     size = size_of(like)
     n, group, c = x.shape[:3]
-    m, k, positions, width = y.shape[2], taps.size, offsets.size, PANEL // size
+    m, k = y.shape[2], c * (taps.size // c)
     low_m, high_m = share(part % row_parts, row_parts, m)
-    filters = low_m, high_m, w, bias.ctypes.data
-    image, padded_size, count = x[0, 0].size * size, c * channel * size, panels.size - 1
+    positions, width = offsets.size, PANEL // size
+    image, padded_size = x[0, 0].size * size, c * channel * size
     own = base + worker * scratch_per_worker
+    count, step = panels.size - 1, _panels_at_a_time(k)
+    # a panel that is multiplied with more than MC filters is kept whole, and gathered in advance if it stays in the L2
+    # cache; other panels are gathered KC rows at a time, right before these are multiplied, into the L1 cache
+    kept = 1 if high_m - low_m > MC else 0
+    early = kept and k * PANEL <= L2
     panel = align(own + together * padded_size + CHUNK)
-    product = align(panel + min(count, _panels_at_a_time(k)) * k * PANEL + CHUNK)
+    product = align(panel + min(count, step) * k * PANEL + CHUNK)
     scratch = product + MC * PANEL
     slope_at = scratch + MR_MAX * PANEL
     store(slope_at, slope)
-    areas = panel, product, scratch, slope_at, slope_at if slope != 1 and codes[1] == 0 else 0
     in_place = in_place and (group == 1 or together == 1)
-    unbroken = k == c and together == 1  # so that of the last image, too, nothing beyond its end is read
-    in_lines = together == 1 and layout[3, 0] * layout[4, 0] == 1
-    cleared_from, cleared_to = 0, 0
+    in_lines, cleared_from, cleared_to = together == 1 and layout[3, 0] * layout[4, 0] == 1, 0, 0
+    unbroken = taps.size == c and together == 1  # so that of the last image, too, nothing beyond its end is read
 
     low, high = share(part // row_parts, parts // row_parts, -(-n // together) * group * count)
     for batch in range(low // count, -(-high // count)):
         first_image, g = batch // group * together, batch % group
         images = min(together, n - first_image)
         low_p, high_p = max(low - batch * count, 0), min(high - batch * count, -(-images * positions // width))
-        pixels, places = x.ctypes.data + (first_image * group + g) * image, (first_image, g, group, m, positions)
-        beyond = pixels + image if (batch + 1) * count < high else 0
-        if in_place and (unbroken or first_image + together < n):  # beyond others' end up to a chunk is read
-            padded = pixels
+        places = first_image, g, group, m, positions
+        padded = own
+        if in_place and (unbroken or first_image + together < n):  # beyond the end of others up to a chunk is read
+            padded = x.ctypes.data + (first_image * group + g) * image
         elif padded_before:
             padded = base + batch * scratch_per_worker
         else:
             first_line, last_line = 0, layout[4, 1]
             if in_lines:
-                span = low_p * width, min(high_p * width, positions)
-                first_line, last_line = _lines_under(*span, k // c, taps, offsets, layout, size)
+                first, last = low_p * width, min(high_p * width, positions)
+                first_line, last_line = _lines_under(first, last, taps.size // c, taps, offsets, layout, size)
             is_clear = first_line == cleared_from and last_line == cleared_to
             if not is_clear and (is_padded(layout) or n % together > 0):
                 cleared_from, cleared_to = first_line, last_line
                 _clear_lines(own, last_line - first_line, together * c * channel, layout, like)
             padded = own - first_line * layout[4, 2] * size
             for i in range(images):
-                to = padded + i * padded_size
-                pad_lines(pixels + i * group * image, to, c, layout, first_line, last_line, like)
-        _convolve_panels(
-            codes, (low_p, high_p), padded, as_it_lies, beyond, filters, y.ctypes.data, places, images * positions,
-            areas, tables, like,
-        )  # fmt: skip
+                pixels = x.ctypes.data + ((first_image + i) * group + g) * image
+                pad_lines(pixels, padded + i * padded_size, c, layout, first_line, last_line, like)
+        for first_p in range(low_p, high_p, step):
+            last_p = min(first_p + step, high_p)
+            for p in range(first_p, last_p if early else first_p):
+                columns = min(width, together * positions - p * width)
+                if as_it_lies and columns == width:
+                    continue
+                row = panel_vectors(columns, WIDTH // size) * WIDTH
+                b = panel + (p - first_p) * k * PANEL
+                _fill_up(b, row, columns, k, like)
+                for r in range(0, k, KC):
+                    ks = some_of(taps, r, min(KC, k - r))
+                    gather(b + r * row, row, padded, ks, runs_of(p, panels, runs), like)
+            for first_m in range(low_m, high_m, MC):
+                rows, weights = min(MC, high_m - first_m), w + (g * m + first_m) * k * size
+                for p in range(first_p, last_p):
+                    first, last = p * width, min((p + 1) * width, images * positions)
+                    columns = min(width, together * positions - first)
+                    vectors = panel_vectors(columns, WIDTH // size)
+                    row, depth = vectors * WIDTH, panel_kc(vectors)
+                    i, q = first // positions, first % positions
+                    y_at = y.ctypes.data + ((((first_image + i) * group + g) * m + first_m) * positions + q) * size
+                    alone = adding == 0 and q + last - first <= positions  # in one image, and nothing is added
+                    if alone:
+                        prefetch_rows_to_write(y_at, positions * size, min(MR_MAX, rows), (last - first) * size)
+                    initial, initial_row = bias.ctypes.data + (g * m + first_m) * size, 0
+                    for r in range(0, k, depth):
+                        ks = some_of(taps, r, min(depth, k - r))
+                        last_k = r + depth >= k
+                        b, b_row, ahead = panel + (kept * (p - first_p) * k * PANEL + kept * r * row), row, 0
+                        if as_it_lies and columns == width:
+                            b_row = channel * size
+                            b = padded + p * PANEL + r * b_row
+                            following = batch * count + p + 1
+                            if first_m == low_m and not last_k:
+                                ahead = b + depth * b_row
+                            elif first_m == low_m and following < high:
+                                then = quotient(following, count)
+                                ahead = x.ctypes.data + then * image + (following - then * count) * PANEL
+                        elif not early and (first_m == low_m or not kept):
+                            _fill_up(b, row, columns, ks.size, like)
+                            gather(b, row, padded, ks, runs_of(p, panels, runs), like)
+                        out, out_row = (y_at, positions * size) if alone and last_k else (product, row)
+                        macro_kernel(
+                            code, rows, last - first, ks.size, weights + r * size, k * size, size,
+                            b, b_row, vectors, initial, initial_row, out, out_row, scratch,
+                            slope_at if last_k and slope != 1 and adding == 0 else 0, p == first_p, 0, 0, ahead, b_row,
+                        )  # fmt: skip
+                        initial, initial_row = product, row
+                    if adding != 0:
+                        add_panel_to_columns(
+                            adding, product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, slope_at,
+                            like,
+                        )  # fmt: skip
+                    elif not alone:
+                        panel_to_columns(
+                            product, row, y.ctypes.data, places, first_m, first_m + rows, first, last, like
+                        )
 
 
 @part_kernel()
