@@ -24,7 +24,9 @@ _MISMATCH = {
 
 def with_named(net: NamedPasses, names: Sequence[str], further: Iterable[str] | None, argument: str) -> list[str]:
     """``names`` and those that ``further`` adds; NetError unless these are blobs' names."""
-    found = [] if further is None else list(further) if isinstance(further, Iterable) else [further]
+    if further is None:
+        return list(names)
+    found = list(further) if isinstance(further, Iterable) else [further]
     if isinstance(further, str) or not all(isinstance(name, str) for name in found):
         wrong = next((name for name in found if not isinstance(name, str)), further)
         kinds = repr(further) if wrong is further else f"{type(further).__name__} of {type(wrong).__name__}"

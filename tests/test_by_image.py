@@ -74,6 +74,9 @@ LAYERS = {
     "Softmax": CONV + layer("Softmax", "x", "y") + layer("Softmax", "y", "z", "softmax_param { axis: -1 }"),
     "BatchNorm": layer("BatchNorm", "data", "x") + layer("Scale", "x", "y", "scale_param { bias_term: true }"),
     "Scale": layer("Scale", "data", "x", "scale_param { bias_term: true }") + conv("x", "y"),
+    "Reorg": conv("data", "x", "num_output: 16 kernel_size: 2") + layer("Pooling", "x", "p", "pooling_param { kernel_size: 2 stride: 2 }")
+    + layer("Reorg", "p", "y", "reorg_param { stride: 2 reverse: true }") + layer("Reorg", "y", "z", "reorg_param { stride: 2 }"),
+    "ShuffleChannel": CONV + layer("ShuffleChannel", "x", "y", "shuffle_channel_param { group: 3 }"),
     "Axpy": CONV + layer("Pooling", "x", "a", "pooling_param { pool: AVE global_pooling: true }") + conv("data", "b") + layer("Axpy", "a b x", "y"),
 }  # fmt: skip
 NEURONS = [name for name, kind in registry.items() if kind.by_image and name not in (*LAYERS, "Clip")]

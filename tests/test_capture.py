@@ -25,6 +25,7 @@ from minicaffe.kernels import cpu, fast_paths
 from minicaffe.kernels.cpu.runtime import capture as runtime_capture
 from minicaffe.kernels.cpu.runtime import launch
 from minicaffe.kernels.cpu.runtime.capture import LaunchList
+from minicaffe.kernels.window import Window
 from minicaffe.layers import Layer
 from minicaffe.layers.neuron import ReLU
 from minicaffe.layers.normalisation import BatchNorm
@@ -533,6 +534,42 @@ def test_launches_run_on_fewer_threads_than_they_were_captured_on():
     y[...] = 0
     launch.run_launches(made._start, made._end, threads + 5)
     np.testing.assert_array_equal(y, np.maximum(x, 0))
+
+
+def test_what_one_worker_makes_in_a_row_is_there_before_others_go_on():
+    """From big to big by way of small launches, which nobody waits between: any that read too early finds old numbers."""
+    if backend.current().settings()[0] < 2:
+        pytest.skip("one core")
+    (x, y), (_, z), small = arrays(), arrays(), np.zeros((3, 4), "f4")
+    made = LaunchList()
+    with backend.current().running(), made.capturing():
+        cpu.elementwise(maximum, (x,), (), y)
+        for source, target in [(y[-4:], small[0]), (small[0], small[1]), (small[1], small[2]), (small[2], y[:4])]:
+            cpu.elementwise(maximum, (source,), (), target)
+        cpu.elementwise(maximum, (y,), (), z)
+    heads = [*launch._heads(made.words.view(np.uint8))]
+    assert [min(parts, workers) > 1 for _, parts, workers in heads] == [True, *[False] * 4, True]
+    assert [made.words[at + launch._AWAITED // 8] for at, _, _ in heads] == [1, 0, 0, 0, 1, 1]
+    for number in range(1, 200):
+        x[-4:] = number
+        made._replay(shared=True)
+        assert (z[:4] == number).all() and (small == number).all()
+
+
+def test_few_planes_are_divided_where_no_thread_has_to_be_woken():
+    if backend.current().settings()[0] < 2:
+        pytest.skip("one core")
+    x = np.random.default_rng(1).standard_normal((1, 7, 20, 20)).astype("f4")
+    (eager, replayed), window = np.zeros((2, 1, 7, 10, 10), "f4"), Window((2, 2), (2, 2), (0, 0), (1, 1))
+    made = LaunchList()
+    with backend.current().running():
+        cpu.max_pool(x, eager, None, window)
+        with made.capturing():
+            cpu.max_pool(x, replayed, None, window)
+    assert [min(parts, workers) for _, parts, workers in launch._heads(made.words.view(np.uint8))] == [2]
+    replayed[...] = 0
+    made._replay(shared=True)
+    assert replayed.tobytes() == eager.tobytes()
 
 
 def memory_maps() -> list[tuple[int, int]]:

@@ -17,33 +17,36 @@ from minicaffe.kernels.cpu.runtime.company import SHORT, Company
 def host(monkeypatch):
     """Runs work that takes one thread some seconds, and takes others with it some; says how often it was shared.
 
-    ``waits`` are seconds that the calling thread is not running, and ``wakes`` those that it takes others to begin if they
-    did not work in the run before.
+    ``waits`` are seconds that the calling thread is not running when it shares, ``interrupts`` when it does not, and
+    ``wakes`` those that it takes others to begin if they did not work in the run before; ``every`` so many runs it waits.
+    ``host.clock`` tells the time.
     """
     clock = {"now": 0.0, "running": 0.0}
     monkeypatch.setattr(company, "time", SimpleNamespace(
         perf_counter=lambda: clock["now"], thread_time=lambda: clock["running"]
     ))  # fmt: skip
 
-    def run(made, count, alone, shared, waits=0.0, wakes=0.0):
+    def run(made, count, alone, shared, waits=0.0, wakes=0.0, interrupts=0.0, every=1):
         chosen = []
 
         def work(with_others):
             asleep = not (chosen and chosen[-1])
+            waiting = waits if len(chosen) % every == 0 else 0.0
             chosen.append(with_others)
             busy = shared if with_others else alone
             clock["running"] += busy
-            clock["now"] += busy + with_others * (waits + wakes * asleep)
+            clock["now"] += busy + (waiting + wakes * asleep if with_others else interrupts)
 
         for _ in range(count):
             made.run(work)
         return sum(chosen)
 
+    run.clock = clock
     return run
 
 
 def test_on_an_idle_host_work_is_shared_but_for_a_few_trials(host):
-    assert host(Company(2), 5000, alone=0.0002, shared=0.0001) >= 4985
+    assert host(Company(2), 5000, alone=0.0002, shared=0.0001) >= 4970
 
 
 def test_on_a_busy_host_short_work_is_done_alone_but_for_a_few_trials(host):
@@ -64,11 +67,53 @@ def test_a_thread_that_has_to_be_woken_for_a_trial_is_worth_it(host):
     assert host(made, 8192, alone=0.00006, shared=0.00004, wakes=0.0001) > 2000
 
 
-def test_one_slow_run_changes_nothing(host):
+@pytest.mark.parametrize("waits", [0.0001, 0.004, 0.06])
+def test_trials_cost_a_hundredth_of_the_time_however_long_one_waits(host, waits):
+    made = Company(2)
+    host(made, 2000, alone=0.0001, shared=0.00006, waits=waits)
+    begin = host.clock["now"]
+    assert host(made, 30_000, alone=0.0001, shared=0.00006, waits=waits) <= 300
+    assert host.clock["now"] - begin < 1.01 * 30_000 * 0.0001
+
+
+def test_a_thread_that_finds_a_core_late_is_worked_with_soon(host):
+    made = Company(2)
+    host(made, 600, alone=0.00009, shared=0.00005, waits=0.00015)
+    assert host(made, 6000, alone=0.00009, shared=0.00005) > 4000
+    made = Company(2)
+    host(made, 600, alone=0.00009, shared=0.00005, waits=0.004)
+    assert host(made, 9000, alone=0.00009, shared=0.00005) > 4000
+
+
+def test_threads_that_wake_slowly_in_the_first_run_are_worked_with(host):
+    made = Company(2)
+    host(made, 1, alone=0.005, shared=0.003, waits=0.03)
+    assert host(made, 20, alone=0.005, shared=0.003) == 19
+
+
+def test_others_that_are_waited_for_now_and_then_are_worked_with_while_that_is_faster(host):
+    assert host(Company(2), 9000, alone=0.0001, shared=0.00006, waits=0.003, every=3) <= 120
+    assert host(Company(2), 9000, alone=0.0001, shared=0.00006, waits=0.003, every=300) >= 8000
+
+
+def test_a_trial_alone_that_makes_way_for_others_is_told_from_slow_work(host):
+    made = Company(2)
+    host(made, 6, alone=0.0002, shared=0.0001, interrupts=0.02)
+    assert host(made, 100, alone=0.0002, shared=0.0001, waits=0.006) <= 9
+
+
+@pytest.mark.parametrize("seconds", [0.02, 10.0])
+def test_one_slow_run_changes_nothing(host, seconds):
     made = Company(2)
     host(made, 50, alone=0.0002, shared=0.0001)
-    assert host(made, 1, alone=0.0002, shared=0.02) == 1
+    assert host(made, 1, alone=0.0002, shared=seconds) == 1
     assert host(made, 1, alone=0.0002, shared=0.0001) == 1
+
+
+def test_a_trial_in_which_the_process_was_stopped_is_forgotten(host):
+    made = Company(2)
+    host(made, 12, alone=0.001, shared=0.0002, waits=10.0)
+    assert host(made, 15_000, alone=0.001, shared=0.0002) > 1000
 
 
 def test_long_work_is_shared_after_one_trial(host):

@@ -159,6 +159,7 @@ def test_threads_that_reserve_at_once_get_enough():
 def test_arrays_are_as_numpys(shape, dtype):
     array = memory.zeros(shape, dtype)
     assert (array.shape, array.dtype, array.flags.c_contiguous, array.flags.writeable) == (shape, dtype, True, True)
+    assert array.ctypes.data % 64 == 0  # a cache line
     assert not array.any()
     array[...] = 1
     assert array.sum() == array.size

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from minicaffe.kernels.cpu.runtime.address import load, quotient, size_of, store
-from minicaffe.kernels.cpu.runtime.capture import capturable
+from minicaffe.kernels.cpu.runtime.capture import capturable, parts_of_replay
 from minicaffe.kernels.cpu.runtime.compile import REASSOCIATE, called, kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, share
 from minicaffe.kernels.cpu.runtime.threads import parts
@@ -25,10 +25,17 @@ from minicaffe.kernels.window import Window
 _STRIP = 4096
 """Elements of a plane that are gone through twice while they are in the L1 cache."""
 
+_LEAST = 1 << 10  # elements: to pool so many takes longer than two threads take to meet
+
 
 def _planes(*arrays: Array) -> list[Array]:
     """Arrays (N, C, H, W) as (N * C, H, W)."""
     return [a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]) for a in arrays]
+
+
+def _parts(a: Array) -> int:
+    """Into how many parts to divide the planes of ``a``, each of which is in one."""
+    return parts_of_replay(a.size, _LEAST)
 
 
 def _pixels(*arrays: Array) -> list[Array]:
@@ -428,13 +435,13 @@ def max_pool(x: Array, y: Array, mask: Array | None, window: Window) -> None:
     """See ``reference.max_pool``."""
     size, stride, pad, taps, step = _geometry(window)
     if mask is not None:
-        _max_pool(size, stride, pad, taps, step, parts(x.size), *_planes(x, y, mask))
+        _max_pool(size, stride, pad, taps, step, _parts(x), *_planes(x, y, mask))
     elif stride == (1, 1) and size == (len(taps), len(taps)) and pad[0] < size[0]:
-        _largest_of_squares(pad, taps, parts(x.size), *_planes(x, y))
+        _largest_of_squares(pad, taps, _parts(x), *_planes(x, y))
     elif size in ((2, 2), (3, 3)) and stride[1] == 2:
-        _largest_two_apart(size, stride, pad, taps, parts(x.size), *_planes(x, y))
+        _largest_two_apart(size, stride, pad, taps, _parts(x), *_planes(x, y))
     else:
-        _largest(size, stride, pad, taps, step, parts(x.size), *_planes(x, y))
+        _largest(size, stride, pad, taps, step, _parts(x), *_planes(x, y))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -447,9 +454,9 @@ def _are_apart(window: Window) -> bool:
 def max_pool_grad(dy: Array, mask: Array, dx: Array, window: Window) -> None:
     """See ``reference.max_pool_grad``."""
     if dx.shape[3] <= 16 and _are_apart(window):  # rows are shorter than a register
-        _max_pool_grad_apart(parts(dx.size), *_pixels(dy, mask, dx))
+        _max_pool_grad_apart(_parts(dx), *_pixels(dy, mask, dx))
     else:
-        _max_pool_grad(*_grad_geometry(window, dx.shape[2], dy.shape[2]), parts(dx.size), *_planes(dy, mask, dx))
+        _max_pool_grad(*_grad_geometry(window, dx.shape[2], dy.shape[2]), _parts(dx), *_planes(dy, mask, dx))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -463,18 +470,18 @@ def _is_global(pixels: tuple[int, ...], pooled: tuple[int, ...], window: Window)
 def average_pool(x: Array, y: Array, window: Window) -> None:
     """See ``reference.average_pool``."""
     if _is_global(x.shape, y.shape, window):
-        _mean(parts(x.size), *_pixels(x, y))
+        _mean(_parts(x), *_pixels(x, y))
     else:
-        _average_pool(*_geometry(window), parts(x.size), *_planes(x, y))
+        _average_pool(*_geometry(window), _parts(x), *_planes(x, y))
 
 
 @capturable
 def average_pool_grad(dy: Array, dx: Array, window: Window) -> None:
     """See ``reference.average_pool_grad``."""
     if _is_global(dx.shape, dy.shape, window):
-        _mean_grad(parts(dx.size), *_pixels(dy, dx))
+        _mean_grad(_parts(dx), *_pixels(dy, dx))
     else:
-        _average_pool_grad(*_grad_geometry(window, dx.shape[2], dy.shape[2]), parts(dx.size), *_planes(dy, dx))
+        _average_pool_grad(*_grad_geometry(window, dx.shape[2], dy.shape[2]), _parts(dx), *_planes(dy, dx))
 
 
 def stochastic_pool(x: Array, u: Array, y: Array, mask: Array, window: Window) -> None:

@@ -21,7 +21,7 @@ from minicaffe.kernels.cpu.runtime.capture import (
     in_progress,
     not_capturable,
 )
-from minicaffe.kernels.cpu.runtime.threads import held, thread_count
+from minicaffe.kernels.cpu.runtime.threads import hold, thread_count
 
 
 class CpuRandom(RandomSource):
@@ -54,16 +54,18 @@ class _Running(contextlib.AbstractContextManager):
     """One pass at a time: Numba's work-queue threading layer aborts the process when two threads enter parallel kernels
     at once, and the layers of all nets share one workspace."""
 
+    __slots__ = ("_lock", "_earlier")
+
     def __init__(self, lock: Any) -> None:
         self._lock = lock
 
     def __enter__(self) -> None:
-        self._threads = held(threads.apply())
+        count = threads.apply()
         self._lock.acquire()
-        self._threads.__enter__()
+        self._earlier = hold(count)
 
     def __exit__(self, *_: object) -> None:
-        self._threads.__exit__()
+        hold(self._earlier)
         self._lock.release()
 
 

@@ -81,25 +81,34 @@ class DeployExecutor(Executor):
     def run_forward(self, start: int, end: int) -> None:
         """Run all there is, whatever the range of the net's own layers."""
         self._is_apart = False
+        if self._repeat():
+            return
         self._refresh()
-        if not self._repeat():
-            super().run_forward(0, len(self._steps) - 1)
+        super().run_forward(0, len(self._steps) - 1)
+        self._have_run()
+
+    def _have_run(self) -> None:
         if not (self._user_layers or any(self.callbacks.values())):  # these may have written to params, too
             for layer in self._derived:
                 layer.has_run()
 
     def _repeat(self) -> bool:
-        """If one replay was the last pass, and nothing has changed, do it again without asking each layer: that takes
-        longer than a small net.
+        """If one replay was the last pass, and nothing has changed, do it again without asking each layer what to do:
+        that takes longer than a small net.
         """
-        if self._again is None or self._again[0] != self._state():
+        if self._again is None:
             return False
+        state, replay = self._again
         with self._running():
-            self._again[1].repeat()
+            if state != self._state() or any(layer.is_stale() for layer in self._derived):
+                return False
+            asked = replay.repeat()
+        if asked:
+            self._have_run()
         return True
 
     def _state(self) -> tuple:
-        """What a replay of the whole pass depends on."""
+        """What, beside the params, a replay of the whole pass depends on."""
         where = backend.current()
         return generation.current(), where, where.settings(), self._is_watched("forward")
 

@@ -37,9 +37,13 @@ class FoldedLayer:
         self._watch = Watch([blob for source in sources for blob in source.blobs])
         self._fold()
 
+    def is_stale(self) -> bool:
+        """Whether the params may have been written to."""
+        return self._watch.changed()
+
     def refresh(self) -> None:
         """Take over what was written to the params."""
-        if self._watch.changed():
+        if self.is_stale():
             self._fold()
 
     def has_run(self) -> None:
@@ -75,9 +79,13 @@ class PackedLayer:
         self._watches = False
         layer.pack_filters()
 
+    def is_stale(self) -> bool:
+        """Whether the filters may have been written to: where nothing was made of them, they are read anew anyway."""
+        return (not self._watches or self._watch.changed()) and self.layer.has_packed
+
     def refresh(self) -> None:
-        """Take over what was written to the filters: where nothing was made of them, they are read anew anyway."""
-        if self.layer.has_packed and (not self._watches or self._watch.changed()):
+        """Take over what was written to the filters."""
+        if self.is_stale():
             self.layer.pack_filters()
             self._watches = False
 

@@ -35,12 +35,14 @@ class _Seen:
         self.left: Any = None
         self._moves = -1
 
-    def make_heads(self) -> None:
-        """Bring the newest values to where the work looks for them."""
-        if self._moves != generation.moves():
-            for storage in self.storages.values():
-                storage.make_head()
-            self._moves = generation.moves()
+    def make_heads(self) -> bool:
+        """Bring the newest values to where the work looks for them; whether any may have been elsewhere."""
+        if self._moves == generation.moves():
+            return False
+        for storage in self.storages.values():
+            storage.make_head()
+        self._moves = generation.moves()
+        return True
 
 
 class Work(ABC):
@@ -68,11 +70,15 @@ class Replay:
         """Whether the last run was a replay."""
         return self._replayed is not None
 
-    def repeat(self) -> None:
-        """The replay of the last run once more: neither what ``run`` goes by has changed since, nor what that left."""
+    def repeat(self) -> bool:
+        """The replay of the last run once more: neither what ``run`` goes by has changed since, nor what that left.
+
+        Returns whether memory was asked for.
+        """
         assert self._replayed is not None and self._replayed.capture is not None
-        self._replayed.make_heads()
+        asked = self._replayed.make_heads()
         self._replayed.capture.replay()
+        return asked
 
     @property
     def captures(self) -> list[Capture]:

@@ -77,6 +77,8 @@ class ShuffleChannel(Layer):
     """
 
     type = "ShuffleChannel"
+    capturable = True
+    by_image = True
     param = "shuffle_channel_param"
     reads_bottoms = reads_tops = ()
     per_element = 0
@@ -96,13 +98,16 @@ class ShuffleChannel(Layer):
         self.apart = (x.shape[0], self.group, x.shape[1] // self.group, x.span(2))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        num, group, each, inner = self.apart
-        top[0].xdata.reshape(num, each, group, inner)[...] = bottom[0].xdata.reshape(self.apart).swapaxes(1, 2)
+        self._shuffle(bottom[0].xdata.reshape(self.apart), top[0].xdata)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         if propagate_down[0]:
             num, group, each, inner = self.apart
-            bottom[0].xdiff.reshape(self.apart)[...] = top[0].xdiff.reshape(num, each, group, inner).swapaxes(1, 2)
+            self._shuffle(top[0].xdiff.reshape(num, each, group, inner), bottom[0].xdiff)
+
+    def _shuffle(self, channels: Any, target: Any) -> None:
+        num, rows, columns, inner = channels.shape
+        self.ops.permute(channels, (0, 2, 1, 3), target.reshape(num, columns, rows, inner))
 
 
 class Flip(Layer):

@@ -21,6 +21,7 @@ class Power(Layer):
 
     type = "Power"
     capturable = True
+    by_image = True
     param = "power_param"
     in_place = "forward"
     per_element = 3

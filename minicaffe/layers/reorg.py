@@ -21,6 +21,8 @@ class Reorg(Layer):
     """
 
     type = "Reorg"
+    capturable = True
+    by_image = True
     param = "reorg_param"
     reads_bottoms = reads_tops = ()
     per_element = 0
@@ -63,9 +65,9 @@ class Reorg(Layer):
         places, channels = (target, source) if to_places else (source, target)
         places, channels = places.reshape(self.rows), channels.reshape(self.channels)
         if to_places:
-            places[...] = self.xp.transpose(channels, (0, 3, 4, 1, 5, 2))
+            self.ops.permute(channels, (0, 3, 4, 1, 5, 2), places)
         else:
-            channels[...] = self.xp.transpose(places, (0, 3, 5, 1, 2, 4))
+            self.ops.permute(places, (0, 3, 5, 1, 2, 4), channels)
 
 
 class Upsample(Layer):

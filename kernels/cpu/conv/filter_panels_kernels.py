@@ -5,6 +5,7 @@ from __future__ import annotations
 from minicaffe.kernels.cpu.conv.packing import gather, pad_image
 from minicaffe.kernels.cpu.conv.tables import is_padded, unpack
 from minicaffe.kernels.cpu.matmul.microkernel import KC, MR_MAX, PANEL, macro_kernel, panel_kc, panel_vectors
+from minicaffe.kernels.cpu.matmul.panels import pack_rows
 from minicaffe.kernels.cpu.runtime.address import LINE, align, size_of, store
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, share
@@ -25,26 +26,10 @@ neighbouring positions are in different sets of the cache.
 """
 
 
-@part_kernel()
-def _pack_part(part, parts, w, u, like):
-    """w (group, m, depth) -> u (group, panel, depth, columns of a panel), at an address."""
-    group, m, depth = w.shape
-    size = size_of(like)
-    width = PANEL // size
-    panels = -(-m // width)
-    low, high = share(part, parts, group * panels)
-    for item in range(low, high):
-        g, p = item // panels, item % panels
-        columns = min(width, m - p * width)
-        row = panel_vectors(columns, WIDTH // size) * WIDTH
-        target = u + (g * panels + p) * depth * PANEL
-        fill_row(target, like, depth * row // size)
-        transpose(target, row, w.ctypes.data + (g * m + p * width) * depth * size, depth * size, columns, depth, like)
-
-
 @kernel()
 def pack(w, u, parts):
-    parallel(_pack_part, parts, (w, u.ctypes.data, w.dtype.type(0)))
+    """w (group, m, depth) -> u (group, panel, depth, columns of a panel)."""
+    parallel(pack_rows, parts, (w.ctypes.data, *w.shape, u.ctypes.data, w.dtype.type(0)))
 
 
 @kernel(internal=True)

@@ -26,10 +26,11 @@ from minicaffe.kernels.cpu.matmul.microkernel import (
     macro_kernel,
     panel_vectors,
 )
+from minicaffe.kernels.cpu.matmul.panels import pack_rows, panel_of_rows
 from minicaffe.kernels.cpu.runtime.address import LINE, align, size_of
 from minicaffe.kernels.cpu.runtime.compile import kernel, part_kernel
 from minicaffe.kernels.cpu.runtime.launch import parallel, parallel_queue, queue_length, share
-from minicaffe.kernels.cpu.simd.memory import WIDTH, fill_row, prefetch_rows, transpose
+from minicaffe.kernels.cpu.simd.memory import WIDTH, prefetch_rows, transpose
 from minicaffe.kernels.reference import Array
 
 _FAR = 8 * L2
@@ -49,32 +50,6 @@ class Streamed(NamedTuple):
     """Bytes of scratch memory."""
     run: Callable[[Array, Array, Array, Array], None]
     """Takes a, b, out and the scratch memory."""
-
-
-@kernel(inline=True)
-def _panel(u, p, m, k, size):
-    """Where the panel number p of A (m, k) is, its columns, and the registers in a row."""
-    width = PANEL // size
-    columns = min(width, m - p * width)
-    return u + p * k * PANEL, columns, panel_vectors(columns, WIDTH // size)
-
-
-@part_kernel()
-def _pack_part(part, parts, a, u):
-    """Pack pieces of the panels, KC rows each."""
-    like = a.dtype.type(0)
-    size = size_of(like)
-    m, k = a.shape
-    pieces = -(-k // KC)
-    low, high = share(part, parts, -(-m // (PANEL // size)) * pieces)
-    for item in range(low, high):
-        p, first = item // pieces, item % pieces * KC
-        depth = min(KC, k - first)
-        panel, columns, vectors = _panel(u, p, m, k, size)
-        row = vectors * WIDTH
-        fill_row(panel + first * row, like, depth * row // size)
-        source = a.ctypes.data + (p * (PANEL // size) * k + first) * size
-        transpose(panel + first * row, row, source, k * size, columns, depth, like)
 
 
 @kernel(inline=True)
@@ -98,16 +73,16 @@ def _multiply_part(part, parts, worker, code, b, u, c, block, memory, scratch_pe
     panels, b_row = -(-m // (PANEL // size)), k * size
     tile = align(memory + worker * scratch_per_worker)
     product = tile + MR_MAX * PANEL
-    kc = _rows_at_a_time(_panel(u, 0, m, k, size)[2], k)
+    kc = _rows_at_a_time(panel_of_rows(u, 0, m, k, size)[2], k)
     low, high = share(part, parts, -(-n // block))
     for first in range(low * block, min(high * block, n), block):
         rows, rows_of_b = min(block, n - first), b.ctypes.data + first * b_row
         for r in range(0, k, kc):
             depth, next_r = min(kc, k - r), r + kc if r + kc < k else 0
             for p in range(panels):
-                panel, _, vectors = _panel(u, p, m, k, size)
+                panel, _, vectors = panel_of_rows(u, p, m, k, size)
                 row, result = vectors * WIDTH, product + p * block * PANEL
-                next_panel, _, next_vectors = _panel(u, (p + 1) % panels, m, k, size)
+                next_panel, _, next_vectors = panel_of_rows(u, (p + 1) % panels, m, k, size)
                 ahead = next_panel + (r if p + 1 < panels else next_r) * next_vectors * WIDTH
                 if p == 0 and next_r > 0 and vectors == VECTORS:
                     prefetch_rows(rows_of_b + next_r * size, b_row, min(MR_MAX, rows), min(kc, k - next_r) * size)
@@ -117,7 +92,7 @@ def _multiply_part(part, parts, worker, code, b, u, c, block, memory, scratch_pe
                     ahead, kc * next_vectors * WIDTH, 0, 0,
                 )  # fmt: skip
         for p in range(panels):
-            _, columns, vectors = _panel(u, p, m, k, size)
+            _, columns, vectors = panel_of_rows(u, p, m, k, size)
             target = c.ctypes.data + (p * (PANEL // size) * n + first) * size
             transpose(target, n * size, product + p * block * PANEL, vectors * WIDTH, rows, columns, like)
 
@@ -125,7 +100,7 @@ def _multiply_part(part, parts, worker, code, b, u, c, block, memory, scratch_pe
 @kernel()
 def _multiply(code, block, parts, threads, packed, scratch_per_worker, a, b, c, memory):
     u = align(memory.ctypes.data)
-    parallel(_pack_part, threads, (a, u))
+    parallel(pack_rows, threads, (a.ctypes.data, 1, *a.shape, u, a.dtype.type(0)))
     parallel_queue(_multiply_part, parts, threads, (code, b, u, c, block, u + packed, scratch_per_worker))
 
 

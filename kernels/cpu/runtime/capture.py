@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from minicaffe.kernels.cpu.runtime import launch
 from minicaffe.kernels.cpu.runtime.company import Company
 from minicaffe.kernels.cpu.runtime.compile import Kernel, capturing
-from minicaffe.kernels.cpu.runtime.threads import thread_count
+from minicaffe.kernels.cpu.runtime.threads import parts, thread_count
 
 Op = TypeVar("Op", bound=Callable[..., Any])
 
@@ -116,9 +116,9 @@ class LaunchList:
     def _run(self, first: int, end: int, shared: bool) -> None:
         if end > first:
             if shared:
-                launch.run_launches(first, end, self._threads)
+                launch.entry_shared()(first, end, self._threads)
             else:
-                launch.run_launches_alone(first, end)
+                launch.entry_alone()(first, end)
 
     def _copy(self, staging: np.ndarray, start: int, used: int) -> None:
         """Move the launches to memory of their own; they hold no addresses within the list."""
@@ -127,7 +127,9 @@ class LaunchList:
         self._end = self._start + used
         first, source = self._start - self._memory.ctypes.data, start - staging.ctypes.data
         self._memory[first : first + used] = staging[source : source + used]
-        self._company = Company(min(self._threads, launch.most_workers(staging[source : source + used])))
+        launches = self._memory[first : first + used]
+        launch.link(launches)
+        self._company = Company(min(self._threads, launch.most_workers(launches)))
         self._load()
 
     def _load(self) -> None:
@@ -160,6 +162,13 @@ def abandon_capture() -> None:
 def in_progress() -> bool:
     """Whether this thread's launches are being captured."""
     return capturing.launches is not None
+
+
+def parts_of_replay(size: int, least: int) -> int:
+    """``threads.parts`` for work that gives the same bits in any number of parts: no thread has to be woken in a
+    replay, so that there ``least`` elements are worth one.
+    """
+    return parts(size, least) if in_progress() else parts(size)
 
 
 def own(*objects: Any) -> None:

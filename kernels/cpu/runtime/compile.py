@@ -151,6 +151,14 @@ class Kernel(CPUDispatcher):
             return 0.0
         return super().__call__(*arguments)
 
+    def entry(self, *signature: types.Type) -> Callable[..., Any]:
+        """Its code for arguments of these types, to be called with no others, and where nothing is captured: Numba's
+        way there, and the look for a capture, take longer than a small launch.
+        """
+        if signature not in self.overloads:
+            self.compile(signature)
+        return self.overloads[signature].entry_point
+
     def compile(self, signature: Any) -> Any:
         with global_compiler_lock, cache.locks, optimized(self.targetctx.codegen(), self._once):
             return super().compile(signature)

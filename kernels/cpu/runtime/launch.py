@@ -10,16 +10,19 @@ word  meaning
 2     number of parts
 3     number of workers, among which they are divided
 4     bytes to the next launch of a list
+5     whether others wait until this launch is done
 ====  ==========================================================
 
-and the following lines the number of parts that are done and, for each worker, how many of its share have been taken.
+and each of the following lines a counter, so that whoever counts there disturbs nobody else: the parts that are done
+and, for each worker, how many of its share have been taken.
 """
 
 from __future__ import annotations
 
+import functools
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -34,7 +37,8 @@ from minicaffe.kernels.cpu.runtime.compile import as_words, by_name, call_by_nam
 
 _WORD = ir.IntType(64)
 _SIZE = 8
-_NONE = np.intp(0)
+_NONE, _ONE = np.intp(0), np.intp(1)
+_AWAITED = 5 * _SIZE
 _SPINS = (
     1 << 14
 )  # looks at a launch, most of a millisecond, before its core is offered to others: it comes back only after several
@@ -79,13 +83,13 @@ _this_thread, _offer_core = outside("pthread_self", _SIZE), outside("sched_yield
 
 
 @intrinsic
-def _take(context, counter):
-    """Atomic fetch-and-add of 1, with acquire and release ordering."""
+def _add(context, counter, number):
+    """Atomic fetch-and-add, with acquire and release ordering."""
 
     def generate(context, builder, signature, values):
-        return builder.atomic_rmw("add", builder.inttoptr(values[0], _WORD.as_pointer()), _WORD(1), "acq_rel")
+        return builder.atomic_rmw("add", builder.inttoptr(values[0], _WORD.as_pointer()), values[1], "acq_rel")
 
-    return types.intp(types.intp), generate
+    return types.intp(types.intp, types.intp), generate
 
 
 _PAUSE = "llvm.x86.sse2.pause" if platform.machine() == "x86_64" else None
@@ -127,36 +131,17 @@ def _write(launch, function, arguments, parts, workers, length):
     store(launch + 2 * _SIZE, parts)
     store(launch + 3 * _SIZE, workers)
     store(launch + 4 * _SIZE, length)
+    store(launch + _AWAITED, _ONE)
 
 
 @kernel(inline=True)
 def _begin(launch):
     """Reset the counters of a launch."""
     for i in range(1 + word(launch + 3 * _SIZE)):
-        store(launch + LINE + i * _SIZE, _NONE)
+        store(launch + (1 + i) * LINE, _NONE)
 
 
-@called
-def _take_parts(launch, worker):
-    """Run the parts of the worker's own share, then steal what is left of the others'.
-
-    A worker thus mostly reads what it wrote itself in the previous launch, which may still be in its core's cache.
-    """
-    function, arguments = word(launch), launch + word(launch + _SIZE)
-    parts, workers = word(launch + 2 * _SIZE), word(launch + 3 * _SIZE)
-    done = launch + LINE
-    for i in range(workers if worker < workers else 0):
-        owner = (worker + i) % workers
-        first, last = share(owner, workers, parts)
-        taken = done + (1 + owner) * _SIZE
-        part = first + _take(taken)
-        while part < last:
-            _call_part(function, part, parts, worker, arguments)
-            _take(done)
-            part = first + _take(taken)
-
-
-@called
+@kernel(inline=True)
 def _await(launch):
     """Spin until all parts are done."""
     parts, done, looks = word(launch + 2 * _SIZE), launch + LINE, 0
@@ -166,12 +151,42 @@ def _await(launch):
             _offer_core()
 
 
+@called
+def _take_parts(launch, worker):
+    """Run the parts of the worker's own share, then steal what is left of the others', and wait until all are done.
+
+    A worker thus mostly reads what it wrote itself in the previous launch, which may still be in its core's cache.
+    """
+    function, arguments = word(launch), launch + word(launch + _SIZE)
+    parts, workers, done = word(launch + 2 * _SIZE), word(launch + 3 * _SIZE), launch + LINE
+    for i in range(workers if worker < workers else 0):
+        owner = (worker + i) % workers
+        first, last = share(owner, workers, parts)
+        taken, ran = done + (1 + owner) * LINE, _NONE
+        part = first + _add(taken, _ONE)
+        while part < last:
+            _call_part(function, part, parts, worker, arguments)
+            ran += 1
+            part = first + _add(taken, _ONE) if part + 1 < last else last
+        if ran > 0 and _add(done, ran) + ran == parts:
+            return
+    _await(launch)
+
+
+@called
+def _run_alone(launch):
+    """Run all parts of a launch on this thread."""
+    function, parts, arguments = word(launch), word(launch + 2 * _SIZE), launch + word(launch + _SIZE)
+    for part in range(parts):
+        _call_part(function, part, parts, _NONE, arguments)
+
+
 @kernel(parallel=True)
 def run_launches(first, end, workers):
     """Run launches that follow one another in memory.
 
     A worker continues as soon as all parts of a launch are done, no matter by whom, so that there may be fewer threads
-    than workers.
+    than workers.  What only the first of them works on it does without counting, until others wait for that.
     """
     launch = first
     while launch < end:
@@ -180,8 +195,15 @@ def run_launches(first, end, workers):
     for worker in prange(workers):
         place = first
         while place < end:
-            _take_parts(place, np.intp(worker))
-            _await(place)
+            awaited = word(place + _AWAITED)
+            if word(place + 3 * _SIZE) > 1:
+                _take_parts(place, np.intp(worker))
+            elif worker == 0:
+                _run_alone(place)
+                if awaited:
+                    _add(place + LINE, word(place + 2 * _SIZE))
+            elif awaited:
+                _await(place)
             place += word(place + 4 * _SIZE)
 
 
@@ -195,22 +217,43 @@ def run_launches_alone(first, end):
     """
     launch = first
     while launch < end:
-        function, arguments = word(launch), launch + word(launch + _SIZE)
-        for part in range(word(launch + 2 * _SIZE)):
-            _call_part(function, part, word(launch + 2 * _SIZE), _NONE, arguments)
+        _run_alone(launch)
         launch += word(launch + 4 * _SIZE)
+
+
+@functools.cache
+def entry_shared() -> Callable[[int, int, int], None]:
+    """The code of ``run_launches``, for replays."""
+    return run_launches.entry(*[types.intp] * 3)
+
+
+@functools.cache
+def entry_alone() -> Callable[[int, int], None]:
+    """The code of ``run_launches_alone``, for replays."""
+    return run_launches_alone.entry(*[types.intp] * 2)
 
 
 def most_workers(launches: np.ndarray) -> int:
     """Among how many workers, at most, the parts of launches that lie one behind the other in ``launches`` can be
     divided.
     """
-    words, at, most = launches.view(np.intp), 0, 1
+    return max((min(parts, workers) for _, parts, workers in _heads(launches)), default=1)
+
+
+def link(launches: np.ndarray) -> None:
+    """Have nobody wait between launches that lie one behind the other in ``launches`` and one worker makes."""
+    words, heads = launches.view(np.intp), [*_heads(launches)]
+    for (at, _, workers), (_, _, next_workers) in zip(heads, heads[1:], strict=False):
+        words[at + _AWAITED // _SIZE] = max(workers, next_workers) > 1
+
+
+def _heads(launches: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Of launches that lie one behind the other: at which word each begins, its parts and workers."""
+    words, at = launches.view(np.intp), 0
     while at < len(words):
         _, _, parts, workers, length = words[at : at + 5].tolist()
-        most = max(most, min(parts, workers))
+        yield at, parts, workers
         at += length // _SIZE
-    return most
 
 
 @called
@@ -218,7 +261,7 @@ def _note(function, arguments, size, parts, workers):
     """Add a launch to those captured, arguments included."""
     words = _captured_address()
     place, room, used = word(words + _SIZE), word(words + 2 * _SIZE), word(words + 3 * _SIZE)
-    head = LINE + align((1 + workers) * _SIZE)
+    head = (2 + workers) * LINE
     length = head + align(size)
     if used + length <= room:
         launch = place + used
@@ -284,7 +327,8 @@ def _parallel(context: Any, function: Any, arguments: Any, numbered: bool) -> Ca
         call_by_name(context, body, function.dispatcher, signature, [*part.args[:own], *items])
         body.ret_void()
         slot = cgutils.alloca_once_value(builder, _borrowed(context, builder, arguments, given))
-        words = builder.alloca(_WORD, builder.add(workers, _WORD(1 + 3 * LINE // _SIZE)))
+        lines = builder.add(workers, _WORD(3))
+        words = builder.alloca(_WORD, builder.mul(lines, _WORD(LINE // _SIZE)))
         code, slot, words = (builder.ptrtoint(item, _WORD) for item in (part, slot, words))
         size = _WORD(context.get_abi_sizeof(given.type))
         call_by_name(context, builder, _launch, launch_signature, [code, slot, size, parts, workers, words])

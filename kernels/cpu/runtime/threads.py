@@ -23,9 +23,17 @@ from numba.core.compiler_lock import global_compiler_lock
 
 _LEAST = 1 << 13  # elements: a simple pass over so many takes about as long as waking a thread
 _LEAST_PRODUCTS = 1 << 18  # multiplications: fewer take less time than waking a thread
-_held = threading.local()
 _alone = False
 _pretended: int | None = None  # threads, while it is only to be found out what would run on so many
+
+
+class _Held(threading.local):
+    """What ``hold`` was given in this Python thread."""
+
+    count: int | None = None
+
+
+_held = _Held()
 
 
 def _choose_layer() -> None:
@@ -62,7 +70,7 @@ def alone() -> bool:
 def _after_fork() -> None:
     """In the forked process: nothing is left of a pass that was under way, nor of the threads."""
     global _alone, _held
-    _held = threading.local()
+    _held = _Held()
     if _pretended is not None:
         return
     try:
@@ -124,33 +132,35 @@ def set_num_threads(count: int) -> None:
         numba.set_num_threads(count)
 
 
-class held(contextlib.AbstractContextManager):
-    """Let ``thread_count`` return ``count``, which must be Numba's, for a ``with`` block in this Python thread: asking
-    Numba takes as long as a small kernel.
+def hold(count: int | None) -> int | None:
+    """Let ``thread_count`` return ``count``, which must be Numba's, in this Python thread from now on; None: ask Numba,
+    which takes as long as a small kernel.  Returns what it was before, to be held again in the end.
     """
+    earlier, _held.count = _held.count, count
+    return earlier
 
-    def __init__(self, count: int) -> None:
-        self._count = count
 
-    def __enter__(self) -> None:
-        self._earlier = getattr(_held, "count", None)
-        _held.count = self._count
-
-    def __exit__(self, *_: object) -> None:
-        _held.count = self._earlier
+@contextlib.contextmanager
+def held(count: int) -> Iterator[None]:
+    """Hold ``count`` for a ``with`` block."""
+    earlier = hold(count)
+    try:
+        yield
+    finally:
+        hold(earlier)
 
 
 def thread_count() -> int:
     """How many threads Numba has for this Python thread's kernels."""
-    return 1 if _alone else getattr(_held, "count", None) or get_num_threads()
+    return 1 if _alone else _held.count or get_num_threads()
 
 
-def parts(size: int) -> int:
-    """Into how many parts to divide ``size`` elements: one a thread, but none so small that it is not worth a
-    thread.
+def parts(size: int, least: int | None = None) -> int:
+    """Into how many parts to divide ``size`` elements: one a thread, but none so small, of less than ``least``, that it
+    is not worth a thread.
     """
     threads = thread_count()  # even for few elements: asking starts Numba's threads
-    return max(1, min(threads, size // _LEAST)) if size >= 2 * _LEAST else 1
+    return max(1, min(threads, size // (least or _LEAST)))
 
 
 def product_threads(products: int, threads: int) -> int:
