@@ -454,6 +454,8 @@ CONVOLUTION = [  # x (N, C, *in), output channels, window, groups
     ((2, 3, 5, 1), 6, window((3, 3), stride=2, pad=1), 3),  # depthwise: taps that reach no pixel
     ((1, 2, 231, 40), 4, window((5, 3), stride=(3, 2), pad=(2, 0), dilation=(1, 2)), 2),
     ((1, 24, 23, 21), 40, window((3, 3), stride=2, pad=1), 2),  # padded once for all threads
+    ((1, 3, 70, 66), 16, window((3, 3), stride=2, pad=1), 1),  # by each thread the lines that it reads
+    ((1, 2, 104, 40), 7, window((4, 3), stride=(2, 1), pad=(5, 2), dilation=(1, 3)), 1),  # likewise, some all padding
     ((1, 130, 15, 9), 70, window((1, 1)), 1),  # read in place
     ((3, 40, 9, 8), 20, window((1, 1)), 2),  # likewise, of several images and groups
     ((1, 20, 32, 32), 5, window((1, 1)), 1),  # not: rows would lie in the same sets of the L1 cache

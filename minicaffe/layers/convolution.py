@@ -284,20 +284,43 @@ class Convolution(Windowed):
         """Each bottom to the top of the same place, or added to what is there, then rectified."""
         if self.x_shape[0] == 0:
             return
+        if self._packed is None:
+            self._convolve(self.filters(self.blobs[0].xdata), None, bottom, top, slope, accumulate)
+        else:
+            self._convolve_packed(self._packed, bottom, top, slope, accumulate)
+
+    def _convolve_packed(
+        self, packed: _Packed, bottom: Sequence[Blob], top: Sequence[Blob], slope: float, accumulate: bool
+    ) -> None:
+        """The filters are asked for until it is known that what was made of them is all that kernels read."""
         how = self.x_shape, self.moved, backend.current(), *backend.current().settings()
-        packed = self._packed or _Packed()
-        w, packed_before = None if how in packed.done_for else self._written_filters(), len(packed.made)
+        if how in packed.done_for:
+            self._convolve(None, packed.made, bottom, top, slope, accumulate)
+            return
+        before = len(packed.made)
+        self._convolve(self._written_filters(packed), packed.made, bottom, top, slope, accumulate)
+        if packed.write is None:
+            return
+        if len(packed.made) > before:
+            packed.done_for.add(how)
+            self.blobs[0].release_data()
+        else:
+            packed.write = None
+
+    def _convolve(
+        self,
+        w: Any,
+        made: dict[Any, Any] | None,
+        bottom: Sequence[Blob],
+        top: Sequence[Blob],
+        slope: float,
+        accumulate: bool,
+    ) -> None:
         bias = self.blobs[1].xdata if self.bias_term else None
         ops, shared = self.convolutions, (self.moved, self.group, self.workspace_for(backward=False))
         for i, blob in enumerate(bottom):
             x, y = self.images(blob.xdata, self.x_shape), self.images(top[i].xdata, self.y_shape)
-            ops.convolve(x, w, bias, y, *shared, slope, self._packed and packed.made, accumulate)
-        if w is not None and packed.write is not None:
-            if len(packed.made) > packed_before:  # what was made of them is all that was read
-                packed.done_for.add(how)
-                self.blobs[0].release_data()
-            else:
-                packed.write = None
+            ops.convolve(x, w, bias, y, *shared, slope, made, accumulate)
 
     def pack_filters(self, write: Callable[[], None] | None = None) -> None:
         """From the next forward on, work with what can be made of the filters in advance; call it whenever they change.
@@ -311,11 +334,11 @@ class Convolution(Windowed):
         self._has_room = ()
         generation.advance()
 
-    def _written_filters(self) -> Any:
-        """The filters, for kernels."""
-        if self._packed is None or self._packed.write is None:
+    def _written_filters(self, packed: _Packed) -> Any:
+        """The filters, for kernels, written to their blob if they do not stay there."""
+        if packed.write is None:
             return self.filters(self.blobs[0].xdata)
-        self._packed.write()
+        packed.write()
         # the first pass holds on to what it asks for by ``xdata``
         return self.filters(self.blobs[0].peek_data() if backend.current().is_host else self.blobs[0].xdata)
 

@@ -21,6 +21,7 @@ the number of threads.
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -34,6 +35,7 @@ from minicaffe.kernels.cpu.conv.problem import (
     DATA_GRAD,
     FORWARD,
     WEIGHT_GRAD,
+    Axes,
     Problem,
     Solver,
     finished,
@@ -175,28 +177,30 @@ def _kernel(problem: Problem) -> Solver:
     threads = product_threads(problem.multiplications, problem.threads)
     parts = queue_length(threads)
 
-    def shares(tables: Tables, rows: int, channels: int) -> tuple[int, int, bool, bool]:
-        """All parts, those of the rows, whether images are padded before: where several parts would read each; and
-        whether panels are multiplied as they lie in the images.
+    def shares(tables: Tables, out: Axes, rows: int, channels: int) -> tuple[int, tuple[int, bool, bool]]:
+        """All parts; those of the rows, whether images are padded before: where parts would copy much of them again;
+        and whether panels are multiplied as they lie in the images.
         """
         batches = -(-images // tables.together) * problem.group
-        pads = tables.padded and threads > 1 and batches <= threads
         work = config.weights // (problem.group * rows), rows, tables.columns, batches
+        parts, row_parts = _row_parts(*work, itemsize, threads)
+        again = parts * (tables.below + 1) if tables.in_lines and row_parts == 1 else math.inf
+        pads = tables.padded and threads > 1 and batches <= threads and 2 * again > batches * out[1]
         as_it_lies = not tables.padded and _stay_near(tables.channel * itemsize, channels, batches)
-        return *_row_parts(*work, itemsize, threads), pads, as_it_lies
+        return parts, (row_parts, pads, as_it_lies)
 
     if problem.kind == FORWARD:
-        (parts, *how), packed = shares(config.positions, m, c), config.positions.packed
+        (parts, how), packed = shares(config.positions, three_axes(problem.y_shape), m, c), config.positions.packed
         codes = code, compiled_add_rows(problem.dtype).address if problem.accumulate else 0
-        return functools.partial(kernels.convolve, *how, codes, scratch_per_worker, parts, threads, packed)
+        return functools.partial(kernels.convolve, how, codes, scratch_per_worker, parts, threads, packed)
     if problem.kind == WEIGHT_GRAD:
         split = _weight_grad_parts(problem, config, threads)
         return functools.partial(kernels.weight_grad, code, *split, scratch_per_worker, threads, config.taps.packed)
     if config.rotated is not None and fast_paths.taken("rotated"):
-        (parts, *how), packed = shares(config.rotated, c, m), config.rotated.packed
+        (parts, how), packed = shares(config.rotated, three_axes(problem.x_shape), c, m), config.rotated.packed
         zeros = np.zeros((problem.group, c), problem.dtype)
         codes = code, 0
-        return functools.partial(kernels.rotated_grad, *how, codes, zeros, scratch_per_worker, parts, threads, packed)
+        return functools.partial(kernels.rotated_grad, how, codes, zeros, scratch_per_worker, parts, threads, packed)
     # with few images, channels are shared out, too
     blocks = min(c, -(-parts // max(1, images // config.positions.together * problem.group)))
     packed = config.positions.packed

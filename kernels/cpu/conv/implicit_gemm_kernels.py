@@ -9,6 +9,7 @@ from minicaffe.kernels.cpu.conv.packing import (
     columns_to_panel,
     gather,
     pad_image,
+    pad_lines,
     panel_to_columns,
     scatter,
     unpad_image,
@@ -115,31 +116,31 @@ def _pad_part(part, parts, x, base, scratch_per_worker, like, tables):
                 pad_image(image, padded, high - low, layout, like)
 
 
+@kernel(inline=True)
+def _clear_lines(padded, lines, elements, layout, like):
+    """Zeros in the first lines of each phase of padded channels, which have so many elements."""
+    height, width = layout[4, 1], layout[4, 2]
+    for plane in range(elements // (height * width)):
+        fill_row(padded + plane * height * width * size_of(like), like, lines * width)
+
+
+@kernel(inline=True)
+def _lines_under(first, last, window, taps, offsets, layout, size):
+    """The lines [low, high) of each phase of a padded image, of one plane, that positions [first, last) need."""
+    line = layout[4, 2] * size
+    below = taps[window - 1] % (layout[4, 1] * line) // line  # the last tap is the lowest one
+    return offsets[first] // line, offsets[last - 1] // line + below + 1
+
+
 @part_kernel()
-def _convolve_part(
-    part,
-    parts,
-    worker,
-    row_parts,
-    padded_before,
-    as_it_lies,
-    codes,
-    x,
-    w,
-    bias,
-    y,
-    slope,
-    base,
-    scratch_per_worker,
-    like,
-    tables,
-):
+def _convolve_part(part, parts, worker, split, codes, x, w, bias, y, slope, base, scratch_per_worker, like, tables):
     """Convolve: ``row_parts`` parts of the filters for each part of the panels.  Images that ``_pad_part`` has not
-    padded before are padded here, by each part that reads them.  If a panel is multiplied ``as_it_lies`` in the image,
-    it is not gathered.
+    padded before are padded here, by each part that reads them: the lines that it needs.  If a panel is multiplied
+    ``as_it_lies`` in the image, it is not gathered.
 
     ``codes`` are those of the macro-kernel and of ``add_rows``; if the latter is 0, nothing is added to y.
     """
+    row_parts, padded_before, as_it_lies = split
     code, adding = codes
     layout, in_place, channel, together, taps, offsets, panels, runs = tables
     size = size_of(like)
@@ -157,17 +158,17 @@ def _convolve_part(
     panel = align(own + together * padded_size + CHUNK)
     product = align(panel + min(count, step) * k * PANEL + CHUNK)
     scratch = product + MC * PANEL
-    if not padded_before and (is_padded(layout) or n % together > 0):
-        fill_row(own, like, together * padded_size // size)
     slope_at = scratch + MR_MAX * PANEL
     store(slope_at, slope)
     in_place = in_place and (group == 1 or together == 1)
+    in_lines, cleared_from, cleared_to = together == 1 and layout[3, 0] * layout[4, 0] == 1, 0, 0
     unbroken = taps.size == c and together == 1  # so that of the last image, too, nothing beyond its end is read
 
     low, high = share(part // row_parts, parts // row_parts, -(-n // together) * group * count)
     for batch in range(low // count, -(-high // count)):
         first_image, g = batch // group * together, batch % group
         images = min(together, n - first_image)
+        low_p, high_p = max(low - batch * count, 0), min(high - batch * count, -(-images * positions // width))
         places = first_image, g, group, m, positions
         padded = own
         if in_place and (unbroken or first_image + together < n):  # beyond the end of others up to a chunk is read
@@ -175,10 +176,18 @@ def _convolve_part(
         elif padded_before:
             padded = base + batch * scratch_per_worker
         else:
+            first_line, last_line = 0, layout[4, 1]
+            if in_lines:
+                first, last = low_p * width, min(high_p * width, positions)
+                first_line, last_line = _lines_under(first, last, taps.size // c, taps, offsets, layout, size)
+            is_clear = first_line == cleared_from and last_line == cleared_to
+            if not is_clear and (is_padded(layout) or n % together > 0):
+                cleared_from, cleared_to = first_line, last_line
+                _clear_lines(own, last_line - first_line, together * c * channel, layout, like)
+            padded = own - first_line * layout[4, 2] * size
             for i in range(images):
                 pixels = x.ctypes.data + ((first_image + i) * group + g) * image
-                pad_image(pixels, own + i * padded_size, c, layout, like)
-        low_p, high_p = max(low - batch * count, 0), min(high - batch * count, -(-images * positions // width))
+                pad_lines(pixels, padded + i * padded_size, c, layout, first_line, last_line, like)
         for first_p in range(low_p, high_p, step):
             last_p = min(first_p + step, high_p)
             for p in range(first_p, last_p if early else first_p):
@@ -406,9 +415,7 @@ def _add_up_part(part, parts, sums, image_parts, dw, accumulate, like, panels):
 
 @kernel()
 def convolve(
-    row_parts,
-    pads_before,
-    as_it_lies,
+    split,
     codes,
     scratch_per_worker,
     parts,
@@ -423,35 +430,19 @@ def convolve(
 ):
     like, tables = x.dtype.type(0), unpack(packed)
     weights, base = w.ctypes.data, align(memory.ctypes.data)
-    if pads_before:
+    if split[1]:
         parallel(_pad_part, threads, (x, base, scratch_per_worker, like, tables))
     parallel_queue(
         _convolve_part,
         parts,
         threads,
-        (
-            row_parts,
-            pads_before,
-            as_it_lies,
-            codes,
-            x,
-            weights,
-            bias,
-            y,
-            x.dtype.type(slope),
-            base,
-            scratch_per_worker,
-            like,
-            tables,
-        ),
+        (split, codes, x, weights, bias, y, x.dtype.type(slope), base, scratch_per_worker, like, tables),
     )
 
 
 @kernel()
 def rotated_grad(
-    row_parts,
-    pads_before,
-    as_it_lies,
+    split,
     codes,
     zeros,
     scratch_per_worker,
@@ -467,27 +458,13 @@ def rotated_grad(
     wt = memory.ctypes.data
     base = align(wt + w.size * w.itemsize)
     parallel(_rotate_weights_part, threads, (w, wt, like))
-    if pads_before:
+    if split[1]:
         parallel(_pad_part, threads, (dy, base, scratch_per_worker, like, tables))
     parallel_queue(
         _convolve_part,
         parts,
         threads,
-        (
-            row_parts,
-            pads_before,
-            as_it_lies,
-            codes,
-            dy,
-            wt,
-            zeros,
-            dx,
-            dy.dtype.type(1),
-            base,
-            scratch_per_worker,
-            like,
-            tables,
-        ),
+        (split, codes, dy, wt, zeros, dx, dy.dtype.type(1), base, scratch_per_worker, like, tables),
     )
 
 

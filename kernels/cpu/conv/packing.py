@@ -34,17 +34,26 @@ def pad_image(image, padded, channels, layout, like):
     """Copy an image's channels (address ``image``) into the padded image (address ``padded``), whose padding is not
     touched.
     """
-    _move_image(image, padded, channels, layout, _IN, like)
+    _move_image(image, padded, channels, layout, _NONE, layout[0, 1], _IN, like)
+
+
+@kernel(inline=True)
+def pad_lines(image, padded, channels, layout, low, high, like):
+    """Copy what is in lines [low, high) of each phase of the padded image, and nothing else, as ``pad_image`` does."""
+    height, top, step = layout[0, 1], layout[1, 1], layout[2, 1]
+    first, last = max(low * step - top, 0), min(high * step - top, height)
+    _move_image(image, padded, channels, layout, first, last, _IN, like)
 
 
 @kernel(inline=True)
 def unpad_image(image, padded, channels, layout, like):
     """Copy a padded image back into the image; pixels that it does not keep become 0."""
-    _move_image(image, padded, channels, layout, _OUT, like)
+    _move_image(image, padded, channels, layout, _NONE, layout[0, 1], _OUT, like)
 
 
 @called
-def _move_image(image, padded, channels, layout, outward, like):
+def _move_image(image, padded, channels, layout, low, high, outward, like):
+    """Move rows [low, high) of each plane."""
     size = size_of(like)
     depth, height, width = layout[0, 0], layout[0, 1], layout[0, 2]  # an array's elements at once take long to compile
     front, top, left = layout[1, 0], layout[1, 1], layout[1, 2]
@@ -52,7 +61,7 @@ def _move_image(image, padded, channels, layout, outward, like):
     d_phases, h_phases, w_phases = layout[3, 0], layout[3, 1], layout[3, 2]
     d_size, h_size, w_size = layout[4, 0], layout[4, 1], layout[4, 2]
     same_size = d_size * h_size * w_size == depth * height * width  # not if zeros follow
-    if front + top + left == 0 and d_step * h_step * w_step == 1 and same_size:
+    if front + top + left == 0 and d_step * h_step * w_step == 1 and same_size and high - low == height:
         _move_rows(padded, _NONE, image, _NONE, _ONE, channels * depth * height * width, outward, like)
         return
     phase, row, line_row = d_size * h_size * w_size, width * size, w_size * size
@@ -66,8 +75,8 @@ def _move_image(image, padded, channels, layout, outward, like):
         if d % d_step >= d_phases:
             continue
         for p in range(h_phases):  # the rows of a phase are equally far apart
-            first = (p - top) % h_step
-            rows = -(-(height - first) // h_step)
+            first = low + (p - top - low) % h_step
+            rows = -(-(high - first) // h_step)
             line = ((c * d_phases + d % d_step) * h_phases + p) * w_phases * phase
             line = padded + (line + (d // d_step * h_size + (first + top) // h_step) * w_size) * size
             outside = pixels + first * row

@@ -75,14 +75,23 @@ class Tables:
 
     ``channel`` is the number of elements of a channel of a padded image, ``together`` that of images whose columns lie
     side by side, ``columns`` how many columns they have, ``panels`` how many panels these fill, and ``padded`` whether
-    images are copied at all: they are not where each row of a panel is an unbroken piece of one.
+    images are copied at all: they are not where each row of a panel is an unbroken piece of one.  Where a panel is
+    ``in_lines``, it needs only some lines of the image's phases: each row of positions its own and those ``below``.
     """
 
     def __init__(
-        self, image: PaddedImage, taps: int, together: int, columns: int, itemsize: int, pack: Callable[[], NDArray]
+        self,
+        image: PaddedImage,
+        window: Window,
+        together: int,
+        columns: int,
+        itemsize: int,
+        pack: Callable[[], NDArray],
     ):
         self.channel, self.together, self.columns = image.channel, together, columns
-        self.padded = not (image.is_image and taps == 1 and together == 1)
+        self.padded = not (image.is_image and window.taps == 1 and together == 1)
+        self.in_lines = together == 1 and image.phases[0] * image.size[0] == 1
+        self.below = (window.extent[1] - 1) // image.step[1]
         self.panels = -(-columns // (PANEL // itemsize))
         self._pack = pack
 
@@ -216,7 +225,7 @@ def position_columns(channels: int, pixels: Axes, out: Axes, window: Window, bat
         columns = np.arange(images)[:, None] * (channels * image.channel) + positions
         return _packed(image, images, taps, positions, columns.reshape(-1), itemsize)
 
-    return Tables(_padded_image(pixels, window, split=True), window.taps, images, images * count, itemsize, pack)
+    return Tables(_padded_image(pixels, window, split=True), window, images, images * count, itemsize, pack)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -228,4 +237,4 @@ def tap_columns(channels: int, pixels: Axes, out: Axes, window: Window, itemsize
         image, taps, positions = window_tables(pixels, out, window, channels, split)
         return _packed(image, 1, taps, positions, taps, itemsize)
 
-    return Tables(_padded_image(pixels, window, split), window.taps, 1, channels * window.taps, itemsize, pack)
+    return Tables(_padded_image(pixels, window, split), window, 1, channels * window.taps, itemsize, pack)
