@@ -61,6 +61,12 @@ def agree(found: testing.Result | str, expected: testing.Result | str) -> bool:
     )
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Options that are tried may be names of files to write."""
+    monkeypatch.chdir(tmp_path)
+
+
 def begun(case: Case, tmp_path) -> tuple[testing.Rig, list]:
     """A layer that has run, and its params."""
     rig = testing.Rig(case.type, case.draw(), seed=1, **case.how(tmp_path))
