@@ -38,6 +38,16 @@ def _whole_region(roi, axis, scale, pad_ratio, bins):
     return first, roi.dtype.type(max(last - first + 1, 1)) / roi.dtype.type(bins)
 
 
+@kernel(internal=True)
+def _take_larger(best, place, pixel, at):
+    """Take, for each channel, the pixel at a place if it is larger than the best so far; the first NaN stays."""
+    for c in range(np.uintp(0), np.uintp(best.size)):
+        value, before = pixel[c], best[c]
+        larger = value > before or (value != value and before == before)
+        best[c] = value if larger else before
+        place[c] = np.int32(at) if larger else place[c]
+
+
 @part_kernel()
 def _pool_part(part, parts, pixels, width, rois, y, mask, scale_x, scale_y, pad_ratio):
     """Pool some regions of images (items, pixels, channels), all channels at a time."""
@@ -71,16 +81,6 @@ def _pool_part(part, parts, pixels, width, rois, y, mask, scale_x, scale_y, pad_
         transpose(y.ctypes.data + out * size, bins * size, best.ctypes.data, channels * size, bins, channels, T(0))
         like = np.float32(0)  # places are moved as if they were that
         transpose(mask.ctypes.data + out * 4, bins * 4, place.ctypes.data, channels * 4, bins, channels, like)
-
-
-@kernel(internal=True)
-def _take_larger(best, place, pixel, at):
-    """Take, for each channel, the pixel at a place if it is larger than the best so far; the first NaN stays."""
-    for c in range(np.uintp(0), np.uintp(best.size)):
-        value, before = pixel[c], best[c]
-        larger = value > before or (value != value and before == before)
-        best[c] = value if larger else before
-        place[c] = np.int32(at) if larger else place[c]
 
 
 @kernel()

@@ -177,9 +177,9 @@ def _kernel(problem: Problem) -> Solver:
     threads = product_threads(problem.multiplications, problem.threads)
     parts = queue_length(threads)
 
-    def shares(tables: Tables, out: Axes, rows: int, channels: int) -> tuple[int, tuple[int, bool, bool]]:
+    def shares(tables: Tables, out: Axes, rows: int, channels: int) -> tuple[int, tuple[int, bool, bool, bool]]:
         """All parts; those of the rows, whether images are padded before: where parts would copy much of them again;
-        and whether panels are multiplied as they lie in the images.
+        whether a panel needs only some lines of them; and whether it is multiplied as it lies in the images.
         """
         batches = -(-images // tables.together) * problem.group
         work = config.weights // (problem.group * rows), rows, tables.columns, batches
@@ -187,7 +187,7 @@ def _kernel(problem: Problem) -> Solver:
         again = parts * (tables.below + 1) if tables.in_lines and row_parts == 1 else math.inf
         pads = tables.padded and threads > 1 and batches <= threads and 2 * again > batches * out[1]
         as_it_lies = not tables.padded and _stay_near(tables.channel * itemsize, channels, batches)
-        return parts, (row_parts, pads, as_it_lies)
+        return parts, (row_parts, pads, tables.in_lines, as_it_lies)
 
     if problem.kind == FORWARD:
         (parts, how), packed = shares(config.positions, three_axes(problem.y_shape), m, c), config.positions.packed

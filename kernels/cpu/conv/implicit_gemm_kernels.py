@@ -140,7 +140,7 @@ def _convolve_part(part, parts, worker, split, codes, x, w, bias, y, slope, base
 
     ``codes`` are those of the macro-kernel and of ``add_rows``; if the latter is 0, nothing is added to y.
     """
-    row_parts, padded_before, as_it_lies = split
+    row_parts, padded_before, in_lines, as_it_lies = split
     code, adding = codes
     layout, in_place, channel, together, taps, offsets, panels, runs = tables
     size = size_of(like)
@@ -161,7 +161,7 @@ def _convolve_part(part, parts, worker, split, codes, x, w, bias, y, slope, base
     slope_at = scratch + MR_MAX * PANEL
     store(slope_at, slope)
     in_place = in_place and (group == 1 or together == 1)
-    in_lines, cleared_from, cleared_to = together == 1 and layout[3, 0] * layout[4, 0] == 1, 0, 0
+    cleared_from, cleared_to = 0, 0
     unbroken = taps.size == c and together == 1  # so that of the last image, too, nothing beyond its end is read
 
     low, high = share(part // row_parts, parts // row_parts, -(-n // together) * group * count)

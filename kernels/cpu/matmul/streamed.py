@@ -75,8 +75,8 @@ def _multiply_part(part, parts, worker, code, b, u, c, block, memory, scratch_pe
     product = tile + MR_MAX * PANEL
     kc = _rows_at_a_time(panel_of_rows(u, 0, m, k, size)[2], k)
     low, high = share(part, parts, -(-n // block))
-    for first in range(low * block, min(high * block, n), block):
-        rows, rows_of_b = min(block, n - first), b.ctypes.data + first * b_row
+    for start in range(low * block, min(high * block, n), block):
+        rows, rows_of_b = min(block, n - start), b.ctypes.data + start * b_row
         for r in range(0, k, kc):
             depth, next_r = min(kc, k - r), r + kc if r + kc < k else 0
             for p in range(panels):
@@ -84,16 +84,17 @@ def _multiply_part(part, parts, worker, code, b, u, c, block, memory, scratch_pe
                 row, result = vectors * WIDTH, product + p * block * PANEL
                 next_panel, _, next_vectors = panel_of_rows(u, (p + 1) % panels, m, k, size)
                 ahead = next_panel + (r if p + 1 < panels else next_r) * next_vectors * WIDTH
-                if p == 0 and next_r > 0 and vectors == VECTORS:
+                first = p == 0 and vectors == VECTORS  # along whole rows the processor reads ahead itself
+                if first and next_r > 0:
                     prefetch_rows(rows_of_b + next_r * size, b_row, min(MR_MAX, rows), min(kc, k - next_r) * size)
                 macro_kernel(
                     code, rows, row // size, depth, rows_of_b + r * size, b_row, size, panel + r * row, row, vectors,
-                    result if r > 0 else 0, row, result, row, tile, 0, 1 if p == 0 and vectors == VECTORS else 0,
+                    result if r > 0 else 0, row, result, row, tile, 0, 1 if first else 0,
                     ahead, kc * next_vectors * WIDTH, 0, 0,
                 )  # fmt: skip
         for p in range(panels):
             _, columns, vectors = panel_of_rows(u, p, m, k, size)
-            target = c.ctypes.data + (p * (PANEL // size) * n + first) * size
+            target = c.ctypes.data + (p * (PANEL // size) * n + start) * size
             transpose(target, n * size, product + p * block * PANEL, vectors * WIDTH, rows, columns, like)
 
 
