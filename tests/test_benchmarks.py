@@ -400,6 +400,19 @@ def test_the_floor_is_the_larger_of_arithmetic_and_traffic_at_the_rates_of_the_m
     assert traffic() == pytest.approx(2 * 1e6 / rates.copy(1e6))
 
 
+@pytest.mark.parametrize("slow", ["minicaffe", "a library"])
+def test_the_rate_of_products_is_that_of_the_fastest(monkeypatch, slow):
+    own, theirs = machine._products(1, 64).items()
+    assert own[0] == "minicaffe" and theirs[0] == ("numpy" if peers.torch() is None else "torch")
+    seconds = {way: 2.0 if (name == "minicaffe") == (slow == "minicaffe") else 1.0 for name, way in (own, theirs)}
+    monkeypatch.setattr(machine, "_products", lambda threads, size: dict((own, theirs)))
+    monkeypatch.setattr(machine, "_best_time", lambda way, samples=7: seconds[way])
+    rates = machine.Rates(1, matrix=64)
+    fastest = theirs[0] if slow == "minicaffe" else "minicaffe"
+    assert rates.library == rates.figures()["sgemm_of"] == fastest
+    assert rates.floor(2.0 * 64**3, 0.0)() == 1.0
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
