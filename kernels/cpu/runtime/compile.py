@@ -119,8 +119,11 @@ class _Compiling(event.Listener):
 
 @functools.cache
 def announce() -> None:
-    """Say, once a process, that kernels are being compiled."""
-    logging.getLogger("minicaffe").info("compiling kernels for this machine, once (this takes a few seconds) ...")
+    """Say, once a process, that kernels are being compiled, and if they are not kept where they are wanted."""
+    log = logging.getLogger("minicaffe")
+    log.info("compiling kernels for this machine, once (this takes a few seconds) ...")
+    if wrong := cache.complaint():
+        log.warning("%s", wrong)
 
 
 def _is_kernel(event: event.Event) -> bool:
