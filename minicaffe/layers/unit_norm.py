@@ -35,6 +35,10 @@ class Normalize(Layer):
     across_spatial: bool
     channel_shared: bool
     eps: float
+    vectors: tuple[int, ...]
+    """How x is seen for the norm: along the middle one of three axes."""
+    scaled: tuple[int, ...]
+    """How it is seen for the scale: each has its place along the middle axis."""
 
     reads_bottoms = ()
     fixed = ("channel_shared", "scale_filler")
