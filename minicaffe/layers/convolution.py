@@ -146,7 +146,7 @@ class _Packed:
         """Have nothing yet; ``write`` writes the filters to their blob where they do not stay there."""
         self.write = write
         self.made: dict[Any, Any] = {}
-        self.done_for: set[tuple] = set()
+        """By their form."""
 
 
 class Convolution(Windowed):
@@ -292,20 +292,19 @@ class Convolution(Windowed):
     def _convolve_packed(
         self, packed: _Packed, bottom: Sequence[Blob], top: Sequence[Blob], slope: float, accumulate: bool
     ) -> None:
-        """The filters are asked for until it is known that what was made of them is all that kernels read."""
-        how = self.x_shape, self.moved, backend.current(), *backend.current().settings()
-        if how in packed.done_for:
-            self._convolve(None, packed.made, bottom, top, slope, accumulate)
-            return
-        before = len(packed.made)
-        self._convolve(self._written_filters(packed), packed.made, bottom, top, slope, accumulate)
-        if packed.write is None:
-            return
-        if len(packed.made) > before:
-            packed.done_for.add(how)
-            self.blobs[0].release_data()
-        else:
+        """The filters are asked for only where what kernels read is still to be made of them, or they read them."""
+        form = self.convolutions.convolution_form(
+            self.x_shape, self.y_shape, self.moved, self.group, self.dtype, accumulate
+        )
+        if form is None:
+            self._convolve(self._written_filters(packed), None, bottom, top, slope, accumulate)
             packed.write = None
+        elif form in packed.made:
+            self._convolve(None, packed.made, bottom, top, slope, accumulate)
+        else:
+            self._convolve(self._written_filters(packed), packed.made, bottom, top, slope, accumulate)
+            if packed.write is not None:
+                self.blobs[0].release_data()
 
     def _convolve(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,6 +153,21 @@ def packing(
 
 
 @capturable
+def convolution_form(
+    x_shape: Sequence[int],
+    y_shape: Sequence[int],
+    window: Window,
+    group: int,
+    dtype: DTypeLike,
+    accumulate: bool = False,
+) -> Hashable:
+    """See ``reference.convolution_form``."""
+    how = tuple(x_shape), tuple(y_shape), window, group, np.dtype(dtype)
+    packs = packing(*how, thread_count(), fast_paths.left_out(), accumulate)
+    return packs.form if packs else None
+
+
+@capturable
 def convolve(
     x: Array,
     w: Array,
@@ -167,16 +182,16 @@ def convolve(
 ) -> None:
     """See ``reference.convolve``."""
     if bias is None:
-        bias = _zeros(len(w), w.dtype)
+        bias = _zeros(y.shape[1], y.dtype)
     how = x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out(), accumulate
     packs = packing(*how) if packed is not None else None
     if packed is None or packs is None:
         solver(FORWARD, *how)(x, w, bias, y, workspace, slope)
         return
-    if how not in packed:
+    if packs.form not in packed:
         not_capturable()
-        packed[how] = packs.pack(w)
-    packs.solve(x, packed[how], bias, y, workspace, slope)
+        packed[packs.form] = packs.pack(w)
+    packs.solve(x, packed[packs.form], bias, y, workspace, slope)
 
 
 @capturable

@@ -187,7 +187,7 @@ def bind_packed(problem: Problem) -> Packing:
         arrays = by_group(x, problem.group), no_weights, bias.reshape(problem.group, -1)
         kernels.convolve(*how, u.ctypes.data, *arrays, by_group(y, problem.group), workspace, slope)
 
-    return Packing(pack, convolve)
+    return Packing(("winograd", config.outputs), pack, convolve)
 
 
 def _is_tiled(problem: Problem) -> bool:

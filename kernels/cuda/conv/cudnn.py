@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -78,6 +78,18 @@ class CudnnConvolutions:
     ) -> int:
         """See ``kernels.reference.convolution_workspace``; for ``ops``, which may have to do the work."""
         return self._ops.convolution_workspace(x_shape, y_shape, window, group, dtype, kinds, packed)
+
+    def convolution_form(
+        self,
+        x_shape: Sequence[int],
+        y_shape: Sequence[int],
+        window: Window,
+        group: int,
+        dtype: Any,
+        accumulate: bool = False,
+    ) -> Hashable:
+        """See ``kernels.reference.convolution_form``."""
+        return None
 
     def convolve(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,18 @@ class ConvOps:
         else:
             taken = [p for p, tf32 in itertools.product(problems, (False, True)) if is_implicit(p, tf32)]
         return max([self._im2col.workspace(*shapes, window, group), *map(self._implicit.workspace, taken)])
+
+    def convolution_form(
+        self,
+        x_shape: Sequence[int],
+        y_shape: Sequence[int],
+        window: Window,
+        group: int,
+        dtype: Any,
+        accumulate: bool = False,
+    ) -> Hashable:
+        """See ``kernels.reference.convolution_form``."""
+        return None
 
     def convolve(
         self,
