@@ -62,10 +62,10 @@ def convolution_workspace(
     group: int,
     dtype: DTypeLike | None = None,
     kinds: Collection[str] = KINDS,
-    packed: bool = True,
+    packed: bool | None = None,
 ) -> int:
     """Elements of scratch memory that the functions for these ``kinds`` need for arrays of these shapes, and of this
-    dtype if one is given; ``packed``: also with what ``convolve`` makes of weights that stay the same.
+    dtype if one is given; ``packed``: whether ``convolve`` can keep what it makes of the weights, None: perhaps.
     """
     return int(np.prod(x_shape[:2]) * window.taps * np.prod(y_shape[2:]))
 

@@ -68,6 +68,10 @@ class FoldedLayer:
         for blob, array in zip(self.layer.blobs, values, strict=True):
             blob.data = array
         # no array of the sources' memory is held on to: it would mean that somebody may write there (Watch)
+        del params
+        for source in self._sources:
+            for blob in source.blobs:
+                blob.unload_data()
 
 
 class PackedLayer:

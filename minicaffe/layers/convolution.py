@@ -292,19 +292,24 @@ class Convolution(Windowed):
     def _convolve_packed(
         self, packed: _Packed, bottom: Sequence[Blob], top: Sequence[Blob], slope: float, accumulate: bool
     ) -> None:
-        """The filters are asked for only where what kernels read is still to be made of them, or they read them."""
+        """The filters are there while something is made of them, and as long as kernels read them."""
         form = self.convolutions.convolution_form(
             self.x_shape, self.y_shape, self.moved, self.group, self.dtype, accumulate
         )
-        if form is None:
-            self._convolve(self._written_filters(packed), None, bottom, top, slope, accumulate)
-            packed.write = None
-        elif form in packed.made:
+        if form in packed.made:
             self._convolve(None, packed.made, bottom, top, slope, accumulate)
+            return
+        if packed.write is not None:
+            packed.write()
+        if form is None:
+            packed.write = None
+            self._convolve(self.filters(self.blobs[0].xdata), packed.made, bottom, top, slope, accumulate)
+            return
+        self._convolve(self.filters(self.blobs[0].peek_data()), packed.made, bottom, top, slope, accumulate)
+        if packed.write is not None:
+            self.blobs[0].release_data()
         else:
-            self._convolve(self._written_filters(packed), packed.made, bottom, top, slope, accumulate)
-            if packed.write is not None:
-                self.blobs[0].release_data()
+            self.blobs[0].unload_data()
 
     def _convolve(
         self,
@@ -332,14 +337,6 @@ class Convolution(Windowed):
         self._packed.renew(write)
         self._has_room = ()
         generation.advance()
-
-    def _written_filters(self, packed: _Packed) -> Any:
-        """The filters, for kernels, written to their blob if they do not stay there."""
-        if packed.write is None:
-            return self.filters(self.blobs[0].xdata)
-        packed.write()
-        # the first pass holds on to what it asks for by ``xdata``
-        return self.filters(self.blobs[0].peek_data() if backend.current().is_host else self.blobs[0].xdata)
 
     @property
     def has_packed(self) -> bool:

@@ -93,12 +93,13 @@ def convolution_workspace(
     group: int,
     dtype: DTypeLike | None = None,
     kinds: Collection[str] = KINDS,
-    packed: bool = True,
+    packed: bool | None = None,
 ) -> int:
     """See ``reference.convolution_workspace``; enough for each of the algorithms and numbers of threads."""
     shapes = tuple(x_shape), tuple(y_shape)
     dtypes = [np.dtype(each) for each in ((np.float32, np.float64) if dtype is None else (dtype,))]
-    asked = [(kind, False) for kind in kinds] + ([(FORWARD, True)] if packed and FORWARD in kinds else [])
+    forward = (False, True) if packed is None else (packed,)
+    asked = [(kind, stays) for kind in kinds for stays in (forward if kind == FORWARD else (False,))]
     problems = (Problem(kind, *shapes, window, group, each, 1, stays) for kind, stays in asked for each in dtypes)
     return max(map(_most_workspace, problems))
 
@@ -129,9 +130,10 @@ def solver(
     threads: int,
     left_out: frozenset[str],
     accumulate: bool = False,
+    packed: bool = False,
 ) -> Solver:
     """The fastest solver of a problem, without the ``fast_paths`` that are left out: the one look-up of a call."""
-    problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads, accumulate=accumulate)
+    problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads, packed, accumulate)
     return _chosen(problem, left_out).bind(problem)
 
 
@@ -146,7 +148,9 @@ def packing(
     left_out: frozenset[str],
     accumulate: bool = False,
 ) -> Packing | None:
-    """How to solve a forward problem with weights that stay the same; None where nothing is made of them in advance."""
+    """How to solve a forward problem with weights that stay the same; None where nothing is made of them in advance, and
+    ``solver`` solves it.
+    """
     problem = Problem(FORWARD, x_shape, y_shape, window, group, dtype, threads, True, accumulate)
     bind_packed = getattr(_chosen(problem, left_out), "bind_packed", None)
     return bind_packed(problem) if bind_packed else None
@@ -186,7 +190,7 @@ def convolve(
     how = x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out(), accumulate
     packs = packing(*how) if packed is not None else None
     if packed is None or packs is None:
-        solver(FORWARD, *how)(x, w, bias, y, workspace, slope)
+        solver(FORWARD, *how, packed is not None)(x, w, bias, y, workspace, slope)
         return
     if packs.form not in packed:
         not_capturable()

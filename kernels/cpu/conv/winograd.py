@@ -144,7 +144,7 @@ def workspace(problem: Problem) -> int:
     if not _is_tiled(problem):
         return 0
     config = _config(problem)
-    weights = config.weights * (config.parts if problem.kind == WEIGHT_GRAD else 1)
+    weights = 0 if problem.packed else config.weights * (config.parts if problem.kind == WEIGHT_GRAD else 1)
     return (weights + problem.threads * config.scratch_per_worker + 2 * 64) // _SIZE
 
 

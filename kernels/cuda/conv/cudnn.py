@@ -74,7 +74,7 @@ class CudnnConvolutions:
         group: int,
         dtype: Any = None,
         kinds: Collection[str] = KINDS,
-        packed: bool = True,
+        packed: bool | None = None,
     ) -> int:
         """See ``kernels.reference.convolution_workspace``; for ``ops``, which may have to do the work."""
         return self._ops.convolution_workspace(x_shape, y_shape, window, group, dtype, kinds, packed)

@@ -70,7 +70,7 @@ class ConvOps:
         group: int,
         dtype: Any = None,
         kinds: Collection[str] = KINDS,
-        packed: bool = True,
+        packed: bool | None = None,
     ) -> int:
         """See ``kernels.reference.convolution_workspace``; enough for each algorithm that may be taken."""
         shapes = tuple(x_shape), tuple(y_shape)
