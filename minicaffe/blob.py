@@ -65,7 +65,7 @@ class Source(Protocol):
         """What is read, and where, for messages."""
 
 
-def digest(array: NDArray) -> bytes:
+def digest_of(array: NDArray) -> bytes:
     """Stands for what an array in one piece holds."""
     return hashlib.blake2b(array.data, digest_size=16).digest()
 
@@ -174,7 +174,7 @@ class Storage:
         with _unloading:
             if self._source is None or self._host is None or self._device is not None or self.is_held:
                 return
-            self._digest = self._digest or digest(self._host)
+            self._digest = self._digest or digest_of(self._host)
             self._host = None
 
     def _load(self) -> NDArray:
@@ -186,11 +186,11 @@ class Storage:
             host = self._allocated(lambda: limits.zeros(self.size, self.dtype, what))
             if self._source is not None:
                 self._source.read(host)
-                if digest(host) != self._digest:
+                if digest_of(host) != self._digest:
                     raise WeightsError(
-                        f"{self._source} has changed since it was loaded, and what memory held was given back when the "
-                        "deploy form had made of it what it computes with. Load weights anew (copy_from), and write "
-                        "files of weights whole, under another name until they are complete, as Net.save does"
+                        f"{self._source} has changed since it was loaded. It left memory when the deploy form had "
+                        "made of it what it computes with, and is needed again. Load weights anew (copy_from); and to "
+                        "replace a file that a net runs from, rename a new one to its name, as Net.save does"
                     )
             self._host = host
             return host
@@ -320,9 +320,9 @@ class Storage:
 
     def host(self, start: int = 0, stop: float = math.inf) -> NDArray:
         """The values as a writable NumPy array, now the head."""
-        self.handed_out += 1
         if self._source is not None:
             self._hold()
+        self.handed_out += 1
         if self._zeros:
             self._write_zeros(start, stop)
         if self._host is None or self._head_on_device:
@@ -334,9 +334,9 @@ class Storage:
 
     def array(self, start: int = 0, stop: float = math.inf) -> Any:
         """The values as a writable array of the current backend, now the head."""
-        self.handed_out += 1
         if self._source is not None:
             self._hold()
+        self.handed_out += 1
         if self._zeros:
             self._write_zeros(start, stop)
         if _in_use.found is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minicaffe.backend import generation
-from minicaffe.blob import Blob, Storage, digest
+from minicaffe.blob import Blob, Storage, digest_of
 
 
 class Watch:
@@ -63,4 +63,4 @@ class Watch:
 
 
 def _digest(blob: Blob) -> bytes:
-    return digest(blob.peek_data())
+    return digest_of(blob.peek_data())

@@ -148,8 +148,8 @@ def packing(
     left_out: frozenset[str],
     accumulate: bool = False,
 ) -> Packing | None:
-    """How to solve a forward problem with weights that stay the same; None where nothing is made of them in advance, and
-    ``solver`` solves it.
+    """How to solve a forward problem with weights that stay the same; None where nothing is made of them in advance:
+    ``solver`` tells then.
     """
     problem = Problem(FORWARD, x_shape, y_shape, window, group, dtype, threads, True, accumulate)
     bind_packed = getattr(_chosen(problem, left_out), "bind_packed", None)
