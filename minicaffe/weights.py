@@ -54,6 +54,7 @@ def copy(net: Net, path: str | os.PathLike, matching: Matching = BY_NAME) -> Rep
     the net is refused.
 
     ``matching`` renames layers of the file, leaves some alone, or insists on all; the report tells what became of each.
+    A binary file stays open as long as params may be read from it again (``Blob.unload_data``).
 
     Raises WeightsError.
     """
