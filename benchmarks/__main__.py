@@ -81,7 +81,8 @@ def main(
     FAMILIES are those to run (default: all but deploy and deploy_layers: nets run forward beside ONNX Runtime,
     OpenVINO, OpenCV and PyTorch, and their layers one by one).  Times are medians of samples taken in turn, with the
     least and the most, or, of single calls, their 99th percentile; "floor" is the time of the matrix products alone at
-    the rate of a large one, or that of a copy of the same bytes, measured in turn with the others.
+    the rate of a large one (the faster of minicaffe's and PyTorch's or NumPy's), or that of a copy of the same bytes,
+    measured in turn with the others.
     """
     if isa_name:
         isa.hold_to(isa_name, sys.argv[1:])
@@ -132,8 +133,8 @@ def _conditions(described: dict, rates: machine.Rates, load: float) -> str:
     busy = f"; other programs were running (load {load:.1f} before the start)" if load > 0.3 else ""
     return (
         f"{described['cpu']}, {described['isa']}, {described['threads']} of {described['cores']} cores (threading "
-        f"layer {described['threading_layer']}), Python {described['python']}, {versions}; SGEMM up to "
-        f"{rates.sgemm / 1e9:.0f} GFLOP/s{busy}"
+        f"layer {described['threading_layer']}), Python {described['python']}, {versions}; SGEMM ({rates.library}'s) "
+        f"up to {rates.sgemm / 1e9:.0f} GFLOP/s{busy}"
     )
 
 

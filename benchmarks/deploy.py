@@ -2,7 +2,8 @@
 images a second, peak memory.
 
 Each engine has a process of its own, in which it loaded the same weights; they run by turns, and one's turn begins when
-the threads of the one before sleep.
+the threads of the one before sleep.  The first turn of each, of ten runs or more, does not count: what engines set up,
+or try, in their first runs after loading is in no figure.
 """
 
 from __future__ import annotations

@@ -50,9 +50,11 @@ class EngineProcess:
         with np.load(self._folder / f"{self._engine}.npz") as stored:
             return dict(stored)
 
-    def latencies(self, seconds: float) -> list[float]:
-        """The seconds of each of as many runs as fill ``seconds``, after one that does not count."""
-        return self._ask({"run": seconds})
+    def latencies(self, seconds: float, least: int) -> list[float]:
+        """The seconds of each of as many runs as fill ``seconds``, and of no fewer than ``least``, after one that does
+        not count, since others ran before.
+        """
+        return self._ask({"run": seconds, "least": least})
 
     def peak_memory(self) -> float:
         """The most bytes that were resident so far."""
@@ -87,15 +89,16 @@ def _serve(engine: str, folder: Path, threads: int) -> None:
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
-        answer = _latencies(running.run, question["run"]) if "run" in question else peak()
+        answer = _latencies(running.run, question["run"], question["least"]) if "run" in question else peak()
         settle(_MOST_SPINNING)
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _latencies(run: Any, seconds: float) -> list[float]:
+def _latencies(run: Any, seconds: float, least: int) -> list[float]:
     run()
-    found, left = [], seconds
-    while left > 0:
+    found: list[float] = []
+    left = seconds
+    while left > 0 or len(found) < least:
         start = time.perf_counter()
         run()
         found.append(time.perf_counter() - start)

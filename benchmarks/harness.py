@@ -1,4 +1,9 @@
-"""Cases and how they are timed: contestants and the floor in turn (A B C A B C ...), medians with their spread."""
+"""Cases and how they are timed: contestants and the floor in turn (A B C A B C ...), medians with their spread.
+
+Single calls are timed after a warm-up, the same for all contestants: one turn that does not count, as long as the
+others and of at least ``WARM_UP`` calls.  In the first calls engines set up what they did not at loading, or, as
+minicaffe does, try whether more threads help.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +24,8 @@ from minicaffe import backend
 
 SECONDS, BYTES = "s", "B"
 FLOOR = "floor"
+WARM_UP = 10
+"""Calls before single calls are timed, at least."""
 MOST_PROBES = 5
 """Samples of a case whose contestants all measure themselves: a fresh process each, and little noise."""
 
@@ -34,11 +41,11 @@ class Probe:
 
 @dataclass(frozen=True)
 class Calls:
-    """A contestant that times its own calls, in a process of its own: ``read`` gives the latencies of as many as
-    fill some seconds, ``peak_memory`` the most bytes that were resident.
+    """A contestant that times its own calls, in a process of its own: ``read(seconds, least)`` gives the latencies of
+    as many as fill the seconds, and of no fewer than ``least``, ``peak_memory`` the most bytes that were resident.
     """
 
-    read: Callable[[float], list[float]]
+    read: Callable[[float, int], list[float]]
     peak_memory: Callable[[], float]
 
 
@@ -157,13 +164,16 @@ def measure(case: Case, repeat: int, seconds: float, rates: Rates) -> Result:
         samplers = {name: _sampler(name, contestant, seconds) for name, contestant in work.run.items()}
         if work.flops or work.moved:
             samplers[FLOOR] = _one(rates.floor(work.flops, work.moved))
+        processes = {name: it for name, it in work.run.items() if isinstance(it, Calls)}
         samples: dict[str, list[float]] = {name: [] for name in samplers}
         with _no_collector():
+            for contestant in processes.values():
+                settle()
+                contestant.read(seconds, WARM_UP)
             for _ in range(repeat):
                 for name, sample in samplers.items():
                     settle()
                     samples[name].extend(sample())
-        processes = {name: it for name, it in work.run.items() if isinstance(it, Calls)}
         memory = {name: float(it.peak_memory()) for name, it in processes.items()}
     spreads = {name: Spread.of(values, single=name in processes) for name, values in samples.items()}
     floor = spreads.pop(FLOOR).median if FLOOR in spreads else 0.0
@@ -173,7 +183,7 @@ def measure(case: Case, repeat: int, seconds: float, rates: Rates) -> Result:
 def _sampler(name: str, contestant: Contestant, seconds: float) -> Callable[[], list[float]]:
     """What gives a contestant's samples of one turn."""
     if isinstance(contestant, Calls):
-        return partial(contestant.read, seconds)
+        return partial(contestant.read, seconds, 1)
     if isinstance(contestant, Probe):
         return _one(contestant.read)
     # a kernel runs as inside a net's pass: BLAS held at one thread, once for many calls

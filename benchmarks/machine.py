@@ -17,6 +17,8 @@ from threadpoolctl import ThreadpoolController, threadpool_info
 
 import minicaffe
 from benchmarks import isa, peers
+from minicaffe import backend
+from minicaffe.kernels import cpu
 from minicaffe.kernels.cpu.runtime.threads import threading_layer
 
 PACKAGES = ("minicaffe", "numpy", "numba", "torch", "onnxruntime", "openvino", "opencv-python-headless")
@@ -80,15 +82,18 @@ def _version(package: str) -> str | None:
 
 
 class Rates:
-    """What this machine reaches with ``threads`` threads: single-precision FLOP/s in a matrix product, bytes/s in a
-    copy.
+    """What this machine reaches with ``threads`` threads: single-precision FLOP/s in the fastest matrix product at
+    hand, bytes/s in the fastest copy.
 
     The properties and ``figures`` tell the best that was seen.
     """
 
     def __init__(self, threads: int, matrix: int = _MATRIX) -> None:
         self._threads = threads
-        self._product = _Paced(2.0 * matrix**3, _products(threads, matrix))
+        products = _products(threads, matrix)
+        self._product = _Paced(2.0 * matrix**3, list(products.values()))
+        self.library = next(name for name, way in products.items() if way is self._product.way)
+        """Whose matrix product is the fastest."""
         self._copies: dict[int, _Paced] = {}
 
     @property
@@ -122,7 +127,7 @@ class Rates:
     def figures(self) -> dict[str, Any]:
         """The best rates so far, for the report."""
         copies = {f"{size >> 10} KiB": round(copy.best / 1e9, 2) for size, copy in sorted(self._copies.items())}
-        return {"sgemm_gflops": round(self.sgemm / 1e9, 1), "copy_gb_per_s": copies}
+        return {"sgemm_gflops": round(self.sgemm / 1e9, 1), "sgemm_of": self.library, "copy_gb_per_s": copies}
 
 
 class _Paced:
@@ -131,34 +136,40 @@ class _Paced:
     def __init__(self, amount: float, ways: Sequence[Callable[[], Any]]) -> None:
         self._amount = amount
         times = [(_best_time(way), way) for way in ways]
-        seconds, self._way = min(times, key=lambda item: item[0])
+        seconds, self.way = min(times, key=lambda item: item[0])
         self.best = amount / seconds
 
     def now(self) -> float:
         """The rate of a moment's work."""
-        rate = self._amount / _best_time(self._way, samples=1)
+        rate = self._amount / _best_time(self.way, samples=1)
         self.best = max(self.best, rate)
         return rate
 
 
-def _products(threads: int, size: int) -> list[Callable[[], Any]]:
-    """Matrix products of the library at hand: PyTorch's, or NumPy's BLAS.
+def _products(threads: int, size: int) -> dict[str, Callable[[], Any]]:
+    """Matrix products by whose they are: minicaffe's, and PyTorch's or NumPy's BLAS.
 
-    Not of both: NumPy's has threads of its own, which look for work while others are measured; PyTorch's are the
-    contestants'.
+    On some processors those of a library are for lesser ones, so minicaffe's is faster.  Not of both libraries: NumPy's
+    has threads of its own, which look for work while others are measured; PyTorch's are the contestants'.
     """
     a, b = np.random.default_rng(0).random((2, size, size), np.float32)
+    out = np.empty_like(a)
+
+    def own_product() -> None:
+        with backend.current().running():  # as within a net's pass
+            cpu.gemm(a, b, out)
+
     torch = peers.torch()
     if torch:
         p, q = torch.from_numpy(a), torch.from_numpy(b)
-        return [lambda: torch.mm(p, q)]
-    out, libraries = np.empty_like(a), ThreadpoolController()
+        return {"minicaffe": own_product, "torch": lambda: torch.mm(p, q)}
+    libraries = ThreadpoolController()
 
     def numpy_product() -> None:
         with libraries.limit(limits=threads, user_api="blas"):
             np.matmul(a, b, out=out)
 
-    return [numpy_product]
+    return {"minicaffe": own_product, "numpy": numpy_product}
 
 
 @numba.njit(parallel=True, cache=True)

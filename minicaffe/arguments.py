@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import operator
 import os
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import numpy as np
 
-from minicaffe.errors import MinicaffeError
+from minicaffe.errors import ArgumentTypeError, MinicaffeError
+
+_T = TypeVar("_T")
+
+
+def instance(value: Any, kind: type[_T], taker: str, what: str = "") -> _T:
+    """``value`` if it is a ``kind``; else an error that says ``what`` the function ``taker`` takes."""
+    if not isinstance(value, kind):
+        raise ArgumentTypeError(f"{taker} takes {what or f'a {kind.__name__}'}; found {value!r:.80}")
+    return value
+
+
+def names(values: Any, what: str) -> list[str]:
+    """Strings as a list, one by itself as a list of it; an error that says ``what`` they are for all else."""
+    listed = [values] if isinstance(values, str) else list(values) if isinstance(values, Iterable) else [values]
+    for value in listed:
+        if not isinstance(value, str):
+            raise ArgumentTypeError(f"{what} must be names; found {value!r:.80}")
+    return listed
 
 
 def whole(value: Any, what: str, kind: type[MinicaffeError] = MinicaffeError) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minicaffe import net_spec
+from minicaffe import arguments, net_spec
 from minicaffe.errors import NetError
 from minicaffe.net_spec import Function, Top
 
@@ -104,6 +104,8 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> CoordMap:
 
     NetError (a RuntimeError) if there is none, or some layer between has no map.
     """
+    for top in (top_from, top_to):
+        arguments.instance(top, Top, "a map between tops", "two tops of a NetSpec's layers")
     from_maps = dict(_ways_back(top_from))
     for top, to_map in _ways_back(top_to):
         if top in from_maps:

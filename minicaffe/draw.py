@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from minicaffe import compact_graph, compat, proto
+from minicaffe import arguments, compact_graph, compat, proto
 from minicaffe import layer_label as about
 from minicaffe.errors import MinicaffeError
 from minicaffe.proto.atomic import write_atomic
@@ -67,7 +67,7 @@ def draw_net_to_file(
     compact: bool = False,
 ) -> None:
     """Write the picture of a net; the format is the ending of the file's name.  Otherwise as ``draw_net``."""
-    ext = os.path.splitext(os.fspath(path))[1].removeprefix(".").lower()
+    ext = os.path.splitext(arguments.path(path, "a picture"))[1].removeprefix(".").lower()
     write_atomic(path, draw_net(net, rankdir, ext, phase, display_lrm, compact))
 
 
@@ -88,6 +88,7 @@ def dot_source(
     """
     if rankdir not in RANKDIRS:
         raise MinicaffeError(f"rankdir must be one of {', '.join(RANKDIRS)}; found '{rankdir}'")
+    arguments.instance(net, proto.NetParameter, "a drawing", "a NetParameter (Net.to_proto gives a net's)")
     net, _ = upgrade_net(net)
     layers = [layer for layer in net.layer if phase is None or about.in_phase(layer, phase)]
     if compact:

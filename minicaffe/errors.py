@@ -56,6 +56,10 @@ class ArgumentError(MinicaffeError, ValueError):
     """A function was called with a value that it has no use for."""
 
 
+class ArgumentTypeError(MinicaffeError, TypeError):
+    """A function was called with something of another type than it takes."""
+
+
 class UnknownNameError(MinicaffeError, KeyError, AttributeError):
     """Something was asked for by a name that nothing has."""
 

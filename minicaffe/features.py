@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from minicaffe import arguments
 from minicaffe.data.datum import from_array
 from minicaffe.data.db import open_db
 from minicaffe.errors import NetError
@@ -30,6 +31,7 @@ def write_features(
 
     Raises NetError for an unknown blob, or one of more than four axes; DataError as ``open_db`` does.
     """
+    arguments.instance(net, Net, "write_features")
     for name in databases:
         if name not in net.blobs:
             raise NetError(

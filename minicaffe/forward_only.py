@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from minicaffe import graph, proto
+from minicaffe import arguments, graph, proto
 from minicaffe.blob import Blob
 from minicaffe.engine import memory_plan
 from minicaffe.engine.assembly import Step
@@ -99,12 +99,10 @@ class ForwardOnly(RawViews):
 
     def _kept(self, names: Iterable[str]) -> list[str]:
         """The names of blobs; NetError for one that is none."""
-        names = [names] if isinstance(names, str) else list(names)
+        names = arguments.names(names, "blobs to keep")
         unknown = [name for name in names if name not in self.blobs]
         if unknown:
-            raise NetError(
-                f"net '{self.name}' has no blob {', '.join(map(str, unknown))}; it has: {', '.join(self.blobs)}"
-            )
+            raise NetError(f"net '{self.name}' has no blob {', '.join(unknown)}; it has: {', '.join(self.blobs)}")
         return names
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from minicaffe import arguments, limits, skimage_resize
@@ -46,6 +46,7 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> NDArray:
 
     A blob without a shape holds one number.  ArgumentError (a ValueError) if the shape does not fit the values.
     """
+    arguments.instance(blob, Message, "blobproto_to_array", "a BlobProto")
     try:
         return blobs.blob_to_array(blob, diff=return_diff).astype(float)
     except WeightsError as error:
@@ -91,6 +92,7 @@ def datum_to_array(datum: Any) -> NDArray:
     Caffe: an encoded Datum is not decoded there, which fails; here it is, to what its file holds (colours blue, green,
     red).  DataError if it holds no array.
     """
+    arguments.instance(datum, Message, "datum_to_array", "a Datum")
     values = datums.to_array(datum)
     return values.copy() if values.dtype == np.uint8 else values.astype(float)
 

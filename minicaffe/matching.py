@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from minicaffe.errors import WeightsError
+from minicaffe.errors import ArgumentTypeError, WeightsError
 
 if TYPE_CHECKING:
     from minicaffe.net import Net
@@ -32,6 +32,8 @@ class Matching:
     rename: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rename, Mapping):
+            raise ArgumentTypeError(f"rename takes a mapping of layers' names to others; found {self.rename!r:.80}")
         for old, new in self.rename.items():
             if not old or not new or old.count("*") > 1 or new.count("*") != old.count("*"):
                 raise WeightsError(

@@ -336,7 +336,8 @@ class Net(NamedPasses, ForwardOnly):
 
         The report is, as text, a table of what was copied and what not.
         """
-        return weights.copy(self, path, Matching(strict, tuple(ignore), rename or {}))
+        ignored = arguments.names(ignore, "layers to ignore")
+        return weights.copy(self, path, Matching(strict, tuple(ignored), {} if rename is None else rename))
 
     def share_with(self, other: Net) -> None:
         """Use the other net's weights, by layer name, from now on (values only, not gradients)."""

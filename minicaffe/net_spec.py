@@ -97,9 +97,9 @@ def to_proto(*tops: Top | Function) -> Any:
     top.  UnknownNameError (an AttributeError) for an option that the layer has not, ArgumentError for a value that it
     cannot have.
     """
-    wrong = next((top for top in tops if not isinstance(top, (Top, Function))), None)
-    if wrong is not None or not tops:
-        raise TypeError(f"to_proto takes tops of layers; found {'none' if wrong is None else repr(wrong)}")
+    wrong = [top for top in tops if not isinstance(top, (Top, Function))]
+    if wrong or not tops:
+        raise TypeError(f"to_proto takes tops of layers; found {repr(wrong[0]) if wrong else 'none'}")
     return _Definition({}).net(tops)
 
 

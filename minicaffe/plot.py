@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minicaffe import compat
+from minicaffe import arguments, compat
 from minicaffe.proto.atomic import atomic_path
 from minicaffe.solvers import history
 
@@ -30,6 +30,7 @@ def history_records(log: str | os.PathLike[str], losses: Collection[str] = ()) -
     Those are the smoothed training loss and all outputs of test nets.  Losses are the outputs that ``losses`` names,
     and those with "loss" in their names.  SnapshotError for a file that is no history.
     """
+    log = arguments.path(log, "a history")
     superseded = history.superseded_log(log)
     earlier = history.read(superseded) if os.path.exists(superseded) else []
     trainings = [*history.runs(earlier), *history.runs(history.read(log))]

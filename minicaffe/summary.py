@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from minicaffe import graph, proto
+from minicaffe import arguments, graph, proto
 from minicaffe.blob import Blob, Storage
 from minicaffe.engine import memory_plan
 from minicaffe.engine.assembly import Step
@@ -39,15 +39,21 @@ def backward_cost(step: Step) -> Cost:
 
 def forward_total(net: Net) -> Cost:
     """What a forward pass takes."""
-    return _total(forward_cost(step) for step in net.steps)
+    return _total(forward_cost(step) for step in _steps(net))
 
 
 def training_cost(net: Net) -> Cost:
     """Forward, backward, and an update that reads and writes each weight, its gradient and one history (SGD with
     momentum).
     """
+    steps = _steps(net)
     update = Cost(bytes=6.0 * _learnable_bytes(net))
-    return _total([forward_total(net), *map(backward_cost, net.steps), update])
+    return _total([forward_total(net), *map(backward_cost, steps), update])
+
+
+def _steps(net: Net) -> Sequence[Step]:
+    """The layers; ArgumentTypeError for what is no net."""
+    return arguments.instance(net, Net, "a summary", "a Net (load makes that of a prototxt)").steps
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ def summarize(net: Net) -> Summary:
             forward=forward_cost(step),
             backward=backward_cost(step),
         )
-        for step in net.steps
+        for step in _steps(net)
     ]
     first = net._blobs[0].shape if net._blobs else ()
     return Summary(
@@ -165,7 +171,8 @@ def summarize(net: Net) -> Summary:
 
 def memory(net: Net) -> Memory:
     """The memory of a net: storages that several blobs share count once."""
-    blobs, steps = net._blobs, net.steps
+    steps = _steps(net)
+    blobs = net._blobs
     places, arena = ([], 0) if net.forward_only else memory_plan.plan(steps, net._blob_list, net.outputs)
     given_up = _bytes(place.blob.data_storage for place in places)
     stored = _bytes(blob.data_storage for blob in blobs)

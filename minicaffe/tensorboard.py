@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minicaffe import compat
+from minicaffe import arguments, compat
 from minicaffe.errors import SnapshotError
 from minicaffe.proto.atomic import write_atomic
 from minicaffe.solvers.history import SMOOTHED_LOSS
@@ -54,7 +54,7 @@ class TensorBoard(Monitor):
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = os.fspath(folder)
+        self.folder = arguments.path(folder, "a folder of events")
         self._summary = compat.require("tensorboardX.summary")
         self._events: Any = None
 

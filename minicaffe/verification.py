@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import graph, weight_files
+from minicaffe import arguments, graph, weight_files
 from minicaffe.errors import WeightsError
 from minicaffe.net import Net
 from minicaffe.proto.files import read_net
@@ -63,6 +63,7 @@ def verify(net: Net, path: str) -> Verdict:
 
     Raises WeightsError for a file that is none of weights.
     """
+    arguments.instance(net, Net, "verify")
     stored = weight_files.read(path)
     verdict = Verdict(params=sum(param.blob.count for param in net.learnable))
     owners = {net.steps[i].layer.name for param in net.learnable for i, _ in param.users[:1]}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import limits, proto
+from minicaffe import arguments, limits, proto
 from minicaffe.data import hdf5, npy, safetensors
 from minicaffe.errors import DataError, WeightsError
 from minicaffe.proto.atomic import write_atomic
@@ -52,11 +52,12 @@ def read(path: Path) -> Stored:
 
     Raises WeightsError: a file that cannot be read or is none of these.
     """
+    path = arguments.path(path, "weights", WeightsError)
     try:
         head = limits.read_head(path, 16)
     except OSError as error:
         raise WeightsError(
-            f"cannot read the weights file {os.fspath(path)}: {error.strerror} (tried {os.path.abspath(path)})"
+            f"cannot read the weights file {path}: {error.strerror} (tried {os.path.abspath(path)})"
         ) from None
     if hdf5.is_hdf5(path):
         return _read_hdf5(path)

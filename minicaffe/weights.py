@@ -19,6 +19,7 @@ from minicaffe.data import hdf5
 from minicaffe.errors import DataError, WeightsError
 from minicaffe.layers import Layer
 from minicaffe.matching import BY_NAME, Matching, Report
+from minicaffe.named_passes import NamedPasses
 from minicaffe.proto import wire
 from minicaffe.proto.blobs import blob_shape
 from minicaffe.proto.files import Values, blob_pieces, has_diff, open_net_binary, shape_equals, write_binary
@@ -33,6 +34,8 @@ _PART = 1 << 18  # values that are looked at together, in the cache
 
 
 def _layers(net: Net) -> list[Layer]:
+    """The layers; ArgumentTypeError for what is no net."""
+    arguments.instance(net, NamedPasses, "minicaffe.weights", "a Net")
     return [step.layer for step in net.steps]
 
 
@@ -194,8 +197,8 @@ def copy_hdf5(net: Net, path: str | os.PathLike) -> None:
 
 def _prepare_hdf5(net: Net, path: str | os.PathLike, report: Report) -> _Pending:
     wanted: list[tuple[str, int, Blob]] = []  # the file's layer, which param, where to
-    owned = {id(param.blob) for param in net.learnable}
     targets = {layer.name: layer for layer in _layers(net)}
+    owned = {id(param.blob) for param in net.learnable}
     found = hdf5_layers(path)
     for name, params in found.items():
         layer = report.target(name, bool(params), targets)
@@ -274,12 +277,13 @@ def share(net: Net, other: Net) -> None:
 
     Raises WeightsError listing every layer whose params differ in number or shape; nothing is shared then.
     """
+    layers, sources = _layers(net), _layers(other)
     report = Report(f"of net '{other.name}'", net)
     found: dict[int, Blob] = {}
     targets: dict[str, Layer] = {}
-    for layer in _layers(net):
+    for layer in layers:
         targets.setdefault(layer.name, layer)
-    for source in _layers(other):
+    for source in sources:
         target = targets.get(source.name)
         if target is None:
             _log.debug("Ignoring source layer %s", source.name)
@@ -318,8 +322,9 @@ def _given_name(net: Net, index: int, j: int) -> str:
 
 def to_proto(net: Net, write_diff: bool = False) -> proto.NetParameter:
     """Name and layers of a net, with their weights, in today's format."""
+    layers = _layers(net)
     result = proto.NetParameter(name=net.name)
-    for layer in _layers(net):
+    for layer in layers:
         message = _without_blobs(layer)
         for blob in layer.blobs:
             message.blobs.append(blob.to_proto(write_diff))
@@ -350,9 +355,10 @@ def save_hdf5(net: Net, path: str | os.PathLike, write_diff: bool = False) -> No
     Caffe: gradients, if asked for, are written for all params under ``/diff``.  Caffe cannot save a layer whose name
     has a slash; here it becomes nested groups, which read back.
     """
+    layers = _layers(net)
     owned = {id(param.blob) for param in net.learnable}
     contents: dict[str, NDArray | None] = {}
-    for layer in _layers(net):
+    for layer in layers:
         contents[f"data/{layer.name}"] = None
         contents |= {f"data/{layer.name}/{j}": b.peek_data() for j, b in enumerate(layer.blobs) if id(b) in owned}
         if write_diff:

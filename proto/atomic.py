@@ -18,6 +18,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 
+from minicaffe import arguments
 from minicaffe.errors import SnapshotError
 
 _NAME_BYTES = 180  # of a target's name in that of a new file beside it; a file system allows 255 in all
@@ -38,15 +39,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[str]:
         SnapshotError: an OSError of the writer or of the rename (full disk, no permission, no such folder); the message
             names ``path`` and the reason.
     """
-    if "\0" in os.fspath(path):
-        raise SnapshotError(f"cannot write {os.fspath(path)!r}: a name with a null byte")
+    path = arguments.path(path, "what is written", SnapshotError)
+    if "\0" in path:
+        raise SnapshotError(f"cannot write {path!r}: a name with a null byte")
     target = os.path.realpath(path)  # through a link: the link stays, its target is replaced
     folder = os.path.dirname(target)
     remove_leftovers(folder)
     temporary = name_beside(target)
     try:
         if os.path.exists(target) and not stat.S_ISREG(os.stat(target).st_mode):
-            raise SnapshotError(f"cannot write {os.fspath(path)}: it exists and is not a regular file")
+            raise SnapshotError(f"cannot write {path}: it exists and is not a regular file")
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             yield temporary
@@ -60,7 +62,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[str]:
         reason = error.strerror or str(error)
         if not os.path.isdir(folder):
             reason = f"the folder {folder} does not exist; create it first"
-        raise SnapshotError(f"cannot write {os.fspath(path)}: {reason}") from error
+        raise SnapshotError(f"cannot write {path}: {reason}") from error
     with contextlib.suppress(OSError):  # some network file systems cannot sync a folder; the data itself is safe
         _sync(folder, os.O_RDONLY)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from cli_case import run, write_case
 from numba import types
-from numba.core import event
+from numba.core import config, event
 
 from minicaffe import TEST, TRAIN, Net, proto, solvers
 from minicaffe.kernels import cpu
@@ -334,6 +334,15 @@ def test_warm_compiles_for_the_deploy_form_and_other_batches(tmp_path, capsys, m
         net.blobs["x"].reshape(batch, 2, 5, 5)
         called = called_by(net.forward)
         assert called <= jobs and called
+
+
+def test_warm_is_an_error_where_its_folder_cannot_be_written(tmp_path, capsys, monkeypatch):
+    write_case(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "file"))
+    outcome = run(capsys, "warm", tmp_path / "net.prototxt")
+    assert outcome.status == 1 and outcome.out == ""
+    assert str(tmp_path / "file") in outcome.errors[0] and "cannot be written" in outcome.errors[0]
 
 
 def test_warm_says_what_a_net_without_its_data_needs(tmp_path, capsys):

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minicaffe as caffe
-from minicaffe import proto
+from minicaffe import (
+    coord_map,
+    draw,
+    features,
+    io,
+    plot,
+    proto,
+    pytorch,
+    summary,
+    verification,
+    weight_files,
+    weights,
+)
 from minicaffe.errors import MinicaffeError
 
 NET = proto.NetParameter(name="n")
@@ -54,6 +68,52 @@ CALLS = [
     *[(lambda n: caffe.SGDSolver(SOLVER).step(n), (n,), "number of iterations") for n in ("a", None, 1.5)],
     *[(lambda file: caffe.SGDSolver(SOLVER).restore(file), (file,), "the name of a file; found") for file in (None, 3)],
 ]  # fmt: skip
+
+NO_NET = ("net.prototxt", Path("net.prototxt"), None, NET)
+NO_PATH = (None, 3, net(0))
+WRONG_TYPES = [
+    *[(call, (other,), "takes a Net") for other in NO_NET for call in (
+        summary.summarize, summary.memory, summary.forward_total, summary.training_cost,
+        lambda net: weights.copy(net, "w.caffemodel"), lambda net: weights.save(net, "w.caffemodel"),
+        lambda net: weights.save_hdf5(net, "w.h5"), lambda net: weights.share(net, net), weights.to_proto,
+        lambda net: features.write_features(net, {}, 1), lambda net: verification.verify(net, "w.caffemodel"))],
+    *[(call, (other,), "found") for other in NO_PATH for call in (
+        net(0).save, net(0).save_hdf5, net(0).load_hdf5, weight_files.read, plot.history_records,
+        lambda path: draw.draw_net_to_file(NET, path), lambda path: features.write_features(net(0), {"y": path}, 1))],
+    *[(draw.dot_source, (other,), "takes a NetParameter") for other in ("net.prototxt", None, net(0))],
+    *[(net(0).deploy, (names,), "blobs to keep must be names") for names in (None, 3, [3])],
+    *[(lambda names: net(0).copy_from("w", ignore=names), (names,), "layers to ignore must be names")
+      for names in (3, [3], b"fc8")],
+    *[(lambda names: net(0).copy_from("w", rename=names), (names,), "rename takes a mapping") for names in ("a", [1], 3)],
+    *[(io.blobproto_to_array, (other,), "takes a BlobProto") for other in (None, "a", np.zeros(3))],
+    *[(io.datum_to_array, (other,), "takes a Datum") for other in (None, "a", np.zeros(3))],
+    *[(coord_map.crop, (other, other), "takes two tops") for other in (None, "a", [])],
+]  # fmt: skip
+"""What a function takes is of another type: never an error from within."""
+
+
+@pytest.mark.parametrize("call, arguments, problem", WRONG_TYPES)
+def test_an_argument_of_another_type(call, arguments, problem):
+    with pytest.raises(MinicaffeError, match=problem):
+        call(*arguments)
+
+
+@pytest.mark.parametrize("other", NO_NET)
+def test_what_is_no_net_is_not_exported(other, tmp_path):
+    for package, export in (
+        ("onnx", caffe.export_onnx),
+        ("torch", lambda net: caffe.export_torch(net, tmp_path / "net.pt")),
+        ("torch", pytorch.module),
+    ):
+        if importlib.util.find_spec(package):
+            with pytest.raises(TypeError, match=r"a Net is what is exported; found (.|\n)*minicaffe.Net"):
+                export(other)
+
+
+def test_one_layer_to_ignore_needs_no_list(tmp_path):
+    file = tmp_path / "w.npz"
+    np.savez(file, **{"fc/0": np.ones(2)})
+    assert net(0).copy_from(file, ignore="fc").ignored == ["fc"]
 
 
 @pytest.mark.parametrize("call, arguments, problem", CALLS)

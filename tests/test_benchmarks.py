@@ -81,11 +81,25 @@ def test_contestants_and_the_floor_take_turns_and_the_medians_are_kept():
 
 
 def test_single_calls_are_pooled_and_their_99th_percentile_and_memory_kept():
-    turns = [[0.001 * i for i in range(1, 101)], [0.101, 0.2]]
-    work = Work({"minicaffe": Calls(lambda seconds: turns.pop(0) if seconds == 0.5 else [], lambda: 7 << 20)}, images=4)
+    turns = {harness.WARM_UP: [[9.0]], 1: [[0.001 * i for i in range(1, 101)], [0.101, 0.2]]}
+    read = Calls(lambda seconds, least: turns[least].pop(0) if seconds == 0.5 else [], lambda: 7 << 20)
+    work = Work({"minicaffe": read}, images=4)
     result = harness.measure(Case("deploy", "x", lambda: work), 2, 0.5, _Rates([]))
     assert result.spreads["minicaffe"] == Spread(0.001, pytest.approx(0.0515), 0.2, 102, pytest.approx(0.101))
     assert result.memory == {"minicaffe": 7 << 20} and result.images == 4
+
+
+def test_every_engine_has_a_turn_that_does_not_count_before_any_is_timed():
+    turns: list[tuple[str, float, int]] = []
+
+    def engine(name: str) -> Calls:
+        return Calls(lambda seconds, least: turns.append((name, seconds, least)) or [len(turns)], lambda: 0)
+
+    work = Work({"minicaffe": engine("a"), "torch": engine("b")})
+    result = harness.measure(Case("deploy", "x", lambda: work), 2, 0.5, _Rates([]))
+    warm, timed = [("a", 0.5, harness.WARM_UP), ("b", 0.5, harness.WARM_UP)], [("a", 0.5, 1), ("b", 0.5, 1)]
+    assert turns == warm + 2 * timed
+    assert result.spreads["minicaffe"].count == 2 and result.spreads["minicaffe"].least == 3
 
 
 def test_a_function_is_called_until_its_sample_is_long_enough():
@@ -272,7 +286,8 @@ def test_an_engine_in_a_process_of_its_own(deployed):
     try:
         expected = Minicaffe(deployed, 1).outputs()
         np.testing.assert_allclose(running.outputs()["y"], expected["y"], rtol=1e-5)
-        assert len(running.latencies(0.0)) == 0 and len(running.latencies(0.01)) >= 1
+        assert [len(running.latencies(0.0, least)) for least in (0, 1, 12)] == [0, 1, 12]
+        assert len(running.latencies(0.05, 0)) > 1
         assert 30 << 20 < running.peak_memory() < 2 << 30
     finally:
         running.close()
@@ -398,6 +413,19 @@ def test_the_floor_is_the_larger_of_arithmetic_and_traffic_at_the_rates_of_the_m
     seconds = 2e-3  # the machine is half as fast now: so is the floor, but the best rates are still told
     assert products() == pytest.approx(2 * 2e9 / rates.sgemm)
     assert traffic() == pytest.approx(2 * 1e6 / rates.copy(1e6))
+
+
+@pytest.mark.parametrize("slow", ["minicaffe", "a library"])
+def test_the_rate_of_products_is_that_of_the_fastest(monkeypatch, slow):
+    own, theirs = machine._products(1, 64).items()
+    assert own[0] == "minicaffe" and theirs[0] == ("numpy" if peers.torch() is None else "torch")
+    seconds = {way: 2.0 if (name == "minicaffe") == (slow == "minicaffe") else 1.0 for name, way in (own, theirs)}
+    monkeypatch.setattr(machine, "_products", lambda threads, size: dict((own, theirs)))
+    monkeypatch.setattr(machine, "_best_time", lambda way, samples=7: seconds[way])
+    rates = machine.Rates(1, matrix=64)
+    fastest = theirs[0] if slow == "minicaffe" else "minicaffe"
+    assert rates.library == rates.figures()["sgemm_of"] == fastest
+    assert rates.floor(2.0 * 64**3, 0.0)() == 1.0
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,33 @@ def test_softmax(case, shape):
     case.check("softmax_grad", lambda dx: (y, dy, dx), [case.garbage(*shape)])
 
 
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (64, 10, 1), (2, 3000, 1), (2, 3, 5), (3, 4, 700), (1, 21, 129), (0, 3, 2)]
+)
+@pytest.mark.parametrize("power", [1, 2])
+def test_unit_norm(case, shape, power):
+    x, sums = case.normal(*shape), shape[::2]
+    x[:, 0] *= 0  # whose sign is 0
+    case.check("unit_norm", lambda norm, z: (x, 0.5, power, norm, z), [case.garbage(*sums), case.garbage(*shape)])
+    z, norm, dz, dnorm = case.normal(*shape), 1 + case.uniform(*sums), case.normal(*shape), case.normal(*sums)
+    z[:, -1] *= 0
+    for weights in (dnorm, None):
+        case.check("unit_norm_grad", lambda dx, w=weights: (z, norm, dz, power, w, dx), [case.garbage(*shape)])
+
+
+def test_unit_norm_of_nan(case):
+    x = case.normal(2, 3, 4)
+    x[0, 1, 2] = np.nan
+    for power in (1, 2):
+        norm, z = case.garbage(2, 4), case.garbage(2, 3, 4)
+        cpu.unit_norm(x, 0.5, power, norm, z)
+        assert np.argwhere(np.isnan(norm)).tolist() == [[0, 2]]
+        assert np.isnan(z[0, :, 2]).all() and np.isnan(z).sum() == 3
+        dx = case.garbage(2, 3, 4)
+        cpu.unit_norm_grad(z, norm, x, power, None, dx)
+        assert np.isnan(dx[0, :, 2]).all() and np.isnan(dx).sum() == 3
+
+
 def test_softmax_in_place(case):
     x = case.normal(4, 5, 6)
     expected = case.garbage(4, 5, 6)

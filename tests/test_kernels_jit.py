@@ -9,12 +9,13 @@ import sys
 
 import numpy as np
 import pytest
+from numba.core import caching, config
 
 from minicaffe.kernels import cpu
 from minicaffe.kernels.cpu.conv.tables import some_of
 from minicaffe.kernels.cpu.runtime import compile as jit
 from minicaffe.kernels.cpu.runtime.address import LINE, align, word, word_rows, words
-from minicaffe.kernels.cpu.runtime.cache import CacheFile
+from minicaffe.kernels.cpu.runtime.cache import CacheFile, complaint
 from minicaffe.kernels.cpu.runtime.launch import share
 
 PROGRAM = """
@@ -265,6 +266,42 @@ print(*kept, *minus_mean(np.ones((1, 1, 1, 2), np.uint16)))
     folder.unlink()
     folder.with_name("cache moved").rename(folder)
     assert in_child(code, "read-only", NUMBA_CACHE_DIR=str(folder)) == ["6.0", "False", "6.0", "True"]
+
+
+ELSEWHERE = """
+import os, sys
+import numpy as np
+from numba.core import caching
+def unwritable(self):
+    raise OSError("read-only")
+caching.InTreeCacheLocator.ensure_cache_path = unwritable
+if "nowhere" in sys.argv:
+    caching.UserWideCacheLocator.ensure_cache_path = unwritable
+from minicaffe.kernels.cpu.matmul.gemm import gemm
+from minicaffe.kernels.cpu.runtime import cache
+for dtype in (np.float32, np.float64):
+    gemm(np.ones((2, 2), dtype), np.ones((2, 2), dtype), np.empty((2, 2), dtype))
+print(cache.complaint())
+"""
+
+
+@pytest.mark.parametrize("places, told", [((), "kept elsewhere"), (("nowhere",), "every process compiles them anew")])
+def test_a_cache_folder_that_cannot_be_written_is_told_once(tmp_path, places, told):
+    file = tmp_path / "file"
+    file.touch()
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(file), "XDG_CACHE_HOME": str(tmp_path / "home")}
+    run = subprocess.run([sys.executable, "-c", ELSEWHERE, *places], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert str(file) in run.stdout and told in run.stdout and "Set NUMBA_CACHE_DIR" in run.stdout
+    assert run.stderr == run.stdout
+
+
+def test_nothing_is_told_of_a_cache_folder_that_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "new"))
+    assert complaint() == ""
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    monkeypatch.setattr(caching.InTreeCacheLocator, "ensure_cache_path", lambda self: None)
+    assert complaint() == ""
 
 
 @jit.kernel()

@@ -60,6 +60,9 @@ def test_channels(case, inner):  # noqa: F811
     case.check("scale_grad", lambda dx, dv, db: (x, dy, v, dx, dv, db), outputs)
     case.check("softmax", lambda y: (x, y), [case.garbage(*shape)])
     case.check("softmax_grad", lambda dx: (y, dy, dx), [case.garbage(*shape)])
+    norm = 1 + case.uniform(3, inner)
+    case.check("unit_norm", lambda n, z: (x, 0.5, 2, n, z), [case.garbage(3, inner), case.garbage(*shape)])
+    case.check("unit_norm_grad", lambda dx: (x, norm, dy, 2, norm, dx), [case.garbage(*shape)])
     label, one = case.labels(5, 3, inner), case.scalar(1)
     case.check("softmax_loss_grad", lambda dx: (y, label, 2, one, one, dx), [case.garbage(*shape)])
 

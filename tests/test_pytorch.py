@@ -19,6 +19,7 @@ from minicaffe.errors import MissingExtraError, NetError
 from minicaffe.net import Net
 from minicaffe.proto.text import parse
 from minicaffe.pytorch import check, export_torch, exported_types, module
+from minicaffe.pytorch.export import build, source_of
 
 have_torch = importlib.util.find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(not have_torch, reason="the extra torch is not installed")
@@ -46,6 +47,18 @@ layer { name: "back" type: "InnerProduct" bottom: "two" top: "back" param { name
         inner_product_param { num_output: 3 transpose: true bias_term: false } }
 layer { name: "sum" type: "Eltwise" bottom: "one" bottom: "back" top: "sum" }
 """
+RECURRENT = """
+layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 3 dim: 2 dim: 4 }} }} }}
+layer {{ name: "cont" type: "Input" top: "cont" input_param {{ shape {{ dim: 3 dim: 2 }} }} }}
+layer {{ name: "a" type: "{0}" bottom: "x" bottom: "cont" top: "a" {1} recurrent_param {{ num_output: 4
+        weight_filler {{ type: "gaussian" std: 1 }} bias_filler {{ type: "gaussian" std: 1 }} }} }}
+layer {{ name: "b" type: "{0}" bottom: "a" bottom: "cont" top: "b" {1} recurrent_param {{ num_output: 4
+        weight_filler {{ type: "gaussian" std: 1 }} bias_filler {{ type: "gaussian" std: 1 }} }} }}
+"""
+MASKED = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 5 dim: 7 } } }
+layer { name: "p" type: "Pooling" bottom: "x" top: "p" top: "m" pooling_param { kernel_size: 3 stride: 2 pad: 2 } }
+"""
 RANDOM = ("Dropout-TRAIN", "Dropout-sampled in TEST")
 REFUSED = {
     "Accuracy-each class": "the share of each class",
@@ -63,10 +76,8 @@ REFUSED = {
     "Pooling-dilated average": "a fork's",
     "Pooling-dilation": "a fork's",
     "Pooling-dilation, stride and pad": "a fork's",
-    "Pooling-oblong": "half the kernel",
     "Pooling-stochastic": "STOCHASTIC",
     "Pooling-stochastic, TEST": "STOCHASTIC",
-    "Pooling-with mask": "a mask",
     "ReLU6-leaky": "negative_slope",
     "ReLU6-negative slope": "negative_slope",
     "ReLU6-relu_param": "negative_slope",
@@ -119,7 +130,8 @@ def test_a_layer_computes_the_same_forward_and_backward(case: Case, tmp_path):
 
     rig = rig_of(case, tmp_path)
     names, net = outputs_of(rig), rig.net
-    made = module(net, names)
+    source = source_of(net, names)
+    made = build(source)
     given = [torch.tensor(net.blobs[name].data, requires_grad=True) for name in net.inputs]
     rig.forward()
     found = made(*given)
@@ -130,10 +142,15 @@ def test_a_layer_computes_the_same_forward_and_backward(case: Case, tmp_path):
     rng = np.random.default_rng(0)
     diffs = [rng.standard_normal(net.blobs[name].shape).astype(np.float32) for name in names]
     rig.backward(diffs)
-    torch.autograd.backward([found[name] for name in names], [torch.tensor(diff) for diff in diffs])
+    pairs = [(found[name], torch.tensor(diff)) for name, diff in zip(names, diffs, strict=True)]
+    torch.autograd.backward(*zip(*[(y, dy) for y, dy in pairs if y.requires_grad], strict=True))
     for blob, x, wanted in zip(rig.bottom, given, rig.wanted, strict=True):
         if wanted:
             close(np.zeros(blob.shape) if x.grad is None else x.grad.numpy(), blob.diff, 1e-4)
+    params = dict(made.named_parameters(remove_duplicate=False))
+    for key, learned in zip(source.keys, net.learnable, strict=True):
+        if key in params and params[key].requires_grad:
+            close(params[key].grad.numpy().reshape(learned.blob.shape), learned.blob.diff, 1e-4)
 
 
 @needs_torch
@@ -145,20 +162,25 @@ def test_what_has_no_counterpart_is_refused(case: Case, tmp_path):
 
 
 @needs_torch
-def test_what_is_written_runs_without_minicaffe(tmp_path):
-    net = net_of(SMALL)
-    net.blobs["data"].data[...] = np.random.default_rng(0).standard_normal((2, 3, 8, 8))
-    net.run_forward()
-    np.save(tmp_path / "x.npy", net.blobs["data"].data)
-    export_torch(net, tmp_path / "net.pt")
+@pytest.mark.parametrize("text", [SMALL, RECURRENT.format("LSTM", ""), RECURRENT.format("RNN", ""), MASKED])
+def test_what_is_written_runs_without_minicaffe(text, tmp_path):
+    net, rng = net_of(text), np.random.default_rng(0)
+    given = {name: rng.standard_normal(net.blobs[name].shape).astype(np.float32) for name in net.inputs}
+    np.savez(tmp_path / "given.npz", **given)
+    expected = net.forward(**given)
+    name = export_torch(net, tmp_path / "net.pt").source.name
     program = (
-        "import sys, numpy, torch; from net import small\n"
-        "model = small(); model.load_state_dict(torch.load('net.pt')); model.eval()\n"
-        "numpy.save('y.npy', model(data=torch.from_numpy(numpy.load('x.npy')))['prob'].detach())\n"
+        f"import sys, numpy, torch, net; model = net.{name}()\n"
+        "model.load_state_dict(torch.load('net.pt')); model.eval()\n"
+        "found = model(**{name: torch.from_numpy(x) for name, x in numpy.load('given.npz').items()})\n"
+        "numpy.savez('found.npz', **{name: y.detach() for name, y in found.items()})\n"
         "assert 'minicaffe' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
-    close(np.load(tmp_path / "y.npy"), net.blobs["prob"].data, 1e-5)
+    found = np.load(tmp_path / "found.npz")
+    assert found.keys() == expected.keys()
+    for blob, values in expected.items():
+        close(found[blob], values, 1e-5)
 
 
 @needs_torch
@@ -300,6 +322,85 @@ def test_a_window_larger_than_the_image_reads_zeros_beyond_it(tmp_path):
                 num_output: 4 kernel_size: 3 stride: 3 weight_filler { type: "gaussian" std: 1 } } }""")
     assert net.blobs["c"].shape == (2, 4, 1, 3)
     assert max(check.differences(export_torch(net, tmp_path / "net.pt")).values()) <= 1e-6
+
+
+WINDOWS = {
+    "more than half padded": "kernel_size: 3 stride: 2 pad: 2",
+    "almost all padded": "kernel_size: 4 stride: 1 pad: 3",
+    "rounded down": "kernel_size: 3 stride: 2 pad: 2 round_mode: FLOOR",
+    "of two sizes": "kernel_h: 3 kernel_w: 2 stride_h: 2 stride_w: 3 pad_h: 2 pad_w: 1",
+    "beyond the image": "kernel_size: 1 stride: 3",
+    "with a large stride": "kernel_size: 2 stride: 9",
+    "within": "kernel_size: 2 stride: 2",
+    "all": "global_pooling: true",
+}
+
+
+@needs_torch
+@pytest.mark.parametrize("size", [(5, 7), (6, 4), (8, 8)])
+@pytest.mark.parametrize("how", ["MAX", "AVE", "mask"])
+@pytest.mark.parametrize("options", WINDOWS.values(), ids=WINDOWS)
+def test_windows_at_any_place(options, how, size):
+    import torch
+
+    mask, method = ('top: "m"', "MAX") if how == "mask" else ("", how)
+    net = net_of(f"""
+        force_backward: true
+        layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 3 dim: {size[0]} dim: {size[1]} }} }} }}
+        layer {{ name: "p" type: "Pooling" bottom: "x" top: "p" {mask} pooling_param {{ pool: {method} {options} }} }}""")
+    rng = np.random.default_rng(0)
+    values = rng.integers(-3, 4, net.blobs["x"].shape).astype(np.float32)  # many of them equal
+    net.forward(x=values)
+    x = torch.tensor(values, requires_grad=True)
+    found = module(net)(x)
+    for name in net.outputs:
+        np.testing.assert_allclose(found[name].detach().numpy(), net.blobs[name].data, rtol=1e-6, atol=1e-6)
+    there = np.isfinite(net.blobs["p"].data)
+    dy = np.where(there, rng.standard_normal(there.shape), 0).astype(np.float32)
+    net.blobs["p"].diff[...] = dy
+    net.backward()
+    found["p"][torch.tensor(there)].backward(torch.tensor(dy[there]))
+    np.testing.assert_allclose(x.grad.numpy(), net.blobs["x"].diff, rtol=1e-5, atol=1e-6)
+
+
+@needs_torch
+def test_a_mask_of_windows_that_hold_no_pixel():
+    import torch
+
+    net = net_of("""
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 2 dim: 4 } } }
+        layer { name: "p" type: "Pooling" bottom: "x" top: "p" top: "m" pooling_param { kernel_size: 1 stride: 3 } }""")
+    x = np.full((1, 1, 2, 4), -np.inf, np.float32)
+    x[..., 3] = 5
+    net.forward(x=x)
+    assert net.blobs["m"].data.tolist() == [[[[-1, 3], [-1, -1]]]]
+    found = module(net)(torch.tensor(x))
+    np.testing.assert_array_equal(found["m"], net.blobs["m"].data)
+    np.testing.assert_array_equal(found["p"], net.blobs["p"].data)
+
+
+SHARING = {"RNN": 'param { name: "%s" }' * 5, "LSTM": 'param { name: "%s" }' * 3}
+
+
+@needs_torch
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("kind", SHARING)
+def test_recurrent_layers_go_on_from_batch_to_batch(kind, shared):
+    """Each from its own state, even if they share their params."""
+    import torch
+
+    params = SHARING[kind] % tuple("uvwyz"[: SHARING[kind].count("%s")]) if shared else ""
+    net = net_of(RECURRENT.format(kind, params))
+    made, rng = module(net), np.random.default_rng(0)
+    assert len(list(made.parameters())) == len(net.learnable)
+    for num in (2, 2, 5, 5, 2):
+        x, cont = rng.standard_normal((3, num, 4)), rng.integers(0, 2, (3, num))
+        cont[0] = 1
+        net.blobs["x"].reshape(3, num, 4)
+        net.blobs["cont"].reshape(3, num)
+        expected = net.forward(x=x, cont=cont)["b"]
+        found = made(torch.tensor(x, dtype=torch.float32), torch.tensor(cont, dtype=torch.float32))["b"]
+        close(found.detach().numpy(), expected, 1e-5)
 
 
 @needs_torch

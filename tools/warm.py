@@ -58,14 +58,14 @@ def command(
     Their first pass then begins at once; do it while a container is built, say.  Each NET is compiled for in both
     phases: forward, in TRAIN backward, too, with the update by SGD; and in its deploy form.  Without NET: for the
     models that come with minicaffe.  Passes in the TEST phase are for single images, too.  Kernels are kept beside the
-    package's files or, if nothing can be written there, in the user's cache folder; NUMBA_CACHE_DIR names another.
-    They are for this machine's kind of CPU.
+    package's files or, if nothing can be written there, in the user's cache folder; NUMBA_CACHE_DIR names
+    another, and it is an error if that cannot be written.  They are for this machine's kind of CPU.
     """
     from minicaffe import models
-    from minicaffe.kernels.cpu.runtime import ahead
+    from minicaffe.kernels.cpu.runtime import ahead, cache
 
-    if not ahead.keeps():
-        raise click.ClickException("no folder to keep kernels in can be written; set NUMBA_CACHE_DIR to one")
+    if wrong := cache.complaint():
+        raise click.ClickException(wrong)
     start = time.perf_counter()
     named: list[_Net] = [(models.find(name), lambda phase: dict(shapes)) for name in nets]
     chosen = named or list(_shipped())

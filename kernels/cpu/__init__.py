@@ -59,6 +59,7 @@ from minicaffe.kernels.cpu.solver_update import (
     rmsprop_update,
     sgd_update,
 )
+from minicaffe.kernels.cpu.unit_norm import unit_norm, unit_norm_grad
 from minicaffe.kernels.reference import (
     euclidean_loss_grad,
     rescale,
@@ -135,4 +136,6 @@ __all__ = [
     "standardize_grad",
     "stochastic_pool",
     "stochastic_pool_mean",
+    "unit_norm",
+    "unit_norm_grad",
 ]

@@ -30,6 +30,7 @@ from minicaffe.kernels.cuda.rounding import FactorRounding
 from minicaffe.kernels.cuda.rows import RowsOps
 from minicaffe.kernels.cuda.softmax import SoftmaxOps
 from minicaffe.kernels.cuda.solver_update import SolverUpdateOps
+from minicaffe.kernels.cuda.unit_norm import UnitNormOps
 from minicaffe.kernels.halves import rounded_to
 
 
@@ -51,6 +52,7 @@ class CudaOps(
     RowsOps,
     SoftmaxOps,
     SolverUpdateOps,
+    UnitNormOps,
 ):
     """Every function of ``kernels/reference`` as a method of the same name and signature.
 

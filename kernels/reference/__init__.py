@@ -72,6 +72,7 @@ from minicaffe.kernels.reference.solver_update import (
     rmsprop_update,
     sgd_update,
 )
+from minicaffe.kernels.reference.unit_norm import unit_norm, unit_norm_grad
 
 __all__ = [
     "Array",
@@ -151,4 +152,6 @@ __all__ = [
     "standardize_grad",
     "stochastic_pool",
     "stochastic_pool_mean",
+    "unit_norm",
+    "unit_norm_grad",
 ]

@@ -7,6 +7,7 @@ import os
 import re
 from typing import Literal, overload
 
+from minicaffe import arguments
 from minicaffe.data.store import Reader, Writer, reading_failed
 from minicaffe.errors import DataError
 from minicaffe.proto.atomic import remove_leftovers
@@ -40,7 +41,7 @@ def open_db(
     backend = backend.lower()
     if backend not in _MARK:
         raise DataError(f"unknown database backend {backend!r}: choose lmdb or leveldb")
-    path = os.path.abspath(source)
+    path = os.path.abspath(arguments.path(source, "a database", DataError))
     if "\0" in path:
         raise DataError(f"{backend} database {path!r}: a name with a null byte")
     if not os.path.exists(path):  # perhaps a process was killed while it replaced the database

@@ -8,7 +8,7 @@ from typing import Any
 from minicaffe import proto
 from minicaffe.blob import Blob
 from minicaffe.errors import ShapeError
-from minicaffe.layers.base import Layer
+from minicaffe.layers.base import Layer, same
 
 
 class Normalize(Layer):
@@ -29,12 +29,18 @@ class Normalize(Layer):
     type = "Normalize"
     param = "norm_param"
     tops = (1, 2)
+    capturable = True
+    by_image = True
     per_element = 4
     across_spatial: bool
     channel_shared: bool
     eps: float
+    vectors: tuple[int, ...]
+    """How x is seen for the norm: along the middle one of three axes."""
+    scaled: tuple[int, ...]
+    """How it is seen for the scale: each has its place along the middle axis."""
 
-    reads_tops = ()
+    reads_bottoms = ()
     fixed = ("channel_shared", "scale_filler")
     dialects = ("SSD", "happynear")
     ambiguity = "happynear's divides each position by its norm over channels, and has no scale to learn"
@@ -70,120 +76,85 @@ class Normalize(Layer):
         self.by_position = self._says_happynear(len(top))
         self.check_options()
         self.require(len(bottom[0].shape) >= 2, f"needs channels; found {bottom[0].shape_string}", kind=ShapeError)
+        self.reads_tops = (0,) if self.by_position else ()
         if not self.by_position:
             filler = self.given("scale_filler", proto.FillerParameter(value=1))
             self.add_param(() if self.channel_shared else (bottom[0].shape[1],), filler)
 
-    def _reshape_by_position(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        x = bottom[0]
-        shape = (*x.shape, *[1] * (4 - len(x.shape)))
-        top[0].reshape(*shape)
-        if len(top) > 1:
-            top[1].reshape(shape[0], 1, *shape[2:])
-        self.rows = (*x.shape[:2], x.span(2))
-        self.product = self.scratch("product", self.rows)
-        sums = (x.shape[0], 1, x.span(2))
-        self.norm, self.along = self.scratch("norm", sums), self.scratch("along", sums)
-        self.l1 = self.layer_param.normalize_param.normalize_type == "L1"
-
-    def _forward_by_position(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        x = bottom[0].xdata.reshape(self.rows)
-        self.ops.elementwise(Normalize.size if self.l1 else Normalize.square, (x,), (), self.product)
-        self.xp.sum(self.product, axis=1, keepdims=True, out=self.norm)
-        self.norm += 1e-6
-        if not self.l1:
-            self.xp.sqrt(self.norm, out=self.norm)
-        self.xp.divide(x, self.norm, out=top[0].xdata.reshape(self.rows))
-        if len(top) > 1:
-            top[1].xdata.reshape(self.norm.shape)[...] = self.norm
-
-    def _backward_by_position(self, top: Sequence[Blob], bottom: Sequence[Blob]) -> None:
-        """``dx = (dy - g (x . dy) / norm) / norm + dnorm g``, g being the gradient of the norm."""
-        x, dy, dx = (a.reshape(self.rows) for a in (bottom[0].xdata, top[0].xdiff, bottom[0].xdiff))
-        self.xp.multiply(x, dy, out=self.product)
-        self.xp.sum(self.product, axis=1, keepdims=True, out=self.along)
-        self.along /= self.norm
-        self.along /= self.norm
-        if len(top) > 1 and self.layer_param.normalize_param.bp_norm:
-            self.along -= top[1].xdiff.reshape(self.norm.shape)
-        if self.l1:
-            self.ops.elementwise(Normalize.sign, (x,), (), self.product)
-        else:
-            self.xp.divide(x, self.norm, out=self.product)
-        self.product *= self.along
-        self.xp.divide(dy, self.norm, out=dx)
-        dx -= self.product
-
-    @staticmethod
-    def size(x: float) -> float:
-        return abs(x)
-
-    @staticmethod
-    def square(x: float) -> float:
-        return x * x
-
-    @staticmethod
-    def sign(x: float) -> float:
-        return 1.0 if x > 0 else -1.0 if x < 0 else x
-
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         x = bottom[0]
         self.require(len(x.shape) >= 2, f"needs channels; found {x.shape_string}", kind=ShapeError)
+        (self._reshape_by_position if self.by_position else self._reshape_with_scale)(x, top)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         if self.by_position:
-            self._reshape_by_position(bottom, top)
-            return
+            self._forward_by_position(bottom, top)
+        else:
+            self._forward_with_scale(bottom, top)
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        if not self.by_position:
+            self._backward_with_scale(top, propagate_down, bottom)
+        elif propagate_down[0]:
+            self._backward_by_position(top, bottom)
+
+    # --- SSD's dialect -------------------------------------------------------------------------------------------
+
+    def _reshape_with_scale(self, x: Blob, top: Sequence[Blob]) -> None:
         count = 1 if self.channel_shared else x.shape[1]
         self.require(
             self.blobs[0].count == count, f"the scale must hold {count} value(s); found {self.blobs[0].shape_string}",
             "blobs", ShapeError,
         )  # fmt: skip
         top[0].reshape_like(x)
-        self.rows = (*x.shape[:2], x.span(2))
-        self.axes = (1, 2) if self.across_spatial else (1,)
-        sums = (x.shape[0], 1, 1 if self.across_spatial else x.span(2))
-        self.product = self.scratch("product", self.rows)
-        self.norm, self.along = self.scratch("norm", sums), self.scratch("along", sums)
-        self.scale_shape = (1, count, 1)
-        self.scale_sum = self.scratch("scale_sum", self.blobs[0].shape)
+        num, channels, inner = *x.shape[:2], x.span(2)
+        self.vectors = (num, channels * inner, 1) if self.across_spatial else (num, channels, inner)
+        self.scaled = (num, 1, channels * inner) if self.channel_shared else (num, channels, inner)
+        self.norm = self.scratch("norm", self.vectors[::2])
+        self.unit = self.scratch_for_backward(x.shape)
 
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        if self.by_position:
-            self._forward_by_position(bottom, top)
-            return
-        x, y = bottom[0].xdata.reshape(self.rows), top[0].xdata.reshape(self.rows)
-        self.xp.multiply(x, x, out=self.product)
-        self.xp.sum(self.product, axis=self.axes, keepdims=True, out=self.norm)
-        self.norm += self.eps
-        self.xp.sqrt(self.norm, out=self.norm)
-        self.xp.divide(x, self.norm, out=y)
-        y *= self.blobs[0].xdata.reshape(self.scale_shape)
+    def _forward_with_scale(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        x, y = bottom[0].xdata, top[0].xdata
+        unit = y if self.unit is None else self.unit
+        self.ops.unit_norm(x.reshape(self.vectors), self.eps, 2, self.norm, unit.reshape(self.vectors))
+        self._scale(unit, y)
 
-    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
-        if self.by_position:
-            if propagate_down[0]:
-                self._backward_by_position(top, bottom)
-            return
-        x, dy = bottom[0].xdata.reshape(self.rows), top[0].xdiff.reshape(self.rows)
+    def _scale(self, x: Any, y: Any) -> None:
+        scale = self.blobs[0].xdata.reshape(-1)
+        self.ops.scale(x.reshape(self.scaled), scale, None, y.reshape(self.scaled), None)
+
+    def _backward_with_scale(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """``ds = sum(dy z)`` and ``dx = s (dy - z (z . dy)) / norm``, z being the vectors of length 1."""
+        self.require_kept(self.unit)
+        dy, scale = top[0].xdiff, self.blobs[0]
         if self.param_propagate_down[0]:
-            self._add_scale_gradient(x, dy)
+            unit, gradient = self.unit.reshape(self.scaled), scale.xdiff.reshape(-1)
+            self.ops.scale_grad(unit, dy.reshape(self.scaled), scale.xdata.reshape(-1), None, gradient, None)
         if propagate_down[0]:
-            self._project(x, dy, bottom[0].xdiff.reshape(self.rows))
+            dx = bottom[0].xdiff
+            unit, dy, through = (a.reshape(self.vectors) for a in (self.unit, dy, dx))
+            self.ops.unit_norm_grad(unit, self.norm, dy, 2, None, through)
+            self._scale(dx, dx)
 
-    def _add_scale_gradient(self, x: Any, dy: Any) -> None:
-        """Sum of ``dy x / norm`` over all that one scale multiplies."""
-        self.xp.multiply(x, dy, out=self.product)
-        self.product /= self.norm
-        shared = self.channel_shared
-        self.xp.sum(self.product, axis=None if shared else (0, 2), out=self.scale_sum)
-        self.blobs[0].xdiff[...] += self.scale_sum
+    # --- happynear's dialect -------------------------------------------------------------------------------------
 
-    def _project(self, x: Any, dy: Any, dx: Any) -> None:
-        """``dx = scale (dy - x (x . dy) / norm^2) / norm``."""
-        self.xp.multiply(x, dy, out=self.product)
-        self.xp.sum(self.product, axis=self.axes, keepdims=True, out=self.along)
-        self.along /= self.norm
-        self.along /= self.norm
-        self.xp.multiply(x, self.along, out=self.product)
-        self.xp.subtract(dy, self.product, out=dx)
-        dx /= self.norm
-        dx *= self.blobs[0].xdata.reshape(self.scale_shape)
+    def _reshape_by_position(self, x: Blob, top: Sequence[Blob]) -> None:
+        shape = (*x.shape, *[1] * (4 - len(x.shape)))
+        top[0].reshape(*shape)
+        if len(top) > 1:
+            top[1].reshape(shape[0], 1, *shape[2:])
+        self.vectors = (*x.shape[:2], x.span(2))
+        self.norm = self.scratch("norm", self.vectors[::2])
+        self.power = int(self.layer_param.normalize_param.normalize_type[1])
+
+    def _forward_by_position(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        x, y = (blob.xdata.reshape(self.vectors) for blob in (bottom[0], top[0]))
+        self.ops.unit_norm(x, 1e-6, self.power, self.norm, y)
+        if len(top) > 1:
+            self.ops.elementwise(same, (self.norm,), (), top[1].xdata)
+
+    def _backward_by_position(self, top: Sequence[Blob], bottom: Sequence[Blob]) -> None:
+        y, dy, dx = (a.reshape(self.vectors) for a in (top[0].xdata, top[0].xdiff, bottom[0].xdiff))
+        counts = len(top) > 1 and self.layer_param.normalize_param.bp_norm
+        dnorm = top[1].xdiff.reshape(self.norm.shape) if counts else None
+        self.ops.unit_norm_grad(y, self.norm, dy, self.power, dnorm, dx)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicaffe import compat
+from minicaffe import arguments, compat
 from minicaffe.backend.threads import get_num_threads
 from minicaffe.folding import largest_difference
 from minicaffe.net import Net
@@ -30,6 +30,7 @@ def differences(exported: Exported, seed: int = 0) -> dict[str, float]:
 
     Raises MissingExtraError without the package onnxruntime.
     """
+    arguments.instance(exported, Exported, "differences", "what export_onnx returns")
     running, outputs = session(exported.model), list(exported.outputs)
     return compare(exported.twin.net, exported.axes, outputs, lambda given: running.run(outputs, given), seed)
 

@@ -71,8 +71,9 @@ def export_onnx(net: Net, path: str | os.PathLike[str] | None = None, outputs: I
         path: the file to write; None for none.
         outputs: blobs; the net's outputs, unless given.  Only what they need is exported.
 
-    Raises MissingExtraError without the package onnx; NetError for layers that ONNX has no words for, which names all
-    of them, for a blob that there is not, for a net without outputs, and for one of more than 2 GB.
+    Raises MissingExtraError without the package onnx; ArgumentTypeError for what is no Net; NetError for layers that
+    ONNX has no words for, which names all of them, for a blob that there is not, for a net without outputs, and for one
+    of more than 2 GB.
     """
     compat.require("onnx")
     wanted = wanted_outputs(net, outputs)

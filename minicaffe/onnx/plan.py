@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import Message
 
-from minicaffe import backend, proto
+from minicaffe import arguments, backend, proto
 from minicaffe.engine.assembly import Step
-from minicaffe.errors import MinicaffeError, NetError
+from minicaffe.errors import ArgumentTypeError, MinicaffeError, NetError
 from minicaffe.layers.indexing import Filter
 from minicaffe.layers.proposal import Proposing
 from minicaffe.net import Net
@@ -36,7 +36,12 @@ def blob_names(net: Net) -> list[str]:
 
 def wanted_outputs(net: Net, outputs: Iterable[str] | None) -> list[str]:
     """The names of the blobs to be outputs, each once: the net's, unless given; NetError if there are none."""
-    wanted = net.outputs if outputs is None else [outputs] if isinstance(outputs, str) else outputs
+    if not isinstance(net, Net):
+        raise ArgumentTypeError(
+            f"a Net is what is exported; found {net!r:.80}: make one of its file and its weights, "
+            "minicaffe.Net(file, minicaffe.TEST, weights=weights)"
+        )
+    wanted = net.outputs if outputs is None else arguments.names(outputs, "outputs to export")
     if not (names := list(dict.fromkeys(wanted))):
         raise NetError(f"net '{net.name}' has no outputs to export; name blobs to be outputs")
     return names
@@ -49,7 +54,7 @@ def needed_steps(net: Net, outputs: Sequence[str]) -> list[Step]:
     for name in outputs:
         if name not in names:  # of a deployed net all layers can be said, though not all its blobs are there
             known = [blob for i, blob in enumerate(names) if i not in splits]
-            near = difflib.get_close_matches(str(name), known, n=1)
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(known)}"
             raise NetError(f"net '{net.name}' has no blob '{name}'; {hint}")
     wanted = {names.index(name) for name in outputs}

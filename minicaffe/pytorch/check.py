@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minicaffe import compat
+from minicaffe import arguments, compat
 from minicaffe.onnx.check import compare
 from minicaffe.onnx.plan import Probe, make_twin, needed_steps
 from minicaffe.pytorch.export import Exported
@@ -15,6 +15,7 @@ def differences(exported: Exported, seed: int = 0) -> dict[str, float]:
 
     Random numbers are not the same in both, so a net in the TRAIN phase is compared only where it draws none.
     """
+    arguments.instance(exported, Exported, "differences", "what export_torch returns")
     torch, made = compat.require("torch"), exported.module()
     steps = needed_steps(exported.net, exported.outputs)
     twin = make_twin(exported.net, steps, exported.outputs)

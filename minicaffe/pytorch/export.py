@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minicaffe import compat
+from minicaffe import arguments, compat
 from minicaffe.errors import NetError
 from minicaffe.net import Net
 from minicaffe.onnx.plan import needed_steps, wanted_outputs
@@ -54,11 +54,12 @@ def export_torch(net: Net, path: str | os.PathLike[str], outputs: Iterable[str] 
         path: the file of weights, ``.pt``; the source lies beside it, with the suffix ``.py``.
         outputs: blobs; the net's outputs, unless given.  Only what they need is exported.
 
-    Raises MissingExtraError without the package torch; NetError for layers without a counterpart in PyTorch, which
-    names all of them, for a blob that there is not, for a net without outputs, and for a ``.py`` file of another's.
+    Raises MissingExtraError without the package torch; ArgumentTypeError for what is no Net; NetError for layers
+    without a counterpart in PyTorch, which names all of them, for a blob that there is not, for a net without outputs,
+    and for a ``.py`` file of another's.
     """
     torch = compat.require("torch")
-    weights = Path(path)
+    weights = Path(arguments.path(path, "weights"))
     program = weights.with_suffix(".py")
     if program.exists() and not (program.is_file() and program.read_bytes().startswith(_MARK.encode())):
         raise NetError(f"{program} is in the way of the module's source, and not of minicaffe's: name another file")

@@ -58,16 +58,17 @@ def _reached(w: Writer, x: str, bottom: Sequence[int], top: Sequence[int]) -> st
 
 @exports("Pooling")
 def pooling(w: Writer) -> str:
-    layer, x = w.layer, w.x[0]
-    w.require(len(w.top) == 1, "a mask of maxima has no counterpart")
+    layer, x, masks = w.layer, w.x[0], len(w.top) > 1
     w.require(layer.pool != Pooling.STOCHASTIC, "STOCHASTIC pooling has no counterpart")
     name = "max" if layer.pool == Pooling.MAX else "avg"
     if layer.global_pooling:
-        return f"F.{name}_pool2d({x}, {x}.shape[2:])"
+        masked = f"{w.helper('max_pool_with_mask')}({x}, {x}.shape[2:], 1, (0, 0, 0, 0))" if masks else ""
+        return masked or f"F.{name}_pool2d({x}, {x}.shape[2:])"
     (stride, pad, kernel), up = layer.sizes(), layer.rounds_up
-    w.require(all(2 * p <= k for p, k in zip(pad, kernel, strict=True)), "PyTorch pads by half the kernel at most")
     positions = [_positions(*axis, up) for axis in zip(w.bottom[0][2:], kernel, stride, pad, strict=True)]
-    w.require(tuple(positions) == tuple(w.top[0][2:]), "windows begin beyond the image, which PyTorch leaves out")
+    half = all(2 * p <= k for p, k in zip(pad, kernel, strict=True))
+    if masks or not half or tuple(positions) != tuple(w.top[0][2:]):
+        return _pooled_beyond(w, name, masks)
     how = options(stride=(sizes(stride), sizes(kernel)), padding=(sizes(pad), "0"), ceil_mode=(up, False))
     return f"F.{name}_pool2d({x}, {sizes(kernel)}{how})"
 
@@ -76,6 +77,25 @@ def _positions(size: int, kernel: int, stride: int, pad: int, up: bool) -> int:
     """How many windows PyTorch has along an axis: rounded up, without one that begins behind the image and one pad."""
     count = (size + 2 * pad - kernel + (stride - 1) * up) // stride + 1
     return count - (up and (count - 1) * stride >= size + pad)
+
+
+def _pooled_beyond(w: Writer, name: str, masks: bool) -> str:
+    """Pooling of an image with all around it that its windows reach: PyTorch pads by half the kernel at most, has no
+    window that begins beyond the image, and gives no mask of -1.
+    """
+    (kernel, stride, pad, _), x = w.layer.window, w.x[0]
+    axes = list(zip(w.bottom[0][2:], w.top[0][2:], kernel, stride, pad, strict=True))
+    room = tuple(n for size, count, k, s, p in reversed(axes) for n in (p, max((count - 1) * s + k - size - p, 0)))
+    how = f"{sizes(kernel)}, {sizes(stride)}"
+    if masks:
+        return f"{w.helper('max_pool_with_mask')}({x}, {how}, {room})"
+    if name == "max":
+        return f"F.max_pool2d(F.pad({x}, {room}, value=torch.finfo({x}.dtype).min), {how})"
+    lengths = [[min(k, size + 2 * p - n * s) for n in range(count)] for size, count, k, s, p in axes]
+    if all(length == k for axis, k in zip(lengths, kernel, strict=True) for length in axis):
+        return f"F.avg_pool2d(F.pad({x}, {room}), {how})"
+    rows, columns = (f"{x}.new_tensor({axis})" for axis in lengths)
+    return f"F.avg_pool2d(F.pad({x}, {room}), {how}, divisor_override=1) / ({rows}[:, None] * {columns})"
 
 
 @exports("LRN")

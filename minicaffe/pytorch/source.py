@@ -16,13 +16,15 @@ from minicaffe.layers.base import TRAIN
 from minicaffe.net import Net
 from minicaffe.onnx.plan import blob_names, refused
 from minicaffe.pytorch import layers as _layers  # noqa: F401  (registers exporters, as the next does)
+from minicaffe.pytorch import recurrent as _recurrent  # noqa: F401
 from minicaffe.pytorch import reducing as _reducing  # noqa: F401
+from minicaffe.pytorch.helpers import HELPERS, in_order
 from minicaffe.pytorch.writer import Unsupported, Writer, exporters, refusal
 
 _OVERWRITABLE = {"BatchNorm", "Bias", "Convolution", "Deconvolution", "Eltwise", "InnerProduct", "Scale"}
 """Types of layers whose top PyTorch's ReLU may overwrite: going backward, they do not read it."""
 
-_TAKEN = {"self", "torch", "nn", "F", *keyword.kwlist, *keyword.softkwlist, *dir(builtins)}
+_TAKEN = {"self", "torch", "nn", "F", *HELPERS, *keyword.kwlist, *keyword.softkwlist, *dir(builtins)}
 """Names that a variable in the source cannot have."""
 
 
@@ -86,6 +88,8 @@ class _Layers:
     """The variable of each blob, by its number."""
     makers: dict[int, str] = field(default_factory=dict)
     """The type of the layer that made each blob last."""
+    helpers: set[str] = field(default_factory=set)
+    """The names of what layers call beside PyTorch."""
 
     def variable(self, blob: str) -> str:
         """The variable for a blob."""
@@ -157,6 +161,7 @@ def _write_layer(net: Net, made: _Layers, step: Step, names: list[str], index: i
     made.name(index, layer)
     w = Writer(step, read, made.reference(index), in_place)
     found = exporters[layer.type](w)
+    made.helpers |= w.helpers
     if w.constructor:
         _add_module(net, made, w, index, owners)
     tops = [made.variable(names[i]) for i in step.top_ids]
@@ -172,7 +177,7 @@ def _add_module(net: Net, made: _Layers, w: Writer, index: int, owners: dict) ->
     """Add a layer's submodule: another layer's, where all its params are that one's."""
     key = made.names[index]
     of = {owners[index, j] for j in range(len(w.layer.blobs))}
-    users = [user for k in of for user in net.learnable[k].users if user[0] < index]
+    users = [user for k in of for user in net.learnable[k].users if user[0] < index and not w.has_state]
     twin = next((i for i, _ in users if made.constructors.get(i) == w.constructor and of == {
         owners[i, j] for j in range(len(net.layers[i].blobs))}), None)  # fmt: skip
     if twin is not None:
@@ -242,4 +247,5 @@ def _assembled(
         *(f"        {line}" for line in made.lines),
         f"        return {{{returns}}}",
     ]
-    return "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n\n\n" + "\n".join(lines) + "\n"
+    imports = "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n"
+    return "\n\n".join([imports, *in_order(made.helpers), "\n".join(lines) + "\n"])

@@ -32,6 +32,14 @@ class Writer:
         self.constructor = ""
         self.blobs: dict[str, int] = {}
         self.state: dict[str, NDArray] = {}
+        self.helpers: set[str] = set()
+        self.has_state = False
+        """Whether the submodule is this layer's alone, even if others have the same params."""
+
+    def helper(self, name: str) -> str:
+        """Have the source bring along what ``helpers`` defines under a name, which is returned."""
+        self.helpers.add(name)
+        return name
 
     def module(self, constructor: str, **blobs: tuple[int, Sequence[int]]) -> str:
         """Give the layer a submodule; ``blobs`` names its params: the place of a learnable blob, and a shape for it.

@@ -270,3 +270,21 @@ def cache(function: Callable, stamp: str = "") -> Any:
         return Cache(function, stamp)
     except RuntimeError:  # there is no source, by whose content Numba knows code
         return caching.NullCache()
+
+
+def complaint() -> str:
+    """Why code is not kept where it is wanted, what that means, and what to do; "" where nothing is wrong."""
+    place = cache(_nothing)
+    kept = getattr(place, "keeps", False)
+    if config.CACHE_DIR:
+        try:
+            caching.UserProvidedCacheLocator(_nothing, __file__).ensure_cache_path()
+            return ""
+        except OSError as error:
+            wrong = f"the folder of NUMBA_CACHE_DIR, {config.CACHE_DIR}, cannot be written ({error.strerror or error})"
+    elif kept:
+        return ""
+    else:
+        wrong = "neither the package's folder nor the user's cache folder can be written"
+    outcome = f"kept elsewhere ({place.cache_path})" if kept else "not kept: every process compiles them anew"
+    return f"{wrong}; kernels are {outcome}. Set NUMBA_CACHE_DIR to a folder that can be written"

@@ -58,6 +58,7 @@ kernel                      what is reassociated
 ``batch_norm._sums``        a sum, and one of products with differences, which are computed ``as_written``
 ``batch_norm._scale_grad``  a sum, and one of products
 ``softmax``                 ``_row_total`` and ``_row_product``: a row's sum, and its inner product with another
+``unit_norm``               ``_row_product`` and ``_row_size``: a row's inner product with another, and its magnitudes
 ``dot._inner_product_part`` an inner product, in float64
 ==========================  =========================================================================================
 """
@@ -119,8 +120,11 @@ class _Compiling(event.Listener):
 
 @functools.cache
 def announce() -> None:
-    """Say, once a process, that kernels are being compiled."""
-    logging.getLogger("minicaffe").info("compiling kernels for this machine, once (this takes a few seconds) ...")
+    """Say, once a process, that kernels are being compiled, and if they are not kept where they are wanted."""
+    log = logging.getLogger("minicaffe")
+    log.info("compiling kernels for this machine, once (this takes a few seconds) ...")
+    if wrong := cache.complaint():
+        log.warning("%s", wrong)
 
 
 def _is_kernel(event: event.Event) -> bool:

@@ -94,7 +94,7 @@ def mvn(w: Writer) -> str:
 def normalize(w: Writer) -> list[str]:
     layer = w.layer
     if layer.by_position:
-        if layer.l1:
+        if layer.power == 1:
             norm = w.shifted(w.reduced("ReduceL1", w.x[0], [1], keep=True), 1e-6)
         else:
             norm = w.op("Sqrt", w.shifted(w.reduced("ReduceSumSquare", w.x[0], [1], keep=True), 1e-6))

@@ -1,4 +1,4 @@
-"""Batch normalisation and scaling, local response normalisation."""
+"""Batch normalisation and scaling, local response normalisation, vectors of a length of 1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ def cases(sizes: Sizes) -> Iterator[KernelCase]:
     for image in [(1, 1, 1, 1), (2, 2, 3, 7), (1, 3, 20, 17), *((1, 2, 2, size) for size in sizes.edges)]:
         for size in (1, 3, 5):
             yield from _lrn_within(image, size)
+    for shape in [(1, 1, 1), (5, 7, 1), (2, 3000, 1), (2, 3, 300), *edges]:
+        for power in (1, 2):
+            yield from _unit_norm(shape, power)
     if sizes.large:
+        yield from _unit_norm((4, 32, sizes.large // 128), 2)
         yield from _lrn((8, 64, sizes.large // 512), 5)
         yield from _lrn_within((8, 64, 32, max(1, sizes.large // (512 * 32))), 3)
 
@@ -61,3 +65,11 @@ def _lrn_within(shape: Shape, size: int) -> Iterator[KernelCase]:
     yield KernelCase("lrn_within", (x, out, out, size, 1.0, 0.75), label)
     yield KernelCase("lrn_within", (x, None, out, size, 1.0, 0.75), f"{label} without scale")
     yield KernelCase("lrn_within_grad", (x, x, uniform(1, 3, *shape), x, out, size, 1.0, 0.75), label)
+
+
+def _unit_norm(shape: Shape, power: int) -> Iterator[KernelCase]:
+    sums, label = shape[::2], f"{'x'.join(map(str, shape))} power {power}"
+    yield KernelCase("unit_norm", (normal(*shape), 0.5, power, output(*sums), output(*shape)), label)
+    for dnorm in (None, normal(*sums)):
+        args = (normal(*shape), uniform(1, 3, *sums), normal(*shape), power, dnorm, output(*shape))
+        yield KernelCase("unit_norm_grad", args, label + (", dnorm" if dnorm else ""))
