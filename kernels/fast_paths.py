@@ -23,6 +23,7 @@ FAST_PATHS = {
     "row_dot": "the weight gradient of few filters of few channels is made of inner products of rows",
     "shared_gradients": "gradients of ranks on one machine lie in memory that all see, and none are sent",
     "strided_1x1": "a 1 x 1 convolution with a stride first gathers the pixels that it reads",
+    "whole_image": "a convolution whose window is the whole image is an inner product",
     "winograd": "3 x 3 and 5 x 5 convolutions with stride 1 multiply transformed tiles",
 }
 """Name and meaning of each; those of convolutions are named after the algorithms in ``kernels/cpu/conv``."""

@@ -1023,7 +1023,9 @@ def switch_fusion(run: Run) -> None:
 
 
 def switch_algorithm(run: Run) -> None:
-    run.left_out ^= {run.rng.choice(["depthwise", "filter_panels", "rotated", "row_dot", "strided_1x1", "winograd"])}
+    run.left_out ^= {
+        run.rng.choice(["depthwise", "filter_panels", "rotated", "row_dot", "strided_1x1", "whole_image", "winograd"])
+    }
 
 
 GUARD = 0xA5

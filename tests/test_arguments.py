@@ -85,8 +85,8 @@ WRONG_TYPES = [
     *[(lambda names: net(0).copy_from("w", ignore=names), (names,), "layers to ignore must be names")
       for names in (3, [3], b"fc8")],
     *[(lambda names: net(0).copy_from("w", rename=names), (names,), "rename takes a mapping") for names in ("a", [1], 3)],
-    *[(io.blobproto_to_array, (other,), "takes a BlobProto") for other in (None, "a", np.zeros(3))],
-    *[(io.datum_to_array, (other,), "takes a Datum") for other in (None, "a", np.zeros(3))],
+    *[(io.blobproto_to_array, (other,), "takes a BlobProto") for other in (None, "a", np.zeros(3), NET)],
+    *[(io.datum_to_array, (other,), "takes a Datum") for other in (None, "a", np.zeros(3), NET)],
     *[(coord_map.crop, (other, other), "takes two tops") for other in (None, "a", [])],
 ]  # fmt: skip
 """What a function takes is of another type: never an error from within."""

@@ -160,3 +160,16 @@ def test_shares_of_the_threads_cover_all_of_the_work_once(threads):
         pieces = filter_panels._pieces(problem, split.rows)
         assert sum(pieces) == problem.positions
         assert 1 <= split.together <= filter_panels._most_together(problem, len(pieces))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_each_thread_has_work_of_its_own(threads):
+    """Where there are fewer positions than parts: else it is chance which thread computes which filters, and none
+    finds in its cache what the layer after needs of it.
+    """
+    for shape in ((1, 512, 14, 14), (1, 1024, 7, 7), (1, 128, 13, 13)):
+        problem = problem_of(shape, 64 * 3 * threads, window((1, 1)), 1, np.float32, threads)
+        split = filter_panels._split(problem)
+        blocks = -(-len(filter_panels._pieces(problem, split.rows)) // split.together)
+        assert threads <= split.parts
+        assert split.parts // split.filter_parts <= blocks

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from minicaffe.kernels import cpu, fast_paths, reference
-from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm, select, winograd, winograd_transforms
+from minicaffe.kernels.cpu.conv import depthwise, implicit_gemm, select, whole_image, winograd, winograd_transforms
 from minicaffe.kernels.cpu.conv.problem import FORWARD, KINDS, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cpu.conv.select import candidates
 from minicaffe.kernels.cpu.matmul import gemm, streamed
@@ -516,6 +516,14 @@ ROW_DOT = [  # gradients of weights that are inner products of rows
     ((1, 3, 6, 50), 3, window((2, 2)), 1),
 ]
 
+WHOLE = [  # a window that is the whole image: inner products
+    ((1, 70, 1, 1), 33, window((1, 1)), 1),
+    ((3, 5, 4, 6), 7, window((4, 6)), 1),
+    ((20, 2, 3, 3), 70, window((3, 3), stride=2), 1),
+    ((2, 9, 17), 5, window((17,)), 1),
+    ((4, 3, 2, 3, 2), 18, window((2, 3, 2)), 1),
+]
+
 
 def scratch(case, x_shape, y_shape, w, group):
     """Memory for both versions, full of NaN so that what is read before it is written shows."""
@@ -541,7 +549,7 @@ def check_convolution(case, shape, outputs, w, group, **limits):
         np.testing.assert_array_equal(written, added)
 
 
-@pytest.mark.parametrize("shape, outputs, w, group", CONVOLUTION + TILED + ROW_DOT)
+@pytest.mark.parametrize("shape, outputs, w, group", CONVOLUTION + TILED + ROW_DOT + WHOLE)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_convolution(case, shape, outputs, w, group, threads):
     """Winograd's transforms round once more where a processor cannot multiply and add at once."""
@@ -561,6 +569,27 @@ def test_panels_that_lie_in_an_image_give_the_same_bits_as_gathered_ones(case, m
         implicit_gemm.bind(problem)(x, weights, bias, y, memory, 0.5)
         results.append(y)
     np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("shape, outputs, w, group", WHOLE)
+@pytest.mark.parametrize("slope", [0.0, 0.25, 1.0])
+def test_a_window_that_is_the_whole_image_is_an_inner_product(case, shape, outputs, w, group, slope):
+    """Of which nothing is kept for weights that stay the same; any margin, stride beside, or group makes it another."""
+    y_shape = (shape[0], outputs, *(1 for _ in w.kernel))
+    problem = Problem(FORWARD, shape, y_shape, w, group, case.dtype, 2, packed=True)
+    for kind in KINDS:
+        assert next(iter(dict(candidates(problem._replace(kind=kind))))) == "whole_image"
+    padded = w._replace(pad=(1, *w.pad[1:]))
+    assert whole_image.cycles(problem._replace(window=padded)) is None
+    assert whole_image.cycles(problem._replace(x_shape=(*shape[:2], 1 + shape[2], *shape[3:]))) is None
+    assert whole_image.cycles(problem._replace(accumulate=True)) is None
+    x, weights, bias = case.normal(*shape), case.normal(outputs, shape[1], *w.kernel), case.normal(outputs)
+    memory, results, packed = scratch(case, shape, y_shape, w, group), [], {}
+    for ops, more in ((reference, ()), (cpu, (packed,))):
+        results.append(case.garbage(*y_shape))
+        ops.convolve(x, weights, bias, results[-1], w, group, memory, slope, *more)
+    assert not packed
+    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape, outputs, w, group", TILED)
@@ -593,10 +622,10 @@ def test_a_window_that_reaches_beyond_the_image(case, kernel, stride, dilation, 
         case.check("convolve_weight_grad", lambda dw, dy=dy: (x, dy, dw, w, group, memory, True), [start])
 
 
-@pytest.mark.parametrize("path", ["depthwise", "rotated", "row_dot", "strided_1x1", "winograd"])
+@pytest.mark.parametrize("path", ["depthwise", "rotated", "row_dot", "strided_1x1", "whole_image", "winograd"])
 def test_a_convolution_does_without_a_fast_path(case, path):
     with fast_paths.without(path):
-        for shape, outputs, w, group in CONVOLUTION + TILED[:2] + ROW_DOT[:1]:
+        for shape, outputs, w, group in CONVOLUTION + TILED[:2] + ROW_DOT[:1] + WHOLE:
             check_convolution(case, shape, outputs, w, group)
 
 

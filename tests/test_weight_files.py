@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,17 @@ def test_arrays_that_are_no_params(arrays, message):
     np.savez("x.npz", **arrays)
     with pytest.raises(WeightsError, match=message):
         weight_files.read("x.npz")
+
+
+@pytest.mark.parametrize("name, message", [
+    ("net/data.pkl", "'net/data.pkl' in it is no array; it is PyTorch's: save its tensors as .npz or .safetensors"),
+    ("notes.txt", "'notes.txt' in it is no array$"),
+])  # fmt: skip
+def test_another_archive_is_refused(name, message):
+    with zipfile.ZipFile("x.pt", "w") as archive:
+        archive.writestr(name, b"anything")
+    with pytest.raises(WeightsError, match=message):
+        weight_files.read("x.pt")
 
 
 def test_python_objects_are_never_unpickled():

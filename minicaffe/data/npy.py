@@ -41,7 +41,12 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray]:
             size = sum(entry.file_size for entry in archive.infolist())
         limits.require_memory(size, f"the content of {name}", "take a part of it")
         with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
+            found = {key: arrays[key] for key in arrays.files}
+        for key, array in found.items():
+            if not isinstance(array, np.ndarray):
+                hint = "; it is PyTorch's: save its tensors as .npz or .safetensors" if key.endswith("data.pkl") else ""
+                raise ValueError(f"'{key}' in it is no array{hint}")
+        return found
     except MinicaffeError:
         raise
     except Exception as error:  # as above; and archives may ask for what zipfile cannot do

@@ -7,6 +7,9 @@ the same weights in reverse.
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,23 +30,27 @@ from minicaffe.kernels.cpu.runtime.launch import parallel_queue, queue_length, s
 from minicaffe.kernels.cpu.simd.memory import WIDTH
 from minicaffe.kernels.cpu.simd.window_3x3 import TAPS, add_products_3x3, correlate_3x3, spread_3x3
 
+_TOGETHER = 1 << 13
+"""Bytes of the pixels of small channels that are gone through strip by strip, each strip down all of them."""
 _PIECE = 1 << 10
 """Registers of products that are summed in a lane in the arrays' dtype; the sums of pieces are added up in float64."""
 
 
 @part_kernel()
-def _convolve_part(part, parts, worker, x, w, bias, y, slope, reverse, sizes):
-    like = x.dtype.type(0)
-    size = size_of(like)
+def _convolve_part(part, parts, worker, together, x, w, bias, y, slope, reverse, sizes):
+    size = size_of(x.dtype.type(0))
     n, groups, each = y.shape[:3]
     pixels, positions = sizes[0] * sizes[1] * size, sizes[2] * sizes[3] * size
-    step, first = (-size, (TAPS - 1) * size) if reverse else (size, 0 * size)
+    step, first_tap = (-size, (TAPS - 1) * size) if reverse else (size, 0 * size)
     low, high = share(part, parts, n * groups * each)
-    for item in range(low, high):
+    item = low
+    while item < high:
         k = item % (groups * each)
+        channels = min(together, high - item, groups * each - k)
         target, source = y.ctypes.data + item * positions, x.ctypes.data + item // each * pixels
-        start = like if reverse else bias[k // each, k % each]
-        correlate_3x3(target, source, sizes, w.ctypes.data + k * TAPS * size + first, step, start, slope)
+        weights, starts = w.ctypes.data + k * TAPS * size + first_tap, bias.ctypes.data + k * size
+        correlate_3x3(target, source, sizes, channels, weights, step, starts, slope)
+        item += channels
 
 
 @part_kernel()
@@ -84,14 +91,14 @@ def _weight_grad_part(part, parts, worker, x, dy, dw, accumulate, sizes):
 
 
 @kernel()
-def _convolve(parts, threads, sizes, x, w, bias, y, memory, slope):
-    arguments = x, w, bias, y, x.dtype.type(slope), False, sizes
+def _convolve(parts, threads, sizes, together, x, w, bias, y, memory, slope):
+    arguments = together, x, w, bias, y, x.dtype.type(slope), False, sizes
     parallel_queue(_convolve_part, parts, threads, arguments)
 
 
 @kernel()
-def _convolve_reverse(parts, threads, sizes, dy, w, dx, memory):
-    arguments = dy, w, w.reshape(len(w), -1), dx, dy.dtype.type(1), True, sizes
+def _convolve_reverse(parts, threads, sizes, together, zeros, dy, w, dx, memory):
+    arguments = together, dy, w, zeros, dx, dy.dtype.type(1), True, sizes
     parallel_queue(_convolve_part, parts, threads, arguments)
 
 
@@ -129,8 +136,16 @@ def bind(problem: Problem) -> Solver:
     )
     kernels = {FORWARD: _convolve, DATA_GRAD: _spread, WEIGHT_GRAD: _weight_grad}
     solve, sizes = kernels[problem.kind], (*pixels, *positions, stride, *pad)
+    more: tuple[Any, ...] = (_together(problem, pixels),) if problem.kind == FORWARD else ()
     if problem.kind == DATA_GRAD and stride == 1:
         solve, sizes = _convolve_reverse, (*positions, *pixels, 1, *(2 - each for each in pad))
-    bound = functools.partial(solve, queue_length(problem.threads), problem.threads, sizes)
+        more = _together(problem, positions), np.zeros((problem.group, 1), problem.dtype)
+    bound = functools.partial(solve, queue_length(problem.threads), problem.threads, sizes, *more)
     solver = grouped(problem, bound)
     return then_bias_grad(solver) if problem.kind == WEIGHT_GRAD else solver
+
+
+def _together(problem: Problem, pixels: Sequence[int]) -> int:
+    """How many channels of so many rows and columns to go through together."""
+    channel = max(1, math.prod(pixels) * problem.dtype.itemsize)
+    return max(1, _TOGETHER // channel) if problem.filters == 1 else 1

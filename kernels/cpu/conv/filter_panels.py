@@ -218,7 +218,11 @@ def _are_many(problem: Problem) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _split(problem: Problem) -> _Split:
-    """The split of the work that is finished first: each part of the filters moves all of its images."""
+    """The split of the work that is finished first: each part of the filters moves all of its images.
+
+    Of several it is one whose parts all have work: then each thread computes the same in every pass, and finds some of
+    what it needs in its cache.
+    """
     depth, images = problem.channels * problem.window.taps, problem.x_shape[0] * problem.group
     columns, moved = _panel_columns(problem), _gathered_cycles(problem)
     per_position = depth / MULTIPLICATIONS_PER_CYCLE + _transposed(problem)
@@ -245,7 +249,12 @@ def _split(problem: Problem) -> _Split:
         for filter_parts in range(1, min(parts, len(columns)) + 1)
         if parts % filter_parts == 0
     )
-    return min(splits, key=lambda split: finished(cycles(split), threads))
+
+    def order(split: _Split) -> tuple[float, int, int]:
+        each = list(cycles(split))
+        return finished(each, threads), each.count(0.0), split.filter_parts
+
+    return min(splits, key=order)
 
 
 def _lengths(problem: Problem, rows: int) -> list[int]:

@@ -19,6 +19,7 @@ from minicaffe.kernels.cpu.conv import (
     row_dot,
     strided_1x1,
     uncompiled,
+    whole_image,
     winograd,
 )
 from minicaffe.kernels.cpu.conv.problem import (
@@ -37,6 +38,7 @@ from minicaffe.kernels.reference import Array
 from minicaffe.kernels.window import Window
 
 ALGORITHMS: dict[str, Algorithm] = {
+    "whole_image": whole_image,
     "strided_1x1": strided_1x1,
     "depthwise": depthwise,
     "winograd": winograd,

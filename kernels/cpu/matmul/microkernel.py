@@ -29,7 +29,6 @@ from minicaffe.kernels.cpu.simd.memory import (
     get_vector,
     prefetch_line,
     prefetch_rows,
-    prefetch_rows_to_write,
     put_vector,
     splat,
 )
@@ -67,8 +66,9 @@ def _define_micro_kernel(
     k, a, a_row, a_step, a_rows, b, b_row, initial, initial_row, c, c_row, slope, *far = function.args
     lanes = WIDTH // size
     kind = ir.VectorType(scalar, lanes)
-    labels = "entry", "started", "numbers", "matrix", "loop", "done", "rectifying", "plain"
-    entry, started, numbers, matrix, loop, done, rectifying, plain = map(function.append_basic_block, labels)
+    labels = "entry", "apart", "ready", "started", "numbers", "matrix", "loop", "done", "rectifying", "plain"
+    entry, apart, ready, started, *labelled = map(function.append_basic_block, labels)
+    numbers, matrix, loop, done, rectifying, plain = labelled
     places = [(r, v) for r in range(rows) for v in range(vectors)]
 
     builder = ir.IRBuilder(entry)
@@ -77,6 +77,14 @@ def _define_micro_kernel(
     a_number = [builder.select(builder.icmp_signed("<", word(r), a_rows), word(r), last) for r in range(rows)]
     a_offsets = [builder.mul(a_row, r) for r in a_number]
     zero = ir.Constant(kind, [0.0] * lanes)
+    # the hardware prefetches no rows of C that are far apart
+    builder.cbranch(builder.icmp_signed(">", c_row, word(PANEL)), apart, ready)
+    builder.position_at_end(apart)
+    for r, v in places:
+        at = builder.add(builder.add(c, builder.mul(c_row, word(r))), word(v * WIDTH))
+        prefetch_line(builder, at, writes=True)
+    builder.branch(ready)
+    builder.position_at_end(ready)
     builder.cbranch(builder.icmp_signed("!=", initial, word(0)), started, loop)
     builder.position_at_end(started)
     builder.cbranch(builder.icmp_signed("!=", initial_row, word(0)), matrix, numbers)
@@ -118,11 +126,11 @@ def _define_micro_kernel(
         ),
     ]
     for phi, first, then in following:
-        for before in (entry, numbers, matrix):
+        for before in (ready, numbers, matrix):
             phi.add_incoming(first, before)
         phi.add_incoming(then, loop)
     for place in places:
-        sums[place].add_incoming(zero, entry)
+        sums[place].add_incoming(zero, ready)
         sums[place].add_incoming(row_numbers[place[0]], numbers)
         sums[place].add_incoming(earlier[place], matrix)
         sums[place].add_incoming(totals[place], loop)
@@ -300,10 +308,7 @@ def compiled_macro_kernel(dtype: np.dtype) -> Any:
             if initial != 0:
                 start += i * (initial_row if initial_row != 0 else size)
             whole = columns * size == vectors * WIDTH and inside == mr
-            if c_row > PANEL:  # rows are too far apart for the hardware to prefetch the next ones
-                following = min(mr, rows - i - inside)
-                prefetch_rows_to_write(c_tile + mr * c_row, c_row, following, columns * size)
-            if first != 0 and a_step == size:  # rows of A are too far apart, too
+            if first != 0 and a_step == size:  # rows of A are too far apart for the hardware to prefetch the next ones
                 prefetch_rows(a_tile + mr * a_row, a_row, min(mr, rows - i - inside), k * size)
             if not whole:
                 tile, tile_row = scratch, vectors * WIDTH

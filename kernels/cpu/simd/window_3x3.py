@@ -24,13 +24,24 @@ from numba.extending import intrinsic
 
 from minicaffe.kernels.cpu.runtime.address import quotient, size_of
 from minicaffe.kernels.cpu.runtime.compile import kernel
-from minicaffe.kernels.cpu.simd.memory import WIDTH, fma, get_masked, get_vector, put_masked, put_vector, splat
+from minicaffe.kernels.cpu.simd.memory import (
+    WIDTH,
+    fma,
+    get_masked,
+    get_vector,
+    prefetch_line,
+    put_masked,
+    put_vector,
+    splat,
+)
 from minicaffe.kernels.cpu.simd.rectify import rectified
 
 _WORD, _LANE = ir.IntType(64), ir.IntType(32)
 _EXTENT, TAPS = 3, 9
-_BAND = 1 << 12
+_BAND = 1 << 13
 """Bytes of the rows of pixels that a strip goes down at most: what neighbouring strips share stays in the L1 cache."""
+_AHEAD = 1 << 11
+"""How many bytes ahead pixels and positions are prefetched: they may be in another core's cache."""
 
 
 class _Code(NamedTuple):
@@ -71,13 +82,17 @@ class _Code(NamedTuple):
 
     def factors(self, weights: Any, step: Any) -> list[list[Any]]:
         """Registers full of each weight, row by row; the weights are ``step`` bytes apart."""
+        places = [self.further(weights, _WORD(tap), step) for tap in range(TAPS)]
+        return [[self.full_of(place) for place in places[i : i + _EXTENT]] for i in range(0, TAPS, _EXTENT)]
+
+    def full_of(self, address: Any) -> Any:
+        """A register full of the number at an address."""
         builder, kind = self.builder, self.kind
+        return splat(builder, builder.load(builder.inttoptr(address, kind.element.as_pointer())), kind.count)
 
-        def factor(tap: int) -> Any:
-            address = builder.add(weights, builder.mul(step, _WORD(tap)))
-            return splat(builder, builder.load(builder.inttoptr(address, kind.element.as_pointer())), kind.count)
-
-        return [[factor(_EXTENT * i + j) for j in range(_EXTENT)] for i in range(_EXTENT)]
+    def further(self, address: Any, count: Any, distance: Any) -> Any:
+        """The address ``count`` times a distance further on."""
+        return self.builder.add(address, self.builder.mul(count, distance))
 
     def weighted(self, total: Any, factors: list[Any], registers: list[Any]) -> Any:
         """The total plus each factor times its register; None counts as 0."""
@@ -93,7 +108,8 @@ class _Rows:
     """Code for the rows of a channel, ``height`` of ``width`` elements, under a strip.
 
     Row 0 has the element that is number ``left`` of the row at ``source``.  Registers are read from there and from
-    so many ``starts`` elements further on; only what is within the rows if the strip is not ``whole``.
+    so many ``starts`` elements further on; only what is within the rows if the strip is not ``whole``.  What follows
+    each row ``_AHEAD`` bytes further on is prefetched.
     """
 
     def __init__(
@@ -113,6 +129,8 @@ class _Rows:
         code, builder = self._code, self._code.builder
         inside = builder.icmp_unsigned("<", index, self._height)
         address = builder.add(self._source, builder.mul(index, self._row))
+        for start in range(0, max(self._masks) + 1, code.kind.count):
+            prefetch_line(builder, builder.add(address, _WORD(_AHEAD + start * code.size)))
         address = builder.select(inside, address, self._zeros)
         return [code.get(builder.add(address, _WORD(start * code.size)), mask) for start, mask in self._masks.items()]
 
@@ -165,34 +183,39 @@ def _twice(builder: ir.IRBuilder, whole: Any, generate: Callable[[bool], None]) 
 
 
 def _correlation(stride: int) -> Any:
-    """An intrinsic that goes down a strip of ``number`` rows for ``correlate_3x3``; ``place`` is what ``_place``
-    tells of it.
+    """An intrinsic that goes down a strip of ``number`` rows in some channels for ``correlate_3x3``; ``place`` is what
+    ``_place`` tells of it.
     """
 
     @intrinsic
-    def correlate(context, target, source, place, number, sizes, weights, step, start, slope):
+    def correlate(context, target, source, place, number, sizes, channels, weights, step, starts, slope):
         def generate(context, builder, signature, arguments):
-            target, source, place, number, sizes, weights, step, start, slope = arguments
+            target, source, place, number, sizes, channels, weights, step, starts, slope = arguments
             top, left, count, whole = cgutils.unpack_tuple(builder, place)
-            sizes, size = cgutils.unpack_tuple(builder, sizes), context.get_abi_sizeof(start.type)
-            code = _Code(builder, ir.VectorType(start.type, WIDTH // size), size)
-            factors, begin = code.factors(weights, step), splat(builder, start, code.kind.count)
+            sizes, size = cgutils.unpack_tuple(builder, sizes), context.get_abi_sizeof(slope.type)
+            code = _Code(builder, ir.VectorType(slope.type, WIDTH // size), size)
+            pixels, positions = (code.bytes_of(builder.mul(*sizes[i : i + 2])) for i in (0, 2))
             target_row = code.bytes_of(sizes[3])
 
             def strip(whole: bool) -> None:
                 written = None if whole else code.lanes_within(_WORD(0), count)
-                windows = _Windows(code, stride, source, sizes, left, whole)
-                with windows.down(top, number) as (row, under):
-                    total = begin
-                    for own, registers in zip(factors, under, strict=True):
-                        total = code.weighted(total, own, registers)
-                    at = builder.add(target, builder.mul(row, target_row))
-                    code.put(rectified(builder, total, slope), at, written)
+                with cgutils.for_range(builder, channels) as channel:
+                    first = code.further(target, channel.index, positions)
+                    factors = code.factors(code.further(weights, channel.index, _WORD(TAPS * size)), step)
+                    start = code.full_of(code.further(starts, channel.index, _WORD(size)))
+                    under_it = code.further(source, channel.index, pixels)
+                    with _Windows(code, stride, under_it, sizes, left, whole).down(top, number) as (row, under):
+                        total = start
+                        for own, registers in zip(factors, under, strict=True):
+                            total = code.weighted(total, own, registers)
+                        at = code.further(first, row, target_row)
+                        prefetch_line(builder, builder.add(at, _WORD(_AHEAD)), writes=True)
+                        code.put(rectified(builder, total, slope), at, written)
 
             _twice(builder, builder.icmp_signed("!=", whole, _WORD(0)), strip)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 2, place, types.intp, sizes, *[types.intp] * 2, start, slope), generate
+        return types.void(*[types.intp] * 2, place, types.intp, sizes, *[types.intp] * 4, slope), generate
 
     return correlate
 
@@ -303,13 +326,14 @@ def _place(sizes, row, column, lanes):
 
 
 @kernel(internal=True)
-def correlate_3x3(target, source, sizes, weights, step, start, slope):
-    """Write, at all positions, ``start`` and the sum of weight times pixel, what is negative times ``slope``.
+def correlate_3x3(target, source, sizes, channels, weights, step, starts, slope):
+    """Write, at all positions of some channels that follow one another, the channel's number at ``starts`` and the sum
+    of weight times pixel, what is negative times ``slope``.
 
-    ``target``, ``source`` and ``weights`` are addresses; the weights are ``step`` bytes apart.
+    ``target``, ``source``, ``weights`` and ``starts`` are addresses; the weights are ``step`` bytes apart.
     """
     _, _, rows, columns, stride, _, _ = sizes
-    size = size_of(start)
+    size = size_of(slope)
     lanes, band = WIDTH // size, _band(sizes, size)
     for row in range(0, rows, band):
         number = min(band, rows - row)
@@ -317,9 +341,9 @@ def correlate_3x3(target, source, sizes, weights, step, start, slope):
             place = _place(sizes, row, column, lanes)
             to, at = target + (row * columns + column) * size, source + place[1] * size
             if stride == 1:
-                _correlate_1(to, at, place, number, sizes, weights, step, start, slope)
+                _correlate_1(to, at, place, number, sizes, channels, weights, step, starts, slope)
             else:
-                _correlate_2(to, at, place, number, sizes, weights, step, start, slope)
+                _correlate_2(to, at, place, number, sizes, channels, weights, step, starts, slope)
 
 
 @kernel(internal=True)
