@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicaffe import arguments, backend, limits, proto
 from minicaffe.backend import generation
-from minicaffe.errors import MinicaffeError, ShapeError
+from minicaffe.errors import MinicaffeError, ShapeError, WeightsError
 from minicaffe.kernels.halves import Halves
 from minicaffe.proto.blobs import MAX_AXES
 from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
@@ -53,6 +55,33 @@ def storages_in_use() -> Iterator[dict[int, Storage]]:
         _in_use.found = before
 
 
+class Source(Protocol):
+    """Where values were read, and can be read again."""
+
+    def read(self, array: NDArray) -> None:
+        """Write them to an array of as many elements; WeightsError if they can no longer be read."""
+
+    def __str__(self) -> str:
+        """What is read, and where, for messages."""
+
+
+def digest_of(array: NDArray) -> bytes:
+    """Stands for what an array in one piece holds."""
+    return hashlib.blake2b(array.data, digest_size=16).digest()
+
+
+_unloading = threading.RLock()
+"""Held while memory is taken from, or brought back to, a storage whose values have a ``Source``."""
+
+
+def _after_fork() -> None:
+    global _unloading
+    _unloading = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class Storage:
     """Flat zero-initialised memory that several blobs may share, kept where it was last used.
 
@@ -63,6 +92,8 @@ class Storage:
     says which elements are of interest to him, ``start`` to ``stop`` (default: all), and finds the zeros written there.
 
     A device may hold float32 in 16 bits (``keep_in``); the host has float32 always.
+
+    Values that nobody was given since they were read from a ``Source`` need no memory: ``unload`` gives it back.
     """
 
     __slots__ = (
@@ -78,6 +109,8 @@ class Storage:
         "_head_on_device",
         "_uploads",
         "_zeros",
+        "_source",
+        "_digest",
         "handed_out",
         "users",
     )
@@ -94,6 +127,8 @@ class Storage:
         self._head_on_device = False
         self._uploads = 0
         self._zeros: dict[int, int] = {}
+        self._source: Source | None = None
+        self._digest: bytes | None = None
         self.handed_out = 0
         """How often somebody was given the memory, to write to it perhaps."""
         self.users = 0
@@ -115,14 +150,57 @@ class Storage:
         """Keep the host's side in ``memory``, flat, of this size and zero, from now on."""
         if self.touched:
             memory[:] = self.peek()
-        self._host = memory
+        self._host, self._source = memory, None
         generation.advance()
 
     def release(self) -> None:
         """Give the memory back: zeros from now on.  Nothing that was captured may compute with it."""
-        self._host = self._device = self._home = None
+        self._host = self._device = self._home = self._source = None
         self._head_on_device = False
         self._zeros = {}
+
+    def take_from(self, source: Source) -> None:
+        """What it holds was read from ``source``, unless somebody has an array of it, and so may write there."""
+        if not self.is_held:
+            self._source, self._digest = source, None
+
+    def forget_source(self) -> None:
+        """Before all of it is overwritten: what it holds need not be read again."""
+        with _unloading:
+            self._source = None
+
+    def unload(self) -> None:
+        """Give the memory back if the values can be read again: whoever asks for it next has them read."""
+        with _unloading:
+            if self._source is None or self._host is None or self._device is not None or self.is_held:
+                return
+            self._digest = self._digest or digest_of(self._host)
+            self._host = None
+
+    def _load(self) -> NDArray:
+        """The host's memory: zeros at the first use, or what the source had; WeightsError if it has something else."""
+        with _unloading:
+            if self._host is not None:
+                return self._host
+            what = f"a blob of {self.size} elements"
+            host = self._allocated(lambda: limits.zeros(self.size, self.dtype, what))
+            if self._source is not None:
+                self._source.read(host)
+                if digest_of(host) != self._digest:
+                    raise WeightsError(
+                        f"{self._source} has changed since it was loaded. It left memory when the deploy form had "
+                        "made of it what it computes with, and is needed again. Load weights anew (copy_from); and to "
+                        "replace a file that a net runs from, rename a new one to its name, as Net.save does"
+                    )
+            self._host = host
+            return host
+
+    def _hold(self) -> None:
+        """Before somebody is given the memory: what was read may be no longer what it holds."""
+        with _unloading:
+            if self._source is not None:
+                self._load()
+                self._source = None
 
     @property
     def nbytes(self) -> int:
@@ -155,7 +233,7 @@ class Storage:
     @property
     def touched(self) -> bool:
         """Whether anything was ever read or written here; untouched storage is all zeros."""
-        return self._host is not None or self._device is not None
+        return self._host is not None or self._device is not None or self._source is not None
 
     def clear(self, later: Sequence[tuple[int, int]] = ()) -> None:
         """Set all elements to zero; those of the ranges ``later``, in order of their starts, only count as zero for
@@ -222,11 +300,12 @@ class Storage:
         """The freshest values as a NumPy array that must not be written; the head stays where it is."""
         if self._zeros:
             self._write_zeros(start, stop)
-        if self._host is None:
-            self._host = self._allocated(lambda: limits.zeros(self.size, self.dtype, f"a blob of {self.size} elements"))
+        host = self._host
+        if host is None:
+            host = self._load()
         if self._head_on_device and self._home is not None:
-            self._download(self._home, self._host)
-        return self._host
+            self._download(self._home, host)
+        return host
 
     def _download(self, where: backend.Backend, host: NDArray) -> None:
         if self.halves is None:
@@ -241,6 +320,8 @@ class Storage:
 
     def host(self, start: int = 0, stop: float = math.inf) -> NDArray:
         """The values as a writable NumPy array, now the head."""
+        if self._source is not None:
+            self._hold()
         self.handed_out += 1
         if self._zeros:
             self._write_zeros(start, stop)
@@ -253,6 +334,8 @@ class Storage:
 
     def array(self, start: int = 0, stop: float = math.inf) -> Any:
         """The values as a writable array of the current backend, now the head."""
+        if self._source is not None:
+            self._hold()
         self.handed_out += 1
         if self._zeros:
             self._write_zeros(start, stop)
@@ -554,6 +637,22 @@ class Blob:
         """Hold no value until it is written again; see ``Storage.release``."""
         self.forget_views()
         self._data.storage.release()
+
+    def load_data(self, source: Source) -> None:
+        """Take the value from ``source``, so that ``unload_data`` may give its memory back."""
+        part = self._data
+        if part.offset or part.storage.size != self.count:  # other values may be there, which nobody could read again
+            source.read(self.data)
+            return
+        part.storage.forget_source()
+        source.read(self.data)
+        self.forget_views()
+        part.storage.take_from(source)
+
+    def unload_data(self) -> None:
+        """Hold the value no longer in memory if it can be read again; see ``Storage.unload``."""
+        self.forget_views()
+        self._data.storage.unload()
 
     @property
     def diff_storage(self) -> Storage:

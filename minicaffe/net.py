@@ -41,7 +41,8 @@ class Net(NamedPasses, ForwardOnly):
 
     ``Net(file, phase, level=0, stages=None, weights=None)``; pycaffe's older ``Net(file, weights, phase)`` works too.
     ``dtype`` float64 is meant for gradient checks.  With ``deploy`` it is in its deploy form from the beginning, with
-    the blobs that ``keep`` names: see ``deploy``.
+    the blobs that ``keep`` names: see ``deploy``.  Of a binary file of ``weights``, which stays open then, params that
+    nothing is computed with are in memory only while somebody looks at them.
 
     Caffe: blobs read by several layers get a Split layer; ``outputs`` are sorted by name; params of one name are one
     blob, owned by the first layer that names it.

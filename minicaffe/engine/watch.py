@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from minicaffe.backend import generation
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob, Storage, digest_of
 
 
 class Watch:
@@ -64,4 +63,4 @@ class Watch:
 
 
 def _digest(blob: Blob) -> bytes:
-    return hashlib.blake2b(blob.peek_data().data, digest_size=16).digest()
+    return digest_of(blob.peek_data())
