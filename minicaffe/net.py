@@ -16,7 +16,7 @@ from minicaffe import arguments, backend, graph, models, proto, weights
 from minicaffe.alignment import align_crops
 from minicaffe.backend import precision as precisions
 from minicaffe.backend import usage
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob
 from minicaffe.engine import anomaly
 from minicaffe.engine.assembly import Assembly
 from minicaffe.engine.executor import Executor
@@ -31,6 +31,7 @@ from minicaffe.named_passes import NamedPasses
 from minicaffe.proto.files import read_net
 from minicaffe.proto.origin import Origin
 from minicaffe.proto.upgrade import upgrade_net
+from minicaffe.storage import Storage
 
 _log = logging.getLogger(__name__)
 

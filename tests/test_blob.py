@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from minicaffe import proto
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob
 from minicaffe.errors import OutOfMemoryError, ShapeError, WeightsError
+from minicaffe.storage import Storage
 
 
 def test_new_blob_is_zero_and_prints_its_shape_as_caffe_does():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minicaffe.backend import generation
-from minicaffe.blob import Blob, Storage, digest_of
+from minicaffe.blob import Blob
+from minicaffe.storage import Storage, digest_of
 
 
 class Watch:
