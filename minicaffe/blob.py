@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicaffe import arguments, backend, limits, proto
+from minicaffe import arguments, backend, proto
 from minicaffe.backend import generation
 from minicaffe.errors import MinicaffeError, ShapeError
-from minicaffe.kernels.halves import Halves
 from minicaffe.proto.blobs import MAX_AXES
 from minicaffe.proto.files import array_to_blob, blob_to_array, has_diff
-
-_FILLED_AT_ONCE = 2**20
-"""Elements that a device fills in the time of a launch or two."""
-
-_FEW = 2
-"""What has been written on the host more often is taken for an input, which will be again."""
+from minicaffe.storage import Source, Storage
 
 _MOST_ELEMENTS = 2**60
 """Bytes of what has more are not counted in 64 bits."""
@@ -32,279 +23,6 @@ _MOST_ELEMENTS = 2**60
 def shape_string(shape: Sequence[int]) -> str:
     """A shape as Caffe's logs print it, e.g. ``64 1 28 28 (50176)``."""
     return "".join(f"{size} " for size in shape) + f"({math.prod(shape)})"
-
-
-class _InUse(threading.local):
-    """What ``storages_in_use`` has found in this thread so far; None outside of it."""
-
-    found: dict[int, Storage] | None = None
-
-
-_in_use = _InUse()
-
-
-@contextlib.contextmanager
-def storages_in_use() -> Iterator[dict[int, Storage]]:
-    """Gives the storages, by their ids, whose memory this thread asks for inside, on the backend that is current."""
-    before, _in_use.found = _in_use.found, {}
-    try:
-        yield _in_use.found
-    finally:
-        _in_use.found = before
-
-
-class Storage:
-    """Flat zero-initialised memory that several blobs may share, kept where it was last used.
-
-    ``host`` and ``array`` both hand out writable memory, so each makes its side the head: the other is stale from then
-    on. Memory is allocated at the first use, and only grows.
-
-    ``clear`` may leave ranges of elements as they are, which only count as zero from then on.  Whoever asks for memory
-    says which elements are of interest to him, ``start`` to ``stop`` (default: all), and finds the zeros written there.
-
-    A device may hold float32 in 16 bits (``keep_in``); the host has float32 always.
-    """
-
-    __slots__ = (
-        "size",
-        "dtype",
-        "halves",
-        "shared",
-        "_least",
-        "_refused",
-        "_host",
-        "_device",
-        "_home",
-        "_head_on_device",
-        "_uploads",
-        "_zeros",
-        "handed_out",
-        "users",
-    )
-
-    def __init__(self, size: int, dtype: DTypeLike) -> None:
-        self.size = self._least = size
-        self.dtype = np.dtype(dtype)
-        self.halves: Halves | None = None
-        """The format of 16 bits in which devices hold it; None: as the host."""
-        self.shared = self._refused = False
-        self._host: NDArray | None = None
-        self._device: Any = None
-        self._home: backend.Backend | None = None
-        self._head_on_device = False
-        self._uploads = 0
-        self._zeros: dict[int, int] = {}
-        self.handed_out = 0
-        """How often somebody was given the memory, to write to it perhaps."""
-        self.users = 0
-        """How many values and gradients of blobs lie here."""
-
-    def grow(self, size: int) -> None:
-        """Hold at least ``size`` elements; contents are lost (zero again) when that takes new memory.
-
-        While nothing is allocated, a larger size that was asked for before is forgotten, unless it may be that of
-        another blob; it is in any case if there was no memory for it.
-        """
-        forgets = not self.touched and (self._refused or not self.shared)
-        if size > self.size or (forgets and size < self.size):
-            self.size = max(size, self._least)
-            self._refused = False
-            self.release()
-
-    def move_to(self, memory: NDArray) -> None:
-        """Keep the host's side in ``memory``, flat, of this size and zero, from now on."""
-        if self.touched:
-            memory[:] = self.peek()
-        self._host = memory
-        generation.advance()
-
-    def release(self) -> None:
-        """Give the memory back: zeros from now on.  Nothing that was captured may compute with it."""
-        self._host = self._device = self._home = None
-        self._head_on_device = False
-        self._zeros = {}
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes on one side, host or device, once it is used there."""
-        return self.size * self.dtype.itemsize
-
-    def bytes_on(self, where: backend.Backend) -> int:
-        """Bytes of memory that there are on the device ``where``."""
-        return self.size * self.dtype_on(where).itemsize if self._home is where else 0
-
-    def dtype_on(self, where: backend.Backend) -> np.dtype:
-        """The dtype of the array that a backend has."""
-        return self.dtype if where.is_host or self.halves is None else self.halves.dtype
-
-    def keep_in(self, halves: Halves | None) -> bool:
-        """Have devices hold it in this format from now on, what it holds included; whether that is another one.
-
-        Whoever asks for ``array`` must then know of it.
-        """
-        if halves is self.halves:
-            return False
-        if self._device is not None:
-            self.peek()
-            self._device = self._home = None
-            self._head_on_device = False
-            generation.advance()
-        self.halves = halves
-        return True
-
-    @property
-    def touched(self) -> bool:
-        """Whether anything was ever read or written here; untouched storage is all zeros."""
-        return self._host is not None or self._device is not None
-
-    def clear(self, later: Sequence[tuple[int, int]] = ()) -> None:
-        """Set all elements to zero; those of the ranges ``later``, in order of their starts, only count as zero for
-        now.
-        """
-        self._zeros = {}
-        values, end = self.array(), 0
-        for start, stop in (*later, (self.size, self.size)):
-            if end < start:
-                values[end:start].fill(0)
-            end = stop
-        self._zeros = dict(later)
-
-    def write_zeros(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Write the zeros of those of ``ranges``, in order, that only count as zero so far."""
-        left = [(start, stop) for start, stop in ranges if self._zeros.get(start) == stop]
-        if not left:
-            return
-        values, first, last = self.array(0, 0), left[0][0], left[-1][1]
-        between = sum(stop - start for start, stop in self._zeros.items() if first <= start and stop <= last)
-        for start, _ in left:
-            del self._zeros[start]
-        if between == last - first <= _FILLED_AT_ONCE:
-            left = [(first, last)]  # what lies between counts as zero, too, and takes less time than another launch
-        for start, stop in left:
-            values[start:stop].fill(0)
-
-    @property
-    def zeros(self) -> tuple[tuple[int, int], ...]:
-        """The ranges that only count as zero; set it to those that are left after other work than ``claim`` wrote to
-        some.
-        """
-        return tuple(self._zeros.items())
-
-    @zeros.setter
-    def zeros(self, ranges: tuple[tuple[int, int], ...]) -> None:
-        self._zeros = dict(ranges)
-
-    def claim(self, start: int, stop: int) -> tuple[Any, bool]:
-        """``array``, and whether elements ``start`` to ``stop`` hold numbers: if not, they count as zero, and must be
-        overwritten.
-        """
-        begun = self._zeros.get(start) != stop
-        if not begun:
-            del self._zeros[start]
-        return self.array(start, stop), begun
-
-    def _write_zeros(self, start: int, stop: float) -> None:
-        """Write what only counts as zero so far, where it has any of elements ``start`` to ``stop``."""
-        head: Any = self._device if self._head_on_device else self._host
-        for first, last in [*self._zeros.items()]:
-            if first < stop and start < last:
-                del self._zeros[first]
-                head[first:last].fill(0)
-
-    def _allocated(self, allocate: Callable[[], Any]) -> Any:
-        try:
-            return allocate()
-        except MemoryError:
-            self._refused = True
-            raise
-
-    def peek(self, start: int = 0, stop: float = math.inf) -> NDArray:
-        """The freshest values as a NumPy array that must not be written; the head stays where it is."""
-        if self._zeros:
-            self._write_zeros(start, stop)
-        if self._host is None:
-            self._host = self._allocated(lambda: limits.zeros(self.size, self.dtype, f"a blob of {self.size} elements"))
-        if self._head_on_device and self._home is not None:
-            self._download(self._home, self._host)
-        return self._host
-
-    def _download(self, where: backend.Backend, host: NDArray) -> None:
-        if self.halves is None:
-            where.download(self._device, host)
-        else:
-            kept = np.empty(self.size, self.halves.dtype)
-            where.download(self._device, kept)
-            host[:] = self.halves.decode(kept)
-
-    def _upload(self, where: backend.Backend, host: NDArray, again: bool = False) -> None:
-        where.upload(host if self.halves is None else self.halves.encode(host), self._device, again)
-
-    def host(self, start: int = 0, stop: float = math.inf) -> NDArray:
-        """The values as a writable NumPy array, now the head."""
-        self.handed_out += 1
-        if self._zeros:
-            self._write_zeros(start, stop)
-        if self._host is None or self._head_on_device:
-            self.peek(start, stop)
-            if self._head_on_device:
-                self._head_on_device = False
-                generation.note_move()
-        return self._host  # type: ignore[return-value]
-
-    def array(self, start: int = 0, stop: float = math.inf) -> Any:
-        """The values as a writable array of the current backend, now the head."""
-        self.handed_out += 1
-        if self._zeros:
-            self._write_zeros(start, stop)
-        if _in_use.found is not None:
-            _in_use.found[id(self)] = self
-        where = backend.current()
-        if where.is_host:
-            return self._host if self._host is not None and not self._head_on_device else self.host(start, stop)
-        if self._home is not where or not self._head_on_device:
-            self._bring(where, start, stop)
-        return self._device
-
-    def make_head(self) -> None:
-        """Bring the newest values to where the current backend computes; what only counts as zero stays so."""
-        self.array(0, 0)
-
-    @property
-    def is_held(self) -> bool:
-        """Whether anybody beside the storage itself has an array in this memory, and so may write to it later."""
-        host = self._host is not None and _references(self._host) > _OWN_REFERENCES
-        return host or (self._device is not None and _references(self._device) > _OWN_REFERENCES)
-
-    def _bring(self, where: backend.Backend, start: int, stop: float) -> None:
-        """Make memory on the device ``where``, or what it has already, the head."""
-        if self._home is not where:
-            values = self.peek(start, stop) if self.touched else None
-            self._device = self._allocated(lambda: where.zeros((self.size,), self.dtype_on(where)))
-            self._home = where
-            if values is not None:
-                self._upload(where, values)
-            generation.advance()
-        elif self._host is not None:
-            self._uploads += 1
-            self._upload(where, self._host, again=self._uploads > _FEW)
-        self._head_on_device = True
-        generation.note_move()
-
-
-def _references(array: Any) -> int:
-    """References to the array that owns the memory of this one: views of views refer to it, too."""
-    base = array.base
-    return sys.getrefcount(array if base is None or not hasattr(base, "dtype") else base)
-
-
-def _own_references() -> int:
-    """What ``_references`` finds for the memory of a storage that nobody else has an array of."""
-    storage = Storage(1, np.float32)
-    storage.peek()
-    return _references(storage._host)
-
-
-_OWN_REFERENCES = _own_references()
 
 
 def _hold_alike(one: Storage, other: Storage) -> None:
@@ -554,6 +272,22 @@ class Blob:
         """Hold no value until it is written again; see ``Storage.release``."""
         self.forget_views()
         self._data.storage.release()
+
+    def load_data(self, source: Source) -> None:
+        """Take the value from ``source``, so that ``unload_data`` may give its memory back."""
+        part = self._data
+        if part.offset or part.storage.size != self.count:  # other values may be there, which nobody could read again
+            source.read(self.data)
+            return
+        part.storage.forget_source()
+        source.read(self.data)
+        self.forget_views()
+        part.storage.take_from(source)
+
+    def unload_data(self) -> None:
+        """Hold the value no longer in memory if it can be read again; see ``Storage.unload``."""
+        self.forget_views()
+        self._data.storage.unload()
 
     @property
     def diff_storage(self) -> Storage:

@@ -13,7 +13,6 @@ from minicaffe import backend, batches
 from minicaffe.blob import Blob
 from minicaffe.engine.executor import Executor
 from minicaffe.errors import NetError
-from minicaffe.layers.data import MemoryData
 from minicaffe.named import Named
 from minicaffe.raw_views import RawViews
 
@@ -124,6 +123,8 @@ class NamedPasses(RawViews):
         """Let the first layer, a MemoryData, serve these arrays from the next forward on; see its
         ``set_input_arrays``.
         """
+        from minicaffe.layers.data import MemoryData  # here, as it brings all that reads data
+
         first = self.layers[0] if self.layers else None
         if not isinstance(first, MemoryData):
             raise NetError(

@@ -16,7 +16,7 @@ from minicaffe import arguments, backend, graph, models, proto, weights
 from minicaffe.alignment import align_crops
 from minicaffe.backend import precision as precisions
 from minicaffe.backend import usage
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob
 from minicaffe.engine import anomaly
 from minicaffe.engine.assembly import Assembly
 from minicaffe.engine.executor import Executor
@@ -31,6 +31,7 @@ from minicaffe.named_passes import NamedPasses
 from minicaffe.proto.files import read_net
 from minicaffe.proto.origin import Origin
 from minicaffe.proto.upgrade import upgrade_net
+from minicaffe.storage import Storage
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class Net(NamedPasses, ForwardOnly):
 
     ``Net(file, phase, level=0, stages=None, weights=None)``; pycaffe's older ``Net(file, weights, phase)`` works too.
     ``dtype`` float64 is meant for gradient checks.  With ``deploy`` it is in its deploy form from the beginning, with
-    the blobs that ``keep`` names: see ``deploy``.
+    the blobs that ``keep`` names: see ``deploy``.  Of a binary file of ``weights``, which stays open then, params that
+    nothing is computed with are in memory only while somebody looks at them.
 
     Caffe: blobs read by several layers get a Split layer; ``outputs`` are sorted by name; params of one name are one
     blob, owned by the first layer that names it.

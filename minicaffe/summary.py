@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from minicaffe import arguments, graph, proto
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob
 from minicaffe.engine import memory_plan
 from minicaffe.engine.assembly import Step
 from minicaffe.layers.cost import Cost
 from minicaffe.net import Net
 from minicaffe.proto.files import read_net
 from minicaffe.proto.origin import Origin
+from minicaffe.storage import Storage
 
 
 def forward_cost(step: Step) -> Cost:

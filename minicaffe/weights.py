@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,7 @@ def copy(net: Net, path: str | os.PathLike, matching: Matching = BY_NAME) -> Rep
     the net is refused.
 
     ``matching`` renames layers of the file, leaves some alone, or insists on all; the report tells what became of each.
+    A binary file stays open as long as params may be read from it again (``Blob.unload_data``).
 
     Raises WeightsError.
     """
@@ -147,9 +149,28 @@ def _is_statistic(kind: str, shape: tuple[int, ...], source: proto.BlobProto) ->
     return kind == "BatchNorm" and len(shape) == 1 and stored in ((1, *shape, 1, 1), (1, *shape))
 
 
+@dataclass(frozen=True)
+class _InFile:
+    """The values of a param, which stay in their file; a ``Source``."""
+
+    path: str | os.PathLike
+    layer: str
+    index: int
+    values: Values
+
+    def read(self, array: NDArray) -> None:
+        self.values.copy_to(array)
+
+    def __str__(self) -> str:
+        return f"{os.fspath(self.path)}: param {self.index} of layer '{self.layer}'"
+
+
 def _copy_values(path: str | os.PathLike, layer: str, index: int, blob: Blob, values: Values) -> None:
-    values.copy_to(blob.data)
-    _warn_of_nan(path, layer, index, blob.data)
+    if values.in_file:
+        blob.load_data(_InFile(path, layer, index, values))
+    else:
+        values.copy_to(blob.data)
+    _warn_of_nan(path, layer, index, blob.peek_data())
 
 
 def _copy_diff(blob: Blob, values: Values) -> None:

@@ -99,6 +99,11 @@ class Values:
                 f"the blob's shape is {self.shape}, which takes {wanted} values, but {stored} are stored as its {name}"
             )
 
+    @property
+    def in_file(self) -> bool:
+        """Whether they are in the file, and not in the message."""
+        return bool(self._places.get(self._field))
+
     def _stored(self, field: str) -> int:
         """Bytes of the values in a field."""
         value, here = getattr(self._blob, field), sum(place.size for place in self._places.get(field, ()))

@@ -42,6 +42,7 @@ RANKS = [
     ("minicaffe.kernels.cpu", "minicaffe.kernels.cuda", "minicaffe.kernels"),
     ("minicaffe.backend",),
     ("minicaffe.boxes",),
+    ("minicaffe.storage",),
     ("minicaffe.blob", "minicaffe.fillers", "minicaffe.data"),
     ("minicaffe.layers",),
     (

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from minicaffe import proto
-from minicaffe.blob import Blob, Storage
-from minicaffe.errors import OutOfMemoryError, ShapeError
+from minicaffe.blob import Blob
+from minicaffe.errors import OutOfMemoryError, ShapeError, WeightsError
+from minicaffe.storage import Storage
 
 
 def test_new_blob_is_zero_and_prints_its_shape_as_caffe_does():
@@ -106,3 +107,79 @@ def test_other_blobs_keep_the_size_of_shared_memory():
     small.place_data(arena, 4, 3)
     small.reshape(3)
     assert arena.size == 10 and small.data.shape == (3,)
+
+
+class Numbers:
+    """A source that tells how often it was read."""
+
+    def __init__(self, first: float = 1) -> None:
+        self.first, self.times = first, 0
+
+    def read(self, array: np.ndarray) -> None:
+        array[...] = np.arange(self.first, self.first + array.size).reshape(array.shape)
+        self.times += 1
+
+    def __str__(self) -> str:
+        return "the numbers"
+
+
+def loaded(numbers: Numbers) -> Blob:
+    blob = Blob((2, 3))
+    blob.load_data(numbers)
+    return blob
+
+
+def test_a_value_that_was_unloaded_is_read_again():
+    numbers = Numbers()
+    blob, expected = loaded(numbers), np.arange(1, 7).reshape(2, 3)
+    view = Blob((6,))
+    view.share_data(blob)
+    for times in (2, 3):
+        blob.unload_data()
+        assert blob.data_storage.touched and numbers.times == times - 1
+        np.testing.assert_array_equal(blob.peek_data(), expected)  # nobody writes there
+        assert numbers.times == times
+    blob.unload_data()
+    np.testing.assert_array_equal(view.xdata, expected.ravel())
+    view.xdata[0] = 9
+    for _ in range(2):
+        blob.unload_data()
+        view.forget_views()
+        assert blob.data[0, 0] == 9 and numbers.times == 4
+
+
+def test_a_value_that_somebody_may_write_to_stays():
+    numbers = Numbers()
+    blob = loaded(numbers)
+    blob.data[0, 0] = 9  # and nobody holds on to an array
+    blob.unload_data()
+    assert blob.data[0, 0] == 9
+    held = Blob((2, 3))
+    array = held.data
+    held.load_data(numbers)
+    array[0, 0] = 9
+    del array
+    held.unload_data()
+    assert held.data[0, 0] == 9
+    peeked = loaded(numbers)
+    array, before = peeked.peek_data(), numbers.times
+    peeked.unload_data()
+    assert np.shares_memory(peeked.peek_data(), array) and numbers.times == before  # else there would be two copies
+    part = Blob((3,))
+    part.place_data(loaded(numbers).data_storage, 2, 3)
+    part.load_data(numbers)
+    part.unload_data()
+    np.testing.assert_array_equal(part.data_storage.peek(), [1, 2, 1, 2, 3, 6])
+
+
+def test_a_source_that_has_changed_is_an_error_until_something_else_is_loaded():
+    numbers = Numbers()
+    blob = loaded(numbers)
+    blob.unload_data()
+    numbers.first = 2
+    for ask in (blob.peek_data, lambda: blob.data, lambda: blob.xdata):
+        with pytest.raises(WeightsError, match="^the numbers has changed since it was loaded.*copy_from"):
+            ask()
+    blob.load_data(numbers)
+    blob.unload_data()
+    assert blob.data[0, 0] == 2

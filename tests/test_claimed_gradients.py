@@ -9,10 +9,11 @@ import pytest
 from test_gpu_path import feed, solver
 
 from minicaffe import backend, proto
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob
 from minicaffe.layers.recurrent import Recurrent
 from minicaffe.net import Net
 from minicaffe.proto.text import parse
+from minicaffe.storage import Storage
 
 
 def numbers(array):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import minicaffe
 from minicaffe import proto
 from minicaffe.engine import watch
 from minicaffe.engine.watch import Watch
-from minicaffe.errors import LayerError, NetError, ShapeError
+from minicaffe.errors import LayerError, NetError, ShapeError, WeightsError
 from minicaffe.kernels import cpu, fast_paths, reference
 from minicaffe.kernels.window import Window
 from minicaffe.net import Net
@@ -315,6 +317,104 @@ def test_folded_filters_are_held_only_where_kernels_read_them():
         each.params["Convolution_x"][0].data *= 1.5
     assert difference(net, deployed) < ROUNDING
     assert not layer.blobs[0].data_storage.touched
+
+
+UNLOADED = {
+    "packed": conv("data", "x", "num_output: 64 kernel_size: 3 pad: 1") + RELU,
+    "folded and packed": conv("data", "x", "num_output: 64 kernel_size: 3 pad: 1") + BN_SCALE + RELU,
+    "folded": layer("InnerProduct", "data", "x", "inner_product_param { num_output: 64 }") + BN_SCALE + RELU,
+    "image by image": conv("data", "x", "num_output: 64 kernel_size: 3 pad: 1") + BN_SCALE + RELU + conv("x", "y", "num_output: 64 kernel_size: 1"),
+}  # fmt: skip
+
+
+def from_file(definition: str, path: Path, **options) -> Net:
+    """A net with weights from a file that is written for it."""
+    net = net_of(definition)
+    net.save(path)
+    loaded = Net(parse(definition, proto.NetParameter()), "TEST", weights=path, **options)
+    loaded.blobs["data"].data = net.blobs["data"].data
+    return loaded
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of threads for a test."""
+    before = minicaffe.get_num_threads()
+    yield minicaffe.set_num_threads
+    minicaffe.set_num_threads(before)
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("case", UNLOADED)
+def test_params_that_kernels_do_not_read_leave_memory_until_somebody_asks(case, batch, tmp_path, threads):
+    definition, path = input_of(batch, 64, 16, 16) + UNLOADED[case], tmp_path / "w.caffemodel"
+    net, deployed = from_file(definition, path), from_file(definition, path, deploy=True)
+    weights = deployed.layers[1].blobs[0]
+    assert difference(net, deployed) < ROUNDING
+    assert weights.data_storage._host is None
+    for size in (16,) if "InnerProduct" in definition else (20, 16):
+        for each in (net, deployed):
+            each.blobs["data"].reshape(batch, 64, size, size)
+        net.blobs["data"].data = np.random.default_rng(size).standard_normal((batch, 64, size, size))
+        assert difference(net, deployed) < ROUNDING
+        with fast_paths.without("winograd", "filter_panels"):
+            assert difference(net, deployed) < ROUNDING
+        threads(1 if size == 20 else 2)
+        assert difference(net, deployed) < ROUNDING
+    np.testing.assert_array_equal(deployed.params[net.layers[1].name][0].data, net.layers[1].blobs[0].data)
+    assert difference(net, deployed) < ROUNDING
+    for each in (net, deployed):
+        each.params[net.layers[1].name][0].data[3] = 0.5
+    assert difference(net, deployed) < ROUNDING
+    deployed.save(tmp_path / "again.caffemodel")
+    net.save(tmp_path / "changed.caffemodel")
+    assert (tmp_path / "again.caffemodel").read_bytes() == (tmp_path / "changed.caffemodel").read_bytes()
+    for each in (net, deployed):
+        each.copy_from(path)
+    assert difference(net, deployed) < ROUNDING
+    assert weights.data_storage._host is None
+
+
+def test_a_file_of_params_that_left_memory_may_go_but_not_change(tmp_path):
+    definition, path = input_of(1, 64, 16, 16) + UNLOADED["folded and packed"], tmp_path / "w.caffemodel"
+    net, deployed = from_file(definition, path), from_file(definition, path, deploy=True)
+    assert difference(net, deployed) < ROUNDING
+    content = path.read_bytes()
+    other = net_of(definition)
+    randomize(other, seed=5)
+    other.save(path)  # another file of this name
+    with fast_paths.without("winograd", "filter_panels"):
+        assert difference(net, deployed) < ROUNDING
+    deployed = from_file(definition, path, deploy=True)
+    assert difference(net, deployed) < ROUNDING
+    path.write_bytes(content[:-9] + bytes(8) + content[-1:])  # it is the same file
+    assert difference(net, deployed) < ROUNDING
+    path.write_bytes(content.replace(content[-3000:-2000], bytes(1000)))
+    message = "w.caffemodel: param 0 of layer 'Convolution_x' has changed since it was loaded"
+    with fast_paths.without("winograd", "filter_panels"), pytest.raises(WeightsError, match=message):
+        deployed.forward()
+    with pytest.raises(WeightsError, match=message):
+        _ = deployed.params["Convolution_x"][0].data
+    with pytest.raises(WeightsError, match=message):
+        deployed.save(tmp_path / "again.caffemodel")
+    assert difference(net, deployed) < ROUNDING
+    other.save(path)
+    deployed.copy_from(path)
+    other.blobs["data"].data = net.blobs["data"].data
+    assert difference(other, deployed) < ROUNDING
+
+
+def test_what_kernels_make_of_filters_is_kept_once_for_all_batches_and_threads(threads):
+    net = net_of(input_of(1, 64, 16, 16) + conv("data", "x", "num_output: 64 kernel_size: 3 pad: 1"))
+    deployed = net.deploy()
+    packed = deployed.layers[1]._packed
+    for batch, count in itertools.product((1, 2, 1), (1, 2)):
+        threads(count)
+        for each in (net, deployed):
+            each.blobs["data"].reshape(batch, 64, 16, 16)
+        net.blobs["data"].data = np.random.default_rng(batch).standard_normal((batch, 64, 16, 16))
+        assert difference(net, deployed) < ROUNDING
+        assert len(packed.made) == 1
 
 
 def test_attributes_that_are_set_count():

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from minicaffe import proto, testing
+from minicaffe import layers, proto, testing
 from minicaffe.errors import LayerError, SnapshotError
+from minicaffe.layers import families
 from minicaffe.net import Net
 
 
@@ -183,3 +189,59 @@ def test_a_layer_that_refused_a_shape_computes_right_with_its_old_one():
     rig.feed([scores, labels, gain])
     rig.forward()
     assert np.array_equal(rig.top[0].data, expected)
+
+
+# --- modules that are imported when they are needed ---------------------------------------------------------------
+
+
+def alone(code: str) -> str:
+    """What an interpreter of its own prints."""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_each_module_of_layers_can_be_imported_first_and_has_the_types_that_the_table_says():
+    """In a fork for each, which ends with status 0 if it is so."""
+    printed = alone("""
+        import importlib, os, sys
+        from minicaffe.layers import base, families
+        for family, types in families.FAMILIES.items():
+            pid = os.fork()
+            if pid == 0:
+                families.load(family)
+                has = {name for name in base.registry if name not in base.registry._homes}
+                own = {name for name in has if base.registry[name].__module__ == f"minicaffe.layers.{family}"}
+                os._exit(own != set(types.split()))
+            if os.waitpid(pid, 0)[1] != 0:
+                print(family)
+        """)
+    assert printed == ""
+    modules = {path.stem: path.read_text() for path in Path(layers.__file__).parent.glob("*.py")}
+    registering = {module for module, text in modules.items() if re.search(r'^    type = "\w', text, re.MULTILINE)}
+    assert registering <= set(families.FAMILIES) <= set(modules)
+
+
+def test_a_net_imports_the_layers_that_it_has():
+    printed = alone("""
+        import sys
+        import minicaffe
+        net = minicaffe.Net("lenet/lenet.prototxt", minicaffe.TEST, deploy=True)
+        net.forward()
+        absent = ("layers.sampling", "layers.data", "layers.proposal", "data.source", "data.db")
+        print([name for name in absent if f"minicaffe.{name}" in sys.modules])
+        print("Resample" in minicaffe.layer_type_list(), "sampling" in dir(minicaffe.layers))
+        print(minicaffe.layers.sampling.Resample is minicaffe.layers.base.registry["Resample"])
+        """)
+    assert printed == "[]\nTrue True\nTrue\n"
+
+
+def test_a_type_is_taken_before_its_module_is_imported():
+    printed = alone("""
+        import minicaffe
+        try:
+            class Mine(minicaffe.Layer):
+                type = "Resample"
+        except minicaffe.MinicaffeError as error:
+            print(error)
+        """)
+    assert printed == "Layer type Resample already registered, by minicaffe.layers.sampling\n"

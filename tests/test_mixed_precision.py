@@ -12,7 +12,7 @@ from test_gpu_graphs import gpu, launches  # noqa: F401  (fixtures)
 
 import minicaffe
 from minicaffe import backend, proto
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob
 from minicaffe.errors import ArgumentError, DeviceError
 from minicaffe.kernels import fast_paths, reference
 from minicaffe.kernels.cuda.conv import select
@@ -21,6 +21,7 @@ from minicaffe.layers.neuron import ReLU
 from minicaffe.parallel import exchange
 from minicaffe.solvers import create
 from minicaffe.solvers.loss_scale import LossScale
+from minicaffe.storage import Storage
 from minicaffe.testing.kernel_cases.halves import ROUNDINGS
 
 pytestmark = pytest.mark.skipif(not cuda_host.have_compiler(), reason="g++ builds the CUDA kernels for the CPU")

@@ -15,11 +15,11 @@ def parameters(function):
 
 
 def is_primitive(value):
-    """Primitives write into arrays; a function that returns one helps others."""
+    """Primitives write into arrays, or tell what others need; a function that returns an array helps others."""
     return (
         inspect.isfunction(value)
         and not value.__name__.startswith("_")
-        and inspect.signature(value).return_annotation in ("None", "int")
+        and inspect.signature(value).return_annotation in ("None", "int", "Hashable")
     )
 
 

@@ -13,7 +13,7 @@ from test_detection_data import window_file
 from minicaffe import proto
 from minicaffe.backend import random, ranks
 from minicaffe.layers.base import registry
-from minicaffe.layers.data import Source
+from minicaffe.layers.input import Source
 from minicaffe.net import Net
 from minicaffe.proto.origin import Origin
 from minicaffe.testing.definition import define

@@ -5,6 +5,7 @@ from minicaffe.kernels.cpu.bias import bias_add, bias_grad
 from minicaffe.kernels.cpu.channel import channel_sum, channelwise
 from minicaffe.kernels.cpu.conv.im2col import col2im, im2col
 from minicaffe.kernels.cpu.conv.select import (
+    convolution_form,
     convolution_workspace,
     convolve,
     convolve_data_grad,
@@ -79,6 +80,7 @@ __all__ = [
     "col2im",
     "contrastive_loss",
     "contrastive_loss_grad",
+    "convolution_form",
     "convolution_workspace",
     "convolve",
     "convolve_data_grad",

@@ -10,7 +10,6 @@ import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np.arrayobj import load_item
 
 from minicaffe.kernels.cpu.runtime.capture import capturable
 from minicaffe.kernels.cpu.runtime.compile import as_written, kernel, part_kernel
@@ -35,6 +34,8 @@ def elements_at(context, arrays, i):
     kinds = arrays.types
 
     def generate(context, builder, signature, arguments):
+        from numba.np.arrayobj import load_item  # as in address.array_at
+
         elements = []
         for k, kind in enumerate(kinds):
             array = context.make_array(kind)(context, builder, builder.extract_value(arguments[0], k))

@@ -16,6 +16,7 @@ from minicaffe.kernels.reference.bias import bias_add, bias_grad
 from minicaffe.kernels.reference.channel import channel_sum, channelwise
 from minicaffe.kernels.reference.conv import (
     col2im,
+    convolution_form,
     convolution_workspace,
     convolve,
     convolve_data_grad,
@@ -96,6 +97,7 @@ __all__ = [
     "col2im",
     "contrastive_loss",
     "contrastive_loss_grad",
+    "convolution_form",
     "convolution_workspace",
     "convolve",
     "convolve_data_grad",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,12 +62,26 @@ def convolution_workspace(
     group: int,
     dtype: DTypeLike | None = None,
     kinds: Collection[str] = KINDS,
-    packed: bool = True,
+    packed: bool | None = None,
 ) -> int:
     """Elements of scratch memory that the functions for these ``kinds`` need for arrays of these shapes, and of this
-    dtype if one is given; ``packed``: also with what ``convolve`` makes of weights that stay the same.
+    dtype if one is given; ``packed``: whether ``convolve`` can keep what it makes of the weights, None: perhaps.
     """
     return int(np.prod(x_shape[:2]) * window.taps * np.prod(y_shape[2:]))
+
+
+def convolution_form(
+    x_shape: Sequence[int],
+    y_shape: Sequence[int],
+    window: Window,
+    group: int,
+    dtype: DTypeLike,
+    accumulate: bool = False,
+) -> Hashable:
+    """What ``convolve``, for arrays of these shapes, keeps in ``packed`` in the place of the weights, as a key of it;
+    None: nothing, it reads the weights themselves.
+    """
+    return None
 
 
 def _columns_of(x: Array, y_shape: Sequence[int], window: Window, workspace: Array) -> Array:
@@ -94,7 +108,8 @@ def convolve(
     what is in y if ``accumulate``.
 
     ``slope`` multiplies negative results: 0 makes a ReLU of them.  In ``packed`` can be kept what was made of the
-    weights, for calls with the same ones: whoever writes to these empties it.
+    weights, for calls with the same ones: whoever writes to these empties it.  With ``convolution_form`` in it, w is
+    not read, and may be None.
     """
     n, m = y.shape[:2]
     before = y.copy() if accumulate else None

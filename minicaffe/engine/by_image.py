@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from minicaffe import backend, proto
 from minicaffe.backend import generation
-from minicaffe.blob import Blob, Storage, storages_in_use
+from minicaffe.blob import Blob
 from minicaffe.engine import joined, memory_plan
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.executor import Executor
@@ -25,6 +25,7 @@ from minicaffe.kernels.cpu.runtime.capture import LaunchList
 from minicaffe.kernels.cpu.runtime.threads import held
 from minicaffe.layers import Layer
 from minicaffe.layers.base import make
+from minicaffe.storage import Storage, storages_in_use
 
 _ATTEMPTS = 4
 """To capture: the first time memory grows, and what is made of weights in advance is made."""

@@ -65,9 +65,13 @@ class FoldedLayer:
         """Write to the layer's params what follows from those of the net."""
         params = [[blob.peek_data() for blob in source.blobs] for source in self._sources]
         values = folding.composed([source.layer_param for source in self._sources], params)
+        # no array of the sources' memory is held on to: it would mean that somebody may write there (Watch)
+        del params
+        for source in self._sources:
+            for blob in source.blobs:
+                blob.unload_data()
         for blob, array in zip(self.layer.blobs, values, strict=True):
             blob.data = array
-        # no array of the sources' memory is held on to: it would mean that somebody may write there (Watch)
 
 
 class PackedLayer:

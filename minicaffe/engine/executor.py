@@ -16,7 +16,7 @@ from minicaffe import backend
 from minicaffe.backend import generation
 from minicaffe.backend.contexts import Both
 from minicaffe.backend.precision import FLOAT32
-from minicaffe.blob import Blob, Storage, shape_string
+from minicaffe.blob import Blob, shape_string
 from minicaffe.engine import anomaly, in_place, narrow, segment
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Fusion, Pass
@@ -25,6 +25,7 @@ from minicaffe.engine.segment import Segment
 from minicaffe.errors import NetError, ShapeError
 from minicaffe.kernels import fast_paths
 from minicaffe.layers import Layer
+from minicaffe.storage import Storage
 
 _log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minicaffe.blob import Storage
 from minicaffe.engine.assembly import Step
 from minicaffe.layers.shape import Split
+from minicaffe.storage import Storage
 
 
 class HandedOn:

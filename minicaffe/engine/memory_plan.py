@@ -7,10 +7,11 @@ from typing import NamedTuple, NoReturn
 
 from numpy.typing import DTypeLike
 
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob
 from minicaffe.engine.assembly import Step
 from minicaffe.errors import NetError
 from minicaffe.named import Named
+from minicaffe.storage import Storage
 
 ALIGNMENT = 16
 """Elements to which each memory is aligned: one cache line of float32."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob
 from minicaffe.engine.assembly import Step
 from minicaffe.kernels.halves import FORMATS
+from minicaffe.storage import Storage
 
 
 def keep(steps: Sequence[Step], precision: str) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minicaffe import backend
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob
 from minicaffe.layers import Layer
+from minicaffe.storage import Storage
 
 PARAM_ALIGNMENT = 16
 """Elements to which each param is aligned in the buffer of all params: one cache line of float32."""

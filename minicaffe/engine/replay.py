@@ -19,7 +19,7 @@ from typing import Any
 
 from minicaffe import backend
 from minicaffe.backend import Capture, generation
-from minicaffe.blob import Storage, storages_in_use
+from minicaffe.storage import Storage, storages_in_use
 
 _MOST_CAPTURES = 8  # states that take turns: as many as the small batches that make one large one
 _MOST_ATTEMPTS = 4  # to capture what was incomplete: room that was too small has grown by then

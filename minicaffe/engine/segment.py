@@ -17,10 +17,10 @@ from itertools import groupby
 
 from minicaffe import backend
 from minicaffe.backend import generation
-from minicaffe.blob import Storage
 from minicaffe.engine.assembly import Step
 from minicaffe.engine.fusion import Pass
 from minicaffe.engine.replay import Replay, Work
+from minicaffe.storage import Storage
 
 _Zeros = tuple[tuple[tuple[int, int], ...], ...]
 """What only counts as zero of each memory of gradients."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from minicaffe.backend import generation
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob
+from minicaffe.storage import Storage, digest_of
 
 
 class Watch:
@@ -64,4 +64,4 @@ class Watch:
 
 
 def _digest(blob: Blob) -> bytes:
-    return hashlib.blake2b(blob.peek_data().data, digest_size=16).digest()
+    return digest_of(blob.peek_data())

@@ -1,90 +1,93 @@
-"""All built-in layers, by family; importing this package registers them.
+"""All built-in layers, by family: a module is imported when a net has a layer of it, or somebody asks for it.
 
 Beside that it is pycaffe's ``caffe.layers``: ``layers.Convolution(bottom, kernel_size=3)``, for a layer of any type,
 makes the tops of a new layer in a definition (``minicaffe.net_spec``).
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicaffe import net_spec
-from minicaffe.layers import (
-    activation,
-    annotated_data,
-    augmentation,
-    batch_reduction,
-    bn,
-    box_output,
-    channels,
-    classification,
-    convolution,
-    ctc,
-    data,
-    depthwise,
-    detection_data,
-    detection_evaluate,
-    detection_output,
-    detectnet,
-    distance_loss,
-    domain_transform,
-    downsample,
-    eltwise,
-    eval_detection,
-    field_accuracy,
-    field_group_loss,
-    field_loss,
-    flow,
-    focal_loss,
-    fork_lstm,
-    hdf5,
-    indexing,
-    inner_product,
-    interp,
-    label_map_data,
-    loss,
-    malis_loss,
-    margin,
-    masks,
-    mat_write,
-    meanfield,
-    merge_crop,
-    metric,
-    multibox_loss,
-    neuron,
-    normalisation,
-    ohem,
-    parameter,
-    permute,
-    pooling,
-    power,
-    prior_box,
-    proposal,
-    random_neurons,
-    recurrent,
-    reduction,
-    region_loss,
-    region_steps,
-    region_targets,
-    reorg,
-    roi,
-    sampling,
-    scale_bias,
-    score_loss,
-    segmentation,
-    sequence,
-    shape,
-    sigmoid_loss,
-    smooth_l1_loss,
-    softmax,
-    spp,
-    unit_norm,
-    video,
-    volume,
-    yolo_output,
-)
 from minicaffe.layers.base import TEST, TRAIN, Layer
 from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.layers.factory import create, layer_types
+from minicaffe.layers.families import FAMILIES, load
+
+if TYPE_CHECKING:  # what FAMILIES says, for editors
+    from minicaffe.layers import (
+        activation,
+        annotated_data,
+        augmentation,
+        batch_reduction,
+        bn,
+        box_output,
+        channels,
+        classification,
+        convolution,
+        ctc,
+        data,
+        depthwise,
+        detection_data,
+        detection_evaluate,
+        detection_output,
+        detectnet,
+        distance_loss,
+        domain_transform,
+        downsample,
+        eltwise,
+        eval_detection,
+        field_accuracy,
+        field_group_loss,
+        field_loss,
+        flow,
+        focal_loss,
+        fork_lstm,
+        hdf5,
+        indexing,
+        inner_product,
+        input,
+        interp,
+        label_map_data,
+        loss,
+        malis_loss,
+        margin,
+        masks,
+        mat_write,
+        meanfield,
+        merge_crop,
+        metric,
+        multibox_loss,
+        neuron,
+        normalisation,
+        ohem,
+        parameter,
+        permute,
+        pooling,
+        power,
+        prior_box,
+        proposal,
+        random_neurons,
+        recurrent,
+        reduction,
+        region_loss,
+        region_steps,
+        region_targets,
+        reorg,
+        roi,
+        sampling,
+        scale_bias,
+        score_loss,
+        segmentation,
+        sequence,
+        shape,
+        sigmoid_loss,
+        smooth_l1_loss,
+        softmax,
+        spp,
+        unit_norm,
+        video,
+        volume,
+        yolo_output,
+    )
 
 __all__ = [
     "TEST",
@@ -123,6 +126,7 @@ __all__ = [
     "hdf5",
     "indexing",
     "inner_product",
+    "input",
     "loss",
     "malis_loss",
     "margin",
@@ -168,12 +172,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Callable[..., Any]:
-    """What makes layers of type ``name``, which is registered, or has a capital letter first as all of Caffe's have."""
+def __getattr__(name: str) -> Any:
+    """A module of layers, or what makes layers of type ``name``, which is registered, or has a capital letter first as
+    all of Caffe's have.
+    """
+    if name in FAMILIES:
+        return load(name)
     if name[:1].isupper() or name in layer_types():
         return getattr(net_spec.layers, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}, nor is there a layer of this type")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *layer_types()})
+    return sorted({*globals(), *FAMILIES, *layer_types()})

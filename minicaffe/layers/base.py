@@ -18,6 +18,7 @@ from minicaffe.errors import LayerError
 from minicaffe.layers import interface
 from minicaffe.layers.blob_vec import BlobVec
 from minicaffe.layers.cost import Costed
+from minicaffe.layers.families import HOMES, Registry
 from minicaffe.layers.options import Configured
 from minicaffe.proto import forks
 from minicaffe.proto.origin import Origin
@@ -35,8 +36,9 @@ def same(x: float) -> float:
 
 LayerClass: TypeAlias = "type[Layer]"
 
-registry: dict[str, LayerClass] = {}
+registry = Registry()
 """Layer classes by the type that a prototxt names."""
+forks.here.update(HOMES)
 
 
 class Layer(interface.Layer, Configured, Costed):
@@ -138,8 +140,8 @@ class Layer(interface.Layer, Configured, Costed):
             cls.reshape_always = not cls.capturable
         name = cls.__dict__.get("type")
         if isinstance(name, str) and name:
-            if name in registry and registry[name].__module__ != cls.__module__:
-                raise LayerError(f"Layer type {name} already registered, by {registry[name].__module__}")
+            if registry.registered_by(name) not in (None, cls.__module__):
+                raise LayerError(f"Layer type {name} already registered, by {registry.registered_by(name)}")
             registry[name] = cls
             forks.here.add(name)
 

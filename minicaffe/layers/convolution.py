@@ -146,7 +146,7 @@ class _Packed:
         """Have nothing yet; ``write`` writes the filters to their blob where they do not stay there."""
         self.write = write
         self.made: dict[Any, Any] = {}
-        self.done_for: set[tuple] = set()
+        """By their form."""
 
 
 class Convolution(Windowed):
@@ -292,20 +292,24 @@ class Convolution(Windowed):
     def _convolve_packed(
         self, packed: _Packed, bottom: Sequence[Blob], top: Sequence[Blob], slope: float, accumulate: bool
     ) -> None:
-        """The filters are asked for until it is known that what was made of them is all that kernels read."""
-        how = self.x_shape, self.moved, backend.current(), *backend.current().settings()
-        if how in packed.done_for:
+        """The filters are there while something is made of them, and as long as kernels read them."""
+        form = self.convolutions.convolution_form(
+            self.x_shape, self.y_shape, self.moved, self.group, self.dtype, accumulate
+        )
+        if form in packed.made:
             self._convolve(None, packed.made, bottom, top, slope, accumulate)
             return
-        before = len(packed.made)
-        self._convolve(self._written_filters(packed), packed.made, bottom, top, slope, accumulate)
-        if packed.write is None:
+        if packed.write is not None:
+            packed.write()
+        if form is None:
+            packed.write = None
+            self._convolve(self.filters(self.blobs[0].xdata), packed.made, bottom, top, slope, accumulate)
             return
-        if len(packed.made) > before:
-            packed.done_for.add(how)
+        self._convolve(self.filters(self.blobs[0].peek_data()), packed.made, bottom, top, slope, accumulate)
+        if packed.write is not None:
             self.blobs[0].release_data()
         else:
-            packed.write = None
+            self.blobs[0].unload_data()
 
     def _convolve(
         self,
@@ -333,14 +337,6 @@ class Convolution(Windowed):
         self._packed.renew(write)
         self._has_room = ()
         generation.advance()
-
-    def _written_filters(self, packed: _Packed) -> Any:
-        """The filters, for kernels, written to their blob if they do not stay there."""
-        if packed.write is None:
-            return self.filters(self.blobs[0].xdata)
-        packed.write()
-        # the first pass holds on to what it asks for by ``xdata``
-        return self.filters(self.blobs[0].peek_data() if backend.current().is_host else self.blobs[0].xdata)
 
     @property
     def has_packed(self) -> bool:

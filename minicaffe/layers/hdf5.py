@@ -17,7 +17,7 @@ from minicaffe.blob import Blob
 from minicaffe.data import hdf5
 from minicaffe.errors import DataError, MinicaffeError, ShapeError
 from minicaffe.layers.base import Layer
-from minicaffe.layers.data import Source
+from minicaffe.layers.input import Source
 
 if TYPE_CHECKING:
     import h5py

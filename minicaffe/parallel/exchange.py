@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from minicaffe import backend
-from minicaffe.blob import Storage
 from minicaffe.kernels import fast_paths
 from minicaffe.net import Net
 from minicaffe.parallel import shared_memory
 from minicaffe.parallel.communicator import Communicator
 from minicaffe.parallel.shared_memory import SharedRows
+from minicaffe.storage import Storage
 
 BUCKET = 4 << 20
 """Bytes of gradients that are exchanged at a time, at least: fewer messages of this size lose little to latency."""

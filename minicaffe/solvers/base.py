@@ -11,7 +11,6 @@ import numpy as np
 
 from minicaffe import arguments, backend, compat, glog, models, parallel, proto
 from minicaffe.backend import random, ranks, usage
-from minicaffe.blob import Storage
 from minicaffe.errors import ArgumentError, SnapshotError
 from minicaffe.matching import BY_NAME, Matching
 from minicaffe.net import Net
@@ -31,6 +30,7 @@ from minicaffe.solvers.smoothing import SmoothedLoss
 from minicaffe.solvers.stepping import Stepper
 from minicaffe.solvers.together import Together
 from minicaffe.solvers.update_rule import UpdateRule
+from minicaffe.storage import Storage
 from minicaffe.weights import load_into
 
 if TYPE_CHECKING:

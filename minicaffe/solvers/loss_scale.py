@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minicaffe.blob import Storage
 from minicaffe.errors import ArgumentError
 from minicaffe.kernels.reference.dot import LARGEST_LOSS_SCALE
+from minicaffe.storage import Storage
 
 DYNAMIC = "dynamic"
 _FIRST, _INTERVAL = 2.0**16, 2000

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minicaffe import backend
-from minicaffe.blob import Blob, Storage
+from minicaffe.blob import Blob
 from minicaffe.engine.replay import Replay, Work
 from minicaffe.kernels import fast_paths
 from minicaffe.net import Net
 from minicaffe.solvers import larc, progress
 from minicaffe.solvers.larc import Range
+from minicaffe.storage import Storage
 
 if TYPE_CHECKING:
     from minicaffe.solvers.update_rule import UpdateRule

@@ -9,11 +9,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from minicaffe import proto, weights
-from minicaffe.blob import Storage
 from minicaffe.errors import DeviceError, WeightsError
 from minicaffe.parallel import Communicator
 from minicaffe.parallel.exchange import GradientExchange
 from minicaffe.solvers.monitor import Scalar
+from minicaffe.storage import Storage
 
 if TYPE_CHECKING:
     from minicaffe.solvers.base import Solver

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from minicaffe import proto
-from minicaffe.blob import Storage
 from minicaffe.net import Net
 from minicaffe.solvers import larc
 from minicaffe.solvers.loss_scale import LossScale
 from minicaffe.solvers.policy import Schedule
 from minicaffe.solvers.stepping import Stepper
+from minicaffe.storage import Storage
 
 _log = logging.getLogger(__name__)
 

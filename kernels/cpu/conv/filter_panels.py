@@ -129,7 +129,7 @@ def bind_packed(problem: Problem) -> Packing:
         arrays = by_group(x, group), u.ctypes.data, bias.reshape(group, -1), by_group(y, group)
         kernels.convolve(how, codes, scratch, split.parts, threads, tables, *arrays, workspace, slope)
 
-    return Packing(pack, convolve)
+    return Packing("panels", pack, convolve)
 
 
 # --- pieces of the positions ------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -97,6 +97,8 @@ class Packing(NamedTuple):
     It is that of an algorithm whose module has a function ``bind_packed(problem)``.
     """
 
+    form: Hashable
+    """What it makes of the same weights: packings of one form make the same."""
     pack: Callable[[Array], Array]
     """Makes it of the weights."""
     solve: Callable[..., None]

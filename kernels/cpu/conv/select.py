@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,12 +95,13 @@ def convolution_workspace(
     group: int,
     dtype: DTypeLike | None = None,
     kinds: Collection[str] = KINDS,
-    packed: bool = True,
+    packed: bool | None = None,
 ) -> int:
     """See ``reference.convolution_workspace``; enough for each of the algorithms and numbers of threads."""
     shapes = tuple(x_shape), tuple(y_shape)
     dtypes = [np.dtype(each) for each in ((np.float32, np.float64) if dtype is None else (dtype,))]
-    asked = [(kind, False) for kind in kinds] + ([(FORWARD, True)] if packed and FORWARD in kinds else [])
+    forward = (False, True) if packed is None else (packed,)
+    asked = [(kind, stays) for kind in kinds for stays in (forward if kind == FORWARD else (False,))]
     problems = (Problem(kind, *shapes, window, group, each, 1, stays) for kind, stays in asked for each in dtypes)
     return max(map(_most_workspace, problems))
 
@@ -131,9 +132,10 @@ def solver(
     threads: int,
     left_out: frozenset[str],
     accumulate: bool = False,
+    packed: bool = False,
 ) -> Solver:
     """The fastest solver of a problem, without the ``fast_paths`` that are left out: the one look-up of a call."""
-    problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads, accumulate=accumulate)
+    problem = Problem(kind, x_shape, y_shape, window, group, dtype, threads, packed, accumulate)
     return _chosen(problem, left_out).bind(problem)
 
 
@@ -148,10 +150,27 @@ def packing(
     left_out: frozenset[str],
     accumulate: bool = False,
 ) -> Packing | None:
-    """How to solve a forward problem with weights that stay the same; None where nothing is made of them in advance."""
+    """How to solve a forward problem with weights that stay the same; None where nothing is made of them in advance:
+    ``solver`` tells then.
+    """
     problem = Problem(FORWARD, x_shape, y_shape, window, group, dtype, threads, True, accumulate)
     bind_packed = getattr(_chosen(problem, left_out), "bind_packed", None)
     return bind_packed(problem) if bind_packed else None
+
+
+@capturable
+def convolution_form(
+    x_shape: Sequence[int],
+    y_shape: Sequence[int],
+    window: Window,
+    group: int,
+    dtype: DTypeLike,
+    accumulate: bool = False,
+) -> Hashable:
+    """See ``reference.convolution_form``."""
+    how = tuple(x_shape), tuple(y_shape), window, group, np.dtype(dtype)
+    packs = packing(*how, thread_count(), fast_paths.left_out(), accumulate)
+    return packs.form if packs else None
 
 
 @capturable
@@ -169,16 +188,16 @@ def convolve(
 ) -> None:
     """See ``reference.convolve``."""
     if bias is None:
-        bias = _zeros(len(w), w.dtype)
+        bias = _zeros(y.shape[1], y.dtype)
     how = x.shape, y.shape, window, group, x.dtype, thread_count(), fast_paths.left_out(), accumulate
     packs = packing(*how) if packed is not None else None
     if packed is None or packs is None:
-        solver(FORWARD, *how)(x, w, bias, y, workspace, slope)
+        solver(FORWARD, *how, packed is not None)(x, w, bias, y, workspace, slope)
         return
-    if how not in packed:
+    if packs.form not in packed:
         not_capturable()
-        packed[how] = packs.pack(w)
-    packs.solve(x, packed[how], bias, y, workspace, slope)
+        packed[packs.form] = packs.pack(w)
+    packs.solve(x, packed[packs.form], bias, y, workspace, slope)
 
 
 @capturable

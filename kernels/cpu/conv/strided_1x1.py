@@ -172,7 +172,7 @@ def bind_packed(problem: Problem) -> Packing | None:
         _gather_pixels(x, pixels, window)
         packing.solve(pixels, u, bias, y, rest, slope)
 
-    return Packing(packing.pack, convolve)
+    return packing._replace(solve=convolve)
 
 
 def _splitter(small: Problem) -> Callable[[Array], tuple[Array, Array]]:

@@ -144,7 +144,7 @@ def workspace(problem: Problem) -> int:
     if not _is_tiled(problem):
         return 0
     config = _config(problem)
-    weights = config.weights * (config.parts if problem.kind == WEIGHT_GRAD else 1)
+    weights = 0 if problem.packed else config.weights * (config.parts if problem.kind == WEIGHT_GRAD else 1)
     return (weights + problem.threads * config.scratch_per_worker + 2 * 64) // _SIZE
 
 
@@ -187,7 +187,7 @@ def bind_packed(problem: Problem) -> Packing:
         arrays = by_group(x, problem.group), no_weights, bias.reshape(problem.group, -1)
         kernels.convolve(*how, u.ctypes.data, *arrays, by_group(y, problem.group), workspace, slope)
 
-    return Packing(pack, convolve)
+    return Packing(("winograd", config.outputs), pack, convolve)
 
 
 def _is_tiled(problem: Problem) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
 
 @intrinsic
@@ -58,6 +57,8 @@ def quotient(context, a, b):
 
 def array_at(context: Any, builder: ir.IRBuilder, kind: types.Array, data: Any, shape: list) -> Any:
     """Code for a contiguous array over memory that it does not own."""
+    from numba.np.arrayobj import populate_array  # here, as it is large: a process that only loads kernels needs none
+
     word = ir.IntType(64)
     size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
     strides = [word(size)]

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from numba import types
 
-from minicaffe.kernels.cpu.runtime import cache, front_end, launch, threads
+from minicaffe.kernels.cpu.runtime import cache, launch, threads
 from minicaffe.kernels.cpu.runtime.compile import Callback, Kernel, announce, capturing
 
 _log = logging.getLogger("minicaffe")
@@ -61,11 +61,13 @@ class _Notes:
 
     def __init__(self) -> None:
         self.jobs: dict[Job, None] = {}
-        self.complete = True
 
     def passes(self, kernel: Kernel, arguments: tuple) -> bool:
         self.jobs[kernel, kernel.types_of(arguments)] = None
         return False
+
+    def lacks_something(self) -> None:
+        """Nothing to be noted."""
 
 
 def rehearse(work: Callable[[], None]) -> list[Job]:
@@ -266,7 +268,9 @@ def _only_compile() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     logging.disable()
     gc.disable()
-    # what Numba imports with its first kernel is there in all further forks then
+    # what Numba imports with its first kernel, or to compile at all, is there in all further forks then
+    from minicaffe.kernels.cpu.runtime import front_end
+
     front_end.hasten(launch.run_launches.typingctx, launch.run_launches.targetctx)
 
 

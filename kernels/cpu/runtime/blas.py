@@ -9,8 +9,6 @@ import os
 import threading
 from contextlib import AbstractContextManager
 
-from threadpoolctl import ThreadpoolController
-
 
 class _SingleThread(AbstractContextManager):
     """Limits every BLAS that is loaded at its first use to one thread while at least one ``with`` block is open."""
@@ -24,6 +22,8 @@ class _SingleThread(AbstractContextManager):
     def _libraries(self) -> list:
         with contextlib.suppress(ImportError):
             importlib.import_module("scipy.linalg.cython_blas")  # as Numba does for its first kernel, if SciPy is there
+        from threadpoolctl import ThreadpoolController  # here: layers of users alone need it
+
         return ThreadpoolController().select(user_api="blas").lib_controllers
 
     def __enter__(self) -> None:

@@ -66,8 +66,13 @@ class LaunchList:
 
     def passes(self, kernel: Kernel, arguments: tuple) -> bool:
         """Own what a kernel is called with; it is to run."""
-        self._retained.append(arguments)
+        self.own(*arguments)
         return True
+
+    def lacks_something(self) -> None:
+        """Something is done that no replay would do: there will be none, for which memory would have to be owned."""
+        self.complete = False
+        self._retained.clear()
 
     def call(self, function: Callable[[], None]) -> None:
         """While the list is captured: have each replay call this between the launches before and those to come.
@@ -93,8 +98,9 @@ class LaunchList:
         return self.complete and not self._calls
 
     def own(self, *objects: Any) -> None:
-        """Let these live as long as the list."""
-        self._retained.append(objects)
+        """Let these live as long as the list, if it can be replayed."""
+        if self.complete:
+            self._retained.append(objects)
 
     @property
     def empty(self) -> bool:
@@ -180,7 +186,7 @@ def own(*objects: Any) -> None:
 def not_capturable() -> None:
     """Note, if this thread's launches are being captured, that something is done outside kernels."""
     if capturing.launches is not None:
-        capturing.launches.complete = False
+        capturing.launches.lacks_something()
 
 
 class CapturedOps:

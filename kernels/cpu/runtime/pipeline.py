@@ -15,7 +15,6 @@ from numba.core.compiler_machinery import FunctionPass, PassManager, register_pa
 from numba.core.ir_utils import get_definition, guard
 from numba.core.typing.npydecl import parse_dtype
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array, populate_array
 
 _LEFT_OUT = {
     "AnnotateTypes",
@@ -99,6 +98,8 @@ def _array(zero: bool, *default: types.Type) -> Any:
         kind = types.Array((default or (parse_dtype(dtype[0]),))[0], len(lengths), "C")
 
         def generate(target, builder, signature, arguments):
+            from numba.np.arrayobj import make_array, populate_array  # as in address.array_at
+
             shape = arguments[:1] if signature.args[0] is types.intp else cgutils.unpack_tuple(builder, arguments[0])
             item = target.get_constant(types.intp, target.get_abi_sizeof(target.get_data_type(kind.dtype)))
             *strides, size = itertools.accumulate(reversed(shape), partial(_times, builder), initial=item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -74,10 +74,22 @@ class CudnnConvolutions:
         group: int,
         dtype: Any = None,
         kinds: Collection[str] = KINDS,
-        packed: bool = True,
+        packed: bool | None = None,
     ) -> int:
         """See ``kernels.reference.convolution_workspace``; for ``ops``, which may have to do the work."""
         return self._ops.convolution_workspace(x_shape, y_shape, window, group, dtype, kinds, packed)
+
+    def convolution_form(
+        self,
+        x_shape: Sequence[int],
+        y_shape: Sequence[int],
+        window: Window,
+        group: int,
+        dtype: Any,
+        accumulate: bool = False,
+    ) -> Hashable:
+        """See ``kernels.reference.convolution_form``."""
+        return None
 
     def convolve(
         self,

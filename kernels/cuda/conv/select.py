@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ class ConvOps:
         group: int,
         dtype: Any = None,
         kinds: Collection[str] = KINDS,
-        packed: bool = True,
+        packed: bool | None = None,
     ) -> int:
         """See ``kernels.reference.convolution_workspace``; enough for each algorithm that may be taken."""
         shapes = tuple(x_shape), tuple(y_shape)
@@ -80,6 +80,18 @@ class ConvOps:
         else:
             taken = [p for p, tf32 in itertools.product(problems, (False, True)) if is_implicit(p, tf32)]
         return max([self._im2col.workspace(*shapes, window, group), *map(self._implicit.workspace, taken)])
+
+    def convolution_form(
+        self,
+        x_shape: Sequence[int],
+        y_shape: Sequence[int],
+        window: Window,
+        group: int,
+        dtype: Any,
+        accumulate: bool = False,
+    ) -> Hashable:
+        """See ``kernels.reference.convolution_form``."""
+        return None
 
     def convolve(
         self,
