@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import numpy as np
+from google.protobuf.message import Message
 
 from minicaffe.errors import ArgumentTypeError, MinicaffeError
 
@@ -21,9 +22,17 @@ def instance(value: Any, kind: type[_T], taker: str, what: str = "") -> _T:
     return value
 
 
+def message(value: Any, name: str, taker: str, hint: str = "") -> Any:
+    """``value`` if it is a message of this name, of whichever copy of Caffe's schema; else an error."""
+    if not (isinstance(value, Message) and value.DESCRIPTOR.name == name):
+        raise ArgumentTypeError(f"{taker} takes a {name}{hint}; found {value!r:.80}")
+    return value
+
+
 def names(values: Any, what: str) -> list[str]:
     """Strings as a list, one by itself as a list of it; an error that says ``what`` they are for all else."""
-    listed = [values] if isinstance(values, str) else list(values) if isinstance(values, Iterable) else [values]
+    several = isinstance(values, Iterable) and not isinstance(values, (str, bytes))
+    listed = list(values) if several else [values]
     for value in listed:
         if not isinstance(value, str):
             raise ArgumentTypeError(f"{what} must be names; found {value!r:.80}")

@@ -88,7 +88,7 @@ def dot_source(
     """
     if rankdir not in RANKDIRS:
         raise MinicaffeError(f"rankdir must be one of {', '.join(RANKDIRS)}; found '{rankdir}'")
-    arguments.instance(net, proto.NetParameter, "a drawing", "a NetParameter (Net.to_proto gives a net's)")
+    arguments.message(net, "NetParameter", "a drawing", " (Net.to_proto gives a net's)")
     net, _ = upgrade_net(net)
     layers = [layer for layer in net.layer if phase is None or about.in_phase(layer, phase)]
     if compact:

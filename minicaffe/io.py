@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from minicaffe import arguments, limits, skimage_resize
 from minicaffe.data import datum as datums
 from minicaffe.data.image import decode_image
-from minicaffe.errors import ArgumentError, ArgumentTypeError, DataError, WeightsError
+from minicaffe.errors import ArgumentError, DataError, WeightsError
 from minicaffe.proto import blobs, caffe_pb2
 
 __all__ = [
@@ -41,18 +41,12 @@ _LUMINANCE = np.array(
 # --- messages --------------------------------------------------------------------------------------------------------
 
 
-def _check_message(message: Any, name: str, taker: str) -> None:
-    """ArgumentTypeError for what is no message of this name, of whichever copy of Caffe's schema."""
-    if not (isinstance(message, Message) and message.DESCRIPTOR.name == name):
-        raise ArgumentTypeError(f"{taker} takes a {name}; found {message!r:.80}")
-
-
 def blobproto_to_array(blob: Any, return_diff: bool = False) -> NDArray:
     """The values of a BlobProto, or its gradient, float64, in the shape that it has, or that its older four fields say.
 
     A blob without a shape holds one number.  ArgumentError (a ValueError) if the shape does not fit the values.
     """
-    _check_message(blob, "BlobProto", "blobproto_to_array")
+    arguments.message(blob, "BlobProto", "blobproto_to_array")
     try:
         return blobs.blob_to_array(blob, diff=return_diff).astype(float)
     except WeightsError as error:
@@ -98,7 +92,7 @@ def datum_to_array(datum: Any) -> NDArray:
     Caffe: an encoded Datum is not decoded there, which fails; here it is, to what its file holds (colours blue, green,
     red).  DataError if it holds no array.
     """
-    _check_message(datum, "Datum", "datum_to_array")
+    arguments.message(datum, "Datum", "datum_to_array")
     values = datums.to_array(datum)
     return values.copy() if values.dtype == np.uint8 else values.astype(float)
 

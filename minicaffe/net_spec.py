@@ -19,7 +19,7 @@ import numpy as np
 from google.protobuf.message import Message
 
 from minicaffe import proto
-from minicaffe.errors import ArgumentError, UnknownNameError
+from minicaffe.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 
 __all__ = [
     "Function",
@@ -95,11 +95,11 @@ def to_proto(*tops: Top | Function) -> Any:
 
     Blobs are named after the type that makes them, Convolution1, Convolution2 and so on, and layers after their first
     top.  UnknownNameError (an AttributeError) for an option that the layer has not, ArgumentError for a value that it
-    cannot have.
+    cannot have, ArgumentTypeError (a TypeError) for what is no top.
     """
     wrong = [top for top in tops if not isinstance(top, (Top, Function))]
     if wrong or not tops:
-        raise TypeError(f"to_proto takes tops of layers; found {repr(wrong[0]) if wrong else 'none'}")
+        raise ArgumentTypeError(f"to_proto takes tops of layers; found {repr(wrong[0]) if wrong else 'none'}")
     return _Definition({}).net(tops)
 
 

@@ -191,6 +191,11 @@ def convolution(draft: Draft, kind: str = "Convolution") -> None:
     groups = draft.rng.choice([1, 1, channels, 2])
     outputs = draft.rng.choice([1, 2, 3]) * groups if groups > 1 else draft.rng.choice([2, 4, 6])
     kernel = draft.rng.choice([1, 2, 3, 3, 5])
+    if draft.maybe(0.15):  # the whole image: an inner product
+        sizes = " ".join(f"kernel_size: {size}" for size in draft.shapes[bottom][2:])
+        options = f"convolution_param {{ num_output: {outputs} {sizes} {WEIGHTS} {BIASES} }}"
+        with_params(draft, kind, bottom, options)
+        return
     with_params(
         draft, kind, bottom,
         f"convolution_param {{ num_output: {outputs} kernel_size: {kernel} group: {groups} {WEIGHTS} {BIASES} "
@@ -229,6 +234,19 @@ def pooling(draft: Draft) -> None:
 def lrn(draft: Draft) -> None:
     region = draft.rng.choice(["ACROSS_CHANNELS", "WITHIN_CHANNEL"])
     draft.add("LRN", [draft.pick(4)], f"lrn_param {{ local_size: 3 alpha: 0.5 norm_region: {region} }}")
+
+
+def normalize(draft: Draft) -> None:
+    """In SSD's dialect, with a scale to learn, or in happynear's, perhaps with the norm as a second top."""
+    if draft.maybe():
+        said = [f"{name}: {draft.rng.choice(['true', 'false'])}" for name in ("across_spatial", "channel_shared")]
+        scale = 'eps: 0.01 scale_filler { type: "gaussian" mean: 1 std: 0.4 }'
+        options, tops = f"norm_param {{ {' '.join(said)} {scale} }}", 1
+    else:
+        kind, counts = draft.rng.choice(["L1", "L2"]), draft.rng.choice(["", "bp_norm: true"])
+        options, tops = f'normalize_param {{ normalize_type: "{kind}" {counts} }}', draft.rng.choice([1, 2])
+    bottom = draft.pick(2, 3, 4, 5)
+    draft.add("Normalize", [bottom], options, tops)
 
 
 def batch_norm(draft: Draft, in_place: float = 0.5) -> None:
@@ -349,8 +367,8 @@ def softmax(draft: Draft) -> None:
 
 
 LAYERS: dict[Callable[[Draft], None], int] = {
-    convolution: 6, deconvolution: 2, inner_product: 4, twin: 2, pooling: 3, lrn: 2, batch_norm: 2, norm_and_scale: 5,
-    sum_and_relu: 3, scale: 2, bias: 1, neuron: 8, eltwise: 3, concat: 1, cut: 1, readers: 2, view: 2, softmax: 1,
+    convolution: 6, deconvolution: 2, inner_product: 4, twin: 2, pooling: 3, lrn: 2, normalize: 2, batch_norm: 2,
+    norm_and_scale: 5, sum_and_relu: 3, scale: 2, bias: 1, neuron: 8, eltwise: 3, concat: 1, cut: 1, readers: 2, view: 2, softmax: 1,
     of_users: 1, of_users_captured: 1,
 }  # fmt: skip
 """What adds layers to a draft, and how often."""

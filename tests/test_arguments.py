@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import descriptor_pool, message_factory
 
 import minicaffe as caffe
 from minicaffe import (
@@ -18,6 +19,7 @@ from minicaffe import (
     draw,
     features,
     io,
+    net_spec,
     plot,
     proto,
     pytorch,
@@ -82,11 +84,12 @@ WRONG_TYPES = [
         lambda path: draw.draw_net_to_file(NET, path), lambda path: features.write_features(net(0), {"y": path}, 1))],
     *[(draw.dot_source, (other,), "takes a NetParameter") for other in ("net.prototxt", None, net(0))],
     *[(net(0).deploy, (names,), "blobs to keep must be names") for names in (None, 3, [3])],
-    *[(lambda names: net(0).copy_from("w", ignore=names), (names,), "layers to ignore must be names")
-      for names in (3, [3], b"fc8")],
+    *[(lambda names: net(0).copy_from("w", ignore=names), (names,), f"layers to ignore must be names; found {found}")
+      for names, found in ((3, 3), ([3], 3), (b"fc8", "b'fc8'"))],
     *[(lambda names: net(0).copy_from("w", rename=names), (names,), "rename takes a mapping") for names in ("a", [1], 3)],
     *[(io.blobproto_to_array, (other,), "takes a BlobProto") for other in (None, "a", np.zeros(3), NET)],
     *[(io.datum_to_array, (other,), "takes a Datum") for other in (None, "a", np.zeros(3), NET)],
+    *[(net_spec.to_proto, others, "takes tops of layers") for others in ((), (None,), ("a",), (np.zeros(3),))],
     *[(coord_map.crop, (other, other), "takes two tops") for other in (None, "a", [])],
 ]  # fmt: skip
 """What a function takes is of another type: never an error from within."""
@@ -108,6 +111,25 @@ def test_what_is_no_net_is_not_exported(other, tmp_path):
         if importlib.util.find_spec(package):
             with pytest.raises(TypeError, match=r"a Net is what is exported; found (.|\n)*minicaffe.Net"):
                 export(other)
+
+
+def test_messages_of_another_copy_of_the_schema_are_taken():
+    """As Caffe's own, which its users have."""
+    pool, mine = descriptor_pool.DescriptorPool(), proto.caffe_pb2.DESCRIPTOR
+    for file in (*mine.dependencies, mine):
+        pool.AddSerializedFile(file.serialized_pb)
+
+    def copied(message):
+        made = message_factory.GetMessageClass(pool.FindMessageTypeByName(message.DESCRIPTOR.full_name))()
+        made.ParseFromString(message.SerializeToString())
+        assert not isinstance(made, type(message))
+        return made
+
+    values = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+    np.testing.assert_array_equal(io.datum_to_array(copied(io.array_to_datum(values))), values)
+    np.testing.assert_array_equal(io.blobproto_to_array(copied(io.array_to_blobproto(values))), values)
+    definition = net(0).to_proto()
+    assert draw.dot_source(copied(definition)) == draw.dot_source(definition)
 
 
 def test_one_layer_to_ignore_needs_no_list(tmp_path):

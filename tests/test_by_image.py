@@ -376,6 +376,15 @@ def test_where_it_pays():
     assert not ranges("lenet/lenet.prototxt", 16)[1]
 
 
+def test_an_inner_product_reads_its_weights_once():
+    """A convolution whose window is the whole image, too, large though the image is."""
+    net = net_of(input_of(8, 32, 48, 48) + layer("Sigmoid", "data", "x") + layer("TanH", "x", "y")
+                 + conv("y", "z", "num_output: 40 kernel_size: 48"))  # fmt: skip
+    names = [step.layer.type for step in net.steps]
+    (found,) = image_ranges.find(net.steps, (), 2)
+    assert names[found.first : found.last + 1] == ["Sigmoid", "TanH"]
+
+
 def test_a_copy_of_a_layer_is_no_change_of_its_class():
     made = next(step.layer for step in net_of(input_of(4, 4, 9, 8) + CONV).steps if step.layer.type == "Convolution")
     kind, before = type(made), made.revision

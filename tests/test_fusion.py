@@ -13,6 +13,7 @@ from minicaffe.blob import Blob
 from minicaffe.engine import fusion
 from minicaffe.errors import LayerError
 from minicaffe.kernels import fast_paths
+from minicaffe.layers.base import registry
 from minicaffe.net import Net
 from minicaffe.proto import text
 
@@ -278,6 +279,33 @@ def test_the_gradient_of_a_shortcut_is_shared_again_in_the_next_whole_pass():
     assert not shared.shares_diff_with(total)
     passes(net)
     assert shared.shares_diff_with(total)
+
+
+@pytest.mark.parametrize("wanted", [[True, False], [False, True], [False, False]])
+def test_a_gradient_that_is_not_wanted_stays_though_later_layers_are_replayed(monkeypatch, wanted):
+    """The end of the net is captured forward and backward as one, and the sum lies before it."""
+    monkeypatch.setattr(registry["TanH"], "capturable", False)
+    definition = net_param(BLOCK + 'layer { name: "d" type: "TanH" bottom: "c" top: "d" }' + convolution("e", "d"), "e")
+    definition.layer[1].input_param.shape[0].dim[:] = [3, 5, 6]
+    definition.layer[-1].type = "SoftmaxWithLoss"
+
+    def found(*left_out: str) -> list:
+        with fast_paths.without(*left_out):
+            backend.random.seed(0)
+            net, seen = Net(definition, dtype=np.float64), []
+            (total,) = (step for step in net.steps if step.layer.name == "c")
+            random = np.random.default_rng(0)
+            for flags in ([True, True], wanted, [True, True], wanted):
+                total.propagate_down[:] = flags
+                for _ in range(5):
+                    net.blobs["x"].data[...] = random.standard_normal(net.blobs["x"].shape)
+                    net.forward_backward()
+                    seen.append([blob.diff.copy() for step in net.steps for blob in (*step.bottom, *step.layer.blobs)])
+            return seen
+
+    for replayed, eager in zip(found(), found("replay"), strict=True):
+        for ours, theirs in zip(replayed, eager, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_forward_pass_that_fails_leaves_the_gradient_of_a_shortcut_alone():

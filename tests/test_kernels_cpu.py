@@ -708,12 +708,23 @@ def test_a_compiled_transform_is_its_matrix_on_both_sides(outputs, taps, kind):
     np.testing.assert_allclose(target, expected, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("shape, outputs, w, group", [CONVOLUTION[2], CONVOLUTION[-1], TILED[0]])
+@pytest.mark.parametrize("shape, outputs, w, group", [CONVOLUTION[2], CONVOLUTION[-1], TILED[0], *WHOLE])
 def test_weights_get_no_gradient_from_no_images(case, shape, outputs, w, group):
     x, dy = case.normal(0, *shape[1:]), case.normal(0, outputs, *positions(shape[2:], w))
     for accumulate in (True, False):
         start = case.normal(outputs, shape[1] // group, *w.kernel)
         case.check("convolve_weight_grad", lambda dw, a=accumulate: (x, dy, dw, w, group, case.normal(0), a), [start])
+
+
+@pytest.mark.parametrize(
+    "shape, outputs, w, group", [CONVOLUTION[2], CONVOLUTION[6], CONVOLUTION[-1], TILED[0], *WHOLE]
+)
+def test_a_convolution_of_no_images(case, shape, outputs, w, group):
+    x, dy = case.normal(0, *shape[1:]), case.normal(0, outputs, *positions(shape[2:], w))
+    weights, memory = case.normal(outputs, shape[1] // group, *w.kernel), scratch(case, x.shape, dy.shape, w, group)
+    for packed in (None, {}):
+        cpu.convolve(x, weights, None, dy, w, group, memory, 0.5, packed)
+    cpu.convolve_data_grad(dy, weights, x, w, group, memory)
 
 
 def test_convolution_stays_inside_its_workspace(case):

@@ -47,7 +47,7 @@ def test_what_programs_are_made_of():
     """They hold layers and events of every kind, and hardly a layer that minicaffe refuses."""
     programs = [random_nets.draw_program(seed) for seed in range(150)]
     text = "".join(program.definition for program in programs)
-    others = """Convolution Deconvolution InnerProduct Pooling LRN BatchNorm Scale Bias Eltwise Concat Slice Flatten Reshape
+    others = """Convolution Deconvolution InnerProduct Pooling LRN Normalize BatchNorm Scale Bias Eltwise Concat Slice Flatten Reshape
         Softmax SoftmaxWithLoss EuclideanLoss ContrastiveLoss SigmoidCrossEntropyLoss Python"""
     kinds = {*random_nets.NEURONS, *others.split()}
     assert {kind for kind in kinds if f'type: "{kind}"' not in text} == set()

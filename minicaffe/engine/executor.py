@@ -316,7 +316,7 @@ class Executor:
             if first > 0:
                 self._clear_loss()
             sweeps.forward.run(0, first - 1, ahead)
-            turn.run(backend.current(), around, id(loss_scale), keep)
+            turn.run(backend.current(), around, id(loss_scale), keep, plan.fusion.handing_on())
             sweeps.backward.run(first_back - 1, 0, back)
 
     def _weighted(self, start: int, stop: int) -> list[Blob]:

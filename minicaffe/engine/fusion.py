@@ -325,6 +325,10 @@ class Fusion:
         for gradient in self._handed_on:
             gradient.before_backward(start, end)
 
+    def handing_on(self) -> tuple[bool, ...]:
+        """Which gradients are handed on: what ``before_backward`` goes by, besides memory."""
+        return tuple([gradient.wanted for gradient in self._handed_on])
+
     def goes_backward_alone(self, place: int) -> None:
         """The step at ``place`` is about to go backward by itself."""
         item = self._forward_of.get(place)

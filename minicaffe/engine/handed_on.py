@@ -24,13 +24,18 @@ class HandedOn:
         self._common: Storage | None = None
         """The memory that both were given; callers may have given either other memory since."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether the step hands it on when it goes backward."""
+        return self.step.need_backward and self.step.propagate_down[self.index]
+
     def before_backward(self, start: int, end: int) -> None:
         """The steps ``start`` down to ``end`` are about to go backward: one memory for a pass that begins at the end of
         the net, for it makes both anew; two for one that would change the source's contents only.
         """
         if start < self.place:
             return
-        runs = end <= self.place and self.step.need_backward and self.step.propagate_down[self.index]
+        runs = end <= self.place and self.wanted
         if not runs or self._source.diff_storage is not self._common:
             self.unshare()
         if runs and start == self.last:

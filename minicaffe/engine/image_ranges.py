@@ -115,8 +115,9 @@ def _saved(step: Step, images: int) -> float:
         return _FAR * moved / images - _STEP  # of one image, parts lie where they are put together (``engine.joined``)
     far = 0.0 if moved < _NEAR else moved / images
     if isinstance(layer, Convolution) and not isinstance(layer, Deconvolution):
-        apart = _cycles(layer, layer.x_shape[0] // images)
-        return _FAR_BEHIND_PRODUCTS * far + _cycles(layer, layer.x_shape[0]) / images - apart - _STEP
+        together, apart = _cycles(layer, layer.x_shape[0]), _cycles(layer, layer.x_shape[0] // images)
+        if together > 0:  # an inner product has no estimate
+            return _FAR_BEHIND_PRODUCTS * far + together / images - apart - _STEP
     weights = sum(map(_size, layer.blobs))
     uses = layer.products(step.bottom, step.top) / (2 * images * layer.blobs[0].count) if weights else 0.0
     return _FAR * (far - weights * max(0.0, 1 - uses / _USES_THAT_HIDE)) - _STEP

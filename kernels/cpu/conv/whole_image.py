@@ -5,6 +5,8 @@ they lie.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from minicaffe.kernels.cpu.conv.problem import DATA_GRAD, FORWARD, WEIGHT_GRAD, Problem, Solver, then_bias_grad
@@ -61,4 +63,4 @@ def bind(problem: Problem) -> Solver:
 
 def _rows(array: Array) -> Array:
     """A row of numbers for each image, or filter."""
-    return array.reshape(len(array), -1)
+    return array.reshape(len(array), math.prod(array.shape[1:]))
