@@ -275,6 +275,7 @@ from numba.core import caching
 def unwritable(self):
     raise OSError("read-only")
 caching.InTreeCacheLocator.ensure_cache_path = unwritable
+caching.InTreeCacheLocator.get_cache_path = lambda self: os.environ["XDG_CACHE_HOME"] + " empty"
 if "nowhere" in sys.argv:
     caching.UserWideCacheLocator.ensure_cache_path = unwritable
 from minicaffe.kernels.cpu.matmul.gemm import gemm
