@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minicaffe.errors import DeviceError
+from minicaffe.kernels import reference
 from minicaffe.kernels.cuda.conv.finish import finish
 from minicaffe.kernels.cuda.conv.problem import DATA_GRAD, FORWARD, KINDS, WEIGHT_GRAD, Problem
 from minicaffe.kernels.cuda.launch import program
@@ -79,17 +80,7 @@ class CudnnConvolutions:
         """See ``kernels.reference.convolution_workspace``; for ``ops``, which may have to do the work."""
         return self._ops.convolution_workspace(x_shape, y_shape, window, group, dtype, kinds, packed)
 
-    def convolution_form(
-        self,
-        x_shape: Sequence[int],
-        y_shape: Sequence[int],
-        window: Window,
-        group: int,
-        dtype: Any,
-        accumulate: bool = False,
-    ) -> Hashable:
-        """See ``kernels.reference.convolution_form``."""
-        return None
+    convolution_form = staticmethod(reference.convolution_form)
 
     def convolve(
         self,

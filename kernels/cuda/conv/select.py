@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
-from minicaffe.kernels import fast_paths
+from minicaffe.kernels import fast_paths, reference
 from minicaffe.kernels.cuda.conv.estimate import im2col_seconds, implicit_seconds
 from minicaffe.kernels.cuda.conv.finish import finish
 from minicaffe.kernels.cuda.conv.im2col import Im2colGemm
@@ -81,17 +81,7 @@ class ConvOps:
             taken = [p for p, tf32 in itertools.product(problems, (False, True)) if is_implicit(p, tf32)]
         return max([self._im2col.workspace(*shapes, window, group), *map(self._implicit.workspace, taken)])
 
-    def convolution_form(
-        self,
-        x_shape: Sequence[int],
-        y_shape: Sequence[int],
-        window: Window,
-        group: int,
-        dtype: Any,
-        accumulate: bool = False,
-    ) -> Hashable:
-        """See ``kernels.reference.convolution_form``."""
-        return None
+    convolution_form = staticmethod(reference.convolution_form)
 
     def convolve(
         self,
