@@ -34,7 +34,6 @@ from minicaffe.kernels.cpu.simd.memory import (
     fill_chunk,
     fill_row,
     prefetch_rows,
-    prefetch_rows_to_write,
     transpose,
 )
 from minicaffe.kernels.cpu.simd.sums import add_partial_sums_part, row_sum
@@ -210,8 +209,6 @@ def _convolve_part(part, parts, worker, split, codes, x, w, bias, y, slope, base
                     i, q = first // positions, first % positions
                     y_at = y.ctypes.data + ((((first_image + i) * group + g) * m + first_m) * positions + q) * size
                     alone = adding == 0 and q + last - first <= positions  # in one image, and nothing is added
-                    if alone:
-                        prefetch_rows_to_write(y_at, positions * size, min(MR_MAX, rows), (last - first) * size)
                     initial, initial_row = bias.ctypes.data + (g * m + first_m) * size, 0
                     for r in range(0, k, depth):
                         ks = some_of(taps, r, min(depth, k - r))
